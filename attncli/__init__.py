@@ -1,0 +1,44 @@
+"""attn: the command-line attention calculator, and its Python door.
+
+    import attncli
+    problem = attncli.Problem(q=q, k=k, v=v)             # or attncli.read("tokens.csv")
+    variant = attncli.Variant(mask="causal", heads=2)
+    result = attncli.attend(problem, variant, keep={"weights", "context"})
+    result["weights"].values
+
+Nothing is imported until it is asked for: torch only by `attend`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["AttnError", "Attention", "Problem", "Variant", "attend", "read"]
+
+if TYPE_CHECKING:
+    from attncli.core.attend import attend
+    from attncli.errors import AttnError
+    from attncli.readers import read
+    from attncli.types import Attention, Problem
+    from attncli.variant import Variant
+
+_HOME = {
+    "AttnError": "attncli.errors",
+    "Attention": "attncli.types",
+    "Problem": "attncli.types",
+    "Variant": "attncli.variant",
+    "attend": "attncli.core.attend",
+    "read": "attncli.readers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'attncli' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,116 @@
+"""The algebra of attention, to be read beside the paper (Vaswani et al. 2017, §3.2).
+
+b batch · h query heads · g kv heads · n queries · s new keys · m keys, past and new · d width of one head of q and k
+· c width of one head of v. Where the problem has no batch, or no heads are named, b or h is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from attncli.core.given import Given
+from attncli.core.notes import Notes
+from attncli.plan import Plan
+from attncli.plan import plan as make_plan
+from attncli.types import Attention, Problem
+from attncli.variant import Variant
+
+
+def attend(problem: Problem, variant: Variant | None = None, keep: Collection[str] | None = None, *, top: int | None = None) -> Attention:
+    """Attention of a problem, step by step.
+
+    Args:
+        problem: embeddings (T, d) or (B, T, d), or q, k, v; lists, numpy arrays or tensors.
+        variant: what to compute; the problem's own choices if left out.
+        keep: names of the steps to hold; None holds every one, "shown" those of a first look.
+        top: also the so many largest weights of each query, as `top_keys` and `top_weights`.
+
+    Returns:
+        The steps kept, in order, as arrays of the kind that came in.
+
+    Raises:
+        OptionError, InputError: as `plan`, before any tensor is made.
+        CannotError: the device is not there.
+    """
+    return follow(make_plan(problem, variant, keep, top=top))
+
+
+def follow(plan: Plan) -> Attention:
+    """Project → split heads → append the past → share kv heads → score → chain → normalise → drop → · V → merge → W_o."""
+    given, note, chosen = Given(plan), Notes(plan), plan.variant
+    at = given.grid  # every part of it broadcasts to (b, h, n, m)
+
+    q = note("q", split(given("q"), plan.heads), given.formula("q"))  # (b, h, n, d)
+    k = note("k", split(given("k"), plan.kv_heads), given.formula("k"))  # (b, g, s, d)
+    v = note("v", split(given("v"), plan.kv_heads), given.formula("v"))  # (b, g, s, c)
+    k = note("present_k", append(given.past("k"), k), "past, then k")  # (b, g, m, d)
+    v = note("present_v", append(given.past("v"), v), "past, then v")  # (b, g, m, c)
+    k, v = share(k, plan.heads, chosen["kv_map"]), share(v, plan.heads, chosen["kv_map"])  # (b, h, m, ·)
+
+    s = note("scores", chosen["score"](q, k), chosen["score"].member.formula)  # (b, h, n, m)
+    hidden = False  # whether the mask has been met: from there on, what is masked stays so
+    for link in plan.chain:
+        hidden = hidden or link.name == "mask"
+        s = link.part(s, at)  # (b, h, n, m)
+        s = s.masked_fill(~at.visible, -torch.inf) if hidden else s
+        note("mask", at.visible if link.name == "mask" else None, "may attend")  # (b, h, n, m)
+        note(link.step, s, link.formula)
+    note.row_statistics(s, at.visible)  # (b, h, n)
+
+    w = chosen["normalizer"](wide(s), at.visible).to(s.dtype)  # (b, h, n, m)
+    w = note.empty_rows(w, at.visible)  # (b, h, n, m)
+    note("weights", w, chosen["normalizer"].member.formula)
+    note.entropy(w)  # (b, h, n)
+    w = note("dropout_weights", given.drop(w), chosen["dropout"].member.formula)  # (b, h, n, m)
+    note.largest(w, plan.top)  # (b, h, n, top)
+
+    z = note("head_context", weigh(w, v, at.visible), "weights · v")  # (b, h, n, c)
+    z = note("context", merge(z), "weights · v, heads side by side" if plan.headed else "weights · v")  # (b, n, h·c)
+    note("output", given.output(z), given.formula("o"))  # (b, n, ·)
+    return note.attention(given.drawn)
+
+
+def split(x: Tensor | None, heads: int) -> Tensor | None:
+    """(b, t, h·d) → (b, h, t, d): head i takes the columns from i·d up to (i + 1)·d."""
+    return None if x is None else x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge(z: Tensor | None) -> Tensor | None:
+    """(b, h, n, c) → (b, n, h·c)"""
+    return None if z is None else z.transpose(1, 2).flatten(2)
+
+
+def append(past: Tensor | None, new: Tensor | None) -> Tensor | None:
+    """(b, g, p, ·), (b, g, s, ·) → (b, g, p + s, ·)"""
+    return new if past is None or new is None else torch.cat([past, new], 2)
+
+
+def share(x: Tensor | None, heads: int, how: str) -> Tensor | None:
+    """(b, g, m, ·) → (b, h, m, ·): query head i reads kv head ⌊i / (h/g)⌋, or i mod g under `tile`."""
+    if x is None or x.shape[1] == heads:
+        return x
+    times = heads // x.shape[1]
+    return x.repeat(1, times, 1, 1) if how == "tile" else x.repeat_interleave(times, 1)
+
+
+def wide(x: Tensor) -> Tensor:
+    """Half precision → float32, in which a normaliser sums, as in PyTorch, JAX and FlashAttention."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def weigh(w: Tensor, v: Tensor | None, visible: Tensor) -> Tensor | None:
+    """w (b, h, n, m) · v (b, h, m, c) → (b, h, n, c), where nothing of an invisible key arrives: not its NaN, not its ∞."""
+    if v is None:
+        return None
+    strange = ~v.isfinite()  # (b, h, m, c)
+    if not strange.any():
+        return w @ v
+    z = w @ v.masked_fill(strange, 0)  # (b, h, n, c)
+    for j in strange.any(-1).flatten(0, 1).any(0).nonzero()[:, 0].tolist():  # the keys that hold such values, one by one
+        odd, w_j = strange[:, :, j, None], w[..., j, None]  # (b, h, 1, c), (b, h, n, 1)
+        arrives = odd & (visible[..., j, None] | (w_j != 0))  # (b, h, n, c)
+        z = z + (w_j * v[:, :, j, None]).masked_fill(~arrives, 0)
+    return z

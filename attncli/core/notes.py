@@ -1,0 +1,86 @@
+"""Keeping the derivation: each step that was asked for, with its name, formula and axes, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attncli.gate import as_numpy, is_tensor
+from attncli.plan import Plan, blind_rows
+from attncli.types import BASE_STEPS, Attention, Step
+
+
+class Notes:
+    """The notebook of one run. Calling it notes a step and hands its values back."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.steps: list[Step] = []
+        self.warnings = list(plan.warnings)
+        p = plan.problem
+        self.tensors = any(is_tensor(x) for x in (p.embeddings, p.q, p.k))
+
+    def __call__(self, name: str, values: Tensor | None, formula: str) -> Any:
+        """Keep `values` if the step was asked for; its axes are the plan's, (b, h, …) less those the problem lacks."""
+        if name in self.plan.keep and values is not None:
+            axes = self.plan.steps[name]
+            full = BASE_STEPS.get(name, BASE_STEPS["scores"])
+            if name == "mask":  # the trailing axes that it needs
+                axes = axes[next((i for i, axis in enumerate(axes) if axis in ("query", "key") or values.shape[full.index(axis)] > 1), 0) :]
+                values = values.expand(*(self.plan.size.batch or 1 if a == "batch" else self.plan.heads if a == "head" else n for a, n in zip(full, values.shape, strict=True) if a))
+            shape = [n for axis, n in zip(full, values.shape, strict=True) if axis in axes or (axis == "new_key" and "key" in axes)]
+            kept = values[tuple(slice(None) if axis in axes or axis == "new_key" else 0 for axis in full)].reshape(shape)
+            self.steps.append(Step(name, formula, axes, kept if self.tensors else as_numpy(kept)))
+        return values
+
+    def row_statistics(self, s: Tensor, visible: Tensor) -> None:
+        """Of the scores that the normaliser sees (b, h, n, m) → (b, h, n). Natural logarithm."""
+        if not self.plan.keep & {"max_score", "log_sum_exp", "visible_keys"}:
+            return
+        s = s.masked_fill(~visible, -torch.inf)  # (b, h, n, m)
+        self("max_score", s.amax(-1), "max s")
+        self("log_sum_exp", s.logsumexp(-1), "ln Σ e^s")
+        self("visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen")
+
+    def entropy(self, w: Tensor) -> None:
+        """Of the weights brought to sum 1, in bits; 0 for a row of zeros. (b, h, n, m) → (b, h, n)"""
+        if "entropy" in self.plan.keep:
+            total = w.sum(-1, keepdim=True)  # (b, h, n, 1)
+            p = w / total.masked_fill(total == 0, 1)  # (b, h, n, m)
+            self("entropy", -torch.special.xlogy(p, p).sum(-1) / torch.log(torch.tensor(2.0, dtype=p.dtype)), "−Σ w log₂ w")
+
+    def empty_rows(self, w: Tensor, visible: Tensor) -> Tensor:
+        """What the weights of a query that sees no key are: (b, h, n, m) → (b, h, n, m)"""
+        rows = blind_rows(visible.cpu(), self.plan) if self.plan.masked else ""
+        if not rows:
+            return w
+        how = self.plan.variant["empty_rows"]
+        value, says = {"zero": (0.0, "0"), "nan": (torch.nan, "NaN"), "uniform": (1 / w.shape[-1], "uniform over all keys")}[how]
+        self.warnings.append(f"empty-rows: {rows} no key: weights {'are ' if how == 'uniform' else 'and context are '}{says}")
+        return w.masked_fill(~visible.any(-1, keepdim=True), value)
+
+    def largest(self, w: Tensor, top: int) -> None:
+        """The `top` largest weights of each query and where they are; ties, lower index first. (b, h, n, m) → (b, h, n, top)"""
+        if top and self.plan.keep & {"top_keys", "top_weights"}:
+            values, keys = w.sort(-1, descending=True, stable=True)
+            self("top_keys", keys[..., :top], "keys of the largest weights")
+            self("top_weights", values[..., :top], "the largest weights")
+
+    def attention(self, drawn: Mapping[str, Tensor]) -> Attention:
+        """The result, once every step has been noted."""
+        plan = self.plan
+        return Attention(
+            variant=plan.variant.describe(),
+            tokens=plan.tokens,
+            k_tokens=plan.k_tokens,
+            steps=tuple(self.steps),
+            warnings=tuple(self.warnings),
+            parameters={k: x if self.tensors else as_numpy(x) for k, x in drawn.items()},
+            about=plan.problem.about,
+            layout=plan.problem.layout or "bhtd",
+            dtype=plan.dtype,
+            summary=plan.summary,
+        )

@@ -1,0 +1,28 @@
+"""Which weights survive training: (the grid's shape, generator) → b h n m booleans; survivors are divided by 1 − p."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from attncli.registry import Family, Range
+from attncli.types import Tensor
+
+dropout = Family("dropout", "weights that are dropped at random", plural="dropouts")
+
+
+@dropout("none", "kept always", laws=("prefix", "decode", "permutation"))
+def none(shape: tuple[int, ...], generator: Any) -> None:
+    """Nothing is dropped."""
+
+
+@dropout(
+    "dropout",
+    "w / (1 − p) where u < 1 − p, else 0",
+    source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
+    lawless="what is drawn belongs to the whole grid",
+)
+def inverted(shape: tuple[int, ...], generator: Any, *, p: Annotated[float, Range(low=0, below=1)], seed: Annotated[int, Range(low=0, below=2**63)] | None = None) -> Tensor:
+    """Kept where a uniform draw over the whole (batch, head, query, key) grid is below 1 − p."""
+    import torch
+
+    return torch.rand(shape, dtype=torch.float64, generator=generator) < 1 - p  # (b, h, n, m)

@@ -1,0 +1,46 @@
+"""What is done to scores before the normaliser, in the chain's order: (scores: b h n m, Grid) → b h n m.
+
+A link that takes a value has one keyword-only argument, and that argument is a choice of its own on the
+command line and in files, under the link's name. A link without one takes what the grid carries.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from attncli.registry import Family, Range
+from attncli.types import Grid, Tensor
+
+link = Family("link", "what is done to scores before the normaliser; --chain is their order")
+
+_PER_CELL = ("prefix", "decode", "permutation")
+
+
+@link("scale", "s × {factor}", source="Vaswani et al. 2017, §3.2.1", step="scaled_scores", laws=_PER_CELL, default="auto", words=("auto",), neutral=1)
+def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
+    """The factor of the scores; auto is 1/√d_k of one head for `dot`, else 1."""
+    return s * factor  # (b, h, n, m)
+
+
+@link("softcap", "{cap} · tanh(s / {cap})", source="Gemma Team 2024, §2 (logit soft-capping)", step="softcapped_scores", laws=_PER_CELL)
+def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
+    """Scores bent smoothly into ±cap."""
+    return cap * (s / cap).tanh()  # (b, h, n, m)
+
+
+@link("temperature", "s / {t}", source="Hinton et al. 2015, §2", step="tempered_scores", laws=_PER_CELL, neutral=1)
+def temperature(s: Tensor, at: Grid, *, t: Annotated[float, Range(above=0)]) -> Tensor:
+    """Scores divided by a temperature: below 1 sharpens, above 1 flattens."""
+    return s / t  # (b, h, n, m)
+
+
+@link("bias", "s + bias", source="Raffel et al. 2020, §2.1; ONNX Attention's attn_mask", step="biased_scores", reads="bias", lawless="its cells belong to indices of one problem")
+def bias(s: Tensor, at: Grid) -> Tensor:
+    """The file's `bias`, added."""
+    return s + at.bias  # (b, h, n, m)
+
+
+@link("mask", "s where visible, else −∞", source="Vaswani et al. 2017, §3.2.3", step="masked_scores", reads="visible", laws=_PER_CELL)
+def mask(s: Tensor, at: Grid) -> Tensor:
+    """−∞ where the query may not look: mask, lengths, and a bias of −∞."""
+    return s.masked_fill(~at.visible, float("-inf"))  # (b, h, n, m)

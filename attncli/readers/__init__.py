@@ -1,0 +1,198 @@
+"""Bytes → Problem: the only way in. One file a format; whatever it hands over passes the one gate.
+
+A reader is `@reader("csv", ".csv")` over a function (Source) → Problem; it may raise InputError with what it
+knows of the place, and `read` adds the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path, PurePath
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+from attncli.errors import AttnError, InputError, OptionError, listed, nearest
+
+if TYPE_CHECKING:
+    from attncli.types import Problem
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader is handed: the bytes, and what the user said about them."""
+
+    name: str
+    data: bytes
+    format: str = ""
+    token_column: str | None = None  # a name, a number from 0, or none
+    header: str | None = None  # yes or no
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One input format."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    function: Callable[[Source], Problem]
+    stream: bool = False  # many problems, a line each: see `lines`
+
+
+READERS: dict[str, Reader] = {}
+
+
+def reader(name: str, *suffixes: str, stream: bool = False) -> Callable[[Callable[[Source], Problem]], Callable[[Source], Problem]]:
+    """Register a format under its name and suffixes."""
+
+    def register(function: Callable[[Source], Problem]) -> Callable[[Source], Problem]:
+        READERS[name] = Reader(name, suffixes, function, stream)
+        return function
+
+    return register
+
+
+def formats() -> Mapping[str, Reader]:
+    """Every input format: each module of this package registers its own."""
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    return READERS
+
+
+def format_of(path: str, said: str | None = None) -> Reader:
+    """The reader for a path, by what was said or by its suffix.
+
+    Raises:
+        OptionError: no such format, or the suffix says none.
+    """
+    known = formats()
+    if said is not None:
+        if said not in known:
+            raise OptionError("unknown-format", f"no input format is called {said!r}", help=nearest(said, known))
+        return known[said]
+    suffix = PurePath(path).suffix.lower()
+    for one in known.values():
+        if suffix in one.suffixes:
+            return one
+    what = "standard input has no suffix" if path == "-" else f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix"
+    raise OptionError("unknown-format", f"{what}, so its format is not known", help=f"add --input-format {listed(known, 'or')}")
+
+
+def slurp(path: str) -> bytes:
+    """All bytes of a file, or of standard input for `-`.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if path == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        folder = Path(path).parent
+        names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+        close = nearest(Path(path).name, names) if names else ""
+        raise InputError("no-such-file", f"there is no file {path}", help=close if close.startswith("did") else "") from None
+    except IsADirectoryError:
+        raise InputError("not-a-file", f"{path} is a folder", help="name one file in it") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise InputError("cannot-read", f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except MemoryError:
+        raise InputError("cannot-read", f"{path} is larger than memory") from None
+
+
+def read(path: str | Path, format: str | None = None, *, replacing: Sequence[str] = (), token_column: str | None = None, header: str | None = None) -> Problem:
+    """A file → an admitted Problem.
+
+    Args:
+        path: the file, or `-` for standard input.
+        format: what its suffix does not say.
+        replacing: `name=path` pairs; each takes one field from another file (`--with`).
+        token_column: for CSV, which column holds the tokens: its name, its number from 0, or `none`.
+        header: for CSV, whether the first row is one: yes or no.
+
+    Raises:
+        OptionError: the format is not known, or `replacing` is misspelt.
+        InputError: the file cannot be read or makes no sense; with its place.
+    """
+    from attncli.gate import admit
+    from attncli.readers.fields import taken
+
+    path = str(path)
+    one = format_of(path, format)
+    if one.stream:
+        raise OptionError("many-problems", f"{path} holds a problem a line", help="attn compute reads it line by line")
+    shown = "<stdin>" if path == "-" else path
+    try:
+        raw = one.function(Source(shown, slurp(path), one.name, token_column, header))
+        for pair in replacing:
+            raw = taken(raw, pair)
+        return admit(dataclasses.replace(raw, source=shown))
+    except AttnError as error:
+        raise error.at(file=shown) from None
+
+
+def decoded(data: bytes, *, what: str) -> str:
+    """Bytes → text, which must be UTF-8 (a byte order mark may stand before it).
+
+    Raises:
+        InputError: it is not UTF-8; with the line, and the encoding it looks like.
+    """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError("wrong-encoding", f"{what} is UTF-8, but this file is UTF-16", help="save it as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        wrong = InputError("wrong-encoding", f"{what} is UTF-8, but byte {error.start} is 0x{data[error.start]:02x}", help="save it as UTF-8, or convert it: iconv -f LATIN1 -t UTF-8")
+        raise wrong.at(line=line) from None
+    if "\0" in text:
+        raise InputError("wrong-encoding", f"this is no text: it holds a NUL at character {text.index(chr(0))}", help="name its format with --input-format, or save it as UTF-8")
+    return text
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names → objects in objects: `parameters.w_q` → {"parameters": {"w_q": …}}."""
+    out: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        inner = out
+        for key in path:
+            inner = inner.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise InputError("unknown-field", f"{name}: {key} is an array, and holds no fields")
+        inner[last] = value
+    return out
+
+
+def merged(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nests of objects as one; what both hold must be objects."""
+    for key, value in other.items():
+        if key in one and not (isinstance(one[key], dict) and isinstance(value, Mapping)):
+            raise InputError("two-sources", f"{key} stands twice: as an array and in the JSON beside the arrays")
+        one[key] = merged(one[key], value) if key in one else value
+    return one
+
+
+def problem(fields: Mapping[str, Any]) -> Problem:
+    """Fields by name → a Problem that has yet to pass the gate.
+
+    Raises:
+        InputError: a name that no field has; the nearest is offered.
+    """
+    from attncli.gate import field_of
+    from attncli.types import Problem
+
+    if str(fields.get("schema", "")).startswith("attn.result"):
+        raise InputError("not-a-problem", "this is a result, not a problem", help="a problem holds embeddings, or q, k and v")
+    for name in fields:
+        if name not in ("memory", "past", "parameters"):
+            field_of(name)
+    known = {f.name for f in dataclasses.fields(Problem)} - {"source", "notes", "admitted"}
+    for name in fields:
+        if name not in known:
+            raise InputError("unknown-field", f"a problem has no field {name!r}", help=nearest(name, known))
+    return Problem(**fields)

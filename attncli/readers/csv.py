@@ -1,0 +1,202 @@
+"""CSV and TSV: a row a token. Separator, header and token column are found, said aloud, and refused where unclear.
+
+The parsing itself is the standard library's; what is here is what a row of numbers with a label means.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from attncli.errors import InputError, Place, counted, nearest, printable
+from attncli.readers import Source, decoded, problem, reader
+
+if TYPE_CHECKING:
+    from attncli.types import Problem
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_COMMA_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+_LABELS = frozenset({"", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position"})
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int  # the line it starts in, from 1
+    cells: tuple[str, ...]
+
+
+@reader("csv", ".csv")
+def read_csv(source: Source) -> Problem:
+    """Separated by a comma, semicolon or tab, whichever the first line has."""
+    return _Table(source, None).problem()
+
+
+@reader("tsv", ".tsv", ".tab")
+def read_tsv(source: Source) -> Problem:
+    """Separated by tabs."""
+    return _Table(source, "\t").problem()
+
+
+class _Table:
+    """One file on its way from text to labelled vectors."""
+
+    def __init__(self, source: Source, separator: str | None) -> None:
+        self.source = source
+        self.text = decoded(source.data, what="CSV")
+        self.lines = self.text.splitlines()
+        if not self.text.strip():
+            raise InputError("empty", "the file is empty", help="a row a token: cat,0.1,0.2")
+        first = next(line for line in self.lines if line.strip())
+        self.separator = separator or next((s for s in "\t;" if s in first), ",")
+        self.number = _COMMA_NUMBER if self.separator == ";" else _NUMBER
+        self.rows = self._rows()
+        self.header = self._header()
+        self.body = self.rows[1:] if self.header else self.rows
+        if not self.body:
+            raise InputError("empty", "there is a header, but no row below it", place=Place(line=1), help="a row a token: cat,0.1,0.2")
+
+    def problem(self) -> Problem:
+        import numpy as np
+
+        width = len(self.rows[0].cells)
+        for row in self.body:
+            if len(row.cells) != width:
+                self._ragged(row, width)
+        column = self._token_column(width)
+        numeric = [c for c in range(width) if c != column]
+        if not numeric:
+            self._fail("not-a-number", "there are no numbers beside the tokens", self.body[0], 0, help="separate columns with a comma, a semicolon or a tab")
+        vectors = np.array([[self._value(row, c) for c in numeric] for row in self.body])
+        tokens = None if column is None else [row.cells[column] for row in self.body]
+        fields = {"embeddings": vectors} | ({} if tokens is None else {"tokens": tokens})
+        said = "no token column" if column is None else f"token column {self.header[column]!r}" if self.header else f"token column {column}"
+        separator = {"\t": "tab", ";": "semicolon", ",": "comma"}[self.separator]
+        found = f"{counted(len(self.body), 'token')} × {counted(len(numeric), 'dim')}, {'header row' if self.header else 'no header'}, {said}, separator {separator}"
+        made = problem(fields)
+        return type(made)(**{**vars(made), "notes": (f"{self.source.name}: {found}",)})
+
+    # ── rows ─────────────────────────────────────────────────────────────────────────────────────
+    def _rows(self) -> list[_Row]:
+        parsed = csv.reader(self.text.splitlines(keepends=True), delimiter=self.separator, strict=True)
+        rows: list[_Row] = []
+        start, blank = 1, 0
+        try:
+            for cells in parsed:
+                if not any(cell.strip() for cell in cells):
+                    blank = blank or start
+                elif blank:
+                    raise InputError("blank-line", "a blank line stands between the rows", place=self._place(blank, 1, ""), help="take it out; blank lines may only follow the last row")
+                else:
+                    rows.append(_Row(start, tuple(cells)))
+                start = parsed.line_num + 1
+        except csv.Error as error:
+            raise InputError("bad-csv", f"this is no CSV: {error}", place=self._place(max(parsed.line_num, 1), 1, ""), help="a quote that opens must close") from None
+        return rows
+
+    def _header(self) -> tuple[str, ...]:
+        """The names of the columns, or nothing where the first row is a token's."""
+        first = self.rows[0]
+        names = tuple(cell.strip() for cell in first.cells)
+        said = self.source.header
+        if said == "yes" or (said is None and self.source.token_column not in (None, "none") and not str(self.source.token_column).isdigit()):
+            return names
+        if said == "no":
+            return ()
+        beside = names[1:] or names
+        if not any(self._is_number(cell) or self._looks_like_one(cell) for cell in beside):
+            return names
+        if len(self.rows) > 1 and all(self._is_number(cell) for cell in beside):
+            counts = [list(map(str, range(len(row)))) for row in (names, beside) if len(row) > 1]
+            if list(names) in counts or list(beside) in counts:
+                self._fail("unclear-header", "the first row counts 0, 1, 2 …: is it a header, or a token's vector?", first, 0, help="--header yes or --header no says which")
+            if len(names) > 1 and names[0].lower() in _LABELS:
+                self._fail("unclear-header", f"the first row starts with {names[0]!r} and goes on with numbers: is it a header?", first, 0, help="--header yes or --header no says which")
+        return ()
+
+    def _token_column(self, width: int) -> int | None:
+        """The column that holds the tokens, if any."""
+        said = self.source.token_column
+        if said == "none":
+            return None
+        if said is not None and said in self.header:
+            return self.header.index(said)
+        if said is not None:
+            if not said.isdigit() or int(said) >= width:
+                raise InputError("no-such-column", f"there is no column {said!r}", help=nearest(said, self.header) if self.header else f"there are {width} columns, 0 … {width - 1}")
+            return int(said)
+        column = [row.cells[0].strip() for row in self.body]
+        numbers = [self._is_number(cell) for cell in column]
+        if all(numbers):
+            if self.header and width > 1 and self._unlike(self.header):
+                self._fail("unclear-tokens", f"column {self.header[0]!r} holds numbers under a name unlike the others: tokens, or a dimension?", self.rows[0], 0, help=f"--token-column {self.header[0] or 0} or --token-column none says which")
+            return None
+        if any(numbers) and all(n or self._looks_like_one(cell) for n, cell in zip(numbers, column, strict=True)):
+            self._value(self.body[numbers.index(False)], 0)  # refuses it, and says why
+        return 0
+
+    @staticmethod
+    def _unlike(names: Sequence[str]) -> bool:
+        """Whether the first of some column names is of another kind than the rest: id, d0, d1, d2."""
+        stems = {re.sub(r"\d+$", "", name) for name in names[1:]}
+        counted = len(names) > 2 and len(stems) == 1 and all(name[-1:].isdigit() for name in names[1:])
+        return names[0].lower() in _LABELS or (counted and re.sub(r"\d+$", "", names[0]) not in stems)
+
+    # ── cells ────────────────────────────────────────────────────────────────────────────────────
+    def _is_number(self, cell: str) -> bool:
+        return self.number.fullmatch(cell.strip()) is not None
+
+    @staticmethod
+    def _looks_like_one(cell: str) -> bool:
+        """Empty, nan, 1_0, ٣: what a slip for a number looks like, rather than a word."""
+        text = cell.strip().lower()
+        return not text or text.lstrip("+-") in ("nan", "inf", "infinity", "na", "null", "none") or re.fullmatch(r"[+-]?[\d_.,eE+-]*\d[\d_.,eE+-]*", text) is not None
+
+    def _value(self, row: _Row, column: int) -> float:
+        cell = row.cells[column].strip()
+        if self._is_number(cell):
+            value = float(cell.replace(",", "."))
+            if abs(value) != float("inf"):
+                return value
+            self._fail("not-finite", f"{cell} is larger than a float64 can hold", row, column)
+        if not cell:
+            self._fail("empty-cell", "a value is missing", row, column, help="write the number; an empty cell is never read as 0")
+        if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+            self._fail("not-finite", f"{cell} is no finite number", row, column, help="embeddings are finite")
+        hint = "write 10, without an underscore" if "_" in cell else "write a decimal point, or separate columns with ;" if "," in cell else ""
+        self._fail("not-a-number", f"{printable(cell)!r} is no number", row, column, help=hint)
+
+    def _ragged(self, row: _Row, width: int) -> NoReturn:
+        has, first = len(row.cells), self.rows[0]
+        label = f'row for "{printable(row.cells[0])}"' if not self._is_number(row.cells[0]) else f"line {row.line}"
+        labelled = 1 if not self._is_number(row.cells[0]) else 0
+        others = "the header" + (f" and line {self.body[0].line}" if len(self.body[0].cells) == width else "") if self.header else f"line {first.line}"
+        bad = sum(len(r.cells) != width for r in self.body)
+        message = f"{label} has {counted(has - labelled, 'value')}, but {others} {'have' if ' and ' in others else 'has'} {width - labelled}"
+        name = f" ({self.header[has]})" if self.header and has < width else ""
+        what = f"value {has - labelled + 1}{name} is missing" if has < width else "one value too many"
+        more = f" ({bad} of {len(self.body)} rows are affected)" if bad > 1 else ""
+        help = "add the missing value; short rows are never padded" if has < width else "take out what is too much; long rows are never cut"
+        self._fail("ragged-row", message + more, row, min(has, width), what, help)
+
+    # ── places ───────────────────────────────────────────────────────────────────────────────────
+    def _place(self, line: int, column: int, label: str, width: int = 1) -> Place:
+        around = range(max(1, line - 2), min(len(self.lines), line + 1) + 1)
+        return Place(line=line, column=column, lines=tuple((n, self.lines[n - 1]) for n in around), label=label, width=width)
+
+    def _fail(self, code: str, message: str, row: _Row, column: int, label: str = "", help: str = "") -> NoReturn:
+        text = self.lines[row.line - 1]
+        starts, quoted = [0], False
+        for i, c in enumerate(text):
+            quoted ^= c == '"'
+            if c == self.separator and not quoted:
+                starts.append(i + 1)
+        if column >= len(row.cells):  # what should stand here is not there
+            spot, width = len(text), 1
+        else:
+            spot = starts[column] if column < len(starts) else 0
+            end = starts[column + 1] - 1 if column + 1 < len(starts) else len(text)
+            width = max(1, end - spot)
+        raise InputError(code, message, place=self._place(row.line, spot + 1, label, width), help=help)

@@ -1,0 +1,56 @@
+"""`--with NAME=PATH`: one field of a problem from another file."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from attncli.errors import AttnError, InputError, OptionError, nearest
+
+if TYPE_CHECKING:
+    from attncli.types import Problem
+
+
+def taken(problem: Problem, pair: str) -> Problem:
+    """The problem with one field replaced by what `name=path` names.
+
+    Raises:
+        OptionError: no `name=path`, or no field of that name.
+        InputError: the file cannot be read, or has nothing that the field could be.
+    """
+    from attncli.gate import field_of
+    from attncli.readers import Source, format_of, slurp
+
+    name, equals, path = pair.partition("=")
+    if not equals or not name or not path:
+        raise OptionError("bad-option", f"--with takes NAME=PATH, not {pair!r}", help="--with parameters.w_q=w_q.csv")
+    if name not in ("memory", "past"):
+        try:
+            field_of(name)
+        except AttnError as error:
+            raise OptionError(error.code, error.message, help=error.help) from None
+    one = format_of(path)
+    try:
+        found = one.function(Source(path, slurp(path), one.name))
+        value = _value(found, name)
+    except AttnError as error:
+        raise error.at(file=path) from None
+    group, dot, inner = name.partition(".")
+    if dot:
+        value = {**(getattr(problem, group) or {}), inner: value}
+    return dataclasses.replace(problem, **{group: value}, notes=(*problem.notes, *found.notes))
+
+
+def _value(found: Problem, name: str) -> Any:
+    """What another file holds for a field: the field itself, or the file's one array."""
+    if name == "memory" and found.memory is None and found.embeddings is not None:
+        return {k: v for k, v in (("tokens", found.tokens), ("embeddings", found.embeddings)) if v is not None}
+    group, _, inner = name.partition(".")
+    held = getattr(found, group)
+    held = held.get(inner) if inner and held else held
+    if held is not None and held != {}:
+        return held
+    if found.embeddings is not None:
+        return found.embeddings
+    there = [f.name for f in dataclasses.fields(found) if getattr(found, f.name) not in (None, {}, (), "", False)]
+    raise InputError("missing-field", f"there is no {name} in it, and no array without a name", help=nearest(group, there))

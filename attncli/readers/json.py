@@ -1,0 +1,161 @@
+"""JSON: a problem, a bare matrix, or a list of tokens with embeddings; and JSON lines, a problem a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from attncli.errors import AttnError, InputError, Place, nearest
+from attncli.readers import Source, problem, reader
+
+if TYPE_CHECKING:
+    from attncli.types import Problem
+
+_SPACE = b" \t\r\n"
+_KINDS: dict[str, Any] = {"floats": float, "booleans": bool, "integers": int}
+
+
+@reader("json", ".json")
+def read_json(source: Source) -> Problem:
+    """One JSON document."""
+    from attncli.readers import decoded
+
+    data = source.data.removeprefix(b"\xef\xbb\xbf")
+    head = data.lstrip(_SPACE)[:1]
+    if not head:
+        raise InputError("empty", "the file is empty", help='a problem is {"embeddings": [[1, 0], [0, 1]]}')
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:64]:
+        decoded(data, what="JSON")
+    try:
+        if head == b"{":
+            return problem(_fields(data))
+        if head == b"[" and data.lstrip(_SPACE)[1:].lstrip(_SPACE)[:1] == b"{":
+            return problem(_tokens(_decode(data)))
+        if head == b"[":
+            return problem({"embeddings": _array(data, "floats")})
+        value = _decode(data)
+    except RecursionError:
+        raise InputError("too-deep", "the JSON is nested deeper than anything a problem holds") from None
+    except UnicodeDecodeError:
+        decoded(data, what="JSON")
+        raise
+    raise InputError("wrong-type", f"a problem is an object or a list, not {value!r}")
+
+
+@reader("ndjson", ".ndjson", ".jsonl", stream=True)
+def read_line(source: Source) -> Problem:
+    """One line of JSON lines."""
+    return read_json(source)
+
+
+def lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | AttnError]]:
+    """JSON lines as they come in: (line number, its problem, or what is wrong with it). Blank lines are passed over."""
+    import dataclasses
+
+    from attncli.gate import admit
+
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, admit(dataclasses.replace(read_line(Source(name, line.rstrip(b"\r\n"))), source=name))
+        except AttnError as error:
+            error.place = Place(name, number, error.place.column, error.place.path)
+            yield number, error
+
+
+def _decode(data: bytes, type: Any = Any) -> Any:
+    """msgspec's decoder, with its complaint about the text turned into a place in it."""
+    import msgspec
+
+    try:
+        return msgspec.json.decode(data, type=type)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError as error:
+        raise _malformed(str(error), data) from None
+
+
+def _malformed(message: str, data: bytes) -> InputError:
+    found = re.search(r"\(byte (\d+)\)", message)
+    at = min(int(found.group(1)), len(data)) if found else len(data)
+    what = message.removeprefix("JSON is malformed: ").partition(" (byte")[0]
+    if "truncated" in message:
+        at, what = len(data.rstrip(_SPACE)), "the text ends in the middle"
+    number = data.count(b"\n", 0, at) + 1
+    start = data.rfind(b"\n", 0, at) + 1
+    line = data[start:].split(b"\n", 1)[0].decode("utf-8", "replace")
+    column = len(data[start:at].decode("utf-8", "replace"))
+    first = max(0, column - 60)  # a line of a megabyte is shown around the fault alone
+    place = Place(line=number, column=column + 1, lines=((number, line[first : column + 20]),), width=1)
+    hint = "JSON has no NaN or Infinity: write \"NaN\", \"Infinity\" or \"-Infinity\", in quotes" if re.match(rb"-?(NaN|Inf|nan|inf)", data[max(0, at - 1) : at + 9].lstrip(b"[, :")) else ""
+    return InputError("bad-json", f"this is no JSON: {what}", place=place, help=hint)
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    """A JSON object → fields; arrays of numbers as fast as msgspec reads them."""
+    import msgspec
+
+    from attncli.gate import GROUPS, field_of
+
+    raw: dict[str, Any] = _decode(data, dict[str, msgspec.Raw])
+    out: dict[str, Any] = {}
+    for name, text in raw.items():
+        if name == "schema":
+            return {name: _decode(bytes(text))}
+        if name in GROUPS and bytes(text).lstrip(_SPACE).startswith(b"{"):
+            inner: dict[str, Any] = _decode(bytes(text), dict[str, msgspec.Raw])
+            out[name] = {k: _value(bytes(v), field_of(f"{name}.{k}").kind, data) for k, v in inner.items()}
+        elif name in GROUPS:
+            out[name] = _decode(bytes(text))
+        else:
+            out[name] = _value(bytes(text), field_of(name).kind, data)
+    return out
+
+
+def _value(text: bytes, kind: str, whole: bytes) -> Any:
+    try:
+        return _array(text, kind) if kind in _KINDS else _decode(text)
+    except InputError as error:
+        if error.code == "bad-json" and error.place.column:  # found in a part: say where in the whole
+            at = whole.find(text) + error.place.column - 1
+            raise _malformed(f"{error.message.removeprefix('this is no JSON: ')} (byte {at})", whole) from None
+        raise
+
+
+def _array(text: bytes, kind: str) -> Any:
+    """Nested lists of one kind of leaf, typed by how deep they open; what does not fit is left to the gate to name."""
+    import msgspec
+
+    depth = 0
+    for c in text:
+        if c == ord("["):
+            depth += 1
+        elif c not in _SPACE:
+            break
+    leaf: Any = _KINDS[kind]
+    for _ in range(min(depth, 6)):
+        leaf = list[leaf]
+    try:
+        return _decode(text, leaf)
+    except msgspec.ValidationError:
+        return _decode(text)
+
+
+def _tokens(items: list[Any]) -> dict[str, Any]:
+    """[{"token": "a", "embedding": […]}, …]"""
+    tokens, vectors = [], []
+    for i, item in enumerate(items):
+        place = Place(path=f"$[{i}]")
+        if not isinstance(item, dict) or "embedding" not in item:
+            raise InputError("missing-field", f"item {i} has no embedding", place=place, help='an item is {"token": "cat", "embedding": [0.1, 0.2]}')
+        for key in item:
+            if key not in ("token", "embedding"):
+                raise InputError("unknown-field", f"a token has no field {key!r}", place=place, help=nearest(key, ["token", "embedding"]))
+        tokens.append(item.get("token"))
+        vectors.append(item["embedding"])
+    named = [t for t in tokens if t is not None]
+    if named and len(named) < len(tokens):
+        raise InputError("missing-field", f"item {tokens.index(None)} has no token, but others have", place=Place(path=f"$[{tokens.index(None)}]"))
+    return {"embeddings": vectors} | ({"tokens": tokens} if named else {})

@@ -1,0 +1,100 @@
+"""NPZ and NPY: arrays under the dotted names of a problem's fields; the rest as JSON in the text array `attn`."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from attncli.errors import InputError, Place
+from attncli.readers import Source, merged, nested, problem, reader
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from attncli.types import Problem
+
+
+@reader("npy", ".npy")
+def read_npy(source: Source) -> Problem:
+    """One array: the embeddings."""
+    return problem({"embeddings": _array(source.data, "embeddings")})
+
+
+@reader("npz", ".npz")
+def read_npz(source: Source) -> Problem:
+    """Arrays by name."""
+    arrays, rest = archive(source.data)
+    return problem(merged(nested(arrays), rest))
+
+
+def archive(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays of an NPZ archive, and the JSON beside them.
+
+    Raises:
+        InputError: it is no NPZ, or holds what is no array.
+    """
+    arrays: dict[str, Any] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as members:
+            for info in members.infolist():
+                name = info.filename.removesuffix(".npy")
+                with members.open(info) as member:
+                    _check_header(member.read(1 << 16), info.file_size, name)
+                arrays[name] = _array(members.read(info), name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise InputError("bad-file", f"this is no whole NPZ archive: {error}", help="was the copy cut short?") from None
+    return arrays, beside(arrays)
+
+
+def beside(arrays: dict[str, Any]) -> dict[str, Any]:
+    """What is not an array: JSON, taken out of the text array `attn`; other text arrays become lists."""
+    import msgspec
+    import numpy as np
+
+    out: dict[str, Any] = {}
+    for name in list(arrays):
+        if arrays[name].dtype.kind not in "US":
+            continue
+        text = arrays.pop(name)
+        if name != "attn":
+            out[name] = np.char.decode(text, "utf-8").tolist() if text.dtype.kind == "S" else text.tolist()
+            continue
+        try:
+            rest = msgspec.json.decode(str(text[()]))
+        except msgspec.DecodeError as error:
+            raise InputError("bad-json", f"the text beside the arrays is no JSON: {error}", place=Place(path="attn")) from None
+        if not isinstance(rest, dict):
+            raise InputError("bad-json", "the text beside the arrays is no object", place=Place(path="attn"))
+        out |= rest
+    return out
+
+
+def _check_header(start: bytes, size: int, name: str) -> None:
+    """Hold what the header declares against the bytes that are there, before anything of that size is made."""
+    import numpy as np
+
+    file = io.BytesIO(start)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise InputError("bad-file", f"{name} is no NPY array: {str(error).splitlines()[0]}", place=Place(path=name)) from None
+    if dtype.hasobject:
+        raise InputError("pickled", f"{name} holds pickled objects, which are never loaded", place=Place(path=name), help="save arrays of numbers")
+    need, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if need > there or min(shape, default=0) < 0:
+        raise InputError("truncated", f"{name} declares shape {shape}, {need:,} bytes, but {max(there, 0):,} are there", place=Place(path=name), help="was the copy cut short?")
+
+
+def _array(data: bytes, name: str) -> np.ndarray:
+    import numpy as np
+
+    _check_header(data[: 1 << 16], len(data), name)
+    try:
+        return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+    except (ValueError, EOFError, MemoryError) as error:
+        raise InputError("bad-file", f"{name} cannot be read: {str(error).splitlines()[0]}", place=Place(path=name)) from None

@@ -1,0 +1,265 @@
+"""Families of parts and the small language that names them: `name` or `name:option=value,option=value`.
+
+A part is a function. Its keyword-only arguments are its options, their annotations the types and ranges,
+its docstring's first sentence its help; the decorator adds formula and source. Command line, file fields,
+schema and `attn list` are made from what stands here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin
+
+from attncli.errors import OptionError, nearest
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers an option may be; stands in its annotation: `Annotated[float, Range(above=0)]`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, x: float) -> bool:
+        return self.low <= x <= self.high and self.above < x < self.below
+
+    def __str__(self) -> str:
+        low = f"> {self.above:g}" if self.above > -math.inf else f"≥ {self.low:g}" if self.low > -math.inf else ""
+        high = f"< {self.below:g}" if self.below < math.inf else f"≤ {self.high:g}" if self.high < math.inf else ""
+        return " and ".join(filter(None, (low, high)))
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A learned array that a part takes: its name in the file, its axes, and what it is."""
+
+    name: str
+    axes: tuple[str, ...]
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a part, read off its function's signature."""
+
+    name: str  # as the small language spells it: v-dim
+    kind: type  # int, float, bool, str or tuple (of ints, joined by +)
+    default: Any  # inspect.Parameter.empty if it must be given
+    range: Range = Range()
+    choices: tuple[str, ...] = ()
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    def describe(self) -> str:
+        """`left=…` with its type, range and default, for people."""
+        kind = "|".join(self.choices) or {int: "integer", float: "number", bool: "yes|no", tuple: "integers joined by +"}.get(self.kind, "text")
+        limits = str(self.range)
+        default = "" if self.required or self.default is None else f", default {spelled(self.default)}"
+        return f"{self.name}={kind}{' ' + limits if limits else ''}{default}{', required' if self.required else ''}"
+
+    def parse(self, value: object, whose: str) -> Any:
+        """Text (or a value from Python) → the option's value.
+
+        Raises:
+            OptionError: it is not of the option's kind, or out of its range.
+        """
+        try:
+            parsed = _read(self.kind, value)
+        except (ValueError, OverflowError):
+            raise OptionError("bad-option", f"{whose} takes {self.describe()}, not {self.name}={value}") from None
+        if self.choices and parsed not in self.choices:
+            raise OptionError("bad-option", f"{whose} has no {self.name}={value}", help=nearest(str(value), self.choices))
+        for number in parsed if isinstance(parsed, tuple) else (parsed,):
+            if isinstance(number, int | float) and number not in self.range:
+                raise OptionError("out-of-range", f"{whose} takes {self.name} {self.range}, not {value}")
+        return parsed
+
+
+def _read(kind: type, value: Any) -> Any:
+    if kind is bool:
+        words = {"yes": True, "true": True, "no": False, "false": False}
+        if str(value).lower() not in words:
+            raise ValueError(value)
+        return words[str(value).lower()]
+    if isinstance(value, bool):
+        raise ValueError(value)  # True is no number
+    if kind is tuple:
+        items = str(value).split("+") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        return tuple(_read(int, item) for item in items)
+    if kind is int:
+        return integer(value)
+    if kind is float:
+        return number(value)
+    return str(value)
+
+
+def number(value: object) -> float:
+    """Text or a number → a finite number; `1_0`, `nan` and what Python alone would accept are refused."""
+    text = str(value).strip()
+    if not text.isascii() or "_" in text or not math.isfinite(x := float(text)):
+        raise ValueError(value)
+    return x
+
+
+def integer(value: object) -> int:
+    """Text or a number → an integer (4 and 4.0 alike)."""
+    x = number(value)
+    if x != int(x):
+        raise ValueError(value)
+    return int(str(value)) if isinstance(value, int) or str(value).strip().lstrip("+-").isdigit() else int(x)
+
+
+def spelled(value: object) -> str:
+    """A value as the small language writes it; `integer`, `number` and `Option.parse` read it back."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return "+".join(map(spelled, value))
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One registered part and everything it declares about itself."""
+
+    family: str
+    name: str
+    function: Callable[..., Any] = field(compare=False)
+    formula: str = ""
+    source: str = ""
+    parameters: tuple[Parameter, ...] = ()  # arrays it reads from the problem
+    laws: frozenset[str] = frozenset()  # which laws it keeps: prefix, decode, permutation
+    lawless: str = ""  # why it keeps none
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # what its family asks beside
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.function) or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        hints = typing.get_type_hints(self.function, include_extras=True)
+        arguments = inspect.signature(self.function).parameters.values()
+        return tuple(_option(a, hints[a.name]) for a in arguments if a.kind is a.KEYWORD_ONLY)
+
+
+def _option(argument: inspect.Parameter, hint: Any) -> Option:
+    limits = Range()
+    if get_origin(hint) in (typing.Union, types.UnionType):  # `int | None`: it may be left out
+        hint = next(k for k in get_args(hint) if k is not types.NoneType)
+    if get_origin(hint) is typing.Annotated:
+        hint, limits = get_args(hint)[:2]
+    kind = hint
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    kind = str if choices else tuple if get_origin(kind) is tuple else kind
+    return Option(argument.name.replace("_", "-"), kind, argument.default, limits, choices)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A choice: which member of a family, with which options. Calling it calls the member's function."""
+
+    member: Member
+    options: tuple[tuple[str, Any], ...] = ()  # those that were given, in the order of the declaration
+
+    @property
+    def name(self) -> str:
+        return self.member.name
+
+    def get(self, name: str) -> Any:
+        """The value of an option, given or by default."""
+        given = dict(self.options)
+        return given[name] if name in given else next(o.default for o in self.member.options if o.name == name)
+
+    def given(self, name: str) -> bool:
+        return name in dict(self.options)
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        chosen = {name.replace("-", "_"): value for name, value in self.options}
+        return self.member.function(*args, **chosen, **more)
+
+    def __str__(self) -> str:
+        options = ",".join(f"{name}={spelled(value)}" for name, value in self.options)
+        return f"{self.name}:{options}" if options else self.name
+
+
+class Family:
+    """One family of parts; as a decorator it registers a member."""
+
+    def __init__(self, name: str, help: str, *, plural: str = "") -> None:
+        self.name = name
+        self.help = help
+        self.plural = plural or name + "s"
+        self.members: dict[str, Member] = {}
+
+    def __call__(
+        self,
+        name: str,
+        formula: str = "",
+        *,
+        source: str = "",
+        parameters: tuple[Parameter, ...] = (),
+        laws: tuple[str, ...] = (),
+        lawless: str = "",
+        **facts: Any,
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            assert name not in self.members, f"two members of {self.name} are called {name}"
+            self.members[name] = Member(self.name, name, function, formula, source, parameters, frozenset(laws), lawless, facts)
+            return function
+
+        return register
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self.members.values())
+
+    def __getitem__(self, name: str) -> Member:
+        """The member of that name.
+
+        Raises:
+            OptionError: there is none; the nearest name is offered.
+        """
+        if name not in self.members:
+            raise OptionError(f"unknown-{self.name}", f"no {self.name} is called {name!r}", help=nearest(name, self.members))
+        return self.members[name]
+
+    def parse(self, spec: object) -> Part:
+        """`window:left=3,right=0` → the part.
+
+        Raises:
+            OptionError: unknown name or option, an option twice, missing or out of range.
+        """
+        name, colon, rest = str(spec).strip().partition(":")
+        member = self[name.strip()]
+        whose = f"{self.name} {member.name!r}"
+        options = {o.name: o for o in member.options}
+        given: dict[str, Any] = {}
+        for item in rest.split(",") if colon else ():
+            key, equals, value = (s.strip() for s in item.partition("="))
+            key = key.replace("_", "-")
+            if key not in options:
+                takes = f"it takes {', '.join(o.describe() for o in options.values())}" if options else "it takes no options"
+                raise OptionError("unknown-option", f"{whose} has no option {key!r}", help=f"{nearest(key, options) + '; ' if key and options else ''}{takes}")
+            if not equals or not value:
+                raise OptionError("bad-option", f"{whose}: option {key!r} has no value", help=f"write {key}=…: {options[key].describe()}")
+            if key in given:
+                raise OptionError("bad-option", f"{whose}: option {key!r} stands twice")
+            given[key] = options[key].parse(value, whose)
+        return self.part(member, given)
+
+    def part(self, member: Member, given: Mapping[str, Any]) -> Part:
+        for option in member.options:
+            if option.required and option.name not in given:
+                raise OptionError("missing-option", f"{self.name} {member.name!r} needs {option.describe()}", help=f"write {member.name}:{option.name}=…")
+        return Part(member, tuple((o.name, given[o.name]) for o in member.options if o.name in given))

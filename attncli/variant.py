@@ -1,0 +1,215 @@
+"""Choosing parts: options, as text or numbers → one Variant, without torch (DESIGN §4).
+
+`CHOICES` is the one table of what can be chosen: command line, the file's `variant` and the schema follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from attncli import expression
+from attncli.errors import OptionError, listed, nearest
+from attncli.expression import Expression
+from attncli.parts.dropout import dropout
+from attncli.parts.links import link
+from attncli.parts.masks import mask
+from attncli.parts.normalizers import normalizer
+from attncli.parts.projections import projection
+from attncli.parts.scores import score
+from attncli.presets import preset
+from attncli.registry import Family, Option, Part, Range, spelled
+
+FAMILIES: Mapping[str, Family] = {f.name: f for f in (projection, score, link, mask, normalizer, dropout)}
+CHAIN = tuple(member.name for member in link)  # the default order is the order of declaration
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that can be chosen: its name, how text becomes a value, and what it is without being said."""
+
+    name: str  # as files spell it: kv_heads
+    read: Callable[[Any], Any]  # text, a number or a list → the value; raises OptionError
+    default: Any  # None: it follows from the problem
+    metavar: str
+    help: str
+    numeric: bool = False  # a file may write a bare number
+
+    @property
+    def option(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def _part_of(family: Family) -> Callable[[Any], Part]:
+    return family.parse
+
+
+def _one_of(name: str, *words: str) -> Callable[[Any], str]:
+    return lambda value: str(Option(name, str, None, choices=words).parse(value, "this"))
+
+
+def _whole(name: str, low: int, high: float = float("inf")) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        try:
+            return int(Option(name, int, None, Range(low=low, high=high)).parse(value, "this"))
+        except OptionError:
+            raise OptionError("bad-option", f"{name} is an integer ≥ {low}, not {value}") from None
+
+    return read
+
+
+def read_mask(value: Any) -> Expression:
+    """An expression, or a list of them, all of which must hold."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    if not texts:
+        raise OptionError("bad-option", "mask is an empty list", help="write full, or leave it out")
+    return expression.both(*(expression.parse(str(t), mask) for t in texts))
+
+
+def read_chain(value: Any) -> tuple[str, ...]:
+    """Names of links, in order; a name may stand twice."""
+    names = value if isinstance(value, list | tuple) else str(value).split(",")
+    names = tuple(str(n).strip() for n in names if str(n).strip())
+    for name in names:
+        link[name]
+    return names
+
+
+def _read_dropout(value: Any) -> Part:
+    text = str(value).strip()
+    plain = text.replace(".", "").replace("e-", "").isdigit() or text.startswith("-")
+    return dropout.parse(("none" if float(text) == 0 else f"dropout:p={text}") if plain else text)
+
+
+def _link_value(name: str) -> Callable[[Any], Any]:
+    option, words = link[name].options[0], ("none", *link[name].facts.get("words", ()))
+
+    def read(value: Any) -> Any:
+        if str(value) in words:
+            return str(value)
+        try:
+            return option.parse(value, "this")
+        except OptionError:
+            limits = f" {option.range}" if str(option.range) else ""
+            raise OptionError("bad-option", f"{name} is {listed([*words, 'a number' + limits], 'or')}, not {value}") from None
+
+    return read
+
+
+def _link_choices() -> list[Choice]:
+    out = []
+    for member in link:
+        for option in member.options:
+            words = "|".join((*member.facts.get("words", ()), "none", option.name.upper()))
+            out.append(Choice(member.name.replace("-", "_"), _link_value(member.name), member.facts.get("default", "none"), words, f"{member.name}: {member.summary}", numeric=True))
+    return out
+
+
+def _dtype(value: Any) -> str:
+    return _one_of("dtype", "float64", "float32", "float16", "bfloat16")(value)
+
+
+def _device(value: Any) -> str:
+    kind, _, number = str(value).partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()) or (number and kind != "cuda"):
+        raise OptionError("bad-option", f"no device is called {value!r}", help="it can be cpu, cuda, cuda:0 or mps")
+    return str(value)
+
+
+_CHOICES = (
+    Choice("projection", _part_of(projection), None, "PART", "where q, k and v come from: given (where the file has them), identity, or drawn: rand, randn, linear, xavier, torch-mha"),
+    Choice("heads", _whole("heads", 1), None, "H", "query heads; they split the width into equal slices", numeric=True),
+    Choice("kv_heads", _whole("kv_heads", 1), None, "G", "key and value heads, shared by groups of query heads", numeric=True),
+    Choice("kv_map", _one_of("kv_map", "interleave", "tile"), "interleave", "interleave|tile", "query head h reads kv head ⌊h/(H/G)⌋, or h mod G"),
+    Choice("score", _part_of(score), score.parse("dot"), "PART", "how alike a query and a key are"),
+    *_link_choices(),
+    Choice("chain", read_chain, CHAIN, "LINK,…", f"order of the links from score to normaliser: {','.join(CHAIN)}"),
+    Choice("mask", read_mask, read_mask("full"), "EXPR", "who may attend to whom: masks joined by and, or, not; repeated = and"),
+    Choice("normalizer", _part_of(normalizer), normalizer.parse("softmax"), "PART", "scores into weights"),
+    Choice("dropout", _read_dropout, dropout.parse("none"), "P", "drop weights with probability P; dropout:p=,seed= says its own seed", numeric=True),
+    Choice("empty_rows", _one_of("empty_rows", "zero", "nan", "uniform", "error"), "zero", "zero|nan|uniform|error", "weights of a query that sees no key"),
+    Choice("align", _one_of("align", "top-left", "bottom-right"), None, "top-left|bottom-right", "where positions start if queries and keys differ in number"),
+    Choice("seed", _whole("seed", 0, 2**63 - 1), None, "N", "one stream for all that is drawn; without it one is drawn and shown", numeric=True),
+    Choice("dtype", _dtype, None, "DTYPE", "float64, float32, float16 or bfloat16; float64 for text, the file's own for binary"),
+    Choice("device", _device, "cpu", "DEVICE", "cpu, cuda[:n] or mps"),
+)
+CHOICES: Mapping[str, Choice] = {c.name: c for c in _CHOICES}
+
+
+class Variant:
+    """All choices: what to compute, and nothing about what on.
+
+    `Variant(mask="causal", heads=2)`: the options of the command line by their file names, as text, numbers
+    or lists; `name` is a preset, whose choices the others override one by one.
+
+    Raises:
+        OptionError: a choice, part or option does not exist or cannot be.
+    """
+
+    def __init__(self, **choices: Any) -> None:
+        name = choices.pop("name", None)
+        self.name: str | None = None if name is None else preset(str(name)).name
+        self.asks: tuple[str, ...] = preset(self.name).asks if self.name else ()
+        chosen: dict[str, Any] = dict(preset(self.name).choices) if self.name else {}
+        chosen |= {k: v for k, v in choices.items() if v is not None}
+        self._values = {c.name: c.default for c in CHOICES.values()}
+        self.chosen = frozenset(chosen)  # by preset, file or command line; the rest is default
+        for key, value in chosen.items():
+            if key not in CHOICES:
+                raise OptionError("unknown-choice", f"a variant has no {key!r}", help=nearest(key, [*CHOICES, "name"]))
+            if isinstance(value, bool | dict):
+                raise OptionError("bad-option", f"{key} is {CHOICES[key].metavar}, not {str(value).lower()}")
+            self._values[key] = CHOICES[key].read(value)
+        for member in link:
+            key = member.name.replace("-", "_")
+            if isinstance(self._values.get(key), int | float) and self.chosen & {key} and member.name not in self["chain"]:
+                raise OptionError("left-out", f"{key} is {spelled(self[key])}, but the chain {','.join(self['chain']) or 'is empty and'} leaves {member.name} out", help=f"add {member.name} to the chain where it should stand, or say {CHOICES[key].option} none")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def but(self, **choices: Any) -> Variant:
+        """The same with other choices, as values rather than text."""
+        other = Variant()
+        other.__dict__.update(self.__dict__)
+        other._values = self._values | choices
+        return other
+
+    def describe(self) -> dict[str, Any]:
+        """Every choice that was made or stands by default, spelled so that `Variant(**…)` reads it back."""
+        out: dict[str, Any] = {"name": self.name} if self.name else {}
+        for key, value in self._values.items():
+            if value is not None:
+                plain = isinstance(value, int | float) and not isinstance(value, bool)
+                out[key] = value if plain else ",".join(value) if isinstance(value, tuple) else spelled(value)
+        return out
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Variant) and self.describe() == other.describe()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.describe().items()))
+
+    def __repr__(self) -> str:
+        defaults = Variant().describe()
+        changed = {k: v for k, v in self.describe().items() if defaults.get(k) != v}
+        return f"Variant({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
+
+
+def combine(file: Mapping[str, Any], command: Mapping[str, Any], also: tuple[str, ...] = ()) -> Variant:
+    """Preset < file < command line, choice by choice.
+
+    `command["name"]` drops the file's choices, `command["mask"]` replaces the mask of file and preset, and the
+    masks of `also` (what `--causal` and `--window` stand for) are added to what is then the mask.
+
+    Raises:
+        OptionError: as `Variant`; the file's choices are checked even where the command line overrides them.
+    """
+    choices = dict(command) if command.get("name") else {**file, **{k: v for k, v in command.items() if v is not None}}
+    variant = Variant(**choices)
+    if not also:
+        return variant
+    wider = variant.but(mask=expression.both(variant["mask"], *map(read_mask, also)))
+    wider.chosen |= {"mask"}
+    return wider
