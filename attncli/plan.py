@@ -48,7 +48,7 @@ class Plan:
     heads: int
     kv_heads: int
     headed: bool  # heads are named, or q, k, v came in heads: the head axis stands in results
-    width: int  # d_k: the width of q and k of one head
+    widths: Mapping[str, int]  # how long the dim axis of each step that has one is
     chain: tuple[Link, ...]
     mask: Expression | None  # None: every query sees every key
     masked: bool  # some key may be hidden: by mask, lengths or a bias of −∞
@@ -78,6 +78,14 @@ class Plan:
             given=_full_rank(p.mask),
             bias=_full_rank(p.bias),
         )
+
+    def length(self, step: str, axis: str) -> int:
+        """How long an axis of a step will be."""
+        size = self.size
+        fixed = {"batch": size.batch or 1, "head": self.heads, "kv_head": self.kv_heads, "query": size.queries, "new_key": size.new_keys, "rank": self.top}
+        if axis == "key":
+            return size.new_keys if step in ("k", "v") else size.keys
+        return self.widths[step] if axis == "dim" else fixed[axis]
 
     def sizes(self) -> Sizes:
         return _sizes(self.problem, self.heads, self.kv_heads)
@@ -139,7 +147,7 @@ def plan(problem: Problem, variant: Variant | None = None, keep: Collection[str]
         heads=heads,
         kv_heads=kv_heads,
         headed=headed,
-        width=d,
+        widths={"q": d, "k": d, "present_k": d, **dict.fromkeys(("v", "present_v", "head_context"), d_v or 0), "context": heads * (d_v or 0), "output": d_out or 0},
         chain=chain,
         mask=expr,
         masked=masked,

@@ -76,7 +76,7 @@ class Notes:
             variant=plan.variant.describe(),
             tokens=plan.tokens,
             k_tokens=plan.k_tokens,
-            steps=tuple(self.steps),
+            steps=tuple(sorted(self.steps, key=lambda step: list(plan.steps).index(step.name))),
             warnings=tuple(self.warnings),
             parameters={k: x if self.tensors else as_numpy(x) for k, x in drawn.items()},
             about=plan.problem.about,

@@ -1,0 +1,51 @@
+"""What there is, gathered from the declarations: for `attn list`, and for the README's catalogue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attncli.presets import PRESETS, Preset
+from attncli.registry import Member
+from attncli.variant import CHOICES, FAMILIES, Variant
+
+
+def catalogue() -> dict[str, dict[str, Any]]:
+    """Family → member → what it says of itself."""
+    return {
+        **{family.plural: {member.name: _member(member) for member in family} for family in FAMILIES.values()},
+        "variants": {preset.name: _preset(preset) for preset in PRESETS.values()},
+        "choices": {choice.option: {"summary": choice.help, "values": choice.metavar} for choice in CHOICES.values()},
+    }
+
+
+def _member(member: Member) -> dict[str, Any]:
+    formula = member.formula
+    for option in member.options:
+        formula = formula.replace("{" + option.name + "}", option.name)
+    out: dict[str, Any] = {"formula": formula, "summary": member.summary}
+    if member.options:
+        out["options"] = [option.describe() for option in member.options]
+    if member.parameters:
+        out["parameters"] = [f"{p.name} ({', '.join(p.axes)}): {p.help}" for p in member.parameters]
+    if "step" in member.facts:
+        out["step"] = member.facts["step"]
+    out["keeps"] = ", ".join(sorted(member.laws)) or f"no law: {member.lawless}"
+    if member.source:
+        out["source"] = member.source
+    return out
+
+
+def _preset(preset: Preset) -> dict[str, Any]:
+    return {"command": command_line(preset), "summary": preset.summary, "source": preset.source}
+
+
+def command_line(preset: Preset) -> str:
+    """A preset written out as the options it stands for; what it asks for stands in capitals."""
+    chosen = Variant(**preset.choices).describe()
+    words = [f"{CHOICES[name].option} {_quoted(str(chosen[name]))}" for name in preset.choices]
+    wanted = {"heads": "--heads H", "kv_heads": "--kv-heads G", "memory": "--with memory=FILE", "window": "--window LEFT,RIGHT"}
+    return " ".join(["attn compute INPUT", *words, *(wanted[ask] for ask in preset.asks)])
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if any(c in text for c in " ()") else text

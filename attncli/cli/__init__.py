@@ -1,0 +1,143 @@
+"""Words in, exit status out: the only room that knows Typer, and the only one that catches."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from attncli import __version__
+from attncli.cli import compute, demo, list, schema
+from attncli.cli.options import takes
+from attncli.cli.talk import Talk, spell
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+
+app = typer.Typer(
+    name="attn",
+    help="The attention calculator: scores, softmax weights and context vectors, step by step, for your own numbers.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _command(function: Callable[..., Any], name: str, examples: str) -> None:
+    shown = "\n\n".join(line.strip() for line in examples.strip().splitlines())  # Typer joins lines that no blank line parts
+    app.command(name, epilog=f"Examples:\n\n{shown}".replace("[", "\\["))(function)
+
+
+_command(takes(compute.compute), "compute", compute.EXAMPLES)
+_command(takes(demo.demo), "demo", demo.EXAMPLES)
+_command(list.list_, "list", list.EXAMPLES)
+_command(schema.schema, "schema", schema.EXAMPLES)
+
+
+@app.callback(invoke_without_command=True)
+def _top(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> ExitStatus | None:
+    if version:
+        print(f"attn {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(ExitStatus.USAGE)
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; its exit status. Whatever goes wrong is said on standard error here, and nowhere else."""
+    words = [*(sys.argv[1:] if argv is None else argv)]
+    debug = "--debug" in words
+    talk = Talk(form=_said(words, "--error-format", ("full", "json", "concise"), "full"), color=_said(words, "--color", ("auto", "always", "never"), "auto"))
+    codecs.register_error("attn", spell)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="attn")
+    try:
+        status = typer.main.get_command(app).main(words, prog_name="attn", standalone_mode=False)
+        sys.stdout.flush()
+        return int(status or 0)
+    except AttnError as error:
+        if debug and error.__cause__:
+            _traceback()
+        talk.error(error)
+        return int(error.status)
+    except typer.TyperException as error:  # a usage error of the command line's grammar
+        talk.error(_usage(error))
+        return int(ExitStatus.USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        talk.say("interrupted")
+        return int(ExitStatus.INTERRUPTED)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.errno == errno.EPIPE:
+            _no_more_output()
+            return int(ExitStatus.BROKEN_PIPE)
+        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            _no_more_output()
+            talk.error(CannotError("cannot-write", f"standard output cannot be written: {error.strerror}"))
+            return int(ExitStatus.CANNOT)
+        return _bug(error, talk, debug)
+    except MemoryError:
+        talk.error(CannotError("out-of-memory", "this does not fit in memory"))
+        return int(ExitStatus.CANNOT)
+    except Exception as error:
+        return _bug(error, talk, debug)
+
+
+def run() -> NoReturn:
+    """The console script: `main`, then out at once, without tearing down what torch set up."""
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            status = status or int(ExitStatus.BROKEN_PIPE)
+    os._exit(status)
+
+
+def _said(words: Sequence[str], option: str, known: Sequence[str], otherwise: str) -> str:
+    """The value of an option before anything is parsed: errors of parsing heed it too."""
+    for i, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        value = value if equals else words[i + 1] if i + 1 < len(words) else ""
+        if name == option and value in known:
+            return value
+    return otherwise
+
+
+def _usage(error: typer.TyperException) -> OptionError:
+    message = str(getattr(error, "message", "") or error).strip().rstrip(".")
+    said, _, hint = message.partition(" Did you mean")
+    options = getattr(error, "possibilities", None)
+    help = f"did you mean{hint}" if hint else f"did you mean {' or '.join(sorted(options))}?" if options else ""
+    if hasattr(error, "format_message"):
+        said = error.format_message().partition(" Did you mean")[0].partition(" (Possible")[0].strip().rstrip(".") if not hint else said.rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "attn"
+    return OptionError("usage", said, help=f"{help} {path} --help shows what there is".strip() if not help else help)
+
+
+def _bug(error: Exception, talk: Talk, debug: bool) -> int:
+    if debug:
+        _traceback()
+    said = str(error).splitlines()[0] if str(error) else ""
+    talk.error(AttnError("bug", f"a bug in attn: {type(error).__name__}: {said}", help="please report it with the command and its input; --debug shows the traceback"))
+    return int(ExitStatus.BUG)
+
+
+def _traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _no_more_output() -> None:
+    """Whoever read has gone: let what is still buffered go nowhere rather than raise again."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # not a real file: a test's
+        pass

@@ -1,0 +1,29 @@
+"""`attn compute`: read, compute, show or write."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from attncli.cli.options import Choosing, Reading, Showing
+from attncli.cli.run import run
+from attncli.errors import ExitStatus
+
+EXAMPLES = """
+    attn compute tokens.csv --causal
+    attn compute tokens.json --variant multi-head --heads 2 --only weights,context
+    attn compute tokens.csv --projection linear:dim=2 --seed 789 --json
+    attn compute q.npz --mask 'causal and (window:left=2 or prefix:length=1)' -o out.npz
+    attn compute - --input-format ndjson < problems.ndjson
+"""
+
+
+def compute(
+    input: Annotated[str, typer.Argument(help="a file of embeddings, or of q, k and v; - is standard input", metavar="INPUT", show_default=False)],
+    choosing: Choosing,
+    reading: Reading,
+    showing: Showing,
+) -> ExitStatus:
+    """Compute attention: scores, softmax weights and context vectors, step by step."""
+    return run(input, choosing, reading, showing)

@@ -1,0 +1,47 @@
+"""`attn demo`: worked examples that need no file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attncli.cli.options import Choosing, Reading, Showing
+from attncli.cli.run import run
+from attncli.cli.talk import Talk
+from attncli.errors import ExitStatus, OptionError, nearest
+
+EXAMPLES = """
+    attn demo
+    attn demo hello_shiny_sun
+    attn demo journey_causal_batch --only weights
+    attn demo cat_sat --causal --heat on
+"""
+FIRST = "cat_sat"
+
+
+def samples() -> dict[str, Path]:
+    """The sample inputs by name: inside the installed package, or beside it in a checkout."""
+    inside, beside = Path(__file__).parents[1] / "samples", Path(__file__).parents[2] / "sample_inputs"
+    folder = inside if inside.is_dir() else beside
+    return {p.stem: p for p in sorted(folder.glob("*.json"))}
+
+
+def demo(
+    name: Annotated[str, typer.Argument(help="which example; without one, the first", metavar="[NAME]", show_default=False)] = "",
+    *,
+    choosing: Choosing,
+    showing: Showing,
+) -> ExitStatus:
+    """Show a worked example: all of the options of compute apply."""
+    known = samples()
+    if name and name not in known:
+        raise OptionError("unknown-example", f"no example is called {name!r}", help=nearest(name, known))
+    status = run(str(known[name or FIRST]), choosing, Reading(), replace(showing, quiet=True))
+    talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet or not sys.stderr.isatty())
+    talk.note(f"\nOther examples   {', '.join(known)}".strip())
+    talk.note("Your own file    attn compute tokens.csv --causal        a row a token: cat,0.1,0.2,0.3")
+    return status

@@ -1,0 +1,56 @@
+"""`attn list`: what there is, with formulas and sources: the manual of parts."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+
+from attncli.catalogue import catalogue
+from attncli.cli.talk import wants_color
+from attncli.errors import ExitStatus, OptionError, nearest
+from attncli.formats import Look
+
+EXAMPLES = """
+    attn list
+    attn list masks
+    attn list masks window
+    attn list variants sliding-window
+    attn list --json
+"""
+
+
+def list_(
+    family: Annotated[str, typer.Argument(help="projections, scores, links, masks, …", metavar="[FAMILY]", show_default=False)] = "",
+    name: Annotated[str, typer.Argument(help="one member of it", metavar="[NAME]", show_default=False)] = "",
+    json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    color: Annotated[Literal["auto", "always", "never"], typer.Option("--color", help="colour; NO_COLOR and FORCE_COLOR are heeded")] = "auto",
+    error_format: Annotated[Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")] = "full",
+) -> ExitStatus:
+    """List what there is: parts with their formulas, options and sources; named variants; steps; formats."""
+    chosen: dict[str, dict[str, Any]] = catalogue()
+    if family:
+        known = {**{key: key for key in chosen}, **{key.removesuffix("s"): key for key in chosen}, "chain": "links"}
+        if family not in known:
+            raise OptionError("unknown-family", f"there is no family {family!r}", help=nearest(family, chosen))
+        chosen = {known[family]: chosen[known[family]]}
+        members = chosen[known[family]]
+        if name and name not in members:
+            raise OptionError(f"unknown-{known[family].removesuffix('s')}", f"no {known[family].removesuffix('s')} is called {name!r}", help=nearest(name, members))
+        if name:
+            chosen = {known[family]: {name: members[name]}}
+    if json:
+        import msgspec
+
+        text = msgspec.json.encode(chosen).decode() + "\n"
+    else:
+        from attncli.views.listing import listing
+
+        screen = sys.stdout.isatty()
+        import shutil
+
+        width = shutil.get_terminal_size().columns if screen else None
+        text = listing(chosen, Look(width=width, color=wants_color(sys.stdout, color)), detail=bool(family))
+    sys.stdout.write(text)
+    return ExitStatus.OK

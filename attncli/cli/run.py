@@ -1,0 +1,218 @@
+"""From a path to a result on a stream or in a file: parse, check, compute, show; torch last. Every command that computes comes here."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from attncli.cli.options import Choosing, Reading, Showing
+from attncli.cli.talk import Talk, wants_color
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.formats import Format, Look, format_for
+
+if TYPE_CHECKING:
+    from attncli.plan import Plan
+    from attncli.types import Attention, Problem
+
+
+def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> ExitStatus:
+    """One input, or a stream of them, through to its output."""
+    from attncli.plan import check_step
+    from attncli.readers import format_of, read
+
+    talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet)
+    for name in showing.only:
+        if name != "all":
+            check_step(name)
+    check_output(showing)
+    source = format_of(path, reading.input_format)
+    if source.stream:
+        return _stream(path, choosing, reading, showing, talk)
+    format = format_for(showing.output, showing.format)
+    problem = read(path, reading.input_format, replacing=reading.replacing, token_column=reading.token_column, header=reading.header)
+    for note in problem.notes:
+        talk.note(note)
+    attention = answer(problem, choosing, showing, talk, format)
+    for warning in attention.warnings:
+        talk.warning(warning)
+    emit(format.function(attention, look(showing)), showing, format)
+    return ExitStatus.OK
+
+
+def answer(problem: Problem, choosing: Choosing, showing: Showing, talk: Talk, format: Format) -> Attention:
+    """Problem → the steps that will be shown."""
+    from attncli.plan import plan
+    from attncli.select import choose, select
+
+    keep = list(showing.only) or ["shown"]
+    try:
+        made = plan(problem, choosing.variant(problem.variant), keep, top=showing.top)
+        at = choose(made, showing.at)
+    except AttnError as error:
+        raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
+    return select(core(talk)(made), at)
+
+
+_core: Callable[[Plan], Attention] | None = None
+
+
+def core(talk: Talk) -> Callable[[Plan], Attention]:
+    """The algebra; loading it loads torch.
+
+    Raises:
+        CannotError: torch does not load.
+    """
+    global _core
+    if _core is None:
+        waiting = sys.stderr.isatty() and not talk.quiet
+        if waiting:
+            print("loading torch…", end="\r", file=sys.stderr, flush=True)
+        gc.disable()  # nothing that torch makes while it loads is garbage: a quarter of the time is spent looking
+        try:
+            from attncli.core.attend import follow
+        except (ImportError, OSError) as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CannotError("torch-missing", f"torch does not load: {why}", help="pip install torch, as the README says") from error
+        finally:
+            gc.freeze()
+            gc.enable()
+            if waiting:
+                print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
+
+        def careful(plan: Plan) -> Attention:
+            try:
+                return follow(plan)
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, MemoryError) or "memory" in str(error):
+                    raise CannotError("out-of-memory", "this does not fit in memory", help="--only context keeps less; --dtype float32 halves it") from error
+                raise
+
+        _core = careful
+    return _core
+
+
+# ── streams ──────────────────────────────────────────────────────────────────────────────────────
+def _stream(path: str, choosing: Choosing, reading: Reading, showing: Showing, talk: Talk) -> ExitStatus:
+    """A problem a line in, a result or an error a line out, each at once; a bad line does not stop the others."""
+    import msgspec
+
+    from attncli.readers import slurp
+    from attncli.readers.json import lines
+
+    format = format_for(showing.output, showing.format, otherwise="ndjson")
+    if format.name not in ("ndjson", "json"):
+        raise OptionError("bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help="--format ndjson")
+    if reading.replacing or reading.token_column or reading.header:
+        raise OptionError("bad-option", "--with, --token-column and --header do not go with a stream of problems")
+    incoming = iter(sys.stdin.buffer.readline, b"") if path == "-" else iter(slurp(path).splitlines())
+    status = ExitStatus.OK
+    with destination(showing) as out:
+        for _, problem in lines(incoming, "<stdin>" if path == "-" else path):
+            try:
+                if isinstance(problem, AttnError):
+                    raise problem
+                attention = answer(problem, choosing, showing, talk, format)
+                line = str(format_for(None, "ndjson").function(attention, Look()))
+            except AttnError as error:
+                if error.status == ExitStatus.USAGE:
+                    raise
+                status = ExitStatus.NO
+                line = msgspec.json.encode({"error": error.record()}).decode() + "\n"
+            out(line)
+    return status
+
+
+# ── output ───────────────────────────────────────────────────────────────────────────────────────
+def look(showing: Showing) -> Look:
+    """How standard output, or a file, is to be written to."""
+    screen = showing.output is None and sys.stdout.isatty()
+    color = showing.output is None and wants_color(sys.stdout, showing.color)
+    width = None
+    if screen and not showing.full:
+        import shutil
+
+        width = shutil.get_terminal_size().columns
+    unicode = showing.output is not None or (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    return Look(precision=showing.precision, width=width, color=color, heat=showing.heat == "on" or (showing.heat == "auto" and color), unicode=unicode)
+
+
+def check_output(showing: Showing) -> None:
+    """What is wrong with the output whatever is computed: it exists, or cannot be made.
+
+    Raises:
+        OptionError: the file exists, and --force was not said; or its suffix says no format.
+        CannotError: its folder does not exist.
+    """
+    format_for(showing.output, showing.format)
+    if showing.output is None:
+        return
+    path = Path(showing.output)
+    if path.is_dir():
+        raise OptionError("output-exists", f"{path} is a folder", help="name a file")
+    if path.exists() and path.is_file() and not showing.force:
+        raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
+    if not path.parent.is_dir():
+        raise CannotError("cannot-write", f"there is no folder {path.parent}", help=f"mkdir -p {path.parent}")
+
+
+def emit(content: str | bytes, showing: Showing, format: Format) -> None:
+    """A whole result, to standard output or to its file."""
+    if isinstance(content, str) and showing.output is None and format.name == "json" and look(showing).color and look(showing).width:
+        from attncli.views.terminal import coloured_json
+
+        content = coloured_json(content)
+    with destination(showing) as out:
+        out(content)
+
+
+@contextmanager
+def destination(showing: Showing) -> Iterator[Callable[[str | bytes], None]]:
+    """Where output goes: standard output, flushed at each call; or a file that appears whole or not at all.
+
+    Raises:
+        CannotError: the disk is full, or may not be written to.
+    """
+    if showing.output is None:
+
+        def say(content: str | bytes) -> None:
+            sys.stdout.write(str(content))
+            sys.stdout.flush()
+
+        yield say
+        return
+    path = Path(showing.output)
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
+            with path.open("wb") as file:
+                yield _into(file)
+            return
+        path = path.resolve()  # a link stays a link
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield _into(file)
+                file.flush()
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
+            Path(temporary).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(temporary).unlink()
+            raise
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise CannotError("cannot-write", f"{showing.output} cannot be written: {error.strerror or error}", help="nothing was left behind") from None
+
+
+def _into(file: IO[Any]) -> Callable[[str | bytes], None]:
+    return lambda content: file.write(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content) and None

@@ -1,0 +1,75 @@
+"""Output formats, by name and suffix. Writers and views register here; a command only asks for one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import PurePath
+from pkgutil import iter_modules
+
+from attncli.errors import OptionError, listed, nearest
+from attncli.types import Attention
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a result is to be shown; numbers in data formats do not depend on it."""
+
+    precision: int = 4  # digits after the point, where people read
+    width: int | None = None  # of the terminal; None: no terminal, nothing is elided or squeezed
+    color: bool = False
+    heat: bool = False  # shade the cells of weights
+    unicode: bool = True  # the console can show more than ASCII
+
+
+@dataclass(frozen=True)
+class Format:
+    """One output format: (result, look) → text, or bytes for a file."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    function: Callable[[Attention, Look], str | bytes]
+    binary: bool = False
+
+
+FORMATS: dict[str, Format] = {}
+
+
+def output_format(name: str, *suffixes: str, binary: bool = False) -> Callable[[Callable[[Attention, Look], str | bytes]], Callable[[Attention, Look], str | bytes]]:
+    """Register an output format."""
+
+    def register(function: Callable[[Attention, Look], str | bytes]) -> Callable[[Attention, Look], str | bytes]:
+        FORMATS[name] = Format(name, suffixes, function, binary)
+        return function
+
+    return register
+
+
+def formats() -> Mapping[str, Format]:
+    """Every output format: each module of writers and views registers its own."""
+    for package in ("attncli.writers", "attncli.views"):
+        for module in iter_modules(import_module(package).__path__):
+            import_module(f"{package}.{module.name}")
+    return FORMATS
+
+
+def format_for(path: str | None, said: str | None, otherwise: str = "table") -> Format:
+    """The format that was said, or that a file's suffix says.
+
+    Raises:
+        OptionError: no such format, no format for the suffix, or a binary one without a file.
+    """
+    known = formats()
+    if said is not None and said not in known:
+        raise OptionError("unknown-format", f"no format is called {said!r}", help=nearest(said, known))
+    if said is None and path is not None:
+        suffix = PurePath(path).suffix.lower()
+        fitting = [f.name for f in known.values() if suffix in f.suffixes]
+        if not fitting:
+            raise OptionError("unknown-format", f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix", help=f"add --format {listed(known, 'or')}")
+        said = fitting[0]
+    chosen = known[said or otherwise]
+    if chosen.binary and path is None:
+        raise OptionError("binary-output", f"{chosen.name} is binary, and goes to a file only", help=f"--output result{chosen.suffixes[0]}")
+    return chosen

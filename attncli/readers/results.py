@@ -1,0 +1,75 @@
+"""A result that was written, as JSON, NPZ or safetensors → the Attention it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attncli.errors import InputError, OptionError
+from attncli.types import Attention, Step
+
+
+def read_result(path: str | Path) -> Attention:
+    """A result file → the same steps, labels and choices. bfloat16 comes back as float32 of the same values.
+
+    Raises:
+        OptionError: the suffix is none of .json, .npz, .safetensors.
+        InputError: it cannot be read, or is no result.
+    """
+    import msgspec
+    import numpy as np
+
+    from attncli.gate import array, field_of
+    from attncli.readers import merged, nested, slurp
+    from attncli.readers.numpy import archive
+    from attncli.readers.safetensors import tensors
+    from attncli.types import Field
+
+    path = str(path)
+    fields: dict[str, Any]
+    if path.endswith(".json"):
+        try:
+            fields = msgspec.json.decode(slurp(path))
+        except msgspec.DecodeError as error:
+            raise InputError("bad-json", f"this is no JSON: {error}").at(file=path) from None
+    elif path.endswith((".npz", ".safetensors")):
+        arrays, rest, *_ = archive(slurp(path)) if path.endswith(".npz") else tensors(slurp(path))
+        fields = merged(nested(arrays), rest)
+    else:
+        raise OptionError("unknown-format", f"{path} is no result that can be read back", help="results are read from .json, .npz and .safetensors")
+    if not isinstance(fields, dict) or fields.get("schema") != "attn.result/1":
+        raise InputError("not-a-result", 'this is no result: "schema" is not "attn.result/1"').at(file=path)
+
+    dtype = fields["dtype"]
+
+    def values(name: str) -> Any:
+        held = fields[name]
+        if isinstance(held, np.ndarray):
+            return held
+        kind = {bool: "booleans", int: "integers"}.get(type(_leaf(held)), "floats")
+        if kind == "integers" and name not in ("top_keys", "visible_keys"):
+            kind = "floats"  # 1 stands for 1.0
+        whole = array(held, Field(name, kind, ("*",), finite=False))
+        return whole.astype("float32" if dtype == "bfloat16" else dtype) if kind == "floats" else whole
+
+    def labels(tokens: list[Any]) -> tuple[Any, ...]:
+        return tuple(tuple(t) if isinstance(t, list) else t for t in tokens)
+
+    return Attention(
+        variant=fields["variant"],
+        tokens=labels(fields["tokens"]),
+        k_tokens=labels(fields["k_tokens"]),
+        steps=tuple(Step(name, fields["formulas"][name], tuple(axes), values(name)) for name, axes in fields["axes"].items()),
+        warnings=tuple(fields["warnings"]),
+        parameters={k: array(v, field_of(f"parameters.{k}")).astype("float32") for k, v in fields.get("parameters", {}).items()},
+        about=fields.get("about"),
+        layout=fields["layout"],
+        dtype=dtype,
+        at={k: tuple(v) for k, v in fields.get("at", {}).items()},
+    )
+
+
+def _leaf(value: Any) -> Any:
+    while isinstance(value, list) and value:
+        value = value[0]
+    return value

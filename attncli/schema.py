@@ -1,0 +1,127 @@
+"""JSON Schema (2020-12) of problem and result, made from the declarations that reader and writer follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attncli.gate import STEP_NAMES, known_parameters
+from attncli.types import AXES, FIELDS, NONFINITE, Field
+from attncli.variant import CHOICES
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_NUMBER = {"type": "number"}
+_ANY_NUMBER = {"anyOf": [_NUMBER, {"enum": list(NONFINITE)}]}
+_LEAVES: dict[str, Any] = {"booleans": {"type": "boolean"}, "integers": {"type": "integer"}, "texts": {"type": "string"}}
+
+
+def _array(leaf: Any, ranks: tuple[int, ...]) -> dict[str, Any]:
+    """Nested lists of one kind of leaf, of any of some ranks."""
+    forms = []
+    for rank in ranks:
+        form = leaf
+        for _ in range(rank):
+            form = {"type": "array", "items": form}
+        forms.append(form)
+    return forms[0] if len(forms) == 1 else {"anyOf": forms}
+
+
+def _field(field: Field) -> dict[str, Any]:
+    if field.kind == "object":
+        made: dict[str, Any] = _variant()
+    elif field.kind == "expected":
+        made = {"type": "object", "propertyNames": {"pattern": f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"}, "additionalProperties": {"anyOf": [_figures(), _array(_any_leaf(), (0, 1, 2, 3, 4))]}}
+    elif field.kind == "any":
+        made = {}
+    elif field.kind == "text":
+        made = {"enum": list(field.choices)}
+    else:
+        leaf = _LEAVES.get(field.kind) or (_NUMBER if field.finite else _ANY_NUMBER)
+        made = _array(leaf, field.ranks)
+    shapes = " or ".join(f"({', '.join(s.split())})" for s in field.shapes if s != "*")
+    return {**made, "description": f"{field.help}{f'; {shapes}' if shapes else ''}"}
+
+
+def _any_leaf() -> dict[str, Any]:
+    return {"anyOf": [_NUMBER, {"type": "boolean"}, {"enum": list(NONFINITE)}]}
+
+
+def _figures() -> dict[str, Any]:
+    indices = {"type": "array", "items": {"type": "integer"}}
+    limit = {"type": "number", "minimum": 0}
+    return {
+        "type": "object",
+        "required": ["values"],
+        "additionalProperties": False,
+        "properties": {"values": _array(_any_leaf(), (0, 1, 2, 3, 4)), "rows": indices, "columns": indices, "decimals": limit, "rtol": limit, "atol": limit},
+    }
+
+
+def _variant() -> dict[str, Any]:
+    text, items = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
+    made: dict[str, Any] = {"name": {**text, "description": "a named variant; the other choices override its own"}}
+    for choice in CHOICES.values():
+        kinds: list[Any] = [text, _NUMBER] if choice.numeric else [text]
+        kinds += [items] if choice.name in ("mask", "chain") else []
+        made[choice.name] = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), "description": choice.help}
+    return {"type": "object", "additionalProperties": False, "properties": made}
+
+
+def problem_schema() -> dict[str, Any]:
+    """What `attn compute` reads as JSON."""
+    made: dict[str, Any] = {}
+    for field in FIELDS.values():
+        group, dot, inner = field.name.partition(".")
+        if dot:
+            made.setdefault(group, {"type": "object", "additionalProperties": False, "properties": {}})["properties"][inner] = _field(field)
+        else:
+            made[field.name] = _field(field)
+    made["parameters"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {p.name: _field(Field(p.name, "floats", (" ".join(p.axes),), p.help)) for p in known_parameters().values()},
+    }
+    token = {"type": "object", "required": ["embedding"], "additionalProperties": False, "properties": {"token": {"type": "string"}, "embedding": _array(_NUMBER, (1,))}}
+    return {
+        "$schema": _DRAFT,
+        "title": "attn problem",
+        "anyOf": [
+            {"type": "object", "additionalProperties": False, "properties": made, "anyOf": [{"required": ["embeddings"]}, {"required": ["q", "k"]}]},
+            {**_array(_NUMBER, (2, 3)), "description": "embeddings alone"},
+            {"type": "array", "items": token, "minItems": 1, "description": "tokens with their embeddings"},
+        ],
+    }
+
+
+def result_schema() -> dict[str, Any]:
+    """What `attn compute --json` writes."""
+    text, counts = {"type": "string"}, {"type": "array", "items": {"type": "integer", "minimum": 0}}
+    pattern = f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"
+
+    def per_step(value: Any) -> dict[str, Any]:
+        return {"type": "object", "propertyNames": {"pattern": pattern}, "additionalProperties": value}
+
+    labels = _array(text, (1, 2))
+    return {
+        "$schema": _DRAFT,
+        "title": "attn result",
+        "type": "object",
+        "required": ["schema", "attn_version", "variant", "layout", "dtype", "tokens", "k_tokens", "axes", "shapes", "formulas", "warnings"],
+        "properties": {
+            "schema": {"const": "attn.result/1"},
+            "attn_version": text,
+            "variant": _variant(),
+            "about": {},
+            "layout": {"enum": list(FIELDS["layout"].choices)},
+            "dtype": {"enum": ["float64", "float32", "float16", "bfloat16"]},
+            "tokens": labels,
+            "k_tokens": labels,
+            "at": {"type": "object", "propertyNames": {"enum": list(AXES)}, "additionalProperties": counts},
+            "axes": per_step({"type": "array", "items": {"enum": list(AXES)}}),
+            "shapes": per_step(counts),
+            "formulas": per_step(text),
+            "parameters": {"type": "object", "propertyNames": {"enum": list(known_parameters())}, "additionalProperties": _array(_NUMBER, (1, 2))},
+            "warnings": {"type": "array", "items": text},
+        },
+        "patternProperties": {pattern: _array(_any_leaf(), (1, 2, 3, 4))},
+        "additionalProperties": False,
+    }

@@ -1,0 +1,97 @@
+"""`--at AXIS=WHICH`: which batch item, head, query, key, … a result shows. Every output follows it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attncli.errors import InputError, OptionError, listed, nearest, printable
+from attncli.plan import Plan
+from attncli.types import AXES, Attention, Step
+
+At = Mapping[str, tuple[int, ...]]
+
+
+def choose(plan: Plan, wishes: Sequence[str]) -> At:
+    """`query=shiny`, `key=2:5`, `head=0` → the indices chosen on each axis; the same axis again adds to it.
+
+    Raises:
+        OptionError: no `axis=which`, or no such axis.
+        InputError: this result lacks the axis, the index or the token, or the token stands more than once.
+    """
+    chosen: dict[str, tuple[int, ...]] = {}
+    for wish in sorted(wishes, key=lambda w: not w.startswith("batch=")):  # tokens are looked up in the batch item chosen
+        axis, equals, which = wish.partition("=")
+        if not equals or not which:
+            raise OptionError("bad-option", f"--at takes AXIS=WHICH, not {wish!r}", help="--at query=shiny, --at head=0, --at key=2:5")
+        if axis not in AXES:
+            raise OptionError("unknown-axis", f"no axis is called {axis!r}", help=nearest(axis, AXES))
+        kept = {name: axes for name, axes in plan.steps.items() if name in plan.keep}
+        lengths = {plan.length(name, axis) for name, axes in kept.items() if axis in axes}
+        if not lengths:
+            have = listed(dict.fromkeys(a for axes in kept.values() for a in axes))
+            raise InputError("absent-axis", f"nothing that is shown has an axis {axis!r}", help=f"its axes are {have}")
+        chosen[axis] = tuple(dict.fromkeys((*chosen.get(axis, ()), *_indices(plan, axis, which, min(lengths), chosen))))
+    return chosen
+
+
+def _indices(plan: Plan, axis: str, which: str, length: int, chosen: At) -> tuple[int, ...]:
+    start, colon, stop = which.partition(":")
+    if colon and all(not part or _integer(part) for part in (start, stop)):
+        found = tuple(range(length)[slice(*(int(part) if part else None for part in (start, stop)))])
+        if not found:
+            raise InputError("out-of-range", f"{axis}={which} selects nothing of {length}", help=f"indices are 0 … {length - 1}; the second is not included")
+        return found
+    if _integer(which):
+        index = int(which)
+        if not -length <= index < length:
+            raise InputError("out-of-range", f"there is no {axis} {index}", help=f"indices are 0 … {length - 1}")
+        return (index % length,)
+    if axis not in ("query", "key", "new_key"):
+        raise OptionError("bad-option", f"{axis} is chosen by its index, not by {which!r}", help=f"--at {axis}=0")
+    labels = plan.tokens if axis == "query" else plan.k_tokens
+    items = [labels[b] for b in chosen.get("batch", range(len(labels)))] if plan.size.batch is not None else [labels]
+    places = {tuple(i for i, label in enumerate(item) if label == which) for item in items}
+    if len(places) > 1:
+        raise InputError("ambiguous-token", f"{which!r} stands elsewhere in each batch item", help=f"choose one first: --at batch=0 --at {axis}={which}")
+    found = places.pop()
+    if axis == "new_key":
+        found = tuple(i - plan.size.past for i in found if i >= plan.size.past)
+    if not found:
+        known = [str(label) for item in items for label in item]
+        raise InputError("unknown-token", f"no {axis} is called {printable(which)!r}", help=nearest(which, dict.fromkeys(known)))
+    if len(found) > 1:
+        raise InputError("ambiguous-token", f"{which!r} stands {len(found)} times", help=f"choose by index: --at {axis}={found[0]}, or {listed(found[1:], 'or')}")
+    return found
+
+
+def _integer(text: str) -> bool:
+    return text.lstrip("-").isdecimal() and text.isascii() and text.count("-") <= text.startswith("-")
+
+
+def select(attention: Attention, at: At) -> Attention:
+    """The chosen part of a result; every axis stays, with the length that was chosen."""
+    if not at:
+        return attention
+
+    def cut(step: Step) -> Step:
+        values = step.values
+        for i, axis in enumerate(step.axes):
+            if axis in at:
+                values = values[(slice(None),) * i + (list(at[axis]),)]
+        return dataclasses.replace(step, values=values)
+
+    def labels(tokens: tuple[Any, ...], axis: str) -> tuple[Any, ...]:
+        batched = bool(tokens) and isinstance(tokens[0], tuple)
+        items = [tokens[b] for b in at.get("batch", range(len(tokens)))] if batched else [tokens]
+        cut = [tuple(item[i] for i in at[axis]) if axis in at else item for item in items]
+        return tuple(cut) if batched else cut[0]
+
+    return dataclasses.replace(
+        attention,
+        steps=tuple(map(cut, attention.steps)),
+        tokens=labels(attention.tokens, "query"),
+        k_tokens=labels(attention.k_tokens, "key"),
+        at=dict(at),
+    )

@@ -1,0 +1,1 @@
+"""Attention → something to look at. Views never compute what is not on the page; Rich is known here alone."""

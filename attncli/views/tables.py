@@ -1,0 +1,130 @@
+"""Rich tables: for a terminal elided to its width, for a pipe at their natural width with nothing left out."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from attncli.errors import listed, printable
+from attncli.formats import Look, output_format
+from attncli.types import Attention
+from attncli.views.heat import LEGEND, glyph, shade
+from attncli.views.matrices import Matrix, matrices
+
+_MOST_ROWS = 40  # on a terminal, before the middle is left out
+_LONGEST = 18  # columns of the screen for one label on a terminal
+
+
+@output_format("table", ".txt")
+def write_table(attention: Attention, look: Look) -> str:
+    """Every step that was kept, as tables."""
+    out = io.StringIO()
+    console = console_for(out, look)
+    console.print(Text(" · ".join(printable(s) for s in attention.summary) or "attention", style="bold"), soft_wrap=not look.width)
+    console.print(Text("rows = query (looks), columns = key (is looked at)", style="dim"), soft_wrap=not look.width)
+    for matrix in matrices(attention, look.precision):
+        console.print()
+        _show(console, matrix, look)
+    return out.getvalue()
+
+
+def console_for(out: io.TextIOBase | io.StringIO, look: Look) -> Console:
+    """A console that takes text as it is: no markup, no emoji codes, no guessing of colours."""
+    return Console(
+        file=out,  # type: ignore[arg-type]  # a StringIO is a text stream
+        width=look.width or sys.maxsize >> 32,
+        force_terminal=look.color,
+        no_color=not look.color,
+        color_system="auto" if look.color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+
+
+def _show(console: Console, matrix: Matrix, look: Look) -> None:
+    heading = Text(matrix.title, style="bold")
+    if matrix.formula:
+        heading.append(f"   {matrix.formula}", style="not bold")
+    if matrix.remark:
+        heading.append(f"   ({matrix.remark})", style="dim not bold")
+    if matrix.name == "weights" and look.heat and not look.color:
+        heading.append(f"   cells are shaded {LEGEND}", style="dim not bold")
+    console.print(heading, soft_wrap=not look.width)
+    columns, rows = _visible_columns(matrix, look), _visible_rows(matrix, look)
+    table = Table(box=box.SIMPLE_HEAD if look.unicode else box.ASCII2, pad_edge=False, show_edge=False, padding=(0, 1), header_style="")
+    table.add_column(Text(matrix.corner, style="dim"), no_wrap=True)
+    for c in columns:
+        table.add_column(Text("…" if c is None else _short(matrix.columns[c], look)), justify="right", no_wrap=True)
+    for fact in matrix.facts:
+        table.add_column(Text(fact.name, style="dim"), justify="right", no_wrap=True)
+    heated = matrix.name == "weights" and look.heat
+    for r in rows:
+        if r is None:
+            table.add_row("…", *("…" for _ in columns), *("…" for _ in matrix.facts))
+            continue
+        cells = [Text("…") if c is None else _cell(matrix, r, c, look, heated) for c in columns]
+        facts = [Text(fact.cells[r], style="dim") for fact in matrix.facts]
+        table.add_row(Text(_short(matrix.rows[r], look)), *cells, *facts)
+    console.print(table, soft_wrap=not look.width)
+    left_out = [f"{len(all_of)} {what} ({sum(x is not None for x in some)} shown)" for what, all_of, some in (("columns", matrix.columns, columns), ("rows", matrix.rows, rows)) if None in some]
+    if left_out:
+        console.print(Text(f"{listed(left_out)}; --full shows all, --at chooses", style="dim"))
+
+
+def _cell(matrix: Matrix, r: int, c: int, look: Look, heated: bool) -> Text:
+    text = matrix.cells[r][c]
+    if not heated:
+        return Text(text, style="dim" if text in ("−∞", "·") else "")
+    value = float(matrix.values[r, c])
+    if look.color:
+        back, front = shade(value)
+        return Text(text, style=Style(color=front, bgcolor=back))
+    return Text(text + glyph(value))
+
+
+def _short(text: str, look: Look) -> str:
+    """A label that fits; long ones are cut on a terminal only."""
+    if not look.width or cell_len(text) <= _LONGEST:
+        return text
+    cut = text
+    while cell_len(cut) >= _LONGEST:
+        cut = cut[:-1]
+    return cut + "…"
+
+
+def _ends(n: int, most: int) -> list[int | None]:
+    """Indices of the first and last of n, with None for the gap between."""
+    if n <= most:
+        return list(range(n))
+    head = max(1, most // 2)
+    tail = max(1, most - head)
+    return [*range(head), None, *range(n - tail, n)]
+
+
+def _visible_rows(matrix: Matrix, look: Look) -> list[int | None]:
+    return _ends(len(matrix.rows), _MOST_ROWS if look.width else len(matrix.rows))
+
+
+def _visible_columns(matrix: Matrix, look: Look) -> list[int | None]:
+    if not look.width:
+        return list(range(len(matrix.columns)))
+
+    def widest(texts: Iterable[str]) -> int:
+        return max(map(cell_len, texts), default=0)
+
+    heat = 1 if look.heat and not look.color and matrix.name == "weights" else 0
+    fixed = widest([matrix.corner, *(_short(r, look) for r in matrix.rows)]) + sum(2 + widest([f.name, *f.cells]) for f in matrix.facts)
+    needs = [2 + max(cell_len(_short(name, look)), widest(row[c] for row in matrix.cells) + heat) for c, name in enumerate(matrix.columns)]
+    if fixed + sum(needs) <= look.width:
+        return list(range(len(needs)))
+    return _ends(len(needs), max(2, (look.width - fixed - 3) // max(needs)))

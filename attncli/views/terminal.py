@@ -1,0 +1,20 @@
+"""JSON in colour, for a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.highlighter import JSONHighlighter
+from rich.text import Text
+
+from attncli.formats import Look
+from attncli.views.tables import console_for
+
+
+def coloured_json(text: str) -> str:
+    """The same text with colours: keys, strings, numbers."""
+    out = io.StringIO()
+    coloured = Text(text, end="")
+    JSONHighlighter().highlight(coloured)
+    console_for(out, Look(color=True)).print(coloured, soft_wrap=True, end="")
+    return out.getvalue()

@@ -1,0 +1,70 @@
+"""CSV and TSV: one matrix as a matrix, anything more as tidy rows. Numbers in full."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+
+from attncli.formats import Look, output_format
+from attncli.gate import as_numpy
+from attncli.types import AXES, Attention, Step
+
+_TIDY = ("batch", "head", "query", "key")  # columns that are always there; others where a step has them
+
+
+@output_format("csv", ".csv")
+def write_csv(attention: Attention, look: Look) -> str:
+    """Separated by commas."""
+    return _table(attention, ",")
+
+
+@output_format("tsv", ".tsv")
+def write_tsv(attention: Attention, look: Look) -> str:
+    """Separated by tabs."""
+    return _table(attention, "\t")
+
+
+def _table(attention: Attention, separator: str) -> str:
+    out = io.StringIO()
+    rows = csv.writer(out, delimiter=separator, lineterminator="\n")
+    one = attention.steps[0] if len(attention.steps) == 1 else None
+    if one is not None and len(one.axes) == 2 and one.axes[0] != "batch":
+        _matrix(rows, attention, one)
+    else:
+        _tidy(rows, attention)
+    return out.getvalue()
+
+
+def _cell(value: Any) -> str:
+    """The shortest text that reads back to the same value."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    return repr(value.item()) if isinstance(value, np.float64) else str(value)
+
+
+def _matrix(rows: Any, attention: Attention, step: Step) -> None:
+    def labels(axis: str, n: int) -> list[str]:
+        if axis in ("query", "key"):
+            tokens = attention.tokens if axis == "query" else attention.k_tokens
+            return [str(t) for t in tokens]
+        prefix = "d" if axis == "dim" else f"{axis} "
+        return [f"{prefix}{i}" for i in attention.at.get(axis, range(n))]
+
+    values = as_numpy(step.values)
+    rows.writerow(["token" if step.axes[0] in ("query", "key") else step.axes[0], *labels(step.axes[1], values.shape[1])])
+    for label, row in zip(labels(step.axes[0], values.shape[0]), values, strict=True):
+        rows.writerow([label, *map(_cell, row)])
+
+
+def _tidy(rows: Any, attention: Attention) -> None:
+    present = {axis for step in attention.steps for axis in step.axes}
+    columns = [axis for axis in AXES if axis in present or axis in _TIDY]
+    rows.writerow(["step", *columns, "value"])
+    for step in attention.steps:
+        values = as_numpy(step.values)
+        for index in np.ndindex(values.shape):
+            at = {axis: attention.at.get(axis, range(n))[i] for axis, n, i in zip(step.axes, values.shape, index, strict=True)}
+            rows.writerow([step.name, *(at.get(axis, "") for axis in columns), _cell(values[index])])

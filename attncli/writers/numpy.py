@@ -1,0 +1,30 @@
+"""NPZ: steps and drawn parameters as arrays under their names, the rest of the record as JSON in `attn`."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+import numpy as np
+
+from attncli.formats import Look, output_format
+from attncli.types import Attention
+from attncli.writers.record import record
+
+
+def flat(attention: Attention) -> tuple[dict[str, np.ndarray], str]:
+    """(arrays by dotted name, the rest as JSON)"""
+    fields = record(attention, in_lists=False)
+    parameters = fields.pop("parameters", {})
+    arrays = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
+    rest = {k: v for k, v in fields.items() if k not in arrays}
+    return arrays | {f"parameters.{k}": v for k, v in parameters.items()}, msgspec.json.encode(rest).decode()
+
+
+@output_format("npz", ".npz", binary=True)
+def write_npz(attention: Attention, look: Look) -> bytes:
+    """An archive of arrays; bfloat16 becomes float32, which numpy has."""
+    arrays, rest = flat(attention)
+    out = io.BytesIO()
+    np.savez(out, attn=np.array(rest), **arrays)  # type: ignore[arg-type]  # names are keywords here
+    return out.getvalue()

@@ -1,0 +1,70 @@
+"""A result as one record of named fields (DESIGN §3.3): the same for JSON, NPZ and safetensors.
+
+Version 1 of the schema: see `attn schema result`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from attncli import __version__
+from attncli.gate import as_numpy
+from attncli.types import Attention
+
+SCHEMA = "attn.result/1"
+
+
+def record(attention: Attention, *, in_lists: bool) -> dict[str, Any]:
+    """Every field in order; steps and drawn parameters as numpy arrays (`parameters` as lists, if `in_lists`)."""
+    steps = {step.name: as_numpy(step.values) for step in attention.steps}
+    drawn = {name: as_numpy(x) for name, x in attention.parameters.items()}
+    parameters: dict[str, Any] = {name: numbers(x, "float32") for name, x in drawn.items()} if in_lists else drawn
+    return {
+        "schema": SCHEMA,
+        "attn_version": __version__,
+        "variant": dict(attention.variant),
+        **({"about": attention.about} if attention.about is not None else {}),
+        "layout": attention.layout,
+        "dtype": attention.dtype,
+        "tokens": attention.tokens,
+        "k_tokens": attention.k_tokens,
+        **({"at": {axis: list(indices) for axis, indices in attention.at.items()}} if attention.at else {}),
+        "axes": {step.name: list(step.axes) for step in attention.steps},
+        "shapes": {name: list(values.shape) for name, values in steps.items()},
+        "formulas": {step.name: step.formula for step in attention.steps},
+        **steps,
+        **({"parameters": parameters} if parameters else {}),
+        "warnings": list(attention.warnings),
+    }
+
+
+def numbers(values: np.ndarray, dtype: str) -> Any:
+    """An array → nested lists whose numbers print as the shortest text of their dtype; non-finite ones as strings."""
+    if values.dtype.kind != "f":
+        return values.tolist()
+    short = _short_bfloat16(values) if dtype == "bfloat16" else values.astype(np.float64) if values.dtype == np.float64 else values.astype("U").astype(np.float64)
+    finite = np.isfinite(short)
+    if finite.all():
+        return short.tolist()
+    spelled = short.astype(object)
+    spelled[np.isnan(short)] = "NaN"
+    spelled[short == np.inf] = "Infinity"
+    spelled[short == -np.inf] = "-Infinity"
+    return spelled.tolist()
+
+
+def _short_bfloat16(values: np.ndarray) -> np.ndarray:
+    """The shortest decimal that rounds to the same bfloat16: at most four digits are needed."""
+    out = values.astype(np.float64)
+    todo = np.isfinite(out)
+    for digits in range(1, 5):
+        trial = np.array([float(f"{x:.{digits - 1}e}") for x in out[todo]])
+        bits = trial.astype(np.float32).view(np.uint32)
+        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)  # to nearest, ties to even
+        same = rounded == values[todo]
+        where = np.flatnonzero(todo)[same] if out.ndim == 1 else tuple(axis[same] for axis in np.nonzero(todo))
+        out[where] = trial[same]
+        todo[where] = False
+    return out
