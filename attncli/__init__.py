@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AttnError", "Attention", "Problem", "Variant", "attend", "read"]
+__all__ = ["Attention", "AttnError", "Problem", "Variant", "attend", "read"]
 
 if TYPE_CHECKING:
     from attncli.core.attend import attend

@@ -43,7 +43,12 @@ def command_line(preset: Preset) -> str:
     """A preset written out as the options it stands for; what it asks for stands in capitals."""
     chosen = Variant(**preset.choices).describe()
     words = [f"{CHOICES[name].option} {_quoted(str(chosen[name]))}" for name in preset.choices]
-    wanted = {"heads": "--heads H", "kv_heads": "--kv-heads G", "memory": "--with memory=FILE", "window": "--window LEFT,RIGHT"}
+    wanted = {
+        "heads": "--heads H",
+        "kv_heads": "--kv-heads G",
+        "memory": "--with memory=FILE",
+        "window": "--window LEFT,RIGHT",
+    }
     return " ".join(["attn compute INPUT", *words, *(wanted[ask] for ask in preset.asks)])
 
 

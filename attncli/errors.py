@@ -136,3 +136,13 @@ def _shown(c: str) -> str:
     if ord(c) < 0x20:
         return chr(0x2400 + ord(c))  # U+2400 … are the pictures of the control characters
     return f"\\u{ord(c):04x}"
+
+
+def path_of(name: str, index: tuple[int, ...] = ()) -> str:
+    """The JSON path of a dotted name: `$.parameters.w_q[1][2]`."""
+    return f"$.{name}" + "".join(f"[{i}]" for i in index)
+
+
+def wrong(code: str, message: str, name: str = "", index: tuple[int, ...] = (), *, help: str = "") -> InputError:
+    """An input error in one field of a problem, or between several."""
+    return InputError(code, message, place=Place(path=path_of(name, index) if name else ""), help=help)

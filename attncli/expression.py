@@ -1,8 +1,8 @@
 """Masks joined by `and`, `or`, `not` and parentheses: text → tree → text, and the tree evaluated on a grid.
 
-    or:    and ("or" and)*          binds loosest
-    and:   not ("and" not)*
-    not:   "not" not | "(" or ")" | name:option=value,…
+or:    and ("or" and)*          binds loosest
+and:   not ("and" not)*
+not:   "not" not | "(" or ")" | name:option=value,…
 """
 
 from __future__ import annotations
@@ -73,7 +73,12 @@ def parse(text: str, family: Family) -> Expression:
         column = words[at][1] if at < len(words) else len(text)
         width = len(words[at][0]) if at < len(words) else 1
         place = Place(lines=((1, text),), line=1, column=column + 1, width=width)
-        return OptionError("bad-expression", f"{family.name} expression: {message}", place=place, help="join names by and, or, not and parentheses: 'causal and (window:left=2 or prefix:length=4)'")
+        return OptionError(
+            "bad-expression",
+            f"{family.name} expression: {message}",
+            place=place,
+            help="join names by and, or, not and parentheses: 'causal and (window:left=2 or prefix:length=4)'",
+        )
 
     def joined(word: str, below: Any, depth: int) -> Expression:
         nonlocal at
@@ -112,5 +117,9 @@ def parse(text: str, family: Family) -> Expression:
 
     tree = either(0)
     if at < len(words):
-        raise wrong(f"'and' or 'or' is missing before {words[at][0]!r}" if words[at][0] != ")" else "this parenthesis closes nothing")
+        raise wrong(
+            f"'and' or 'or' is missing before {words[at][0]!r}"
+            if words[at][0] != ")"
+            else "this parenthesis closes nothing"
+        )
     return tree

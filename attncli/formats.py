@@ -36,7 +36,9 @@ class Format:
 FORMATS: dict[str, Format] = {}
 
 
-def output_format(name: str, *suffixes: str, binary: bool = False) -> Callable[[Callable[[Attention, Look], str | bytes]], Callable[[Attention, Look], str | bytes]]:
+def output_format(
+    name: str, *suffixes: str, binary: bool = False
+) -> Callable[[Callable[[Attention, Look], str | bytes]], Callable[[Attention, Look], str | bytes]]:
     """Register an output format."""
 
     def register(function: Callable[[Attention, Look], str | bytes]) -> Callable[[Attention, Look], str | bytes]:
@@ -67,9 +69,17 @@ def format_for(path: str | None, said: str | None, otherwise: str = "table") -> 
         suffix = PurePath(path).suffix.lower()
         fitting = [f.name for f in known.values() if suffix in f.suffixes]
         if not fitting:
-            raise OptionError("unknown-format", f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix", help=f"add --format {listed(known, 'or')}")
+            raise OptionError(
+                "unknown-format",
+                f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix",
+                help=f"add --format {listed(known, 'or')}",
+            )
         said = fitting[0]
     chosen = known[said or otherwise]
     if chosen.binary and path is None:
-        raise OptionError("binary-output", f"{chosen.name} is binary, and goes to a file only", help=f"--output result{chosen.suffixes[0]}")
+        raise OptionError(
+            "binary-output",
+            f"{chosen.name} is binary, and goes to a file only",
+            help=f"--output result{chosen.suffixes[0]}",
+        )
     return chosen

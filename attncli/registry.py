@@ -61,7 +61,12 @@ class Option:
 
     def describe(self) -> str:
         """`left=…` with its type, range and default, for people."""
-        kind = "|".join(self.choices) or {int: "integer", float: "number", bool: "yes|no", tuple: "integers joined by +"}.get(self.kind, "text")
+        kind = "|".join(self.choices) or {
+            int: "integer",
+            float: "number",
+            bool: "yes|no",
+            tuple: "integers joined by +",
+        }.get(self.kind, "text")
         limits = str(self.range)
         default = "" if self.required or self.default is None else f", default {spelled(self.default)}"
         return f"{self.name}={kind}{' ' + limits if limits else ''}{default}{', required' if self.required else ''}"
@@ -77,7 +82,9 @@ class Option:
         except (ValueError, OverflowError):
             raise OptionError("bad-option", f"{whose} takes {self.describe()}, not {self.name}={value}") from None
         if self.choices and parsed not in self.choices:
-            raise OptionError("bad-option", f"{whose} has no {self.name}={value}", help=nearest(str(value), self.choices))
+            raise OptionError(
+                "bad-option", f"{whose} has no {self.name}={value}", help=nearest(str(value), self.choices)
+            )
         for number in parsed if isinstance(parsed, tuple) else (parsed,):
             if isinstance(number, int | float) and number not in self.range:
                 raise OptionError("out-of-range", f"{whose} takes {self.name} {self.range}, not {value}")
@@ -93,7 +100,9 @@ def _read(kind: type, value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(value)  # True is no number
     if kind is tuple:
-        items = str(value).split("+") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        items = (
+            str(value).split("+") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        )
         return tuple(_read(int, item) for item in items)
     if kind is int:
         return integer(value)
@@ -216,7 +225,9 @@ class Family:
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             assert name not in self.members, f"two members of {self.name} are called {name}"
-            self.members[name] = Member(self.name, name, function, formula, source, parameters, frozenset(laws), lawless, facts)
+            self.members[name] = Member(
+                self.name, name, function, formula, source, parameters, frozenset(laws), lawless, facts
+            )
             return function
 
         return register
@@ -231,7 +242,9 @@ class Family:
             OptionError: there is none; the nearest name is offered.
         """
         if name not in self.members:
-            raise OptionError(f"unknown-{self.name}", f"no {self.name} is called {name!r}", help=nearest(name, self.members))
+            raise OptionError(
+                f"unknown-{self.name}", f"no {self.name} is called {name!r}", help=nearest(name, self.members)
+            )
         return self.members[name]
 
     def parse(self, spec: object) -> Part:
@@ -249,10 +262,22 @@ class Family:
             key, equals, value = (s.strip() for s in item.partition("="))
             key = key.replace("_", "-")
             if key not in options:
-                takes = f"it takes {', '.join(o.describe() for o in options.values())}" if options else "it takes no options"
-                raise OptionError("unknown-option", f"{whose} has no option {key!r}", help=f"{nearest(key, options) + '; ' if key and options else ''}{takes}")
+                takes = (
+                    f"it takes {', '.join(o.describe() for o in options.values())}"
+                    if options
+                    else "it takes no options"
+                )
+                raise OptionError(
+                    "unknown-option",
+                    f"{whose} has no option {key!r}",
+                    help=f"{nearest(key, options) + '; ' if key and options else ''}{takes}",
+                )
             if not equals or not value:
-                raise OptionError("bad-option", f"{whose}: option {key!r} has no value", help=f"write {key}=…: {options[key].describe()}")
+                raise OptionError(
+                    "bad-option",
+                    f"{whose}: option {key!r} has no value",
+                    help=f"write {key}=…: {options[key].describe()}",
+                )
             if key in given:
                 raise OptionError("bad-option", f"{whose}: option {key!r} stands twice")
             given[key] = options[key].parse(value, whose)
@@ -261,5 +286,9 @@ class Family:
     def part(self, member: Member, given: Mapping[str, Any]) -> Part:
         for option in member.options:
             if option.required and option.name not in given:
-                raise OptionError("missing-option", f"{self.name} {member.name!r} needs {option.describe()}", help=f"write {member.name}:{option.name}=…")
+                raise OptionError(
+                    "missing-option",
+                    f"{self.name} {member.name!r} needs {option.describe()}",
+                    help=f"write {member.name}:{option.name}=…",
+                )
         return Part(member, tuple((o.name, given[o.name]) for o in member.options if o.name in given))

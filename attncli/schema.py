@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from attncli.gate import STEP_NAMES, known_parameters
+from attncli.gate.arrays import STEP_NAMES, known_parameters
 from attncli.types import AXES, FIELDS, NONFINITE, Field
 from attncli.variant import CHOICES
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBER = {"type": "number"}
 _ANY_NUMBER = {"anyOf": [_NUMBER, {"enum": list(NONFINITE)}]}
-_LEAVES: dict[str, Any] = {"booleans": {"type": "boolean"}, "integers": {"type": "integer"}, "texts": {"type": "string"}}
+_LEAVES: dict[str, Any] = {
+    "booleans": {"type": "boolean"},
+    "integers": {"type": "integer"},
+    "texts": {"type": "string"},
+}
 
 
 def _array(leaf: Any, ranks: tuple[int, ...]) -> dict[str, Any]:
@@ -29,7 +33,11 @@ def _field(field: Field) -> dict[str, Any]:
     if field.kind == "object":
         made: dict[str, Any] = _variant()
     elif field.kind == "expected":
-        made = {"type": "object", "propertyNames": {"pattern": f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"}, "additionalProperties": {"anyOf": [_figures(), _array(_any_leaf(), (0, 1, 2, 3, 4))]}}
+        made = {
+            "type": "object",
+            "propertyNames": {"pattern": f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"},
+            "additionalProperties": {"anyOf": [_figures(), _array(_any_leaf(), (0, 1, 2, 3, 4))]},
+        }
     elif field.kind == "any":
         made = {}
     elif field.kind == "text":
@@ -52,7 +60,14 @@ def _figures() -> dict[str, Any]:
         "type": "object",
         "required": ["values"],
         "additionalProperties": False,
-        "properties": {"values": _array(_any_leaf(), (0, 1, 2, 3, 4)), "rows": indices, "columns": indices, "decimals": limit, "rtol": limit, "atol": limit},
+        "properties": {
+            "values": _array(_any_leaf(), (0, 1, 2, 3, 4)),
+            "rows": indices,
+            "columns": indices,
+            "decimals": limit,
+            "rtol": limit,
+            "atol": limit,
+        },
     }
 
 
@@ -72,20 +87,34 @@ def problem_schema() -> dict[str, Any]:
     for field in FIELDS.values():
         group, dot, inner = field.name.partition(".")
         if dot:
-            made.setdefault(group, {"type": "object", "additionalProperties": False, "properties": {}})["properties"][inner] = _field(field)
+            made.setdefault(group, {"type": "object", "additionalProperties": False, "properties": {}})["properties"][
+                inner
+            ] = _field(field)
         else:
             made[field.name] = _field(field)
     made["parameters"] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {p.name: _field(Field(p.name, "floats", (" ".join(p.axes),), p.help)) for p in known_parameters().values()},
+        "properties": {
+            p.name: _field(Field(p.name, "floats", (" ".join(p.axes),), p.help)) for p in known_parameters().values()
+        },
     }
-    token = {"type": "object", "required": ["embedding"], "additionalProperties": False, "properties": {"token": {"type": "string"}, "embedding": _array(_NUMBER, (1,))}}
+    token = {
+        "type": "object",
+        "required": ["embedding"],
+        "additionalProperties": False,
+        "properties": {"token": {"type": "string"}, "embedding": _array(_NUMBER, (1,))},
+    }
     return {
         "$schema": _DRAFT,
         "title": "attn problem",
         "anyOf": [
-            {"type": "object", "additionalProperties": False, "properties": made, "anyOf": [{"required": ["embeddings"]}, {"required": ["q", "k"]}]},
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": made,
+                "anyOf": [{"required": ["embeddings"]}, {"required": ["q", "k"]}],
+            },
             {**_array(_NUMBER, (2, 3)), "description": "embeddings alone"},
             {"type": "array", "items": token, "minItems": 1, "description": "tokens with their embeddings"},
         ],
@@ -105,7 +134,19 @@ def result_schema() -> dict[str, Any]:
         "$schema": _DRAFT,
         "title": "attn result",
         "type": "object",
-        "required": ["schema", "attn_version", "variant", "layout", "dtype", "tokens", "k_tokens", "axes", "shapes", "formulas", "warnings"],
+        "required": [
+            "schema",
+            "attn_version",
+            "variant",
+            "layout",
+            "dtype",
+            "tokens",
+            "k_tokens",
+            "axes",
+            "shapes",
+            "formulas",
+            "warnings",
+        ],
         "properties": {
             "schema": {"const": "attn.result/1"},
             "attn_version": text,
@@ -119,7 +160,11 @@ def result_schema() -> dict[str, Any]:
             "axes": per_step({"type": "array", "items": {"enum": list(AXES)}}),
             "shapes": per_step(counts),
             "formulas": per_step(text),
-            "parameters": {"type": "object", "propertyNames": {"enum": list(known_parameters())}, "additionalProperties": _array(_NUMBER, (1, 2))},
+            "parameters": {
+                "type": "object",
+                "propertyNames": {"enum": list(known_parameters())},
+                "additionalProperties": _array(_NUMBER, (1, 2)),
+            },
             "warnings": {"type": "array", "items": text},
         },
         "patternProperties": {pattern: _array(_any_leaf(), (1, 2, 3, 4))},

@@ -21,10 +21,14 @@ def choose(plan: Plan, wishes: Sequence[str]) -> At:
         InputError: this result lacks the axis, the index or the token, or the token stands more than once.
     """
     chosen: dict[str, tuple[int, ...]] = {}
-    for wish in sorted(wishes, key=lambda w: not w.startswith("batch=")):  # tokens are looked up in the batch item chosen
+    for wish in sorted(
+        wishes, key=lambda w: not w.startswith("batch=")
+    ):  # tokens are looked up in the batch item chosen
         axis, equals, which = wish.partition("=")
         if not equals or not which:
-            raise OptionError("bad-option", f"--at takes AXIS=WHICH, not {wish!r}", help="--at query=shiny, --at head=0, --at key=2:5")
+            raise OptionError(
+                "bad-option", f"--at takes AXIS=WHICH, not {wish!r}", help="--at query=shiny, --at head=0, --at key=2:5"
+            )
         if axis not in AXES:
             raise OptionError("unknown-axis", f"no axis is called {axis!r}", help=nearest(axis, AXES))
         kept = {name: axes for name, axes in plan.steps.items() if name in plan.keep}
@@ -41,7 +45,11 @@ def _indices(plan: Plan, axis: str, which: str, length: int, chosen: At) -> tupl
     if colon and all(not part or _integer(part) for part in (start, stop)):
         found = tuple(range(length)[slice(*(int(part) if part else None for part in (start, stop)))])
         if not found:
-            raise InputError("out-of-range", f"{axis}={which} selects nothing of {length}", help=f"indices are 0 … {length - 1}; the second is not included")
+            raise InputError(
+                "out-of-range",
+                f"{axis}={which} selects nothing of {length}",
+                help=f"indices are 0 … {length - 1}; the second is not included",
+            )
         return found
     if _integer(which):
         index = int(which)
@@ -54,15 +62,25 @@ def _indices(plan: Plan, axis: str, which: str, length: int, chosen: At) -> tupl
     items = [labels[b] for b in chosen.get("batch", range(len(labels)))] if plan.size.batch is not None else [labels]
     places = {tuple(i for i, label in enumerate(item) if label == which) for item in items}
     if len(places) > 1:
-        raise InputError("ambiguous-token", f"{which!r} stands elsewhere in each batch item", help=f"choose one first: --at batch=0 --at {axis}={which}")
+        raise InputError(
+            "ambiguous-token",
+            f"{which!r} stands elsewhere in each batch item",
+            help=f"choose one first: --at batch=0 --at {axis}={which}",
+        )
     found = places.pop()
     if axis == "new_key":
         found = tuple(i - plan.size.past for i in found if i >= plan.size.past)
     if not found:
         known = [str(label) for item in items for label in item]
-        raise InputError("unknown-token", f"no {axis} is called {printable(which)!r}", help=nearest(which, dict.fromkeys(known)))
+        raise InputError(
+            "unknown-token", f"no {axis} is called {printable(which)!r}", help=nearest(which, dict.fromkeys(known))
+        )
     if len(found) > 1:
-        raise InputError("ambiguous-token", f"{which!r} stands {len(found)} times", help=f"choose by index: --at {axis}={found[0]}, or {listed(found[1:], 'or')}")
+        raise InputError(
+            "ambiguous-token",
+            f"{which!r} stands {len(found)} times",
+            help=f"choose by index: --at {axis}={found[0]}, or {listed(found[1:], 'or')}",
+        )
     return found
 
 

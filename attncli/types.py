@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor as Tensor
 else:
     Tensor = Any  # parts are annotated without paying for torch
 
@@ -45,7 +45,13 @@ _FIELDS = (
     Field("q", "floats", ("Tq d", "B Tq Hd", "B H Tq d"), "queries, already projected", finite=False),
     Field("k", "floats", ("Tk d", "B Tk Hd", "B H Tk d"), "keys, already projected", finite=False),
     Field("v", "floats", ("Tk d", "B Tk Hd", "B H Tk d"), "values; without them there is no context", finite=False),
-    Field("layout", "text", (), "how q, k, v of rank 4 lie; htd for rank 3 without a batch", choices=("bhtd", "bthd", "htd")),
+    Field(
+        "layout",
+        "text",
+        (),
+        "how q, k, v of rank 4 lie; htd for rank 3 without a batch",
+        choices=("bhtd", "bthd", "htd"),
+    ),
     Field("past.k", "floats", ("B H P d",), "cached keys, as they were stored", finite=False),
     Field("past.v", "floats", ("B H P d",), "cached values", finite=False),
     Field("past.tokens", "texts", ("P", "B P"), "labels of the cached tokens"),
@@ -146,7 +152,14 @@ BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "context": ("batch", "query", "dim"),
     "output": ("batch", "query", "dim"),
 }
-SHOWN = ("scores", "scaled_scores", "masked_scores", "weights", "context", "output")  # unless something else is asked for
+SHOWN = (
+    "scores",
+    "scaled_scores",
+    "masked_scores",
+    "weights",
+    "context",
+    "output",
+)  # unless something else is asked for
 
 
 @dataclass(frozen=True)

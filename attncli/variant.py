@@ -92,7 +92,9 @@ def _link_value(name: str) -> Callable[[Any], Any]:
             return option.parse(value, "this")
         except OptionError:
             limits = f" {option.range}" if str(option.range) else ""
-            raise OptionError("bad-option", f"{name} is {listed([*words, 'a number' + limits], 'or')}, not {value}") from None
+            raise OptionError(
+                "bad-option", f"{name} is {listed([*words, 'a number' + limits], 'or')}, not {value}"
+            ) from None
 
     return read
 
@@ -102,7 +104,16 @@ def _link_choices() -> list[Choice]:
     for member in link:
         for option in member.options:
             words = "|".join((*member.facts.get("words", ()), "none", option.name.upper()))
-            out.append(Choice(member.name.replace("-", "_"), _link_value(member.name), member.facts.get("default", "none"), words, f"{member.name}: {member.summary}", numeric=True))
+            out.append(
+                Choice(
+                    member.name.replace("-", "_"),
+                    _link_value(member.name),
+                    member.facts.get("default", "none"),
+                    words,
+                    f"{member.name}: {member.summary}",
+                    numeric=True,
+                )
+            )
     return out
 
 
@@ -118,20 +129,77 @@ def _device(value: Any) -> str:
 
 
 _CHOICES = (
-    Choice("projection", _part_of(projection), None, "PART", "where q, k and v come from: given (where the file has them), identity, or drawn: rand, randn, linear, xavier, torch-mha"),
+    Choice(
+        "projection",
+        _part_of(projection),
+        None,
+        "PART",
+        "where q, k and v come from: given (where the file has them), identity, or drawn: rand, randn, linear, xavier, torch-mha",
+    ),
     Choice("heads", _whole("heads", 1), None, "H", "query heads; they split the width into equal slices", numeric=True),
-    Choice("kv_heads", _whole("kv_heads", 1), None, "G", "key and value heads, shared by groups of query heads", numeric=True),
-    Choice("kv_map", _one_of("kv_map", "interleave", "tile"), "interleave", "interleave|tile", "query head h reads kv head ⌊h/(H/G)⌋, or h mod G"),
+    Choice(
+        "kv_heads",
+        _whole("kv_heads", 1),
+        None,
+        "G",
+        "key and value heads, shared by groups of query heads",
+        numeric=True,
+    ),
+    Choice(
+        "kv_map",
+        _one_of("kv_map", "interleave", "tile"),
+        "interleave",
+        "interleave|tile",
+        "query head h reads kv head ⌊h/(H/G)⌋, or h mod G",
+    ),
     Choice("score", _part_of(score), score.parse("dot"), "PART", "how alike a query and a key are"),
     *_link_choices(),
     Choice("chain", read_chain, CHAIN, "LINK,…", f"order of the links from score to normaliser: {','.join(CHAIN)}"),
-    Choice("mask", read_mask, read_mask("full"), "EXPR", "who may attend to whom: masks joined by and, or, not; repeated = and"),
+    Choice(
+        "mask",
+        read_mask,
+        read_mask("full"),
+        "EXPR",
+        "who may attend to whom: masks joined by and, or, not; repeated = and",
+    ),
     Choice("normalizer", _part_of(normalizer), normalizer.parse("softmax"), "PART", "scores into weights"),
-    Choice("dropout", _read_dropout, dropout.parse("none"), "P", "drop weights with probability P; dropout:p=,seed= says its own seed", numeric=True),
-    Choice("empty_rows", _one_of("empty_rows", "zero", "nan", "uniform", "error"), "zero", "zero|nan|uniform|error", "weights of a query that sees no key"),
-    Choice("align", _one_of("align", "top-left", "bottom-right"), None, "top-left|bottom-right", "where positions start if queries and keys differ in number"),
-    Choice("seed", _whole("seed", 0, 2**63 - 1), None, "N", "one stream for all that is drawn; without it one is drawn and shown", numeric=True),
-    Choice("dtype", _dtype, None, "DTYPE", "float64, float32, float16 or bfloat16; float64 for text, the file's own for binary"),
+    Choice(
+        "dropout",
+        _read_dropout,
+        dropout.parse("none"),
+        "P",
+        "drop weights with probability P; dropout:p=,seed= says its own seed",
+        numeric=True,
+    ),
+    Choice(
+        "empty_rows",
+        _one_of("empty_rows", "zero", "nan", "uniform", "error"),
+        "zero",
+        "zero|nan|uniform|error",
+        "weights of a query that sees no key",
+    ),
+    Choice(
+        "align",
+        _one_of("align", "top-left", "bottom-right"),
+        None,
+        "top-left|bottom-right",
+        "where positions start if queries and keys differ in number",
+    ),
+    Choice(
+        "seed",
+        _whole("seed", 0, 2**63 - 1),
+        None,
+        "N",
+        "one stream for all that is drawn; without it one is drawn and shown",
+        numeric=True,
+    ),
+    Choice(
+        "dtype",
+        _dtype,
+        None,
+        "DTYPE",
+        "float64, float32, float16 or bfloat16; float64 for text, the file's own for binary",
+    ),
     Choice("device", _device, "cpu", "DEVICE", "cpu, cuda[:n] or mps"),
 )
 CHOICES: Mapping[str, Choice] = {c.name: c for c in _CHOICES}
@@ -163,8 +231,16 @@ class Variant:
             self._values[key] = CHOICES[key].read(value)
         for member in link:
             key = member.name.replace("-", "_")
-            if isinstance(self._values.get(key), int | float) and self.chosen & {key} and member.name not in self["chain"]:
-                raise OptionError("left-out", f"{key} is {spelled(self[key])}, but the chain {','.join(self['chain']) or 'is empty and'} leaves {member.name} out", help=f"add {member.name} to the chain where it should stand, or say {CHOICES[key].option} none")
+            if (
+                isinstance(self._values.get(key), int | float)
+                and self.chosen & {key}
+                and member.name not in self["chain"]
+            ):
+                raise OptionError(
+                    "left-out",
+                    f"{key} is {spelled(self[key])}, but the chain {','.join(self['chain']) or 'is empty and'} leaves {member.name} out",
+                    help=f"add {member.name} to the chain where it should stand, or say {CHOICES[key].option} none",
+                )
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -15,7 +16,7 @@ from attncli import __version__
 from attncli.cli import compute, demo, list, schema
 from attncli.cli.options import takes
 from attncli.cli.talk import Talk, spell
-from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, nearest
 
 app = typer.Typer(
     name="attn",
@@ -27,7 +28,9 @@ app = typer.Typer(
 
 
 def _command(function: Callable[..., Any], name: str, examples: str) -> None:
-    shown = "\n\n".join(line.strip() for line in examples.strip().splitlines())  # Typer joins lines that no blank line parts
+    shown = "\n\n".join(
+        line.strip() for line in examples.strip().splitlines()
+    )  # Typer joins lines that no blank line parts
     app.command(name, epilog=f"Examples:\n\n{shown}".replace("[", "\\["))(function)
 
 
@@ -38,7 +41,9 @@ _command(schema.schema, "schema", schema.EXAMPLES)
 
 
 @app.callback(invoke_without_command=True)
-def _top(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> ExitStatus | None:
+def _top(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print the version")] = False
+) -> ExitStatus | None:
     if version:
         print(f"attn {__version__}")
         raise typer.Exit
@@ -52,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; its exit status. Whatever goes wrong is said on standard error here, and nowhere else."""
     words = [*(sys.argv[1:] if argv is None else argv)]
     debug = "--debug" in words
-    talk = Talk(form=_said(words, "--error-format", ("full", "json", "concise"), "full"), color=_said(words, "--color", ("auto", "always", "never"), "auto"))
+    talk = Talk(
+        form=_said(words, "--error-format", ("full", "json", "concise"), "full"),
+        color=_said(words, "--color", ("auto", "always", "never"), "auto"),
+    )
     codecs.register_error("attn", spell)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -110,22 +118,33 @@ def _said(words: Sequence[str], option: str, known: Sequence[str], otherwise: st
 
 
 def _usage(error: typer.TyperException) -> OptionError:
-    message = str(getattr(error, "message", "") or error).strip().rstrip(".")
-    said, _, hint = message.partition(" Did you mean")
-    options = getattr(error, "possibilities", None)
-    help = f"did you mean{hint}" if hint else f"did you mean {' or '.join(sorted(options))}?" if options else ""
-    if hasattr(error, "format_message"):
-        said = error.format_message().partition(" Did you mean")[0].partition(" (Possible")[0].strip().rstrip(".") if not hint else said.rstrip(".")
+    """What Typer says of a command line, as one of our errors: the sentence, and the nearest name of what exists."""
     context = getattr(error, "ctx", None)
+    said = error.format_message() if hasattr(error, "format_message") else str(error)
+    said, hinted, hint = said.strip().partition(" Did you mean")
+    said = said.partition(" (Possible")[0].replace("Value error, ", "").rstrip(".")
     path = context.command_path if context else "attn"
-    return OptionError("usage", said, help=f"{help} {path} --help shows what there is".strip() if not help else help)
+    option = getattr(error, "option_name", "")
+    if option and context:
+        names = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+        close = nearest(option, names)
+        help = close if close.startswith("did") else ""
+    else:
+        help = f"did you mean{hint}" if hinted else ""
+    return OptionError("usage", said, help=help or f"{path} --help shows what there is")
 
 
 def _bug(error: Exception, talk: Talk, debug: bool) -> int:
     if debug:
         _traceback()
     said = str(error).splitlines()[0] if str(error) else ""
-    talk.error(AttnError("bug", f"a bug in attn: {type(error).__name__}: {said}", help="please report it with the command and its input; --debug shows the traceback"))
+    talk.error(
+        AttnError(
+            "bug",
+            f"a bug in attn: {type(error).__name__}: {said}",
+            help="please report it with the command and its input; --debug shows the traceback",
+        )
+    )
     return int(ExitStatus.BUG)
 
 
@@ -137,7 +156,5 @@ def _traceback() -> None:
 
 def _no_more_output() -> None:
     """Whoever read has gone: let what is still buffered go nowhere rather than raise again."""
-    try:
+    with suppress(OSError, ValueError):  # not a real file: a test's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # not a real file: a test's
-        pass

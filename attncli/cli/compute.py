@@ -20,7 +20,12 @@ EXAMPLES = """
 
 
 def compute(
-    input: Annotated[str, typer.Argument(help="a file of embeddings, or of q, k and v; - is standard input", metavar="INPUT", show_default=False)],
+    input: Annotated[
+        str,
+        typer.Argument(
+            help="a file of embeddings, or of q, k and v; - is standard input", metavar="INPUT", show_default=False
+        ),
+    ],
     choosing: Choosing,
     reading: Reading,
     showing: Showing,

@@ -31,7 +31,9 @@ def samples() -> dict[str, Path]:
 
 
 def demo(
-    name: Annotated[str, typer.Argument(help="which example; without one, the first", metavar="[NAME]", show_default=False)] = "",
+    name: Annotated[
+        str, typer.Argument(help="which example; without one, the first", metavar="[NAME]", show_default=False)
+    ] = "",
     *,
     choosing: Choosing,
     showing: Showing,

@@ -22,11 +22,17 @@ EXAMPLES = """
 
 
 def list_(
-    family: Annotated[str, typer.Argument(help="projections, scores, links, masks, …", metavar="[FAMILY]", show_default=False)] = "",
+    family: Annotated[
+        str, typer.Argument(help="projections, scores, links, masks, …", metavar="[FAMILY]", show_default=False)
+    ] = "",
     name: Annotated[str, typer.Argument(help="one member of it", metavar="[NAME]", show_default=False)] = "",
     json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
-    color: Annotated[Literal["auto", "always", "never"], typer.Option("--color", help="colour; NO_COLOR and FORCE_COLOR are heeded")] = "auto",
-    error_format: Annotated[Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")] = "full",
+    color: Annotated[
+        Literal["auto", "always", "never"], typer.Option("--color", help="colour; NO_COLOR and FORCE_COLOR are heeded")
+    ] = "auto",
+    error_format: Annotated[
+        Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")
+    ] = "full",
 ) -> ExitStatus:
     """List what there is: parts with their formulas, options and sources; named variants; steps; formats."""
     chosen: dict[str, dict[str, Any]] = catalogue()
@@ -37,7 +43,11 @@ def list_(
         chosen = {known[family]: chosen[known[family]]}
         members = chosen[known[family]]
         if name and name not in members:
-            raise OptionError(f"unknown-{known[family].removesuffix('s')}", f"no {known[family].removesuffix('s')} is called {name!r}", help=nearest(name, members))
+            raise OptionError(
+                f"unknown-{known[family].removesuffix('s')}",
+                f"no {known[family].removesuffix('s')} is called {name!r}",
+                help=nearest(name, members),
+            )
         if name:
             chosen = {known[family]: {name: members[name]}}
     if json:

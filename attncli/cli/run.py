@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> ExitStatus:
     """One input, or a stream of them, through to its output."""
-    from attncli.plan import check_step
+    from attncli.plan.steps import check_step
     from attncli.readers import format_of, read
 
     talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet)
@@ -36,7 +36,13 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
     if source.stream:
         return _stream(path, choosing, reading, showing, talk)
     format = format_for(showing.output, showing.format)
-    problem = read(path, reading.input_format, replacing=reading.replacing, token_column=reading.token_column, header=reading.header)
+    problem = read(
+        path,
+        reading.input_format,
+        replacing=reading.replacing,
+        token_column=reading.token_column,
+        header=reading.header,
+    )
     for note in problem.notes:
         talk.note(note)
     attention = answer(problem, choosing, showing, talk, format)
@@ -79,7 +85,9 @@ def core(talk: Talk) -> Callable[[Plan], Attention]:
             from attncli.core.attend import follow
         except (ImportError, OSError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CannotError("torch-missing", f"torch does not load: {why}", help="pip install torch, as the README says") from error
+            raise CannotError(
+                "torch-missing", f"torch does not load: {why}", help="pip install torch, as the README says"
+            ) from error
         finally:
             gc.freeze()
             gc.enable()
@@ -91,7 +99,11 @@ def core(talk: Talk) -> Callable[[Plan], Attention]:
                 return follow(plan)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or "memory" in str(error):
-                    raise CannotError("out-of-memory", "this does not fit in memory", help="--only context keeps less; --dtype float32 halves it") from error
+                    raise CannotError(
+                        "out-of-memory",
+                        "this does not fit in memory",
+                        help="--only context keeps less; --dtype float32 halves it",
+                    ) from error
                 raise
 
         _core = careful
@@ -108,7 +120,9 @@ def _stream(path: str, choosing: Choosing, reading: Reading, showing: Showing, t
 
     format = format_for(showing.output, showing.format, otherwise="ndjson")
     if format.name not in ("ndjson", "json"):
-        raise OptionError("bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help="--format ndjson")
+        raise OptionError(
+            "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help="--format ndjson"
+        )
     if reading.replacing or reading.token_column or reading.header:
         raise OptionError("bad-option", "--with, --token-column and --header do not go with a stream of problems")
     incoming = iter(sys.stdin.buffer.readline, b"") if path == "-" else iter(slurp(path).splitlines())
@@ -140,7 +154,13 @@ def look(showing: Showing) -> Look:
 
         width = shutil.get_terminal_size().columns
     unicode = showing.output is not None or (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
-    return Look(precision=showing.precision, width=width, color=color, heat=showing.heat == "on" or (showing.heat == "auto" and color), unicode=unicode)
+    return Look(
+        precision=showing.precision,
+        width=width,
+        color=color,
+        heat=showing.heat == "on" or (showing.heat == "auto" and color),
+        unicode=unicode,
+    )
 
 
 def check_output(showing: Showing) -> None:
@@ -164,7 +184,13 @@ def check_output(showing: Showing) -> None:
 
 def emit(content: str | bytes, showing: Showing, format: Format) -> None:
     """A whole result, to standard output or to its file."""
-    if isinstance(content, str) and showing.output is None and format.name == "json" and look(showing).color and look(showing).width:
+    if (
+        isinstance(content, str)
+        and showing.output is None
+        and format.name == "json"
+        and look(showing).color
+        and look(showing).width
+    ):
         from attncli.views.terminal import coloured_json
 
         content = coloured_json(content)
@@ -211,8 +237,15 @@ def destination(showing: Showing) -> Iterator[Callable[[str | bytes], None]]:
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
-        raise CannotError("cannot-write", f"{showing.output} cannot be written: {error.strerror or error}", help="nothing was left behind") from None
+        raise CannotError(
+            "cannot-write",
+            f"{showing.output} cannot be written: {error.strerror or error}",
+            help="nothing was left behind",
+        ) from None
 
 
 def _into(file: IO[Any]) -> Callable[[str | bytes], None]:
-    return lambda content: file.write(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content) and None
+    def write(content: str | bytes) -> None:
+        file.write(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+
+    return write

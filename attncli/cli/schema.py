@@ -16,8 +16,12 @@ EXAMPLES = """
 
 
 def schema(
-    what: Annotated[Literal["problem", "result"], typer.Argument(help="of what goes in, or of what comes out", show_default=False)],
-    error_format: Annotated[Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")] = "full",
+    what: Annotated[
+        Literal["problem", "result"], typer.Argument(help="of what goes in, or of what comes out", show_default=False)
+    ],
+    error_format: Annotated[
+        Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")
+    ] = "full",
 ) -> ExitStatus:
     """Print the JSON Schema of a problem or of a result."""
     import json

@@ -92,4 +92,6 @@ class Talk:
         if number == place.line and place.column:
             before = len(printable(text[start:column]))
             width = max(1, min(place.width, 100 - before))
-            self.say(f"{margin} {bar} {' ' * before}{self.paint('^' * width, '31;1')}{' ' + printable(place.label) if place.label else ''}")
+            self.say(
+                f"{margin} {bar} {' ' * before}{self.paint('^' * width, '31;1')}{' ' + printable(place.label) if place.label else ''}"
+            )

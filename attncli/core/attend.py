@@ -19,7 +19,9 @@ from attncli.types import Attention, Problem
 from attncli.variant import Variant
 
 
-def attend(problem: Problem, variant: Variant | None = None, keep: Collection[str] | None = None, *, top: int | None = None) -> Attention:
+def attend(
+    problem: Problem, variant: Variant | None = None, keep: Collection[str] | None = None, *, top: int | None = None
+) -> Attention:
     """Attention of a problem, step by step.
 
     Args:
@@ -43,12 +45,12 @@ def follow(plan: Plan) -> Attention:
     given, note, chosen = Given(plan), Notes(plan), plan.variant
     at = given.grid  # every part of it broadcasts to (b, h, n, m)
 
-    q = note("q", split(given("q"), plan.heads), given.formula("q"))  # (b, h, n, d)
-    k = note("k", split(given("k"), plan.kv_heads), given.formula("k"))  # (b, g, s, d)
-    v = note("v", split(given("v"), plan.kv_heads), given.formula("v"))  # (b, g, s, c)
+    q = note("q", split(given("q"), plan.shapes.heads), given.formula("q"))  # (b, h, n, d)
+    k = note("k", split(given("k"), plan.shapes.kv_heads), given.formula("k"))  # (b, g, s, d)
+    v = note("v", split(given("v"), plan.shapes.kv_heads), given.formula("v"))  # (b, g, s, c)
     k = note("present_k", append(given.past("k"), k), "past, then k")  # (b, g, m, d)
     v = note("present_v", append(given.past("v"), v), "past, then v")  # (b, g, m, c)
-    k, v = share(k, plan.heads, chosen["kv_map"]), share(v, plan.heads, chosen["kv_map"])  # (b, h, m, ·)
+    k, v = share(k, plan.shapes.heads, chosen["kv_map"]), share(v, plan.shapes.heads, chosen["kv_map"])  # (b, h, m, ·)
 
     s = note("scores", chosen["score"](q, k), chosen["score"].member.formula)  # (b, h, n, m)
     hidden = False  # whether the mask has been met: from there on, what is masked stays so
@@ -68,7 +70,9 @@ def follow(plan: Plan) -> Attention:
     note.largest(w, plan.top)  # (b, h, n, top)
 
     z = note("head_context", weigh(w, v, at.visible), "weights · v")  # (b, h, n, c)
-    z = note("context", merge(z), "weights · v, heads side by side" if plan.headed else "weights · v")  # (b, n, h·c)
+    z = note(
+        "context", merge(z), "weights · v, heads side by side" if plan.shapes.headed else "weights · v"
+    )  # (b, n, h·c)
     note("output", given.output(z), given.formula("o"))  # (b, n, ·)
     return note.attention(given.drawn)
 
@@ -109,7 +113,9 @@ def weigh(w: Tensor, v: Tensor | None, visible: Tensor) -> Tensor | None:
     if not strange.any():
         return w @ v
     z = w @ v.masked_fill(strange, 0)  # (b, h, n, c)
-    for j in strange.any(-1).flatten(0, 1).any(0).nonzero()[:, 0].tolist():  # the keys that hold such values, one by one
+    for j in (
+        strange.any(-1).flatten(0, 1).any(0).nonzero()[:, 0].tolist()
+    ):  # the keys that hold such values, one by one
         odd, w_j = strange[:, :, j, None], w[..., j, None]  # (b, h, 1, c), (b, h, n, 1)
         arrives = odd & (visible[..., j, None] | (w_j != 0))  # (b, h, n, c)
         z = z + (w_j * v[:, :, j, None]).masked_fill(~arrives, 0)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from attncli.errors import CannotError
-from attncli.plan import Plan, visible
+from attncli.plan import Plan
+from attncli.plan.places import visible
 from attncli.registry import Part
 from attncli.types import Grid
 
@@ -21,7 +22,7 @@ class Given:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.problem = plan.problem
-        self.dtype: torch.dtype = getattr(torch, plan.dtype)
+        self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
         self.device = device(plan.variant["device"])
         seed = plan.variant["seed"]
         self.stream = None if seed is None else torch.Generator().manual_seed(seed)  # one for all that is drawn

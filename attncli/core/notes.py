@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attncli.gate import as_numpy, is_tensor
+from attncli.gate.arrays import as_numpy, is_tensor
 from attncli.plan import Plan, blind_rows
 from attncli.types import BASE_STEPS, Attention, Step
 
@@ -29,10 +29,31 @@ class Notes:
             axes = self.plan.steps[name]
             full = BASE_STEPS.get(name, BASE_STEPS["scores"])
             if name == "mask":  # the trailing axes that it needs
-                axes = axes[next((i for i, axis in enumerate(axes) if axis in ("query", "key") or values.shape[full.index(axis)] > 1), 0) :]
-                values = values.expand(*(self.plan.size.batch or 1 if a == "batch" else self.plan.heads if a == "head" else n for a, n in zip(full, values.shape, strict=True) if a))
-            shape = [n for axis, n in zip(full, values.shape, strict=True) if axis in axes or (axis == "new_key" and "key" in axes)]
-            kept = values[tuple(slice(None) if axis in axes or axis == "new_key" else 0 for axis in full)].reshape(shape)
+                axes = axes[
+                    next(
+                        (
+                            i
+                            for i, axis in enumerate(axes)
+                            if axis in ("query", "key") or values.shape[full.index(axis)] > 1
+                        ),
+                        0,
+                    ) :
+                ]
+                values = values.expand(
+                    *(
+                        self.plan.size.batch or 1 if a == "batch" else self.plan.shapes.heads if a == "head" else n
+                        for a, n in zip(full, values.shape, strict=True)
+                        if a
+                    )
+                )
+            shape = [
+                n
+                for axis, n in zip(full, values.shape, strict=True)
+                if axis in axes or (axis == "new_key" and "key" in axes)
+            ]
+            kept = values[tuple(slice(None) if axis in axes or axis == "new_key" else 0 for axis in full)].reshape(
+                shape
+            )
             self.steps.append(Step(name, formula, axes, kept if self.tensors else as_numpy(kept)))
         return values
 
@@ -50,7 +71,11 @@ class Notes:
         if "entropy" in self.plan.keep:
             total = w.sum(-1, keepdim=True)  # (b, h, n, 1)
             p = w / total.masked_fill(total == 0, 1)  # (b, h, n, m)
-            self("entropy", -torch.special.xlogy(p, p).sum(-1) / torch.log(torch.tensor(2.0, dtype=p.dtype)), "−Σ w log₂ w")
+            self(
+                "entropy",
+                -torch.special.xlogy(p, p).sum(-1) / torch.log(torch.tensor(2.0, dtype=p.dtype)),
+                "−Σ w log₂ w",
+            )
 
     def empty_rows(self, w: Tensor, visible: Tensor) -> Tensor:
         """What the weights of a query that sees no key are: (b, h, n, m) → (b, h, n, m)"""
@@ -58,14 +83,20 @@ class Notes:
         if not rows:
             return w
         how = self.plan.variant["empty_rows"]
-        value, says = {"zero": (0.0, "0"), "nan": (torch.nan, "NaN"), "uniform": (1 / w.shape[-1], "uniform over all keys")}[how]
-        self.warnings.append(f"empty-rows: {rows} no key: weights {'are ' if how == 'uniform' else 'and context are '}{says}")
+        value, says = {
+            "zero": (0.0, "0"),
+            "nan": (torch.nan, "NaN"),
+            "uniform": (1 / w.shape[-1], "uniform over all keys"),
+        }[how]
+        self.warnings.append(
+            f"empty-rows: {rows} no key: weights {'are ' if how == 'uniform' else 'and context are '}{says}"
+        )
         return w.masked_fill(~visible.any(-1, keepdim=True), value)
 
     def largest(self, w: Tensor, top: int) -> None:
         """The `top` largest weights of each query and where they are; ties, lower index first. (b, h, n, m) → (b, h, n, top)"""
         if top and self.plan.keep & {"top_keys", "top_weights"}:
-            values, keys = w.sort(-1, descending=True, stable=True)
+            values, keys = w.sort(dim=-1, descending=True, stable=True)
             self("top_keys", keys[..., :top], "keys of the largest weights")
             self("top_weights", values[..., :top], "the largest weights")
 
@@ -81,6 +112,6 @@ class Notes:
             parameters={k: x if self.tensors else as_numpy(x) for k, x in drawn.items()},
             about=plan.problem.about,
             layout=plan.problem.layout or "bhtd",
-            dtype=plan.dtype,
+            dtype=plan.variant["dtype"],
             summary=plan.summary,
         )

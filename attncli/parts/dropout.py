@@ -21,7 +21,13 @@ def none(shape: tuple[int, ...], generator: Any) -> None:
     source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
     lawless="what is drawn belongs to the whole grid",
 )
-def inverted(shape: tuple[int, ...], generator: Any, *, p: Annotated[float, Range(low=0, below=1)], seed: Annotated[int, Range(low=0, below=2**63)] | None = None) -> Tensor:
+def inverted(
+    shape: tuple[int, ...],
+    generator: Any,
+    *,
+    p: Annotated[float, Range(low=0, below=1)],
+    seed: Annotated[int, Range(low=0, below=2**63)] | None = None,
+) -> Tensor:
     """Kept where a uniform draw over the whole (batch, head, query, key) grid is below 1 − p."""
     import torch
 

@@ -16,13 +16,28 @@ link = Family("link", "what is done to scores before the normaliser; --chain is 
 _PER_CELL = ("prefix", "decode", "permutation")
 
 
-@link("scale", "s × {factor}", source="Vaswani et al. 2017, §3.2.1", step="scaled_scores", laws=_PER_CELL, default="auto", words=("auto",), neutral=1)
+@link(
+    "scale",
+    "s × {factor}",
+    source="Vaswani et al. 2017, §3.2.1",
+    step="scaled_scores",
+    laws=_PER_CELL,
+    default="auto",
+    words=("auto",),
+    neutral=1,
+)
 def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
     """The factor of the scores; auto is 1/√d_k of one head for `dot`, else 1."""
     return s * factor  # (b, h, n, m)
 
 
-@link("softcap", "{cap} · tanh(s / {cap})", source="Gemma Team 2024, §2 (logit soft-capping)", step="softcapped_scores", laws=_PER_CELL)
+@link(
+    "softcap",
+    "{cap} · tanh(s / {cap})",
+    source="Gemma Team 2024, §2 (logit soft-capping)",
+    step="softcapped_scores",
+    laws=_PER_CELL,
+)
 def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores bent smoothly into ±cap."""
     return cap * (s / cap).tanh()  # (b, h, n, m)
@@ -34,13 +49,27 @@ def temperature(s: Tensor, at: Grid, *, t: Annotated[float, Range(above=0)]) -> 
     return s / t  # (b, h, n, m)
 
 
-@link("bias", "s + bias", source="Raffel et al. 2020, §2.1; ONNX Attention's attn_mask", step="biased_scores", reads="bias", lawless="its cells belong to indices of one problem")
+@link(
+    "bias",
+    "s + bias",
+    source="Raffel et al. 2020, §2.1; ONNX Attention's attn_mask",
+    step="biased_scores",
+    reads="bias",
+    lawless="its cells belong to indices of one problem",
+)
 def bias(s: Tensor, at: Grid) -> Tensor:
     """The file's `bias`, added."""
     return s + at.bias  # (b, h, n, m)
 
 
-@link("mask", "s where visible, else −∞", source="Vaswani et al. 2017, §3.2.3", step="masked_scores", reads="visible", laws=_PER_CELL)
+@link(
+    "mask",
+    "s where visible, else −∞",
+    source="Vaswani et al. 2017, §3.2.3",
+    step="masked_scores",
+    reads="visible",
+    laws=_PER_CELL,
+)
 def mask(s: Tensor, at: Grid) -> Tensor:
     """−∞ where the query may not look: mask, lengths, and a bias of −∞."""
     return s.masked_fill(~at.visible, float("-inf"))  # (b, h, n, m)

@@ -43,13 +43,23 @@ def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     return at.k_pos < length
 
 
-@mask("document", "segment of I = segment of J", source="Raffel et al. 2020, §2.2 (packing)", lawless="its segments belong to indices of one problem")
+@mask(
+    "document",
+    "segment of I = segment of J",
+    source="Raffel et al. 2020, §2.2 (packing)",
+    lawless="its segments belong to indices of one problem",
+)
 def document(at: Grid) -> Tensor:
     """A query sees the keys of its own document, by the problem's segments."""
     return at.q_seg == at.k_seg
 
 
-@mask("chunk", "⌊i/size⌋ = ⌊j/size⌋", source="Llama 4's attention_chunk_size; Child et al. 2019, §4.3", laws=("prefix", "decode"))
+@mask(
+    "chunk",
+    "⌊i/size⌋ = ⌊j/size⌋",
+    source="Llama 4's attention_chunk_size; Child et al. 2019, §4.3",
+    laws=("prefix", "decode"),
+)
 def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees the keys of its own chunk of so many positions."""
     return at.q_pos // size == at.k_pos // size

@@ -39,7 +39,13 @@ class Sizes:
     out_in: bool = False  # the file's w_layout
 
 
-@projection("given", "q = x W_q + b_q, k = m W_k + b_k, v = m W_v + b_v", source="Vaswani et al. 2017, §3.2.2", parameters=LEARNED, laws=_LAWS)
+@projection(
+    "given",
+    "q = x W_q + b_q, k = m W_k + b_k, v = m W_v + b_v",
+    source="Vaswani et al. 2017, §3.2.2",
+    parameters=LEARNED,
+    laws=_LAWS,
+)
 def given(sizes: Sizes, parameters: Mapping[str, Any], generator: Any) -> Mapping[str, Any]:
     """The file's own w_q, w_k, w_v, w_o and biases; one that it lacks is the identity."""
     return parameters
@@ -84,7 +90,9 @@ def _turns(order: str, sizes: Sizes) -> Iterator[tuple[str, int]]:
     yield "o", 1
 
 
-def drawn(name: str, formula: str, source: str, weight: Draw, offset: Draw, *, rows_first: bool = True, order: Order = "qkvo") -> None:
+def drawn(
+    name: str, formula: str, source: str, weight: Draw, offset: Draw, *, rows_first: bool = True, order: Order = "qkvo"
+) -> None:
     """Register a projection that draws its parameters, by turns: `weight` one matrix, `offset` one bias.
 
     `rows_first`: the matrix is drawn as nn.Linear stores it, (d_out, d_in), whatever the file's w_layout.
@@ -179,4 +187,11 @@ drawn("rand", "W ~ U(0, 1)", "torch.rand", _rand, _rand, rows_first=False)
 drawn("randn", "W ~ N(0, 1)", "torch.randn", _randn, _randn, rows_first=False)
 drawn("linear", "W, b ~ U(−1/√d_in, 1/√d_in)", "torch.nn.Linear", _linear, _linear_bias)
 drawn("xavier", "W ~ U(−a, a), a = √(6/(d_in + d_out)), b = 0", "torch.nn.init.xavier_uniform_", _xavier, _zeros)
-drawn("torch-mha", "W_o as linear, W_q W_k W_v packed as xavier, b = 0", "torch.nn.MultiheadAttention", _mha, _mha_bias, order="oqkv")
+drawn(
+    "torch-mha",
+    "W_o as linear, W_q W_k W_v packed as xavier, b = 0",
+    "torch.nn.MultiheadAttention",
+    _mha,
+    _mha_bias,
+    order="oqkv",
+)

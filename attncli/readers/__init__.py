@@ -45,7 +45,9 @@ class Reader:
 READERS: dict[str, Reader] = {}
 
 
-def reader(name: str, *suffixes: str, stream: bool = False) -> Callable[[Callable[[Source], Problem]], Callable[[Source], Problem]]:
+def reader(
+    name: str, *suffixes: str, stream: bool = False
+) -> Callable[[Callable[[Source], Problem]], Callable[[Source], Problem]]:
     """Register a format under its name and suffixes."""
 
     def register(function: Callable[[Source], Problem]) -> Callable[[Source], Problem]:
@@ -77,8 +79,16 @@ def format_of(path: str, said: str | None = None) -> Reader:
     for one in known.values():
         if suffix in one.suffixes:
             return one
-    what = "standard input has no suffix" if path == "-" else f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix"
-    raise OptionError("unknown-format", f"{what}, so its format is not known", help=f"add --input-format {listed(known, 'or')}")
+    what = (
+        "standard input has no suffix"
+        if path == "-"
+        else f"the suffix {suffix!r} says no format"
+        if suffix
+        else f"{path} has no suffix"
+    )
+    raise OptionError(
+        "unknown-format", f"{what}, so its format is not known", help=f"add --input-format {listed(known, 'or')}"
+    )
 
 
 def slurp(path: str) -> bytes:
@@ -95,7 +105,9 @@ def slurp(path: str) -> bytes:
         folder = Path(path).parent
         names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
         close = nearest(Path(path).name, names) if names else ""
-        raise InputError("no-such-file", f"there is no file {path}", help=close if close.startswith("did") else "") from None
+        raise InputError(
+            "no-such-file", f"there is no file {path}", help=close if close.startswith("did") else ""
+        ) from None
     except IsADirectoryError:
         raise InputError("not-a-file", f"{path} is a folder", help="name one file in it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
@@ -104,7 +116,14 @@ def slurp(path: str) -> bytes:
         raise InputError("cannot-read", f"{path} is larger than memory") from None
 
 
-def read(path: str | Path, format: str | None = None, *, replacing: Sequence[str] = (), token_column: str | None = None, header: str | None = None) -> Problem:
+def read(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    replacing: Sequence[str] = (),
+    token_column: str | None = None,
+    header: str | None = None,
+) -> Problem:
     """A file → an admitted Problem.
 
     Args:
@@ -142,15 +161,27 @@ def decoded(data: bytes, *, what: str) -> str:
         InputError: it is not UTF-8; with the line, and the encoding it looks like.
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError("wrong-encoding", f"{what} is UTF-8, but this file is UTF-16", help="save it as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8")
+        raise InputError(
+            "wrong-encoding",
+            f"{what} is UTF-8, but this file is UTF-16",
+            help="save it as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8",
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        wrong = InputError("wrong-encoding", f"{what} is UTF-8, but byte {error.start} is 0x{data[error.start]:02x}", help="save it as UTF-8, or convert it: iconv -f LATIN1 -t UTF-8")
+        wrong = InputError(
+            "wrong-encoding",
+            f"{what} is UTF-8, but byte {error.start} is 0x{data[error.start]:02x}",
+            help="save it as UTF-8, or convert it: iconv -f LATIN1 -t UTF-8",
+        )
         raise wrong.at(line=line) from None
     if "\0" in text:
-        raise InputError("wrong-encoding", f"this is no text: it holds a NUL at character {text.index(chr(0))}", help="name its format with --input-format, or save it as UTF-8")
+        raise InputError(
+            "wrong-encoding",
+            f"this is no text: it holds a NUL at character {text.index(chr(0))}",
+            help="name its format with --input-format, or save it as UTF-8",
+        )
     return text
 
 
@@ -183,11 +214,13 @@ def problem(fields: Mapping[str, Any]) -> Problem:
     Raises:
         InputError: a name that no field has; the nearest is offered.
     """
-    from attncli.gate import field_of
+    from attncli.gate.arrays import field_of
     from attncli.types import Problem
 
     if str(fields.get("schema", "")).startswith("attn.result"):
-        raise InputError("not-a-problem", "this is a result, not a problem", help="a problem holds embeddings, or q, k and v")
+        raise InputError(
+            "not-a-problem", "this is a result, not a problem", help="a problem holds embeddings, or q, k and v"
+        )
     for name in fields:
         if name not in ("memory", "past", "parameters"):
             field_of(name)

@@ -9,7 +9,7 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from attncli.errors import InputError, Place, counted, nearest, printable
 from attncli.readers import Source, decoded, problem, reader
@@ -19,7 +19,25 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COMMA_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
-_LABELS = frozenset({"", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position"})
+_LABELS = frozenset(
+    {
+        "",
+        "#",
+        "token",
+        "tokens",
+        "word",
+        "words",
+        "text",
+        "label",
+        "labels",
+        "name",
+        "id",
+        "index",
+        "idx",
+        "pos",
+        "position",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +74,12 @@ class _Table:
         self.header = self._header()
         self.body = self.rows[1:] if self.header else self.rows
         if not self.body:
-            raise InputError("empty", "there is a header, but no row below it", place=Place(line=1), help="a row a token: cat,0.1,0.2")
+            raise InputError(
+                "empty",
+                "there is a header, but no row below it",
+                place=Place(line=1),
+                help="a row a token: cat,0.1,0.2",
+            )
 
     def problem(self) -> Problem:
         import numpy as np
@@ -64,15 +87,27 @@ class _Table:
         width = len(self.rows[0].cells)
         for row in self.body:
             if len(row.cells) != width:
-                self._ragged(row, width)
+                raise self._ragged(row, width)
         column = self._token_column(width)
         numeric = [c for c in range(width) if c != column]
         if not numeric:
-            self._fail("not-a-number", "there are no numbers beside the tokens", self.body[0], 0, help="separate columns with a comma, a semicolon or a tab")
+            raise self._wrong(
+                "not-a-number",
+                "there are no numbers beside the tokens",
+                self.body[0],
+                0,
+                help="separate columns with a comma, a semicolon or a tab",
+            )
         vectors = np.array([[self._value(row, c) for c in numeric] for row in self.body])
         tokens = None if column is None else [row.cells[column] for row in self.body]
         fields = {"embeddings": vectors} | ({} if tokens is None else {"tokens": tokens})
-        said = "no token column" if column is None else f"token column {self.header[column]!r}" if self.header else f"token column {column}"
+        said = (
+            "no token column"
+            if column is None
+            else f"token column {self.header[column]!r}"
+            if self.header
+            else f"token column {column}"
+        )
         separator = {"\t": "tab", ";": "semicolon", ",": "comma"}[self.separator]
         found = f"{counted(len(self.body), 'token')} × {counted(len(numeric), 'dim')}, {'header row' if self.header else 'no header'}, {said}, separator {separator}"
         made = problem(fields)
@@ -88,12 +123,22 @@ class _Table:
                 if not any(cell.strip() for cell in cells):
                     blank = blank or start
                 elif blank:
-                    raise InputError("blank-line", "a blank line stands between the rows", place=self._place(blank, 1, ""), help="take it out; blank lines may only follow the last row")
+                    raise InputError(
+                        "blank-line",
+                        "a blank line stands between the rows",
+                        place=self._place(blank, 1, ""),
+                        help="take it out; blank lines may only follow the last row",
+                    )
                 else:
                     rows.append(_Row(start, tuple(cells)))
                 start = parsed.line_num + 1
         except csv.Error as error:
-            raise InputError("bad-csv", f"this is no CSV: {error}", place=self._place(max(parsed.line_num, 1), 1, ""), help="a quote that opens must close") from None
+            raise InputError(
+                "bad-csv",
+                f"this is no CSV: {error}",
+                place=self._place(max(parsed.line_num, 1), 1, ""),
+                help="a quote that opens must close",
+            ) from None
         return rows
 
     def _header(self) -> tuple[str, ...]:
@@ -101,7 +146,11 @@ class _Table:
         first = self.rows[0]
         names = tuple(cell.strip() for cell in first.cells)
         said = self.source.header
-        if said == "yes" or (said is None and self.source.token_column not in (None, "none") and not str(self.source.token_column).isdigit()):
+        if said == "yes" or (
+            said is None
+            and self.source.token_column not in (None, "none")
+            and not str(self.source.token_column).isdigit()
+        ):
             return names
         if said == "no":
             return ()
@@ -111,9 +160,21 @@ class _Table:
         if len(self.rows) > 1 and all(self._is_number(cell) for cell in beside):
             counts = [list(map(str, range(len(row)))) for row in (names, beside) if len(row) > 1]
             if list(names) in counts or list(beside) in counts:
-                self._fail("unclear-header", "the first row counts 0, 1, 2 …: is it a header, or a token's vector?", first, 0, help="--header yes or --header no says which")
+                raise self._wrong(
+                    "unclear-header",
+                    "the first row counts 0, 1, 2 …: is it a header, or a token's vector?",
+                    first,
+                    0,
+                    help="--header yes or --header no says which",
+                )
             if len(names) > 1 and names[0].lower() in _LABELS:
-                self._fail("unclear-header", f"the first row starts with {names[0]!r} and goes on with numbers: is it a header?", first, 0, help="--header yes or --header no says which")
+                raise self._wrong(
+                    "unclear-header",
+                    f"the first row starts with {names[0]!r} and goes on with numbers: is it a header?",
+                    first,
+                    0,
+                    help="--header yes or --header no says which",
+                )
         return ()
 
     def _token_column(self, width: int) -> int | None:
@@ -125,13 +186,23 @@ class _Table:
             return self.header.index(said)
         if said is not None:
             if not said.isdigit() or int(said) >= width:
-                raise InputError("no-such-column", f"there is no column {said!r}", help=nearest(said, self.header) if self.header else f"there are {width} columns, 0 … {width - 1}")
+                raise InputError(
+                    "no-such-column",
+                    f"there is no column {said!r}",
+                    help=nearest(said, self.header) if self.header else f"there are {width} columns, 0 … {width - 1}",
+                )
             return int(said)
         column = [row.cells[0].strip() for row in self.body]
         numbers = [self._is_number(cell) for cell in column]
         if all(numbers):
             if self.header and width > 1 and self._unlike(self.header):
-                self._fail("unclear-tokens", f"column {self.header[0]!r} holds numbers under a name unlike the others: tokens, or a dimension?", self.rows[0], 0, help=f"--token-column {self.header[0] or 0} or --token-column none says which")
+                raise self._wrong(
+                    "unclear-tokens",
+                    f"column {self.header[0]!r} holds numbers under a name unlike the others: tokens, or a dimension?",
+                    self.rows[0],
+                    0,
+                    help=f"--token-column {self.header[0] or 0} or --token-column none says which",
+                )
             return None
         if any(numbers) and all(n or self._looks_like_one(cell) for n, cell in zip(numbers, column, strict=True)):
             self._value(self.body[numbers.index(False)], 0)  # refuses it, and says why
@@ -152,41 +223,60 @@ class _Table:
     def _looks_like_one(cell: str) -> bool:
         """Empty, nan, 1_0, ٣: what a slip for a number looks like, rather than a word."""
         text = cell.strip().lower()
-        return not text or text.lstrip("+-") in ("nan", "inf", "infinity", "na", "null", "none") or re.fullmatch(r"[+-]?[\d_.,eE+-]*\d[\d_.,eE+-]*", text) is not None
+        return (
+            not text
+            or text.lstrip("+-") in ("nan", "inf", "infinity", "na", "null", "none")
+            or re.fullmatch(r"[+-]?[\d_.,eE+-]*\d[\d_.,eE+-]*", text) is not None
+        )
 
     def _value(self, row: _Row, column: int) -> float:
         cell = row.cells[column].strip()
-        if self._is_number(cell):
-            value = float(cell.replace(",", "."))
-            if abs(value) != float("inf"):
-                return value
-            self._fail("not-finite", f"{cell} is larger than a float64 can hold", row, column)
-        if not cell:
-            self._fail("empty-cell", "a value is missing", row, column, help="write the number; an empty cell is never read as 0")
-        if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
-            self._fail("not-finite", f"{cell} is no finite number", row, column, help="embeddings are finite")
-        hint = "write 10, without an underscore" if "_" in cell else "write a decimal point, or separate columns with ;" if "," in cell else ""
-        self._fail("not-a-number", f"{printable(cell)!r} is no number", row, column, help=hint)
+        value = float(cell.replace(",", ".")) if self._is_number(cell) else None
+        if value is not None and abs(value) != float("inf"):
+            return value
+        code, message, help = self._why_no_number(cell)
+        raise self._wrong(code, message, row, column, help=help)
 
-    def _ragged(self, row: _Row, width: int) -> NoReturn:
+    def _why_no_number(self, cell: str) -> tuple[str, str, str]:
+        """(code, sentence, way out) for a cell that is no finite number."""
+        if not cell:
+            return "empty-cell", "a value is missing", "write the number; an empty cell is never read as 0"
+        if self._is_number(cell):
+            return "not-finite", f"{cell} is larger than a float64 can hold", ""
+        if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+            return "not-finite", f"{cell} is no finite number", "embeddings are finite"
+        ways = {"_": "write digits without underscores", ",": "write a decimal point, or separate columns with ;"}
+        return "not-a-number", f"{printable(cell)!r} is no number", next((w for c, w in ways.items() if c in cell), "")
+
+    def _ragged(self, row: _Row, width: int) -> InputError:
         has, first = len(row.cells), self.rows[0]
         label = f'row for "{printable(row.cells[0])}"' if not self._is_number(row.cells[0]) else f"line {row.line}"
         labelled = 1 if not self._is_number(row.cells[0]) else 0
-        others = "the header" + (f" and line {self.body[0].line}" if len(self.body[0].cells) == width else "") if self.header else f"line {first.line}"
+        others = (
+            "the header" + (f" and line {self.body[0].line}" if len(self.body[0].cells) == width else "")
+            if self.header
+            else f"line {first.line}"
+        )
         bad = sum(len(r.cells) != width for r in self.body)
         message = f"{label} has {counted(has - labelled, 'value')}, but {others} {'have' if ' and ' in others else 'has'} {width - labelled}"
         name = f" ({self.header[has]})" if self.header and has < width else ""
         what = f"value {has - labelled + 1}{name} is missing" if has < width else "one value too many"
         more = f" ({bad} of {len(self.body)} rows are affected)" if bad > 1 else ""
-        help = "add the missing value; short rows are never padded" if has < width else "take out what is too much; long rows are never cut"
-        self._fail("ragged-row", message + more, row, min(has, width), what, help)
+        help = (
+            "add the missing value; short rows are never padded"
+            if has < width
+            else "take out what is too much; long rows are never cut"
+        )
+        return self._wrong("ragged-row", message + more, row, min(has, width), what, help)
 
     # ── places ───────────────────────────────────────────────────────────────────────────────────
     def _place(self, line: int, column: int, label: str, width: int = 1) -> Place:
         around = range(max(1, line - 2), min(len(self.lines), line + 1) + 1)
-        return Place(line=line, column=column, lines=tuple((n, self.lines[n - 1]) for n in around), label=label, width=width)
+        return Place(
+            line=line, column=column, lines=tuple((n, self.lines[n - 1]) for n in around), label=label, width=width
+        )
 
-    def _fail(self, code: str, message: str, row: _Row, column: int, label: str = "", help: str = "") -> NoReturn:
+    def _wrong(self, code: str, message: str, row: _Row, column: int, label: str = "", help: str = "") -> InputError:
         text = self.lines[row.line - 1]
         starts, quoted = [0], False
         for i, c in enumerate(text):
@@ -199,4 +289,4 @@ class _Table:
             spot = starts[column] if column < len(starts) else 0
             end = starts[column + 1] - 1 if column + 1 < len(starts) else len(text)
             width = max(1, end - spot)
-        raise InputError(code, message, place=self._place(row.line, spot + 1, label, width), help=help)
+        return InputError(code, message, place=self._place(row.line, spot + 1, label, width), help=help)

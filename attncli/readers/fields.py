@@ -18,7 +18,7 @@ def taken(problem: Problem, pair: str) -> Problem:
         OptionError: no `name=path`, or no field of that name.
         InputError: the file cannot be read, or has nothing that the field could be.
     """
-    from attncli.gate import field_of
+    from attncli.gate.arrays import field_of
     from attncli.readers import Source, format_of, slurp
 
     name, equals, path = pair.partition("=")
@@ -53,4 +53,6 @@ def _value(found: Problem, name: str) -> Any:
     if found.embeddings is not None:
         return found.embeddings
     there = [f.name for f in dataclasses.fields(found) if getattr(found, f.name) not in (None, {}, (), "", False)]
-    raise InputError("missing-field", f"there is no {name} in it, and no array without a name", help=nearest(group, there))
+    raise InputError(
+        "missing-field", f"there is no {name} in it, and no array without a name", help=nearest(group, there)
+    )

@@ -59,7 +59,7 @@ def lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | A
         if not line.strip():
             continue
         try:
-            yield number, admit(dataclasses.replace(read_line(Source(name, line.rstrip(b"\r\n"))), source=name))
+            yield (number, admit(dataclasses.replace(read_line(Source(name, line.rstrip(b"\r\n"))), source=name)))
         except AttnError as error:
             error.place = Place(name, number, error.place.column, error.place.path)
             yield number, error
@@ -89,7 +89,11 @@ def _malformed(message: str, data: bytes) -> InputError:
     column = len(data[start:at].decode("utf-8", "replace"))
     first = max(0, column - 60)  # a line of a megabyte is shown around the fault alone
     place = Place(line=number, column=column + 1, lines=((number, line[first : column + 20]),), width=1)
-    hint = "JSON has no NaN or Infinity: write \"NaN\", \"Infinity\" or \"-Infinity\", in quotes" if re.match(rb"-?(NaN|Inf|nan|inf)", data[max(0, at - 1) : at + 9].lstrip(b"[, :")) else ""
+    hint = (
+        'JSON has no NaN or Infinity: write "NaN", "Infinity" or "-Infinity", in quotes'
+        if re.match(rb"-?(NaN|Inf|nan|inf)", data[max(0, at - 1) : at + 9].lstrip(b"[, :"))
+        else ""
+    )
     return InputError("bad-json", f"this is no JSON: {what}", place=place, help=hint)
 
 
@@ -97,7 +101,8 @@ def _fields(data: bytes) -> dict[str, Any]:
     """A JSON object → fields; arrays of numbers as fast as msgspec reads them."""
     import msgspec
 
-    from attncli.gate import GROUPS, field_of
+    from attncli.gate import GROUPS
+    from attncli.gate.arrays import field_of
 
     raw: dict[str, Any] = _decode(data, dict[str, msgspec.Raw])
     out: dict[str, Any] = {}
@@ -149,13 +154,27 @@ def _tokens(items: list[Any]) -> dict[str, Any]:
     for i, item in enumerate(items):
         place = Place(path=f"$[{i}]")
         if not isinstance(item, dict) or "embedding" not in item:
-            raise InputError("missing-field", f"item {i} has no embedding", place=place, help='an item is {"token": "cat", "embedding": [0.1, 0.2]}')
+            raise InputError(
+                "missing-field",
+                f"item {i} has no embedding",
+                place=place,
+                help='an item is {"token": "cat", "embedding": [0.1, 0.2]}',
+            )
         for key in item:
             if key not in ("token", "embedding"):
-                raise InputError("unknown-field", f"a token has no field {key!r}", place=place, help=nearest(key, ["token", "embedding"]))
+                raise InputError(
+                    "unknown-field",
+                    f"a token has no field {key!r}",
+                    place=place,
+                    help=nearest(key, ["token", "embedding"]),
+                )
         tokens.append(item.get("token"))
         vectors.append(item["embedding"])
     named = [t for t in tokens if t is not None]
     if named and len(named) < len(tokens):
-        raise InputError("missing-field", f"item {tokens.index(None)} has no token, but others have", place=Place(path=f"$[{tokens.index(None)}]"))
+        raise InputError(
+            "missing-field",
+            f"item {tokens.index(None)} has no token, but others have",
+            place=Place(path=f"$[{tokens.index(None)}]"),
+        )
     return {"embeddings": vectors} | ({"tokens": tokens} if named else {})

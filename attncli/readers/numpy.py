@@ -65,7 +65,9 @@ def beside(arrays: dict[str, Any]) -> dict[str, Any]:
         try:
             rest = msgspec.json.decode(str(text[()]))
         except msgspec.DecodeError as error:
-            raise InputError("bad-json", f"the text beside the arrays is no JSON: {error}", place=Place(path="attn")) from None
+            raise InputError(
+                "bad-json", f"the text beside the arrays is no JSON: {error}", place=Place(path="attn")
+            ) from None
         if not isinstance(rest, dict):
             raise InputError("bad-json", "the text beside the arrays is no object", place=Place(path="attn"))
         out |= rest
@@ -82,12 +84,24 @@ def _check_header(start: bytes, size: int, name: str) -> None:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
     except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise InputError("bad-file", f"{name} is no NPY array: {str(error).splitlines()[0]}", place=Place(path=name)) from None
+        raise InputError(
+            "bad-file", f"{name} is no NPY array: {str(error).splitlines()[0]}", place=Place(path=name)
+        ) from None
     if dtype.hasobject:
-        raise InputError("pickled", f"{name} holds pickled objects, which are never loaded", place=Place(path=name), help="save arrays of numbers")
+        raise InputError(
+            "pickled",
+            f"{name} holds pickled objects, which are never loaded",
+            place=Place(path=name),
+            help="save arrays of numbers",
+        )
     need, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if need > there or min(shape, default=0) < 0:
-        raise InputError("truncated", f"{name} declares shape {shape}, {need:,} bytes, but {max(there, 0):,} are there", place=Place(path=name), help="was the copy cut short?")
+        raise InputError(
+            "truncated",
+            f"{name} declares shape {shape}, {need:,} bytes, but {max(there, 0):,} are there",
+            place=Place(path=name),
+            help="was the copy cut short?",
+        )
 
 
 def _array(data: bytes, name: str) -> np.ndarray:
@@ -97,4 +111,6 @@ def _array(data: bytes, name: str) -> np.ndarray:
     try:
         return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
     except (ValueError, EOFError, MemoryError) as error:
-        raise InputError("bad-file", f"{name} cannot be read: {str(error).splitlines()[0]}", place=Place(path=name)) from None
+        raise InputError(
+            "bad-file", f"{name} cannot be read: {str(error).splitlines()[0]}", place=Place(path=name)
+        ) from None

@@ -19,7 +19,7 @@ def read_result(path: str | Path) -> Attention:
     import msgspec
     import numpy as np
 
-    from attncli.gate import array, field_of
+    from attncli.gate.arrays import array, field_of
     from attncli.readers import merged, nested, slurp
     from attncli.readers.numpy import archive
     from attncli.readers.safetensors import tensors
@@ -36,7 +36,11 @@ def read_result(path: str | Path) -> Attention:
         arrays, rest, *_ = archive(slurp(path)) if path.endswith(".npz") else tensors(slurp(path))
         fields = merged(nested(arrays), rest)
     else:
-        raise OptionError("unknown-format", f"{path} is no result that can be read back", help="results are read from .json, .npz and .safetensors")
+        raise OptionError(
+            "unknown-format",
+            f"{path} is no result that can be read back",
+            help="results are read from .json, .npz and .safetensors",
+        )
     if not isinstance(fields, dict) or fields.get("schema") != "attn.result/1":
         raise InputError("not-a-result", 'this is no result: "schema" is not "attn.result/1"').at(file=path)
 
@@ -59,9 +63,13 @@ def read_result(path: str | Path) -> Attention:
         variant=fields["variant"],
         tokens=labels(fields["tokens"]),
         k_tokens=labels(fields["k_tokens"]),
-        steps=tuple(Step(name, fields["formulas"][name], tuple(axes), values(name)) for name, axes in fields["axes"].items()),
+        steps=tuple(
+            Step(name, fields["formulas"][name], tuple(axes), values(name)) for name, axes in fields["axes"].items()
+        ),
         warnings=tuple(fields["warnings"]),
-        parameters={k: array(v, field_of(f"parameters.{k}")).astype("float32") for k, v in fields.get("parameters", {}).items()},
+        parameters={
+            k: array(v, field_of(f"parameters.{k}")).astype("float32") for k, v in fields.get("parameters", {}).items()
+        },
         about=fields.get("about"),
         layout=fields["layout"],
         dtype=dtype,

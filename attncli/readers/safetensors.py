@@ -10,7 +10,20 @@ from attncli.readers import Source, merged, nested, problem, reader
 if TYPE_CHECKING:
     from attncli.types import Problem
 
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "?"}
+_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "U16": "<u2",
+    "U32": "<u4",
+    "U64": "<u8",
+    "BOOL": "?",
+}
 
 
 @reader("safetensors", ".safetensors")
@@ -35,7 +48,9 @@ def tensors(data: bytes) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
         header = msgspec.json.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
         rest = msgspec.json.decode((header.get("__metadata__") or {}).get("attn", "{}"))
     except (SafetensorError, msgspec.DecodeError) as error:
-        raise InputError("bad-file", f"this is no whole safetensors file: {error}", help="was the copy cut short?") from None
+        raise InputError(
+            "bad-file", f"this is no whole safetensors file: {error}", help="was the copy cut short?"
+        ) from None
     if not isinstance(rest, dict):
         raise InputError("bad-json", "the text beside the tensors is no object", place=Place(path="attn"))
     out: dict[str, Any] = {}
@@ -46,5 +61,10 @@ def tensors(data: bytes) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
         elif tensor["dtype"] in _DTYPES:
             out[name] = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
         else:
-            raise InputError("wrong-type", f"{name} is {tensor['dtype']}, which is not read", place=Place(path=name), help="save it as float32")
+            raise InputError(
+                "wrong-type",
+                f"{name} is {tensor['dtype']}, which is not read",
+                place=Place(path=name),
+                help="save it as float32",
+            )
     return out, rest, {tensor["dtype"] for _, tensor in held}

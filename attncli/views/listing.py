@@ -31,6 +31,11 @@ def listing(catalogue: dict[str, dict[str, Any]], look: Look, *, detail: bool) -
                     if key in ("formula", "command", "values"):
                         continue
                     for item in value if isinstance(value, list) else [value]:
-                        tag = "" if key == "summary" else f"{key.removesuffix('s') if isinstance(value, list) else key}: "
-                        console.print(Text(" " * (width + 4) + tag, style="dim").append(item, style="not dim"), soft_wrap=not look.width)
+                        tag = (
+                            "" if key == "summary" else f"{key.removesuffix('s') if isinstance(value, list) else key}: "
+                        )
+                        console.print(
+                            Text(" " * (width + 4) + tag, style="dim").append(item, style="not dim"),
+                            soft_wrap=not look.width,
+                        )
     return out.getvalue()

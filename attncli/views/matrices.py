@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from attncli.errors import printable
-from attncli.gate import as_numpy
+from attncli.gate.arrays import as_numpy
 from attncli.types import Attention, Step
 
 ROW_FACTS = ("max_score", "log_sum_exp", "entropy", "visible_keys", "sink_weights")  # shown beside the weights, if kept
@@ -64,7 +64,9 @@ def _slices(attention: Attention, step: Step, beside: list[Step], precision: int
     write = cell_writer(values, precision)
     for index in np.ndindex(values.shape[:-tail]):
         at = dict(zip(step.axes, index, strict=False))
-        original = {axis: attention.at.get(axis, range(i + 1))[i] if axis in attention.at else i for axis, i in at.items()}
+        original = {
+            axis: attention.at.get(axis, range(i + 1))[i] if axis in attention.at else i for axis, i in at.items()
+        }
         inner = values[index] if tail == 2 else values[index][:, None]
         row_axis, column_axis = (*step.axes[-tail:], "")[:2]
         item = at.get("batch")
@@ -87,7 +89,9 @@ def _slices(attention: Attention, step: Step, beside: list[Step], precision: int
         )
 
 
-def _facts(attention: Attention, step: Step, inner: np.ndarray, index: tuple[int, ...], beside: list[Step], precision: int) -> tuple[Column, ...]:
+def _facts(
+    attention: Attention, step: Step, inner: np.ndarray, index: tuple[int, ...], beside: list[Step], precision: int
+) -> tuple[Column, ...]:
     facts = []
     if step.name in ("weights", "dropout_weights", "mixed_weights") and "key" not in attention.at:
         sums = inner.astype(np.float64).sum(-1)
@@ -126,7 +130,9 @@ def cell_writer(values: np.ndarray, precision: int) -> Any:
         return str
     size = np.abs(values[np.isfinite(values)], dtype=np.float64)
     largest = size.max(initial=0)
-    style = "e" if largest >= 1e9 or 0 < largest < 10.0 ** -(precision + 1) else "f"  # all would be digits before the point, or 0.0000
+    style = (
+        "e" if largest >= 1e9 or 0 < largest < 10.0 ** -(precision + 1) else "f"
+    )  # all would be digits before the point, or 0.0000
 
     def write(x: float) -> str:
         if not np.isfinite(x):

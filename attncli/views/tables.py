@@ -28,7 +28,9 @@ def write_table(attention: Attention, look: Look) -> str:
     """Every step that was kept, as tables."""
     out = io.StringIO()
     console = console_for(out, look)
-    console.print(Text(" · ".join(printable(s) for s in attention.summary) or "attention", style="bold"), soft_wrap=not look.width)
+    console.print(
+        Text(" · ".join(printable(s) for s in attention.summary) or "attention", style="bold"), soft_wrap=not look.width
+    )
     console.print(Text("rows = query (looks), columns = key (is looked at)", style="dim"), soft_wrap=not look.width)
     for matrix in matrices(attention, look.precision):
         console.print()
@@ -61,7 +63,13 @@ def _show(console: Console, matrix: Matrix, look: Look) -> None:
         heading.append(f"   cells are shaded {LEGEND}", style="dim not bold")
     console.print(heading, soft_wrap=not look.width)
     columns, rows = _visible_columns(matrix, look), _visible_rows(matrix, look)
-    table = Table(box=box.SIMPLE_HEAD if look.unicode else box.ASCII2, pad_edge=False, show_edge=False, padding=(0, 1), header_style="")
+    table = Table(
+        box=box.SIMPLE_HEAD if look.unicode else box.ASCII2,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1),
+        header_style="",
+    )
     table.add_column(Text(matrix.corner, style="dim"), no_wrap=True)
     for c in columns:
         table.add_column(Text("…" if c is None else _short(matrix.columns[c], look)), justify="right", no_wrap=True)
@@ -76,7 +84,11 @@ def _show(console: Console, matrix: Matrix, look: Look) -> None:
         facts = [Text(fact.cells[r], style="dim") for fact in matrix.facts]
         table.add_row(Text(_short(matrix.rows[r], look)), *cells, *facts)
     console.print(table, soft_wrap=not look.width)
-    left_out = [f"{len(all_of)} {what} ({sum(x is not None for x in some)} shown)" for what, all_of, some in (("columns", matrix.columns, columns), ("rows", matrix.rows, rows)) if None in some]
+    left_out = [
+        f"{len(all_of)} {what} ({sum(x is not None for x in some)} shown)"
+        for what, all_of, some in (("columns", matrix.columns, columns), ("rows", matrix.rows, rows))
+        if None in some
+    ]
     if left_out:
         console.print(Text(f"{listed(left_out)}; --full shows all, --at chooses", style="dim"))
 
@@ -123,8 +135,13 @@ def _visible_columns(matrix: Matrix, look: Look) -> list[int | None]:
         return max(map(cell_len, texts), default=0)
 
     heat = 1 if look.heat and not look.color and matrix.name == "weights" else 0
-    fixed = widest([matrix.corner, *(_short(r, look) for r in matrix.rows)]) + sum(2 + widest([f.name, *f.cells]) for f in matrix.facts)
-    needs = [2 + max(cell_len(_short(name, look)), widest(row[c] for row in matrix.cells) + heat) for c, name in enumerate(matrix.columns)]
+    fixed = widest([matrix.corner, *(_short(r, look) for r in matrix.rows)]) + sum(
+        2 + widest([f.name, *f.cells]) for f in matrix.facts
+    )
+    needs = [
+        2 + max(cell_len(_short(name, look)), widest(row[c] for row in matrix.cells) + heat)
+        for c, name in enumerate(matrix.columns)
+    ]
     if fixed + sum(needs) <= look.width:
         return list(range(len(needs)))
     return _ends(len(needs), max(2, (look.width - fixed - 3) // max(needs)))

@@ -20,7 +20,15 @@ def write_plain(attention: Attention, look: Look) -> str:
             names = matrix.columns if matrix.columns != (matrix.name,) else ("",)
             cells = [f"{name}={cell}" if name else cell for name, cell in zip(names, matrix.cells[r], strict=True)]
             cells += [f"{fact.name}={fact.cells[r]}" for fact in matrix.facts]
-            lines.append("  ".join((" ".join(filter(None, (matrix.name, matrix.where.replace(" ·", "")))), f"{matrix.corner.split()[0]} {row}:", *cells)))
+            lines.append(
+                "  ".join(
+                    (
+                        " ".join(filter(None, (matrix.name, matrix.where.replace(" ·", "")))),
+                        f"{matrix.corner.split()[0]} {row}:",
+                        *cells,
+                    )
+                )
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -44,10 +52,20 @@ def markdown(text: str) -> str:
 @output_format("markdown", ".md")
 def write_markdown(attention: Attention, look: Look) -> str:
     """A heading and a pipe table for each matrix."""
-    parts = [" · ".join(markdown(printable(s)) for s in attention.summary), "", "rows = query (looks), columns = key (is looked at)"]
+    parts = [
+        " · ".join(markdown(printable(s)) for s in attention.summary),
+        "",
+        "rows = query (looks), columns = key (is looked at)",
+    ]
     for matrix in matrices(attention, look.precision):
         head = [markdown(cell) for cell in _head(matrix)]
-        parts += ["", f"### {markdown(matrix.title)}", "", markdown(matrix.formula) + (f" ({matrix.remark})" if matrix.remark else ""), ""]
+        parts += [
+            "",
+            f"### {markdown(matrix.title)}",
+            "",
+            markdown(matrix.formula) + (f" ({matrix.remark})" if matrix.remark else ""),
+            "",
+        ]
         parts += [_pipes(head), _pipes(["---", *["---:"] * (len(head) - 1)])]
         parts += [_pipes([markdown(cell) for cell in row]) for row in _rows(matrix)]
     return "\n".join(parts) + "\n"
@@ -58,7 +76,12 @@ def _pipes(cells: Sequence[str]) -> str:
 
 
 # ── LaTeX ────────────────────────────────────────────────────────────────────────────────────────
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", **{c: "\\" + c for c in "&%$#_{}"}}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+}
 _SYMBOLS = {
     "−": "-", "·": r"\cdot ", "√": r"\surd ", "Σ": r"\Sigma ", "∞": r"\infty ", "×": r"\times ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
     "≤": r"\le ", "≥": r"\ge ", "╲": r"\backslash ", "₂": "_2", "ᵀ": "^{T}", "…": r"\dots ", "α": r"\alpha ", "λ": r"\lambda ", "φ": r"\phi ", "½": r"\tfrac12 ",
@@ -76,9 +99,17 @@ def write_latex(attention: Attention, look: Look) -> str:
     parts = [f"% {printable(' · '.join(attention.summary))}", "% rows = query (looks), columns = key (is looked at)"]
     for matrix in matrices(attention, look.precision):
         head = _head(matrix)
-        parts += ["", r"\begin{table}", rf"\caption{{{latex(matrix.title)}: {latex(matrix.formula)}}}", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"]
+        parts += [
+            "",
+            r"\begin{table}",
+            rf"\caption{{{latex(matrix.title)}: {latex(matrix.formula)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        ]
         parts += [" & ".join(map(latex, head)) + r" \\ \hline"]
-        parts += [" & ".join(latex(cell) if i == 0 else _number(cell) for i, cell in enumerate(row)) + r" \\" for row in _rows(matrix)]
+        parts += [
+            " & ".join(latex(cell) if i == 0 else _number(cell) for i, cell in enumerate(row)) + r" \\"
+            for row in _rows(matrix)
+        ]
         parts += [r"\end{tabular}", r"\end{table}"]
     return "\n".join(parts) + "\n"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from attncli.formats import Look, output_format
-from attncli.gate import as_numpy
+from attncli.gate.arrays import as_numpy
 from attncli.types import AXES, Attention, Step
 
 _TIDY = ("batch", "head", "query", "key")  # columns that are always there; others where a step has them
@@ -54,7 +54,9 @@ def _matrix(rows: Any, attention: Attention, step: Step) -> None:
         return [f"{prefix}{i}" for i in attention.at.get(axis, range(n))]
 
     values = as_numpy(step.values)
-    rows.writerow(["token" if step.axes[0] in ("query", "key") else step.axes[0], *labels(step.axes[1], values.shape[1])])
+    rows.writerow(
+        ["token" if step.axes[0] in ("query", "key") else step.axes[0], *labels(step.axes[1], values.shape[1])]
+    )
     for label, row in zip(labels(step.axes[0], values.shape[0]), values, strict=True):
         rows.writerow([label, *map(_cell, row)])
 
@@ -66,5 +68,8 @@ def _tidy(rows: Any, attention: Attention) -> None:
     for step in attention.steps:
         values = as_numpy(step.values)
         for index in np.ndindex(values.shape):
-            at = {axis: attention.at.get(axis, range(n))[i] for axis, n, i in zip(step.axes, values.shape, index, strict=True)}
+            at = {
+                axis: attention.at.get(axis, range(n))[i]
+                for axis, n, i in zip(step.axes, values.shape, index, strict=True)
+            }
             rows.writerow([step.name, *(at.get(axis, "") for axis in columns), _cell(values[index])])

@@ -14,14 +14,17 @@ from attncli.writers.record import numbers, record
 @output_format("json", ".json")
 def write_json(attention: Attention, look: Look) -> str:
     """One document: on one line, or for a terminal indented, a row a line."""
-    fields = {k: numbers(v, attention.dtype) if hasattr(v, "dtype") else v for k, v in record(attention, in_lists=True).items()}
+    fields = {
+        k: numbers(v, attention.dtype) if hasattr(v, "dtype") else v
+        for k, v in record(attention, in_lists=True).items()
+    }
     return (_indented(fields) if look.width else msgspec.json.encode(fields).decode()) + "\n"
 
 
 @output_format("ndjson", ".ndjson", ".jsonl")
 def write_line(attention: Attention, look: Look) -> str:
     """One document on one line."""
-    return write_json(attention, Look())
+    return str(write_json(attention, Look()))
 
 
 def _indented(value: Any, margin: str = "") -> str:

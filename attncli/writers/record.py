@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from attncli import __version__
-from attncli.gate import as_numpy
+from attncli.gate.arrays import as_numpy
 from attncli.types import Attention
 
 SCHEMA = "attn.result/1"
@@ -44,7 +44,13 @@ def numbers(values: np.ndarray, dtype: str) -> Any:
     """An array → nested lists whose numbers print as the shortest text of their dtype; non-finite ones as strings."""
     if values.dtype.kind != "f":
         return values.tolist()
-    short = _short_bfloat16(values) if dtype == "bfloat16" else values.astype(np.float64) if values.dtype == np.float64 else values.astype("U").astype(np.float64)
+    short = (
+        _short_bfloat16(values)
+        if dtype == "bfloat16"
+        else values.astype(np.float64)
+        if values.dtype == np.float64
+        else values.astype("U").astype(np.float64)
+    )
     finite = np.isfinite(short)
     if finite.all():
         return short.tolist()
@@ -62,7 +68,9 @@ def _short_bfloat16(values: np.ndarray) -> np.ndarray:
     for digits in range(1, 5):
         trial = np.array([float(f"{x:.{digits - 1}e}") for x in out[todo]])
         bits = trial.astype(np.float32).view(np.uint32)
-        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)  # to nearest, ties to even
+        rounded = (
+            ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+        )  # to nearest, ties to even
         same = rounded == values[todo]
         where = np.flatnonzero(todo)[same] if out.ndim == 1 else tuple(axis[same] for axis in np.nonzero(todo))
         out[where] = trial[same]

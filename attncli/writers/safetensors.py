@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from attncli.formats import Look, output_format
@@ -20,7 +22,11 @@ def write_safetensors(attention: Attention, look: Look) -> bytes:
     return bytes(serialize({name: _tensor(x, attention.dtype, name) for name, x in arrays.items()}, {"attn": rest}))
 
 
-def _tensor(x: np.ndarray, dtype: str, name: str) -> dict[str, object]:
+def _tensor(x: np.ndarray, dtype: str, name: str) -> Any:
     if dtype == "bfloat16" and x.dtype == np.float32 and not name.startswith("parameters."):
-        return {"dtype": "BF16", "shape": x.shape, "data": (np.ascontiguousarray(x).view("<u4") >> 16).astype("<u2").tobytes()}
+        return {
+            "dtype": "BF16",
+            "shape": x.shape,
+            "data": (np.ascontiguousarray(x).view("<u4") >> 16).astype("<u2").tobytes(),
+        }
     return {"dtype": _NAMES[str(x.dtype)], "shape": x.shape, "data": np.ascontiguousarray(x).tobytes()}

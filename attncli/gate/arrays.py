@@ -1,0 +1,267 @@
+"""One field through the gate: lists, an array or a tensor → an array of the field's kind, rectangular and finite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from attncli.errors import InputError, listed, nearest, wrong
+from attncli.parts.links import link
+from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field
+from attncli.variant import FAMILIES
+
+STEP_NAMES = (*BASE_STEPS, *(member.facts["step"] for member in link))
+FIGURE = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
+
+
+def known_parameters() -> dict[str, Any]:
+    """Every learned array that some part takes, by name, as the part declares it."""
+    return {p.name: p for family in FAMILIES.values() for member in family for p in member.parameters}
+
+
+def field_of(name: str) -> Field:
+    """The declaration of a dotted field name.
+
+    Raises:
+        InputError: no such field; the nearest name is offered.
+    """
+    if name in FIELDS:
+        return FIELDS[name]
+    group, _, rest = name.partition(".")
+    if group == "parameters" and rest in known_parameters():
+        return Field(name, "floats", (" ".join(known_parameters()[rest].axes),), known_parameters()[rest].help)
+    if group == "parameters" and rest:
+        raise wrong(
+            "unknown-field", f"no part takes a parameter {rest!r}", name, help=nearest(rest, known_parameters())
+        )
+    inside = [n.partition(".")[2] for n in FIELDS if n.startswith(group + ".")]
+    if inside and rest:
+        raise wrong("unknown-field", f"{group} has no field {rest!r}", name, help=nearest(rest, inside))
+    tops = {n.partition(".")[0] for n in FIELDS} | {"parameters"}
+    raise wrong("unknown-field", f"a problem has no field {name!r}", name, help=nearest(name, tops))
+
+
+def one_field(name: str, value: Any) -> Any:
+    """One field through the gate, by its dotted name."""
+    field = field_of(name)
+    if field.kind in ("floats", "booleans", "integers"):
+        return array(value, field)
+    if field.kind == "texts":
+        return texts(value, field)
+    if field.kind == "text":
+        if value not in field.choices:
+            raise wrong("wrong-type", f"{name} cannot be {value!r}", name, help=nearest(str(value), field.choices))
+        return value
+    if field.kind in ("object", "expected") and not isinstance(value, Mapping):
+        raise wrong("wrong-type", f"{name} is an object", name)
+    return _expected(value) if field.kind == "expected" else value
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a torch tensor, asked without torch."""
+    return hasattr(value, "requires_grad")
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """A tensor's values outside its graph, in the nearest dtype numpy has."""
+    if not is_tensor(value):
+        return np.asarray(value)
+    plain = value.detach().cpu()
+    return np.asarray((plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy())
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an array or tensor, as plain integers."""
+    return tuple(int(n) for n in value.shape)
+
+
+def array(value: Any, field: Field) -> Any:
+    """Lists or an array → an array of the field's kind; tensors stay tensors.
+
+    Raises:
+        InputError: ragged, empty, of another kind, of a rank the field cannot have, or not finite.
+    """
+    name = field.name
+    if is_tensor(value) and field.kind != "floats":
+        value = as_numpy(value)  # only floats can carry a gradient
+    if not is_tensor(value):
+        value = value if isinstance(value, np.ndarray) else _from_lists(value, field)
+        if field.kind == "booleans" and value.dtype != bool:
+            raise wrong(
+                "numeric-mask",
+                f"{name} holds numbers; a mask holds booleans",
+                name,
+                help="write true/false; to add numbers to the scores use bias",
+            )
+        if (
+            field.kind == "integers"
+            and value.dtype.kind == "f"
+            and np.isfinite(value).all()
+            and (value == np.floor(value)).all()
+        ):
+            value = value.astype(np.int64)
+        wanted = {"floats": "fiu", "booleans": "b", "integers": "iu"}[field.kind]
+        if value.dtype.kind not in wanted:
+            raise wrong("wrong-type", f"{name} holds {value.dtype}, not {field.kind}", name)
+        if field.kind == "floats":
+            narrow = value.dtype == np.float16
+            value = value.astype(np.float32 if narrow else np.float64) if value.dtype.kind != "f" or narrow else value
+            value = value.astype(value.dtype.newbyteorder("="), copy=False)
+    elif not value.dtype.is_floating_point:
+        value = value.double()
+    shape = shape_of(value)
+    if len(shape) not in field.ranks:
+        forms = (
+            listed([f"({', '.join(s.split())})" for s in field.shapes], "or")
+            if field.shapes != ("*",)
+            else "at most rank 4: (B, H, Tq, Tk)"
+        )
+        raise wrong("wrong-shape", f"{name} has shape {shape}, but should be {forms}", name)
+    if 0 in shape and not name.startswith("past."):
+        raise wrong("empty", f"{name} is empty: its shape is {shape}", name)
+    if field.kind == "floats":
+        _check_finite(value, field)
+    return value
+
+
+def _from_lists(value: Any, field: Field) -> np.ndarray:
+    dtype: Any = {"floats": np.float64, "booleans": bool, "integers": np.int64}[field.kind]
+    if field.kind == "floats":
+        value = _spelled_numbers(value)
+    else:
+        for index, leaf in _leaves(value):
+            if field.kind == "booleans" and not isinstance(leaf, bool | np.bool_):
+                raise wrong(
+                    "numeric-mask",
+                    f"{field.name} holds {leaf!r}; a mask holds booleans",
+                    field.name,
+                    index,
+                    help="write true/false; to add numbers to the scores use bias",
+                )
+            if field.kind == "integers" and (isinstance(leaf, bool) or not isinstance(leaf, int | np.integer)):
+                raise wrong("wrong-type", f"{field.name} holds {leaf!r}, not an integer", field.name, index)
+    try:
+        return np.array(value, dtype=dtype)
+    except OverflowError:
+        raise wrong("wrong-type", f"{field.name} holds an integer of more than 64 bits", field.name) from None
+    except (ValueError, TypeError):
+        raise _why_not(value, field) from None
+
+
+def _spelled_numbers(value: Any) -> Any:
+    """Lists where "-Infinity", "Infinity" and "NaN" have become numbers; other text stays, to be refused."""
+    if isinstance(value, list | tuple):
+        return [_spelled_numbers(v) for v in value] if any(isinstance(v, list | tuple | str) for v in value) else value
+    return float(value) if value in NONFINITE else value
+
+
+def _leaves(value: Any, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
+    if isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _leaves(item, (*index, i))
+    else:
+        yield index, value
+
+
+def _why_not(value: Any, field: Field) -> InputError:
+    """Which part of some lists is no rectangle of numbers."""
+    for index, leaf in _leaves(value):
+        if isinstance(leaf, bool) or not isinstance(leaf, int | float | np.number):
+            return wrong("not-a-number", f"{field.name} holds {leaf!r} where a number should be", field.name, index)
+
+    def ragged(items: Any, index: tuple[int, ...]) -> InputError | None:
+        if not isinstance(items, list | tuple):
+            return None
+        for i, item in enumerate(items):
+            one, other = (len(x) if isinstance(x, list | tuple) else None for x in (items[0], item))
+            if one != other:
+                says = [f"{n} values" if n is not None else "one number" for n in (other, one)]
+                return wrong(
+                    "ragged",
+                    f"{field.name}: item {i} has {says[0]}, but item 0 has {says[1]}",
+                    field.name,
+                    (*index, i),
+                    help="rows must be equally long; short rows are never padded",
+                )
+            if found := ragged(item, (*index, i)):
+                return found
+        return None
+
+    return ragged(value, ()) or wrong("wrong-type", f"{field.name} is no array of numbers", field.name)
+
+
+def _check_finite(value: Any, field: Field) -> None:
+    flat = value.detach() if is_tensor(value) else value
+    if bool((flat == flat).all()) and (not field.finite or bool((abs(flat) != float("inf")).all())):
+        if field.name == "bias" and bool((flat == float("inf")).any()):
+            raise wrong(
+                "not-finite",
+                "bias holds +∞, which leaves no other key any weight",
+                "bias",
+                help="bias is finite, or -Infinity to hide a key",
+            )
+        return
+    if field.name == "bias":
+        raise wrong(
+            "nan-bias",
+            "bias holds NaN",
+            "bias",
+            _first(flat != flat),
+            help="0 × −∞ is NaN: a mask multiplied by −∞, as in triu(ones) * -inf, has it wherever the mask is 0; fill with −∞ instead, or give a boolean mask",
+        )
+    if field.finite:
+        bad = _first((flat != flat) | (abs(flat) == float("inf")))
+        raise wrong(
+            "not-finite", f"{field.name} holds {float(flat[bad])} at {list(bad)}; it must be finite", field.name, bad
+        )
+
+
+def _first(truth: Any) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(as_numpy(truth))[0])
+
+
+def texts(value: Any, field: Field) -> tuple[Any, ...]:
+    """Labels: T strings, or B lists of T."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(value, list | tuple) or not value:
+        raise wrong("wrong-type", f"{field.name} is a list of texts", field.name)
+    if all(isinstance(v, list | tuple) for v in value):
+        return tuple(texts(v, field) for v in value)
+    for i, item in enumerate(value):
+        if not isinstance(item, str):
+            raise wrong(
+                "wrong-type", f"{field.name} holds {item!r}, not a text", field.name, (i,), help="put it in quotes"
+            )
+    return tuple(value)
+
+
+def _expected(value: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for step, figure in value.items():
+        name = f"expected.{step}"
+        if step.rstrip("0123456789").removesuffix("_") not in STEP_NAMES and step not in STEP_NAMES:
+            raise wrong("unknown-step", f"no step is called {step!r}", name, help=nearest(step, STEP_NAMES))
+        given = dict(figure) if isinstance(figure, Mapping) else {"values": figure}
+        for key in given:
+            if key not in FIGURE:
+                raise wrong("unknown-field", f"{name} has no {key!r}", name, help=nearest(key, FIGURE))
+        if "values" not in given:
+            raise wrong("missing-field", f"{name} has no values", name)
+        held = given["values"]
+        truths = (
+            held.dtype == bool if isinstance(held, np.ndarray) else isinstance(next(_leaves(held), ((), 0))[1], bool)
+        )
+        kind = "booleans" if truths else "floats"
+        given["values"] = array(held, Field(f"{name}.values", kind, ("*",), finite=False))
+        for key in ("rows", "columns"):
+            if key in given:
+                given[key] = array(given[key], Field(f"{name}.{key}", "integers", ("n",)))
+        for key in ("decimals", "rtol", "atol"):
+            if key in given and (
+                isinstance(given[key], bool) or not isinstance(given[key], int | float) or given[key] < 0
+            ):
+                raise wrong("wrong-type", f"{name}.{key} is a number ≥ 0, not {given[key]!r}", name)
+        out[step] = given
+    return out

@@ -1,0 +1,198 @@
+"""A variant meets a problem: everything that can be refused or foreseen before torch is loaded.
+
+`plan` answers what will be computed: which steps, on which axes, with which positions, heads and seeds; and
+raises where problem and variant do not go together. The core follows the plan and asks nothing again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from attncli.errors import InputError, OptionError, listed, wrong
+from attncli.expression import Expression
+from attncli.gate import Extent, admit, extent
+from attncli.gate.arrays import as_numpy
+from attncli.parts.projections import Sizes
+from attncli.plan.chain import Link, chain_of
+from attncli.plan.places import columns, full_rank, masks, positions, rows, visible
+from attncli.plan.shapes import Shapes, projected_by, shapes_of, sizes_of
+from attncli.plan.steps import kept, steps_of, unused
+from attncli.plan.words import labels, summary
+from attncli.types import Grid, Problem
+from attncli.variant import Variant
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be computed, decided before anything is."""
+
+    problem: Problem
+    variant: Variant  # with everything settled that the problem decides
+    size: Extent
+    shapes: Shapes
+    chain: tuple[Link, ...]
+    mask: Expression | None  # None: every query sees every key
+    masked: bool  # some key may be hidden: by mask, lengths or a bias of −∞
+    steps: Mapping[str, tuple[str, ...]]  # every step this variant has on this problem, with its axes
+    keep: frozenset[str]
+    top: int
+    q_pos: np.ndarray | None  # (b, n) or (n,); None: nothing reads positions, and they cannot be known
+    k_pos: np.ndarray  # (b, m) or (m,)
+    tokens: tuple[Any, ...]
+    k_tokens: tuple[Any, ...]
+    warnings: tuple[str, ...]
+    summary: tuple[str, ...]
+
+    def grid(self) -> Grid:
+        """Where the scores sit, in numpy arrays that broadcast to (b, h, n, m)."""
+        p, size = self.problem, self.size
+        return Grid(
+            q_pos=rows(np.zeros(1, np.int64) if self.q_pos is None else self.q_pos),
+            k_pos=columns(self.k_pos),
+            q_idx=rows(np.arange(size.past, size.past + size.queries)),
+            k_idx=columns(np.arange(size.keys)),
+            q_seg=rows(p.segments),
+            k_seg=columns(p.segments if p.k_segments is None else p.k_segments),
+            lengths=None if p.lengths is None else p.lengths[:, None, None, None],
+            given=full_rank(p.mask),
+            bias=full_rank(p.bias),
+        )
+
+    def length(self, step: str, axis: str) -> int:
+        """How long an axis of a step will be."""
+        if axis == "dim":
+            return self.shapes.width(step)
+        if axis == "key":
+            return self.size.new_keys if step in ("k", "v") else self.size.keys
+        lengths = {
+            "batch": self.size.batch or 1,
+            "head": self.shapes.heads,
+            "kv_head": self.shapes.kv_heads,
+            "query": self.size.queries,
+            "new_key": self.size.new_keys,
+            "rank": self.top,
+        }
+        return lengths[axis]
+
+    def sizes(self) -> Sizes:
+        """What a projection must know of the problem."""
+        return sizes_of(self.problem, self.shapes.heads, self.shapes.kv_heads)
+
+
+def plan(
+    problem: Problem, variant: Variant | None = None, keep: Collection[str] | None = None, *, top: int | None = None
+) -> Plan:
+    """Problem and variant → plan. `keep` names steps; None keeps every step, "shown" those of a first look.
+
+    Raises:
+        InputError: problem and variant do not go together, or a step is asked for that this variant lacks.
+        OptionError: a step is asked for that no variant has.
+    """
+    p = admit(problem)
+    v = variant if variant is not None else Variant(**p.variant)
+    size = extent(p)
+    _check_asks(p, v, size)
+    v = v.but(projection=projected_by(p, v))
+    shapes = shapes_of(p, v, size)
+    mask = masks(p, v)
+    masked = mask is not None or p.lengths is not None or _hides(p.bias)
+    chain = chain_of(p, v, shapes.d, masked)
+    q_pos, k_pos = positions(p, v, size, mask)
+    v = v.but(mask=mask or v["mask"], seed=_seed(p, v), dtype=_dtype(p, v))
+    if shapes.headed:
+        v = v.but(heads=shapes.heads, kv_heads=shapes.kv_heads)
+    steps = steps_of(p, v, size, shapes, chain, top)
+    tokens, k_tokens = labels(p, size)
+    made = Plan(
+        problem=p,
+        variant=v,
+        size=size,
+        shapes=shapes,
+        chain=chain,
+        mask=mask,
+        masked=masked,
+        steps=steps,
+        keep=kept(keep, steps, top),
+        top=min(top or 0, size.keys),
+        q_pos=q_pos,
+        k_pos=k_pos,
+        tokens=tokens,
+        k_tokens=k_tokens,
+        warnings=tuple(f"unused-field: {name} is not used by this variant" for name in unused(p, v, shapes, mask)),
+        summary=summary(p, v, size, shapes, chain, masked),
+    )
+    if v["empty_rows"] == "error" and masked:
+        _check_rows(made)
+    return made
+
+
+def blind_rows(seen: Any, plan: Plan) -> str:
+    """Which queries see no key, in words ("queries 0 and 2 see"); empty where all see one. seen: (b, h, n, m) booleans."""
+    blind = as_numpy(~seen.any(-1))  # (b, h, n)
+    if not blind.any():
+        return ""
+    if (blind == blind[:1, :1]).all():  # the same in every batch item and head: name the queries alone
+        queries = np.flatnonzero(blind[0, 0]).tolist()
+        return f"query {queries[0]} sees" if len(queries) == 1 else f"queries {listed(queries, most=8)} see"
+    names = []
+    for b, h, i in np.argwhere(blind).tolist():
+        where = [f"batch {b}"] * (plan.size.batch is not None) + [f"head {h}"] * plan.shapes.headed
+        names.append(" ".join([*where, f"query {i}"]))
+    return f"{listed(names, most=8)} {'sees' if len(names) == 1 else 'see'}"
+
+
+def _check_rows(plan: Plan) -> None:
+    at = plan.grid()
+    at = at if at.bias is None else replace(at, bias=as_numpy(at.bias))
+    whole = (plan.size.batch or 1, plan.shapes.heads, plan.size.queries, plan.size.keys)
+    if blind := blind_rows(np.broadcast_to(visible(at, plan.mask), whole), plan):
+        way = "--empty-rows zero|nan|uniform says what their weights shall be"
+        raise InputError("empty-rows", f"{blind} no key, and empty_rows is error", help=way)
+
+
+def _hides(bias: Any) -> bool:
+    return bias is not None and bool((bias == float("-inf")).any())
+
+
+def _seed(p: Problem, v: Variant) -> int | None:
+    """The seed of what is drawn without a seed of its own; drawn itself where nobody said one."""
+    drawn = []
+    if v["projection"].member.facts.get("drawn"):
+        drawn.append(v["projection"])
+    if v["dropout"].name != "none" and p.dropout_mask is None:
+        drawn.append(v["dropout"])
+    if v["seed"] is None and any(not part.given("seed") for part in drawn):
+        return secrets.randbelow(2**31)
+    return None if v["seed"] is None else int(v["seed"])
+
+
+def _dtype(p: Problem, v: Variant) -> str:
+    """float64 for text; of arrays the widest there is, at least float32; float32 where a device has no float64."""
+    if v["device"] == "mps" and v["dtype"] == "float64":
+        raise OptionError("bad-option", "mps has no float64", help="--dtype float32, or --device cpu")
+    if v["dtype"]:
+        return str(v["dtype"])
+    held = [p.embeddings, p.q, p.k, p.v, *(p.memory or {}).values(), *(p.past or {}).values(), *p.parameters.values()]
+    names = {str(a.dtype).removeprefix("torch.") for a in held if hasattr(a, "dtype")}
+    wide = bool(names - {"float32", "float16", "bfloat16"})
+    return "float64" if wide and v["device"] != "mps" else "float32"
+
+
+def _check_asks(p: Problem, v: Variant, size: Extent) -> None:
+    """What a named variant cannot know is there."""
+    windowed = any(part.name == "window" for part in v["mask"].parts())
+    ways = {
+        "heads": (v["heads"] or size.heads, "add --heads H; the width is split into so many"),
+        "kv_heads": (v["kv_heads"] or size.kv_heads, "add --kv-heads G; it divides the number of heads"),
+        "memory": (p.memory is not None or p.q is not None, "give memory in the file, or --with memory=FILE"),
+        "window": (windowed, "add --window LEFT,RIGHT, as in --window 2,0"),
+    }
+    for ask in v.asks:
+        there, way = ways[ask]
+        if not there:
+            raise wrong("missing-choice", f"the variant {v.name!r} cannot know its {ask}", help=way)

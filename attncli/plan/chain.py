@@ -1,0 +1,59 @@
+"""The chain: which links do something on this problem, in which order, each bound to its value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from attncli.errors import wrong
+from attncli.parts.links import link
+from attncli.registry import Member, Part
+from attncli.types import Problem
+from attncli.variant import Variant
+
+
+@dataclass(frozen=True)
+class Link:
+    """One link of the chain that does something: its part, bound to its value, and the step it leaves."""
+
+    name: str
+    step: str
+    formula: str
+    part: Part
+    why: str = ""  # where its value comes from, if nobody said it
+
+
+def chain_of(p: Problem, v: Variant, width: int, masked: bool) -> tuple[Link, ...]:
+    """The links that do something, in the chain's order; one that stands again leaves a step of its own.
+
+    Raises:
+        InputError: the chain leaves out what this problem needs.
+    """
+    used = {name: made for name in link.members if (made := _bound(link[name], p, v, width, masked))}
+    for name in used:
+        if name not in v["chain"]:
+            way = f"add {name} to --chain where it should stand{', or say --scale none' if name == 'scale' else ''}"
+            chain = ",".join(v["chain"])
+            raise wrong("left-out", f"the chain {chain} leaves out {name}, which this problem needs", help=way)
+    out: list[Link] = []
+    for name in v["chain"]:
+        if name in used:
+            again = sum(done.name == name for done in out)
+            out.append(replace(used[name], step=used[name].step + (f"_{again + 1}" if again else "")))
+    return tuple(out)
+
+
+def _bound(member: Member, p: Problem, v: Variant, width: int, masked: bool) -> Link | None:
+    """The link with its value; None where it does nothing."""
+    step: str = member.facts["step"]
+    if "reads" in member.facts:
+        there = {"bias": p.bias is not None, "visible": masked}[member.facts["reads"]]
+        return Link(member.name, step, member.formula, Part(member)) if there else None
+    value, why = v[member.name.replace("-", "_")], ""
+    if value == "auto":  # the score knows its scale
+        rule = v["score"].member.facts.get("scale")
+        value, why = (rule(width), f"1/√{width}") if rule else (1, "")
+    if value in ("none", member.facts.get("neutral")):
+        return None
+    option = member.options[0].name
+    formula = member.formula.format(**{option: f"{value:.6g}"}) + (f" = s / √d_k, d_k = {width}" if why else "")
+    return Link(member.name, step, formula, Part(member, ((option, value),)), why)

@@ -1,0 +1,128 @@
+"""Where scores sit: positions of queries and keys, the mask as it will run, and what it lets through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from attncli import expression
+from attncli.errors import listed, wrong
+from attncli.expression import Expression
+from attncli.gate import Extent, extent
+from attncli.gate.arrays import shape_of
+from attncli.parts.masks import mask
+from attncli.registry import Part
+from attncli.types import Grid, Problem
+from attncli.variant import Variant
+
+
+def masks(p: Problem, v: Variant) -> Expression | None:
+    """The expression as it will run: the file's mask is and-ed in unless it is named."""
+    expr: Expression = v["mask"]
+    names = {part.name for part in expr.parts()}
+    if "given" in names and p.mask is None:
+        raise wrong("missing-field", "mask names `given`, but the file has no mask", "mask")
+    if p.mask is not None and "given" not in names:
+        expr = expression.both(expr, expression.parse("given", mask))
+    if "document" in names and p.segments is None:
+        raise wrong(
+            "missing-field",
+            "mask names `document`, but the file has no segments",
+            "segments",
+            help='add "segments": the document of each token, as in [0, 0, 1]',
+        )
+    keys = p.segments if p.k_segments is None else p.k_segments
+    if "document" in names and shape_of(keys)[-1] != extent(p).keys:
+        raise wrong(
+            "missing-field",
+            f"mask names `document`, but the {extent(p).keys} keys have no segments",
+            "k_segments",
+            help="add k_segments, one for each key, past and new",
+        )
+    return None if str(expr) == "full" else expr
+
+
+class _Watch:
+    """A grid of one cell that remembers which of its fields a mask looked at."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.seen.add(name)
+        return np.zeros((1, 1, 1, 1), bool if name == "given" else np.int64)
+
+
+def reads(expr: Expression | None) -> set[str]:
+    """Which fields of the grid the masks of an expression look at: found by letting them look."""
+    watch = _Watch()
+    for part in expr.parts() if expr else ():
+        part(watch)
+    return watch.seen
+
+
+def part_alone(part: Part) -> Expression:
+    """A part as an expression."""
+    return Expression("part", part)
+
+
+def positions(p: Problem, v: Variant, size: Extent, expr: Expression | None) -> tuple[np.ndarray | None, np.ndarray]:
+    """Positions of queries and keys (DESIGN §3.1): given, or counted from the past, or by --align."""
+    self_attention = p.memory is None and size.queries == size.new_keys
+    q, k = p.positions, p.k_positions
+    counted = np.arange(size.keys)
+    if q is None and k is not None and self_attention:
+        q = k[..., size.past :]
+    if k is None and q is not None and self_attention:
+        past = np.broadcast_to(np.arange(size.past), (*shape_of(q)[:-1], size.past))
+        k = np.concatenate([past, np.asarray(q)], -1)
+    k = counted if k is None else k
+    if q is not None:
+        return q, k
+    if p.past is not None or size.queries == size.new_keys:
+        return np.arange(size.past, size.past + size.queries), k
+    if v["align"] == "top-left" and p.k_positions is None:
+        return np.arange(size.queries), k
+    if v["align"] == "bottom-right" and p.k_positions is None:
+        return np.arange(size.queries) + size.keys - size.queries, k
+    readers = [str(part) for part in expr.parts() if reads(part_alone(part)) & {"q_pos"}] if expr else []
+    if not readers:
+        return None, k
+    if p.k_positions is not None:
+        raise wrong(
+            "missing-positions",
+            f"{listed(readers)} needs positions, and only those of the keys are given",
+            "positions",
+            help="add positions, one for each query",
+        )
+    raise wrong(
+        "align-needed",
+        f"{size.queries} queries meet {size.keys} keys, and {listed(readers)} must know which stand side by side",
+        help="--align top-left: the first query beside the first key, as in PyTorch SDPA; --align bottom-right: the last beside the last, as in FlashAttention; or give positions",
+    )
+
+
+def rows(x: Any) -> Any:
+    """(n,) or (b, n) → (b, 1, n, 1)"""
+    return x if x is None else x.reshape(-1, 1, x.shape[-1], 1)
+
+
+def columns(x: Any) -> Any:
+    """(m,) or (b, m) → (b, 1, 1, m)"""
+    return x if x is None else x.reshape(-1, 1, 1, x.shape[-1])
+
+
+def full_rank(x: Any) -> Any:
+    """(…, n, m) → (b, h, n, m), with 1 where an axis is absent"""
+    return x if x is None else x.reshape((1,) * (4 - x.ndim) + shape_of(x))
+
+
+def visible(at: Grid, mask: Expression | None) -> Any:
+    """What mask, lengths and bias together let through: booleans that broadcast to (b, h, n, m)."""
+    seen = at.k_idx >= 0 if mask is None else mask(at)
+    if at.lengths is not None:
+        seen = seen & (at.k_idx < at.lengths)
+    if at.bias is not None:
+        seen = seen & (at.bias > float("-inf"))
+    return seen
