@@ -84,41 +84,15 @@ def array(value: Any, field: Field) -> Any:
         InputError: ragged, empty, of another kind, of a rank the field cannot have, or not finite.
     """
     name = field.name
-    if is_tensor(value) and field.kind != "floats":
-        value = as_numpy(value)  # only floats can carry a gradient
-    if not is_tensor(value):
-        value = value if isinstance(value, np.ndarray) else _from_lists(value, field)
-        if field.kind == "booleans" and value.dtype != bool:
-            raise wrong(
-                "numeric-mask",
-                f"{name} holds numbers; a mask holds booleans",
-                name,
-                help="write true/false; to add numbers to the scores use bias",
-            )
-        if (
-            field.kind == "integers"
-            and value.dtype.kind == "f"
-            and np.isfinite(value).all()
-            and (value == np.floor(value)).all()
-        ):
-            value = value.astype(np.int64)
-        wanted = {"floats": "fiu", "booleans": "b", "integers": "iu"}[field.kind]
-        if value.dtype.kind not in wanted:
-            raise wrong("wrong-type", f"{name} holds {value.dtype}, not {field.kind}", name)
-        if field.kind == "floats":
-            narrow = value.dtype == np.float16
-            value = value.astype(np.float32 if narrow else np.float64) if value.dtype.kind != "f" or narrow else value
-            value = value.astype(value.dtype.newbyteorder("="), copy=False)
-    elif not value.dtype.is_floating_point:
-        value = value.double()
+    if is_tensor(value) and field.kind == "floats":  # only floats can carry a gradient
+        value = value if value.dtype.is_floating_point else value.double()
+    else:
+        plain = as_numpy(value) if isinstance(value, np.ndarray) or is_tensor(value) else _from_lists(value, field)
+        value = _typed(plain, field)
     shape = shape_of(value)
     if len(shape) not in field.ranks:
-        forms = (
-            listed([f"({', '.join(s.split())})" for s in field.shapes], "or")
-            if field.shapes != ("*",)
-            else "at most rank 4: (B, H, Tq, Tk)"
-        )
-        raise wrong("wrong-shape", f"{name} has shape {shape}, but should be {forms}", name)
+        forms = [f"({', '.join(s.split())})" for s in field.shapes if s != "*"] or ["at most (B, H, Tq, Tk)"]
+        raise wrong("wrong-shape", f"{name} has shape {shape}, but should be {listed(forms, 'or')}", name)
     if 0 in shape and not name.startswith("past."):
         raise wrong("empty", f"{name} is empty: its shape is {shape}", name)
     if field.kind == "floats":
@@ -126,35 +100,72 @@ def array(value: Any, field: Field) -> Any:
     return value
 
 
+def _typed(value: np.ndarray, field: Field) -> np.ndarray:
+    """An array of the field's kind, in a dtype that is computed with: float16 and what is wider than float64 change."""
+    kind = value.dtype.kind
+    if field.kind == "booleans" and kind != "b":
+        raise _numeric_mask(field, f"{field.name} holds {value.dtype} numbers")
+    if field.kind == "integers" and kind == "f" and np.isfinite(value).all() and (value == np.floor(value)).all():
+        return value.astype(np.int64)
+    if kind not in {"floats": "fiu", "booleans": "b", "integers": "iu"}[field.kind]:
+        raise wrong("wrong-type", f"{field.name} holds {value.dtype}, not {field.kind}", field.name)
+    if field.kind == "booleans":
+        return value
+    if field.kind == "integers":
+        return value.astype(np.int64, copy=False)
+    return value.astype(np.float32 if kind == "f" and value.dtype.itemsize <= 4 else np.float64, copy=False)
+
+
+_PLAIN: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
+_DTYPES: dict[str, Any] = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
+
+
 def _from_lists(value: Any, field: Field) -> np.ndarray:
-    dtype: Any = {"floats": np.float64, "booleans": bool, "integers": np.int64}[field.kind]
-    if field.kind == "floats":
-        value = _spelled_numbers(value)
-    else:
-        for index, leaf in _leaves(value):
-            if field.kind == "booleans" and not isinstance(leaf, bool | np.bool_):
-                raise wrong(
-                    "numeric-mask",
-                    f"{field.name} holds {leaf!r}; a mask holds booleans",
-                    field.name,
-                    index,
-                    help="write true/false; to add numbers to the scores use bias",
-                )
-            if field.kind == "integers" and (isinstance(leaf, bool) or not isinstance(leaf, int | np.integer)):
-                raise wrong("wrong-type", f"{field.name} holds {leaf!r}, not an integer", field.name, index)
+    value = _leaves_checked(value, field, ())
     try:
-        return np.array(value, dtype=dtype)
+        return np.array(value, dtype=_DTYPES[field.kind])
     except OverflowError:
         raise wrong("wrong-type", f"{field.name} holds an integer of more than 64 bits", field.name) from None
     except (ValueError, TypeError):
-        raise _why_not(value, field) from None
+        raise _ragged(value, field, ()) or wrong("wrong-type", f"{field.name} is no array", field.name) from None
 
 
-def _spelled_numbers(value: Any) -> Any:
-    """Lists where "-Infinity", "Infinity" and "NaN" have become numbers; other text stays, to be refused."""
+def _leaves_checked(value: Any, field: Field, index: tuple[int, ...]) -> Any:
+    """Lists in which every leaf is of the field's kind, and "NaN" and its like have become numbers."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list | tuple):
-        return [_spelled_numbers(v) for v in value] if any(isinstance(v, list | tuple | str) for v in value) else value
-    return float(value) if value in NONFINITE else value
+        if set(map(type, value)) <= _PLAIN[field.kind]:  # a row of plain numbers, as nearly all are
+            return value
+        return [_leaves_checked(item, field, (*index, i)) for i, item in enumerate(value)]
+    if field.kind == "floats" and isinstance(value, str) and value in NONFINITE:
+        return float(value)
+    if type(value) in _PLAIN[field.kind]:
+        return value
+    if field.kind == "booleans":
+        raise _numeric_mask(field, f"{field.name} holds {value!r}", index)
+    code, what = ("not-a-number", "a number") if field.kind == "floats" else ("wrong-type", "an integer")
+    raise wrong(code, f"{field.name} holds {value!r} where {what} should be", field.name, index)
+
+
+def _numeric_mask(field: Field, holds: str, index: tuple[int, ...] = ()) -> InputError:
+    way = "write true/false; to add numbers to the scores use bias"
+    return wrong("numeric-mask", f"{holds}; a mask holds booleans", field.name, index, help=way)
+
+
+def _ragged(items: Any, field: Field, index: tuple[int, ...]) -> InputError | None:
+    """The first row of some lists that is not as long as the first of its kind."""
+    if not isinstance(items, list | tuple):
+        return None
+    lengths = [len(item) if isinstance(item, list | tuple) else None for item in items]
+    for i, n in enumerate(lengths):
+        if n != lengths[0]:
+            has, first = ("one number" if m is None else f"{m} values" for m in (n, lengths[0]))
+            message = f"{field.name}: item {i} has {has}, but item 0 has {first}"
+            way = "rows must be equally long; short rows are never padded"
+            return wrong("ragged", message, field.name, (*index, i), help=way)
+        if found := _ragged(items[i], field, (*index, i)):
+            return found
+    return None
 
 
 def _leaves(value: Any, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
@@ -163,33 +174,6 @@ def _leaves(value: Any, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int
             yield from _leaves(item, (*index, i))
     else:
         yield index, value
-
-
-def _why_not(value: Any, field: Field) -> InputError:
-    """Which part of some lists is no rectangle of numbers."""
-    for index, leaf in _leaves(value):
-        if isinstance(leaf, bool) or not isinstance(leaf, int | float | np.number):
-            return wrong("not-a-number", f"{field.name} holds {leaf!r} where a number should be", field.name, index)
-
-    def ragged(items: Any, index: tuple[int, ...]) -> InputError | None:
-        if not isinstance(items, list | tuple):
-            return None
-        for i, item in enumerate(items):
-            one, other = (len(x) if isinstance(x, list | tuple) else None for x in (items[0], item))
-            if one != other:
-                says = [f"{n} values" if n is not None else "one number" for n in (other, one)]
-                return wrong(
-                    "ragged",
-                    f"{field.name}: item {i} has {says[0]}, but item 0 has {says[1]}",
-                    field.name,
-                    (*index, i),
-                    help="rows must be equally long; short rows are never padded",
-                )
-            if found := ragged(item, (*index, i)):
-                return found
-        return None
-
-    return ragged(value, ()) or wrong("wrong-type", f"{field.name} is no array of numbers", field.name)
 
 
 def _check_finite(value: Any, field: Field) -> None:

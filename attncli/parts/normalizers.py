@@ -22,4 +22,5 @@ def softmax(scores: Tensor, visible: Tensor) -> Tensor:
     top = top.masked_fill(top == float("-inf"), 0)  # a row that sees nothing: e^(−∞ − 0) = 0, not e^(−∞ + ∞)
     e = (s - top).exp()  # (b, h, n, m)
     total = e.sum(-1, keepdim=True)  # (b, h, n, 1)
-    return e / total.masked_fill(total == 0, 1)  # (b, h, n, m)
+    w = e / total.masked_fill(total == 0, 1)  # (b, h, n, m)
+    return w.masked_fill(~visible, 0)  # a NaN that a row does see is not passed on to what it does not

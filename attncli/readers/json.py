@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from attncli.errors import AttnError, InputError, Place, nearest
@@ -71,8 +72,12 @@ def _decode(data: bytes, type: Any = Any) -> Any:
 
     try:
         return msgspec.json.decode(data, type=type)
-    except msgspec.ValidationError:
-        raise
+    except msgspec.ValidationError as error:
+        if type is not Any:
+            raise
+        found = re.search(r"`\$(.*)`", str(error))  # nothing was asked of the text but that its numbers are numbers
+        place = Place(path="$" + found.group(1) if found else "")
+        raise InputError("not-finite", "a number is larger than a float64 can hold", place=place) from None
     except msgspec.DecodeError as error:
         raise _malformed(str(error), data) from None
 
@@ -102,7 +107,6 @@ def _fields(data: bytes) -> dict[str, Any]:
     import msgspec
 
     from attncli.gate import GROUPS
-    from attncli.gate.arrays import field_of
 
     raw: dict[str, Any] = _decode(data, dict[str, msgspec.Raw])
     out: dict[str, Any] = {}
@@ -111,18 +115,23 @@ def _fields(data: bytes) -> dict[str, Any]:
             return {name: _decode(bytes(text))}
         if name in GROUPS and bytes(text).lstrip(_SPACE).startswith(b"{"):
             inner: dict[str, Any] = _decode(bytes(text), dict[str, msgspec.Raw])
-            out[name] = {k: _value(bytes(v), field_of(f"{name}.{k}").kind, data) for k, v in inner.items()}
+            out[name] = {k: _value(bytes(v), f"{name}.{k}", data) for k, v in inner.items()}
         elif name in GROUPS:
             out[name] = _decode(bytes(text))
         else:
-            out[name] = _value(bytes(text), field_of(name).kind, data)
+            out[name] = _value(bytes(text), name, data)
     return out
 
 
-def _value(text: bytes, kind: str, whole: bytes) -> Any:
+def _value(text: bytes, name: str, whole: bytes) -> Any:
+    from attncli.gate.arrays import field_of
+
+    kind = field_of(name).kind
     try:
         return _array(text, kind) if kind in _KINDS else _decode(text)
     except InputError as error:
+        if error.place.path:
+            error.place = replace(error.place, path=f"$.{name}{error.place.path[1:]}")
         if error.code == "bad-json" and error.place.column:  # found in a part: say where in the whole
             at = whole.find(text) + error.place.column - 1
             raise _malformed(f"{error.message.removeprefix('this is no JSON: ')} (byte {at})", whole) from None

@@ -1,0 +1,189 @@
+"""The house: imports point down, heavy guests have their doors, and torch stays outside until it is needed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, SAMPLES
+
+# From the cellar up. A room may import from floors below its own, and from its own room.
+FLOORS = (
+    {"errors"},
+    {"types", "registry"},
+    {"expression", "formats", "parts", "presets"},
+    {"variant"},
+    {"catalogue", "gate"},
+    {"plan", "schema"},
+    {"select", "readers", "writers", "views"},
+    {"core"},
+    {"cli"},
+)
+# Which rooms may import a guest at module level; inside a function any room may.
+DOORS = {
+    "torch": {"core"},
+    "rich": {"views"},
+    "typer": {"cli"},
+    "safetensors": set(),
+    "msgspec": {"writers"},
+    "numpy": {"core", "gate", "plan", "views", "writers"},
+}
+
+
+def violations(package: Path) -> list[str]:
+    """Every import that points up or sideways, and every guest met outside its door."""
+    floor = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+    wrong = []
+    for path in sorted(package.rglob("*.py")):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        if room.startswith("__"):
+            continue  # the lazy public names, and the entry of the program
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node, outermost in _imports(tree):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for name in names:
+                guest, _, rest = name.partition(".")
+                if guest == "attncli" and rest:
+                    other = rest.split(".")[0]
+                    if other != room and floor[other] >= floor[room]:
+                        wrong.append(f"{path.name}: {room} imports {other}, which is not below it")
+                elif outermost and guest in DOORS and room not in DOORS[guest]:
+                    wrong.append(f"{path.name}: {guest} at module level in {room}")
+    return wrong
+
+
+def _imports(tree: ast.Module):
+    """(import, whether it runs when the module is imported)"""
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+    typing = {
+        id(n)
+        for i in ast.walk(tree)
+        if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test)
+        for n in ast.walk(i)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in typing:
+            yield node, id(node) not in inside
+
+
+def test_imports_point_down():
+    assert violations(ROOT / "attncli") == []
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "said"),
+    [
+        ("parts/masks.py", "from attncli.core.attend import attend", "parts imports core"),
+        ("readers/json.py", "from attncli.writers.json import write_json", "readers imports writers"),
+        ("errors.py", "def f():\n    import attncli.types", "errors imports types"),
+        ("parts/masks.py", "import torch", "torch at module level in parts"),
+        ("gate/arrays.py", "from rich.text import Text", "rich at module level in gate"),
+    ],
+)
+def test_a_planted_import_is_found(tmp_path, room, line, said):
+    import shutil
+
+    package = tmp_path / "attncli"
+    shutil.copytree(ROOT / "attncli", package)
+    planted = package / room
+    planted.write_text(planted.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
+
+    assert [v for v in violations(package) if said in v]
+
+
+# ── a process that has no torch ──────────────────────────────────────────────────────────────────
+_HARNESS = """
+import contextlib, io, json, sys
+
+class Refuse:
+    asked = False
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            Refuse.asked = True
+            raise ImportError("torch is refused")
+
+sys.meta_path.insert(0, Refuse())
+{planted}
+from attncli.cli import main
+out = []
+for words in json.loads(sys.argv[1]):
+    Refuse.asked = False
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        status = main(words)
+    out.append([status, Refuse.asked, len(stdout.getvalue()), stderr.getvalue()])
+print(json.dumps(out))
+"""
+
+
+def without_torch(commands: list[list[str]], planted: str = "") -> list[tuple[int, bool, int, str]]:
+    """Run command lines in one process that refuses torch: (status, whether torch was asked for, output, errors)."""
+    done = subprocess.run(
+        [sys.executable, "-c", _HARNESS.replace("{planted}", planted), json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=True,
+    )
+    return [tuple(r) for r in json.loads(done.stdout)]
+
+
+HARMLESS = [
+    ["--help"],
+    ["compute", "--help"],
+    ["--version"],
+    ["list"],
+    ["list", "masks"],
+    ["list", "variants", "causal"],
+    ["schema", "problem"],
+    ["schema", "result"],
+]
+
+
+def test_help_lists_and_schemas_do_not_ask_for_torch():
+    for words, (status, asked, out, err) in zip(HARMLESS, without_torch(HARMLESS), strict=True):
+        assert (status, asked, err) == (0, False, ""), words
+        assert out > 10, words
+
+
+def test_bad_input_is_refused_before_torch(tmp_path):
+    from tests.test_bad_input import cases
+
+    table = cases(tmp_path)
+
+    for (words, status, code), (got, asked, out, err) in zip(
+        table, without_torch([words for words, _, _ in table]), strict=True
+    ):
+        assert (got, asked, out) == (status, False, 0), (words, err)
+        assert err.startswith(f"error[{code}]: "), (words, err)
+        assert "Traceback" not in err
+
+
+def test_a_torch_that_does_not_load_is_exit_4():
+    [(status, asked, out, err)] = without_torch([["compute", str(SAMPLES / "cat_sat.json")]])
+
+    assert (status, asked, out) == (4, True, 0)
+    assert err.startswith("error[torch-missing]: torch does not load: torch is refused")
+
+
+def test_the_torch_refusing_process_would_notice():
+    """A planted violation: a reader that imports torch is caught by the harness above."""
+    planted = "import attncli.readers as r; was = r.slurp\ndef slurp(path):\n    import torch\n    return was(path)\nr.slurp = slurp"
+
+    [(status, asked, _, _)] = without_torch([["compute", "/nowhere.json"]], planted)
+
+    assert asked
+    assert status == 70
+
+
+def test_importing_the_package_imports_no_guest():
+    code = "import sys, attncli, attncli.types, attncli.variant; print([m for m in ('torch', 'numpy', 'rich', 'typer', 'msgspec') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

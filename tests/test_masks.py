@@ -1,0 +1,181 @@
+"""Each mask as a picture: the test is the documentation, and a mask without one fails."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import numpy as np
+import pytest
+
+import attncli
+from attncli.errors import OptionError
+from attncli.expression import both, parse
+from attncli.parts.masks import mask
+from attncli.types import Grid
+
+PICTURES = {
+    "full": """
+        xxxxx
+        xxxxx
+        xxxxx
+        xxxxx
+        xxxxx""",
+    "causal": """
+        x....
+        xx...
+        xxx..
+        xxxx.
+        xxxxx""",
+    "window:left=1,right=0": """
+        x....
+        xx...
+        .xx..
+        ..xx.
+        ...xx""",
+    "window:left=1,right=2": """
+        xxx..
+        xxxx.
+        .xxxx
+        ..xxx
+        ...xx""",
+    "window:right=0": """
+        x....
+        xx...
+        xxx..
+        xxxx.
+        xxxxx""",
+    "window": """
+        xxxxx
+        xxxxx
+        xxxxx
+        xxxxx
+        xxxxx""",
+    "prefix:length=2": """
+        xx...
+        xx...
+        xx...
+        xx...
+        xx...""",
+    "causal or prefix:length=3": """
+        xxx..
+        xxx..
+        xxx..
+        xxxx.
+        xxxxx""",
+    "causal and (window:left=1 or prefix:length=1)": """
+        x....
+        xx...
+        xxx..
+        x.xx.
+        x..xx""",
+    "document": """
+        xx...
+        xx...
+        ..xxx
+        ..xxx
+        ..xxx""",
+    "causal and document": """
+        x....
+        xx...
+        ..x..
+        ..xx.
+        ..xxx""",
+    "chunk:size=2": """
+        xx...
+        xx...
+        ..xx.
+        ..xx.
+        ....x""",
+    "given": """
+        x...x
+        .x..x
+        ..x.x
+        ...xx
+        xxxxx""",
+    "not causal": """
+        .xxxx
+        ..xxx
+        ...xx
+        ....x
+        .....""",
+    "not (causal or chunk:size=3) and not prefix:length=4": """
+        ....x
+        ....x
+        ....x
+        .....
+        .....""",
+}
+
+
+def grid(n: int = 5) -> Grid:
+    i, j = np.arange(n).reshape(1, 1, n, 1), np.arange(n).reshape(1, 1, 1, n)
+    segments = np.array([0, 0, 1, 1, 1])[:n]
+    given = np.eye(n, dtype=bool)
+    given[-1, :] = given[:, -1] = True
+    return Grid(
+        q_pos=i,
+        k_pos=j,
+        q_idx=i,
+        k_idx=j,
+        q_seg=segments.reshape(1, 1, n, 1),
+        k_seg=segments.reshape(1, 1, 1, n),
+        given=given[None, None],
+    )
+
+
+def draw(seen: np.ndarray) -> str:
+    return "\n".join("".join("x" if cell else "." for cell in row) for row in np.broadcast_to(seen, (1, 1, 5, 5))[0, 0])
+
+
+@pytest.mark.parametrize(("text", "picture"), PICTURES.items(), ids=PICTURES)
+def test_picture(text, picture):
+    seen = parse(text, mask)(grid())
+
+    assert draw(seen) == dedent(picture).strip()
+
+
+@pytest.mark.parametrize("text", PICTURES)
+def test_the_core_draws_the_same_picture(text):
+    at = grid()
+    problem = attncli.Problem(
+        embeddings=np.ones((5, 2)).tolist(),
+        segments=at.q_seg.ravel().tolist(),
+        mask=at.given[0, 0].tolist() if "given" in text else None,
+    )
+
+    result = attncli.attend(problem, attncli.Variant(mask=text))
+
+    seen = result["mask"].values if "mask" in result else np.ones((5, 5), bool)
+    assert draw(seen) == dedent(PICTURES[text]).strip()
+
+
+def test_every_mask_has_a_picture():
+    drawn = {part.name for text in PICTURES for part in parse(text, mask).parts()}
+
+    assert drawn == set(mask.members)
+
+
+def test_both_leaves_out_what_lets_everything_through():
+    assert str(both(parse("full", mask), parse("causal", mask))) == "causal"
+    assert str(both(parse("full", mask), parse("full", mask))) == "full"
+    assert str(both(parse("causal", mask), parse("causal and chunk:size=2", mask))) == "causal and chunk:size=2"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "column"),
+    [
+        ("causal and", "mask expression: a name is missing at the end", 11),
+        ("not", "mask expression: a name is missing at the end", 4),
+        ("(causal", "mask expression: a closing parenthesis is missing", 8),
+        ("causal causal", "mask expression: 'and' or 'or' is missing before 'causal'", 8),
+        ("causal) or full", "mask expression: this parenthesis closes nothing", 7),
+        ("and causal", "mask expression: a name is missing before 'and'", 1),
+        ("", "mask expression: a name is missing at the end", 1),
+        ("not " * 60 + "causal", "mask expression: deeper than 50 levels", 205),
+    ],
+)
+def test_a_broken_expression_is_pointed_at(text, message, column):
+    with pytest.raises(OptionError) as caught:
+        parse(text, mask)
+
+    assert (caught.value.message, caught.value.place.column) == (message, column)
