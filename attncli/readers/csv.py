@@ -6,6 +6,7 @@ The parsing itself is the standard library's; what is here is what a row of numb
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,11 +65,10 @@ class _Table:
     def __init__(self, source: Source, separator: str | None) -> None:
         self.source = source
         self.text = decoded(source.data, what="CSV")
-        self.lines = self.text.splitlines()
+        self.lines = re.split(r"\r\n|\r|\n", self.text)
         if not self.text.strip():
             raise InputError("empty", "the file is empty", help="a row a token: cat,0.1,0.2")
-        first = next(line for line in self.lines if line.strip())
-        self.separator = separator or next((s for s in "\t;" if s in first), ",")
+        self.separator = separator or self._separator()
         self.number = _COMMA_NUMBER if self.separator == ";" else _NUMBER
         self.rows = self._rows()
         self.header = self._header()
@@ -115,7 +115,7 @@ class _Table:
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────
     def _rows(self) -> list[_Row]:
-        parsed = csv.reader(self.text.splitlines(keepends=True), delimiter=self.separator, strict=True)
+        parsed = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True)
         rows: list[_Row] = []
         start, blank = 1, 0
         try:
@@ -139,7 +139,20 @@ class _Table:
                 place=self._place(max(parsed.line_num, 1), 1, ""),
                 help="a quote that opens must close",
             ) from None
+        if not rows:
+            raise InputError("empty", "no row holds anything", help="a row a token: cat,0.1,0.2")
         return rows
+
+    def _separator(self) -> str:
+        """Tab, semicolon or comma, as the first line has them; where it has several, the one that parts numbers."""
+        filled = [re.sub('"[^"]*"', "", line) for line in self.lines if line.strip()]
+        there = [s for s in "\t;," if s in filled[0]]
+        for line in filled[:2] if len(there) > 1 else ():
+            for s in there:
+                cells = line.split(s)[1:]
+                if cells and all((_COMMA_NUMBER if s == ";" else _NUMBER).fullmatch(cell.strip()) for cell in cells):
+                    return s
+        return there[0] if there else ","
 
     def _header(self) -> tuple[str, ...]:
         """The names of the columns, or nothing where the first row is a token's."""
