@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import PurePath
 from pkgutil import iter_modules
@@ -23,26 +23,37 @@ class Look:
     unicode: bool = True  # the console can show more than ASCII
 
 
+Writer = Callable[[Attention, Look], "str | bytes"]
+
+
 @dataclass(frozen=True)
 class Format:
     """One output format: (result, look) → text, or bytes for a file."""
 
     name: str
     suffixes: tuple[str, ...]
-    function: Callable[[Attention, Look], str | bytes]
+    function: Writer
     binary: bool = False
+    lacks: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
+
+    def fitted(self, attention: Attention) -> Attention:
+        """The result as this format can hold it: a dtype it lacks is widened, and a warning says so."""
+        if attention.dtype not in self.lacks:
+            return attention
+        says = f"widened: {self.name} has no {attention.dtype}: its steps are float32 of the same values"
+        return replace(attention, warnings=(*attention.warnings, says))
 
 
 FORMATS: dict[str, Format] = {}
 
 
 def output_format(
-    name: str, *suffixes: str, binary: bool = False
-) -> Callable[[Callable[[Attention, Look], str | bytes]], Callable[[Attention, Look], str | bytes]]:
+    name: str, *suffixes: str, binary: bool = False, lacks: tuple[str, ...] = ()
+) -> Callable[[Writer], Writer]:
     """Register an output format."""
 
-    def register(function: Callable[[Attention, Look], str | bytes]) -> Callable[[Attention, Look], str | bytes]:
-        FORMATS[name] = Format(name, suffixes, function, binary)
+    def register(function: Writer) -> Writer:
+        FORMATS[name] = Format(name, suffixes, function, binary, lacks)
         return function
 
     return register

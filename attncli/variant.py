@@ -19,7 +19,7 @@ from attncli.parts.normalizers import normalizer
 from attncli.parts.projections import projection
 from attncli.parts.scores import score
 from attncli.presets import preset
-from attncli.registry import Family, Option, Part, Range, spelled
+from attncli.registry import Family, Option, Part, Range, number, spelled
 
 FAMILIES: Mapping[str, Family] = {f.name: f for f in (projection, score, link, mask, normalizer, dropout)}
 CHAIN = tuple(member.name for member in link)  # the default order is the order of declaration
@@ -77,9 +77,12 @@ def read_chain(value: Any) -> tuple[str, ...]:
 
 
 def _read_dropout(value: Any) -> Part:
-    text = str(value).strip()
-    plain = text.replace(".", "").replace("e-", "").isdigit() or text.startswith("-")
-    return dropout.parse(("none" if float(text) == 0 else f"dropout:p={text}") if plain else text)
+    """A part, or its probability alone; 0 is none."""
+    try:
+        p = number(value)
+    except ValueError:
+        return dropout.parse(value)
+    return dropout.parse("none" if p == 0 else f"dropout:p={spelled(p)}")
 
 
 def _link_value(name: str) -> Callable[[Any], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import pytest
@@ -99,10 +100,8 @@ def test_no_text_breaks_the_parser(text):
         lambda t: Variant(dropout=t),
         lambda t: Variant(scale=t),
     ):
-        try:
+        with suppress(OptionError):  # anything else fails
             read(text)
-        except OptionError as error:
-            assert error.message
 
 
 # ── precedence ───────────────────────────────────────────────────────────────────────────────────

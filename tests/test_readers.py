@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import string
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -190,21 +191,16 @@ def test_json_spells_what_is_not_finite():
     )
 )
 def test_json_never_breaks(document):
-    try:
-        problem = read_as("json", json.dumps(document))
-        attncli.attend(problem)
-    except AttnError as error:
-        assert error.message
+    with suppress(AttnError):  # anything else fails
+        attncli.attend(read_as("json", json.dumps(document)))
 
 
 @given(
     st.binary(max_size=40) | st.text(st.sampled_from('{}[]",:0123456789.eE-+ntfalsru '), max_size=40).map(str.encode)
 )
 def test_json_text_never_breaks(data):
-    try:
+    with suppress(AttnError):
         read_as("json", data)
-    except AttnError as error:
-        assert error.message
 
 
 # ── arrays ───────────────────────────────────────────────────────────────────────────────────────

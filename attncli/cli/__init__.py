@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -48,7 +48,8 @@ def _top(
         print(f"attn {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
+        with redirect_stdout(sys.stderr):
+            print(context.get_help())
         raise typer.Exit(ExitStatus.USAGE)
     return None
 
@@ -66,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="attn")
     try:
-        status = typer.main.get_command(app).main(words, prog_name="attn", standalone_mode=False)
+        status = _run(words)
         sys.stdout.flush()
-        return int(status or 0)
+        return status
     except AttnError as error:
         if debug and error.__cause__:
             _traceback()
@@ -94,6 +95,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(ExitStatus.CANNOT)
     except Exception as error:
         return _bug(error, talk, debug)
+
+
+def _run(words: Sequence[str]) -> int:
+    """One command line through Typer, but not through its own catching: it answers a closed pipe with status 1."""
+    command = typer.main.get_command(app)
+    if "_ATTN_COMPLETE" in os.environ:  # a shell asks for completions
+        command.main([*words], prog_name="attn")
+    try:
+        with command.make_context("attn", [*words]) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as done:
+        return done.exit_code
 
 
 def run() -> NoReturn:

@@ -45,14 +45,14 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
     )
     for note in problem.notes:
         talk.note(note)
-    attention = answer(problem, choosing, showing, talk, format)
+    attention = format.fitted(answer(problem, choosing, showing, talk))
     for warning in attention.warnings:
         talk.warning(warning)
     emit(format.function(attention, look(showing)), showing, format)
     return ExitStatus.OK
 
 
-def answer(problem: Problem, choosing: Choosing, showing: Showing, talk: Talk, format: Format) -> Attention:
+def answer(problem: Problem, choosing: Choosing, showing: Showing, talk: Talk) -> Attention:
     """Problem → the steps that will be shown."""
     from attncli.plan import plan
     from attncli.select import choose, select
@@ -132,7 +132,7 @@ def _stream(path: str, choosing: Choosing, reading: Reading, showing: Showing, t
             try:
                 if isinstance(problem, AttnError):
                     raise problem
-                attention = answer(problem, choosing, showing, talk, format)
+                attention = answer(problem, choosing, showing, talk)
                 line = str(format_for(None, "ndjson").function(attention, Look()))
             except AttnError as error:
                 if error.status == ExitStatus.USAGE:

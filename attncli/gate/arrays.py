@@ -72,6 +72,13 @@ def as_numpy(value: Any) -> np.ndarray:
     return np.asarray((plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy())
 
 
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Numbers → the nearest bfloat16, ties to even, held in float32 since numpy has no such dtype."""
+    bits = values.astype(np.float32).view(np.uint32)
+    upper = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return np.where(np.isnan(values), np.float32(np.nan), upper.astype(np.uint32).view(np.float32))
+
+
 def shape_of(value: Any) -> tuple[int, ...]:
     """The shape of an array or tensor, as plain integers."""
     return tuple(int(n) for n in value.shape)

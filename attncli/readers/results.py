@@ -19,7 +19,7 @@ def read_result(path: str | Path) -> Attention:
     import msgspec
     import numpy as np
 
-    from attncli.gate.arrays import array, field_of
+    from attncli.gate.arrays import array, field_of, to_bfloat16
     from attncli.readers import merged, nested, slurp
     from attncli.readers.numpy import archive
     from attncli.readers.safetensors import tensors
@@ -54,7 +54,9 @@ def read_result(path: str | Path) -> Attention:
         if kind == "integers" and name not in ("top_keys", "visible_keys"):
             kind = "floats"  # 1 stands for 1.0
         whole = array(held, Field(name, kind, ("*",), finite=False))
-        return whole.astype("float32" if dtype == "bfloat16" else dtype) if kind == "floats" else whole
+        if kind != "floats":
+            return whole
+        return to_bfloat16(whole) if dtype == "bfloat16" else whole.astype(dtype)
 
     def labels(tokens: list[Any]) -> tuple[Any, ...]:
         return tuple(tuple(t) if isinstance(t, list) else t for t in tokens)

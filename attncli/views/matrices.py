@@ -72,9 +72,13 @@ def _slices(attention: Attention, step: Step, beside: list[Step], precision: int
         item = at.get("batch")
         cells = tuple(tuple(map(write, row)) for row in inner)
         if step.name == "top_keys":
-            names = _labels(attention, "key", inner.shape[1], item)
-            known = dict(zip(attention.at.get("key", range(len(names))), names, strict=True))
-            cells = tuple(tuple(known.get(int(k), str(k)) for k in row) for row in inner)
+            item_tokens = attention.k_tokens[item] if item is not None else attention.k_tokens
+            known = dict(
+                enumerate(item_tokens)
+                if "key" not in attention.at
+                else zip(attention.at["key"], item_tokens, strict=True)
+            )
+            cells = tuple(tuple(label(k, known.get(k, k)) for k in row) for row in inner.tolist())
         yield Matrix(
             name=step.name,
             where=" · ".join(f"{axis.replace('_', ' ')} {i}" for axis, i in original.items()),
@@ -119,7 +123,7 @@ def _labels(attention: Attention, axis: str, n: int, item: int | None) -> tuple[
     if tokens is None:
         return tuple(str(i + (axis == "rank")) for i in indices)
     own = tokens[item or 0] if tokens and isinstance(tokens[0], tuple) else tokens
-    return tuple(label(i, t) for i, t in zip(indices, own[:n] if axis == "key" and len(own) > n else own, strict=False))
+    return tuple(label(i, t) for i, t in zip(indices, own, strict=True))
 
 
 def cell_writer(values: np.ndarray, precision: int) -> Any:

@@ -20,7 +20,7 @@ from attncli.views.heat import LEGEND, glyph, shade
 from attncli.views.matrices import Matrix, matrices
 
 _MOST_ROWS = 40  # on a terminal, before the middle is left out
-_LONGEST = 18  # columns of the screen for one label on a terminal
+_LONGEST = 18  # columns of the screen for one label on a terminal, and never more than a fifth of it
 
 
 @output_format("table", ".txt")
@@ -106,10 +106,11 @@ def _cell(matrix: Matrix, r: int, c: int, look: Look, heated: bool) -> Text:
 
 def _short(text: str, look: Look) -> str:
     """A label that fits; long ones are cut on a terminal only."""
-    if not look.width or cell_len(text) <= _LONGEST:
+    most = min(_LONGEST, (look.width or 0) // 5)
+    if not look.width or cell_len(text) <= most:
         return text
     cut = text
-    while cell_len(cut) >= _LONGEST:
+    while cell_len(cut) >= most:
         cut = cut[:-1]
     return cut + "…"
 

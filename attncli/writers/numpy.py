@@ -21,7 +21,7 @@ def flat(attention: Attention) -> tuple[dict[str, np.ndarray], str]:
     return arrays | {f"parameters.{k}": v for k, v in parameters.items()}, msgspec.json.encode(rest).decode()
 
 
-@output_format("npz", ".npz", binary=True)
+@output_format("npz", ".npz", binary=True, lacks=("bfloat16",))
 def write_npz(attention: Attention, look: Look) -> bytes:
     """An archive of arrays; bfloat16 becomes float32, which numpy has."""
     arrays, rest = flat(attention)

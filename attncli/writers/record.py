@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from attncli import __version__
-from attncli.gate.arrays import as_numpy
+from attncli.gate.arrays import as_numpy, to_bfloat16
 from attncli.types import Attention
 
 SCHEMA = "attn.result/1"
@@ -67,10 +67,7 @@ def _short_bfloat16(values: np.ndarray) -> np.ndarray:
     todo = np.isfinite(out)
     for digits in range(1, 5):
         trial = np.array([float(f"{x:.{digits - 1}e}") for x in out[todo]])
-        bits = trial.astype(np.float32).view(np.uint32)
-        rounded = (
-            ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
-        )  # to nearest, ties to even
+        rounded = to_bfloat16(trial)
         same = rounded == values[todo]
         where = np.flatnonzero(todo)[same] if out.ndim == 1 else tuple(axis[same] for axis in np.nonzero(todo))
         out[where] = trial[same]
