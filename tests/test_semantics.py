@@ -418,3 +418,14 @@ def test_a_past_shows_what_it_became():
     np.testing.assert_array_equal(result["present_k"].values[:, :, :3], past["k"])
     assert result.k_tokens == ("a", "b", "c", "d", "e")
     assert result["visible_keys"].values.tolist() == [[4, 5], [4, 5]]
+
+
+def test_a_result_is_the_callers_to_change():
+    import torch
+
+    q, k = torch.ones(2, 3), np.ones((2, 3))
+    attend(Problem(q=q, k=q))["q"].values.zero_()
+    attend(Problem(embeddings=k))["v"].values[:] = 0
+
+    assert q.min() == 1
+    assert k.min() == 1

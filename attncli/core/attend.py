@@ -42,8 +42,8 @@ def attend(
 
 def follow(plan: Plan) -> Attention:
     """Project → split heads → append the past → share kv heads → score → chain → normalise → drop → · V → merge → W_o."""
-    given, note, chosen = Given(plan), Notes(plan), plan.variant
-    at = given.grid  # every part of it broadcasts to (b, h, n, m)
+    given, chosen = Given(plan), plan.variant
+    note, at = Notes(plan, given.borrowed), given.grid  # every part of it broadcasts to (b, h, n, m)
 
     q = note("q", split(given("q"), plan.shapes.heads), given.formula("q"))  # (b, h, n, d)
     k = note("k", split(given("k"), plan.shapes.kv_heads), given.formula("k"))  # (b, g, s, d)

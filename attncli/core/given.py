@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class Given:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.problem = plan.problem
+        self.borrowed: set[int] = set()  # where memory lies that the caller may still write to
         self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
         self.device = device(plan.variant["device"])
         seed = plan.variant["seed"]
@@ -31,7 +33,13 @@ class Given:
 
     def tensor(self, x: Any) -> Tensor:
         """An array of numbers → the run's dtype and device; a tensor keeps its graph."""
-        return torch.as_tensor(x).to(self.device, self.dtype)
+        return self._lent(x).to(self.device, self.dtype)
+
+    def _lent(self, x: Any) -> Tensor:
+        """An array as a tensor that may share its memory, which is remembered."""
+        tensor = as_tensor(x)
+        self.borrowed.add(tensor.untyped_storage().data_ptr())
+        return tensor
 
     def __call__(self, letter: str) -> Tensor | None:
         """q, k or v before it is split into heads, (b, t, h·d): projected, or as it was given."""
@@ -77,7 +85,7 @@ class Given:
         if part.name == "none":
             return w
         mask = self.problem.dropout_mask
-        kept = part(tuple(w.shape), self._generator(part)) if mask is None else torch.as_tensor(mask)  # (b, h, n, m)
+        kept = part(tuple(w.shape), self._generator(part)) if mask is None else as_tensor(mask)  # (b, h, n, m)
         return torch.where(kept.to(w.device), w / (1 - part.get("p")), torch.zeros_like(w))
 
     def output(self, z: Tensor | None) -> Tensor | None:
@@ -104,12 +112,19 @@ class Given:
 
     def _grid(self) -> Grid:
         at = self.plan.grid()
-        moved = {name: None if x is None else torch.as_tensor(x).to(self.device) for name, x in vars(at).items()}
+        moved = {name: None if x is None else self._lent(x).to(self.device) for name, x in vars(at).items()}
         moved["bias"] = None if at.bias is None else self.tensor(at.bias)
         grid = Grid(**moved)
         seen = visible(grid, self.plan.mask)
         whole = torch.broadcast_shapes(seen.shape, (1, 1, self.plan.size.queries, self.plan.size.keys))
         return replace(grid, visible=seen.expand(whole))
+
+
+def as_tensor(x: Any) -> Tensor:
+    """An array, whatever its strides and flags → a tensor, sharing its memory where torch can."""
+    if isinstance(x, np.ndarray) and not (x.flags.writeable and all(stride >= 0 for stride in x.strides)):
+        x = x.copy()
+    return torch.as_tensor(x)
 
 
 def device(name: str) -> torch.device:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -16,46 +17,33 @@ from attncli.types import BASE_STEPS, Attention, Step
 class Notes:
     """The notebook of one run. Calling it notes a step and hands its values back."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, borrowed: Collection[int]) -> None:
         self.plan = plan
+        self.borrowed = borrowed  # where the memory of the caller's own arrays lies
         self.steps: list[Step] = []
         self.warnings = list(plan.warnings)
         p = plan.problem
         self.tensors = any(is_tensor(x) for x in (p.embeddings, p.q, p.k))
 
     def __call__(self, name: str, values: Tensor | None, formula: str) -> Any:
-        """Keep `values` if the step was asked for; its axes are the plan's, (b, h, …) less those the problem lacks."""
-        if name in self.plan.keep and values is not None:
-            axes = self.plan.steps[name]
-            full = BASE_STEPS.get(name, BASE_STEPS["scores"])
-            if name == "mask":  # the trailing axes that it needs
-                axes = axes[
-                    next(
-                        (
-                            i
-                            for i, axis in enumerate(axes)
-                            if axis in ("query", "key") or values.shape[full.index(axis)] > 1
-                        ),
-                        0,
-                    ) :
-                ]
-                values = values.expand(
-                    *(
-                        self.plan.size.batch or 1 if a == "batch" else self.plan.shapes.heads if a == "head" else n
-                        for a, n in zip(full, values.shape, strict=True)
-                        if a
-                    )
-                )
-            shape = [
-                n
-                for axis, n in zip(full, values.shape, strict=True)
-                if axis in axes or (axis == "new_key" and "key" in axes)
-            ]
-            kept = values[tuple(slice(None) if axis in axes or axis == "new_key" else 0 for axis in full)].reshape(
-                shape
-            )
-            self.steps.append(Step(name, formula, axes, kept if self.tensors else as_numpy(kept)))
+        """Keep `values` if the step was asked for, without the axes that the problem lacks; hand them back whole."""
+        if name not in self.plan.keep or values is None:
+            return values
+        axes, full = self.plan.steps[name], BASE_STEPS.get(name, BASE_STEPS["scores"])
+        if name == "mask":  # the trailing axes that it needs
+            needed = [axis in ("query", "key") or values.shape[full.index(axis)] > 1 for axis in axes]
+            axes = axes[needed.index(True) :]
+        there = {*axes, "new_key"} if "key" in axes else {*axes}  # without a past, new keys are the keys
+        kept = values[tuple(slice(None) if axis in there else 0 for axis in full)]
+        kept = kept.expand([self.plan.length(name, axis) for axis in axes])
+        self.steps.append(Step(name, formula, axes, self._own(kept)))
         return values
+
+    def _own(self, kept: Tensor) -> Any:
+        """As the kind that came in, and never the caller's own memory."""
+        if kept.untyped_storage().data_ptr() in self.borrowed:
+            kept = kept.clone()
+        return kept if self.tensors else as_numpy(kept)
 
     def row_statistics(self, s: Tensor, visible: Tensor) -> None:
         """Of the scores that the normaliser sees (b, h, n, m) → (b, h, n). Natural logarithm."""
@@ -71,11 +59,7 @@ class Notes:
         if "entropy" in self.plan.keep:
             total = w.sum(-1, keepdim=True)  # (b, h, n, 1)
             p = w / total.masked_fill(total == 0, 1)  # (b, h, n, m)
-            self(
-                "entropy",
-                -torch.special.xlogy(p, p).sum(-1) / torch.log(torch.tensor(2.0, dtype=p.dtype)),
-                "−Σ w log₂ w",
-            )
+            self("entropy", 0 - torch.special.xlogy(p, p).sum(-1) / math.log(2), "−Σ w log₂ w")
 
     def empty_rows(self, w: Tensor, visible: Tensor) -> Tensor:
         """What the weights of a query that sees no key are: (b, h, n, m) → (b, h, n, m)"""

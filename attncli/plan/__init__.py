@@ -123,7 +123,9 @@ def plan(
         k_pos=k_pos,
         tokens=tokens,
         k_tokens=k_tokens,
-        warnings=tuple(f"unused-field: {name} is not used by this variant" for name in unused(p, v, shapes, mask)),
+        warnings=tuple(
+            f"unused-field: {name} is not used by this variant" for name in unused(p, v, size, shapes, mask)
+        ),
         summary=summary(p, v, size, shapes, chain, masked),
     )
     if v["empty_rows"] == "error" and masked:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from attncli import expression
-from attncli.errors import listed, wrong
+from attncli.errors import InputError, listed, wrong
 from attncli.expression import Expression
 from attncli.gate import Extent, extent
 from attncli.gate.arrays import shape_of
@@ -62,44 +62,50 @@ def reads(expr: Expression | None) -> set[str]:
     return watch.seen
 
 
-def part_alone(part: Part) -> Expression:
+def alone(part: Part) -> Expression:
     """A part as an expression."""
     return Expression("part", part)
 
 
-def positions(p: Problem, v: Variant, size: Extent, expr: Expression | None) -> tuple[np.ndarray | None, np.ndarray]:
-    """Positions of queries and keys (DESIGN §3.1): given, or counted from the past, or by --align."""
-    self_attention = p.memory is None and size.queries == size.new_keys
+def follows(p: Problem, size: Extent) -> bool:
+    """Whether the new keys are the queries' own tokens, so that positions of one are positions of the other."""
+    return p.memory is None and size.queries == size.new_keys
+
+
+def positions(p: Problem, v: Variant, size: Extent, mask: Expression | None) -> tuple[np.ndarray | None, np.ndarray]:
+    """Positions of queries and keys (DESIGN §3.1): given, or counted on from the past, or by --align.
+
+    Raises:
+        InputError: a mask reads positions, and they cannot be known.
+    """
     q, k = p.positions, p.k_positions
-    counted = np.arange(size.keys)
-    if q is None and k is not None and self_attention:
+    if q is None and k is not None and follows(p, size):
         q = k[..., size.past :]
-    if k is None and q is not None and self_attention:
+    if k is None and q is not None and follows(p, size):
         past = np.broadcast_to(np.arange(size.past), (*shape_of(q)[:-1], size.past))
-        k = np.concatenate([past, np.asarray(q)], -1)
-    k = counted if k is None else k
+        k = np.concatenate([past, q], -1)
+    aligned = v["align"] if k is None else None
+    k = np.arange(size.keys) if k is None else k
     if q is not None:
         return q, k
     if p.past is not None or size.queries == size.new_keys:
         return np.arange(size.past, size.past + size.queries), k
-    if v["align"] == "top-left" and p.k_positions is None:
-        return np.arange(size.queries), k
-    if v["align"] == "bottom-right" and p.k_positions is None:
-        return np.arange(size.queries) + size.keys - size.queries, k
-    readers = [str(part) for part in expr.parts() if reads(part_alone(part)) & {"q_pos"}] if expr else []
-    if not readers:
-        return None, k
+    if aligned:
+        return np.arange(size.queries) + (size.keys - size.queries if aligned == "bottom-right" else 0), k
+    if readers := [str(part) for part in mask.parts() if "q_pos" in reads(alone(part))] if mask else []:
+        raise _unaligned(p, size, listed(readers))
+    return None, k
+
+
+def _unaligned(p: Problem, size: Extent, readers: str) -> InputError:
     if p.k_positions is not None:
-        raise wrong(
-            "missing-positions",
-            f"{listed(readers)} needs positions, and only those of the keys are given",
-            "positions",
-            help="add positions, one for each query",
-        )
-    raise wrong(
+        message = f"{readers} needs positions, and only those of the keys are given"
+        return wrong("missing-positions", message, "positions", help="add positions, one for each query")
+    return wrong(
         "align-needed",
-        f"{size.queries} queries meet {size.keys} keys, and {listed(readers)} must know which stand side by side",
-        help="--align top-left: the first query beside the first key, as in PyTorch SDPA; --align bottom-right: the last beside the last, as in FlashAttention; or give positions",
+        f"{size.queries} queries meet {size.keys} keys, and {readers} must know which stand side by side",
+        help="--align top-left: the first query beside the first key, as in PyTorch SDPA; "
+        "--align bottom-right: the last beside the last, as in FlashAttention; or give positions",
     )
 
 

@@ -9,7 +9,7 @@ from attncli.expression import Expression
 from attncli.gate import Extent
 from attncli.gate.arrays import STEP_NAMES
 from attncli.plan.chain import Link
-from attncli.plan.places import reads
+from attncli.plan.places import follows, reads
 from attncli.plan.shapes import Shapes
 from attncli.types import BASE_STEPS, SHOWN, Problem
 from attncli.variant import Variant
@@ -95,7 +95,7 @@ def check_step(name: str) -> None:
         raise OptionError("unknown-step", f"no step is called {name!r}", help=nearest(name, [*STEP_NAMES, "all"]))
 
 
-def unused(p: Problem, v: Variant, shapes: Shapes, mask: Expression | None) -> Iterator[str]:
+def unused(p: Problem, v: Variant, size: Extent, shapes: Shapes, mask: Expression | None) -> Iterator[str]:
     """Fields that the problem holds and nothing of this variant reads."""
     applied = {parameter.name for parameter in v["projection"].member.parameters}
     if p.q is not None:
@@ -104,6 +104,8 @@ def unused(p: Problem, v: Variant, shapes: Shapes, mask: Expression | None) -> I
         applied -= {"w_o", "b_o"}
     yield from (f"parameters.{name}" for name in p.parameters if name not in applied)
     looked = reads(mask)
+    if follows(p, size) and (p.positions is None or p.k_positions is None):  # one side's positions are the other's
+        looked |= {"q_pos", "k_pos"} if looked & {"q_pos", "k_pos"} else set()
     used = {
         "k_tokens": p.q is not None,
         "layout": p.q is not None,
