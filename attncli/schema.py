@@ -24,7 +24,7 @@ def _array(leaf: Any, ranks: tuple[int, ...]) -> dict[str, Any]:
     for rank in ranks:
         form = leaf
         for _ in range(rank):
-            form = {"type": "array", "items": form}
+            form = {"type": "array", "items": form, "minItems": 1}
         forms.append(form)
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
 

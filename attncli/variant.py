@@ -41,8 +41,8 @@ class Choice:
         return "--" + self.name.replace("_", "-")
 
 
-def _part_of(family: Family) -> Callable[[Any], Part]:
-    return family.parse
+def _names(family: Family) -> str:
+    return ", ".join(family.members)
 
 
 def _one_of(name: str, *words: str) -> Callable[[Any], str]:
@@ -132,13 +132,7 @@ def _device(value: Any) -> str:
 
 
 _CHOICES = (
-    Choice(
-        "projection",
-        _part_of(projection),
-        None,
-        "PART",
-        "where q, k and v come from: given (where the file has them), identity, or drawn: rand, randn, linear, xavier, torch-mha",
-    ),
+    Choice("projection", projection.parse, None, "PART", f"where q, k and v come from: {_names(projection)}"),
     Choice("heads", _whole("heads", 1), None, "H", "query heads; they split the width into equal slices", numeric=True),
     Choice(
         "kv_heads",
@@ -155,7 +149,7 @@ _CHOICES = (
         "interleave|tile",
         "query head h reads kv head ⌊h/(H/G)⌋, or h mod G",
     ),
-    Choice("score", _part_of(score), score.parse("dot"), "PART", "how alike a query and a key are"),
+    Choice("score", score.parse, score.parse("dot"), "PART", f"{score.help}: {_names(score)}"),
     *_link_choices(),
     Choice("chain", read_chain, CHAIN, "LINK,…", f"order of the links from score to normaliser: {','.join(CHAIN)}"),
     Choice(
@@ -163,9 +157,11 @@ _CHOICES = (
         read_mask,
         read_mask("full"),
         "EXPR",
-        "who may attend to whom: masks joined by and, or, not; repeated = and",
+        f"{mask.help}: {_names(mask)}; joined by and, or, not; repeated = and",
     ),
-    Choice("normalizer", _part_of(normalizer), normalizer.parse("softmax"), "PART", "scores into weights"),
+    Choice(
+        "normalizer", normalizer.parse, normalizer.parse("softmax"), "PART", f"{normalizer.help}: {_names(normalizer)}"
+    ),
     Choice(
         "dropout",
         _read_dropout,
