@@ -116,7 +116,7 @@ class Given:
         moved["bias"] = None if at.bias is None else self.tensor(at.bias)
         grid = Grid(**moved)
         seen = visible(grid, self.plan.mask)
-        whole = torch.broadcast_shapes(seen.shape, (1, 1, self.plan.size.queries, self.plan.size.keys))
+        whole = np.broadcast_shapes(seen.shape, (1, 1, self.plan.size.queries, self.plan.size.keys))
         return replace(grid, visible=seen.expand(whole))
 
 
