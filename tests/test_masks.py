@@ -86,6 +86,12 @@ PICTURES = {
         ..xx.
         ..xx.
         ....x""",
+    "dilated:rate=2": """
+        x.x.x
+        .x.x.
+        x.x.x
+        .x.x.
+        x.x.x""",
     "given": """
         x...x
         .x..x

@@ -65,6 +65,12 @@ def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     return at.q_pos // size == at.k_pos // size
 
 
+@mask("dilated", "(i − j) mod rate = 0", source="Beltagy et al. 2020, §3.1", laws=("prefix", "decode"))
+def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
+    """A query sees every so many positions, itself among them."""
+    return (at.q_pos - at.k_pos) % rate == 0
+
+
 @mask("given", "the problem's mask", lawless="its cells belong to indices of one problem")
 def given(at: Grid) -> Tensor:
     """The file's `mask`; and-ed in whenever the file has one and the expression does not name it."""
