@@ -55,219 +55,70 @@ class Choosing:
         return combine(file, self.choices, self.also)
 
 
-def _sugar(name: str, help: str, kind: Any, metavar: str | None = None) -> tuple[str, Any, Any]:
-    return (
-        name,
-        Annotated[kind, typer.Option(f"--{name}", help=help, metavar=metavar, rich_help_panel="Variant")],
-        False if kind is bool else None,
-    )
+Declared = tuple[str, Any, Any]  # the name of a parameter, its annotation as Typer reads it, its default
 
 
-def _variant_options() -> list[tuple[str, Any, Any]]:
-    """(parameter, annotation, default) for every choice there is."""
-    panel = "Variant"
-    out = [
-        (
-            "variant",
-            Annotated[
-                str | None,
-                typer.Option(
-                    "--variant", help="a named variant: attn list variants", metavar="NAME", rich_help_panel=panel
-                ),
-            ],
-            None,
-        )
-    ]
+def _option(
+    name: str, kind: Any, help: str, metavar: str | None = None, *, flags: str = "", default: Any = None
+) -> Declared:
+    """One option; its flag is its name unless others are given."""
+    words = flags.split() or ["--" + name.replace("_", "-")]
+    return name, Annotated[kind, typer.Option(*words, help=help, metavar=metavar)], default
+
+
+def _panel(title: str, *options: Declared) -> list[Declared]:
+    """Options that stand together in the help."""
+    for _, annotation, _ in options:
+        annotation.__metadata__[0].rich_help_panel = title
+    return list(options)
+
+
+def _variant_options() -> list[Declared]:
+    """One for every choice there is, and what everyone types."""
+    out = [_option("variant", str | None, "a named variant: attn list variants", "NAME")]
     for choice in CHOICES.values():
-        many = choice.name == "mask"
-        kind = list[str] | None if many else str | None
-        out.append(
-            (
-                choice.name,
-                Annotated[
-                    kind, typer.Option(choice.option, help=choice.help, metavar=choice.metavar, rich_help_panel=panel)
-                ],
-                None,
-            )
-        )
-        if many:
-            out.append(_sugar("causal", "and the mask causal", bool))
-            out.append(_sugar("window", "and the mask window:left=L,right=R; -1 is no bound", str | None, "L,R"))
-    return out
+        kind = Words if choice.name == "mask" else str | None
+        out.append(_option(choice.name, kind, choice.help, choice.metavar, flags=choice.option))
+        if choice.name == "mask":
+            out.append(_option("causal", bool, "and the mask causal", default=False))
+            out.append(_option("window", str | None, "and the mask window:left=L,right=R; -1 is no bound", "L,R"))
+    return _panel("Variant", *out)
 
 
-_READING: list[tuple[str, Any, Any]] = [
-    (
+_READING = _panel(
+    "Input",
+    _option(
         "input_format",
-        Annotated[
-            str | None,
-            typer.Option(
-                "--input-format",
-                help="what the suffix does not say: json, ndjson, csv, tsv, npz, npy, safetensors",
-                metavar="FORMAT",
-                rich_help_panel="Input",
-            ),
-        ],
-        None,
+        str | None,
+        "what the suffix does not say: json, ndjson, csv, tsv, npz, npy, safetensors",
+        "FORMAT",
     ),
-    (
-        "token_column",
-        Annotated[
-            str | None,
-            typer.Option(
-                "--token-column",
-                help="CSV: the column of the tokens, by name or number, or none",
-                metavar="COLUMN",
-                rich_help_panel="Input",
-            ),
-        ],
-        None,
+    _option("token_column", str | None, "CSV: the column of the tokens, by name or number, or none", "COLUMN"),
+    _option("header", Literal["yes", "no"] | None, "CSV: whether the first row is a header"),
+    _option(
+        "with_", Words, "take one field from another file: --with parameters.w_q=w_q.csv", "NAME=PATH", flags="--with"
     ),
-    (
-        "header",
-        Annotated[
-            Literal["yes", "no"] | None,
-            typer.Option("--header", help="CSV: whether the first row is a header", rich_help_panel="Input"),
-        ],
-        None,
+)
+_FORMATS = "table, plain, json, ndjson, csv, tsv, markdown, latex; npz and safetensors to a file"
+_SHOWING = _panel(
+    "Output",
+    _option("format", str | None, _FORMATS, "FORMAT", flags="--format -f"),
+    _option("json", bool, "the same as --format json", default=False),
+    _option(
+        "output", str | None, "a file, whole or not at all; its suffix says the format", "FILE", flags="--output -o"
     ),
-    (
-        "with_",
-        Annotated[
-            Words,
-            typer.Option(
-                "--with",
-                help="take one field from another file: --with parameters.w_q=w_q.csv",
-                metavar="NAME=PATH",
-                rich_help_panel="Input",
-            ),
-        ],
-        None,
-    ),
-]
-_SHOWING: list[tuple[str, Any, Any]] = [
-    (
-        "format",
-        Annotated[
-            str | None,
-            typer.Option(
-                "--format",
-                "-f",
-                help="table, plain, json, ndjson, csv, tsv, markdown, latex; npz and safetensors to a file",
-                metavar="FORMAT",
-                rich_help_panel="Output",
-            ),
-        ],
-        None,
-    ),
-    (
-        "json",
-        Annotated[bool, typer.Option("--json", help="the same as --format json", rich_help_panel="Output")],
-        False,
-    ),
-    (
-        "output",
-        Annotated[
-            str | None,
-            typer.Option(
-                "--output",
-                "-o",
-                help="a file, whole or not at all; its suffix says the format",
-                metavar="FILE",
-                rich_help_panel="Output",
-            ),
-        ],
-        None,
-    ),
-    (
-        "force",
-        Annotated[bool, typer.Option("--force", help="replace the file if it exists", rich_help_panel="Output")],
-        False,
-    ),
-    (
-        "only",
-        Annotated[
-            Words,
-            typer.Option(
-                "--only",
-                help="these steps alone: weights,context; all for every one",
-                metavar="STEP,…",
-                rich_help_panel="Output",
-            ),
-        ],
-        None,
-    ),
-    (
-        "at",
-        Annotated[
-            Words,
-            typer.Option(
-                "--at",
-                help="part of an axis: query=shiny, head=0, key=2:5",
-                metavar="AXIS=WHICH",
-                rich_help_panel="Output",
-            ),
-        ],
-        None,
-    ),
-    (
-        "top",
-        Annotated[
-            str | None,
-            typer.Option(
-                "--top", help="also the N largest weights of each query", metavar="N", rich_help_panel="Output"
-            ),
-        ],
-        None,
-    ),
-    (
-        "precision",
-        Annotated[
-            str,
-            typer.Option(
-                "--precision", help="digits after the point, in tables", metavar="N", rich_help_panel="Output"
-            ),
-        ],
-        "4",
-    ),
-    (
-        "heat",
-        Annotated[
-            Literal["auto", "on", "off"], typer.Option("--heat", help="shade the weights", rich_help_panel="Output")
-        ],
-        "auto",
-    ),
-    (
-        "full",
-        Annotated[bool, typer.Option("--full", help="leave nothing out on a terminal", rich_help_panel="Output")],
-        False,
-    ),
-    (
-        "color",
-        Annotated[
-            Literal["auto", "always", "never"],
-            typer.Option("--color", help="colour; NO_COLOR and FORCE_COLOR are heeded", rich_help_panel="Output"),
-        ],
-        "auto",
-    ),
-    (
-        "quiet",
-        Annotated[
-            bool,
-            typer.Option("--quiet", "-q", help="only warnings and errors on standard error", rich_help_panel="Output"),
-        ],
-        False,
-    ),
-    (
-        "error_format",
-        Annotated[
-            Literal["full", "json", "concise"],
-            typer.Option("--error-format", help="how errors are written", rich_help_panel="Output"),
-        ],
-        "full",
-    ),
-    ("debug", Annotated[bool, typer.Option("--debug", help="the traceback of a bug", rich_help_panel="Output")], False),
-]
+    _option("force", bool, "replace the file if it exists", default=False),
+    _option("only", Words, "these steps alone: weights,context; all for every one", "STEP,…"),
+    _option("at", Words, "part of an axis: query=shiny, head=0, key=2:5", "AXIS=WHICH"),
+    _option("top", str | None, "also the N largest weights of each query", "N"),
+    _option("precision", str, "digits after the point, in tables", "N", default="4"),
+    _option("heat", Literal["auto", "on", "off"], "shade the weights", default="auto"),
+    _option("full", bool, "leave nothing out on a terminal", default=False),
+    _option("color", Literal["auto", "always", "never"], "colour; NO_COLOR and FORCE_COLOR are heeded", default="auto"),
+    _option("quiet", bool, "only warnings and errors on standard error", flags="--quiet -q", default=False),
+    _option("error_format", Literal["full", "json", "concise"], "how errors are written", default="full"),
+    _option("debug", bool, "the traceback of a bug", default=False),
+)
 
 
 def _count(name: str, value: str | None, low: int, high: int) -> int | None:

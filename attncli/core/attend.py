@@ -70,9 +70,7 @@ def follow(plan: Plan) -> Attention:
     note.largest(w, plan.top)  # (b, h, n, top)
 
     z = note("head_context", weigh(w, v, at.visible), "weights · v")  # (b, h, n, c)
-    z = note(
-        "context", merge(z), "weights · v, heads side by side" if plan.shapes.headed else "weights · v"
-    )  # (b, n, h·c)
+    z = note("context", merge(z), "weights · v" + (", heads side by side" if plan.shapes.headed else ""))  # (b, n, h·c)
     note("output", given.output(z), given.formula("o"))  # (b, n, ·)
     return note.attention(given.drawn)
 
