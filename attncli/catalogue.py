@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from attncli.formats import formats
+from attncli.parts.links import link
 from attncli.presets import PRESETS, Preset
 from attncli.registry import Member
+from attncli.types import BASE_STEPS
 from attncli.variant import CHOICES, FAMILIES, Variant
 
 
@@ -14,8 +17,19 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return {
         **{family.plural: {member.name: _member(member) for member in family} for family in FAMILIES.values()},
         "variants": {preset.name: _preset(preset) for preset in PRESETS.values()},
+        "steps": {name: {"summary": f"axes {', '.join(axes)}"} for name, axes in _steps().items()},
+        "formats": {
+            f.name: {"summary": ", ".join(f.suffixes) + (", to a file only" if f.binary else "")}
+            for f in formats().values()
+        },
         "choices": {choice.option: {"summary": choice.help, "values": choice.metavar} for choice in CHOICES.values()},
     }
+
+
+def _steps() -> dict[str, tuple[str, ...]]:
+    """Every step some variant has, with its axes where the problem has them all."""
+    links = {member.facts["step"]: BASE_STEPS["scores"] for member in link}
+    return {**BASE_STEPS, **links}
 
 
 def _member(member: Member) -> dict[str, Any]:

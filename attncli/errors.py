@@ -101,7 +101,7 @@ def as_input(error: AttnError, **where: Any) -> InputError:
 def nearest(name: str, known: Iterable[str]) -> str:
     """“did you mean 'causal'?”, or the whole list while it is short; never nothing."""
     names = sorted(map(str, known))
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.55)
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"it can be {listed(names, 'or')}" if names else "there is none to choose from"
@@ -128,6 +128,23 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\u00a0\u200d\u3000" else _shown(c) for c in text)
+
+
+_ASCII = {
+    "−": "-", "·": ".", "×": "x", "√": "sqrt ", "Σ": "sum", "∞": "inf", "≤": "<=", "≥": ">=", "╲": "\\", "…": "...", "⌊": "floor(",
+    "⌋": ")", "₂": "2", "ᵀ": "^T", "→": "->", "─": "-", "“": '"', "”": '"', "█": "#", "↵": "\\n", "⇥": "\\t", "␛": "\\e", "▓": "=", "▒": "-", "░": ".",
+}  # fmt: skip
+
+
+def in_ascii(text: str) -> str:
+    """Text for a console that has no more: our own symbols spelled out, anything else as the escape JSON would use."""
+    return text if text.isascii() else "".join(c if c.isascii() else _ASCII.get(c) or escaped(c) for c in text)
+
+
+def escaped(c: str) -> str:
+    """One character as JSON escapes it."""
+    units = c.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def _shown(c: str) -> str:

@@ -18,6 +18,7 @@ class Look:
 
     precision: int = 4  # digits after the point, where people read
     width: int | None = None  # of the terminal; None: no terminal, nothing is elided or squeezed
+    screen: bool = False  # it goes to a terminal
     color: bool = False
     heat: bool = False  # shade the cells of weights
     unicode: bool = True  # the console can show more than ASCII
@@ -34,6 +35,7 @@ class Format:
     suffixes: tuple[str, ...]
     function: Writer
     binary: bool = False
+    codec: str = ""  # for a console that is not UTF-8: the error handler to encode with, or utf-8 itself
     lacks: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
 
     def fitted(self, attention: Attention) -> Attention:
@@ -48,12 +50,12 @@ FORMATS: dict[str, Format] = {}
 
 
 def output_format(
-    name: str, *suffixes: str, binary: bool = False, lacks: tuple[str, ...] = ()
+    name: str, *suffixes: str, binary: bool = False, codec: str = "attn", lacks: tuple[str, ...] = ()
 ) -> Callable[[Writer], Writer]:
     """Register an output format."""
 
     def register(function: Writer) -> Writer:
-        FORMATS[name] = Format(name, suffixes, function, binary, lacks)
+        FORMATS[name] = Format(name, suffixes, function, binary, codec, lacks)
         return function
 
     return register

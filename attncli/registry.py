@@ -12,7 +12,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin
 
 from attncli.errors import OptionError, nearest
@@ -31,9 +31,25 @@ class Range:
         return self.low <= x <= self.high and self.above < x < self.below
 
     def __str__(self) -> str:
-        low = f"> {self.above:g}" if self.above > -math.inf else f"≥ {self.low:g}" if self.low > -math.inf else ""
-        high = f"< {self.below:g}" if self.below < math.inf else f"≤ {self.high:g}" if self.high < math.inf else ""
+        low = (
+            f"> {_plain(self.above)}"
+            if self.above > -math.inf
+            else f"≥ {_plain(self.low)}"
+            if self.low > -math.inf
+            else ""
+        )
+        high = (
+            f"< {_plain(self.below)}"
+            if self.below < math.inf
+            else f"≤ {_plain(self.high)}"
+            if self.high < math.inf
+            else ""
+        )
         return " and ".join(filter(None, (low, high)))
+
+
+def _plain(x: float) -> str:
+    return str(x) if isinstance(x, int) else f"{x:g}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,13 @@ class Option:
     default: Any  # inspect.Parameter.empty if it must be given
     range: Range = Range()
     choices: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> Range:
+        """Its range; integers without one of their own stay where differences of two cannot overflow."""
+        if self.kind not in (int, tuple) or self.range.high < math.inf or self.range.below < math.inf:
+            return self.range
+        return replace(self.range, low=max(self.range.low, -(2**53)), high=2**53)
 
     @property
     def required(self) -> bool:
@@ -86,8 +109,8 @@ class Option:
                 "bad-option", f"{whose} has no {self.name}={value}", help=nearest(str(value), self.choices)
             )
         for number in parsed if isinstance(parsed, tuple) else (parsed,):
-            if isinstance(number, int | float) and number not in self.range:
-                raise OptionError("out-of-range", f"{whose} takes {self.name} {self.range}, not {value}")
+            if isinstance(number, int | float) and not isinstance(number, bool) and number not in self.limits:
+                raise OptionError("out-of-range", f"{whose} takes {self.name} {self.limits}, not {value}")
         return parsed
 
 

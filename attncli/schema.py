@@ -75,7 +75,14 @@ def _variant() -> dict[str, Any]:
     text, items = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
     made: dict[str, Any] = {"name": {**text, "description": "a named variant; the other choices override its own"}}
     for choice in CHOICES.values():
-        kinds: list[Any] = [text, _NUMBER] if choice.numeric else [text]
+        kinds: list[Any] = [{"enum": list(choice.words)} if choice.words else text]
+        if choice.whole:
+            kinds = [
+                {"type": "integer", "minimum": choice.whole[0], "maximum": choice.whole[1]},
+                {**text, "pattern": "^[0-9]+$"},
+            ]
+        elif choice.numeric:
+            kinds.append(_NUMBER)
         kinds += [items] if choice.name in ("mask", "chain") else []
         made[choice.name] = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), "description": choice.help}
     return {"type": "object", "additionalProperties": False, "properties": made}

@@ -35,6 +35,8 @@ class Choice:
     metavar: str
     help: str
     numeric: bool = False  # a file may write a bare number
+    words: tuple[str, ...] = ()  # the only texts it may be
+    whole: tuple[int, int] | None = None  # the integers it may be
 
     @property
     def option(self) -> str:
@@ -45,18 +47,25 @@ def _names(family: Family) -> str:
     return ", ".join(family.members)
 
 
-def _one_of(name: str, *words: str) -> Callable[[Any], str]:
-    return lambda value: str(Option(name, str, None, choices=words).parse(value, "this"))
+def _worded(name: str, words: tuple[str, ...], default: str | None, help: str) -> Choice:
+    """A choice among a few words."""
+
+    def read(value: Any) -> str:
+        return str(Option(name, str, None, choices=words).parse(value, "this"))
+
+    return Choice(name, read, default, "|".join(words), help, words=words)
 
 
-def _whole(name: str, low: int, high: float = float("inf")) -> Callable[[Any], int]:
+def _whole(name: str, low: int, high: int, metavar: str, help: str) -> Choice:
+    """A choice of an integer."""
+
     def read(value: Any) -> int:
         try:
             return int(Option(name, int, None, Range(low=low, high=high)).parse(value, "this"))
         except OptionError:
-            raise OptionError("bad-option", f"{name} is an integer ≥ {low}, not {value}") from None
+            raise OptionError("bad-option", f"{name} is an integer from {low} to {high}, not {value}") from None
 
-    return read
+    return Choice(name, read, None, metavar, help, numeric=True, whole=(low, high))
 
 
 def read_mask(value: Any) -> Expression:
@@ -71,6 +80,10 @@ def read_chain(value: Any) -> tuple[str, ...]:
     """Names of links, in order; a name may stand twice."""
     names = value if isinstance(value, list | tuple) else str(value).split(",")
     names = tuple(str(n).strip() for n in names if str(n).strip())
+    if not names:
+        raise OptionError("bad-option", "the chain names no link", help="a chain without links is none")
+    if names == ("none",):
+        return ()
     for name in names:
         link[name]
     return names
@@ -81,6 +94,8 @@ def _read_dropout(value: Any) -> Part:
     try:
         p = number(value)
     except ValueError:
+        if str(value).lstrip("+-").lower() in ("nan", "inf", "infinity"):
+            raise OptionError("bad-option", f"dropout is a probability ≥ 0 and < 1, not {value}") from None
         return dropout.parse(value)
     return dropout.parse("none" if p == 0 else f"dropout:p={spelled(p)}")
 
@@ -120,10 +135,6 @@ def _link_choices() -> list[Choice]:
     return out
 
 
-def _dtype(value: Any) -> str:
-    return _one_of("dtype", "float64", "float32", "float16", "bfloat16")(value)
-
-
 def _device(value: Any) -> str:
     kind, _, number = str(value).partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()) or (number and kind != "cuda"):
@@ -131,24 +142,12 @@ def _device(value: Any) -> str:
     return str(value)
 
 
+_MOST_HEADS = 2**20
 _CHOICES = (
     Choice("projection", projection.parse, None, "PART", f"where q, k and v come from: {_names(projection)}"),
-    Choice("heads", _whole("heads", 1), None, "H", "query heads; they split the width into equal slices", numeric=True),
-    Choice(
-        "kv_heads",
-        _whole("kv_heads", 1),
-        None,
-        "G",
-        "key and value heads, shared by groups of query heads",
-        numeric=True,
-    ),
-    Choice(
-        "kv_map",
-        _one_of("kv_map", "interleave", "tile"),
-        "interleave",
-        "interleave|tile",
-        "query head h reads kv head ⌊h/(H/G)⌋, or h mod G",
-    ),
+    _whole("heads", 1, _MOST_HEADS, "H", "query heads; they split the width into equal slices"),
+    _whole("kv_heads", 1, _MOST_HEADS, "G", "key and value heads, shared by groups of query heads"),
+    _worded("kv_map", ("interleave", "tile"), "interleave", "query head h reads kv head ⌊h/(H/G)⌋, or h mod G"),
     Choice("score", score.parse, score.parse("dot"), "PART", f"{score.help}: {_names(score)}"),
     *_link_choices(),
     Choice("chain", read_chain, CHAIN, "LINK,…", f"order of the links from score to normaliser: {','.join(CHAIN)}"),
@@ -170,34 +169,11 @@ _CHOICES = (
         "drop weights with probability P; dropout:p=,seed= says its own seed",
         numeric=True,
     ),
-    Choice(
-        "empty_rows",
-        _one_of("empty_rows", "zero", "nan", "uniform", "error"),
-        "zero",
-        "zero|nan|uniform|error",
-        "weights of a query that sees no key",
-    ),
-    Choice(
-        "align",
-        _one_of("align", "top-left", "bottom-right"),
-        None,
-        "top-left|bottom-right",
-        "where positions start if queries and keys differ in number",
-    ),
-    Choice(
-        "seed",
-        _whole("seed", 0, 2**63 - 1),
-        None,
-        "N",
-        "one stream for all that is drawn; without it one is drawn and shown",
-        numeric=True,
-    ),
-    Choice(
-        "dtype",
-        _dtype,
-        None,
-        "DTYPE",
-        "float64, float32, float16 or bfloat16; float64 for text, the file's own for binary",
+    _worded("empty_rows", ("zero", "nan", "uniform", "error"), "zero", "weights of a query that sees no key"),
+    _worded("align", ("top-left", "bottom-right"), None, "where positions start if queries and keys differ in number"),
+    _whole("seed", 0, 2**64 - 1, "N", "one stream for all that is drawn; without it one is drawn and shown"),
+    _worded(
+        "dtype", ("float64", "float32", "float16", "bfloat16"), None, "float64 for text, the file's own for binary"
     ),
     Choice("device", _device, "cpu", "DEVICE", "cpu, cuda[:n] or mps"),
 )
@@ -257,7 +233,7 @@ class Variant:
         for key, value in self._values.items():
             if value is not None:
                 plain = isinstance(value, int | float) and not isinstance(value, bool)
-                out[key] = value if plain else ",".join(value) if isinstance(value, tuple) else spelled(value)
+                out[key] = value if plain else ",".join(value) or "none" if isinstance(value, tuple) else spelled(value)
         return out
 
     def __eq__(self, other: object) -> bool:

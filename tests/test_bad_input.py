@@ -78,6 +78,13 @@ FILES = [
     ("a.json", {"embeddings": [["-Infinity", 2]]}, [], 3, "not-finite"),
     ("a.json", b'{"embeddings": [[1e999, 2]]}', [], 3, "not-finite"),
     ("a.json", {"embeddings": X, "parameters": {"w_q": [["NaN"]]}}, [], 3, "not-finite"),
+    ("a.json", ('{"embeddings": ' + "[" * 900 + "1" + "]" * 900 + "}").encode(), [], 3, "too-deep"),
+    ("a.json", b'{"embeddings": [[1]], "embeddings": [[2]]}', [], 3, "two-sources"),
+    ("a.json", {"embeddings": X, "mask": [[True, False], [True]]}, [], 3, "ragged"),
+    ("a.json", {"embeddings": X, "positions": [0, 1, 2**60]}, [], 3, "out-of-range"),
+    *[("a.json", {"embeddings": X, name: None}, [], 3, "wrong-type") for name in ("memory", "past", "tokens", "layout", "parameters", "variant", "expected")],
+    ("a.json", {"embeddings": X, "parameters": {"w_q": None}}, [], 3, "wrong-type"),
+    ("a.json", {"embeddings": X, "variant": {"softcap": None}}, [], 3, "bad-option"),
     # fields
     ("a.json", {"embedings": X}, [], 3, "unknown-field"),
     ("a.json", {"embeddings": X, "parameters": {"wq": X}}, [], 3, "unknown-field"),
@@ -123,6 +130,7 @@ FILES = [
     ("a.json", {"embeddings": X, "past": {"k": [[[[1, 2]]]]}}, [], 3, "missing-field"),
     ("a.json", {"embeddings": X, "past": {"k": [[[[1]]]], "v": [[[[1]]]]}}, [], 3, "shape-mismatch"),
     ("a.json", {"embeddings": X, "past": {"k": [[[[1, 2]]] * 2], "v": [[[[1, 2]]] * 2]}}, [], 3, "heads-mismatch"),
+    ("a.json", {"q": X, "k": X, "past": {"k": [[[[1, 2]]]], "v": [[[[1, 2]]]]}}, [], 3, "missing-field"),
     # what the variant needs and the file lacks, or the other way round
     ("a.json", {"embeddings": X}, ["--heads", "3"], 3, "heads-mismatch"),
     ("a.json", {"embeddings": X}, ["--heads", "2", "--kv-heads", "1"], 3, "shape-mismatch"),
@@ -167,6 +175,14 @@ FILES = [
     ("a.json", {"embeddings": X}, ["--chain", "scale,softcp"], 2, "unknown-link"),
     ("a.json", {"embeddings": X}, ["--device", "tpu"], 2, "bad-option"),
     ("a.json", {"embeddings": X}, ["--dtype", "float8"], 2, "bad-option"),
+    ("a.json", {"embeddings": X}, ["--chain", ""], 2, "bad-option"),
+    ("a.json", {"embeddings": X}, ["--mask", "window:right=99999999999999999999"], 2, "out-of-range"),
+    ("a.json", {"embeddings": X}, ["--projection", "linear:dim=1180591620717411303424"], 2, "out-of-range"),
+    ("a.json", {"embeddings": X}, ["--projection", "linear:dim=2000000000", "--seed", "1"], 4, "out-of-memory"),
+    ("a.json", {"embeddings": X}, ["--dropout", "nan"], 2, "bad-option"),
+    ("a.json", {"embeddings": X}, ["--output", "x" * 300 + ".json"], 4, "cannot-write"),
+    ("a.json", {"embeddings": X}, ["--with", "mask=-"], 2, "bad-option"),
+    ("a.json", {"embeddings": X}, ["--seed", "18446744073709551616"], 2, "bad-option"),
     ("a.json", {"embeddings": X}, ["--only", "weigths"], 2, "unknown-step"),
     ("a.json", {"embeddings": X}, ["--only", "top_keys"], 2, "missing-option"),
     ("a.json", {"embeddings": X}, ["--at", "qeury=0"], 2, "unknown-axis"),
@@ -214,6 +230,11 @@ FILES = [
     ("a.csv", "é,1\n".encode("latin-1"), [], 3, "wrong-encoding"),
     ("a.csv", "a,1\n".encode("utf-16"), [], 3, "wrong-encoding"),
     ("a.csv", b"a,1\0\n", [], 3, "wrong-encoding"),
+    ("a.csv", b"0.1,O.2\n0.3,0.4\n", [], 3, "not-a-number"),
+    ("a.csv", "1,−2\n3,4\n".encode(), [], 3, "not-a-number"),
+    ("a.csv", b"1,2\n,\n3,4\n", [], 3, "empty-cell"),
+    ("a.csv", b"1,0x10\n", [], 3, "not-a-number"),
+    ("a.tsv", b"a,1,2\n", [], 3, "not-a-number"),
     ("a.csv", b"a 1 2\nb 3 4\n", [], 3, "not-a-number"),
     # binary
     ("a.npy", b"", [], 3, "bad-file"),
@@ -224,6 +245,10 @@ FILES = [
     ("a.npy", npy(np.ones((2, 2), complex)), [], 3, "wrong-type"),
     ("a.npy", npy(np.array([["a"]])), [], 3, "wrong-type"),
     ("a.npy", npy(np.full((2, 2), np.nan)), [], 3, "not-finite"),
+    ("a.npy", huge_npy((True, 4)), [], 3, "bad-file"),
+    ("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000, [], 3, "bad-file"),
+    ("a.npz", npz(parameters=np.ones((3, 4)), embeddings=np.ones((3, 4))), [], 3, "wrong-type"),
+    ("a.npz", npz(embeddings=np.ones((3, 4)), attn=np.array("[" * 100_000)), [], 3, "bad-json"),
     ("a.npz", b"PK", [], 3, "bad-file"),
     ("a.npz", npz(embeddings=np.ones((30, 40)))[:-200], [], 3, "bad-file"),
     ("a.npz", zipped("embeddings.npy", huge_npy((10**12,))), [], 3, "truncated"),
@@ -363,3 +388,13 @@ def test_the_path_of_what_is_wrong(attn, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"embeddings": [[1, 2], [3, "x"]]}))
 
     assert "--> a.json at $.embeddings[1][1]" in attn("compute", "a.json").err
+
+
+def test_a_fault_in_another_file_is_said_of_that_file(attn, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"embeddings": X}))
+    (tmp_path / "m.json").write_text(json.dumps({"mask": [[1, 0, 1]]}))
+
+    done = attn("compute", "a.json", "--with", "mask=m.json")
+
+    assert done.status == 3
+    assert "--> m.json at $.mask[0][0]" in done.err

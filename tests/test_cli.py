@@ -165,6 +165,25 @@ def test_warnings_stand_on_standard_error_and_in_the_result(attn, tmp_path):
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────
+def test_drawn_parameters_reproduce_the_result_they_came_with(attn, tmp_path):
+    first = attn(
+        "compute",
+        SAMPLES / "tokens.csv",
+        "-q",
+        "--projection",
+        "linear:dim=3,bias=all,out=yes",
+        "--seed",
+        "7",
+        "--json",
+    ).json
+    source = json.loads((SAMPLES / "cat_sat.json").read_text())
+    (tmp_path / "again.json").write_text(
+        json.dumps({"embeddings": source["embeddings"], "parameters": first["parameters"]})
+    )
+
+    assert attn("compute", "again.json", "--json").json["output"] == first["output"]
+
+
 @pytest.mark.parametrize("name", ["r.json", "r.npz", "r.safetensors"])
 def test_output_is_the_same_result_in_every_format(attn, tmp_path, name):
     done = attn("compute", SAMPLES / "journey_two_heads.json", "--output", name, "--only", "all")
@@ -246,13 +265,27 @@ def test_a_stream_in_a_file_and_to_a_file(attn, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "r.ndjson").read_text().splitlines()]
     assert done.status == 1
     assert lines[0]["weights"] == [[1.0]]
-    assert lines[1]["error"]["message"] == "q has 1 columns, which 3 heads do not divide"
+    assert lines[1]["error"]["message"] == "q has 1 column, which 3 heads do not divide"
 
 
 def test_a_wrong_command_line_stops_a_stream_at_once(attn):
     for words in (["--format", "table"], ["--only", "weigths"], ["--header", "yes"], ["--mask", "cusal"]):
         done = attn("compute", "-", "--input-format", "ndjson", *words, stdin=b"[[1]]\n")
         assert (done.status, done.out) == (2, ""), words
+
+
+def test_a_bug_costs_a_stream_one_line(attn, monkeypatch):
+    import attncli.select as select
+
+    was, calls = select.select, iter([1, 0, 1])
+    monkeypatch.setattr(select, "select", lambda *a: was(*a) if next(calls) else 1 / 0)
+
+    done = attn("compute", "-", "--input-format", "ndjson", "--only", "q", stdin=b"[[1]]\n[[2]]\n[[3]]\n")
+
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert done.status == 1
+    assert [line.get("q") for line in lines] == [[[1.0]], None, [[3.0]]]
+    assert lines[1]["error"]["code"] == "bug"
 
 
 def test_standard_input(attn):
@@ -277,6 +310,46 @@ def test_a_closed_pipe_is_141():
     os.close(write)
 
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("command", ["--help", "compute --help", "list"])
+def test_help_into_a_closed_pipe_is_141(command):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "attncli", *command.split()],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    os.close(write)
+
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status"),
+    [
+        (f"compute {HELLO} >&-", 4),
+        ("compute - --input-format json <&-", 3),
+        ("compute nope.json 2>/dev/full", 3),
+        ("compute nope.json 2>&-", 3),
+        (f"compute {HELLO} --quiet >/dev/null 2>&-", 0),
+    ],
+)
+def test_closed_and_full_streams(redirection, status):
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m attncli {redirection}"],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == status
+    assert b"Traceback" not in done.stderr
 
 
 def test_a_full_disk_is_4():
@@ -327,13 +400,20 @@ def test_a_bug_is_70(attn, monkeypatch):
 
 def test_a_console_that_cannot_show_it_gets_ascii():
     done = process("compute", HELLO, "--causal", env={"PYTHONIOENCODING": "ascii"})
-    tokens = json.dumps({"tokens": ["日本", "😀"], "embeddings": [[1], [2]]}).encode()
-    named = process("compute", "-", "--input-format", "json", "--json", stdin=tokens, env={"PYTHONIOENCODING": "ascii"})
+    tokens = json.dumps({"tokens": ["日×本", "😀"], "embeddings": [[1], [2]], "about": "→∞"}).encode()
+    named, table = (
+        process("compute", "-", "--input-format", "json", "-f", form, stdin=tokens, env={"PYTHONIOENCODING": "ascii"})
+        for form in ("json", "csv")
+    )
 
     assert done.returncode == 0
     assert b"e^(s - max s) / sum e^(s - max s)" in done.stdout
     assert b"-inf" in done.stdout
-    assert json.loads(named.stdout)["tokens"] == ["日本", "😀"]
+    assert named.stdout.isascii()
+    assert (json.loads(named.stdout)["tokens"], json.loads(named.stdout)["about"]) == (["日×本", "😀"], "→∞")
+    assert table.stdout.decode().startswith("step,")
+    lines = [line for line in done.stdout.decode().splitlines() if line.startswith(("query \\ key", "0 Hello"))]
+    assert len({len(line) for line in lines[:2]}) == 1  # columns stay in line
 
 
 def test_no_command_is_help_and_2(attn):
@@ -341,6 +421,7 @@ def test_no_command_is_help_and_2(attn):
 
     assert (done.status, done.out) == (2, "")
     assert "Usage: attn" in done.err
+    assert "error[usage]: no command was given" in done.err
     assert attn("--version").out == f"attn {attncli.__version__}\n"
 
 
@@ -401,6 +482,23 @@ def test_a_terminal_has_colour_and_keeps_its_width(columns):
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert max(cell_len(line) for line in plain.splitlines()) <= columns
     assert "output" in plain
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_numbers_on_a_terminal_are_whole_or_absent(tmp_path, columns):
+    x = (np.random.default_rng(0).normal(size=(40, 12)) * 3).round(3)
+    (tmp_path / "x.json").write_text(json.dumps({"tokens": [f"word{i}" for i in range(40)], "embeddings": x.tolist()}))
+
+    shown = _on_a_terminal(f"compute {tmp_path}/x.json --only context,weights --color never", columns)
+
+    assert not re.search(r"\d…|…\d", shown)
+    assert len(re.findall(r"^\d+ word.*\d\.\d{4} +… +.*\d\.\d{4}", shown, re.M)) >= 40
+
+
+def test_csv_on_a_terminal_sends_no_escape(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({"tokens": ["\x1b[31mred"], "embeddings": [[1]]}))
+
+    assert "\x1b" not in _on_a_terminal(f"compute {tmp_path}/x.json --only context -f csv --quiet", 80)
 
 
 def test_json_on_a_terminal_is_indented_and_coloured():

@@ -82,7 +82,7 @@ def test_what_is_refused_says_why(text, message, help):
     assert caught.value.help.startswith(help)
 
 
-@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())
+@given(st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())
 def test_values_are_spelled_so_that_they_read_back(value):
     option = shape.parse("box:width=1").member.options[
         3 if isinstance(value, bool) else 5 if isinstance(value, int) else 1

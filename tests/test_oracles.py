@@ -58,7 +58,7 @@ def same(actual: Any, expected: Any, rtol: float = 1e-12, atol: float = 0.0) -> 
 
 def identical(actual: Any, expected: Any) -> None:
     actual, expected = np.asarray(actual), np.asarray(expected)
-    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
+    assert actual.shape == expected.shape
     np.testing.assert_array_equal(actual, expected)
 
 

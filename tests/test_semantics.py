@@ -205,7 +205,7 @@ def test_2_4_a_link_in_use_cannot_be_left_out():
         plan(Problem(q=Q, k=K, lengths=[2]), Variant(chain="scale"))
     with pytest.raises(InputError, match="leaves out scale"):
         plan(Problem(q=Q, k=K), Variant(chain="mask"))
-    plan(Problem(q=Q, k=K), Variant(chain="", scale="none"))
+    plan(Problem(q=Q, k=K), Variant(chain="none", scale="none"))
 
 
 def test_2_4_a_link_used_twice_leaves_two_steps():

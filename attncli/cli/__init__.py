@@ -8,14 +8,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
-from typing import Annotated, Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from attncli import __version__
 from attncli.cli import compute, demo, list, schema
 from attncli.cli.options import takes
-from attncli.cli.talk import Talk, spell
+from attncli.cli.talk import Talk, escape, spell
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, nearest
 
 app = typer.Typer(
@@ -43,40 +44,47 @@ _command(schema.schema, "schema", schema.EXAMPLES)
 @app.callback(invoke_without_command=True)
 def _top(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print the version")] = False
-) -> ExitStatus | None:
+) -> None:
     if version:
         print(f"attn {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         with redirect_stdout(sys.stderr):
             print(context.get_help())
-        raise typer.Exit(ExitStatus.USAGE)
-    return None
+        raise OptionError(
+            "usage", "no command was given", help="attn demo shows an example; attn COMMAND --help says more"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; its exit status. Whatever goes wrong is said on standard error here, and nowhere else."""
     words = [*(sys.argv[1:] if argv is None else argv)]
     debug = "--debug" in words
+    if sys.stderr is None:  # closed before it began: what would be said there is lost, and must not go elsewhere
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  it stays open as long as the process
     talk = Talk(
         form=_said(words, "--error-format", ("full", "json", "concise"), "full"),
         color=_said(words, "--color", ("auto", "always", "never"), "auto"),
     )
     codecs.register_error("attn", spell)
+    codecs.register_error("attn.json", escape)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="attn")
     try:
         status = _run(words)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
+    except SystemExit as done:  # how Rich ends a process whose reader has gone
+        return int(ExitStatus.BROKEN_PIPE) if done.code == 1 else int(done.code or 0)
     except AttnError as error:
         if debug and error.__cause__:
             _traceback()
         talk.error(error)
         return int(error.status)
     except typer.TyperException as error:  # a usage error of the command line's grammar
-        talk.error(_usage(error))
+        talk.error(_usage(error, words))
         return int(ExitStatus.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         talk.say("interrupted")
@@ -109,17 +117,6 @@ def _run(words: Sequence[str]) -> int:
         return done.exit_code
 
 
-def run() -> NoReturn:
-    """The console script: `main`, then out at once, without tearing down what torch set up."""
-    status = main()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            status = status or int(ExitStatus.BROKEN_PIPE)
-    os._exit(status)
-
-
 def _said(words: Sequence[str], option: str, known: Sequence[str], otherwise: str) -> str:
     """The value of an option before anything is parsed: errors of parsing heed it too."""
     for i, word in enumerate(words):
@@ -130,13 +127,14 @@ def _said(words: Sequence[str], option: str, known: Sequence[str], otherwise: st
     return otherwise
 
 
-def _usage(error: typer.TyperException) -> OptionError:
+def _usage(error: typer.TyperException, words: Sequence[str]) -> OptionError:
     """What Typer says of a command line, as one of our errors: the sentence, and the nearest name of what exists."""
     context = getattr(error, "ctx", None)
     said = error.format_message() if hasattr(error, "format_message") else str(error)
     said, hinted, hint = said.strip().partition(" Did you mean")
     said = said.partition(" (Possible")[0].replace("Value error, ", "").rstrip(".")
-    path = context.command_path if context else "attn"
+    named = [f"attn {word}" for word in words[:1] if word in {command.name for command in app.registered_commands}]
+    path = context.command_path if context else (named or ["attn"])[0]
     option = getattr(error, "option_name", "")
     if option and context:
         names = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]

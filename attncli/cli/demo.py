@@ -44,6 +44,12 @@ def demo(
         raise OptionError("unknown-example", f"no example is called {name!r}", help=nearest(name, known))
     status = run(str(known[name or FIRST]), choosing, Reading(), replace(showing, quiet=True))
     talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet or not sys.stderr.isatty())
-    talk.note(f"\nOther examples   {', '.join(known)}".strip())
-    talk.note("Your own file    attn compute tokens.csv --causal        a row a token: cat,0.1,0.2,0.3")
+    for line in (
+        "",
+        "Your own file   attn compute tokens.csv --causal   (a row a token: cat,0.1,0.2,0.3)",
+        "Other examples  attn demo NAME:",
+    ):
+        talk.note(line)
+    for other in known:
+        talk.note(f"    {other}")
     return status

@@ -102,7 +102,7 @@ def core(talk: Talk) -> Callable[[Plan], Attention]:
                     raise CannotError(
                         "out-of-memory",
                         "this does not fit in memory",
-                        help="--only context keeps less; --dtype float32 halves it",
+                        help="--dtype float32 halves it; fewer steps asked for keep less",
                     ) from error
                 raise
 
@@ -127,18 +127,25 @@ def _stream(path: str, choosing: Choosing, reading: Reading, showing: Showing, t
         raise OptionError("bad-option", "--with, --token-column and --header do not go with a stream of problems")
     incoming = iter(sys.stdin.buffer.readline, b"") if path == "-" else iter(slurp(path).splitlines())
     status = ExitStatus.OK
-    with destination(showing) as out:
+
+    def refused(error: AttnError) -> str:
+        nonlocal status
+        status = ExitStatus.NO
+        return msgspec.json.encode({"error": error.record()}).decode() + "\n"
+
+    with destination(showing, format) as out:
         for _, problem in lines(incoming, "<stdin>" if path == "-" else path):
             try:
                 if isinstance(problem, AttnError):
                     raise problem
                 attention = answer(problem, choosing, showing, talk)
                 line = str(format_for(None, "ndjson").function(attention, Look()))
-            except AttnError as error:
-                if error.status == ExitStatus.USAGE:
+            except (BrokenPipeError, AttnError) as error:
+                if not isinstance(error, AttnError) or error.status == ExitStatus.USAGE:
                     raise
-                status = ExitStatus.NO
-                line = msgspec.json.encode({"error": error.record()}).decode() + "\n"
+                line = refused(error)
+            except Exception as error:  # a bug costs one line, not the stream
+                line = refused(AttnError("bug", f"a bug in attn: {type(error).__name__}: {error}"))
             out(line)
     return status
 
@@ -146,8 +153,9 @@ def _stream(path: str, choosing: Choosing, reading: Reading, showing: Showing, t
 # ── output ───────────────────────────────────────────────────────────────────────────────────────
 def look(showing: Showing) -> Look:
     """How standard output, or a file, is to be written to."""
-    screen = showing.output is None and sys.stdout.isatty()
-    color = showing.output is None and wants_color(sys.stdout, showing.color)
+    here = showing.output is None and sys.stdout is not None
+    screen = here and sys.stdout.isatty()
+    color = here and wants_color(sys.stdout, showing.color)
     width = None
     if screen and not showing.full:
         import shutil
@@ -155,6 +163,7 @@ def look(showing: Showing) -> Look:
         width = shutil.get_terminal_size().columns
     unicode = showing.output is not None or (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     return Look(
+        screen=screen,
         precision=showing.precision,
         width=width,
         color=color,
@@ -174,9 +183,15 @@ def check_output(showing: Showing) -> None:
     if showing.output is None:
         return
     path = Path(showing.output)
-    if path.is_dir():
+    try:
+        exists, folder = path.exists(), path.is_dir()
+    except (OSError, ValueError) as error:
+        raise CannotError(
+            "cannot-write", f"{path} cannot be written: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    if folder:
         raise OptionError("output-exists", f"{path} is a folder", help="name a file")
-    if path.exists() and path.is_file() and not showing.force:
+    if exists and path.is_file() and not showing.force:
         raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
     if not path.parent.is_dir():
         raise CannotError("cannot-write", f"there is no folder {path.parent}", help=f"mkdir -p {path.parent}")
@@ -194,24 +209,19 @@ def emit(content: str | bytes, showing: Showing, format: Format) -> None:
         from attncli.views.terminal import coloured_json
 
         content = coloured_json(content)
-    with destination(showing) as out:
+    with destination(showing, format) as out:
         out(content)
 
 
 @contextmanager
-def destination(showing: Showing) -> Iterator[Callable[[str | bytes], None]]:
+def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | bytes], None]]:
     """Where output goes: standard output, flushed at each call; or a file that appears whole or not at all.
 
     Raises:
         CannotError: the disk is full, or may not be written to.
     """
     if showing.output is None:
-
-        def say(content: str | bytes) -> None:
-            sys.stdout.write(str(content))
-            sys.stdout.flush()
-
-        yield say
+        yield _standard_output(format)
         return
     path = Path(showing.output)
     try:
@@ -240,8 +250,26 @@ def destination(showing: Showing) -> Iterator[Callable[[str | bytes], None]]:
         raise CannotError(
             "cannot-write",
             f"{showing.output} cannot be written: {error.strerror or error}",
-            help="nothing was left behind",
+            help="nothing was left behind" if not path.exists() or path.is_file() else "",
         ) from None
+
+
+def _standard_output(format: Format) -> Callable[[str | bytes], None]:
+    """Flushed at each call. Data is UTF-8, or JSON in escapes, whatever the console; what people read is spelled for it."""
+    if sys.stdout is None:
+        raise CannotError("cannot-write", "standard output is closed")
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    raw = None if encoding.lower().startswith("utf") or format.codec == "attn" else getattr(sys.stdout, "buffer", None)
+
+    def say(content: str | bytes) -> None:
+        if raw is None:
+            sys.stdout.write(str(content))
+        else:
+            utf8 = format.codec == "utf-8"
+            raw.write(str(content).encode("utf-8" if utf8 else encoding, "surrogatepass" if utf8 else format.codec))
+        sys.stdout.flush()
+
+    return say
 
 
 def _into(file: IO[Any]) -> Callable[[str | bytes], None]:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import TextIO
 
-from attncli.errors import AttnError, printable
-
-_ASCII = {"−": "-", "·": ".", "×": "x", "√": "sqrt", "Σ": "sum", "∞": "inf", "≤": "<=", "≥": ">=", "╲": "\\", "…": "...", "⌊": "floor(", "⌋": ")", "₂": "2", "ᵀ": "^T", "→": "->", "─": "-", "“": '"', "”": '"', "█": "#", "▓": "=", "▒": "-", "░": "."}  # fmt: skip
+from attncli.errors import AttnError, escaped, in_ascii, printable
 
 
 def spell(error: UnicodeError) -> tuple[str, int]:
-    """What a console cannot show: our own symbols in ASCII, anything else as the escape JSON would use."""
+    """A codec's error handler: what a console cannot show, in ASCII."""
     assert isinstance(error, UnicodeEncodeError)
-    said = []
-    for c in error.object[error.start : error.end]:
-        units = c.encode("utf-16-be", "surrogatepass")
-        said.append(_ASCII.get(c) or "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)))
-    return "".join(said), error.end
+    return in_ascii(error.object[error.start : error.end]), error.end
+
+
+def escape(error: UnicodeError) -> tuple[str, int]:
+    """The same for JSON, where only an escape is the same text."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(map(escaped, error.object[error.start : error.end])), error.end
 
 
 def wants_color(stream: TextIO, said: str) -> bool:
@@ -45,7 +46,8 @@ class Talk:
         return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):  # nobody listens: the exit status still speaks
+            print(text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """What had to be found out; silent with --quiet."""

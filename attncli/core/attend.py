@@ -63,6 +63,7 @@ def follow(plan: Plan) -> Attention:
     note.row_statistics(s, at.visible)  # (b, h, n)
 
     w = chosen["normalizer"](wide(s), at.visible).to(s.dtype)  # (b, h, n, m)
+    note.overflow(w)
     w = note.empty_rows(w, at.visible)  # (b, h, n, m)
     note("weights", w, chosen["normalizer"].member.formula)
     note.entropy(w)  # (b, h, n)

@@ -107,7 +107,10 @@ class Given:
         named = {p.name for p in part.member.parameters}
         held = {k: turned(x) for k, x in self.problem.parameters.items() if k in named}  # (d_in, d_out)
         chosen = part(sizes, held, self._generator(part))
-        drawn = {k: turned(x) for k, x in chosen.items()} if part.member.facts.get("drawn") else {}
+        shown = (
+            torch.float64 if self.dtype == torch.float64 else torch.float32
+        )  # so that what is printed computes the same
+        drawn = {k: turned(x).to(shown) for k, x in chosen.items()} if part.member.facts.get("drawn") else {}
         return {k: self.tensor(x) for k, x in chosen.items()}, drawn
 
     def _grid(self) -> Grid:
@@ -136,5 +139,5 @@ def device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0] if str(error) else "torch gives no reason"
+        why = str(error).partition("\n")[0].partition(". ")[0][:160] or "torch gives no reason"
         raise CannotError("no-device", f"device {name} is not to be had here: {why}", help="--device cpu") from None

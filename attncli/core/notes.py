@@ -77,6 +77,14 @@ class Notes:
         )
         return w.masked_fill(~visible.any(-1, keepdim=True), value)
 
+    def overflow(self, w: Tensor) -> None:
+        """Warn of weights that are no numbers though a key was seen: a visible NaN or ∞, or scores beyond the dtype."""
+        if self.plan.variant["empty_rows"] != "nan" and not w.isfinite().all():
+            dtype = self.plan.variant["dtype"]
+            self.warnings.append(
+                f"not-finite: some weights are not finite: a visible NaN or ∞, or scores beyond {dtype}"
+            )
+
     def largest(self, w: Tensor, top: int) -> None:
         """The `top` largest weights of each query and where they are; ties, lower index first. (b, h, n, m) → (b, h, n, top)"""
         if top and self.plan.keep & {"top_keys", "top_weights"}:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from attncli.errors import AttnError, as_input, listed, path_of, wrong
+from attncli.errors import AttnError, as_input, counted, listed, path_of, wrong
 from attncli.gate.arrays import one_field, shape_of
 from attncli.types import FIELDS, Problem
 from attncli.variant import Variant
@@ -29,7 +29,7 @@ def admit(problem: Problem) -> Problem:
     values: dict[str, Any] = {}
     for item in dataclasses.fields(problem):
         value = getattr(problem, item.name)
-        if value is None or (item.name in ("parameters", "variant", "expected") and not value):
+        if value is None or (isinstance(value, Mapping) and not value):
             continue
         if item.name in GROUPS:
             if not isinstance(value, Mapping):
@@ -107,6 +107,8 @@ def _check_sources(p: Problem) -> None:
             )
     if p.memory is not None and "embeddings" not in p.memory:
         raise wrong("missing-field", "memory has no embeddings", "memory")
+    if p.past is not None and "v" in p.past and direct and p.v is None:
+        raise wrong("missing-field", "past has v, but there is no v", "past.v", help="give v, or leave past.v out")
     if p.past is not None and (
         "k" not in p.past or ("v" not in p.past and (p.v is not None or p.embeddings is not None))
     ):
@@ -172,7 +174,9 @@ def _check_sizes(p: Problem) -> None:
     for name, (n, labels) in counts.items():
         for item in () if labels is None else labels if isinstance(labels[0], tuple) else (labels,):
             if len(item) != n and not (name == "k_tokens" and len(item) == size.new_keys):
-                raise wrong("count-mismatch", f"{name} has {len(item)} labels, but there are {n} vectors", name)
+                raise wrong(
+                    "count-mismatch", f"{name} has {counted(len(item), 'label')}, but there are {n} vectors", name
+                )
         if labels is not None and isinstance(labels[0], tuple) and len(labels) != (size.batch or 1):
             raise wrong("batch-mismatch", f"{name} has {len(labels)} lists, but the batch has {size.batch or 1}", name)
     for name, n in {
@@ -222,6 +226,8 @@ def _check_broadcasts(p: Problem) -> None:
 def _check_variant(p: Problem) -> None:
     """The file's own choices, spelled right; the file is wrong where they are not."""
     for key in p.variant:
+        if p.variant[key] is None:
+            raise wrong("bad-option", f"variant.{key} is null", f"variant.{key}", help="leave it out")
         try:
             Variant(**{key: p.variant[key]})
         except AttnError as error:

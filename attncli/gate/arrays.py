@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attncli.errors import InputError, listed, nearest, wrong
+from attncli.errors import InputError, counted, listed, nearest, wrong
 from attncli.parts.links import link
 from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field
 from attncli.variant import FAMILIES
@@ -119,12 +119,20 @@ def _typed(value: np.ndarray, field: Field) -> np.ndarray:
     if field.kind == "booleans":
         return value
     if field.kind == "integers":
+        if value.size and (value.max() > _FARTHEST or value.min() < -_FARTHEST):
+            raise wrong(
+                "out-of-range", f"{field.name} holds {max(value.max(), -value.min())}, beyond ±2^53", field.name
+            )
         return value.astype(np.int64, copy=False)
     return value.astype(np.float32 if kind == "f" and value.dtype.itemsize <= 4 else np.float64, copy=False)
 
 
 _PLAIN: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
 _DTYPES: dict[str, Any] = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
+
+
+_DEEPEST = 8  # lists within lists; an array has at most four axes
+_FARTHEST = 2**53  # positions and the like, so that differences of two never overflow
 
 
 def _from_lists(value: Any, field: Field) -> np.ndarray:
@@ -140,6 +148,8 @@ def _from_lists(value: Any, field: Field) -> np.ndarray:
 def _leaves_checked(value: Any, field: Field, index: tuple[int, ...]) -> Any:
     """Lists in which every leaf is of the field's kind, and "NaN" and its like have become numbers."""
     value = value.tolist() if hasattr(value, "tolist") else value
+    if len(index) > _DEEPEST:
+        raise wrong("too-deep", f"{field.name} is nested deeper than any array", field.name)
     if isinstance(value, list | tuple):
         if set(map(type, value)) <= _PLAIN[field.kind]:  # a row of plain numbers, as nearly all are
             return value
@@ -166,7 +176,7 @@ def _ragged(items: Any, field: Field, index: tuple[int, ...]) -> InputError | No
     lengths = [len(item) if isinstance(item, list | tuple) else None for item in items]
     for i, n in enumerate(lengths):
         if n != lengths[0]:
-            has, first = ("one number" if m is None else f"{m} values" for m in (n, lengths[0]))
+            has, first = ("one number" if m is None else counted(m, "value") for m in (n, lengths[0]))
             message = f"{field.name}: item {i} has {has}, but item 0 has {first}"
             way = "rows must be equally long; short rows are never padded"
             return wrong("ragged", message, field.name, (*index, i), help=way)

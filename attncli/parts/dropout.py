@@ -26,7 +26,7 @@ def inverted(
     generator: Any,
     *,
     p: Annotated[float, Range(low=0, below=1)],
-    seed: Annotated[int, Range(low=0, below=2**63)] | None = None,
+    seed: Annotated[int, Range(low=0, below=2**64)] | None = None,
 ) -> Tensor:
     """Kept where a uniform draw over the whole (batch, head, query, key) grid is below 1 − p."""
     import torch

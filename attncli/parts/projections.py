@@ -61,8 +61,8 @@ def identity(sizes: Sizes, parameters: Mapping[str, Any], generator: Any) -> Map
 Draw = Callable[..., "Tensor"]  # (shape, generator, letter, …) → one array
 Bias = Literal["none", "qkv", "o", "all"]
 Order = Literal["qkvo", "kqvo", "oqkv", "per-head"]
-Width = Annotated[int, Range(low=1)]
-Seed = Annotated[int, Range(low=0, below=2**63)]
+Width = Annotated[int, Range(low=1, high=2**31)]
+Seed = Annotated[int, Range(low=0, below=2**64)]
 
 
 def widths(sizes: Sizes, dim: int | None, v_dim: int | None) -> dict[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ raises where problem and variant do not go together. The core follows the plan a
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -13,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from attncli.errors import InputError, OptionError, listed, wrong
+from attncli.errors import CannotError, InputError, OptionError, listed, wrong
 from attncli.expression import Expression
 from attncli.gate import Extent, admit, extent
 from attncli.gate.arrays import as_numpy
-from attncli.parts.projections import Sizes
+from attncli.parts.projections import Sizes, widths
 from attncli.plan.chain import Link, chain_of
 from attncli.plan.places import columns, full_rank, masks, positions, rows, visible
 from attncli.plan.shapes import Shapes, projected_by, shapes_of, sizes_of
@@ -128,6 +129,7 @@ def plan(
         ),
         summary=summary(p, v, size, shapes, chain, masked),
     )
+    _check_memory(made)
     if v["empty_rows"] == "error" and masked:
         _check_rows(made)
     return made
@@ -155,6 +157,26 @@ def _check_rows(plan: Plan) -> None:
     if blind := blind_rows(np.broadcast_to(visible(at, plan.mask), whole), plan):
         way = "--empty-rows zero|nan|uniform says what their weights shall be"
         raise InputError("empty-rows", f"{blind} no key, and empty_rows is error", help=way)
+
+
+def _check_memory(plan: Plan) -> None:
+    """What cannot fit is refused before it is tried: everything is computed dense, on the full grid.
+
+    Raises:
+        CannotError: the steps kept and what the algebra needs beside them exceed the machine's memory.
+    """
+    size, shapes = plan.size, plan.shapes
+    cells = (size.batch or 1) * shapes.heads * size.queries * size.keys
+    grids = 4 + sum(axes[-2:] == ("query", "key") for name, axes in plan.steps.items() if name in plan.keep)
+    part = plan.variant["projection"]
+    drawn = widths(plan.sizes(), part.get("dim"), part.get("v-dim")) if part.member.facts.get("drawn") else {}
+    need = cells * grids * 8 + sum(a * b for a, b in drawn.values()) * 12
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else need
+    if need > have and plan.variant["device"] == "cpu":
+        grid = f"{size.queries:,} × {size.keys:,} scores in {(size.batch or 1) * shapes.heads:,} heads"
+        what = grid if cells * grids * 8 > have else "the drawn projections"
+        message = f"{what} need about {need / 2**30:,.0f} GiB, and this machine has {have / 2**30:,.0f}"
+        raise CannotError("out-of-memory", message, help="fewer tokens, or a narrower projection")
 
 
 def _hides(bias: Any) -> bool:

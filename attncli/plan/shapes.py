@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attncli.errors import InputError, listed, wrong
+from attncli.errors import InputError, counted, listed, wrong
 from attncli.gate import Extent
 from attncli.gate.arrays import shape_of
 from attncli.parts.projections import LEARNED, Sizes, projection, widths
@@ -128,8 +128,8 @@ def _indivisible(name: str, columns: int, heads: int) -> InputError:
     divisors = listed([n for n in range(1, columns + 1) if columns % n == 0], "or")
     return wrong(
         "heads-mismatch",
-        f"{name} has {columns} columns, which {heads} heads do not divide",
-        help=f"{columns} columns, {heads} heads: {divisors}",
+        f"{name} has {counted(columns, 'column')}, which {heads} heads do not divide",
+        help=f"{counted(columns, 'column')}, {heads} heads: {divisors}",
     )
 
 

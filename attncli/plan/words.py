@@ -51,8 +51,8 @@ def summary(
                 _heads(shapes),
                 _projection(p, v),
                 f"score {v['score']}",
-                *_links(chain),
-                f"mask {v['mask']}" if str(v["mask"]) != "full" else "mask by lengths or bias" if masked else "no mask",
+                *_links(chain, v, shapes.d),
+                f"mask {v['mask']}" if str(v["mask"]) != "full" else _hidden(p) if masked else "no mask",
                 str(v["normalizer"]) if v["normalizer"].name != "softmax" else "",
                 str(v["dropout"]) if v["dropout"].name != "none" else "",
                 f"seed {v['seed']}" if v["seed"] is not None else "",
@@ -60,6 +60,11 @@ def summary(
             ),
         )
     )
+
+
+def _hidden(p: Problem) -> str:
+    """What hides keys where no mask does."""
+    return "mask by " + " and ".join(["lengths"] * (p.lengths is not None) + ["bias"] * (p.bias is not None))
 
 
 def _what(p: Problem, v: Variant) -> str:
@@ -89,10 +94,10 @@ def _projection(p: Problem, v: Variant) -> str:
     return f"projection {v['projection']}"
 
 
-def _links(chain: tuple[Link, ...]) -> Iterator[str]:
+def _links(chain: tuple[Link, ...], v: Variant, width: int) -> Iterator[str]:
     """`scale 0.5 = 1/√4`, and the value of every other link that has one."""
     if not any(link.name == "scale" for link in chain):
-        yield "no scale"
+        yield "no scale" if v["scale"] != "auto" or width != 1 else "scale 1 = 1/√1"
     for link in chain:
         if link.part.options:
             yield f"{link.name} {link.part.options[0][1]:.6g}" + (f" = {link.why}" if link.why else "")

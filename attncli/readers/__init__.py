@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from attncli.errors import AttnError, InputError, OptionError, listed, nearest
+from attncli.errors import InputError, OptionError, listed, nearest
 
 if TYPE_CHECKING:
     from attncli.types import Problem
@@ -98,6 +98,8 @@ def slurp(path: str) -> bytes:
         InputError: it cannot be read.
     """
     if path == "-":
+        if sys.stdin is None:
+            raise InputError("cannot-read", "standard input is closed")
         return sys.stdin.buffer.read()
     try:
         return Path(path).read_bytes()
@@ -150,7 +152,7 @@ def read(
         for pair in replacing:
             raw = taken(raw, pair)
         return admit(dataclasses.replace(raw, source=shown))
-    except AttnError as error:
+    except InputError as error:
         raise error.at(file=shown) from None
 
 

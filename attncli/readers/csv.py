@@ -120,7 +120,7 @@ class _Table:
         start, blank = 1, 0
         try:
             for cells in parsed:
-                if not any(cell.strip() for cell in cells):
+                if len(cells) <= 1 and not "".join(cells).strip():
                     blank = blank or start
                 elif blank:
                     raise InputError(
@@ -168,7 +168,10 @@ class _Table:
         if said == "no":
             return ()
         beside = names[1:] or names
-        if not any(self._is_number(cell) or self._looks_like_one(cell) for cell in beside):
+        worded = not any(
+            self._is_number(cell) or self._looks_like_one(cell) for cell in {*beside, *(names[:1] if names[0] else ())}
+        )
+        if worded and (len(self.rows) > 1 or len(names) > 1):
             return names
         if len(self.rows) > 1 and all(self._is_number(cell) for cell in beside):
             counts = [list(map(str, range(len(row)))) for row in (names, beside) if len(row) > 1]

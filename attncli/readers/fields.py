@@ -29,16 +29,28 @@ def taken(problem: Problem, pair: str) -> Problem:
             field_of(name)
         except AttnError as error:
             raise OptionError(error.code, error.message, help=error.help) from None
+    if path == "-":
+        raise OptionError("bad-option", "standard input is for INPUT alone", help=f"--with {name}=FILE")
     one = format_of(path)
     try:
         found = one.function(Source(path, slurp(path), one.name))
-        value = _value(found, name)
+        value = _checked(name, _value(found, name))
     except AttnError as error:
         raise error.at(file=path) from None
     group, dot, inner = name.partition(".")
     if dot:
         value = {**(getattr(problem, group) or {}), inner: value}
     return dataclasses.replace(problem, **{group: value}, notes=(*problem.notes, *found.notes))
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value through the gate by itself, so that what is wrong with it is said of its own file."""
+    from attncli.gate import GROUPS
+    from attncli.gate.arrays import one_field
+
+    if name in GROUPS and isinstance(value, dict):
+        return {key: one_field(f"{name}.{key}", inner) for key, inner in value.items()}
+    return value if name in GROUPS else one_field(name, value)
 
 
 def _value(found: Problem, name: str) -> Any:

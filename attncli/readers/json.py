@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from attncli.errors import AttnError, InputError, Place, nearest
+from attncli.errors import AttnError, InputError, Place, nearest, wrong
 from attncli.readers import Source, problem, reader
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def _fields(data: bytes) -> dict[str, Any]:
     from attncli.gate import GROUPS
 
     raw: dict[str, Any] = _decode(data, dict[str, msgspec.Raw])
+    _check_twice(data)
     out: dict[str, Any] = {}
     for name, text in raw.items():
         if name == "schema":
@@ -117,16 +118,32 @@ def _fields(data: bytes) -> dict[str, Any]:
             inner: dict[str, Any] = _decode(bytes(text), dict[str, msgspec.Raw])
             out[name] = {k: _value(bytes(v), f"{name}.{k}", data) for k, v in inner.items()}
         elif name in GROUPS:
-            out[name] = _decode(bytes(text))
+            raise wrong("wrong-type", f"{name} is an object, not {_decode(bytes(text))!r:.40}", name)
         else:
             out[name] = _value(bytes(text), name, data)
     return out
+
+
+def _check_twice(data: bytes) -> None:
+    """A key that stands twice; looked for in files of a size that people write."""
+    import json
+
+    def pairs(items: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in items]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError("two-sources", f"{name!r} stands twice in one object", help="take one of them out")
+
+    if len(data) < 1 << 20:
+        json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs)
 
 
 def _value(text: bytes, name: str, whole: bytes) -> Any:
     from attncli.gate.arrays import field_of
 
     kind = field_of(name).kind
+    if text.strip(_SPACE) == b"null" and kind != "any":
+        raise wrong("wrong-type", f"{name} is null", name, help="leave it out, or give its value")
     try:
         return _array(text, kind) if kind in _KINDS else _decode(text)
     except InputError as error:

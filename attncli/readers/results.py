@@ -70,7 +70,8 @@ def read_result(path: str | Path) -> Attention:
         ),
         warnings=tuple(fields["warnings"]),
         parameters={
-            k: array(v, field_of(f"parameters.{k}")).astype("float32") for k, v in fields.get("parameters", {}).items()
+            k: array(v, field_of(f"parameters.{k}")).astype("float64" if dtype == "float64" else "float32")
+            for k, v in fields.get("parameters", {}).items()
         },
         about=fields.get("about"),
         layout=fields["layout"],

@@ -47,7 +47,7 @@ def tensors(data: bytes) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
         held = deserialize(data)
         header = msgspec.json.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
         rest = msgspec.json.decode((header.get("__metadata__") or {}).get("attn", "{}"))
-    except (SafetensorError, msgspec.DecodeError) as error:
+    except (SafetensorError, msgspec.DecodeError, RecursionError) as error:
         raise InputError(
             "bad-file", f"this is no whole safetensors file: {error}", help="was the copy cut short?"
         ) from None

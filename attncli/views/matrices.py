@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from attncli.errors import printable
+from attncli.errors import in_ascii, printable
 from attncli.gate.arrays import as_numpy
 from attncli.types import Attention, Step
 
@@ -37,6 +37,19 @@ class Matrix:
     values: np.ndarray  # (row, column)
     cells: tuple[tuple[str, ...], ...]
     facts: tuple[Column, ...] = field(default_factory=tuple)
+
+    def in_ascii(self) -> Matrix:
+        """The same with every symbol spelled in ASCII, so that columns stay in line on a console without them."""
+        return replace(
+            self,
+            where=in_ascii(self.where),
+            formula=in_ascii(self.formula),
+            corner=in_ascii(self.corner),
+            rows=tuple(map(in_ascii, self.rows)),
+            columns=tuple(map(in_ascii, self.columns)),
+            cells=tuple(tuple(map(in_ascii, row)) for row in self.cells),
+            facts=tuple(Column(in_ascii(fact.name), tuple(map(in_ascii, fact.cells))) for fact in self.facts),
+        )
 
     @property
     def title(self) -> str:

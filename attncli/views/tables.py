@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.cells import cell_len
@@ -20,6 +20,7 @@ from attncli.views.heat import LEGEND, glyph, shade
 from attncli.views.matrices import Matrix, matrices
 
 _MOST_ROWS = 40  # on a terminal, before the middle is left out
+_GAP = 3  # spaces between two columns
 _LONGEST = 18  # columns of the screen for one label on a terminal, and never more than a fifth of it
 
 
@@ -28,13 +29,12 @@ def write_table(attention: Attention, look: Look) -> str:
     """Every step that was kept, as tables."""
     out = io.StringIO()
     console = console_for(out, look)
-    console.print(
-        Text(" · ".join(printable(s) for s in attention.summary) or "attention", style="bold"), soft_wrap=not look.width
-    )
+    for line in wrapped([printable(s) for s in attention.summary], " · ", look.width):
+        console.print(Text(line, style="bold"), soft_wrap=True)
     console.print(Text("rows = query (looks), columns = key (is looked at)", style="dim"), soft_wrap=not look.width)
     for matrix in matrices(attention, look.precision):
         console.print()
-        _show(console, matrix, look)
+        _show(console, matrix if look.unicode else matrix.in_ascii(), look)
     return out.getvalue()
 
 
@@ -51,6 +51,17 @@ def console_for(out: io.TextIOBase | io.StringIO, look: Look) -> Console:
         emoji=False,
         legacy_windows=False,
     )
+
+
+def wrapped(items: Sequence[str], between: str, width: int | None) -> list[str]:
+    """Items joined over as many lines as a terminal needs, never parted within one that fits."""
+    lines: list[str] = []
+    for item in items:
+        if lines and (width is None or cell_len(lines[-1] + between + item) <= width):
+            lines[-1] += between + item
+        else:
+            lines.append(item)
+    return lines
 
 
 def _show(console: Console, matrix: Matrix, look: Look) -> None:
@@ -129,6 +140,7 @@ def _visible_rows(matrix: Matrix, look: Look) -> list[int | None]:
 
 
 def _visible_columns(matrix: Matrix, look: Look) -> list[int | None]:
+    """As many of the first and last columns as stand on the terminal whole, with None for the gap between."""
     if not look.width:
         return list(range(len(matrix.columns)))
 
@@ -136,13 +148,14 @@ def _visible_columns(matrix: Matrix, look: Look) -> list[int | None]:
         return max(map(cell_len, texts), default=0)
 
     heat = 1 if look.heat and not look.color and matrix.name == "weights" else 0
-    fixed = widest([matrix.corner, *(_short(r, look) for r in matrix.rows)]) + sum(
-        2 + widest([f.name, *f.cells]) for f in matrix.facts
-    )
+    fixed = widest([matrix.corner, *(_short(r, look) for r in matrix.rows)])
+    fixed += sum(_GAP + widest([fact.name, *fact.cells]) for fact in matrix.facts)
     needs = [
-        2 + max(cell_len(_short(name, look)), widest(row[c] for row in matrix.cells) + heat)
+        _GAP + max(cell_len(_short(name, look)), widest(row[c] for row in matrix.cells) + heat)
         for c, name in enumerate(matrix.columns)
     ]
-    if fixed + sum(needs) <= look.width:
-        return list(range(len(needs)))
-    return _ends(len(needs), max(2, (look.width - fixed - 3) // max(needs)))
+    for most in range(len(needs), 2, -1):
+        chosen = _ends(len(needs), most)
+        if fixed + sum(_GAP + 1 if c is None else needs[c] for c in chosen) <= look.width:
+            return chosen
+    return _ends(len(needs), 2)

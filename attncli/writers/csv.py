@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from attncli.errors import printable
 from attncli.formats import Look, output_format
 from attncli.gate.arrays import as_numpy
 from attncli.types import AXES, Attention, Step
@@ -15,24 +17,24 @@ from attncli.types import AXES, Attention, Step
 _TIDY = ("batch", "head", "query", "key")  # columns that are always there; others where a step has them
 
 
-@output_format("csv", ".csv")
+@output_format("csv", ".csv", codec="utf-8")
 def write_csv(attention: Attention, look: Look) -> str:
     """Separated by commas."""
-    return _table(attention, ",")
+    return _table(attention, ",", look)
 
 
-@output_format("tsv", ".tsv")
+@output_format("tsv", ".tsv", codec="utf-8")
 def write_tsv(attention: Attention, look: Look) -> str:
     """Separated by tabs."""
-    return _table(attention, "\t")
+    return _table(attention, "\t", look)
 
 
-def _table(attention: Attention, separator: str) -> str:
+def _table(attention: Attention, separator: str, look: Look) -> str:
     out = io.StringIO()
     rows = csv.writer(out, delimiter=separator, lineterminator="\n")
     one = attention.steps[0] if len(attention.steps) == 1 else None
     if one is not None and len(one.axes) == 2 and one.axes[0] != "batch":
-        _matrix(rows, attention, one)
+        _matrix(rows, attention, one, printable if look.screen else str)
     else:
         _tidy(rows, attention)
     return out.getvalue()
@@ -45,11 +47,11 @@ def _cell(value: Any) -> str:
     return repr(value.item()) if isinstance(value, np.float64) else str(value)
 
 
-def _matrix(rows: Any, attention: Attention, step: Step) -> None:
+def _matrix(rows: Any, attention: Attention, step: Step, shown: Callable[[str], str]) -> None:
     def labels(axis: str, n: int) -> list[str]:
         if axis in ("query", "key"):
             tokens = attention.tokens if axis == "query" else attention.k_tokens
-            return [str(t) for t in tokens]
+            return [shown(str(t)) for t in tokens]  # on a terminal a token's escape sequences would act
         prefix = "d" if axis == "dim" else f"{axis} "
         return [f"{prefix}{i}" for i in attention.at.get(axis, range(n))]
 

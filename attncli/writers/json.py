@@ -11,17 +11,17 @@ from attncli.types import Attention
 from attncli.writers.record import numbers, record
 
 
-@output_format("json", ".json")
+@output_format("json", ".json", codec="attn.json")
 def write_json(attention: Attention, look: Look) -> str:
     """One document: on one line, or for a terminal indented, a row a line."""
     fields = {
         k: numbers(v, attention.dtype) if hasattr(v, "dtype") else v
         for k, v in record(attention, in_lists=True).items()
     }
-    return (_indented(fields) if look.width else msgspec.json.encode(fields).decode()) + "\n"
+    return (_indented(fields) if look.screen else msgspec.json.encode(fields).decode()) + "\n"
 
 
-@output_format("ndjson", ".ndjson", ".jsonl")
+@output_format("ndjson", ".ndjson", ".jsonl", codec="attn.json")
 def write_line(attention: Attention, look: Look) -> str:
     """One document on one line."""
     return str(write_json(attention, Look()))

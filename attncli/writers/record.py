@@ -20,7 +20,7 @@ def record(attention: Attention, *, in_lists: bool) -> dict[str, Any]:
     """Every field in order; steps and drawn parameters as numpy arrays (`parameters` as lists, if `in_lists`)."""
     steps = {step.name: as_numpy(step.values) for step in attention.steps}
     drawn = {name: as_numpy(x) for name, x in attention.parameters.items()}
-    parameters: dict[str, Any] = {name: numbers(x, "float32") for name, x in drawn.items()} if in_lists else drawn
+    parameters: dict[str, Any] = {name: numbers(x, str(x.dtype)) for name, x in drawn.items()} if in_lists else drawn
     return {
         "schema": SCHEMA,
         "attn_version": __version__,
