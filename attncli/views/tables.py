@@ -17,11 +17,11 @@ from attncli.errors import listed, printable
 from attncli.formats import Look, output_format
 from attncli.types import Attention
 from attncli.views.heat import LEGEND, glyph, shade
-from attncli.views.matrices import Matrix, matrices
+from attncli.views.matrices import Column, Matrix, matrices
 
 _MOST_ROWS = 40  # on a terminal, before the middle is left out
 _GAP = 3  # spaces between two columns
-_LONGEST = 18  # columns of the screen for one label on a terminal, and never more than a fifth of it
+_LONGEST = 18  # columns of the screen for one label on a terminal, and less on a narrow one
 
 
 @output_format("table", ".txt")
@@ -73,7 +73,7 @@ def _show(console: Console, matrix: Matrix, look: Look) -> None:
     if matrix.name == "weights" and look.heat and not look.color:
         heading.append(f"   cells are shaded {LEGEND}", style="dim not bold")
     console.print(heading, soft_wrap=not look.width)
-    columns, rows = _visible_columns(matrix, look), _visible_rows(matrix, look)
+    (columns, facts), rows = _visible_columns(matrix, look), _visible_rows(matrix, look)
     table = Table(
         box=box.SIMPLE_HEAD if look.unicode else box.ASCII2,
         pad_edge=False,
@@ -84,16 +84,16 @@ def _show(console: Console, matrix: Matrix, look: Look) -> None:
     table.add_column(Text(matrix.corner, style="dim"), no_wrap=True)
     for c in columns:
         table.add_column(Text("…" if c is None else _short(matrix.columns[c], look)), justify="right", no_wrap=True)
-    for fact in matrix.facts:
+    for fact in facts:
         table.add_column(Text(fact.name, style="dim"), justify="right", no_wrap=True)
     heated = matrix.name == "weights" and look.heat
     for r in rows:
         if r is None:
-            table.add_row("…", *("…" for _ in columns), *("…" for _ in matrix.facts))
+            table.add_row("…", *("…" for _ in columns), *("…" for _ in facts))
             continue
         cells = [Text("…") if c is None else _cell(matrix, r, c, look, heated) for c in columns]
-        facts = [Text(fact.cells[r], style="dim") for fact in matrix.facts]
-        table.add_row(Text(_short(matrix.rows[r], look)), *cells, *facts)
+        beside = [Text(fact.cells[r], style="dim") for fact in facts]
+        table.add_row(Text(_short(matrix.rows[r], look)), *cells, *beside)
     console.print(table, soft_wrap=not look.width)
     left_out = [
         f"{len(all_of)} {what} ({sum(x is not None for x in some)} shown)"
@@ -117,7 +117,7 @@ def _cell(matrix: Matrix, r: int, c: int, look: Look, heated: bool) -> Text:
 
 def _short(text: str, look: Look) -> str:
     """A label that fits; long ones are cut on a terminal only."""
-    most = min(_LONGEST, (look.width or 0) // 5)
+    most = min(_LONGEST, max(6, (look.width or 0) // 5 - 2))
     if not look.width or cell_len(text) <= most:
         return text
     cut = text
@@ -139,23 +139,27 @@ def _visible_rows(matrix: Matrix, look: Look) -> list[int | None]:
     return _ends(len(matrix.rows), _MOST_ROWS if look.width else len(matrix.rows))
 
 
-def _visible_columns(matrix: Matrix, look: Look) -> list[int | None]:
-    """As many of the first and last columns as stand on the terminal whole, with None for the gap between."""
+def _visible_columns(matrix: Matrix, look: Look) -> tuple[list[int | None], tuple[Column, ...]]:
+    """As many of the first and last columns as stand on the terminal whole, with None for the gap between.
+
+    The facts beside them go first where not even two columns would stand.
+    """
     if not look.width:
-        return list(range(len(matrix.columns)))
+        return list(range(len(matrix.columns))), matrix.facts
 
     def widest(texts: Iterable[str]) -> int:
         return max(map(cell_len, texts), default=0)
 
     heat = 1 if look.heat and not look.color and matrix.name == "weights" else 0
-    fixed = widest([matrix.corner, *(_short(r, look) for r in matrix.rows)])
-    fixed += sum(_GAP + widest([fact.name, *fact.cells]) for fact in matrix.facts)
+    labels = widest([matrix.corner, *(_short(r, look) for r in matrix.rows)])
     needs = [
         _GAP + max(cell_len(_short(name, look)), widest(row[c] for row in matrix.cells) + heat)
         for c, name in enumerate(matrix.columns)
     ]
-    for most in range(len(needs), 2, -1):
-        chosen = _ends(len(needs), most)
-        if fixed + sum(_GAP + 1 if c is None else needs[c] for c in chosen) <= look.width:
-            return chosen
-    return _ends(len(needs), 2)
+    for facts in (matrix.facts, ()):
+        left = look.width - labels - sum(_GAP + widest([fact.name, *fact.cells]) for fact in facts)
+        for most in range(len(needs), 1, -1):
+            chosen = _ends(len(needs), most)
+            if sum(_GAP + 1 if c is None else needs[c] for c in chosen) <= left:
+                return chosen, facts
+    return _ends(len(needs), 2), ()
