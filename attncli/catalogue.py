@@ -6,7 +6,7 @@ from typing import Any
 
 from attncli.formats import formats
 from attncli.parts.links import link
-from attncli.presets import PRESETS, Preset
+from attncli.presets import PRESETS, Preset, choices_of, named
 from attncli.registry import Member
 from attncli.types import BASE_STEPS
 from attncli.variant import CHOICES, FAMILIES, Variant
@@ -50,13 +50,29 @@ def _member(member: Member) -> dict[str, Any]:
 
 
 def _preset(preset: Preset) -> dict[str, Any]:
-    return {"command": command_line(preset), "summary": preset.summary, "source": preset.source}
+    if preset.layers is None:
+        return {"command": command_line(preset), "summary": preset.summary, "source": preset.source}
+    differ = f"layers differ: attn list variants {preset.name}:layer=3 prints layer 3"
+    return {"command": command_line(preset, 0), "summary": preset.summary, "layer": differ, "source": preset.source}
 
 
-def command_line(preset: Preset) -> str:
+def one_variant(text: str) -> dict[str, Any]:
+    """What a named variant says of itself; of one layer, where one is named.
+
+    Raises:
+        OptionError: there is none of that name, or it has no layers.
+    """
+    found, layer = named(text)
+    if layer is None:
+        return _preset(found)
+    return {"command": command_line(found, layer), "summary": found.summary, "source": found.source}
+
+
+def command_line(preset: Preset, layer: int | None = None) -> str:
     """A preset written out as the options it stands for; what it asks for stands in capitals."""
-    chosen = Variant(**preset.choices).describe()
-    words = [f"{CHOICES[name].option} {_quoted(str(chosen[name]))}" for name in preset.choices]
+    choices = choices_of(preset, layer)
+    chosen = Variant(**choices).describe()
+    words = [f"{CHOICES[name].option} {_quoted(str(chosen[name]))}" for name in choices]
     wanted = {
         "heads": "--heads H",
         "kv_heads": "--kv-heads G",

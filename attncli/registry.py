@@ -59,6 +59,8 @@ class Parameter:
     name: str
     axes: tuple[str, ...]
     help: str = ""
+    also: tuple[tuple[str, ...], ...] = ()  # other shapes it may have
+    required: bool = False  # the part cannot do without it
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,12 @@ class Option:
     """One option of a part, read off its function's signature."""
 
     name: str  # as the small language spells it: v-dim
+    argument: str  # as the function does: v_dim
     kind: type  # int, float, bool, str or tuple (of ints, joined by +)
     default: Any  # inspect.Parameter.empty if it must be given
     range: Range = Range()
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # the only texts it may be
+    words: tuple[str, ...] = ()  # texts it may be beside a number
 
     @property
     def limits(self) -> Range:
@@ -84,7 +88,7 @@ class Option:
 
     def describe(self) -> str:
         """`left=…` with its type, range and default, for people."""
-        kind = "|".join(self.choices) or {
+        kind = "|".join(self.choices) or "|".join((*self.words, "")) + {
             int: "integer",
             float: "number",
             bool: "yes|no",
@@ -100,6 +104,8 @@ class Option:
         Raises:
             OptionError: it is not of the option's kind, or out of its range.
         """
+        if str(value) in self.words:
+            return str(value)
         try:
             parsed = _read(self.kind, value)
         except (ValueError, OverflowError):
@@ -188,14 +194,21 @@ class Member:
 
 def _option(argument: inspect.Parameter, hint: Any) -> Option:
     limits = Range()
-    if get_origin(hint) in (typing.Union, types.UnionType):  # `int | None`: it may be left out
-        hint = next(k for k in get_args(hint) if k is not types.NoneType)
+    words: tuple[str, ...] = ()
+    if get_origin(hint) in (
+        typing.Union,
+        types.UnionType,
+    ):  # `int | None` may be left out, `float | Literal["auto"]` a word
+        kinds = [k for k in get_args(hint) if k is not types.NoneType]
+        words = tuple(word for k in kinds[1:] if get_origin(k) is Literal for word in get_args(k))
+        hint = kinds[0]
     if get_origin(hint) is typing.Annotated:
         hint, limits = get_args(hint)[:2]
     kind = hint
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     kind = str if choices else tuple if get_origin(kind) is tuple else kind
-    return Option(argument.name.replace("_", "-"), kind, argument.default, limits, choices)
+    name = argument.name.rstrip("_").replace("_", "-")  # global_ for global, which is Python's own word
+    return Option(name, argument.name, kind, argument.default, limits, choices, words)
 
 
 @dataclass(frozen=True)
@@ -215,10 +228,12 @@ class Part:
         return given[name] if name in given else next(o.default for o in self.member.options if o.name == name)
 
     def given(self, name: str) -> bool:
+        """Whether an option was said."""
         return name in dict(self.options)
 
     def __call__(self, *args: Any, **more: Any) -> Any:
-        chosen = {name.replace("-", "_"): value for name, value in self.options}
+        spelled = {o.name: o.argument for o in self.member.options}
+        chosen = {spelled[name]: value for name, value in self.options}
         return self.member.function(*args, **chosen, **more)
 
     def __str__(self) -> str:
@@ -314,4 +329,8 @@ class Family:
                     f"{self.name} {member.name!r} needs {option.describe()}",
                     help=f"write {member.name}:{option.name}=…",
                 )
-        return Part(member, tuple((o.name, given[o.name]) for o in member.options if o.name in given))
+        part = Part(member, tuple((o.name, given[o.name]) for o in member.options if o.name in given))
+        refuse = member.facts.get("refuse")  # what its options cannot be together
+        if why := refuse({o.name: part.get(o.name) for o in member.options}) if refuse else "":
+            raise OptionError("bad-option", f"{self.name} {member.name!r}: {why}")
+        return part

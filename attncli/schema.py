@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attncli.gate.arrays import STEP_NAMES, known_parameters
+from attncli.gate.arrays import STEP_NAMES, field_of, known_parameters
 from attncli.types import AXES, FIELDS, NONFINITE, Field
 from attncli.variant import CHOICES
 
@@ -102,9 +102,7 @@ def problem_schema() -> dict[str, Any]:
     made["parameters"] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {
-            p.name: _field(Field(p.name, "floats", (" ".join(p.axes),), p.help)) for p in known_parameters().values()
-        },
+        "properties": {p.name: _field(field_of(f"parameters.{p.name}")) for p in known_parameters().values()},
     }
     token = {
         "type": "object",

@@ -33,7 +33,7 @@ class Field:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        return (0, 1, 2, 3, 4) if self.shapes == ("*",) else tuple(len(s.split()) for s in self.shapes)
+        return (0, 1, 2, 3, 4) if self.shapes == ("*",) else tuple(dict.fromkeys(len(s.split()) for s in self.shapes))
 
 
 _FIELDS = (
@@ -123,6 +123,9 @@ class Grid:
     lengths: Any = None  # (b, 1, 1, 1)  how many keys are no padding
     given: Any = None  # the problem's mask
     bias: Any = None  # the problem's bias
+    keys: int = 0  # how many keys there are
+    heads: int = 1  # how many query heads
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # learned arrays of the parts that act on scores
     visible: Any = None  # what mask, lengths and bias together let through
 
 
@@ -133,9 +136,14 @@ _ROWS = ("query", "key")
 # Every step there can be, in order, with the axes that follow batch and head (DESIGN §2).
 # A `…` stands for batch, then head, where the problem has them; links add their steps between.
 BASE_STEPS: Mapping[str, tuple[str, ...]] = {
+    "positioned_embeddings": ("batch", "query", "dim"),
     "q": ("batch", "head", "query", "dim"),
     "k": ("batch", "kv_head", "new_key", "dim"),
     "v": ("batch", "kv_head", "new_key", "dim"),
+    "normed_q": ("batch", "head", "query", "dim"),
+    "normed_k": ("batch", "kv_head", "new_key", "dim"),
+    "positioned_q": ("batch", "head", "query", "dim"),
+    "positioned_k": ("batch", "kv_head", "new_key", "dim"),
     "present_k": ("batch", "kv_head", "key", "dim"),
     "present_v": ("batch", "kv_head", "key", "dim"),
     "scores": ("batch", "head", *_ROWS),
@@ -144,11 +152,14 @@ BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "log_sum_exp": ("batch", "head", "query"),
     "entropy": ("batch", "head", "query"),
     "visible_keys": ("batch", "head", "query"),
+    "sink_weights": ("batch", "head", "query"),
     "weights": ("batch", "head", *_ROWS),
     "dropout_weights": ("batch", "head", *_ROWS),
+    "mixed_weights": ("batch", "head", *_ROWS),
     "top_keys": ("batch", "head", "query", "rank"),
     "top_weights": ("batch", "head", "query", "rank"),
     "head_context": ("batch", "head", "query", "dim"),
+    "normed_context": ("batch", "head", "query", "dim"),
     "context": ("batch", "query", "dim"),
     "output": ("batch", "query", "dim"),
 }

@@ -15,13 +15,18 @@ from attncli.expression import Expression
 from attncli.parts.dropout import dropout
 from attncli.parts.links import link
 from attncli.parts.masks import mask
+from attncli.parts.mixing import mixing
 from attncli.parts.normalizers import normalizer
+from attncli.parts.norms import norm
+from attncli.parts.positions import position
 from attncli.parts.projections import projection
 from attncli.parts.scores import score
-from attncli.presets import preset
+from attncli.parts.sinks import sink
+from attncli.presets import choices_of, named
 from attncli.registry import Family, Option, Part, Range, number, spelled
 
-FAMILIES: Mapping[str, Family] = {f.name: f for f in (projection, score, link, mask, normalizer, dropout)}
+_ORDER = (projection, norm, position, score, link, mask, normalizer, sink, dropout, mixing)  # of computation
+FAMILIES: Mapping[str, Family] = {family.name: family for family in _ORDER}
 CHAIN = tuple(member.name for member in link)  # the default order is the order of declaration
 
 
@@ -47,11 +52,16 @@ def _names(family: Family) -> str:
     return ", ".join(family.members)
 
 
+def _part(name: str, family: Family, default: str) -> Choice:
+    """A choice of one part of a family."""
+    return Choice(name, family.parse, family.parse(default), "PART", f"{family.help}: {_names(family)}")
+
+
 def _worded(name: str, words: tuple[str, ...], default: str | None, help: str) -> Choice:
     """A choice among a few words."""
 
     def read(value: Any) -> str:
-        return str(Option(name, str, None, choices=words).parse(value, "this"))
+        return str(Option(name, name, str, None, choices=words).parse(value, "this"))
 
     return Choice(name, read, default, "|".join(words), help, words=words)
 
@@ -61,7 +71,7 @@ def _whole(name: str, low: int, high: int, metavar: str, help: str) -> Choice:
 
     def read(value: Any) -> int:
         try:
-            return int(Option(name, int, None, Range(low=low, high=high)).parse(value, "this"))
+            return int(Option(name, name, int, None, Range(low=low, high=high)).parse(value, "this"))
         except OptionError:
             raise OptionError("bad-option", f"{name} is an integer from {low} to {high}, not {value}") from None
 
@@ -148,7 +158,9 @@ _CHOICES = (
     _whole("heads", 1, _MOST_HEADS, "H", "query heads; they split the width into equal slices"),
     _whole("kv_heads", 1, _MOST_HEADS, "G", "key and value heads, shared by groups of query heads"),
     _worded("kv_map", ("interleave", "tile"), "interleave", "query head h reads kv head ⌊h/(H/G)⌋, or h mod G"),
-    Choice("score", score.parse, score.parse("dot"), "PART", f"{score.help}: {_names(score)}"),
+    _part("qk_norm", norm, "none"),
+    _part("position", position, "none"),
+    _part("score", score, "dot"),
     *_link_choices(),
     Choice("chain", read_chain, CHAIN, "LINK,…", f"order of the links from score to normaliser: {','.join(CHAIN)}"),
     Choice(
@@ -158,9 +170,8 @@ _CHOICES = (
         "EXPR",
         f"{mask.help}: {_names(mask)}; joined by and, or, not; repeated = and",
     ),
-    Choice(
-        "normalizer", normalizer.parse, normalizer.parse("softmax"), "PART", f"{normalizer.help}: {_names(normalizer)}"
-    ),
+    _part("normalizer", normalizer, "softmax"),
+    _part("sink", sink, "none"),
     Choice(
         "dropout",
         _read_dropout,
@@ -169,6 +180,7 @@ _CHOICES = (
         "drop weights with probability P; dropout:p=,seed= says its own seed",
         numeric=True,
     ),
+    _part("head_mixing", mixing, "none"),
     _worded("empty_rows", ("zero", "nan", "uniform", "error"), "zero", "weights of a query that sees no key"),
     _worded("align", ("top-left", "bottom-right"), None, "where positions start if queries and keys differ in number"),
     _whole("seed", 0, 2**64 - 1, "N", "one stream for all that is drawn; without it one is drawn and shown"),
@@ -192,9 +204,12 @@ class Variant:
 
     def __init__(self, **choices: Any) -> None:
         name = choices.pop("name", None)
-        self.name: str | None = None if name is None else preset(str(name)).name
-        self.asks: tuple[str, ...] = preset(self.name).asks if self.name else ()
-        chosen: dict[str, Any] = dict(preset(self.name).choices) if self.name else {}
+        found, layer = (None, None) if name is None else named(str(name))
+        self.name: str | None = None
+        if found:
+            self.name = found.name if layer is None else f"{found.name}:layer={layer}"
+        self.asks: tuple[str, ...] = found.asks if found else ()
+        chosen: dict[str, Any] = choices_of(found, layer) if found else {}
         chosen |= {k: v for k, v in choices.items() if v is not None}
         self._values = {c.name: c.default for c in CHOICES.values()}
         self.chosen = frozenset(chosen)  # by preset, file or command line; the rest is default
@@ -204,6 +219,9 @@ class Variant:
             if isinstance(value, bool | dict):
                 raise OptionError("bad-option", f"{key} is {CHOICES[key].metavar}, not {str(value).lower()}")
             self._values[key] = CHOICES[key].read(value)
+        if self["sink"].name != "none" and not self["normalizer"].member.facts.get("sinks"):
+            message = f"sink {self['sink']} joins the denominator of softmax, and {self['normalizer']} has none"
+            raise OptionError("parts-disagree", message, help="leave the sink out, or normalise by softmax")
         for member in link:
             key = member.name.replace("-", "_")
             if (

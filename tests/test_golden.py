@@ -26,7 +26,7 @@ def test_figures_come_out(path):
 
 
 def test_there_are_as_many_figures_as_were_copied():
-    assert len(FILES) >= 71
+    assert len(FILES) == 99
 
 
 @pytest.mark.parametrize(

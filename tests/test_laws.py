@@ -13,11 +13,15 @@ import attncli
 from attncli.parts.dropout import dropout
 from attncli.parts.links import link
 from attncli.parts.masks import mask
+from attncli.parts.mixing import mixing
 from attncli.parts.normalizers import normalizer
+from attncli.parts.norms import norm
+from attncli.parts.positions import position
 from attncli.parts.projections import projection
 from attncli.parts.scores import score
+from attncli.parts.sinks import sink
 from attncli.plan import plan
-from attncli.presets import PRESETS
+from attncli.presets import PRESETS, Preset, choices_of
 from attncli.registry import Family, Member, Option
 from attncli.variant import CHOICES, FAMILIES, Variant
 
@@ -32,30 +36,70 @@ def some_value(option: Option) -> str:
     if option.kind is tuple:
         return "0+2"
     if option.kind is bool:
-        return "yes"
+        return "no"
     if option.name in ("dim", "v-dim"):
         return "6"
-    low = max(option.range.low, option.range.above)
-    return "3" if option.kind is int else str(0.5 if option.range.below < math.inf or low < 0.5 else low + 1)
+    if option.kind is int:
+        return "4"
+    return {"low": "0.5", "fraction": "0.6", "theta": "50"}.get(
+        option.name, "0.5" if option.range.below < math.inf else "2.5"
+    )
+
+
+WITH = {"factor": "scaling=linear", "scaling": "fraction=0.6"}  # an option that needs another beside it
 
 
 def spellings(member: Member) -> list[str]:
-    """The part with its required options, and with all of them."""
+    """The part with its required options, and with each of the others beside them."""
     required = [f"{o.name}={some_value(o)}" for o in member.options if o.required]
-    every = [f"{o.name}={some_value(o)}" for o in member.options]
-    return list(dict.fromkeys(member.name + (":" + ",".join(o) if o else "") for o in (required, every)))
+    others = [
+        [f"{o.name}={some_value(o)}"] + ([WITH[o.name]] if o.name in WITH else [])
+        for o in member.options
+        if not o.required
+    ]
+    made = [member.name + (":" + ",".join(o) if o else "") for o in (required, *(required + other for other in others))]
+    scalings = [
+        f"rope:scaling={s},factor=4,original=8"
+        for s in ("ntk", "dynamic", "yarn", "llama3", "longrope", "proportional")
+    ]
+    return [
+        str(FAMILIES[member.family].parse(text))
+        for text in dict.fromkeys(made + (scalings if member.name == "rope" else []))
+    ]
 
 
 def parts(family: Family) -> list[str]:
     return [text for member in family for text in spellings(member)]
 
 
+def parameters_for(variant: Variant, width: int, seed: int = 11) -> dict[str, np.ndarray]:
+    """Every array that the chosen parts take, in the shapes that they declare."""
+    heads = variant["heads"] or 1
+    d = width // heads
+    out = {}
+    for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
+        part = variant[name]
+        facts = part.member.facts
+        sizes = {"H": heads, "G": heads, "d": d, "d_k": d, "2d": 2 * d, "a": 11} | (
+            facts["sizes"](part) if "sizes" in facts else {}
+        )
+        if facts.get("acts") == "qk":
+            sizes["r"] = facts["even"](part, d) // 2
+        if name == "qk_norm" and part.name != "none" and part.get("scope") == "full":
+            sizes["d"] = width
+        rng = np.random.default_rng(seed)
+        out |= {p.name: rng.uniform(0.5, 1.5, [sizes[a] for a in p.axes]) for p in part.member.parameters}
+    return out
+
+
 def draws(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def problem_for(text: str, seed: int = 0, n: int = N, **more) -> attncli.Problem:
+def problem_for(text: str, seed: int = 0, n: int = N, variant: Variant | None = None, **more) -> attncli.Problem:
     fields = {"embeddings": draws(seed, n, D)}
+    if variant is not None:
+        fields["parameters"] = parameters_for(variant, D)
     if "document" in text:
         fields["segments"] = EXTRAS["segments"][:n]
     if "given" in text and not text.startswith("given:"):
@@ -65,6 +109,10 @@ def problem_for(text: str, seed: int = 0, n: int = N, **more) -> attncli.Problem
 
 ONE_CHOICE = [
     *[{"score": s} for s in parts(score)],
+    *[{"qk_norm": n} for n in parts(norm)],
+    *[{"position": p} for p in parts(position)],
+    *[{"sink": s} for s in parts(sink)],
+    *[{"head_mixing": m, "heads": 2} for m in parts(mixing)],
     *[{"mask": m} for m in parts(mask)],
     *[{"normalizer": n} for n in parts(normalizer)],
     *[{"dropout": d, "seed": 1} for d in parts(dropout)],
@@ -76,7 +124,8 @@ ONE_CHOICE = [
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
 @pytest.mark.parametrize("heads", [None, H])
 def test_every_step_has_the_shape_and_order_that_were_planned(choices, heads):
-    problem, variant = problem_for(str(choices.get("mask"))), Variant(**choices, heads=heads)
+    variant = Variant(**{"heads": heads} | choices)
+    problem = problem_for(str(choices.get("mask")), variant=variant)
 
     made = plan(problem, variant, top=4)
     result = attncli.attend(problem, variant, top=4)
@@ -92,20 +141,28 @@ def test_every_step_has_the_shape_and_order_that_were_planned(choices, heads):
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
 def test_weights_are_weights(choices):
     variant = Variant(**{"mask": "causal and not prefix:length=1"} | choices)
-    result = attncli.attend(problem_for(str(choices.get("mask"))), variant)
+    result = attncli.attend(problem_for(str(choices.get("mask")), variant=variant), variant)
     weights, seen = result["weights"].values, result["mask"].values if "mask" in result else np.ones((N, N), bool)
 
     assert np.isfinite(weights).all()
-    assert (weights >= 0).all()
-    assert (weights[~seen] == 0).all()
+    assert (weights >= 0).all() or variant["normalizer"].name in (
+        "sum",
+        "none",
+    )  # shares of scores, which may be negative
+    assert (weights[..., ~seen] == 0).all()
     if variant["normalizer"].member.facts.get("sums_to_one"):
-        np.testing.assert_allclose(weights.sum(-1), seen.any(-1).astype(float), rtol=1e-14, atol=1e-15)
+        sinks = result["sink_weights"].values if "sink_weights" in result else 0
+        sees = seen.any(-1) if variant["sink"].name == "none" else np.ones(N)
+        np.testing.assert_allclose(
+            weights.sum(-1) + sinks, np.broadcast_to(sees, weights.shape[:-1]), rtol=1e-12, atol=1e-13
+        )
 
 
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
 def test_what_is_printed_parses_back_to_the_same_result(choices):
-    problem = problem_for(str(choices.get("mask")))
-    first = attncli.attend(problem, Variant(**choices))
+    variant = Variant(**choices)
+    problem = problem_for(str(choices.get("mask")), variant=variant)
+    first = attncli.attend(problem, variant)
 
     again = Variant(**first.variant)
     second = attncli.attend(problem, again)
@@ -134,18 +191,25 @@ def test_every_part_prints_and_parses_back(family):
 
 # ── laws that parts declare ──────────────────────────────────────────────────────────────────────
 def keeping(family: Family, law: str) -> list[str]:
-    return [text for member in family if law in member.laws for text in spellings(member)]
+    return [text for member in family if law in member.laws for text in spellings(member) if not by_length(text)]
+
+
+def by_length(text: str) -> bool:
+    """These follow the length of the text, and so cannot keep a prefix as it was: dynamic NTK, LongRoPE."""
+    return "scaling=dynamic" in text or "scaling=longrope" in text
+
+
+CHOSEN = {
+    "score": score, "mask": mask, "normalizer": normalizer, "dropout": dropout, "projection": projection, "qk_norm": norm,
+    "position": position, "sink": sink, "head_mixing": mixing,
+}  # fmt: skip
 
 
 def declared(law: str) -> list[dict[str, object]]:
-    return [
-        *[{"score": s} for s in keeping(score, law)],
-        *[{"mask": m} for m in keeping(mask, law)],
-        *[{"normalizer": n} for n in keeping(normalizer, law)],
-        *[{"dropout": d} for d in keeping(dropout, law)],
-        *[{"projection": p, "seed": 2} for p in keeping(projection, law) if p != "given"],
-        *[{m.name.replace("-", "_"): some_value(m.options[0])} for m in link if law in m.laws and m.options],
-    ]
+    of_parts = [{name: text} for name, family in CHOSEN.items() for text in keeping(family, law)]
+    of_links = [{m.name.replace("-", "_"): some_value(m.options[0])} for m in link if law in m.laws and m.options]
+    also = {"head_mixing": {"heads": 2}, "projection": {"seed": 2}}
+    return [c | also.get(next(iter(c)), {}) for c in of_parts + of_links if c != {"projection": "given"}]
 
 
 def causally(choices: dict[str, object]) -> dict[str, object]:
@@ -155,38 +219,40 @@ def causally(choices: dict[str, object]) -> dict[str, object]:
 @pytest.mark.parametrize("choices", declared("prefix"), ids=str)
 def test_a_prefix_does_not_change_when_tokens_follow(choices):
     x, variant = draws(3, N, D), Variant(**causally(choices))
-    whole = attncli.attend(attncli.Problem(embeddings=x), variant)["context"].values
+    learned = parameters_for(variant, D)
+    whole = attncli.attend(attncli.Problem(embeddings=x, parameters=learned), variant)["context"].values
 
-    part = attncli.attend(attncli.Problem(embeddings=x[:4]), variant)["context"].values
+    part = attncli.attend(attncli.Problem(embeddings=x[:4], parameters=learned), variant)["context"].values
 
-    np.testing.assert_allclose(part, whole[:4], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(part, whole[:4], rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("choices", declared("decode"), ids=str)
 def test_decoding_through_the_past_equals_the_full_run(choices):
-    x = draws(4, 1, N, D)
-    variant = Variant(**causally(choices))
-    whole = attncli.attend(attncli.Problem(embeddings=x), variant)
-    past = {name: np.zeros((1, 1, 0, whole[name].values.shape[-1])) for name in ("k", "v")}
+    x, variant = draws(4, 1, N, D), Variant(**causally(choices))
+    learned = parameters_for(variant, D)
+    whole = attncli.attend(attncli.Problem(embeddings=x, parameters=learned), variant)
+    kv = {"k": whole["k"].values, "v": whole["v"].values}
+    past = {name: np.zeros((1, a.shape[1] if a.ndim == 4 else 1, 0, a.shape[-1])) for name, a in kv.items()}
 
     for t in range(N):
-        step = attncli.attend(attncli.Problem(embeddings=x[:, t : t + 1], past=past), variant)
+        step = attncli.attend(attncli.Problem(embeddings=x[:, t : t + 1], past=past, parameters=learned), variant)
         past = {"k": step["present_k"].values, "v": step["present_v"].values}
-        np.testing.assert_allclose(step["context"].values[:, 0], whole["context"].values[:, t], rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(step["context"].values[:, 0], whole["context"].values[:, t], rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("choices", declared("permutation"), ids=str)
 def test_permuting_tokens_permutes_results(choices):
     x, order = draws(5, N, D), np.array([3, 0, 6, 1, 5, 2, 4])
     variant = Variant(**choices)
+    learned = parameters_for(variant, D)
 
-    straight = attncli.attend(attncli.Problem(embeddings=x), variant)
-    shuffled = attncli.attend(attncli.Problem(embeddings=x[order]), variant)
+    straight = attncli.attend(attncli.Problem(embeddings=x, parameters=learned), variant)
+    shuffled = attncli.attend(attncli.Problem(embeddings=x[order], parameters=learned), variant)
 
-    np.testing.assert_allclose(
-        shuffled["weights"].values, straight["weights"].values[np.ix_(order, order)], rtol=1e-12, atol=1e-15
-    )
-    np.testing.assert_allclose(shuffled["context"].values, straight["context"].values[order], rtol=1e-12, atol=1e-14)
+    moved = straight["weights"].values[..., order, :][..., order]
+    np.testing.assert_allclose(shuffled["weights"].values, moved, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(shuffled["context"].values, straight["context"].values[order], rtol=1e-11, atol=1e-12)
 
 
 def test_a_law_that_is_not_kept_would_be_noticed():
@@ -253,29 +319,99 @@ def test_random_products(n, m, heads, text, softcap, temperature, scale, chain, 
         np.testing.assert_allclose(weights[~blind].sum(-1), 1, rtol=1e-12)
 
 
+@given(
+    n=st.integers(1, 7),
+    heads=st.sampled_from([2, 4]),
+    text=_mask_texts(),
+    choices=st.fixed_dictionaries(
+        {
+            "score": st.sampled_from(parts(score)),
+            "position": st.sampled_from(parts(position)),
+            "qk_norm": st.sampled_from(parts(norm)),
+            "head_mixing": st.sampled_from(parts(mixing)),
+            "softcap": st.sampled_from(["none", 30]),
+            "log_n": st.sampled_from(["none", 3]),
+        }
+    ),
+    ending=st.one_of(
+        st.tuples(st.just("softmax"), st.sampled_from(parts(sink))),
+        st.tuples(st.sampled_from(parts(normalizer)), st.just("none")),
+    ),
+    chain=st.permutations(list(link.members)),
+    size=st.sampled_from([1e-3, 1.0, 1e3]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=150)
+def test_random_products_of_every_family(n, heads, text, choices, ending, chain, size, seed):
+    size = 1.0 if "phi=exp" in choices["score"] else size  # e^1000 is no float64
+    variant = Variant(mask=text, heads=heads, chain=chain, normalizer=ending[0], sink=ending[1], **choices)
+    x = np.random.default_rng(seed).uniform(-size, size, (n, 10 * heads))
+    problem = attncli.Problem(embeddings=x, parameters=parameters_for(variant, 10 * heads))
+
+    made, result = plan(problem, variant), attncli.attend(problem, variant)
+
+    for step in result:
+        assert step.values.shape == tuple(made.length(step.name, axis) for axis in step.axes), step.name
+        assert not np.isnan(step.values).any() or (step.name == "entropy" and (result["weights"].values < 0).any()), (
+            step.name
+        )
+    weights = result["weights"].values
+    seen = np.broadcast_to(result["mask"].values if "mask" in result else True, weights.shape)
+    assert (weights[~seen] == 0).all()
+    assert (weights >= 0).all() or ending[0] in ("sum", "none")
+    assert Variant(**result.variant).describe() == result.variant
+    if variant["normalizer"].member.facts.get("sums_to_one"):
+        total = weights.sum(-1) + (result["sink_weights"].values if ending[1] != "none" else 0)
+        np.testing.assert_allclose(total, 1.0 if ending[1] != "none" else seen.any(-1), rtol=1e-9)
+
+
 # ── named variants ───────────────────────────────────────────────────────────────────────────────
 ANSWERS = {
     "heads": {"heads": 2},
-    "kv_heads": {"kv_heads": 1},
+    "kv_heads": {"kv_heads": 2},
     "memory": {},
     "window": {"mask": "causal and window:left=1"},
 }
+WIDE = 2 * 66  # two heads of 66: some models turn 64 columns of each
 
 
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda p: p.name)
+def named(preset: Preset) -> str:
+    return preset.name if preset.layers is None else f"{preset.name}:layer=3"
+
+
+@pytest.mark.parametrize(
+    "preset", [p for p in PRESETS.values() if p.choices.get("kv_heads") != 1], ids=lambda p: p.name
+)
 def test_a_preset_is_its_expansion(preset):
-    answers = {k: v for ask in preset.asks for k, v in ANSWERS[ask].items()}
-    heads = answers.get("heads", 1)
-    kv = {**dict(preset.choices), **answers}.get("kv_heads", heads)
-    parameters = {"w_k": draws(8, 6, 6 * kv // heads), "w_v": draws(9, 6, 6 * kv // heads)} if kv != heads else {}
-    memory = {"embeddings": draws(7, M, 6)} if "memory" in preset.asks else None
-    problem = attncli.Problem(embeddings=draws(6, N, 6), memory=memory, parameters=parameters)
+    answers = {k: v for ask in preset.asks for k, v in ANSWERS[ask].items()} | {"heads": 2}
+    chosen = choices_of(preset, 3 if preset.layers else None) | answers
+    memory = {"embeddings": draws(7, M, WIDE)} if "memory" in preset.asks else None
+    mask = np.tri(N, dtype=bool) if "given" in str(chosen.get("mask")) else None
+    learned = parameters_for(Variant(**chosen), WIDE)
+    problem = attncli.Problem(embeddings=draws(6, N, WIDE), memory=memory, mask=mask, parameters=learned)
+    align = {"align": "top-left"}
 
-    named = attncli.attend(problem, Variant(name=preset.name, **answers))
-    spelled = attncli.attend(problem, Variant(**{**preset.choices, **answers}))
+    called = attncli.attend(problem, Variant(name=named(preset), **answers, **align))
+    spelled = attncli.attend(problem, Variant(**chosen, **align))
 
-    for one, other in zip(named, spelled, strict=True):
+    assert called.variant["name"] == named(preset)
+    assert {k: v for k, v in called.variant.items() if k != "name"} == spelled.variant
+    for one, other in zip(called, spelled, strict=True):
         np.testing.assert_array_equal(one.values, other.values)
+
+
+@pytest.mark.parametrize(
+    "preset", [p for p in PRESETS.values() if p.choices.get("kv_heads") == 1], ids=lambda p: p.name
+)
+def test_a_preset_of_one_kv_head(preset):
+    w = {"w_k": draws(8, WIDE, 66), "w_v": draws(9, WIDE, 66)}
+
+    result = attncli.attend(
+        attncli.Problem(embeddings=draws(6, N, WIDE), parameters=w), Variant(name=preset.name, heads=2)
+    )
+
+    assert result["k"].values.shape == (1, N, 66)
+    assert result["weights"].values.shape == (2, N, N)
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda p: p.name)
@@ -285,7 +421,7 @@ def test_a_preset_asks_for_what_it_cannot_know(preset):
     for ask in preset.asks:
         answers = {k: v for other in preset.asks if other != ask for k, v in ANSWERS[other].items()}
         with pytest.raises(InputError, match=f"cannot know its {ask}"):
-            plan(attncli.Problem(embeddings=draws(6, N, 6)), Variant(name=preset.name, **answers))
+            plan(attncli.Problem(embeddings=draws(6, N, WIDE)), Variant(name=named(preset), **answers))
 
 
 def test_every_choice_is_described():

@@ -92,6 +92,54 @@ PICTURES = {
         x.x.x
         .x.x.
         x.x.x""",
+    "strided:stride=2": """
+        x....
+        xx...
+        xxx..
+        .xxx.
+        x.xxx""",
+    "fixed:stride=2,summary=1": """
+        x....
+        xx...
+        .xx..
+        .xxx.
+        .x.xx""",
+    "global:tokens=1+4": """
+        .x..x
+        xxxxx
+        .x..x
+        .x..x
+        xxxxx""",
+    "natten:kernel=3": """
+        xxx..
+        xxx..
+        .xxx.
+        ..xxx
+        ..xxx""",
+    "natten:kernel=4": """
+        xxxx.
+        xxxx.
+        xxxx.
+        .xxxx
+        .xxxx""",
+    "natten:kernel=9": """
+        xxxxx
+        xxxxx
+        xxxxx
+        xxxxx
+        xxxxx""",
+    "bigbird:block=1,window=1,global=1,random=1,seed=0": """
+        xxxxx
+        xx..x
+        x.x.x
+        xx.x.
+        x..xx""",
+    "bigbird:block=2,window=1,global=0,random=0": """
+        xx...
+        xx...
+        ..xx.
+        ..xx.
+        ....x""",
     "given": """
         x...x
         .x..x
@@ -125,6 +173,7 @@ def grid(n: int = 5) -> Grid:
         k_idx=j,
         q_seg=segments.reshape(1, 1, n, 1),
         k_seg=segments.reshape(1, 1, 1, n),
+        keys=n,
         given=given[None, None],
     )
 

@@ -333,7 +333,7 @@ def test_2_8_and_7_which_kv_head_a_query_head_reads(how, reads):
 
 
 def test_2_8_fewer_kv_heads_need_projections_of_that_width():
-    with pytest.raises(InputError, match="a query has 6 columns in 3 heads") as caught:
+    with pytest.raises(InputError, match="a query of one head has 2 columns, a key 6") as caught:
         plan(Problem(embeddings=np.ones((2, 6))), Variant(heads=3, kv_heads=1))
     assert caught.value.help == "fewer kv heads need w_k and w_v of 2 columns"
 

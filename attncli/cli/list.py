@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from attncli.catalogue import catalogue
+from attncli.catalogue import catalogue, one_variant
 from attncli.cli.talk import wants_color
 from attncli.errors import ExitStatus, OptionError, nearest
 from attncli.formats import Look
@@ -42,14 +42,8 @@ def list_(
             raise OptionError("unknown-family", f"there is no family {family!r}", help=nearest(family, chosen))
         chosen = {known[family]: chosen[known[family]]}
         members = chosen[known[family]]
-        if name and name not in members:
-            raise OptionError(
-                f"unknown-{known[family].removesuffix('s')}",
-                f"no {known[family].removesuffix('s')} is called {name!r}",
-                help=nearest(name, members),
-            )
         if name:
-            chosen = {known[family]: {name: members[name]}}
+            chosen = {known[family]: {name: _one(known[family], name, members)}}
     if json:
         import msgspec
 
@@ -64,3 +58,12 @@ def list_(
         text = listing(chosen, Look(width=width, color=wants_color(sys.stdout, color)), detail=bool(family))
     sys.stdout.write(text)
     return ExitStatus.OK
+
+
+def _one(family: str, name: str, members: dict[str, Any]) -> Any:
+    if family == "variants":
+        return one_variant(name)
+    if name not in members:
+        one = family.removesuffix("s")
+        raise OptionError(f"unknown-{one}", f"no {one} is called {name!r}", help=nearest(name, members))
+    return members[name]

@@ -1,7 +1,8 @@
 """The algebra of attention, to be read beside the paper (Vaswani et al. 2017, §3.2).
 
-b batch · h query heads · g kv heads · n queries · s new keys · m keys, past and new · d width of one head of q and k
-· c width of one head of v. Where the problem has no batch, or no heads are named, b or h is 1.
+b batch · h query heads (h' once they are mixed) · g kv heads · n queries · s new keys
+m keys, past and new · d width of one head of q and k · c of one head of v
+Where there is no batch, or no heads are named, b or h is 1.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from attncli.variant import Variant
 
 
 def attend(
-    problem: Problem, variant: Variant | None = None, keep: Collection[str] | None = None, *, top: int | None = None
-) -> Attention:
+    problem: Problem,
+    variant: Variant | None = None,
+    keep: Collection[str] | None = None,
+    *,
+    top: int | None = None,
+) -> Attention:  # fmt: skip
     """Attention of a problem, step by step.
 
     Args:
@@ -41,39 +46,58 @@ def attend(
 
 
 def follow(plan: Plan) -> Attention:
-    """Project → split heads → append the past → share kv heads → score → chain → normalise → drop → · V → merge → W_o."""
-    given, chosen = Given(plan), plan.variant
-    note, at = Notes(plan, given.borrowed), given.grid  # every part of it broadcasts to (b, h, n, m)
+    """Project, split, norm, position, past, share kv heads, score, chain, normalise, drop, mix, V, W_o."""
+    given, chosen, heads = Given(plan), plan.variant, plan.shapes
+    note, at = Notes(plan, given.borrowed), given.grid  # what `at` holds broadcasts to (b, h, n, m)
 
-    q = note("q", split(given("q"), plan.shapes.heads), given.formula("q"))  # (b, h, n, d)
-    k = note("k", split(given("k"), plan.shapes.kv_heads), given.formula("k"))  # (b, g, s, d)
-    v = note("v", split(given("v"), plan.shapes.kv_heads), given.formula("v"))  # (b, g, s, c)
+    x = given.positioned(note)  # (b, n, x), (b, s, y); nothing where q, k, v are given
+    q = note("q", split(given("q", x), heads.heads), given.formula("q"))  # (b, h, n, d)
+    k = note("k", split(given("k", x), heads.kv_heads), given.formula("k"))  # (b, g, s, d)
+    v = note("v", split(given("v", x), heads.v_heads), given.formula("v"))  # (b, g, s, c)
+    for act in (given.norm_before, given.turn, given.norm_after):  # most do nothing
+        q, k = act(q, k, note)  # (b, h, n, d), (b, g, s, d)
     k = note("present_k", append(given.past("k"), k), "past, then k")  # (b, g, m, d)
     v = note("present_v", append(given.past("v"), v), "past, then v")  # (b, g, m, c)
-    k, v = share(k, plan.shapes.heads, chosen["kv_map"]), share(v, plan.shapes.heads, chosen["kv_map"])  # (b, h, m, ·)
+    k = share(k, heads.heads, chosen["kv_map"])  # (b, h, m, d)
+    v = share(v, heads.mixed_heads, chosen["kv_map"])  # (b, h', m, c); h' is h/2 where heads pair
 
-    s = note("scores", chosen["score"](q, k), chosen["score"].member.formula)  # (b, h, n, m)
+    s = chosen["score"](q, k, given.learned)  # (b, h, n, m)
+    note("scores", s, chosen["score"].member.formula)
     hidden = False  # whether the mask has been met: from there on, what is masked stays so
     for link in plan.chain:
         hidden = hidden or link.name == "mask"
-        s = link.part(s, at)  # (b, h, n, m)
+        s = link.run(s, at)  # (b, h, n, m)
         s = s.masked_fill(~at.visible, -torch.inf) if hidden else s
-        note("mask", at.visible if link.name == "mask" else None, "may attend")  # (b, h, n, m)
+        note("mask", at.visible if link.step == "masked_scores" else None, "may attend")
         note(link.step, s, link.formula)
-    note.row_statistics(s, at.visible)  # (b, h, n)
 
-    w = chosen["normalizer"](wide(s), at.visible).to(s.dtype)  # (b, h, n, m)
-    note.overflow(w)
-    w = note.empty_rows(w, at.visible)  # (b, h, n, m)
+    sink = chosen["sink"](given.learned, s)  # (1, h, 1, 1), or None
+    s, seen = beside(s, sink), beside(at.visible, None if sink is None else sink == sink)  # m + 1
+    w = chosen["normalizer"](wide(s), seen).to(s.dtype)  # (b, h, n, m), + 1 with a sink
+    note.row_statistics(s, seen, at.visible)  # (b, h, n)
+    note("sink_weights", w[..., -1] if sink is not None else None, chosen["sink"].member.formula)
+    w = note.checked(w[..., : plan.size.keys], at.visible)  # (b, h, n, m)
     note("weights", w, chosen["normalizer"].member.formula)
     note.entropy(w)  # (b, h, n)
-    w = note("dropout_weights", given.drop(w), chosen["dropout"].member.formula)  # (b, h, n, m)
-    note.largest(w, plan.top)  # (b, h, n, top)
+    w = note("dropout_weights", given.drop(w), chosen["dropout"].member.formula)
+    mixing = chosen["head_mixing"]
+    w = note("mixed_weights", mixing(w, given.learned), mixing.member.formula)  # (b, h', n, m)
+    note.largest(w, plan.top)  # (b, h', n, top)
 
-    z = note("head_context", weigh(w, v, at.visible), "weights · v")  # (b, h, n, c)
-    z = note("context", merge(z), "weights · v" + (", heads side by side" if plan.shapes.headed else ""))  # (b, n, h·c)
+    z = note("head_context", weigh(w, v, at.visible), "weights · v")  # (b, h', n, c)
+    z = note("normed_context", given.sub_norm(z), "z / √(mean z² + eps) × gain × (1 − λ_init)")
+    side_by_side = "weights · v" + ", heads side by side" * heads.headed
+    z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
     note("output", given.output(z), given.formula("o"))  # (b, n, ·)
     return note.attention(given.drawn)
+
+
+def beside(x: Tensor, column: Tensor | None) -> Tensor:
+    """(b, h, n, m), (1, h, 1, 1) → (b, h, n, m + 1): a sink as one more key, of no value."""
+    if column is None:
+        return x
+    b, h, n, _ = shape = torch.broadcast_tensors(x[..., :1], column)[0].shape
+    return torch.cat([x.expand(b, h, n, -1), column.expand(shape)], -1)
 
 
 def split(x: Tensor | None, heads: int) -> Tensor | None:
@@ -105,9 +129,11 @@ def wide(x: Tensor) -> Tensor:
 
 
 def weigh(w: Tensor, v: Tensor | None, visible: Tensor) -> Tensor | None:
-    """w (b, h, n, m) · v (b, h, m, c) → (b, h, n, c), where nothing of an invisible key arrives: not its NaN, not its ∞."""
+    """w (b, h, n, m) · v (b, h, m, c) → (b, h, n, c); of a key that is not visible not even a NaN arrives."""
     if v is None:
         return None
+    if w.shape[1] != visible.shape[1] and visible.shape[1] > 1:  # heads were paired: what either may see
+        visible = visible.any(1, keepdim=True)
     strange = ~v.isfinite()  # (b, h, m, c)
     if not strange.any():
         return w @ v

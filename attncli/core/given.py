@@ -10,11 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attncli.core.notes import Notes
 from attncli.errors import CannotError
+from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan.places import visible
 from attncli.registry import Part
 from attncli.types import Grid
+
+_PROJECTED = {parameter.name for parameter in LEARNED}
 
 
 class Given:
@@ -29,6 +33,8 @@ class Given:
         seed = plan.variant["seed"]
         self.stream = None if seed is None else torch.Generator().manual_seed(seed)  # one for all that is drawn
         self.parameters, self.drawn = self._parameters()
+        held = self.problem.parameters
+        self.learned = {name: self.tensor(x) for name, x in held.items() if name not in _PROJECTED}
         self.grid = self._grid()
 
     def tensor(self, x: Any) -> Tensor:
@@ -41,14 +47,32 @@ class Given:
         self.borrowed.add(tensor.untyped_storage().data_ptr())
         return tensor
 
-    def __call__(self, letter: str) -> Tensor | None:
-        """q, k or v before it is split into heads, (b, t, h·d): projected, or as it was given."""
-        p = self.problem
+    def positioned(self, note: Notes) -> tuple[Tensor, Tensor] | None:
+        """What queries, and keys and values, are made of: (b, n, x) and (b, s, y), with a position that acts there."""
+        p, part = self.problem, self.plan.variant["position"]
         if p.embeddings is None:
-            direct = getattr(p, letter)
-            return None if direct is None else self._side_by_side(self.tensor(direct))
-        x = self.tensor(p.memory["embeddings"] if p.memory and letter != "q" else p.embeddings)
-        return self._linear(x if x.ndim == 3 else x[None], letter)
+            return None
+        x = self.tensor(p.embeddings)
+        x = x if x.ndim == 3 else x[None]
+        y = x
+        if p.memory:
+            y = self.tensor(p.memory["embeddings"])
+            y = y if y.ndim == 3 else y[None]
+        if part.member.facts["acts"] != "embeddings":
+            return x, y
+        q_pos, k_pos = (
+            self.grid.q_pos[:, 0],
+            self.grid.k_pos[:, 0, 0, self.plan.size.past :, None],
+        )  # (b, n, 1), (b, s, 1)
+        x = note("positioned_embeddings", part(x, q_pos), part.member.formula)
+        return x, part(y, k_pos) if p.memory else x
+
+    def __call__(self, letter: str, x: tuple[Tensor, Tensor] | None) -> Tensor | None:
+        """q, k or v before it is split into heads, (b, t, h·d): projected, or as it was given."""
+        if x is not None:
+            return self._linear(x[letter != "q"], letter)
+        direct = getattr(self.problem, letter)
+        return None if direct is None else self._side_by_side(self.tensor(direct))
 
     def _side_by_side(self, x: Tensor) -> Tensor:
         """However q, k, v were laid out → (b, t, h·d)"""
@@ -73,6 +97,45 @@ class Given:
         of = "context" if letter == "o" else "memory" if self.problem.memory and letter != "q" else "x"
         w = f" W_{letter}" if f"w_{letter}" in self.parameters else ""
         return of + w + (f" + b_{letter}" if f"b_{letter}" in self.parameters else "")
+
+    def norm_before(self, q: Tensor, k: Tensor, note: Notes) -> tuple[Tensor, Tensor]:
+        """q and k brought to one length, unless that follows the position."""
+        return self._normed(q, k, note, "before")
+
+    def norm_after(self, q: Tensor, k: Tensor, note: Notes) -> tuple[Tensor, Tensor]:
+        """The same, where it follows the position."""
+        return self._normed(q, k, note, "after")
+
+    def _normed(self, q: Tensor, k: Tensor, note: Notes, when: str) -> tuple[Tensor, Tensor]:
+        part = self.plan.variant["qk_norm"]
+        if part.name == "none" or part.get("at") != when:
+            return q, k
+        full, out = part.get("scope") == "full", []
+        for name, x in (("q", q), ("k", k)):
+            whole = x.transpose(1, 2).flatten(2) if full else x  # (b, t, h·d) or (b, h, t, d)
+            whole = part(whole)
+            if (gain := self.learned.get(f"{name}_norm")) is not None:  # (d,), (h, d) or (h·d,)
+                whole = whole * (gain[:, None] if gain.ndim == 2 and not full else gain.reshape(-1) if full else gain)
+            x = whole.unflatten(-1, (x.shape[1], -1)).transpose(1, 2) if full else whole
+            gained = " × gain" if f"{name}_norm" in self.learned else ""
+            out.append(note(f"normed_{name}", x, part.member.formula + gained))
+        return out[0], out[1]
+
+    def turn(self, q: Tensor, k: Tensor, note: Notes) -> tuple[Tensor, Tensor]:
+        """q and the new k with a position that acts on them; what is in the past was turned when it was new."""
+        part, at = self.plan.variant["position"], self.grid
+        if part.member.facts["acts"] != "qk":
+            return q, k
+        length = int(max(at.q_pos.max(), at.k_pos.max())) + 1
+        q = part(q, at.q_pos, length, self.learned)
+        k = part(k, at.k_pos[..., self.plan.size.past :].mT, length, self.learned)
+        return note("positioned_q", q, part.member.formula), note("positioned_k", k, part.member.formula)
+
+    def sub_norm(self, z: Tensor | None) -> Tensor | None:
+        """What head mixing does to each head's context."""
+        part = self.plan.variant["head_mixing"]
+        act = part.member.facts.get("context")
+        return z if z is None or act is None else act(z, self.learned, part)
 
     def past(self, letter: str) -> Tensor | None:
         """(b, g, p, ·)"""
@@ -115,7 +178,9 @@ class Given:
 
     def _grid(self) -> Grid:
         at = self.plan.grid()
-        moved = {name: None if x is None else self._lent(x).to(self.device) for name, x in vars(at).items()}
+        arrays = {name: x for name, x in vars(at).items() if isinstance(x, np.ndarray)}
+        moved: dict[str, Any] = {**vars(at), **{name: self._lent(x).to(self.device) for name, x in arrays.items()}}
+        moved["parameters"] = self.learned
         moved["bias"] = None if at.bias is None else self.tensor(at.bias)
         grid = Grid(**moved)
         seen = visible(grid, self.plan.mask)

@@ -45,12 +45,12 @@ class Notes:
             kept = kept.clone()
         return kept if self.tensors else as_numpy(kept)
 
-    def row_statistics(self, s: Tensor, visible: Tensor) -> None:
-        """Of the scores that the normaliser sees (b, h, n, m) → (b, h, n). Natural logarithm."""
+    def row_statistics(self, s: Tensor, seen: Tensor, visible: Tensor) -> None:
+        """Of the scores that the normaliser sees, a sink's included (b, h, n, m + 1) → (b, h, n). Natural logarithm."""
         if not self.plan.keep & {"max_score", "log_sum_exp", "visible_keys"}:
             return
-        s = s.masked_fill(~visible, -torch.inf)  # (b, h, n, m)
-        self("max_score", s.amax(-1), "max s")
+        s = s.masked_fill(~seen, -torch.inf)  # (b, h, n, m + 1)
+        self("max_score", s[..., : visible.shape[-1]].amax(-1), "max s")
         self("log_sum_exp", s.logsumexp(-1), "ln Σ e^s")
         self("visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen")
 
@@ -61,9 +61,19 @@ class Notes:
             p = w / total.masked_fill(total == 0, 1)  # (b, h, n, m)
             self("entropy", 0 - torch.special.xlogy(p, p).sum(-1) / math.log(2), "−Σ w log₂ w")
 
-    def empty_rows(self, w: Tensor, visible: Tensor) -> Tensor:
-        """What the weights of a query that sees no key are: (b, h, n, m) → (b, h, n, m)"""
-        rows = blind_rows(visible.cpu(), self.plan) if self.plan.masked else ""
+    def checked(self, w: Tensor, visible: Tensor) -> Tensor:
+        """Weights whose rows are as they should be: what is odd is warned of, and rows that see nothing are filled."""
+        normalizer, dtype = self.plan.variant["normalizer"], self.plan.variant["dtype"]
+        if not w.isfinite().all():
+            self.warnings.append(
+                f"not-finite: some weights are not finite: a visible NaN or ∞, or scores beyond {dtype}"
+            )
+        if normalizer.member.facts.get("shares"):
+            if (w < 0).any():
+                self.warnings.append(f"negative-weights: under {normalizer.name} negative scores give negative weights")
+            if rows := blind_rows((w != 0) | ~visible.any(-1, keepdim=True), self.plan):
+                self.warnings.append(f"zero-sum: {rows.rpartition(' ')[0]}: scores sum to 0, so weights are 0")
+        rows = blind_rows(visible, self.plan) if self.plan.masked else ""
         if not rows:
             return w
         how = self.plan.variant["empty_rows"]
@@ -72,18 +82,9 @@ class Notes:
             "nan": (torch.nan, "NaN"),
             "uniform": (1 / w.shape[-1], "uniform over all keys"),
         }[how]
-        self.warnings.append(
-            f"empty-rows: {rows} no key: weights {'are ' if how == 'uniform' else 'and context are '}{says}"
-        )
+        whose = "weights are" if how == "uniform" else "weights and context are"
+        self.warnings.append(f"empty-rows: {rows} no key: {whose} {says}")
         return w.masked_fill(~visible.any(-1, keepdim=True), value)
-
-    def overflow(self, w: Tensor) -> None:
-        """Warn of weights that are no numbers though a key was seen: a visible NaN or ∞, or scores beyond the dtype."""
-        if self.plan.variant["empty_rows"] != "nan" and not w.isfinite().all():
-            dtype = self.plan.variant["dtype"]
-            self.warnings.append(
-                f"not-finite: some weights are not finite: a visible NaN or ∞, or scores beyond {dtype}"
-            )
 
     def largest(self, w: Tensor, top: int) -> None:
         """The `top` largest weights of each query and where they are; ties, lower index first. (b, h, n, m) → (b, h, n, top)"""

@@ -29,7 +29,8 @@ def admit(problem: Problem) -> Problem:
     values: dict[str, Any] = {}
     for item in dataclasses.fields(problem):
         value = getattr(problem, item.name)
-        if value is None or (isinstance(value, Mapping) and not value):
+        nothing = item.name in ("parameters", "variant", "expected") and isinstance(value, Mapping) and not value
+        if value is None or nothing:
             continue
         if item.name in GROUPS:
             if not isinstance(value, Mapping):
@@ -161,7 +162,7 @@ def _check_sizes(p: Problem) -> None:
             if name == "tokens":
                 continue
             same_batch(f"past.{name}", value, 4)
-            if shape_of(value)[:3] != shape_of(p.past["k"])[:3]:
+            if shape_of(value)[2] != shape_of(p.past["k"])[2]:
                 raise wrong(
                     "shape-mismatch", f"past.k {shape_of(p.past['k'])} and past.v {shape_of(value)} differ", "past.v"
                 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from attncli.errors import InputError, counted, listed, nearest, wrong
 from attncli.parts.links import link
+from attncli.registry import Parameter
 from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field
 from attncli.variant import FAMILIES
 
@@ -16,9 +18,15 @@ STEP_NAMES = (*BASE_STEPS, *(member.facts["step"] for member in link))
 FIGURE = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
 
 
-def known_parameters() -> dict[str, Any]:
-    """Every learned array that some part takes, by name, as the part declares it."""
-    return {p.name: p for family in FAMILIES.values() for member in family for p in member.parameters}
+def known_parameters() -> dict[str, Parameter]:
+    """Every learned array that some part takes, by name; where several parts take one, with all its shapes."""
+    out: dict[str, Parameter] = {}
+    for family in FAMILIES.values():
+        for parameter in (p for member in family for p in member.parameters):
+            known = out.get(parameter.name, parameter)
+            shapes = dict.fromkeys((known.axes, *known.also, parameter.axes, *parameter.also))
+            out[parameter.name] = replace(known, also=tuple(axes for axes in shapes if axes != known.axes))
+    return out
 
 
 def field_of(name: str) -> Field:
@@ -31,7 +39,9 @@ def field_of(name: str) -> Field:
         return FIELDS[name]
     group, _, rest = name.partition(".")
     if group == "parameters" and rest in known_parameters():
-        return Field(name, "floats", (" ".join(known_parameters()[rest].axes),), known_parameters()[rest].help)
+        parameter = known_parameters()[rest]
+        shapes = tuple(" ".join(axes) for axes in (parameter.axes, *parameter.also))
+        return Field(name, "floats", shapes, parameter.help)
     if group == "parameters" and rest:
         raise wrong(
             "unknown-field", f"no part takes a parameter {rest!r}", name, help=nearest(rest, known_parameters())

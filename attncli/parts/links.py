@@ -6,9 +6,10 @@ command line and in files, under the link's name. A link without one takes what 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
-from attncli.registry import Family, Range
+from attncli.registry import Family, Part, Range
 from attncli.types import Grid, Tensor
 
 link = Family("link", "what is done to scores before the normaliser; --chain is their order")
@@ -32,6 +33,19 @@ def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
 
 
 @link(
+    "mix",
+    "what --head-mixing does to scores",
+    source="Shazeer et al. 2020, §3",
+    step="mixed_scores",
+    reads="head_mixing",
+    laws=_PER_CELL,
+)
+def mix(s: Tensor, at: Grid, part: Part) -> Tensor:
+    """The scores mixed across heads, by `--head-mixing`."""
+    return part.member.facts["scores"](s, at.parameters)  # (b, h, n, m)
+
+
+@link(
     "softcap",
     "{cap} · tanh(s / {cap})",
     source="Gemma Team 2024, §2 (logit soft-capping)",
@@ -47,6 +61,32 @@ def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Te
 def temperature(s: Tensor, at: Grid, *, t: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores divided by a temperature: below 1 sharpens, above 1 flattens."""
     return s / t  # (b, h, n, m)
+
+
+@link(
+    "log-n",
+    "s × max(1, ln n / ln {base})",
+    source="Chiang and Cholak 2022, §5.3; Bai et al. 2023 (Qwen), §2.3",
+    step="length_scaled_scores",
+    laws=_PER_CELL,
+)
+def log_n(s: Tensor, at: Grid, *, base: Annotated[float, Range(above=1)]) -> Tensor:
+    """Scores grow with the logarithm of how many keys the query may see, beyond a base."""
+    n = at.visible.sum(-1, keepdim=True)  # (b, h, n, 1)
+    return s * (n.clamp(min=1).to(s.dtype).log() / math.log(base)).clamp(min=1)  # (b, h, n, m)
+
+
+@link(
+    "position",
+    "what --position does to scores",
+    source="Press et al. 2022 (alibi); Raffel et al. 2020 (t5)",
+    step="positioned_scores",
+    reads="position",
+    lawless="its law is that of the position",
+)
+def position(s: Tensor, at: Grid, part: Part) -> Tensor:
+    """The position's bias, by `--position`."""
+    return part(s, at)  # (b, h, n, m)
 
 
 @link(

@@ -6,6 +6,7 @@ It speaks in operators only, so it runs on plain integers, numpy arrays and tens
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from attncli.registry import Family, Range
@@ -69,6 +70,87 @@ def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
 def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees every so many positions, itself among them."""
     return (at.q_pos - at.k_pos) % rate == 0
+
+
+@mask(
+    "strided",
+    "j ≤ i and (i − j < stride or (i − j) mod stride = 0)",
+    source="Child et al. 2019, §4.2",
+    laws=("prefix", "decode"),
+)
+def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
+    """A query sees the last so many positions, and before them every so many (Sparse Transformer)."""
+    back = at.q_pos - at.k_pos
+    return (back >= 0) & ((back < stride) | (back % stride == 0))
+
+
+@mask(
+    "fixed",
+    "j ≤ i and (⌊i/stride⌋ = ⌊j/stride⌋ or j mod stride ≥ stride − summary)",
+    source="Child et al. 2019, §4.2",
+    laws=("prefix", "decode"),
+)
+def fixed(at: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[int, Range(low=1)] = 1) -> Tensor:
+    """A query sees its own block so far, and the last positions of every block before it (Sparse Transformer)."""
+    own = at.q_pos // stride == at.k_pos // stride
+    return (at.k_pos <= at.q_pos) & (own | (at.k_pos % stride >= stride - summary))
+
+
+@mask("global", "I or J among the tokens", source="Beltagy et al. 2020, §3.1", laws=("prefix", "decode"))
+def global_(at: Grid, *, tokens: tuple[int, ...]) -> Tensor:
+    """Some tokens see every key, and every query sees them (Longformer is a window or these)."""
+    seen = at.k_idx < 0
+    for token in tokens:
+        seen = seen | (at.q_idx == token) | (at.k_idx == token)
+    return seen
+
+
+@mask(
+    "natten",
+    "s ≤ J < s + K, s = clamp(I − ⌊K/2⌋, 0, T − K)",
+    source="Hassani et al. 2023, §3.1",
+    lawless="its window moves inward at the end, so that what is seen depends on how many keys there are",
+)
+def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
+    """A query sees K keys around it; at the ends the window moves inward, so that there are always K."""
+    start = at.q_idx - kernel // 2
+    last = max(at.keys - kernel, 0)
+    start = start * (start > 0)  # max(start, 0)
+    start = start - (start - last) * (start > last)  # min(start, last)
+    return (at.k_idx >= start) & (at.k_idx < start + kernel)
+
+
+@mask(
+    "bigbird",
+    "blocks: |⌊I/b⌋ − ⌊J/b⌋| ≤ ⌊w/2⌋, or one of the first g, or one of r drawn",
+    source="Zaheer et al. 2020, §2 and App. D (ITC)",
+    lawless="its random blocks are drawn over all the blocks there are",
+)
+def bigbird(
+    at: Grid,
+    *,
+    block: Annotated[int, Range(low=1)] = 64,
+    window: Annotated[int, Range(low=1)] = 3,
+    global_: Annotated[int, Range(low=0)] = 2,
+    random: Annotated[int, Range(low=0)] = 3,
+    seed: Annotated[int, Range(low=0, high=2**32 - 1)] = 0,
+) -> Tensor:
+    """A query's block sees its neighbours, the first blocks (which see all), and some that are drawn from a seed."""
+    i, j = at.q_idx // block, at.k_idx // block
+    seen = (abs(i - j) <= window // 2) | (i < global_) | (j < global_)
+    for a, b in _drawn_blocks(-(-at.keys // block), window // 2, global_, random, seed):
+        seen = seen | ((i == a) & (j == b))
+    return seen
+
+
+def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) -> Iterator[tuple[int, int]]:
+    """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed."""
+    import numpy as np
+
+    stream = np.random.RandomState(seed)  # the legacy generator, whose stream is frozen
+    for a in range(first, blocks):
+        unseen = [b for b in range(first, blocks) if abs(a - b) > reach]
+        yield from ((a, int(b)) for b in stream.permutation(unseen)[:drawn])
 
 
 @mask("given", "the problem's mask", lawless="its cells belong to indices of one problem")

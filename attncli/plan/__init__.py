@@ -60,20 +60,22 @@ class Plan:
             q_seg=rows(p.segments),
             k_seg=columns(p.segments if p.k_segments is None else p.k_segments),
             lengths=None if p.lengths is None else p.lengths[:, None, None, None],
+            keys=size.keys,
+            heads=self.shapes.heads,
             given=full_rank(p.mask),
             bias=full_rank(p.bias),
         )
 
     def length(self, step: str, axis: str) -> int:
         """How long an axis of a step will be."""
-        if axis == "dim":
-            return self.shapes.width(step)
+        if step == "positioned_embeddings" and axis == "dim":
+            return self.sizes().d
+        if axis in ("dim", "head", "kv_head"):
+            return self.shapes.count(step, axis)
         if axis == "key":
             return self.size.new_keys if step in ("k", "v") else self.size.keys
         lengths = {
             "batch": self.size.batch or 1,
-            "head": self.shapes.heads,
-            "kv_head": self.shapes.kv_heads,
             "query": self.size.queries,
             "new_key": self.size.new_keys,
             "rank": self.top,

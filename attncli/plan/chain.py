@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from attncli.errors import wrong
 from attncli.parts.links import link
@@ -13,12 +16,13 @@ from attncli.variant import Variant
 
 @dataclass(frozen=True)
 class Link:
-    """One link of the chain that does something: its part, bound to its value, and the step it leaves."""
+    """One link of the chain that does something, bound to its value, and the step it leaves."""
 
     name: str
     step: str
     formula: str
-    part: Part
+    run: Callable[..., Any]  # (scores, grid) → scores
+    value: float | None = None
     why: str = ""  # where its value comes from, if nobody said it
 
 
@@ -32,7 +36,7 @@ def chain_of(p: Problem, v: Variant, width: int, masked: bool) -> tuple[Link, ..
     for name in used:
         if name not in v["chain"]:
             way = f"add {name} to --chain where it should stand{', or say --scale none' if name == 'scale' else ''}"
-            chain = ",".join(v["chain"])
+            chain = ",".join(v["chain"]) or "none"
             raise wrong("left-out", f"the chain {chain} leaves out {name}, which this problem needs", help=way)
     out: list[Link] = []
     for name in v["chain"]:
@@ -43,17 +47,22 @@ def chain_of(p: Problem, v: Variant, width: int, masked: bool) -> tuple[Link, ..
 
 
 def _bound(member: Member, p: Problem, v: Variant, width: int, masked: bool) -> Link | None:
-    """The link with its value; None where it does nothing."""
+    """The link with its value, or with the part that says what it does; None where it does nothing."""
     step: str = member.facts["step"]
-    if "reads" in member.facts:
-        there = {"bias": p.bias is not None, "visible": masked}[member.facts["reads"]]
-        return Link(member.name, step, member.formula, Part(member)) if there else None
+    reads = member.facts.get("reads", "")
+    if reads in ("bias", "visible"):
+        there = p.bias is not None if reads == "bias" else masked
+        return Link(member.name, step, member.formula, member.function) if there else None
+    if reads:  # a choice of its own, which may act on scores
+        part: Part = v[reads]
+        there = part.member.facts.get("acts") == "scores" or part.member.facts.get("scores_need") in p.parameters
+        return Link(member.name, step, part.member.formula, partial(member.function, part=part)) if there else None
     value, why = v[member.name.replace("-", "_")], ""
     if value == "auto":  # the score knows its scale
         rule = v["score"].member.facts.get("scale")
         value, why = (rule(width), f"1/√{width}") if rule else (1, "")
     if value in ("none", member.facts.get("neutral")):
         return None
-    option = member.options[0].name
-    formula = member.formula.format(**{option: f"{value:.6g}"}) + (f" = s / √d_k, d_k = {width}" if why else "")
-    return Link(member.name, step, formula, Part(member, ((option, value),)), why)
+    option = member.options[0]
+    formula = member.formula.format(**{option.name: f"{value:.6g}"}) + (f" = s / √d_k, d_k = {width}" if why else "")
+    return Link(member.name, step, formula, partial(member.function, **{option.argument: value}), value, why)

@@ -46,6 +46,10 @@ def masks(p: Problem, v: Variant) -> Expression | None:
 class _Watch:
     """A grid of one cell that remembers which of its fields a mask looked at."""
 
+    keys = heads = 1
+
+    keys = heads = 1
+
     def __init__(self) -> None:
         self.seen: set[str] = set()
 
@@ -92,7 +96,9 @@ def positions(p: Problem, v: Variant, size: Extent, mask: Expression | None) -> 
         return np.arange(size.past, size.past + size.queries), k
     if aligned:
         return np.arange(size.queries) + (size.keys - size.queries if aligned == "bottom-right" else 0), k
-    if readers := [str(part) for part in mask.parts() if "q_pos" in reads(alone(part))] if mask else []:
+    readers = [str(part) for part in mask.parts() if "q_pos" in reads(alone(part))] if mask else []
+    readers += [str(v["position"])] if v["position"].name != "none" else []
+    if readers:
         raise _unaligned(p, size, listed(readers))
     return None, k
 

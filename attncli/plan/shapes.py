@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attncli.errors import InputError, counted, listed, wrong
 from attncli.gate import Extent
@@ -20,26 +20,57 @@ class Shapes:
     heads: int
     kv_heads: int
     headed: bool  # heads are named, or q, k, v came in heads: the head axis stands in results
-    d: int  # of a query and a key of one head
+    d: int  # of a query of one head
+    d_k: int  # of a key of one head
     c: int | None  # of a value of one head; None without values
     out: int | None  # of the output; None without W_o
+    pairs: bool = False  # two heads become one after the normaliser, and share a value
 
-    def width(self, step: str) -> int:
-        """How long the dim axis of a step is."""
-        if step in ("q", "k", "present_k"):
-            return self.d
+    @property
+    def v_heads(self) -> int:
+        """How many heads values come in."""
+        return self.kv_heads // 2 if self.pairs else self.kv_heads
+
+    @property
+    def mixed_heads(self) -> int:
+        """How many heads there are once they are mixed."""
+        return self.heads // 2 if self.pairs else self.heads
+
+    def count(self, step: str, axis: str) -> int:
+        """How long the head, kv_head or dim axis of a step is."""
+        if axis == "head":
+            late = ("mixed_weights", "top_keys", "top_weights", "head_context", "normed_context")
+            return self.mixed_heads if step in late else self.heads
+        if axis == "kv_head":
+            return self.v_heads if step in ("v", "present_v") else self.kv_heads
         c = self.c or 0
-        return self.out or 0 if step == "output" else c * self.heads if step == "context" else c
+        if step in ("k", "normed_k", "positioned_k", "present_k"):
+            return self.d_k
+        widths = {"output": self.out or 0, "context": c * self.mixed_heads, **dict.fromkeys(_OF_VALUES, c)}
+        return widths.get(step, self.d)
+
+
+_OF_VALUES = ("v", "present_v", "head_context", "normed_context")
 
 
 def shapes_of(p: Problem, v: Variant, size: Extent) -> Shapes:
     """Every shape held against every other.
 
     Raises:
-        InputError: two of them cannot be multiplied, or heads do not divide a width.
+        InputError: two of them cannot be multiplied, heads do not divide a width, or a part's array is missing.
     """
     heads, kv_heads, headed = _heads(p, v, size)
-    return Shapes(heads, kv_heads, headed, *_widths(p, v, size, heads, kv_heads))
+    pairs = bool(v["head_mixing"].member.facts.get("pairs"))
+    if pairs and (heads % 2 or kv_heads % 2):
+        way = "differential attention needs an even number of heads, and of kv heads"
+        raise wrong("heads-mismatch", f"{heads} heads and {kv_heads} kv heads cannot be paired", help=way)
+    made = _projected(p, v, size, Shapes(heads, kv_heads, headed, 0, 0, None, None, pairs))
+    _check_past(p, made)
+    _check_head_axes(p, made)
+    _check_position(p, v, sizes_of(p, heads, kv_heads).d, made)
+    for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
+        _check_parameters(p, v[name], made)
+    return made
 
 
 def _heads(p: Problem, v: Variant, size: Extent) -> tuple[int, int, bool]:
@@ -67,10 +98,6 @@ def _heads(p: Problem, v: Variant, size: Extent) -> tuple[int, int, bool]:
             f"{heads} query heads cannot share {kv_heads} kv heads equally",
             help=f"{heads} heads, {kv_heads} kv heads: {divisors}",
         )
-    if p.past:
-        cached = shape_of(p.past["k"])[1]
-        if cached != kv_heads:
-            raise wrong("heads-mismatch", f"past.k has {cached} heads, but there are {kv_heads} kv heads", "past.k")
     return heads, kv_heads, named
 
 
@@ -133,83 +160,145 @@ def _indivisible(name: str, columns: int, heads: int) -> InputError:
     )
 
 
-def _widths(p: Problem, v: Variant, size: Extent, heads: int, kv_heads: int) -> tuple[int, int | None, int | None]:
-    """(width of one head of q and k, of v, of the output), after every shape has been held against every other."""
-    sizes = sizes_of(p, heads, kv_heads)
-    shapes = _parameter_shapes(p, v, sizes)
-    given = v["projection"].name == "given"
-    made_of = {
-        "w_q": (sizes.d, "the embeddings"),
-        "w_k": (sizes.e, "the memory" if p.memory else "the embeddings"),
-        "w_v": (sizes.e, "the memory" if p.memory else "the embeddings"),
-    }
-    for name, (d_in, whose) in made_of.items():
-        if name in shapes and shapes[name][0] != d_in:
-            turn = ' (with "w_layout": "out-in" it would be)' if shapes[name][1] == d_in and not sizes.out_in else ""
-            raise wrong(
-                "shape-mismatch",
-                f"{name} takes {shapes[name][0]} columns, but {whose} have {d_in}",
-                f"parameters.{name}",
-                help=f"w is ({'d_out, d_in' if sizes.out_in else 'd_in, d_out'}): here ({d_in}, …){turn}",
-            )
+def _projected(p: Problem, v: Variant, size: Extent, heads: Shapes) -> Shapes:
+    """Widths of what heads work on, from what goes in and the matrices it meets."""
+    sizes = sizes_of(p, heads.heads, heads.kv_heads)
+    matrices = _parameter_shapes(p, v, sizes)
+    biases = v["projection"].name == "given" and p.q is None
+    whose = "the memory" if p.memory else "the embeddings"
+    for name, d_in, of in (("w_q", sizes.d, "the embeddings"), ("w_k", sizes.e, whose), ("w_v", sizes.e, whose)):
+        _check_matrix(name, matrices.get(name), d_in, of, sizes.out_in)
     columns: dict[str, int | None] = {}
-    for name in ("q", "k", "v"):
-        n = heads if name == "q" else kv_heads
-        if p.q is not None:
-            value = getattr(p, name)
-            total = None if value is None else shape_of(value)[-1] * (n if size.heads is not None else 1)
+    for name, n in (("q", heads.heads), ("k", heads.kv_heads), ("v", heads.v_heads)):
+        if p.q is None:
+            total: int | None = matrices.get(f"w_{name}", (0, sizes.d if name == "q" else sizes.e))[1]
         else:
-            total = shapes.get(f"w_{name}", (0, sizes.d if name == "q" else sizes.e))[1]
-        columns[name] = total
-        if given and p.q is None and f"b_{name}" in p.parameters and shape_of(p.parameters[f"b_{name}"]) != (total,):
-            raise wrong(
-                "shape-mismatch",
-                f"b_{name} has shape {shape_of(p.parameters[f'b_{name}'])}, but {name} has {total} columns",
-                f"parameters.b_{name}",
-            )
+            total = _given_columns(p, name, n, size)
+        if biases:
+            _check_bias(p, f"b_{name}", total, name)
         if total is not None and total % n:
             raise _indivisible(name, total, n)
-    d, d_k = (columns["q"] or 0) // heads, (columns["k"] or 0) // kv_heads
-    if d != d_k:
-        why = (
-            f"fewer kv heads need w_k and w_v of {d * kv_heads} columns"
-            if kv_heads < heads and "w_k" not in shapes
-            else "q·k needs them equal"
-        )
-        raise wrong(
-            "shape-mismatch",
-            f"a query has {columns['q']} columns in {heads} heads ({d} each), a key {columns['k']} in {kv_heads} ({d_k} each)",
-            help=why,
-        )
-    d_v = None if columns["v"] is None else columns["v"] // kv_heads
-    for name, width in (("k", d), ("v", d_v)):
-        if p.past and name in p.past and shape_of(p.past[name])[3] != width:
-            raise wrong(
-                "shape-mismatch",
-                f"past.{name} is {shape_of(p.past[name])[3]} wide, but {name} of one head {width}",
-                f"past.{name}",
-            )
+        columns[name] = None if total is None else total // n
+    made = replace(heads, d=columns["q"] or 0, d_k=columns["k"] or 0, c=columns["v"])
+    if v["score"].member.facts.get("same_width") and made.d != made.d_k:
+        fewer = made.kv_heads < made.heads and "w_k" not in matrices and p.q is None
+        way = f"fewer kv heads need w_k and w_v of {counted(made.d * made.kv_heads, 'column')}" if fewer else ""
+        message = f"a query of one head has {counted(made.d, 'column')}, a key {made.d_k}, and {v['score'].name} needs them equal"
+        raise wrong("shape-mismatch", message, help=way)
+    if "w_o" not in matrices or made.c is None:
+        return made
+    if matrices["w_o"][0] != made.mixed_heads * made.c:
+        message = f"w_o takes {counted(matrices['w_o'][0], 'column')}, but the context has {made.mixed_heads * made.c}"
+        raise wrong("shape-mismatch", message, "parameters.w_o")
+    if v["projection"].name == "given":
+        _check_bias(p, "b_o", matrices["w_o"][1], "the output")
+    return replace(made, out=matrices["w_o"][1])
+
+
+def _given_columns(p: Problem, name: str, heads: int, size: Extent) -> int | None:
+    """How many columns q, k or v that came ready has, over all heads."""
+    value = getattr(p, name)
+    if value is None:
+        return None
+    if size.heads is None:
+        return shape_of(value)[-1]
+    has = shape_of(value)[{"htd": 0, "bthd": 2}.get(p.layout or "", 1)]
+    if has != heads:
+        raise wrong("heads-mismatch", f"{name} comes in {counted(has, 'head')}, but there are {heads}", name)
+    return shape_of(value)[-1] * heads
+
+
+def _check_matrix(name: str, shape: tuple[int, int] | None, d_in: int, of: str, out_in: bool) -> None:
+    if shape is not None and shape[0] != d_in:
+        turn = ' (with "w_layout": "out-in" it would be)' if shape[1] == d_in and not out_in else ""
+        way = f"w is ({'d_out, d_in' if out_in else 'd_in, d_out'}): here ({d_in}, …){turn}"
+        message = f"{name} takes {counted(shape[0], 'column')}, but {of} have {d_in}"
+        raise wrong("shape-mismatch", message, f"parameters.{name}", help=way)
+
+
+def _check_bias(p: Problem, name: str, columns: int | None, of: str) -> None:
+    if name in p.parameters and shape_of(p.parameters[name]) != (columns,):
+        message = f"{name} has shape {shape_of(p.parameters[name])}, but {of} has {counted(columns or 0, 'column')}"
+        raise wrong("shape-mismatch", message, f"parameters.{name}")
+
+
+def _check_past(p: Problem, shapes: Shapes) -> None:
+    for name, heads, width in (("k", shapes.kv_heads, shapes.d_k), ("v", shapes.v_heads, shapes.c)):
+        if not p.past or name not in p.past:
+            continue
+        _, has_heads, _, has_width = shape_of(p.past[name])
+        if has_heads != heads:
+            message = f"past.{name} has {counted(has_heads, 'head')}, but there are {heads} kv heads"
+            raise wrong("heads-mismatch", message, f"past.{name}")
+        if has_width != width:
+            message = f"past.{name} is {has_width} wide, but {name} of one head {width}"
+            raise wrong("shape-mismatch", message, f"past.{name}")
+
+
+def _check_head_axes(p: Problem, shapes: Shapes) -> None:
     for name in ("mask", "bias", "dropout_mask"):
         value = getattr(p, name)
-        if value is not None and value.ndim >= 3 and shape_of(value)[-3] not in (1, heads):
-            raise wrong(
-                "shape-mismatch",
-                f"{name} has shape {shape_of(value)}, but there {'is 1 head' if heads == 1 else f'are {heads} heads'}",
-                name,
-                help="its axes are (B, H, Tq, Tk); say --heads, or drop the axis",
+        if value is not None and value.ndim >= 3 and shape_of(value)[-3] not in (1, shapes.heads):
+            there = "is 1 head" if shapes.heads == 1 else f"are {shapes.heads} heads"
+            way = "its axes are (B, H, Tq, Tk); say --heads, or drop the axis"
+            raise wrong("shape-mismatch", f"{name} has shape {shape_of(value)}, but there {there}", name, help=way)
+
+
+def _check_position(p: Problem, v: Variant, width: int, shapes: Shapes) -> None:
+    """Pairs of columns are there to be turned, or to take a sine and a cosine."""
+    part: Part = v["position"]
+    pairing = part.member.facts.get("even")
+    if part.member.facts["acts"] == "embeddings" and p.embeddings is None:
+        way = "give embeddings, or a position that acts on q and k: rope, alibi, t5"
+        raise wrong("already-projected", f"position {part} acts on embeddings, but q and k are given", "q", help=way)
+    if pairing is None:
+        return
+    d = width if part.member.facts["acts"] == "embeddings" else shapes.d
+    turned = pairing(part, d)
+    if turned % 2 or not 2 <= turned <= d:
+        message = f"position {part} works on pairs of columns, and cannot on {turned} of {d}"
+        raise wrong("odd-width", message, help="give it an even width, or for rope an even dims= of at most the head's")
+
+
+def _check_parameters(p: Problem, part: Part, shapes: Shapes) -> None:
+    """The arrays that a part takes are there, and as large as it says, each size alike wherever it stands."""
+    facts = part.member.facts
+    known = {"H": shapes.heads, "G": shapes.kv_heads, "d": shapes.d, "d_k": shapes.d_k, "2d": shapes.c or 0}
+    known |= facts["sizes"](part) if "sizes" in facts else {}
+    if (pairing := facts.get("even")) and facts["acts"] == "qk":
+        known["r"] = pairing(part, shapes.d) // 2
+    needed = facts["needs_parameters"](part) if "needs_parameters" in facts else ()
+    for parameter in part.member.parameters:
+        name = parameter.name
+        if name not in p.parameters:
+            if parameter.required or name in needed:
+                way = f'"parameters": {{"{name}": …}}, ({", ".join(parameter.axes)})'
+                raise wrong(
+                    "missing-parameters",
+                    f"{part.member.family} {part.name} needs the parameter {name}",
+                    "parameters",
+                    help=way,
+                )
+            continue
+        own = dict(known)
+        if name == "k_norm":
+            own |= {"H": shapes.kv_heads, "d": shapes.d_k}
+        if part.member.family == "qk-norm" and part.get("scope") == "full":
+            own["d"] *= own["H"] if name == "q_norm" else shapes.kv_heads
+        shape = shape_of(p.parameters[name])
+        forms = [axes for axes in (parameter.axes, *parameter.also) if len(axes) == len(shape)]
+        if not any(all(own.get(a, n) == n for a, n in zip(axes, shape, strict=True)) for axes in forms):
+            want = " or ".join(
+                f"({', '.join(str(own.get(a, a)) for a in axes)})" for axes in (parameter.axes, *parameter.also)
             )
-    if "w_o" not in shapes or d_v is None:
-        return d, d_v, None
-    if shapes["w_o"][0] != heads * d_v:
+            raise wrong("shape-mismatch", f"{name} has shape {shape}, but should be {want}", f"parameters.{name}")
+        known |= {a: n for a, n in zip(forms[0], shape, strict=True) if a not in known}
+    all_of = set(facts.get("all_of", ()))
+    if all_of & set(p.parameters) and not all_of <= set(p.parameters):
+        missing = listed(sorted(all_of - set(p.parameters)))
         raise wrong(
-            "shape-mismatch",
-            f"w_o takes {shapes['w_o'][0]} columns, but the context has {heads * d_v}",
-            "parameters.w_o",
+            "missing-parameters", f"{part.member.family} {part.name} needs {missing} too, or none of them", "parameters"
         )
-    if given and "b_o" in p.parameters and shape_of(p.parameters["b_o"]) != (shapes["w_o"][1],):
-        raise wrong(
-            "shape-mismatch",
-            f"b_o has shape {shape_of(p.parameters['b_o'])}, but w_o makes {shapes['w_o'][1]} columns",
-            "parameters.b_o",
-        )
-    return d, d_v, shapes["w_o"][1]
+    if (any_of := facts.get("any_of")) and not set(any_of) & set(p.parameters):
+        message = f"{part.member.family} {part.name} needs the parameter {listed(any_of, 'or')}"
+        raise wrong("missing-parameters", message, "parameters")

@@ -22,13 +22,22 @@ def steps_of(
     p: Problem, v: Variant, size: Extent, shapes: Shapes, chain: tuple[Link, ...], top: int | None
 ) -> dict[str, tuple[str, ...]]:
     """Every step that will exist, in order of computation, with its axes."""
+    acts, normed = v["position"].member.facts["acts"], v["qk_norm"].name != "none"
     absent = {
+        "positioned_embeddings": acts != "embeddings",
         "v": shapes.c is None,
+        "normed_q": not normed,
+        "normed_k": not normed,
+        "positioned_q": acts != "qk",
+        "positioned_k": acts != "qk",
         "present_k": p.past is None,
         "present_v": p.past is None or shapes.c is None,
+        "sink_weights": v["sink"].name == "none",
         "dropout_weights": v["dropout"].name == "none",
+        "mixed_weights": v["head_mixing"].name == "none",
         **dict.fromkeys(TOP, top is None),
         "head_context": shapes.c is None or not shapes.headed,
+        "normed_context": shapes.c is None or "context" not in v["head_mixing"].member.facts,
         "context": shapes.c is None,
         "output": shapes.out is None,
     }
@@ -36,9 +45,12 @@ def steps_of(
     for name in BASE_STEPS:
         if name == "mask":  # here the chain stands
             for link in chain:
-                names += ["mask", link.step] if link.step == "masked_scores" else [link.step]
+                names += ["mask", link.step] if link.name == "mask" and "mask" not in names else [link.step]
         elif not absent.get(name):
             names.append(name)
+    if normed and v["qk_norm"].get("at") == "after" and acts == "qk":  # norms follow the position
+        first = names.index("normed_q")
+        names[first : first + 4] = ["positioned_q", "positioned_k", "normed_q", "normed_k"]
     return {name: _axes(BASE_STEPS.get(name, BASE_STEPS["scores"]), p, size, shapes, name) for name in names}
 
 
@@ -102,8 +114,10 @@ def unused(p: Problem, v: Variant, size: Extent, shapes: Shapes, mask: Expressio
         applied &= {"w_o", "b_o"}
     if shapes.out is None:
         applied -= {"w_o", "b_o"}
+    for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
+        applied |= {parameter.name for parameter in v[name].member.parameters}
     yield from (f"parameters.{name}" for name in p.parameters if name not in applied)
-    looked = reads(mask)
+    looked = reads(mask) | ({"q_pos", "k_pos"} if v["position"].name != "none" else set())
     if follows(p, size) and (p.positions is None or p.k_positions is None):  # one side's positions are the other's
         looked |= {"q_pos", "k_pos"} if looked & {"q_pos", "k_pos"} else set()
     used = {

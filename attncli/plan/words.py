@@ -38,6 +38,9 @@ def labels(p: Problem, size: Extent) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     return per_item(tokens), keys
 
 
+_PARTS = {"qk_norm": "qk-norm", "position": "position", "score": "score"}
+
+
 def summary(
     p: Problem, v: Variant, size: Extent, shapes: Shapes, chain: tuple[Link, ...], masked: bool
 ) -> tuple[str, ...]:
@@ -50,11 +53,13 @@ def summary(
                 _counts(p, size, shapes),
                 _heads(shapes),
                 _projection(p, v),
-                f"score {v['score']}",
+                *(f"{what} {v[name]}" for name, what in _PARTS.items() if v[name].name != "none"),
                 *_links(chain, v, shapes.d),
                 f"mask {v['mask']}" if str(v["mask"]) != "full" else _hidden(p) if masked else "no mask",
                 str(v["normalizer"]) if v["normalizer"].name != "softmax" else "",
+                f"sink {v['sink']}" if v["sink"].name != "none" else "",
                 str(v["dropout"]) if v["dropout"].name != "none" else "",
+                str(v["head_mixing"]) if v["head_mixing"].name != "none" else "",
                 f"seed {v['seed']}" if v["seed"] is not None else "",
                 str(v["dtype"]),
             ),
@@ -99,5 +104,5 @@ def _links(chain: tuple[Link, ...], v: Variant, width: int) -> Iterator[str]:
     if not any(link.name == "scale" for link in chain):
         yield "no scale" if v["scale"] != "auto" or width != 1 else "scale 1 = 1/√1"
     for link in chain:
-        if link.part.options:
-            yield f"{link.name} {link.part.options[0][1]:.6g}" + (f" = {link.why}" if link.why else "")
+        if link.value is not None:
+            yield f"{link.name} {link.value:.6g}" + (f" = {link.why}" if link.why else "")

@@ -1,0 +1,94 @@
+"""How heads are mixed: (weights: b h n m, parameters) → b h' n m; a member may also act on scores and on each head's context."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from attncli.registry import Family, Parameter, Range
+from attncli.types import Tensor
+
+mixing = Family("head-mixing", "what heads tell each other", plural="head-mixings")
+
+Learned = Mapping[str, Tensor]
+_LAWS = ("prefix", "decode", "permutation")
+
+
+@mixing("none", "w", laws=_LAWS)
+def none(w: Tensor, parameters: Learned) -> Tensor:
+    """Heads know nothing of each other."""
+    return w
+
+
+# ── talking heads ────────────────────────────────────────────────────────────────────────────────
+def across(x: Tensor, table: Tensor) -> Tensor:
+    """out_h = Σ_g x_g table[g, h]: (b, g, n, m), (g, h) → (b, h, n, m)"""
+    return (x.movedim(1, -1) @ table).movedim(-1, 1)
+
+
+def talk_before(s: Tensor, parameters: Learned) -> Tensor:
+    """The scores mixed across heads."""
+    return across(s, parameters["talking_pre"]) if "talking_pre" in parameters else s
+
+
+@mixing(
+    "talking-heads",
+    "out_h = Σ_g x_g P[g, h], of scores and of weights",
+    source="Shazeer et al. 2020, §3",
+    parameters=(
+        Parameter("talking_pre", ("H", "H"), "mixes the scores, at the link `mix`; absent: they are not mixed"),
+        Parameter("talking_post", ("H", "H"), "mixes the weights, after dropout; absent: they are not mixed"),
+    ),
+    any_of=("talking_pre", "talking_post"),
+    laws=_LAWS,
+    scores=talk_before,
+    scores_need="talking_pre",
+)
+def talking_heads(w: Tensor, parameters: Learned) -> Tensor:
+    """Scores are mixed across heads before the normaliser, and weights after it."""
+    return across(w, parameters["talking_post"]) if "talking_post" in parameters else w
+
+
+# ── differential ─────────────────────────────────────────────────────────────────────────────────
+def lambda_init(depth: int) -> float:
+    """0.8 − 0.6 e^(−0.3 depth), depth counting layers from 0 (Ye et al. 2024, §2.1)."""
+    return 0.8 - 0.6 * math.exp(-0.3 * depth)
+
+
+def sub_norm(z: Tensor, parameters: Learned, part: Any) -> Tensor:
+    """Each pair's context to root mean square 1, times its gain and 1 − λ_init. (b, h/2, n, 2d) → the same"""
+    z = z / (z.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    return z * parameters.get("sub_norm", 1) * (1 - lambda_init(part.get("depth")))
+
+
+@mixing(
+    "differential",
+    "w_a − λ w_b, λ = e^(λ_q1·λ_k1) − e^(λ_q2·λ_k2) + 0.8 − 0.6 e^(−0.3 depth)",
+    source="Ye et al. 2024 (Differential Transformer), §2.1",
+    parameters=(
+        *(
+            Parameter(f"lambda_{x}{i}", ("d",), "a vector of λ; without the four, λ = λ_init")
+            for x in "qk"
+            for i in (1, 2)
+        ),
+        Parameter("sub_norm", ("2d",), "gain of the norm of each pair's context"),
+    ),
+    all_of=("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"),
+    laws=_LAWS,
+    pairs=True,  # a pair of heads shares a value twice as wide, and becomes one
+    context=sub_norm,
+)
+def differential(
+    w: Tensor,
+    parameters: Learned,
+    *,
+    pairing: Literal["adjacent", "halves"] = "adjacent",
+    depth: Annotated[int, Range(low=0)] = 0,
+) -> Tensor:
+    """Of two heads' weights one is subtracted from the other, with a learned λ, so that what both see cancels."""
+    first, second = (w[:, ::2], w[:, 1::2]) if pairing == "adjacent" else w.chunk(2, 1)  # (b, h/2, n, m) each
+    if "lambda_q1" not in parameters:
+        return first - lambda_init(depth) * second  # (b, h/2, n, m)
+    q1, k1, q2, k2 = (parameters[f"lambda_{name}"] for name in ("q1", "k1", "q2", "k2"))
+    return first - ((q1 @ k1).exp() - (q2 @ k2).exp() + lambda_init(depth)) * second  # (b, h/2, n, m)

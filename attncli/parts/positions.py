@@ -1,0 +1,257 @@
+"""How a token knows where it is. Each member acts on one of three things, and says which:
+
+embeddings  (x: b t d, positions: b t 1) → b t d
+qk          (x: b h t d, positions: b 1 t 1, length: 1 + the largest position, parameters) → b h t d
+scores      (s: b h n m, Grid) → b h n m
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from attncli.registry import Family, Parameter, Range
+from attncli.types import Grid, Tensor
+
+position = Family("position", "how a token knows where it is")
+
+_LAWS = ("prefix", "decode")
+Theta = Annotated[float, Range(above=0)]
+
+
+@position("none", "x", laws=("prefix", "decode", "permutation"), acts="")
+def none(x: Tensor) -> Tensor:
+    """Nothing says where a token is."""
+    return x
+
+
+# ── on embeddings ────────────────────────────────────────────────────────────────────────────────
+@position(
+    "sinusoidal",
+    "x + [sin(p ω), cos(p ω)], ω_i = theta^(−2i/d)",
+    source="Vaswani et al. 2017, §3.5",
+    laws=_LAWS,
+    acts="embeddings",
+    even=lambda part, d: d,
+)
+def sinusoidal(
+    x: Tensor, positions: Tensor, *, layout: Literal["interleaved", "halves"] = "interleaved", theta: Theta = 10000.0
+) -> Tensor:
+    """Sines and cosines of the position added to the embeddings: in turn, or (halves) all sines first."""
+    import torch
+
+    d = x.shape[-1]
+    angle = positions * theta ** (-torch.arange(0, d, 2, dtype=torch.float64, device=x.device) / d)  # (b, t, d/2)
+    waves = (angle.sin(), angle.cos())
+    code = torch.stack(waves, -1).flatten(-2) if layout == "interleaved" else torch.cat(waves, -1)  # (b, t, d)
+    return x + code.to(x.dtype)
+
+
+# ── on queries and keys ──────────────────────────────────────────────────────────────────────────
+Scaling = Literal["none", "linear", "ntk", "dynamic", "yarn", "llama3", "longrope", "proportional"]
+_NEEDS = {
+    "linear": ("factor",), "ntk": ("factor",), "dynamic": ("factor", "original"), "yarn": ("factor", "original"),
+    "llama3": ("factor", "original"), "longrope": ("original",),
+}  # fmt: skip
+
+
+def _refuse_rope(o: Mapping[str, Any]) -> str:
+    """What rope's options cannot be together."""
+    missing = [name for name in _NEEDS.get(o["scaling"], ()) if o[name] is None]
+    if missing:
+        return f"scaling={o['scaling']} needs {' and '.join(missing)}"
+    if o["dims"] is not None and o["fraction"] is not None:
+        return "dims and fraction both say how much is turned"
+    if o["scaling"] == "none" and o["factor"] is not None:
+        return "factor stands without a scaling"
+    if o["high"] <= o["low"]:
+        return "high must be above low"
+    return ""
+
+
+def turned(part: Any, d: int) -> int:
+    """How many of d columns rope turns: `dims`, or `fraction` of them; proportional pairs them all."""
+    if part.get("scaling") == "proportional":
+        return d
+    return part.get("dims") or int(d * (part.get("fraction") or 1))
+
+
+@position(
+    "rope",
+    "(x, y) → (x cos pω − y sin pω, x sin pω + y cos pω), ω_i = theta^(−2i/dims)",
+    source="Su et al. 2021, §3.4.2; scalings: Chen et al. 2023 (linear), bloc97 2023 (ntk, dynamic), Peng et al. 2023 (yarn), "
+    "Llama Team 2024 §3.4.2 and its code (llama3), Ding et al. 2024 (longrope), Gemma 4's configuration (proportional)",
+    laws=_LAWS,
+    acts="qk",
+    even=turned,
+    refuse=_refuse_rope,
+    parameters=(
+        Parameter("rope_short", ("r",), "longrope: divides each frequency up to the original length"),
+        Parameter("rope_long", ("r",), "longrope: beyond it"),
+    ),
+    needs_parameters=lambda part: ("rope_short", "rope_long") if part.get("scaling") == "longrope" else (),
+)
+def rope(
+    x: Tensor,
+    positions: Tensor,
+    length: int,
+    parameters: Mapping[str, Tensor],
+    *,
+    theta: Theta = 10000.0,
+    layout: Literal["half", "interleaved"] = "half",
+    dims: Annotated[int, Range(low=2)] | None = None,
+    fraction: Annotated[float, Range(above=0, high=1)] | None = None,
+    scaling: Scaling = "none",
+    factor: Annotated[float, Range(above=0)] | None = None,
+    original: Annotated[int, Range(low=2)] | None = None,
+    low: float = 1.0,
+    high: float = 4.0,
+    beta_fast: Annotated[float, Range(above=0)] = 32.0,
+    beta_slow: Annotated[float, Range(above=0)] = 1.0,
+    attention_factor: Annotated[float, Range(above=0)] | None = None,
+    mscale: float | None = None,
+    mscale_all_dim: float | None = None,
+    truncate: bool = True,
+) -> Tensor:
+    """Pairs of columns turned by an angle that grows with the position; pairs are halves apart unless interleaved."""
+    import torch
+
+    d = x.shape[-1]
+    r = d if scaling == "proportional" else dims or int(d * (fraction or 1))
+    i = torch.arange(0, r, 2, dtype=torch.float64, device=x.device)  # (r/2,)
+    base, attention = theta, 1.0
+    if scaling == "ntk" and factor:
+        base = theta * factor ** (r / (r - 2))
+    if scaling == "dynamic" and factor and original:
+        base = theta * (factor * max(length, original) / original - (factor - 1)) ** (r / (r - 2))
+    omega = base ** (-i / r)  # (r/2,)
+    if scaling == "linear":
+        omega = omega / (factor or 1)
+    if scaling == "proportional":
+        share = int((fraction or 1) * d // 2)
+        omega = torch.where(i < 2 * share, omega, 0) / (factor or 1)
+    if scaling == "llama3" and factor and original:
+        turns = original * omega / (2 * math.pi)  # turns within the original length
+        blend = ((turns - low) / (high - low)).clamp(0, 1)
+        omega = omega * (blend + (1 - blend) / factor)
+    if scaling == "yarn" and factor and original:
+        ramp = _yarn_ramp(r, theta, original, beta_fast, beta_slow, truncate).to(x.device)
+        omega = omega * (1 - ramp) + omega / factor * ramp
+        both = (
+            _mscale(factor, mscale) / _mscale(factor, mscale_all_dim)
+            if mscale and mscale_all_dim
+            else _mscale(factor, 1)
+        )
+        attention = attention_factor or both
+    if scaling == "longrope" and original:
+        omega = omega / parameters["rope_long" if length > original else "rope_short"].double()
+        grown = factor or 1.0
+        attention = attention_factor or (math.sqrt(1 + math.log(grown) / math.log(original)) if grown > 1 else 1.0)
+    angle = positions * omega  # (b, 1, t, r/2)
+    cos, sin = ((attention * wave).to(x.dtype) for wave in (angle.cos(), angle.sin()))
+    head, rest = x[..., :r], x[..., r:]
+    a, b = (head[..., ::2], head[..., 1::2]) if layout == "interleaved" else head.chunk(2, -1)  # (b, h, t, r/2) each
+    pair = (a * cos - b * sin, a * sin + b * cos)
+    head = torch.stack(pair, -1).flatten(-2) if layout == "interleaved" else torch.cat(pair, -1)  # (b, h, t, r)
+    return torch.cat([head, rest], -1)
+
+
+def _mscale(factor: float, m: float | None) -> float:
+    """0.1 m ln(factor) + 1 (Peng et al. 2023, §3.4)."""
+    return 0.1 * (m or 0) * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def _yarn_ramp(r: int, theta: float, original: int, fast: float, slow: float, truncate: bool) -> Tensor:
+    """0 for pairs that turn more than `fast` times within the original length, 1 below `slow`, a ramp between. (r/2,)"""
+    import torch
+
+    def column(turns: float) -> float:
+        return r * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = column(fast), column(slow)
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, r - 1)
+    high = high + 0.001 if low == high else high
+    return ((torch.arange(r // 2, dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
+
+
+# ── on scores ────────────────────────────────────────────────────────────────────────────────────
+def slopes(heads: int, most: float) -> list[float]:
+    """2^(−max·h/H) for a power of two; else those of the next lower one, then every other of the next higher."""
+    power = 2 ** math.floor(math.log2(heads))
+    own = [2.0 ** (-most * (h + 1) / power) for h in range(power)]
+    return (
+        own
+        if power == heads
+        else own + [2.0 ** (-most * (h + 1) / (2 * power)) for h in range(2 * power)][::2][: heads - power]
+    )
+
+
+@position(
+    "alibi",
+    "s − m_h |i − j|",
+    source="Press et al. 2022, §3; slopes for any number of heads as in its code",
+    laws=_LAWS,
+    acts="scores",
+)
+def alibi(s: Tensor, at: Grid, *, max: Annotated[float, Range(above=0)] = 8.0) -> Tensor:
+    """A penalty that grows with the distance, by a slope of each head's own."""
+    m = s.new_tensor(slopes(at.heads, max)).reshape(-1, 1, 1)  # (h, 1, 1)
+    return s - m * abs(at.q_pos - at.k_pos)  # (b, h, n, m)
+
+
+def _table(s: Tensor, at: Grid, rows: Tensor) -> Tensor:
+    """Row by row of bias_table: (b, 1, n, m) → (b, h, n, m)"""
+    return s + at.parameters["bias_table"][rows.squeeze(1)].movedim(-1, 1)
+
+
+@position(
+    "t5",
+    "s + table[bucket(j − i), h]",
+    source="Raffel et al. 2020, §2.1; buckets as in its code",
+    laws=_LAWS,
+    acts="scores",
+    parameters=(
+        Parameter("bias_table", ("buckets", "H"), "a bias for each bucket of distances and each head", required=True),
+    ),
+    sizes=lambda part: {"buckets": part.get("buckets")},
+)
+def t5(
+    s: Tensor,
+    at: Grid,
+    *,
+    buckets: Annotated[int, Range(low=4)] = 32,
+    max_distance: Annotated[int, Range(low=2)] = 128,
+    bidirectional: bool = True,
+) -> Tensor:
+    """A learned bias for each distance: exact while near, in widening buckets further off."""
+    import torch
+
+    ahead = at.k_pos - at.q_pos  # (b, 1, n, m)
+    half = buckets // 2 if bidirectional else buckets
+    first = half * (ahead > 0) if bidirectional else 0
+    far = ahead.abs() if bidirectional else (-ahead).clamp(min=0)
+    exact = half // 2
+    ratio = torch.log(far.clamp(min=1).float() / exact) / math.log(
+        max_distance / exact
+    )  # float32, as published code has it
+    wide = (exact + (ratio * (half - exact)).long()).clamp(max=half - 1)
+    return _table(s, at, first + torch.where(far < exact, far, wide))
+
+
+@position(
+    "relative",
+    "s + table[clip(j − i, −m, m) + m, h]",
+    source="Shaw et al. 2018, §3.2, as a bias: Liu et al. 2021, §3.2",
+    laws=_LAWS,
+    acts="scores",
+    parameters=(
+        Parameter("bias_table", ("2m+1", "H"), "a bias for each distance −m … m and each head", required=True),
+    ),
+    sizes=lambda part: {"2m+1": 2 * part.get("max-distance") + 1},
+)
+def relative(s: Tensor, at: Grid, *, max_distance: Annotated[int, Range(low=0)]) -> Tensor:
+    """A learned bias for each distance, the same for all beyond the largest."""
+    return _table(s, at, (at.k_pos - at.q_pos).clamp(-max_distance, max_distance) + max_distance)

@@ -1,0 +1,35 @@
+"""A logit that takes part in softmax's denominator and in nothing else: (parameters, like: a score) → 1 h 1 1, or None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attncli.registry import Family, Parameter
+from attncli.types import Tensor
+
+sink = Family("sink", "a place for weight that goes to no key; with softmax only")
+
+_LAWS = ("prefix", "decode", "permutation")
+
+
+@sink("none", "no sink", laws=_LAWS)
+def none(parameters: Mapping[str, Tensor], like: Tensor) -> None:
+    """All weight goes to keys."""
+
+
+@sink(
+    "given",
+    "w = e^s / (e^sink + Σ e^s)",
+    source="Agarwal et al. 2025 (gpt-oss), §2.2",
+    laws=_LAWS,
+    parameters=(Parameter("sinks", ("H",), "one logit a query head; neither scaled nor capped", required=True),),
+)
+def given(parameters: Mapping[str, Tensor], like: Tensor) -> Tensor:
+    """The file's `sinks`, one logit for each query head."""
+    return parameters["sinks"].reshape(1, -1, 1, 1)  # (1, h, 1, 1)
+
+
+@sink("zero", "w = e^s / (1 + Σ e^s)", source="Miller 2023 (softmax1, “off by one”)", laws=_LAWS)
+def zero(parameters: Mapping[str, Tensor], like: Tensor) -> Tensor:
+    """A logit of 0: softmax1, and nn.MultiheadAttention's add_zero_attn."""
+    return like.new_zeros(1, like.shape[1], 1, 1)  # (1, h, 1, 1)
