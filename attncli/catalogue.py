@@ -18,12 +18,14 @@ def catalogue() -> dict[str, dict[str, Any]]:
         **{family.plural: {member.name: _member(member) for member in family} for family in FAMILIES.values()},
         "variants": {preset.name: _preset(preset) for preset in PRESETS.values()},
         "steps": {name: {"summary": f"axes {', '.join(axes)}"} for name, axes in _steps().items()},
-        "formats": {
-            f.name: {"summary": ", ".join(f.suffixes) + (", to a file only" if f.binary else "")}
-            for f in formats().values()
-        },
         "choices": {choice.option: {"summary": choice.help, "values": choice.metavar} for choice in CHOICES.values()},
     }
+
+
+def output_formats() -> dict[str, dict[str, str]]:
+    """Every output format, with its suffixes; apart, because asking loads every writer."""
+    made = formats().values()
+    return {f.name: {"summary": ", ".join(f.suffixes) + (", to a file only" if f.binary else "")} for f in made}
 
 
 def _steps() -> dict[str, tuple[str, ...]]:

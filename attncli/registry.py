@@ -7,6 +7,7 @@ schema and `attn list` are made from what stands here.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import types
@@ -187,9 +188,16 @@ class Member:
 
     @property
     def options(self) -> tuple[Option, ...]:
-        hints = typing.get_type_hints(self.function, include_extras=True)
-        arguments = inspect.signature(self.function).parameters.values()
-        return tuple(_option(a, hints[a.name]) for a in arguments if a.kind is a.KEYWORD_ONLY)
+        return _options(self.function)
+
+
+@functools.cache
+def _options(function: Callable[..., Any]) -> tuple[Option, ...]:
+    arguments = [a for a in inspect.signature(function).parameters.values() if a.kind is a.KEYWORD_ONLY]
+    if not arguments:  # reading annotations costs more than everything else here
+        return ()
+    hints = typing.get_type_hints(function, include_extras=True)
+    return tuple(_option(a, hints[a.name]) for a in arguments)
 
 
 def _option(argument: inspect.Parameter, hint: Any) -> Option:

@@ -104,9 +104,48 @@ def test_the_first_two_commands_are_all_the_set_up():
     assert lines[1] == "python -m pip install -c constraints.txt '.[dev]' && python -m pytest"
 
 
+_CATALOGUE = re.compile(r"(<!-- catalogue: .*? -->\n).*?(<!-- end of the catalogue -->)", re.S)
+
+
+def written_catalogue() -> str:
+    """The parts and named variants as tables, from what they declare."""
+    from attncli.catalogue import catalogue
+    from attncli.views.text import markdown
+
+    def row(*cells: str) -> str:
+        return f"| {' | '.join(markdown(cell) for cell in cells)} |"
+
+    out = []
+    for family, members in catalogue().items():
+        if family in ("steps", "formats", "choices"):
+            continue
+        out += [f"**{family}**", ""]
+        if family == "variants":
+            out += ["| name | stands for | source |", "|---|---|---|"]
+            out += [
+                row(name, said["command"].removeprefix("attn compute INPUT").strip() or "the defaults", said["source"])
+                for name, said in members.items()
+            ]
+        else:
+            out += ["| name | formula | what it does | source |", "|---|---|---|---|"]
+            for name, said in members.items():
+                names = [option.partition("=")[0] + "=" for option in said.get("options", ())]
+                spelled = name + (":" + ",".join(names) if names else "")
+                out.append(row(spelled, said["formula"], said["summary"], said.get("source", "")))
+        out.append("")
+    return "\n".join(out)
+
+
+def test_the_catalogue_is_what_the_parts_declare():
+    [(head, _)] = _CATALOGUE.findall(README.read_text(encoding="utf-8"))
+
+    assert head + "\n" + written_catalogue() in README.read_text(encoding="utf-8")
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         text = _BLOCK.sub(
             lambda m: f"```console\n{shown(m.group(1), Path(folder))}```", README.read_text(encoding="utf-8")
         )
+    text = _CATALOGUE.sub(lambda m: f"{m.group(1)}\n{written_catalogue()}{m.group(2)}", text)
     README.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from attncli.catalogue import catalogue, one_variant
+from attncli.catalogue import catalogue, one_variant, output_formats
 from attncli.cli.talk import wants_color
 from attncli.errors import ExitStatus, OptionError, nearest
 from attncli.formats import Look
@@ -34,12 +34,16 @@ def list_(
         Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")
     ] = "full",
 ) -> ExitStatus:
-    """List what there is: parts with their formulas, options and sources; named variants; steps; formats."""
+    """List what there is: parts with formulas, options and sources; named variants; steps; choices; formats."""
     chosen: dict[str, dict[str, Any]] = catalogue()
+    if family in ("format", "formats"):
+        chosen["formats"] = output_formats()
     if family:
         known = {**{key: key for key in chosen}, **{key.removesuffix("s"): key for key in chosen}, "chain": "links"}
         if family not in known:
-            raise OptionError("unknown-family", f"there is no family {family!r}", help=nearest(family, chosen))
+            raise OptionError(
+                "unknown-family", f"there is no family {family!r}", help=nearest(family, [*chosen, "formats"])
+            )
         chosen = {known[family]: chosen[known[family]]}
         members = chosen[known[family]]
         if name:

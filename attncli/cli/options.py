@@ -82,6 +82,9 @@ def _variant_options() -> list[Declared]:
         if choice.name == "mask":
             out.append(_option("causal", bool, "and the mask causal", default=False))
             out.append(_option("window", str | None, "and the mask window:left=L,right=R; -1 is no bound", "L,R"))
+        if choice.name == "position":
+            out.append(_option("rope", bool, "the same as --position rope", default=False))
+            out.append(_option("alibi", bool, "the same as --position alibi", default=False))
     return _panel("Variant", *out)
 
 
@@ -167,6 +170,11 @@ def _choosing(v: dict[str, Any]) -> Choosing:
             )
         also.append(f"window:left={left.strip()},right={right.strip()}")
     choices = {name: v[name] for name in CHOICES if v[name] not in (None, [])}
+    said = [name for name in ("rope", "alibi") if v[name]]
+    if len(said) + (v["position"] is not None) > 1:
+        raise OptionError("bad-option", f"--{said[0]} and another position say two things", help="say one of them")
+    if said:
+        choices["position"] = said[0]
     if v["variant"] is not None:
         choices["name"] = v["variant"]
     Choosing(choices, tuple(also)).variant({})  # what is wrong whatever the file holds is refused before it is read

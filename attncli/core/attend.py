@@ -73,7 +73,7 @@ def follow(plan: Plan) -> Attention:
 
     sink = chosen["sink"](given.learned, s)  # (1, h, 1, 1), or None
     s, seen = beside(s, sink), beside(at.visible, None if sink is None else sink == sink)  # m + 1
-    w = chosen["normalizer"](wide(s), seen).to(s.dtype)  # (b, h, n, m), + 1 with a sink
+    w = chosen["normalizer"](wide(s), seen)  # (b, h, n, m), + 1 with a sink
     note.row_statistics(s, seen, at.visible)  # (b, h, n)
     note("sink_weights", w[..., -1] if sink is not None else None, chosen["sink"].member.formula)
     w = note.checked(w[..., : plan.size.keys], at.visible)  # (b, h, n, m)
@@ -84,7 +84,8 @@ def follow(plan: Plan) -> Attention:
     w = note("mixed_weights", mixing(w, given.learned), mixing.member.formula)  # (b, h', n, m)
     note.largest(w, plan.top)  # (b, h', n, top)
 
-    z = note("head_context", weigh(w, v, at.visible), "weights · v")  # (b, h', n, c)
+    z = weigh(w, v, at.visible)  # (b, h', n, c)
+    note("head_context", z, "weights · v")
     z = note("normed_context", given.sub_norm(z), "z / √(mean z² + eps) × gain × (1 − λ_init)")
     side_by_side = "weights · v" + ", heads side by side" * heads.headed
     z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
@@ -124,7 +125,7 @@ def share(x: Tensor | None, heads: int, how: str) -> Tensor | None:
 
 
 def wide(x: Tensor) -> Tensor:
-    """Half precision → float32, in which a normaliser sums, as in PyTorch, JAX and FlashAttention."""
+    """Half precision → float32, in which weights are made and summed; what is kept is rounded once."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -132,11 +133,12 @@ def weigh(w: Tensor, v: Tensor | None, visible: Tensor) -> Tensor | None:
     """w (b, h, n, m) · v (b, h, m, c) → (b, h, n, c); of a key that is not visible not even a NaN arrives."""
     if v is None:
         return None
+    half, v = v.dtype, wide(v)
     if w.shape[1] != visible.shape[1] and visible.shape[1] > 1:  # heads were paired: what either may see
         visible = visible.any(1, keepdim=True)
     strange = ~v.isfinite()  # (b, h, m, c)
     if not strange.any():
-        return w @ v
+        return (w @ v).to(half)
     z = w @ v.masked_fill(strange, 0)  # (b, h, n, c)
     for j in (
         strange.any(-1).flatten(0, 1).any(0).nonzero()[:, 0].tolist()
@@ -144,4 +146,4 @@ def weigh(w: Tensor, v: Tensor | None, visible: Tensor) -> Tensor | None:
         odd, w_j = strange[:, :, j, None], w[..., j, None]  # (b, h, 1, c), (b, h, n, 1)
         arrives = odd & (visible[..., j, None] | (w_j != 0))  # (b, h, n, c)
         z = z + (w_j * v[:, :, j, None]).masked_fill(~arrives, 0)
-    return z
+    return z.to(half)

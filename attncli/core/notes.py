@@ -19,6 +19,7 @@ class Notes:
 
     def __init__(self, plan: Plan, borrowed: Collection[int]) -> None:
         self.plan = plan
+        self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
         self.borrowed = borrowed  # where the memory of the caller's own arrays lies
         self.steps: list[Step] = []
         self.warnings = list(plan.warnings)
@@ -41,6 +42,7 @@ class Notes:
 
     def _own(self, kept: Tensor) -> Any:
         """As the kind that came in, and never the caller's own memory."""
+        kept = kept.to(self.dtype) if kept.is_floating_point() else kept
         if kept.untyped_storage().data_ptr() in self.borrowed:
             kept = kept.clone()
         return kept if self.tensors else as_numpy(kept)

@@ -17,6 +17,7 @@ _HIDDEN = (
     Parameter("score_w_k", ("d_k", "a"), "the keys' half of W; the identity where absent"),
     Parameter("score_v", ("a",), "weighs the hidden units; ones where absent"),
 )
+_HALVES = ("score_w_q", "score_w_k")  # the identity where absent
 
 
 def one_over_root(d: int) -> float:
@@ -49,7 +50,14 @@ def general(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     return q @ parameters["score_w_q"] @ k.mT  # (b, h, n, m)
 
 
-@score("additive", "v · tanh(q W_q + k W_k)", source="Bahdanau et al. 2015, App. A.1.2", laws=_LAWS, parameters=_HIDDEN)
+@score(
+    "additive",
+    "v · tanh(q W_q + k W_k)",
+    source="Bahdanau et al. 2015, App. A.1.2",
+    laws=_LAWS,
+    parameters=_HIDDEN,
+    identity=_HALVES,
+)
 def additive(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """A layer of hidden units over query and key."""
     q = q @ parameters["score_w_q"] if "score_w_q" in parameters else q  # (b, h, n, a)
@@ -58,7 +66,9 @@ def additive(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     return hidden @ parameters["score_v"] if "score_v" in parameters else hidden.sum(-1)  # (b, h, n, m)
 
 
-@score("concat", "v · tanh(W [q; k])", source="Luong et al. 2015, §3.1", laws=_LAWS, parameters=_HIDDEN)
+@score(
+    "concat", "v · tanh(W [q; k])", source="Luong et al. 2015, §3.1", laws=_LAWS, parameters=_HIDDEN, identity=_HALVES
+)
 def concat(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """The same as additive: the two matrices are the halves of W."""
     return additive(q, k, parameters)  # (b, h, n, m)

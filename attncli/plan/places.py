@@ -48,8 +48,6 @@ class _Watch:
 
     keys = heads = 1
 
-    keys = heads = 1
-
     def __init__(self) -> None:
         self.seen: set[str] = set()
 

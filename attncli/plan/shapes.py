@@ -279,6 +279,13 @@ def _check_parameters(p: Problem, part: Part, shapes: Shapes) -> None:
                     "parameters",
                     help=way,
                 )
+            if name in facts.get("identity", ()):  # where it is absent, its two axes are one
+                given, hidden = parameter.axes
+                if known.setdefault(hidden, known[given]) != known[given]:
+                    message = f"without {name} a width of {known[given]} meets one of {known[hidden]}"
+                    raise wrong(
+                        "shape-mismatch", message, "parameters", help=f"add {name}, ({known[given]}, {known[hidden]})"
+                    )
             continue
         own = dict(known)
         if name == "k_norm":

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from attncli.formats import Look
-from attncli.views.tables import console_for
+from attncli.views.console import console_for
 
 
 def listing(catalogue: dict[str, dict[str, Any]], look: Look, *, detail: bool) -> str:
@@ -21,14 +21,14 @@ def listing(catalogue: dict[str, dict[str, Any]], look: Look, *, detail: bool) -
         console.print(Text(family, style="bold"))
         width = max(map(len, members))
         for name, said in members.items():
-            head = said.get("formula") or said.get("command") or said.get("values") or ""
+            head = said.get("formula") or said.get("command") or said.get("values") or said["summary"]
             line = Text("  ").append(f"{name:<{width}}", style="cyan").append(f"  {head}")
-            if not detail:
-                line.append("  " + said["summary"], style="dim") if not said.get("command") else line
+            if not detail and not said.get("command") and said["summary"] != head:
+                line.append("  " + said["summary"], style="dim")
             console.print(line, soft_wrap=not look.width)
             if detail:
                 for key, value in said.items():
-                    if key in ("formula", "command", "values"):
+                    if key in ("formula", "command", "values") or value == head:
                         continue
                     for item in value if isinstance(value, list) else [value]:
                         tag = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -16,6 +15,7 @@ from rich.text import Text
 from attncli.errors import listed, printable
 from attncli.formats import Look, output_format
 from attncli.types import Attention
+from attncli.views.console import console_for
 from attncli.views.heat import LEGEND, glyph, shade
 from attncli.views.matrices import Column, Matrix, matrices
 
@@ -36,21 +36,6 @@ def write_table(attention: Attention, look: Look) -> str:
         console.print()
         _show(console, matrix if look.unicode else matrix.in_ascii(), look)
     return out.getvalue()
-
-
-def console_for(out: io.TextIOBase | io.StringIO, look: Look) -> Console:
-    """A console that takes text as it is: no markup, no emoji codes, no guessing of colours."""
-    return Console(
-        file=out,  # type: ignore[arg-type]  # a StringIO is a text stream
-        width=look.width or sys.maxsize >> 32,
-        force_terminal=look.color,
-        no_color=not look.color,
-        color_system="auto" if look.color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
 
 
 def wrapped(items: Sequence[str], between: str, width: int | None) -> list[str]:

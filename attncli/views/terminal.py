@@ -8,7 +8,7 @@ from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
 from attncli.formats import Look
-from attncli.views.tables import console_for
+from attncli.views.console import console_for
 
 
 def coloured_json(text: str) -> str:
