@@ -7,7 +7,7 @@ from typing import Any
 from attncli.formats import formats
 from attncli.parts.links import link
 from attncli.presets import PRESETS, Preset, choices_of, named
-from attncli.registry import Member
+from attncli.registry import Member, spelled
 from attncli.types import BASE_STEPS
 from attncli.variant import CHOICES, FAMILIES, Variant
 
@@ -28,6 +28,10 @@ def output_formats() -> dict[str, dict[str, str]]:
     return {f.name: {"summary": ", ".join(f.suffixes) + (", to a file only" if f.binary else "")} for f in made}
 
 
+def _axes(axes: tuple[str, ...]) -> str:
+    return f"({', '.join(axes)})"
+
+
 def _steps() -> dict[str, tuple[str, ...]]:
     """Every step some variant has, with its axes where the problem has them all."""
     links = {member.facts["step"]: BASE_STEPS["scores"] for member in link}
@@ -42,10 +46,13 @@ def _member(member: Member) -> dict[str, Any]:
     if member.options:
         out["options"] = [option.describe() for option in member.options]
     if member.parameters:
-        out["parameters"] = [f"{p.name} ({', '.join(p.axes)}): {p.help}" for p in member.parameters]
+        out["parameters"] = [
+            f"{p.name} {' or '.join(_axes(axes) for axes in (p.axes, *p.also))}: {p.help}" for p in member.parameters
+        ]
     if "step" in member.facts:
         out["step"] = member.facts["step"]
-    out["keeps"] = ", ".join(sorted(member.laws)) or f"no law: {member.lawless}"
+    laws = ", ".join(sorted(member.laws)) or "no law"
+    out["keeps"] = laws + (f": {member.lawless}" if member.lawless else "")
     if member.source:
         out["source"] = member.source
     return out
@@ -54,7 +61,7 @@ def _member(member: Member) -> dict[str, Any]:
 def _preset(preset: Preset) -> dict[str, Any]:
     if preset.layers is None:
         return {"command": command_line(preset), "summary": preset.summary, "source": preset.source}
-    differ = f"layers differ: attn list variants {preset.name}:layer=3 prints layer 3"
+    differ = f"this is layer 0, and layers differ: attn list variants {preset.name}:layer=3 prints layer 3"
     return {"command": command_line(preset, 0), "summary": preset.summary, "layer": differ, "source": preset.source}
 
 
@@ -74,7 +81,7 @@ def command_line(preset: Preset, layer: int | None = None) -> str:
     """A preset written out as the options it stands for; what it asks for stands in capitals."""
     choices = choices_of(preset, layer)
     chosen = Variant(**choices).describe()
-    words = [f"{CHOICES[name].option} {_quoted(str(chosen[name]))}" for name in choices]
+    words = [f"{CHOICES[name].option} {_quoted(spelled(chosen[name]))}" for name in choices]
     wanted = {
         "heads": "--heads H",
         "kv_heads": "--kv-heads G",

@@ -334,7 +334,7 @@ class Family:
             if option.required and option.name not in given:
                 raise OptionError(
                     "missing-option",
-                    f"{self.name} {member.name!r} needs {option.describe()}",
+                    f"{self.name} {member.name!r} needs {option.describe().removesuffix(', required')}",
                     help=f"write {member.name}:{option.name}=…",
                 )
         part = Part(member, tuple((o.name, given[o.name]) for o in member.options if o.name in given))

@@ -32,15 +32,24 @@ def choose(plan: Plan, wishes: Sequence[str]) -> At:
         if axis not in AXES:
             raise OptionError("unknown-axis", f"no axis is called {axis!r}", help=nearest(axis, AXES))
         kept = {name: axes for name, axes in plan.steps.items() if name in plan.keep}
-        lengths = {plan.length(name, axis) for name, axes in kept.items() if axis in axes}
+        lengths = {plan.length(name, axis): name for name, axes in kept.items() if axis in axes}
         if not lengths:
             have = listed(dict.fromkeys(a for axes in kept.values() for a in axes))
             raise InputError("absent-axis", f"nothing that is shown has an axis {axis!r}", help=f"its axes are {have}")
-        chosen[axis] = tuple(dict.fromkeys((*chosen.get(axis, ()), *_indices(plan, axis, which, min(lengths), chosen))))
+        chosen[axis] = tuple(
+            dict.fromkeys(
+                (
+                    *chosen.get(axis, ()),
+                    *_indices(
+                        plan, axis, which, min(lengths), chosen, lengths[min(lengths)] if len(lengths) > 1 else ""
+                    ),
+                )
+            )
+        )
     return chosen
 
 
-def _indices(plan: Plan, axis: str, which: str, length: int, chosen: At) -> tuple[int, ...]:
+def _indices(plan: Plan, axis: str, which: str, length: int, chosen: At, narrow: str) -> tuple[int, ...]:
     start, colon, stop = which.partition(":")
     if colon and all(not part or _integer(part) for part in (start, stop)):
         found = tuple(range(length)[slice(*(int(part) if part else None for part in (start, stop)))])
@@ -54,7 +63,8 @@ def _indices(plan: Plan, axis: str, which: str, length: int, chosen: At) -> tupl
     if _integer(which):
         index = int(which)
         if not -length <= index < length:
-            raise InputError("out-of-range", f"there is no {axis} {index}", help=f"indices are 0 … {length - 1}")
+            where = f" in {narrow}; --only can leave it out" if narrow else ""
+            raise InputError("out-of-range", f"there is no {axis} {index}{where}", help=f"indices are 0 … {length - 1}")
         return (index % length,)
     if axis not in ("query", "key", "new_key"):
         raise OptionError("bad-option", f"{axis} is chosen by its index, not by {which!r}", help=f"--at {axis}=0")

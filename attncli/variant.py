@@ -222,6 +222,7 @@ class Variant:
         if self["sink"].name != "none" and not self["normalizer"].member.facts.get("sinks"):
             message = f"sink {self['sink']} joins the denominator of softmax, and {self['normalizer']} has none"
             raise OptionError("parts-disagree", message, help="leave the sink out, or normalise by softmax")
+        self._check_heads()
         for member in link:
             key = member.name.replace("-", "_")
             if (
@@ -234,6 +235,15 @@ class Variant:
                     f"{key} is {spelled(self[key])}, but the chain {','.join(self['chain']) or 'is empty and'} leaves {member.name} out",
                     help=f"add {member.name} to the chain where it should stand, or say {CHOICES[key].option} none",
                 )
+
+    def _check_heads(self) -> None:
+        heads, kv_heads = self["heads"], self["kv_heads"]
+        if heads and kv_heads and heads % kv_heads:
+            divisors = listed([n for n in range(1, heads + 1) if heads % n == 0], "or")
+            message = f"{heads} query heads cannot share {kv_heads} kv heads equally"
+            raise OptionError("heads-mismatch", message, help=f"{heads} heads, {kv_heads} kv heads: {divisors}")
+        if heads and heads % 2 and self["head_mixing"].member.facts.get("pairs"):
+            raise OptionError("heads-mismatch", f"{self['head_mixing'].name} pairs heads, and {heads} is odd")
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]

@@ -46,7 +46,12 @@ def some_value(option: Option) -> str:
     )
 
 
-WITH = {"factor": "scaling=linear", "scaling": "fraction=0.6"}  # an option that needs another beside it
+WITH = {
+    "factor": "scaling=linear",
+    "original": "scaling=linear,factor=2",
+    "beta-fast": "beta-slow=0.5",
+    "scaling": "fraction=0.6",
+}  # an option that needs another beside it
 
 
 def spellings(member: Member) -> list[str]:

@@ -75,18 +75,19 @@ def follow(plan: Plan) -> Attention:
     s, seen = beside(s, sink), beside(at.visible, None if sink is None else sink == sink)  # m + 1
     w = chosen["normalizer"](wide(s), seen)  # (b, h, n, m), + 1 with a sink
     note.row_statistics(s, seen, at.visible)  # (b, h, n)
-    note("sink_weights", w[..., -1] if sink is not None else None, chosen["sink"].member.formula)
-    w = note.checked(w[..., : plan.size.keys], at.visible)  # (b, h, n, m)
-    note("weights", w, chosen["normalizer"].member.formula)
+    w, w_sink = note.checked(w, at.visible)  # (b, h, n, m), (b, h, n) or None
+    note("sink_weights", w_sink, chosen["sink"].member.formula)
+    note("weights", w, chosen["normalizer"].member.formula + ", Σ with the sink" * (w_sink is not None))
     note.entropy(w)  # (b, h, n)
     w = note("dropout_weights", given.drop(w), chosen["dropout"].member.formula)
     mixing = chosen["head_mixing"]
     w = note("mixed_weights", mixing(w, given.learned), mixing.member.formula)  # (b, h', n, m)
     note.largest(w, plan.top)  # (b, h', n, top)
 
-    z = weigh(w, v, at.visible)  # (b, h', n, c)
+    z = weigh(w, v, given.seen_mixed())  # (b, h', n, c)
     note("head_context", z, "weights · v")
-    z = note("normed_context", given.sub_norm(z), "z / √(mean z² + eps) × gain × (1 − λ_init)")
+    formula = mixing.member.facts.get("context_formula", "")
+    z = note("normed_context", given.sub_norm(z), formula)  # (b, h', n, c)
     side_by_side = "weights · v" + ", heads side by side" * heads.headed
     z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
     note("output", given.output(z), given.formula("o"))  # (b, n, ·)
@@ -134,8 +135,6 @@ def weigh(w: Tensor, v: Tensor | None, visible: Tensor) -> Tensor | None:
     if v is None:
         return None
     half, v = v.dtype, wide(v)
-    if w.shape[1] != visible.shape[1] and visible.shape[1] > 1:  # heads were paired: what either may see
-        visible = visible.any(1, keepdim=True)
     strange = ~v.isfinite()  # (b, h, m, c)
     if not strange.any():
         return (w @ v).to(half)

@@ -131,6 +131,13 @@ class Given:
         k = part(k, at.k_pos[..., self.plan.size.past :].mT, length, self.learned)
         return note("positioned_q", q, part.member.formula), note("positioned_k", k, part.member.formula)
 
+    def seen_mixed(self) -> Tensor:
+        """What each head may see once heads are mixed: (b|1, h'|1, n, m)"""
+        part = self.plan.variant["head_mixing"]
+        combine = part.member.facts.get("visible")
+        seen: Tensor = self.grid.visible
+        return combine(seen, part) if combine else seen
+
     def sub_norm(self, z: Tensor | None) -> Tensor | None:
         """What head mixing does to each head's context."""
         part = self.plan.variant["head_mixing"]

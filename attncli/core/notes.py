@@ -63,8 +63,10 @@ class Notes:
             p = w / total.masked_fill(total == 0, 1)  # (b, h, n, m)
             self("entropy", 0 - torch.special.xlogy(p, p).sum(-1) / math.log(2), "−Σ w log₂ w")
 
-    def checked(self, w: Tensor, visible: Tensor) -> Tensor:
-        """Weights whose rows are as they should be: what is odd is warned of, and rows that see nothing are filled."""
+    def checked(self, w: Tensor, visible: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weights of the keys, and of the sink: what is odd is warned of, and rows that see nothing are filled."""
+        m = visible.shape[-1]
+        w, sink = w[..., :m], w[..., m] if w.shape[-1] > m else None
         normalizer, dtype = self.plan.variant["normalizer"], self.plan.variant["dtype"]
         if not w.isfinite().all():
             self.warnings.append(
@@ -77,16 +79,15 @@ class Notes:
                 self.warnings.append(f"zero-sum: {rows.rpartition(' ')[0]}: scores sum to 0, so weights are 0")
         rows = blind_rows(visible, self.plan) if self.plan.masked else ""
         if not rows:
-            return w
+            return w, sink
         how = self.plan.variant["empty_rows"]
-        value, says = {
-            "zero": (0.0, "0"),
-            "nan": (torch.nan, "NaN"),
-            "uniform": (1 / w.shape[-1], "uniform over all keys"),
-        }[how]
+        value, says = {"zero": (0.0, "0"), "nan": (torch.nan, "NaN"), "uniform": (1 / m, "uniform over all keys")}[how]
         whose = "weights are" if how == "uniform" else "weights and context are"
         self.warnings.append(f"empty-rows: {rows} no key: {whose} {says}")
-        return w.masked_fill(~visible.any(-1, keepdim=True), value)
+        blind = ~visible.any(-1, keepdim=True)  # (b, h, n, 1)
+        if sink is not None and how != "zero":  # the keys have what the sink had
+            sink = sink.masked_fill(blind[..., 0], torch.nan if how == "nan" else 0)
+        return w.masked_fill(blind, value), sink
 
     def largest(self, w: Tensor, top: int) -> None:
         """The `top` largest weights of each query and where they are; ties, lower index first. (b, h, n, m) → (b, h, n, top)"""

@@ -6,8 +6,7 @@ It speaks in operators only, so it runs on plain integers, numpy arrays and tens
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from attncli.registry import Family, Range
 from attncli.types import Grid, Tensor
@@ -89,6 +88,7 @@ def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
     "j ≤ i and (⌊i/stride⌋ = ⌊j/stride⌋ or j mod stride ≥ stride − summary)",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
+    refuse=lambda o: "summary is at most stride" if o["summary"] > o["stride"] else "",
 )
 def fixed(at: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[int, Range(low=1)] = 1) -> Tensor:
     """A query sees its own block so far, and the last positions of every block before it (Sparse Transformer)."""
@@ -97,7 +97,7 @@ def fixed(at: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[
 
 
 @mask("global", "I or J among the tokens", source="Beltagy et al. 2020, §3.1", laws=("prefix", "decode"))
-def global_(at: Grid, *, tokens: tuple[int, ...]) -> Tensor:
+def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
     """Some tokens see every key, and every query sees them (Longformer is a window or these)."""
     seen = at.k_idx < 0
     for token in tokens:
@@ -125,6 +125,7 @@ def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
     "blocks: |⌊I/b⌋ − ⌊J/b⌋| ≤ ⌊w/2⌋, or one of the first g, or one of r drawn",
     source="Zaheer et al. 2020, §2 and App. D (ITC)",
     lawless="its random blocks are drawn over all the blocks there are",
+    refuse=lambda o: "" if o["window"] % 2 else "window counts blocks around its own, and is odd",
 )
 def bigbird(
     at: Grid,
@@ -138,19 +139,21 @@ def bigbird(
     """A query's block sees its neighbours, the first blocks (which see all), and some that are drawn from a seed."""
     i, j = at.q_idx // block, at.k_idx // block
     seen = (abs(i - j) <= window // 2) | (i < global_) | (j < global_)
-    for a, b in _drawn_blocks(-(-at.keys // block), window // 2, global_, random, seed):
-        seen = seen | ((i == a) & (j == b))
-    return seen
+    table = _drawn_blocks(int(max(i.max(), j.max())) + 1, window // 2, global_, random, seed)
+    chosen = (i.new_tensor(table) if hasattr(i, "new_tensor") else table)[i, j]  # 1 for a pair that was drawn
+    return seen | (chosen > 0)
 
 
-def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) -> Iterator[tuple[int, int]]:
+def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) -> Any:
     """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed."""
     import numpy as np
 
     stream = np.random.RandomState(seed)  # the legacy generator, whose stream is frozen
+    table = np.zeros((blocks, blocks), int)
     for a in range(first, blocks):
         unseen = [b for b in range(first, blocks) if abs(a - b) > reach]
-        yield from ((a, int(b)) for b in stream.permutation(unseen)[:drawn])
+        table[a, stream.permutation(unseen)[:drawn].astype(int)] = 1
+    return table
 
 
 @mask("given", "the problem's mask", lawless="its cells belong to indices of one problem")

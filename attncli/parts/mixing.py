@@ -24,11 +24,12 @@ def none(w: Tensor, parameters: Learned) -> Tensor:
 # ── talking heads ────────────────────────────────────────────────────────────────────────────────
 def across(x: Tensor, table: Tensor) -> Tensor:
     """out_h = Σ_g x_g table[g, h]: (b, g, n, m), (g, h) → (b, h, n, m)"""
-    return (x.movedim(1, -1) @ table).movedim(-1, 1)
+    return (x.movedim(1, -1) @ table.to(x.dtype)).movedim(-1, 1)
 
 
 def talk_before(s: Tensor, parameters: Learned) -> Tensor:
-    """The scores mixed across heads."""
+    """The scores mixed across heads; what is hidden from a head by now adds nothing to the others."""
+    s = s.masked_fill(s == float("-inf"), 0)  # −∞ times a 0 of the table would be no number
     return across(s, parameters["talking_pre"]) if "talking_pre" in parameters else s
 
 
@@ -62,6 +63,19 @@ def sub_norm(z: Tensor, parameters: Learned, part: Any) -> Tensor:
     return z * parameters.get("sub_norm", 1) * (1 - lambda_init(part.get("depth")))
 
 
+def paired(x: Tensor, pairing: str) -> tuple[Tensor, Tensor]:
+    """The first and the second head of each pair: (b, h, …) → (b, h/2, …) each"""
+    return (x[:, ::2], x[:, 1::2]) if pairing == "adjacent" else (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :])
+
+
+def seen_by_either(visible: Tensor, part: Any) -> Tensor:
+    """What a pair may see: what one of its heads may."""
+    if visible.shape[1] == 1:
+        return visible
+    first, second = paired(visible, part.get("pairing"))
+    return first | second
+
+
 @mixing(
     "differential",
     "w_a − λ w_b, λ = e^(λ_q1·λ_k1) − e^(λ_q2·λ_k2) + 0.8 − 0.6 e^(−0.3 depth)",
@@ -78,6 +92,8 @@ def sub_norm(z: Tensor, parameters: Learned, part: Any) -> Tensor:
     laws=_LAWS,
     pairs=True,  # a pair of heads shares a value twice as wide, and becomes one
     context=sub_norm,
+    context_formula="z / √(mean z² + 1e-5) × gain × (1 − λ_init)",
+    visible=seen_by_either,
 )
 def differential(
     w: Tensor,
@@ -87,7 +103,7 @@ def differential(
     depth: Annotated[int, Range(low=0)] = 0,
 ) -> Tensor:
     """Of two heads' weights one is subtracted from the other, with a learned λ, so that what both see cancels."""
-    first, second = (w[:, ::2], w[:, 1::2]) if pairing == "adjacent" else w.chunk(2, 1)  # (b, h/2, n, m) each
+    first, second = paired(w, pairing)  # (b, h/2, n, m) each
     if "lambda_q1" not in parameters:
         return first - lambda_init(depth) * second  # (b, h/2, n, m)
     q1, k1, q2, k2 = (parameters[f"lambda_{name}"] for name in ("q1", "k1", "q2", "k2"))

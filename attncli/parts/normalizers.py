@@ -70,6 +70,9 @@ def entmax15(scores: Tensor, visible: Tensor) -> Tensor:
     source="Peters et al. 2019, §3 and Alg. 1",
     laws=_LAWS,
     sums_to_one=True,
+    refuse=lambda o: (
+        "alpha between 1 and 1.01 cannot be told from softmax in floating point" if 1 < o["alpha"] < 1.01 else ""
+    ),
 )
 def entmax(scores: Tensor, visible: Tensor, *, alpha: Annotated[float, Range(low=1, high=64)] = 1.5) -> Tensor:
     """From softmax (α = 1) over entmax15 to sparsemax (α = 2) and towards hardmax."""

@@ -19,7 +19,7 @@ GAINS = (
     Parameter("k_norm", ("d",), "gain of the keys, the same way", also=(("G", "d"),)),
 )
 _LAWS = ("prefix", "decode", "permutation")
-Eps = Annotated[float, Range(low=0)]
+Eps = Annotated[float, Range(above=0)]
 Scope = Literal["head", "full"]
 At = Literal["before", "after"]
 
@@ -30,7 +30,7 @@ def none(x: Tensor) -> Tensor:
     return x
 
 
-@norm("l2", "x / max(|x|, eps)", source="Henry et al. 2020, §3", parameters=GAINS, laws=_LAWS)
+@norm("l2", "x / max(|x|, eps)", source="Henry et al. 2020, §3", parameters=GAINS, of_keys=("k_norm",), laws=_LAWS)
 def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: At = "before") -> Tensor:
     """To length 1; scope=full over all heads' columns together, at=after the position acts."""
     return x / x.norm(dim=-1, keepdim=True).clamp(min=eps)

@@ -17,7 +17,7 @@ from attncli.types import Grid, Tensor
 position = Family("position", "how a token knows where it is")
 
 _LAWS = ("prefix", "decode")
-Theta = Annotated[float, Range(above=0)]
+Theta = Annotated[float, Range(above=1)]
 
 
 @position("none", "x", laws=("prefix", "decode", "permutation"), acts="")
@@ -63,18 +63,25 @@ def _refuse_rope(o: Mapping[str, Any]) -> str:
         return f"scaling={o['scaling']} needs {' and '.join(missing)}"
     if o["dims"] is not None and o["fraction"] is not None:
         return "dims and fraction both say how much is turned"
-    if o["scaling"] == "none" and o["factor"] is not None:
-        return "factor stands without a scaling"
+    for name in ("factor", "original"):
+        if o["scaling"] == "none" and o[name] is not None:
+            return f"{name} stands without a scaling"
+    if o["beta-fast"] <= o["beta-slow"]:
+        return "beta-fast must be above beta-slow"
     if o["high"] <= o["low"]:
         return "high must be above low"
     return ""
 
 
-def turned(part: Any, d: int) -> int:
+def _columns(d: int, scaling: str, dims: int | None, fraction: float | None) -> int:
     """How many of d columns rope turns: `dims`, or `fraction` of them; proportional pairs them all."""
-    if part.get("scaling") == "proportional":
-        return d
-    return part.get("dims") or int(d * (part.get("fraction") or 1))
+    return d if scaling == "proportional" else dims or int(d * (fraction or 1))
+
+
+def turned(part: Any, d: int) -> int:
+    """The same, of a part's options; for NTK, whose exponent is r/(r − 2), two are too few."""
+    r = _columns(d, part.get("scaling"), part.get("dims"), part.get("fraction"))
+    return 0 if r == 2 and part.get("scaling") in ("ntk", "dynamic") else r
 
 
 @position(
@@ -90,6 +97,7 @@ def turned(part: Any, d: int) -> int:
         Parameter("rope_short", ("r",), "longrope: divides each frequency up to the original length"),
         Parameter("rope_long", ("r",), "longrope: beyond it"),
     ),
+    lawless="dynamic and longrope follow the length of the text, and keep neither",
     needs_parameters=lambda part: ("rope_short", "rope_long") if part.get("scaling") == "longrope" else (),
 )
 def rope(
@@ -110,15 +118,15 @@ def rope(
     beta_fast: Annotated[float, Range(above=0)] = 32.0,
     beta_slow: Annotated[float, Range(above=0)] = 1.0,
     attention_factor: Annotated[float, Range(above=0)] | None = None,
-    mscale: float | None = None,
-    mscale_all_dim: float | None = None,
+    mscale: Annotated[float, Range(above=0)] | None = None,
+    mscale_all_dim: Annotated[float, Range(above=0)] | None = None,
     truncate: bool = True,
 ) -> Tensor:
     """Pairs of columns turned by an angle that grows with the position; pairs are halves apart unless interleaved."""
     import torch
 
     d = x.shape[-1]
-    r = d if scaling == "proportional" else dims or int(d * (fraction or 1))
+    r = _columns(d, scaling, dims, fraction)
     i = torch.arange(0, r, 2, dtype=torch.float64, device=x.device)  # (r/2,)
     base, attention = theta, 1.0
     if scaling == "ntk" and factor:
@@ -207,6 +215,15 @@ def _table(s: Tensor, at: Grid, rows: Tensor) -> Tensor:
     return s + at.parameters["bias_table"][rows.squeeze(1)].movedim(-1, 1)
 
 
+def _refuse_t5(o: Mapping[str, Any]) -> str:
+    exact = o["buckets"] // (4 if o["bidirectional"] else 2)
+    return (
+        ""
+        if o["max-distance"] > exact
+        else f"max-distance must be beyond the {exact} distances that have buckets of their own"
+    )
+
+
 @position(
     "t5",
     "s + table[bucket(j − i), h]",
@@ -217,6 +234,7 @@ def _table(s: Tensor, at: Grid, rows: Tensor) -> Tensor:
         Parameter("bias_table", ("buckets", "H"), "a bias for each bucket of distances and each head", required=True),
     ),
     sizes=lambda part: {"buckets": part.get("buckets")},
+    refuse=_refuse_t5,
 )
 def t5(
     s: Tensor,

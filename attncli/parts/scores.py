@@ -57,6 +57,7 @@ def general(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     laws=_LAWS,
     parameters=_HIDDEN,
     identity=_HALVES,
+    spreads=True,  # each cell works on a vector
 )
 def additive(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """A layer of hidden units over query and key."""
@@ -67,7 +68,13 @@ def additive(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
 
 
 @score(
-    "concat", "v · tanh(W [q; k])", source="Luong et al. 2015, §3.1", laws=_LAWS, parameters=_HIDDEN, identity=_HALVES
+    "concat",
+    "v · tanh(W [q; k])",
+    source="Luong et al. 2015, §3.1",
+    laws=_LAWS,
+    parameters=_HIDDEN,
+    identity=_HALVES,
+    spreads=True,
 )
 def concat(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """The same as additive: the two matrices are the halves of W."""
@@ -83,7 +90,9 @@ def cosine(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     return q @ k.mT  # (b, h, n, m)
 
 
-@score("euclidean", "−|q − k|²", source="Kim et al. 2021, §3.2 (L2 attention)", laws=_LAWS, same_width=True)
+@score(
+    "euclidean", "−|q − k|²", source="Kim et al. 2021, §3.2 (L2 attention)", laws=_LAWS, same_width=True, spreads=True
+)
 def euclidean(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """How near two vectors are: minus the squared distance."""
     return -(q.unsqueeze(-2) - k.unsqueeze(-3)).square().sum(-1)  # (b, h, n, m)
@@ -101,7 +110,7 @@ def kernel(q: Tensor, k: Tensor, parameters: Learned, *, phi: Literal["elu", "re
 
     def features(x: Tensor) -> Tensor:
         if phi == "elu":
-            return x.clamp(max=0).exp() + x.clamp(min=0)  # elu(x) + 1: e^x below 0, x + 1 above
+            return (x + 1).where(x > 0, x.clamp(max=0).exp())  # elu(x) + 1, to the last digit of a small e^x
         return x.clamp(min=0) if phi == "relu" else x.exp()
 
     return features(q) @ features(k).mT  # (b, h, n, m)

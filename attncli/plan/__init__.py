@@ -172,11 +172,12 @@ def _check_memory(plan: Plan) -> None:
     grids = 4 + sum(axes[-2:] == ("query", "key") for name, axes in plan.steps.items() if name in plan.keep)
     part = plan.variant["projection"]
     drawn = widths(plan.sizes(), part.get("dim"), part.get("v-dim")) if part.member.facts.get("drawn") else {}
-    need = cells * grids * 8 + sum(a * b for a, b in drawn.values()) * 12
+    spread = 2 * shapes.d if plan.variant["score"].member.facts.get("spreads") else 0  # a vector a cell, twice
+    need = cells * (grids + spread) * 8 + sum(a * b for a, b in drawn.values()) * 12
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else need
     if need > have and plan.variant["device"] == "cpu":
         grid = f"{size.queries:,} × {size.keys:,} scores in {(size.batch or 1) * shapes.heads:,} heads"
-        what = grid if cells * grids * 8 > have else "the drawn projections"
+        what = grid if cells * (grids + spread) * 8 > have else "the drawn projections"
         message = f"{what} need about {need / 2**30:,.0f} GiB, and this machine has {have / 2**30:,.0f}"
         raise CannotError("out-of-memory", message, help="fewer tokens, or a narrower projection")
 

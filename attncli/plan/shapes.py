@@ -63,7 +63,8 @@ def shapes_of(p: Problem, v: Variant, size: Extent) -> Shapes:
     pairs = bool(v["head_mixing"].member.facts.get("pairs"))
     if pairs and (heads % 2 or kv_heads % 2):
         way = "differential attention needs an even number of heads, and of kv heads"
-        raise wrong("heads-mismatch", f"{heads} heads and {kv_heads} kv heads cannot be paired", help=way)
+        message = f"{counted(heads, 'head')} and {counted(kv_heads, 'kv head')} cannot be paired"
+        raise wrong("heads-mismatch", message, help=way)
     made = _projected(p, v, size, Shapes(heads, kv_heads, headed, 0, 0, None, None, pairs))
     _check_past(p, made)
     _check_head_axes(p, made)
@@ -253,9 +254,16 @@ def _check_position(p: Problem, v: Variant, width: int, shapes: Shapes) -> None:
         raise wrong("already-projected", f"position {part} acts on embeddings, but q and k are given", "q", help=way)
     if pairing is None:
         return
-    d = width if part.member.facts["acts"] == "embeddings" else shapes.d
-    turned = pairing(part, d)
-    if turned % 2 or not 2 <= turned <= d:
+    if part.member.facts["acts"] == "qk" and shapes.d != shapes.d_k:
+        message = (
+            f"position {part} turns queries and keys alike, but one has {shapes.d} columns and the other {shapes.d_k}"
+        )
+        raise wrong("shape-mismatch", message)
+    memory = shape_of(p.memory["embeddings"])[-1] if p.memory else width
+    for d in (width, memory) if part.member.facts["acts"] == "embeddings" else (shapes.d,):
+        turned = pairing(part, d)
+        if turned % 2 == 0 and 2 <= turned <= d:
+            continue
         message = f"position {part} works on pairs of columns, and cannot on {turned} of {d}"
         raise wrong("odd-width", message, help="give it an even width, or for rope an even dims= of at most the head's")
 
@@ -287,11 +295,9 @@ def _check_parameters(p: Problem, part: Part, shapes: Shapes) -> None:
                         "shape-mismatch", message, "parameters", help=f"add {name}, ({known[given]}, {known[hidden]})"
                     )
             continue
-        own = dict(known)
-        if name == "k_norm":
-            own |= {"H": shapes.kv_heads, "d": shapes.d_k}
-        if part.member.family == "qk-norm" and part.get("scope") == "full":
-            own["d"] *= own["H"] if name == "q_norm" else shapes.kv_heads
+        own = {**known, "H": shapes.kv_heads, "d": shapes.d_k} if name in facts.get("of_keys", ()) else dict(known)
+        if len(shape_of(p.parameters[name])) == 1 and part.member.family == "qk-norm" and part.get("scope") == "full":
+            own["d"] *= own["H"]  # a gain for every column of every head
         shape = shape_of(p.parameters[name])
         forms = [axes for axes in (parameter.axes, *parameter.also) if len(axes) == len(shape)]
         if not any(all(own.get(a, n) == n for a, n in zip(axes, shape, strict=True)) for axes in forms):

@@ -115,10 +115,14 @@ def unused(p: Problem, v: Variant, size: Extent, shapes: Shapes, mask: Expressio
     if shapes.out is None:
         applied -= {"w_o", "b_o"}
     for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
-        applied |= {parameter.name for parameter in v[name].member.parameters}
+        needs = v[name].member.facts.get("needs_parameters")  # which it takes may hang on its options
+        applied |= set(needs(v[name])) if needs else {parameter.name for parameter in v[name].member.parameters}
     yield from (f"parameters.{name}" for name in p.parameters if name not in applied)
-    looked = reads(mask) | ({"q_pos", "k_pos"} if v["position"].name != "none" else set())
-    if follows(p, size) and (p.positions is None or p.k_positions is None):  # one side's positions are the other's
+    acts = v["position"].member.facts["acts"]
+    looked = reads(mask) | ({"q_pos", "k_pos"} if acts else set())
+    if acts == "embeddings" and p.memory is None and p.positions is not None and "k_pos" not in reads(mask):
+        looked -= {"k_pos"}  # the keys are the queries' own embeddings
+    elif follows(p, size) and (p.positions is None or p.k_positions is None):  # one side's positions are the other's
         looked |= {"q_pos", "k_pos"} if looked & {"q_pos", "k_pos"} else set()
     used = {
         "k_tokens": p.q is not None,

@@ -10,7 +10,7 @@ from attncli.gate import Extent
 from attncli.plan.chain import Link
 from attncli.plan.shapes import Shapes, sizes_of
 from attncli.types import Problem
-from attncli.variant import Variant
+from attncli.variant import CHOICES, Variant
 
 
 def labels(p: Problem, size: Extent) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -56,7 +56,7 @@ def summary(
                 *(f"{what} {v[name]}" for name, what in _PARTS.items() if v[name].name != "none"),
                 *_links(chain, v, shapes.d),
                 f"mask {v['mask']}" if str(v["mask"]) != "full" else _hidden(p) if masked else "no mask",
-                str(v["normalizer"]) if v["normalizer"].name != "softmax" else "",
+                str(v["normalizer"]) if v["normalizer"] != CHOICES["normalizer"].default else "",
                 f"sink {v['sink']}" if v["sink"].name != "none" else "",
                 str(v["dropout"]) if v["dropout"].name != "none" else "",
                 str(v["head_mixing"]) if v["head_mixing"].name != "none" else "",

@@ -96,7 +96,7 @@ def _slices(attention: Attention, step: Step, beside: list[Step], precision: int
             name=step.name,
             where=" · ".join(f"{axis.replace('_', ' ')} {i}" for axis, i in original.items()),
             formula=step.formula,
-            remark=_remark(attention, step),
+            remark=_remark(step, values) if "key" not in attention.at else "",
             corner=f"{row_axis} ╲ {column_axis}" if column_axis else row_axis,
             rows=_labels(attention, row_axis, inner.shape[0], item),
             columns=_labels(attention, column_axis, inner.shape[1], item) if column_axis else (step.name,),
@@ -119,10 +119,10 @@ def _facts(
     return tuple(facts)
 
 
-def _remark(attention: Attention, step: Step) -> str:
+def _remark(step: Step, values: np.ndarray) -> str:
     if step.name == "scores":
         return "unnormalised"
-    if step.name == "weights" and attention.variant.get("normalizer") == "softmax":
+    if step.name == "weights" and values.size and np.allclose(values.astype(np.float64).sum(-1), 1, atol=1e-3):
         return "every row sums to 1"
     return ""
 
