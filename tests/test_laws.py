@@ -37,8 +37,8 @@ def some_value(option: Option) -> str:
         return "0+2"
     if option.kind is bool:
         return "no"
-    if option.name in ("dim", "v-dim"):
-        return "6"
+    if option.name in ("dim", "v-dim", "window"):
+        return {"window": "5"}.get(option.name, "6")
     if option.kind is int:
         return "4"
     return {"low": "0.5", "fraction": "0.6", "theta": "50"}.get(
@@ -46,12 +46,13 @@ def some_value(option: Option) -> str:
     )
 
 
-WITH = {
+WITH = {  # options that need others beside them
     "factor": "scaling=linear",
     "original": "scaling=linear,factor=2",
     "beta-fast": "beta-slow=0.5",
     "scaling": "fraction=0.6",
-}  # an option that needs another beside it
+    "max-distance": "buckets=8",
+}
 
 
 def spellings(member: Member) -> list[str]:

@@ -33,7 +33,13 @@ def softmax(scores: Tensor, visible: Tensor) -> Tensor:
     return w.masked_fill(~visible, 0)  # a NaN that a row does see is not passed on to what it does not
 
 
-@normalizer("sigmoid", "1 / (1 + e^−(s + bias))", source="Ramapuram et al. 2024, §3", laws=_LAWS)
+@normalizer(
+    "sigmoid",
+    "1 / (1 + e^−(s + bias))",
+    source="Ramapuram et al. 2024, §3",
+    laws=_LAWS,
+    lawless="bias=auto counts all keys, and keeps neither prefix nor decode",
+)
 def sigmoid(scores: Tensor, visible: Tensor, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
     """Each weight by itself, so that rows need not sum to 1; auto is −ln of the number of keys."""
     b = -math.log(scores.shape[-1]) if bias == "auto" else bias
@@ -100,7 +106,9 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     tau = low + (weights(low).sum(-1, keepdim=True) - 1) / slope.masked_fill(
         slope == 0, 1
     )  # Newton: τ gets its gradient
-    return weights(tau).masked_fill(~visible, 0)  # (b, h, n, m)
+    w = weights(tau).masked_fill(~visible, 0)  # (b, h, n, m)
+    total = w.detach().sum(-1, keepdim=True)  # 1 but for rounding, which a large α magnifies
+    return w / total.masked_fill(total == 0, 1)
 
 
 @normalizer(

@@ -41,6 +41,7 @@ def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: At = "before")
     "x / √(mean x² + eps)",
     source="Zhang and Sennrich 2019, §3; Dehghani et al. 2023, §2",
     parameters=GAINS,
+    of_keys=("k_norm",),
     laws=_LAWS,
 )
 def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: At = "before") -> Tensor:
@@ -53,6 +54,7 @@ def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: At = "before")
     "(x − mean x) / √(var x + eps)",
     source="Ba et al. 2016, §3; Dehghani et al. 2023, §2",
     parameters=GAINS,
+    of_keys=("k_norm",),
     laws=_LAWS,
 )
 def layer(x: Tensor, *, eps: Eps = 1e-5, scope: Scope = "head", at: At = "before") -> Tensor:

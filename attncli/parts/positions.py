@@ -61,6 +61,8 @@ def _refuse_rope(o: Mapping[str, Any]) -> str:
     missing = [name for name in _NEEDS.get(o["scaling"], ()) if o[name] is None]
     if missing:
         return f"scaling={o['scaling']} needs {' and '.join(missing)}"
+    if o["scaling"] == "proportional" and o["dims"] is not None:
+        return "proportional pairs every column: fraction says how many of them turn"
     if o["dims"] is not None and o["fraction"] is not None:
         return "dims and fraction both say how much is turned"
     for name in ("factor", "original"):
