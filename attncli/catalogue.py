@@ -51,8 +51,8 @@ def _member(member: Member) -> dict[str, Any]:
         ]
     if "step" in member.facts:
         out["step"] = member.facts["step"]
-    laws = ", ".join(sorted(member.laws)) or "no law"
-    out["keeps"] = laws + (f": {member.lawless}" if member.lawless else "")
+    laws = ", ".join(sorted(member.laws))
+    out["keeps"] = "; ".join(filter(None, (laws or "no law", member.lawless)))
     if member.source:
         out["source"] = member.source
     return out

@@ -560,3 +560,45 @@ def test_sugar_adds_to_the_mask(attn):
 
     assert done["variant"]["mask"] == "causal and window:left=1,right=0"
     assert done["weights"][0][3][:2] == [0.0, 0.0]
+
+
+def _presets():
+    from attncli.presets import PRESETS
+
+    return PRESETS.values()
+
+
+@pytest.mark.parametrize("preset", _presets(), ids=lambda p: p.name)
+def test_every_preset_prints_a_command_line_that_pastes(attn, tmp_path, preset):
+    import shlex
+
+    from attncli.presets import choices_of
+    from tests.test_laws import WIDE, parameters_for
+
+    layer = 2 if preset.layers else None
+    chosen = attncli.Variant(**choices_of(preset, layer) | {"heads": 2})
+    learned = parameters_for(chosen, WIDE)
+    if chosen["kv_heads"] == 1:
+        learned |= {"w_k": np.ones((WIDE, WIDE // 2)), "w_v": np.ones((WIDE, WIDE // 2))}
+    problem = {
+        "embeddings": np.random.default_rng(0).normal(size=(4, WIDE)).tolist(),
+        "parameters": {k: v.tolist() for k, v in learned.items()},
+    }
+    if "given" in str(chosen["mask"]):
+        problem["mask"] = np.tri(4, dtype=bool).tolist()
+    (tmp_path / "p.json").write_text(json.dumps(problem))
+    (tmp_path / "memory.json").write_text(json.dumps({"memory": {"embeddings": np.ones((3, WIDE)).tolist()}}))
+    name = preset.name if layer is None else f"{preset.name}:layer={layer}"
+
+    [line] = [line for line in attn("list", "variants", name).out.splitlines() if "attn compute" in line]
+    line = (
+        line.partition("attn ")[2]
+        .replace("LEFT,RIGHT", "1,0")
+        .replace("--kv-heads G", "--kv-heads 2")
+        .replace("--heads H", "--heads 2")
+    )
+    words = shlex.split(line.replace("INPUT", "p.json").replace("=FILE", "=memory.json"))
+    pasted = attn(*words, *([] if "--heads" in words else ["--heads", "2"]), "--json", "--only", "weights")
+
+    assert pasted.status == 0, pasted.err
+    assert np.isfinite(pasted.json["weights"]).all()

@@ -60,10 +60,8 @@ class Given:
             y = y if y.ndim == 3 else y[None]
         if part.member.facts["acts"] != "embeddings":
             return x, y
-        q_pos, k_pos = (
-            self.grid.q_pos[:, 0],
-            self.grid.k_pos[:, 0, 0, self.plan.size.past :, None],
-        )  # (b, n, 1), (b, s, 1)
+        q_pos = self.grid.q_pos[:, 0]  # (b, n, 1)
+        k_pos = self.grid.k_pos[:, 0, 0, self.plan.size.past :, None]  # (b, s, 1)
         x = note("positioned_embeddings", part(x, q_pos), part.member.formula)
         return x, part(y, k_pos) if p.memory else x
 

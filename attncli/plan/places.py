@@ -18,28 +18,24 @@ from attncli.variant import Variant
 
 
 def masks(p: Problem, v: Variant) -> Expression | None:
-    """The expression as it will run: the file's mask is and-ed in unless it is named."""
+    """The expression as it will run, or None where it hides nothing: the file's mask is and-ed in unless it is named.
+
+    Raises:
+        InputError: a mask looks at what the problem lacks.
+    """
     expr: Expression = v["mask"]
-    names = {part.name for part in expr.parts()}
-    if "given" in names and p.mask is None:
-        raise wrong("missing-field", "mask names `given`, but the file has no mask", "mask")
-    if p.mask is not None and "given" not in names:
+    looked = reads(expr)
+    if "given" in looked and p.mask is None:
+        raise wrong("missing-field", f"mask {expr} looks at the file's mask, and it has none", "mask")
+    if p.mask is not None and "given" not in looked:
         expr = expression.both(expr, expression.parse("given", mask))
-    if "document" in names and p.segments is None:
-        raise wrong(
-            "missing-field",
-            "mask names `document`, but the file has no segments",
-            "segments",
-            help='add "segments": the document of each token, as in [0, 0, 1]',
-        )
+    if "q_seg" in looked and p.segments is None:
+        way = 'add "segments": the document of each token, as in [0, 0, 1]'
+        raise wrong("missing-field", f"mask {expr} looks at segments, and the file has none", "segments", help=way)
     keys = p.segments if p.k_segments is None else p.k_segments
-    if "document" in names and shape_of(keys)[-1] != extent(p).keys:
-        raise wrong(
-            "missing-field",
-            f"mask names `document`, but the {extent(p).keys} keys have no segments",
-            "k_segments",
-            help="add k_segments, one for each key, past and new",
-        )
+    if "k_seg" in looked and shape_of(keys)[-1] != extent(p).keys:
+        message = f"mask {expr} looks at segments, and the {extent(p).keys} keys have none of their own"
+        raise wrong("missing-field", message, "k_segments", help="add k_segments, one for each key, past and new")
     return None if str(expr) == "full" else expr
 
 
