@@ -21,6 +21,33 @@ settings.register_profile("attn", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("attn")
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Arrays as small as a test's cost more to share between threads than to compute."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def own_stream():
+    """Oracles seed PyTorch's global stream; no other test shall notice."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def compute(fields, *, top=None, **choices):
+    """Attention of a problem by its fields and a variant by its choices."""
+    import attncli
+
+    return attncli.attend(attncli.Problem(**fields), attncli.Variant(**choices), top=top)
+
+
 @dataclass(frozen=True)
 class Run:
     """What one command line did."""

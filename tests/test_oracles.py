@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,29 +21,12 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import attncli
+from tests.conftest import compute
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
 
 INF = math.inf
 B, H, G, N, M, D, C, P = 2, 6, 3, 4, 5, 7, 9, 8  # batch, heads, kv heads, queries, keys, width of q and k, of v, past
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Arrays this small cost more to share between threads than to compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def own_stream() -> Iterator[None]:
-    """Oracles seed PyTorch's global stream; no other test shall notice."""
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
-def compute(fields: dict[str, Any], *, top: int | None = None, **choices: Any) -> attncli.Attention:
-    return attncli.attend(attncli.Problem(**fields), attncli.Variant(**choices), top=top)
 
 
 def values(result: attncli.Attention, step: str) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,29 +19,12 @@ from torch import Tensor, nn
 
 import attncli
 from attncli.errors import AttnError, InputError, OptionError
+from tests.conftest import compute
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
 
 INF = math.inf
 B, H, G, N, M, D, E, C = 2, 6, 3, 4, 5, 8, 7, 9  # batch, heads, kv heads, queries, keys, width of q, of another k, of v
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Arrays this small cost more to share between threads than to compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def own_stream() -> Iterator[None]:
-    """Models seed PyTorch's global stream; no other test shall notice."""
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
-def compute(fields: dict[str, Any], *, top: int | None = None, **choices: Any) -> attncli.Attention:
-    return attncli.attend(attncli.Problem(**fields), attncli.Variant(**choices), top=top)
 
 
 def values(result: attncli.Attention, step: str) -> Any:

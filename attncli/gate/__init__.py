@@ -204,24 +204,21 @@ def _check_sizes(p: Problem) -> None:
 
 def _check_broadcasts(p: Problem) -> None:
     size = extent(p)
+    grid = {"B": size.batch or 1, "H": size.heads, "Tq": size.queries, "Tk": size.keys}
     for name in ("mask", "bias", "dropout_mask"):
         value = getattr(p, name)
         if value is None:
             continue
-        full = (size.batch or 1, size.heads, size.queries, size.keys)[4 - value.ndim :]
-        for have, want, axis in zip(shape_of(value), full, ("B", "H", "Tq", "Tk")[4 - value.ndim :], strict=True):
-            if have not in (1, want) and want is not None:
-                hint = (
-                    f"the problem has no batch; drop the first axis of {name}"
-                    if axis == "B" and size.batch is None
-                    else "an axis is as long as the problem's, or 1"
-                )
-                raise wrong(
-                    "shape-mismatch",
-                    f"{name} has shape {shape_of(value)}, which does not broadcast to (B, H, Tq, Tk) = ({', '.join('H' if n is None else str(n) for n in (size.batch or 1, size.heads, size.queries, size.keys))}): axis {axis} is {have}, not {want}",
-                    name,
-                    help=hint,
-                )
+        for have, (axis, want) in zip(shape_of(value), list(grid.items())[4 - value.ndim :], strict=True):
+            if want is None or have in (1, want):  # how many heads there are may be the variant's to say
+                continue
+            whole = ", ".join(str(n or axis) for axis, n in grid.items())
+            message = f"{name} has shape {shape_of(value)}, which does not broadcast to (B, H, Tq, Tk) = ({whole})"
+            way = (
+                f"the problem has no batch; drop the first axis of {name}" if axis == "B" and size.batch is None else ""
+            )
+            way = way or "an axis is as long as the problem's, or 1"
+            raise wrong("shape-mismatch", f"{message}: axis {axis} is {have}, not {want}", name, help=way)
 
 
 def _check_variant(p: Problem) -> None:
