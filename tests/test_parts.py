@@ -748,7 +748,7 @@ def test_negative_scores_under_sum_are_warned_of() -> None:
     result = normalized(s, "sum")
 
     same(values(result, "weights"), [[0.75, -0.25, 0.5], [0.25, 0.5, 0.25]])
-    assert [w.partition(":")[0] for w in result.warnings] == ["negative-weights"]
+    assert [w.partition(":")[0] for w in result.warnings] == ["negative-weights", "no-entropy"]
     assert not normalized(np.abs(s), "sum").warnings
 
 

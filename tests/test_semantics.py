@@ -356,6 +356,13 @@ def test_2_14_log_sum_exp_is_natural_and_entropy_in_bits():
     np.testing.assert_allclose(result["entropy"].values, [2.0])
 
 
+def test_2_14_negative_weights_have_no_entropy_and_that_is_said():
+    result = attend(Problem(q=[[1.0]], k=[[3.0], [-1.0]]), Variant(normalizer="none"))
+
+    assert np.isnan(result["entropy"].values).all()
+    assert result.warnings == ("no-entropy: some weights are negative, and where they are entropy is no number",)
+
+
 def test_2_14_layouts():
     q, k, v = (RNG.normal(size=(2, 3, t, 5)) for t in (4, 6, 6))
     base = attend(Problem(q=q, k=k, v=v))

@@ -59,6 +59,8 @@ class Notes:
     def entropy(self, w: Tensor) -> None:
         """Of the weights brought to sum 1, in bits; 0 for a row of zeros. (b, h, n, m) → (b, h, n)"""
         if "entropy" in self.plan.keep:
+            if (w < 0).any():
+                self.warnings.append("no-entropy: some weights are negative, and where they are entropy is no number")
             total = w.sum(-1, keepdim=True)  # (b, h, n, 1)
             p = w / total.masked_fill(total == 0, 1)  # (b, h, n, m)
             self("entropy", 0 - torch.special.xlogy(p, p).sum(-1) / math.log(2), "−Σ w log₂ w")
