@@ -12,13 +12,15 @@ from torch import Tensor
 from attncli.gate.arrays import as_numpy, is_tensor
 from attncli.plan import Plan, blind_rows
 from attncli.types import BASE_STEPS, Attention, Step
+from attncli.worked import Finer, take
 
 
 class Notes:
     """The notebook of one run. Calling it notes a step and hands its values back."""
 
-    def __init__(self, plan: Plan, borrowed: Collection[int]) -> None:
+    def __init__(self, plan: Plan, borrowed: Collection[int], predicates: Mapping[str, Finer]) -> None:
         self.plan = plan
+        self.predicates = predicates  # what each mask says, where someone explains
         self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
         self.borrowed = borrowed  # where the memory of the caller's own arrays lies
         self.steps: list[Step] = []
@@ -28,8 +30,12 @@ class Notes:
 
     def __call__(self, name: str, values: Tensor | None, formula: str) -> Any:
         """Keep `values` if the step was asked for, without the axes that the problem lacks; hand them back whole."""
+        self._keep(name, values, formula, self.predicates if name == "mask" else take())
+        return values
+
+    def _keep(self, name: str, values: Tensor | None, formula: str, noted: Mapping[str, Finer] | None = None) -> None:
         if name not in self.plan.keep or values is None:
-            return values
+            return
         axes, full = self.plan.steps[name], BASE_STEPS.get(name, BASE_STEPS["scores"])
         if name == "mask":  # the trailing axes that it needs
             needed = [axis in ("query", "key") or values.shape[full.index(axis)] > 1 for axis in axes]
@@ -37,8 +43,8 @@ class Notes:
         there = {*axes, "new_key"} if "key" in axes else {*axes}  # without a past, new keys are the keys
         kept = values[tuple(slice(None) if axis in there else 0 for axis in full)]
         kept = kept.expand([self.plan.length(name, axis) for axis in axes])
-        self.steps.append(Step(name, formula, axes, self._own(kept)))
-        return values
+        finer = {word: one._replace(values=as_numpy(one.values)) for word, one in (noted or {}).items()}
+        self.steps.append(Step(name, formula, axes, self._own(kept), finer))
 
     def _own(self, kept: Tensor) -> Any:
         """As the kind that came in, and never the caller's own memory."""
@@ -52,9 +58,9 @@ class Notes:
         if not self.plan.keep & {"max_score", "log_sum_exp", "visible_keys"}:
             return
         s = s.masked_fill(~seen, -torch.inf)  # (b, h, n, m + 1)
-        self("max_score", s[..., : visible.shape[-1]].amax(-1), "max s")
-        self("log_sum_exp", s.logsumexp(-1), "ln Σ e^s")
-        self("visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen")
+        self._keep("max_score", s[..., : visible.shape[-1]].amax(-1), "max s")
+        self._keep("log_sum_exp", s.logsumexp(-1), "ln Σ e^s")
+        self._keep("visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen")
 
     def entropy(self, w: Tensor) -> None:
         """Of the weights brought to sum 1, in bits; 0 for a row of zeros. (b, h, n, m) → (b, h, n)"""
@@ -63,7 +69,7 @@ class Notes:
                 self.warnings.append("no-entropy: some weights are negative, and where they are entropy is no number")
             total = w.sum(-1, keepdim=True)  # (b, h, n, 1)
             p = w / total.masked_fill(total == 0, 1)  # (b, h, n, m)
-            self("entropy", 0 - torch.special.xlogy(p, p).sum(-1) / math.log(2), "−Σ w log₂ w")
+            self._keep("entropy", 0 - torch.special.xlogy(p, p).sum(-1) / math.log(2), "−Σ w log₂ w")
 
     def checked(self, w: Tensor, visible: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weights of the keys, and of the sink: what is odd is warned of, and rows that see nothing are filled."""
@@ -95,8 +101,8 @@ class Notes:
         """The `top` largest weights of each query and where they are; ties, lower index first. (b, h, n, m) → (b, h, n, top)"""
         if top and self.plan.keep & {"top_keys", "top_weights"}:
             values, keys = w.sort(dim=-1, descending=True, stable=True)
-            self("top_keys", keys[..., :top], "keys of the largest weights")
-            self("top_weights", values[..., :top], "the largest weights")
+            self._keep("top_keys", keys[..., :top], "keys of the largest weights")
+            self._keep("top_weights", values[..., :top], "the largest weights")
 
     def attention(self, drawn: Mapping[str, Tensor]) -> Attention:
         """The result, once every step has been noted."""
