@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 
 TOKEN = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\d.])|more:|tanh|sin|cos|max|ln|NaN|[-−+·×/^²√()\[\]|,…e∞]")
 
@@ -146,7 +147,7 @@ class Calculator:
 def comes_out(equation: str, precision: int) -> bool:
     """Whether all sides of `a × b + … = c` can be equal, given how each printed number was rounded."""
     sides = [Calculator(side, precision).value() for side in equation.split(" = ")]
-    return all(meet(a, b) for a, b in zip(sides, sides[1:], strict=False))
+    return all(meet(a, b) for a, b in pairwise(sides))
 
 
 def meet(a, b) -> bool:

@@ -21,19 +21,27 @@ from tests.test_golden import FILES
 from tests.test_laws import ANSWERS, ONE_CHOICE, WIDE, H, M, N, draws, named, parameters_for, problem_for
 
 
-def page(problem: Problem, variant: Variant | None, *, precision=4, blank=(), answers=False, form="json", **place):
+def page(
+    problem: Problem, variant: Variant | None, *, precision=4, blank=(), answers=False, form="json", grad=None, **place
+):
     """The page of one query, as `form` writes it."""
     from attncli.core.attend import follow
+    from attncli.core.back import follow_back
 
     made = plan(problem, variant)
     with noting():
-        result = follow(made)
-    where = Place(**{"query": made.size.queries - 1, **place})
-    board = explain(made, result, where)
+        result, gradients = (follow(made), None) if grad is None else follow_back(made, arriving(made, grad))
+    where = Place(**{"query": made.size.queries - 1, "blank": frozenset(blank), **place})
+    board = explain(made, result, where, gradients)
     look = Look(precision=precision)
     sheet = Sheet(frozenset(blank), answers)
     text = WRITERS[form](page_of(board, look, sheet, result.dtype, full=where.full), look)
     return json.loads(text) if form == "json" else text
+
+
+def arriving(made, seed: int):
+    """A gradient of the context, drawn."""
+    return draws(seed, *(made.length("context", axis) for axis in made.steps["context"]))
 
 
 def equations(record) -> list[str]:
@@ -57,7 +65,7 @@ def test_the_arithmetic_of_every_part_comes_out(choices, heads):
 
     for precision, query, full in ((4, 3, False), (7, N - 1, True)):
         record = page(
-            problem, variant, precision=precision, query=query, heads=((heads or 2) - 1,) if heads else (0,), full=full
+            problem, variant, precision=precision, query=query, heads=((variant["heads"] or 1) - 1,), full=full
         )
         check(record, precision)
 
@@ -76,6 +84,18 @@ def test_the_arithmetic_of_every_preset_comes_out(preset):
     record = page(problem, Variant(name=named(preset), **answers, align="top-left"), query=4, heads=(1,))
 
     check(record, 4)
+
+
+@pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
+@pytest.mark.parametrize("heads", [None, H])
+def test_the_arithmetic_of_the_way_back_comes_out(choices, heads):
+    variant = Variant(**{"heads": heads, "mask": "causal"} | choices)
+    problem = problem_for(str(choices.get("mask")), variant=variant)
+    heads = variant["heads"] or 1
+
+    record = page(problem, variant, query=3, heads=(heads - 1,), grad=4, precision=6)
+
+    check(record, 6)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -115,6 +115,7 @@ def explained(
         )
         at = choose(dataclasses.replace(made, keep=frozenset({"weights"})), (*batch, *showing.at))
         gaps = frozenset(kept(blank, made.steps, None))
+        upstream = _upstream(grad, made)
     except AttnError as error:
         raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
     for axis in ("query", "batch"):
@@ -127,16 +128,53 @@ def explained(
         batch=at.get("batch", (0,))[0],
         heads=at.get("head", (0,)),
         keys=at.get("key"),
+        blank=gaps,
         full=showing.full,
     )
+    run = core(talk)
     with noting():
-        attention = core(talk)(made)
+        attention, gradients = (run(made), None) if upstream is None else _back(made, upstream)
     for warning in attention.warnings:
         talk.warning(warning)
-    board = explain(made, attention, place)
+    board = explain(made, attention, place, gradients)
     page = page_of(board, look(showing), Sheet(gaps, answers), attention.dtype, full=showing.full)
+    if gaps and not page.pen.gaps:
+        raise OptionError(
+            "bad-option", f"this page shows no number of {listed(gaps)}, so there is nothing to leave blank"
+        )
     emit(WRITERS[format.name](page, look(showing)), showing, format)
     return ExitStatus.OK
+
+
+def _upstream(said: str | None, made: Plan) -> Any:
+    """The gradient that arrives at the context: ones, or what a file holds.
+
+    Raises:
+        InputError: there is no context, or the file holds another shape.
+    """
+    from attncli.errors import InputError
+    from attncli.readers.fields import one_array
+
+    if said is None:
+        return None
+    if "context" not in made.steps:
+        raise InputError("absent-step", "without values there is no context, and nothing to go back from")
+    if said == "ones":
+        return 1.0
+    shape = tuple(made.length("context", axis) for axis in made.steps["context"])
+    found = one_array(said)
+    if tuple(found.shape) != shape:
+        message = f"the gradient is {tuple(found.shape)}, and the context {shape}"
+        raise InputError("shape-mismatch", message, help="--grad ones, or a gradient of the context's shape").at(
+            file=said
+        )
+    return found
+
+
+def _back(made: Plan, upstream: Any) -> Any:
+    from attncli.core.back import follow_back
+
+    return follow_back(made, upstream)
 
 
 _core: Callable[[Plan], Attention] | None = None

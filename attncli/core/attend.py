@@ -48,9 +48,14 @@ def attend(
 
 
 def follow(plan: Plan) -> Attention:
+    """The steps of a plan that it keeps."""
+    return work(plan).attention()
+
+
+def work(plan: Plan, *, traced: bool = False) -> Notes:
     """Project, split, norm, position, past, share kv heads, score, chain, normalise, drop, mix, V, W_o."""
-    given, chosen, heads = Given(plan), plan.variant, plan.shapes
-    note, at = Notes(plan, given.borrowed, given.predicates), given.grid  # what `at` holds broadcasts to (b, h, n, m)
+    given, chosen, heads = Given(plan, traced=traced), plan.variant, plan.shapes
+    note, at = Notes(plan, given), given.grid  # what `at` holds broadcasts to (b, h, n, m)
 
     x = given.positioned(note)  # (b, n, x), (b, s, y); nothing where q, k, v are given
     q = note("q", split(given("q", x), heads.heads), given.formula("q"))  # (b, h, n, d)
@@ -93,7 +98,7 @@ def follow(plan: Plan) -> Attention:
     side_by_side = "weights · v" + ", heads side by side" * heads.headed
     z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
     note("output", given.output(z), given.formula("o"))  # (b, n, ·)
-    return note.attention(given.drawn)
+    return note
 
 
 def beside(x: Tensor, column: Tensor | None) -> Tensor:

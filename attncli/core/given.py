@@ -25,8 +25,9 @@ _PROJECTED = {parameter.name for parameter in LEARNED}
 class Given:
     """The problem's arrays, and what is drawn, ready to be computed with. `given("q")` is (b, n, h·d)."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, traced: bool = False) -> None:
         self.plan = plan
+        self.traced = traced  # gradients will be taken of whatever came in
         self.problem = plan.problem
         self.borrowed: set[int] = set()  # where memory lies that the caller may still write to
         self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
@@ -41,7 +42,8 @@ class Given:
 
     def tensor(self, x: Any) -> Tensor:
         """An array of numbers → the run's dtype and device; a tensor keeps its graph."""
-        return self._lent(x).to(self.device, self.dtype)
+        tensor = self._lent(x).to(self.device, self.dtype)
+        return tensor.detach().clone().requires_grad_() if self.traced else tensor
 
     def _lent(self, x: Any) -> Tensor:
         """An array as a tensor that may share its memory, which is remembered."""

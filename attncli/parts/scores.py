@@ -7,7 +7,7 @@ from typing import Literal
 
 from attncli.registry import Family, Parameter
 from attncli.types import Tensor
-from attncli.worked import Cell, Expr, Line, Num, Vec, Work, finer, per_key
+from attncli.worked import Cell, Expr, Line, Num, Vec, Work, finer, per_key, scaled
 
 score = Family("score", "how alike a query and a key are")
 
@@ -26,6 +26,12 @@ def _products(w: Work, c: Cell) -> Sequence[Expr]:
     return (w.products(w.q, c.k),)
 
 
+def _back_dot(w: Work) -> Iterator[Line]:
+    """dq = Σ dsⱼ kⱼ"""
+    for c in w.seen:
+        yield Line(c.label, ([c("ds"), " × ", c.k], [scaled(c("ds"), c.k)]))
+
+
 def one_over_root(d: int) -> float:
     """1/√d: keeps the scores' variance at 1 when q and k have unit variance (Vaswani et al. 2017, §3.2.1)."""
     return float(1 / d**0.5)
@@ -39,6 +45,7 @@ def one_over_root(d: int) -> float:
     scale=one_over_root,  # what `--scale auto` means for this score; 1 where nothing stands
     same_width=True,  # a query and a key must be equally wide
     worked=per_key(_products),
+    backward=_back_dot,
 )
 def dot(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """How far two vectors point the same way, times their lengths."""

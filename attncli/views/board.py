@@ -26,6 +26,7 @@ from attncli.worked import WORKING, Expr, Line, Num, Vec
 GAP = "____"
 ROUNDED = "†"
 _SAYS = f"{ROUNDED} the printed terms are rounded; the result comes from all digits, so its last digit can differ."
+_MARKED = "which cell each one is; fill them in, and attn check INPUT --figures SHEET marks them"
 _LONGEST = 10  # entries of a vector before its middle is left out
 
 
@@ -57,7 +58,7 @@ class Pen:
         if not math.isfinite(x):
             return "NaN" if math.isnan(x) else "∞" if x > 0 else "−∞"
         size = abs(x)
-        if size >= 1e9 or 0 < size < 0.5 * 10.0**-self.precision:
+        if size >= 1e9 or (0 < size < 0.5 * 10.0**-self.precision and not least):
             return f"{x:.{self.precision}e}"
         for digits in range(least, self.precision + 1):
             text = f"{x:.{digits}f}"
@@ -89,7 +90,12 @@ class Pen:
         shown: list[Num | None] = list(v)
         if len(v) > _LONGEST and not self.full:
             shown = [*v[: _LONGEST - 3], None, *v[-2:]]
-        least = self.digits(v)
+        tiny = 0.5 * 10.0**-self.precision
+        least = (
+            self.precision
+            if any(0 < abs(x.value) < tiny for x in v) and any(abs(x.value) >= tiny for x in v)
+            else self.digits(v)
+        )
         return ["…" if x is None else self.cell(x, least) for x in shown]
 
     def hide(self, section: Section) -> None:
@@ -116,27 +122,37 @@ class Row:
     rounded: bool = False
 
 
+def equation(row: Row) -> str:
+    """A line without its label; of a sum the result alone, which stands below what was added."""
+    return " = ".join(filter(None, row.cells))
+
+
 def rows_of(section: Section, pen: Pen) -> list[Row]:
     """The lines of a section, written; the numbers of one column of results alike."""
     pen.hide(section)
     ends = [line.exprs[-1][0] for line in section.lines if len(line.exprs) > 1 and len(line.exprs[-1]) == 1]
     least = pen.digits([n for n in ends if isinstance(n, Num)])
-    width = _widest(section.lines, pen)
-    return [_row(line, pen, least, width) for line in section.lines]
+    widths = _widest(section.lines, pen)
+    return [_row(line, pen, least, widths) for line in section.lines]
 
 
-def _widest(lines: Sequence[Line], pen: Pen) -> int:
-    """The widest entry of any vector in the section, so that entries stand below each other."""
-    vectors = [item for line in lines for expr in line.exprs for item in expr if isinstance(item, Vec)]
+def _widest(lines: Sequence[Line], pen: Pen) -> dict[tuple[int, int], int]:
+    """The widest entry of the vectors that stand below each other."""
     ahead = Pen(pen.precision, pen.sheet, pen.full, pen.exact, dict(pen.gaps), [], pen.hides)
-    return max((cell_len(text) for v in vectors for text in ahead.vector(v)), default=0)
+    widths: dict[tuple[int, int], int] = {}
+    for line in lines:
+        for i, expr in enumerate(line.exprs):
+            for v in (item for item in expr if isinstance(item, Vec)):
+                longest = max(map(cell_len, ahead.vector(v)), default=0)
+                widths[len(line.exprs), i] = max(widths.get((len(line.exprs), i), 0), longest)
+    return widths
 
 
-def _row(line: Line, pen: Pen, least: int, width: int) -> Row:
+def _row(line: Line, pen: Pen, least: int, widths: dict[tuple[int, int], int]) -> Row:
     cells = []
     for i, expr in enumerate(line.exprs):
         last = i == len(line.exprs) - 1
-        cells.append(written(expr, pen, least if last and i else 0, width))
+        cells.append(written(expr, pen, least if last and i else 0, widths.get((len(line.exprs), i), 0)))
     return Row(line.label, tuple(cells), line.remark, not comes_out(cells, pen))
 
 
@@ -280,7 +296,7 @@ def page_of(board: Board, look: Look, sheet: Sheet, dtype: str, *, full: bool) -
 
 
 def _circled(n: int) -> str:
-    return chr(0x2460 + n - 1) if n <= 20 else f"({n})"
+    return chr(0x2460 + n - 1) if n <= 10 else f"({n})"  # fonts that know ⑪ are few
 
 
 def _text_lines(section: Section, rows: list[Row], width: int | None) -> Iterator[list[Fragment]]:
@@ -289,7 +305,7 @@ def _text_lines(section: Section, rows: list[Row], width: int | None) -> Iterato
     room = None if width is None else max(width - _MARGIN - labels - 3, 20)
     block: list[Row] = []
     for row in [*rows, None]:
-        if block and (row is None or (len(row.cells) != len(block[0].cells) and not _is_sum(row))):
+        if block and (row is None or len(row.cells) != len(block[0].cells)):
             yield from _block(block, labels, room)
             block = []
         if row is not None:
@@ -297,25 +313,23 @@ def _text_lines(section: Section, rows: list[Row], width: int | None) -> Iterato
 
 
 _MARGIN = 5
-
-
-def _is_sum(row: Row) -> bool:
-    """One vector alone stands below the results of the lines before it."""
-    return len(row.cells) == 1 and row.cells[0].startswith("[")
+_WIDE = 60  # what is wider does not push the others' equal signs away
 
 
 def _block(rows: list[Row], labels: int, room: int | None) -> Iterator[list[Fragment]]:
     """Equal signs and results below each other, where they fit; folded where they do not."""
     columns = len(rows[0].cells)
-    placed = [(*[""] * (columns - len(r.cells)), *r.cells) for r in rows]
-    widths = [max(cell_len(p[c]) for p in placed) for c in range(columns)]
-    aligned = room is None or sum(widths) + 3 * (columns - 1) + 2 <= room
+    placed = [r.cells for r in rows]
+    usual = [p for p in placed if cell_len(p[0]) <= _WIDE] or placed
+    widths = [max(cell_len(p[c]) for p in usual) for c in range(columns)]
+    fits = room is None or sum(widths) + 3 * (columns - 1) + 2 <= room
     for row, cells in zip(rows, placed, strict=True):
+        aligned = fits and cells in usual
         text = ""
-        for c, cell in enumerate(cells if aligned else row.cells):
+        for c, cell in enumerate(cells):
             pad = " " * (widths[c] - cell_len(cell)) if aligned else ""
             number = 0 < c == columns - 1 and not cell.startswith("[")
-            text += (" = " if c else "") + (pad + cell if number else cell + pad)
+            text += (" = " if c and (aligned or text) else "") + (pad + cell if number else cell + pad)
         text = text.rstrip() + (f" {ROUNDED}" if row.rounded else "")
         remark = f"   {row.remark}" if row.remark else ""
         pieces = [text]
@@ -334,7 +348,7 @@ def _block(rows: list[Row], labels: int, room: int | None) -> Iterator[list[Frag
 
 def _inline(section: Section, rows: list[Row]) -> str:
     """A grey line."""
-    return section.title or " ".join(" = ".join(row.cells) for row in rows)
+    return section.title or " ".join(map(equation, rows))
 
 
 def _folded(text: str, width: int) -> list[str]:
@@ -367,7 +381,9 @@ def write_text(page: Page, look: Look) -> str:
         remark = f"   ({section.remark})" if section.remark else ""
         length = sum(cell_len(t) for t, _ in head) + cell_len(remark)
         if look.width and length > look.width:
-            folded("".join(t for t, _ in head) + remark, "bold", "     ")
+            say(head[0])
+            folded(" " * _MARGIN + section.formula, "", " " * _MARGIN)
+            folded(" " * _MARGIN + remark.strip(), "dim", " " * _MARGIN)
         else:
             say(*head, (remark, "dim"))
         for fragments in _text_lines(section, rows, look.width):
@@ -376,7 +392,7 @@ def write_text(page: Page, look: Look) -> str:
     for line in page.foot:
         folded(line, "bold" if line == page.board.closing else "dim")
     if page.pen.gaps:
-        say(("Gaps", "bold"))
+        say(("Gaps", "bold"), (f"   {_MARKED}", "dim"))
         for line in page.gap_lines():
             say((line, ""))
     return out.getvalue()
@@ -397,7 +413,7 @@ def write_markdown(page: Page, look: Look) -> str:
     if page.foot:
         parts += ["", *(markdown(line) for line in page.foot)]
     if page.pen.gaps:
-        parts += ["", "## Gaps", "", "```text", *page.gap_lines(), "```"]
+        parts += ["", "## Gaps", "", _MARKED, "", "```text", *page.gap_lines(), "```"]
     return "\n".join(parts) + "\n"
 
 
@@ -434,7 +450,11 @@ def write_latex(page: Page, look: Look) -> str:
             for row in rows:
                 remark = rf" \quad \text{{{latex(row.remark)}}}" if row.remark else ""
                 dagger = r"^{\dagger}" if row.rounded else ""
-                body = " = ".join(map(_tex, row.cells)) if row.label != "…" else rf"\text{{{latex(row.cells[0])}}}"
+                body = (
+                    " = ".join(map(_tex, filter(None, row.cells)))
+                    if row.label != "…"
+                    else rf"\text{{{latex(row.cells[0])}}}"
+                )
                 lines.append(rf"  \text{{{latex(row.label)}}} &\quad {body}{dagger}{remark}")
             parts += [r"\begin{align*}", " \\\\\n".join(lines), r"\end{align*}"]
     parts += ["", *(latex(line).replace(ROUNDED, r"$^{\dagger}$") for line in page.foot)]
@@ -462,8 +482,7 @@ def write_json(page: Page, look: Look) -> str:
                 "remark": section.remark,
                 "idle": section.idle,
                 "lines": [
-                    {"label": r.label, "text": " = ".join(r.cells), "remark": r.remark, "rounded": r.rounded}
-                    for r in rows
+                    {"label": r.label, "text": equation(r), "remark": r.remark, "rounded": r.rounded} for r in rows
                 ],
             }
             for _, section, rows in page.sections

@@ -58,14 +58,21 @@ class Place:
     batch: int = 0
     heads: tuple[int, ...] = (0,)
     keys: tuple[int, ...] | None = None  # those asked for; None: as many as a page holds
+    blank: frozenset[str] = frozenset()  # steps of which a worksheet gives nothing away
     full: bool = False
 
 
-def explain(plan: Plan, attention: Attention, place: Place) -> Board:
-    """A result that kept every step, with its finer ones → the page of one query."""
-    page = _Page(plan, attention, place)
-    sections = [section for head in place.heads for section in _Head(page, head).sections()]
+def explain(plan: Plan, attention: Attention, place: Place, gradients: Any = None) -> Board:
+    """A result that kept every step, with its finer ones → the page of one query; with gradients, the way back too."""
+    from attncli.views.backward import Back
+
+    page = Cells(plan, attention, place)
+    sections = [section for head in place.heads for section in Head(page, head).sections()]
     sections += page.merged()
+    if gradients is not None:
+        backs = [Back(page, head, gradients) for head in place.heads]
+        sections += [section for back in backs for section in back.sections()]
+        sections += backs[0].inputs()
     what = f"Attention of query {page.label('query', place.query)}"
     many = plan.shapes.heads > len(place.heads)
     where = [f"batch {place.batch}"] * (plan.size.batch is not None)
@@ -74,12 +81,12 @@ def explain(plan: Plan, attention: Attention, place: Place) -> Board:
         title=" · ".join((what, *where)),
         summary=" · ".join(map(printable, attention.summary)),
         sections=tuple(sections),
-        closing=" ".join(_Head(page, head).closing() for head in place.heads[:1]),
+        closing=" ".join(Head(page, head).closing() for head in place.heads[:1]),
         names={step.name: step.axes for step in attention.steps},
     )
 
 
-class _Page:
+class Cells:
     """The steps of a result, by cell."""
 
     def __init__(self, plan: Plan, attention: Attention, place: Place) -> None:
@@ -153,10 +160,10 @@ class _Page:
             yield Section("no output projection", idle=True)
 
 
-class _Head:
+class Head:
     """The page of one query in one head."""
 
-    def __init__(self, page: _Page, head: int) -> None:
+    def __init__(self, page: Cells, head: int) -> None:
         self.page, self.plan, self.head = page, page.plan, head
         place, shapes = page.place, self.plan.shapes
         how = self.plan.variant["kv_map"]
@@ -271,6 +278,7 @@ class _Head:
 
     def _vectors(self) -> Iterator[tuple[str, Section | None]]:
         """q of this query, k and v of each key: projected, or as they came in."""
+        sections: list[Section] = []
         for letter in "qkv":
             if letter not in self.page.steps:
                 continue
@@ -293,8 +301,12 @@ class _Head:
                     lines += [Line(f"x of {label}" if letter != "q" else "x", ([x],))]
                     lines += _fitted(work_linear(work), self.page)
                 lines.append(Line(label, ([out],)))
-            remark = "the first is worked out; the others are made alike" if worked and len(rows) > 1 else ""
-            yield "", Section(letter, step.formula, tuple(lines), remark if not self.page.place.full else "")
+            alone = not worked or len(rows) == 1 or self.page.place.full
+            remark = "" if alone else "the first is worked out; the others are made alike"
+            sections.append(Section(letter, step.formula, tuple(lines), remark))
+        if len(sections) == 3 and _alike(*sections[1:]):
+            sections[1:] = [dataclasses.replace(sections[1], title="k and v")]
+        yield from (("", section) for section in sections)
 
     def _new_keys(self) -> list[int]:
         past = self.plan.size.past
@@ -344,14 +356,13 @@ class _Head:
         return self.at | ({"head": self.mixed, "h": self.mixed} if name in _MIXED else {})
 
     def _cell(self, name: str, j: int) -> Num:
-        """One cell; where a step of the chain left it as it was, it is the earlier step's."""
-        number = self.page.number(name, **self._where(name), key=j)
-        if name in self.page.scores:
-            for earlier in reversed(self.page.scores[: self.page.scores.index(name)]):
-                before = self.page.number(earlier, **self.at, key=j)
-                if before.value != number.value:
-                    break
-                number = before
+        """One cell; where an earlier step of the chain, left blank, says the same, it is that step's."""
+        number = own = self.page.number(name, **self._where(name), key=j)
+        for earlier in reversed(self.page.scores[: self.page.scores.index(name)] if name in self.page.scores else []):
+            before = self.page.number(earlier, **self.at, key=j)
+            if before.value != own.value:
+                break
+            number = before if earlier in self.page.place.blank else number
         return number
 
     def _before(self, name: str) -> str:
@@ -539,7 +550,7 @@ class _Head:
         if rest:
             total = np.sum([[w.value * x.value for x in v] for w, v in rest], axis=0)
             lines.append(Line(f"{len(rest)} more", ([Vec(working(float(x)) for x in total)],)))
-        lines.append(Line("sum", ([out],)))
+        lines.append(Line("sum", ([], [out])))
         return Section(out_name, "Σ weight × value", tuple(lines))
 
     def _normed_context(self) -> Section:
@@ -565,6 +576,9 @@ class _Head:
             same = j == self.at["query"] + self.plan.size.past and self.plan.problem.memory is None
             key = "itself" if same and self._key_label(j) == who.strip("“”") else f"“{self._key_label(j)}”"
             parts.append(f"{100 * w[j]:.0f} % from {key}" if w[j] >= 0.005 else f"{w[j]:.2g} times {key}")
+        if "sink_weights" in self.page.steps:
+            sink = self.page.number("sink_weights", **self.at).value
+            parts += [f"{100 * sink:.0f} % of its weight goes to the sink"] * (sink >= 0.005)
         verb = "takes" if "context" in self.page.steps else "looks:"
         what = " of its context" if "context" in self.page.steps else ""
         first, _, rest = parts[0].partition(" from ")
@@ -572,10 +586,23 @@ class _Head:
         return f"{who} {verb} {', '.join([head, *parts[1:]])}."
 
 
+def _alike(one: Section, other: Section) -> bool:
+    """Whether two sections hold the same numbers."""
+
+    def values(section: Section) -> list[Any]:
+        return [
+            [n.value for item in expr if isinstance(item, Vec) for n in item]
+            for line in section.lines
+            for expr in line.exprs
+        ]
+
+    return (one.formula, values(one)) == (other.formula, values(other))
+
+
 _MIXED = ("mixed_weights", "head_context", "normed_context")
 
 
-def _fitted(lines: Iterable[Line], page: _Page) -> tuple[Line, ...]:
+def _fitted(lines: Iterable[Line], page: Cells) -> tuple[Line, ...]:
     return _middle(list(lines), 10**9 if page.place.full else _LINES)
 
 
