@@ -55,7 +55,12 @@ def one_array(path: str) -> Any:
 
     one = format_of(path)
     try:
-        return one_field("embeddings", _value(one.function(Source(path, slurp(path), one.name)), "embeddings"))
+        held = one.function(Source(path, slurp(path), one.name)).embeddings
+        if held is None:
+            raise InputError(
+                "missing-field", "there is no array without a name in it", help="a matrix: .npy, .csv or .json"
+            )
+        return one_field("embeddings", held)
     except AttnError as error:
         raise error.at(file=path) from None
 

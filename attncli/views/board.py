@@ -296,7 +296,7 @@ def page_of(board: Board, look: Look, sheet: Sheet, dtype: str, *, full: bool) -
 
 
 def _circled(n: int) -> str:
-    return chr(0x2460 + n - 1) if n <= 10 else f"({n})"  # fonts that know ⑪ are few
+    return "①②③④⑤⑥⑦⑧⑨⑩"[n - 1] if n <= 10 else f"({n})"  # fonts that know ⑪ are few
 
 
 def _text_lines(section: Section, rows: list[Row], width: int | None) -> Iterator[list[Fragment]]:
@@ -363,7 +363,7 @@ def write_text(page: Page, look: Look) -> str:
     def say(*fragments: Fragment) -> None:
         text = Text()
         for piece, style in fragments:
-            text.append(piece if look.unicode else in_ascii(piece), style=style or None)
+            text.append(piece if look.unicode else _ascii(piece), style=style or None)
         console.print(text, soft_wrap=True)
 
     def folded(text: str, style: str, indent: str = "") -> None:
@@ -396,6 +396,11 @@ def write_text(page: Page, look: Look) -> str:
         for line in page.gap_lines():
             say((line, ""))
     return out.getvalue()
+
+
+def _ascii(text: str) -> str:
+    """A page without symbols; 2·3 becomes 2*3, not 2.3."""
+    return in_ascii(re.sub(r"(?<=\S)·(?=\S)", "*", text))
 
 
 def write_markdown(page: Page, look: Look) -> str:

@@ -228,7 +228,8 @@ class Head:
         if variant["sink"].name == "none":
             yield "sink", None
         yield "", self._weights()
-        yield "", self._statistics()
+        if not self.page.place.blank & set(self.page.scores):  # the largest would give one of them away
+            yield "", self._statistics()
         for step, choice in (("dropout_weights", "dropout"), ("mixed_weights", "head_mixing")):
             if step in steps:
                 yield "", self._per_cell(step, self._before(step), variant[choice], variant[choice].member.facts)
