@@ -39,6 +39,8 @@ class Notes:
         if name not in self.plan.keep or values is None:
             return
         self.whole[name] = values
+        if self.given.traced and values.is_floating_point() and not values.requires_grad:
+            values.requires_grad_()  # what is made without a slope, as a hard maximum is, has a gradient of its own
         axes, kept = self.cut(name, values)
         finer = {word: one._replace(values=as_numpy(one.values)) for word, one in (noted or {}).items()}
         self.steps.append(Step(name, formula, axes, self._own(kept), finer))
