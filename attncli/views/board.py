@@ -59,7 +59,8 @@ class Pen:
             return "NaN" if math.isnan(x) else "∞" if x > 0 else "−∞"
         size = abs(x)
         if size >= 1e9 or (0 < size < 0.5 * 10.0**-self.precision and not least):
-            return f"{x:.{self.precision}e}"
+            short = (f"{x:.{digits}e}" for digits in range(self.precision + 1))
+            return next((t for t in short if abs(float(t) - x) <= self.exact * size), f"{x:.{self.precision}e}")
         for digits in range(least, self.precision + 1):
             text = f"{x:.{digits}f}"
             if abs(float(text) - x) <= self.exact * size:

@@ -571,20 +571,20 @@ class Head:
         total = np.abs(w).sum()
         if not np.isfinite(total) or total == 0:
             return f"{who} looks nowhere."
-        order = np.argsort(-np.abs(w), kind="stable")[:3]
-        parts = []
-        for j in (int(j) for j in order if w[j]):
+        shares = bool((w >= 0).all()) and total <= 1.001
+        said = []
+        for j in (int(j) for j in np.argsort(-np.abs(w), kind="stable")[:3] if w[j]):
             same = j == self.at["query"] + self.plan.size.past and self.plan.problem.memory is None
-            key = "itself" if same and self._key_label(j) == who.strip("“”") else f"“{self._key_label(j)}”"
-            parts.append(f"{100 * w[j]:.0f} % from {key}" if w[j] >= 0.005 else f"{w[j]:.2g} times {key}")
+            key = "itself" if same and f"“{self._key_label(j)}”" == who else f"“{self._key_label(j)}”"
+            if not shares:
+                said.append(f"{key} by {w[j]:.4g}")
+            elif w[j] >= 0.005 or not said:
+                of = " of its context" if "context" in self.page.steps and not said else ""
+                said.append(f"{100 * w[j]:.0f} %{of} from {key}")
         if "sink_weights" in self.page.steps:
             sink = self.page.number("sink_weights", **self.at).value
-            parts += [f"{100 * sink:.0f} % of its weight goes to the sink"] * (sink >= 0.005)
-        verb = "takes" if "context" in self.page.steps else "looks:"
-        what = " of its context" if "context" in self.page.steps else ""
-        first, _, rest = parts[0].partition(" from ")
-        head = f"{first}{what} from {rest}" if rest else parts[0]
-        return f"{who} {verb} {', '.join([head, *parts[1:]])}."
+            said += [f"{100 * sink:.0f} % of its weight goes to the sink"] * (sink >= 0.005)
+        return f"{who} {'takes' if shares else 'weighs'} {', '.join(said)}."
 
 
 def _alike(one: Section, other: Section) -> bool:
