@@ -14,7 +14,7 @@ class ExitStatus(IntEnum):
     """What a process says when it ends (DESIGN §5)."""
 
     OK = 0  # done
-    NO = 1  # done, and the answer is no: a stream had a failed input
+    NO = 1  # done, and the answer is no: figures are wrong, or a stream had a failed input
     USAGE = 2  # the command line is wrong, whatever the file holds
     INPUT = 3  # the input cannot be read, makes no sense, or does not go with the command line
     CANNOT = 4  # cannot compute or write here: torch, memory, device, disk
@@ -132,7 +132,7 @@ def printable(text: str) -> str:
 
 _ASCII = {
     "−": "-", "·": ".", "×": "x", "√": "sqrt ", "Σ": "sum", "∞": "inf", "≤": "<=", "≥": ">=", "╲": "\\", "…": "...", "⌊": "floor(",
-    "⌋": ")", "₂": "2", "ᵀ": "^T", "→": "->", "─": "-", "“": '"', "”": '"', "█": "#", "↵": "\\n", "⇥": "\\t", "␛": "\\e", "▓": "=", "▒": "-", "░": ".",
+    "⌋": ")", "₂": "2", "ᵀ": "^T", "→": "->", "─": "-", "“": '"', "”": '"', "█": "#", "✓": "ok", "✗": "x", "–": "-", "Δ": "d", "⟨": "<", "⟩": ">", "↵": "\\n", "⇥": "\\t", "␛": "\\e", "▓": "=", "▒": "-", "░": ".",
 }  # fmt: skip
 
 
