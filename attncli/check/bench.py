@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attncli.check.claims import full_shape
+from attncli.check.claims import Claim, full_shape
 from attncli.errors import AttnError
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
@@ -30,11 +30,12 @@ _PROJECTED = {parameter.name for parameter in LEARNED}
 class Bench:
     """A problem and the steps that are claimed of it; every computation that is tried runs here, in float64."""
 
-    def __init__(self, plan: Plan, top: int | None) -> None:
+    def __init__(self, plan: Plan, top: int | None, claims: Sequence[Claim] = ()) -> None:
         self.plan = plan
         self.top = top
+        self.claims = claims
         self.tried = 0
-        self._direct: Plan | None | bool = False
+        self._direct: Plan | bool | None = False
 
     @property
     def claimed(self) -> frozenset[str]:
@@ -60,7 +61,7 @@ class Bench:
         order = list(self.plan.steps)
         if step not in order:
             return None
-        kind = next((kind for kind in _OF_ONE_KIND if step in kind), None)
+        kind: tuple[str, ...] | None = next((kind for kind in _OF_ONE_KIND if step in kind), None)
         if kind is None and step.rpartition("_")[2] in ("scores", "2", "3"):
             kind = tuple(s for s in order if s.rstrip("0123456789_").endswith("scores"))
         before = [s for s in order[: order.index(step)] if kind and s in kind and s in steps]
@@ -116,6 +117,7 @@ class Bench:
             v = v.but(position=Variant()["position"])
         if plan.shapes.headed:
             v = v.but(heads=plan.shapes.heads, kv_heads=plan.shapes.kv_heads)
+        arrays: dict[str, Any] = {x: beside(np.asarray(result[x].values, np.float64)) for x in letters}
         problem = dataclasses.replace(
             p,
             embeddings=None,
@@ -124,7 +126,7 @@ class Bench:
             tokens=p.tokens,
             k_tokens=None,
             parameters=kept,
-            **{x: beside(np.asarray(result[x].values, np.float64)) for x in letters},
+            **arrays,
             positions=plan.q_pos,
             k_positions=plan.k_pos if plan.q_pos is not None else None,
         )
@@ -143,8 +145,3 @@ def quiet(compute: Callable[[], Any], otherwise: Any = None) -> Any:
             return compute()
     except (AttnError, RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, ZeroDivisionError):
         return otherwise
-
-
-def first(items: Sequence[Any]) -> Any:
-    """The first, or None."""
-    return items[0] if items else None

@@ -229,16 +229,16 @@ def _cells(g: Given, plan: Plan) -> Claim:
         if unsaid and step != "mask":
             raise wrong("missing-axis", f"a figure of {step} does not say its {listed(unsaid)}")
         places.append(tuple(place.get(axis, 0) for axis in axes))
-    for path in g.path or ():
-        if len(path) != len(axes):
-            indices = "".join(f"[{i}]" for i in path)
+    for indices in g.path or ():
+        if len(indices) != len(axes):
+            said = "".join(f"[{i}]" for i in indices)
             raise wrong(
                 "wrong-place",
-                f"{step}{indices} has {counted(len(path), 'index', 'indices')}, but its axes are {listed(axes)}",
+                f"{step}{said} has {counted(len(indices), 'index', 'indices')}, but its axes are {listed(axes)}",
             )
-        places.append(path)
-    for place in places:
-        for axis, i, n in zip(axes, place, full, strict=True):
+        places.append(indices)
+    for spot in places:
+        for axis, i, n in zip(axes, spot, full, strict=True):
             if not 0 <= i < n:
                 raise wrong("out-of-range", f"there is no {axis} {i} in {step}: it has {n}")
     index = tuple(np.array([place[a] for place in places], int) for a in range(len(axes)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attncli.check import rules
 from attncli.check.bench import Bench, quiet
 from attncli.check.claims import Claim, block, full_shape, where
+from attncli.check.identify import Found, Search
+from attncli.check.power import power
 from attncli.check.rules import Judged
 from attncli.core.attend import follow
 from attncli.types import Attention
@@ -27,13 +29,14 @@ class Court:
     def __init__(self, task: Task, progress: Progress | None = None) -> None:
         self.task = task
         self.progress = progress
-        self.bench = Bench(task.plan, task.top)
+        self.bench = Bench(task.plan, task.top, task.claims)
         with np.errstate(all="ignore"):
             whole = dataclasses.replace(task.plan, keep=task.plan.keep | self._beside())
             self.result: Attention = follow(whole)
             self.reference = self.bench.figures(whole)
         self.largest = {step: rules.largest_of(x) for step, x in self.reference.items()}
         self.rules = tuple(self._bounded(c, r) for c, r in zip(task.claims, task.rules, strict=True))
+        self.found: list[Judged] = []
         self.decimals = tuple(rules.decimals_of(c, r) for c, r in zip(task.claims, self.rules, strict=True))
 
     def _beside(self) -> frozenset[str]:
@@ -87,7 +90,7 @@ class Court:
     def finding(self, n: int) -> Finding:
         """What is to be said of the n-th claim."""
         claim, rule, decimals = self.task.claims[n], self.rules[n], self.decimals[n]
-        found = self.judged(n, self.reference[claim.step])
+        found = self.found[n]
         mine, ref = claim.values, self.reference[claim.step][claim.index]
         wrong = ~found.ok
         score = np.where(wrong, np.inf, 0.0) if np.isinf(found.error[wrong]).any() else found.error
@@ -136,10 +139,14 @@ class Court:
     def verdict(self, *, always: bool = False) -> Verdict:
         """Everything that can be said."""
         task = self.task
+        self.found = [self.judged(n, self.reference[c.step]) for n, c in enumerate(task.claims)]
         findings = [self.finding(n) for n in range(len(task.claims))]
         right = all(f.right for f in findings)
         findings = self.caused(findings)
-        verdict = "wrong" if not right else "unanswered" if task.missing else "right"
+        told = power(self)
+        loose = any(p.caught is False for p in told)
+        verdict = "wrong" if not right else "unanswered" if task.missing else "too-loose" if loose else "right"
+        found = Search(self).run(self.progress) if task.claims and (always or not right) else Found((), (), (), 0)
         said = Verdict(
             verdict=verdict,
             input=task.plan.problem.source or "the problem",
@@ -147,6 +154,11 @@ class Court:
             variant=self.result.variant,
             summary=task.plan.summary,
             steps=tuple(findings),
+            power=told,
+            identified=found.identified,
+            nearest=found.nearest,
+            alike=found.alike,
+            searched=found.searched,
             answers=tuple(sorted(self.answers(), key=lambda a: a.gap)),
             notes=task.figures.notes,
             warnings=(*task.warnings, *(w for w in self.result.warnings if w not in task.warnings)),

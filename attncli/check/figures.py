@@ -344,7 +344,7 @@ def _csv(path: str, text: str, separator: str) -> Figures:
         raise InputError("empty", "the file is empty")
     if rows[0][0] == "step" and rows[0][-1] == "value":
         return Figures(path, "text", _tidy(rows))
-    header = rows[0][0] != "" and not _cell(rows[0][0]) or not all(map(_cell, rows[0][1:] or rows[0]))
+    header = (rows[0][0] != "" and not _cell(rows[0][0])) or not all(map(_cell, rows[0][1:] or rows[0]))
     body = rows[1:] if header else rows
     names = ("token", "", *AXES)
     labelled = bool(body) and ((header and rows[0][0] in names) or any(not _cell(row[0]) for row in body))
