@@ -14,11 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from attncli.check import rules
 from attncli.check.bench import Bench
-from attncli.check.claims import Claim, claims_of, full_shape, named, top_of, where
+from attncli.check.claims import Claim, claims_of, full_shape, named, printed, top_of, where
 from attncli.check.figures import Figures
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
@@ -60,6 +58,7 @@ def prepare(
         InputError: the figures do not go with the problem.
     """
     figures, given = named(figures, step)
+    given = printed(given)
     top = top_of((*given, *figures.missing))
     drawn = variant["seed"] is None
     plan = make_plan(problem, variant.but(dtype="float64", device="cpu"), (), top=top)

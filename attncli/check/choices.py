@@ -193,7 +193,7 @@ def _other_masks(
     for i, term in enumerate(terms):
         rest = terms[:i] + terms[i + 1 :]
         yield expression.both(*rest) if rest else full, 1
-        for changed in _reworked(choice, term):
+        for changed in reworked(choice, term):
             yield expression.both(*rest, changed), 1
     plain = [
         expression.parse(name, mask)
@@ -213,11 +213,11 @@ def _other_masks(
                 yield expression.both(*terms, one), rank
 
 
-def _reworked(choice: str, term: Expression) -> Iterator[Expression]:
+def reworked(choice: str, term: Expression) -> Iterator[Expression]:
     """An expression with one option of one of its parts changed."""
     if term.part:
         yield from (Expression("part", part) for part in _changed(choice, term.part))
         return
     for i, inner in enumerate(term.terms):
-        for changed in _reworked(choice, inner):
+        for changed in reworked(choice, inner):
             yield Expression(term.word, terms=(*term.terms[:i], changed, *term.terms[i + 1 :]))

@@ -57,6 +57,21 @@ def named(figures: Figures, step: str | None) -> tuple[Figures, tuple[Given, ...
     return figures, figures.given
 
 
+def printed(given: tuple[Given, ...]) -> tuple[Given, ...]:
+    """Where one step is written with all its digits, a program wrote them all: short figures are not rounded there."""
+    wide = [
+        g.dtype
+        for g in given
+        if g.values.dtype.kind == "f" and g.dtype != "text" and g.rounded is None and g.rtol is None
+    ]
+    if not wide:
+        return given
+    dtype = max(wide, key=("bfloat16", "float16", "float32", "float64").index)
+    return tuple(
+        replace(g, dtype=dtype, decimals=None) if g.dtype == "text" and g.rounded is None else g for g in given
+    )
+
+
 def top_of(given: tuple[Given, ...]) -> int | None:
     """How many ranks are claimed, which the plan must know first."""
     wide = [g.values.shape[-1] for g in given if g.step in ("top_keys", "top_weights") and g.values.ndim]

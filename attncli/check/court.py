@@ -111,7 +111,7 @@ class Court:
         else:
             steps = np.frexp(np.where(ref == 0, 1, ref.astype(np.float64)))[1]
             tiny = rules.unit(rule.dtype, 0.0)
-            units = np.maximum(np.ldexp(1.0, steps - 1 - rules._BITS[rule.dtype]), tiny)
+            units = np.maximum(np.ldexp(1.0, steps - 1 - rules.BITS[rule.dtype]), tiny)
             ulp = float(
                 (error / np.where(ref == 0, rules.unit(rule.dtype, self.largest[claim.step] or 1.0), units)).max(
                     initial=0.0
@@ -147,7 +147,7 @@ class Court:
         loose = any(p.caught is False for p in told)
         verdict = "wrong" if not right else "unanswered" if task.missing else "too-loose" if loose else "right"
         found = Search(self).run(self.progress) if task.claims and (always or not right) else Found((), (), (), 0)
-        said = Verdict(
+        return Verdict(
             verdict=verdict,
             input=task.plan.problem.source or "the problem",
             figures=task.figures.name,
@@ -163,7 +163,6 @@ class Court:
             notes=task.figures.notes,
             warnings=(*task.warnings, *(w for w in self.result.warnings if w not in task.warnings)),
         )
-        return said
 
     def answers(self) -> list[Answer]:
         """Every gap of a worksheet, marked."""
@@ -220,7 +219,7 @@ class Court:
 
         def from_(values: np.ndarray) -> np.ndarray | None:
             plan = onwards(self.bench, claim.step, values)
-            return plan and self.bench.figures(plan).get(later.step)
+            return self.bench.figures(plan).get(later.step) if plan else None
 
         ref = quiet(lambda: from_(block(claim, full)))
         if ref is None or ref.shape != self.reference[later.step].shape:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from attncli.check.rewrites import (
     with_part,
 )
 from attncli.plan import Plan
+from attncli.types import Grid
 from attncli.variant import Variant
 
 Figures = dict[str, np.ndarray]
@@ -90,21 +92,21 @@ def scale(b: Bench) -> Iterator[Suspicion]:
         )
     embeddings = b.plan.problem.embeddings
     width = embeddings.shape[-1] if embeddings is not None else d * heads
-    others = {
-        f"scale 1/d_k = 1/{d} instead of 1/√d_k": 1 / d,
-        f"scale 1/√d_model = 1/√{width} instead of 1/√d_k": 1 / math.sqrt(width),
-        f"scale 1/√(heads · d_k) = 1/√{d * heads} instead of 1/√d_k": 1 / math.sqrt(d * heads),
-        f"scale 1/√d_k = 1/√{d}": 1 / math.sqrt(d),
-        f"scale √d_k = √{d}: multiplied instead of divided": math.sqrt(d),
-        f"scale 1/√n = 1/√{b.plan.size.keys} of the number of keys": 1 / math.sqrt(b.plan.size.keys),
-        f"scale 1/d_model = 1/{width}": 1 / width,
-        f"scale applied twice: 1/{1 / now**2:.6g}": now**2,
-        f"scale 1/(2√d_k): {0.5 / math.sqrt(d):.6g}": 0.5 / math.sqrt(d),
-        f"scale 1/√(d_k − 1): {d}": 1 / math.sqrt(max(d - 1, 1)),
-    }
-    for name, value in others.items():
+    others = (
+        ("scale 1/d_k", f"1/d_k = 1/{d}", 1 / d, 1),
+        ("scale 1/√d_model", f"1/√d_model = 1/√{width}", 1 / math.sqrt(width), 1),
+        ("scale 1/√(heads · d_k)", f"1/√(heads · d_k) = 1/√{d * heads}", 1 / math.sqrt(d * heads), 1),
+        ("scale 1/√d_k", f"1/√d_k = 1/√{d}", 1 / math.sqrt(d), 1),
+        ("scale √d_k", f"√d_k = √{d}, multiplied instead of divided", math.sqrt(d), 1),
+        ("scale d_k", f"d_k = {d}, multiplied instead of divided", float(d), 2),
+        ("scale 1/√n", f"1/√n = 1/√{b.plan.size.keys}, n the number of keys", 1 / math.sqrt(b.plan.size.keys), 2),
+        ("scale 1/d_model", f"1/d_model = 1/{width}", 1 / width, 2),
+        ("scale applied twice", f"{now:.6g} twice", now**2, 2),
+    )
+    for name, what, value, rank in others:
         if not math.isclose(value, now):
-            yield Suspicion(name.partition(":")[0], f"with {name}: here it is {now:.6g}", _again(b, scale=value))
+            says = f"scaled by {what} instead of {own.why if own and own.why else f'{now:.6g}'}"
+            yield Suspicion(name, says, _again(b, scale=value), rank)
 
 
 # ── what the normaliser does ─────────────────────────────────────────────────────────────────────
@@ -114,6 +116,10 @@ def _over(axis: int) -> Callable[..., Any]:
         return own(s.movedim(axis, -1), seen.movedim(axis, -1)).movedim(-1, axis)
 
     return run
+
+
+def _multiplied(factor: float) -> Callable[..., Any]:
+    return lambda own, s, seen: own(s * factor, seen)
 
 
 @fault
@@ -126,7 +132,7 @@ def normaliser(b: Bench) -> Iterator[Suspicion]:
     axes |= {"the batch": 0} if (plan.size.batch or 1) > 1 else {}
     for what, axis in axes.items() if not sink else ():
         says = f"with {name} over {what} instead of the keys: normalise each row, over the last axis"
-        yield Suspicion(f"{name} over {what.partition(' (')[0]}", says, lambda a=axis: normalised(plan, _over(a)), 0)  # type: ignore[misc]
+        yield Suspicion(f"{name} over {what.partition(' (')[0]}", says, partial(normalised, plan, _over(axis)), 0)
 
     def all_cells(own: Any, s: Any, seen: Any) -> Any:
         return own(s.flatten(-2), seen.expand(s.shape).flatten(-2)).unflatten(-1, s.shape[-2:])
@@ -145,7 +151,7 @@ def normaliser(b: Bench) -> Iterator[Suspicion]:
         yield Suspicion(
             f"softmax base {base}",
             f"with softmax to base {base}, {base}^s instead of e^s: use exp, or multiply the scores by 1/ln {base}",
-            lambda f=factor: normalised(plan, lambda own, s, seen: own(s * f, seen)),  # type: ignore[misc]
+            partial(normalised, plan, _multiplied(factor)),
         )
 
     def exponentials(shift: bool, total: Any = None) -> Callable[..., Any]:
@@ -194,12 +200,22 @@ def normaliser(b: Bench) -> Iterator[Suspicion]:
 
 
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────
+def _filled(value: float) -> Callable[..., Any]:
+    return lambda s, seen: s.masked_fill(~seen, value)
+
+
+def _lowered(value: float) -> Callable[..., Any]:
+    return lambda s, seen: s + (~seen).to(s.dtype) * value
+
+
 @fault
 def mask_after(b: Bench) -> Iterator[Suspicion]:
     """The mask applied where it does not belong, or as numbers."""
     plan = b.plan
     if not plan.masked:
         return
+    import torch
+
     seen = seen_by(plan)
 
     def after() -> Plan | None:
@@ -208,7 +224,7 @@ def mask_after(b: Bench) -> Iterator[Suspicion]:
         def run(own: Any, s: Any, visible: Any) -> Any:
             w, m = own(s, visible), seen.shape[-1]
             kept = w[..., :m] * seen
-            return kept if w.shape[-1] == m else __import__("torch").cat([kept, w[..., m:]], -1)
+            return kept if w.shape[-1] == m else torch.cat([kept, w[..., m:]], -1)
 
         return normalised(free, run) if free else None
 
@@ -260,17 +276,12 @@ def mask_after(b: Bench) -> Iterator[Suspicion]:
         says = f"with hidden scores set to {name} instead of −∞: a row that sees nothing then spreads its weight over all keys"
         if abs(value) < 1000:
             says = f"with hidden scores set to {name} instead of −∞, so that hidden keys keep weight"
-        yield Suspicion(
-            f"fill {name} instead of −∞",
-            says,
-            lambda x=value: unhidden(b, lambda s, m: s.masked_fill(~m, x)),
-            same=("mask",),
-        )  # type: ignore[misc]
+        yield Suspicion(f"fill {name} instead of −∞", says, partial(unhidden, b, _filled(value)), same=("mask",))
         if value <= -1e4:
             yield Suspicion(
                 f"{name} added instead of −∞",
                 f"with {name} added to the hidden scores instead of −∞: a row that sees nothing then attends as if nothing were hidden",
-                lambda x=value: unhidden(b, lambda s, m: s + (~m).to(s.dtype) * x),  # type: ignore[misc]
+                partial(unhidden, b, _lowered(value)),
                 same=("mask",),
             )
     yield Suspicion(
@@ -347,7 +358,7 @@ def mask_wrong(b: Bench) -> Iterator[Suspicion]:
             yield Suspicion(
                 f"mask off by one: {what}",
                 f"with a mask that is off by one: each query sees {what}",
-                lambda k=step: _positioned(b, queries=k, own=True),  # type: ignore[misc]
+                partial(_positioned, b, step, own=True),
             )
         for side, part_name in itertools.product((1, -1), ("left", "right")):
             yield from _windowed(b, side, part_name)
@@ -384,13 +395,13 @@ def _unbiased(b: Bench) -> Plan:
 
 def _windowed(b: Bench, step: int, side: str) -> Iterator[Suspicion]:
     """Each window of the mask one wider or narrower."""
-    from attncli.check.choices import _reworked
+    from attncli.check.choices import reworked
 
     if b.plan.mask is None:
         return
     sizes = {str(p): p.get(side) for p in b.plan.mask.parts() if p.name == "window" and p.get(side) >= 0}
     for old, size in sizes.items():
-        for changed in _reworked("mask", b.plan.mask):
+        for changed in reworked("mask", b.plan.mask):
             now = [p for p in changed.parts() if p.name == "window" and str(p) not in sizes]
             if len(now) == 1 and now[0].get(side) == size + step and str(changed).count("window") == len(sizes):
                 word = "wide" if step > 0 else "narrow"
@@ -405,14 +416,13 @@ def _positioned(b: Bench, queries: int = 0, keys: int = 0, *, own: bool = False)
     if plan.q_pos is None:
         return None
     if own:
-        return hidden_by(
-            b,
-            lambda at, seen: (
-                plan.mask(dataclasses.replace(at, q_pos=at.q_pos + queries))
-                if dataclasses.is_dataclass(at) and plan.mask
-                else seen
-            ),
-        )
+
+        def moved(at: Any, seen: Any) -> Any:
+            if plan.mask is None or not isinstance(at, Grid):
+                return seen
+            return plan.mask(dataclasses.replace(at, q_pos=at.q_pos + queries))
+
+        return hidden_by(b, moved)
     return dataclasses.replace(plan, q_pos=plan.q_pos + queries, k_pos=plan.k_pos + keys)
 
 
@@ -431,20 +441,20 @@ def positions(b: Bench) -> Iterator[Suspicion]:
                 yield Suspicion(
                     f"{name} for {now}",
                     f"with positions aligned {name}: the {'first' if not first else 'last'} query stands beside the {'first' if not first else 'last'} key",
-                    lambda x=at: dataclasses.replace(plan, q_pos=x, k_pos=np.arange(size.keys)),  # type: ignore[misc]
+                    partial(dataclasses.replace, plan, q_pos=at, k_pos=np.arange(size.keys)),
                     0,
                 )
     for n in (1, -1):
         yield Suspicion(
             f"query positions off by {n:+d}",
             f"with the positions of the queries off by {n:+d}",
-            lambda k=n: _positioned(b, queries=k),
-        )  # type: ignore[misc]
+            partial(_positioned, b, n),
+        )
         yield Suspicion(
             f"all positions off by {n:+d}",
             f"with all positions off by {n:+d}: they count from 0",
-            lambda k=n: _positioned(b, k, k),
-        )  # type: ignore[misc]
+            partial(_positioned, b, n, n),
+        )
     acts = plan.variant["position"].member.facts["acts"]
     if acts == "qk":
         for name, turned in (("queries only", (1, 0)), ("keys only", (0, 1)), ("the other way round", (-1, -1))):
@@ -453,8 +463,8 @@ def positions(b: Bench) -> Iterator[Suspicion]:
                 f"with {plan.variant['position'].name} applied to {name}"
                 if "only" in name
                 else f"with {plan.variant['position'].name} turned the other way: −sin for sin",
-                lambda t=turned: _turned(plan, t),
-            )  # type: ignore[misc]
+                partial(_turned, plan, turned),
+            )
     if acts == "scores":
         name = plan.variant["position"].name
         yield Suspicion(
@@ -570,8 +580,8 @@ def heads(b: Bench) -> Iterator[Suspicion]:
     yield Suspicion("heads split and merged without a transpose", view, lambda: also(split("view", letters), "merge"))
     for x in letters:
         yield Suspicion(
-            f"heads of {x} split by stride", f"with the heads of {x} split by stride", lambda x=x: split("stride", [x])
-        )  # type: ignore[misc]
+            f"heads of {x} split by stride", f"with the heads of {x} split by stride", partial(split, "stride", [x])
+        )
     yield Suspicion(
         "heads merged without a transpose",
         "with heads reshaped to one context without a transpose: transpose to (tokens, heads, d) first",
@@ -608,12 +618,6 @@ def heads(b: Bench) -> Iterator[Suspicion]:
             groups = shapes.heads // shapes.kv_heads
             says = f"with {name}: query head h should read kv head {f'⌊h / {groups}⌋' if tile else f'h mod {shapes.kv_heads}'}"
             yield Suspicion(name, says, _again(b, kv_map="tile" if tile else "interleave"), 0)
-    yield Suspicion(
-        "scale of the whole width",
-        "scaled by 1/√(heads · d_k)",
-        _again(b, scale=1 / math.sqrt(shapes.d * shapes.heads)),
-        2,
-    )
 
 
 # ── what q, k and v are made of ──────────────────────────────────────────────────────────────────
@@ -831,7 +835,7 @@ def dropout(b: Bench) -> Iterator[Suspicion]:
             ):
                 if factor != 1.0 and not 0.005 < p < 0.995:
                     continue
-                yield Suspicion("dropout left on", says, lambda f=factor: _dropped(b, ~gone, f), 0, cost=cost)  # type: ignore[misc]
+                yield Suspicion("dropout left on", says, partial(_dropped, b, ~gone, factor), 0, cost=cost)
     own = plan.variant["dropout"]
     if own.name != "none":
         p = own.get("p")
@@ -897,6 +901,14 @@ _ROUNDED = {
 }
 
 
+def _rounded(digits: int) -> Callable[[Any], Any]:
+    return lambda x: x.round(decimals=digits)
+
+
+def _cut(factor: float) -> Callable[[Any], Any]:
+    return lambda x: (x * factor).trunc() / factor
+
+
 @fault
 def by_hand(b: Bench) -> Iterator[Suspicion]:
     """Intermediates rounded to n digits."""
@@ -908,15 +920,14 @@ def by_hand(b: Bench) -> Iterator[Suspicion]:
             yield Suspicion(
                 f"{what} rounded to {n} digit{'s' * (n > 1)}",
                 f"with {what} rounded to {n} decimal{'s' * (n > 1)} on the way: keep all digits until the end",
-                lambda n=n, w=where: _each(b, lambda x: x.round(decimals=n), w),  # type: ignore[misc]
+                partial(_each, b, _rounded(n), where),
                 3,
             )
         if n in (2, 3, 4):
-            cut = 10.0**n
             yield Suspicion(
                 f"the weights cut to {n} digits",
                 f"with the weights cut off after {n} decimals on the way: keep all digits until the end",
-                lambda c=cut: _each(b, lambda x: (x * c).trunc() / c, ("weights",)),  # type: ignore[misc]
+                partial(_each, b, _cut(10.0**n), ("weights",)),
                 3,
             )
 
@@ -933,12 +944,12 @@ def half(b: Bench) -> Iterator[Suspicion]:
             return x.to(kind).to(x.dtype)
 
         places: dict[str, Callable[[], Plan | None]] = {
-            "scores and weights": lambda f=narrow: _each(b, f, ("scores", "chain", "weights")),  # type: ignore[misc]
-            "scores": lambda f=narrow: _each(b, f, ("scores", "chain")),  # type: ignore[misc]
-            "weights": lambda f=narrow: _each(b, f, ("weights",)),  # type: ignore[misc]
-            "inputs": lambda d=dtype: _stored(b, d),  # type: ignore[misc]
+            "scores and weights": partial(_each, b, narrow, ("scores", "chain", "weights")),
+            "scores": partial(_each, b, narrow, ("scores", "chain")),
+            "weights": partial(_each, b, narrow, ("weights",)),
+            "inputs": partial(_stored, b, dtype),
             "all arithmetic": _again(b, dtype=dtype),
-            "inputs, scores and weights": lambda f=narrow, d=dtype: _each_of(_stored(b, d), b, f),  # type: ignore[misc]
+            "inputs, scores and weights": partial(_all_narrow, b, dtype, narrow),
         }
         if dtype == "float16":
             places["the sum of each score"] = lambda: scored(b.plan, _accumulated)
@@ -952,9 +963,9 @@ def half(b: Bench) -> Iterator[Suspicion]:
             )
 
 
-def _each_of(plan: Plan, b: Bench, rounding: Callable[[Any], Any]) -> Plan:
-    other = Bench(plan, b.top)
-    return _each(other, rounding, ("scores", "chain", "weights"))
+def _all_narrow(b: Bench, dtype: str, rounding: Callable[[Any], Any]) -> Plan:
+    """Inputs, scores and weights rounded alike."""
+    return _each(Bench(_stored(b, dtype), b.top), rounding, ("scores", "chain", "weights"))
 
 
 def _stored(b: Bench, dtype: str) -> Plan:
@@ -962,8 +973,7 @@ def _stored(b: Bench, dtype: str) -> Plan:
     import torch
 
     def narrow(x: Any) -> Any:
-        y = torch.as_tensor(np.array(x, np.float64)).to(getattr(torch, dtype)).double().numpy()
-        return y
+        return torch.as_tensor(np.array(x, np.float64)).to(getattr(torch, dtype)).double().numpy()
 
     p = b.plan.problem
     fields: dict[str, Any] = {

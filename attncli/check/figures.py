@@ -322,13 +322,13 @@ def _archive(path: str, arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any
     return _named(path, arrays)
 
 
-def of_array(values: Any, step: str) -> Figures:
-    """An array or tensor in memory, for callers from Python."""
-    dtype = str(values.dtype).removeprefix("torch.") if is_tensor(values) else ""
+def of_arrays(arrays: Mapping[str, Any], name: str = "figures") -> Figures:
+    """Arrays or tensors by the names of steps, for callers from Python. What numpy has no dtype for is told by its bits."""
     from attncli.gate.arrays import as_numpy
 
-    made = _typed(step, as_numpy(values))
-    return Figures("figures", "arrays", (replace(made, dtype=dtype) if dtype else made,), layout_known=False)
+    made = _named(name, {step: as_numpy(x) for step, x in arrays.items()})
+    known = {step: str(x.dtype).removeprefix("torch.") for step, x in arrays.items() if is_tensor(x)}
+    return replace(made, given=tuple(replace(g, dtype=known.get(str(g.step), g.dtype)) for g in made.given))
 
 
 # ── CSV ──────────────────────────────────────────────────────────────────────────────────────────

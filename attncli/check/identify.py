@@ -7,7 +7,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -204,9 +205,9 @@ class Search:
             s = Suspicion(
                 f"{one[1].text} {two[1].text}",
                 f"{one[1].says} and {two[1].says}",
-                lambda v=variant: bench.again(variant=v),
+                partial(bench.again, variant=variant),
                 one[0].rank + two[0].rank,
-            )  # type: ignore[misc]
+            )
             made = self.tried(s, False)
             if made:
                 yield made
@@ -214,7 +215,7 @@ class Search:
     def changed(self, alternative: Alternative) -> Bench | None:
         """A bench whose plan has one choice changed."""
         bench = self.court.bench
-        plan = quiet(lambda: bench.again(variant=bench.plan.variant.but(**{alternative.choice: alternative.value})))
+        plan = quiet(lambda: _chosen(bench, alternative))
         if plan is None:
             return None
         return Bench(
@@ -253,8 +254,12 @@ def _one(bench: Bench) -> Iterator[tuple[Suspicion, Alternative | None]]:
     for s in suspicions(bench):
         yield s, None
     for a in alternatives(bench.plan):
-        compute: Callable[[], Any] = lambda a=a: bench.again(variant=bench.plan.variant.but(**{a.choice: a.value}))  # type: ignore[misc]  # noqa: E731
+        compute = partial(_chosen, bench, a)
         yield Suspicion(a.text, a.says, compute, a.rank), a
+
+
+def _chosen(bench: Bench, a: Alternative) -> Plan:
+    return bench.again(variant=bench.plan.variant.but(**{a.choice: a.value}))
 
 
 def _brief(x: np.ndarray) -> np.ndarray:

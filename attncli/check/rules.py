@@ -11,7 +11,7 @@ from attncli.verdict import Rule
 
 NAMES = ("digits", "close", "flash")
 _CLOSE = {"float64": 1e-9, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
-_BITS = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
+BITS = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
 _SMALLEST = {"float64": -1022, "float32": -126, "float16": -14, "bfloat16": -126}
 
 
@@ -100,7 +100,7 @@ def largest_of(ref: np.ndarray) -> float:
 def unit(dtype: str, x: float) -> float:
     """One unit in the last place of a dtype, at x."""
     exponent = max(np.frexp(abs(x))[1] - 1, _SMALLEST[dtype]) if x and np.isfinite(x) else _SMALLEST[dtype]
-    return float(2.0 ** (float(exponent) - _BITS[dtype]))
+    return float(2.0 ** (float(exponent) - BITS[dtype]))
 
 
 def rounded(values: np.ndarray, decimals: np.ndarray) -> np.ndarray:
