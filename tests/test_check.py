@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # ── attention in numpy, with its faults ──────────────────────────────────────────────────────────
 def softmax(s, axis=-1):
-    s = s - np.max(s, axis=axis, keepdims=True, initial=-1e300)
+    s = s - np.max(s, axis=axis, keepdims=True, initial=-1e30)
     e = np.exp(s)
     total = e.sum(axis, keepdims=True)
     return e / np.where(total == 0, 1, total)
@@ -102,7 +102,6 @@ def rope(x, layout, sign=1):
     return np.stack([a * c - b * s, a * s + b * c], -1).reshape(x.shape)
 
 
-SCALE = "scale"
 FAULTS = {}
 
 
@@ -366,18 +365,21 @@ def rounded_all(c):
     return {"context": merge(softmax(s).round(3) @ v)}
 
 
-@fault(
-    "float16 weights",
-    "float16 scores and weights",
-    "float16 inputs, scores and weights",
-    "float16 all arithmetic",
-    tokens=13,
-)
+@fault("float16 q, k, v, scores and weights", tokens=13)
 def half_precision(c):
     q, k, v = (x.astype(np.float16) for x in c.qkv())
     s = (q.astype(np.float32) @ swap(k).astype(np.float32)).astype(np.float16) * np.float16(1 / math.sqrt(c.d))
     w = softmax(s.astype(np.float32)).astype(np.float16)
     return {"context": merge(w.astype(np.float64) @ v.astype(np.float64))}
+
+
+@fault("float16 the sum of each score", "float16 scores", tokens=13)
+def half_sums(c):
+    q, k, v = c.qkv()
+    s = np.zeros((c.h, c.n, c.n), np.float16)
+    for i in range(c.d):
+        s += q[:, :, None, i].astype(np.float16) * k[:, None, :, i].astype(np.float16)
+    return {"context": merge(softmax(s.astype(float) / math.sqrt(c.d)) @ v)}
 
 
 @fault("--sink none", sink="given")
@@ -425,7 +427,7 @@ def case_of(name, seed):
     return c, function
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named_first(name, seed):
     case, function = case_of(name, seed)
@@ -435,3 +437,317 @@ def test_a_fault_is_named_first(name, seed):
     assert said.verdict == "wrong"
     assert said.identified, [(s.names[0], s.max_abs) for s in said.nearest]
     assert set(FAULTS[name][1]) & set(said.identified[0].names), [s.names for s in said.identified]
+
+
+def test_two_changes_are_found_together():
+    case = Case(3, mask="causal", position="rope")
+    q, k, v = case.qkv(q=case.w["q"].T)
+    s = rope(q, "half") @ swap(rope(k, "half"))
+    fault_and_choice = steps(softmax(masked(s, triangle(case.n))), v)
+    q, k, v = case.qkv()
+    s = rope(q, "interleaved") @ swap(rope(k, "interleaved"))
+    two_choices = {"context": merge(softmax(masked(s, triangle(case.n))) @ v)}
+
+    assert case.verdict(fault_and_choice).identified[0].names == ("W_q transposed and --scale none",)
+    assert "no scale and --position rope:layout=interleaved" in case.verdict(two_choices).identified[0].names
+
+
+def test_what_gives_the_same_figures_is_named_together():
+    case = Case(1, tokens=6, width=16, heads=4)  # d_k is 4, so that 1/d_k is 1/√d_model
+    q, k, v = case.qkv()
+
+    [found] = case.verdict(steps(softmax(q @ swap(k) / 4), v)).identified
+
+    assert {"scale 1/d_k", "scale 1/√d_model", "scale applied twice"} <= set(found.names)
+
+
+def test_the_sentence_says_the_numbers_and_the_way_out():
+    case = Case(0)
+
+    [found] = case.verdict(no_scale(case)).identified
+
+    said = "your weights, context and output are the reference without 1/√d_k (d_k = 4): divide the scores by 2 before the softmax"
+    assert found.says == said
+
+
+# ── what is right is called right ────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_no_result_of_pytorchs_kernels_is_called_wrong(dtype):
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    r = torch.Generator().manual_seed(11)
+    for trial in range(50):
+        b, h, n, m, d = (
+            int(torch.randint(low, high, (1,), generator=r))
+            for low, high in ((1, 3), (1, 4), (2, 20), (2, 20), (2, 33))
+        )
+        q, k, v = (torch.randn(b, h, t, d, generator=r).to(getattr(torch, dtype)) for t in (n, m, m))
+        how = trial % 3
+        mask = torch.rand(b, 1, n, m, generator=r) < 0.7 if how == 1 else None
+        if mask is not None:
+            mask[..., 0] = True
+        with sdpa_kernel(SDPBackend.MATH if trial % 2 else SDPBackend.FLASH_ATTENTION):
+            mine = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=how == 2)
+        problem = attncli.Problem(q=q, k=k, v=v, mask=mask)
+        variant = attncli.Variant(**({"mask": "causal", "align": "top-left"} if how == 2 else {}))
+
+        said = check(problem, variant, of_arrays({"head_context": mine}), layout="bhtd", identify=False)
+
+        assert said.first_wrong is None, (trial, said.steps)
+        assert said.steps[0].rule.name == ("flash" if dtype.endswith("16") else "close")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no_scale",
+        "wide_window",
+        "top_left",
+        "empty_rows_nan",
+        "tiled",
+        "rope_half",
+        "cap_leaks",
+        "no_sink",
+        "no_bias",
+        "no_offsets",
+    ],
+)
+def test_a_right_result_is_given_no_fault(name):
+    case, function = case_of(name, 0)
+    claimed = [step for step in function(case) if step != "q"]
+    problem, variant = attncli.Problem(**case.fields), attncli.Variant(**case.choices)
+    right = attncli.attend(problem, variant, keep=claimed)
+
+    said = case.verdict({step: right[step].values for step in claimed}, identify=True)
+
+    assert (said.verdict, said.identified, said.nearest) == ("right", (), ())
+
+
+def test_identify_says_which_choices_these_figures_cannot_tell():
+    case = Case(0, heads=3)  # as many kv heads as heads: how they are shared makes no difference
+    s, v = case.scores()
+
+    alike = case.verdict(steps(softmax(s), v), identify=True).alike
+
+    assert "--kv-map tile" in alike
+    assert "--scale none" not in alike
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_never_right_nor_a_fault(seed):
+    r = np.random.default_rng(seed)
+    case = Case(seed, tokens=5, width=8, heads=2, mask="causal")
+    noise = [
+        {"weights": softmax(r.standard_normal((2, 5, 5)))},
+        {"context": r.standard_normal((5, 8)), "output": r.standard_normal((5, 8))},
+        {"weights": r.random((2, 5, 5)).round(1)},
+    ][seed % 3]
+
+    said = case.verdict(noise)
+
+    assert (said.verdict, said.identified) == ("wrong", ())
+
+
+def test_a_few_short_figures_are_given_no_fault_by_chance():
+    """Among so many computations some give any two digits; that is no evidence."""
+    for mine in np.linspace(0.05, 0.95, 4).round(2):
+        problem = attncli.read(SAMPLES / "cat_sat.json")
+        figures = of_expected(
+            {"weights": {"values": np.array([[mine]]), "rows": [1], "columns": [2], "decimals": 2}}, "mine"
+        )
+
+        assert check(problem, None, figures).identified == ()
+
+
+def test_the_published_context_of_hello_shiny_sun_is_wrong_without_a_fault():
+    problem = attncli.read(SAMPLES / "hello_shiny_sun.json")
+    figures = of_expected(
+        {"context": {"values": np.array([[0.3992, 0.3858, 0.8610]]), "rows": [1], "decimals": 4}}, "mine"
+    )
+
+    said = check(problem, None, figures)
+
+    assert (said.verdict, said.identified) == ("wrong", ())
+    assert said.steps[0].max_abs == pytest.approx(0.0004, abs=5e-5)
+    assert (said.steps[0].at, said.steps[0].where) == ({"query": 1, "dim": 1}, "shiny, dim 1")
+    assert said.steps[0].wrong == 2
+
+
+@pytest.mark.parametrize(
+    "case", json.loads((GOLDEN / "known_wrong.json").read_text())["figures"], ids=lambda c: c["id"]
+)
+def test_published_figures_that_are_wrong_are_called_wrong(case):
+    problem = attncli.Problem(**case["problem"])
+    figures = of_expected(
+        {s: {"values": np.array(x), "decimals": case["decimals"]} for s, x in case["printed"].items()}, "mine"
+    )
+
+    assert check(problem, None, figures, identify=False).verdict == "wrong"
+
+
+# ── rules ────────────────────────────────────────────────────────────────────────────────────────
+ONE = {"q": [[1.0]], "k": [[0.0]], "v": [[0.25]]}  # one key: the context is v
+
+
+def one_context(text, tmp_path, value=0.25, **options):
+    (tmp_path / "mine.json").write_text(f'{{"context": [[{text}]]}}')
+    problem = attncli.Problem(**{**ONE, "v": [[value]]})
+    return check(problem, None, read_figures(str(tmp_path / "mine.json")), identify=False, **options).steps[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "right"),
+    [
+        (0.23849, "0.238", True),
+        (0.23851, "0.239", True),  # rounded
+        (0.23851, "0.238", True),  # cut off
+        (0.23849, "0.239", False),  # neither
+        (0.23849, "0.237", False),
+        (0.25, "0.2", True),  # a tie goes either way
+        (0.25, "0.3", True),
+        (0.25, "0.25", True),
+        (0.3, "0.2", False),  # one unit off is not cut off
+        (-0.23851, "-0.238", True),
+        (-0.23851, "-0.239", True),
+        (-0.23851, "0.239", False),
+        (-0.00004, "0.0000", True),
+        (-0.00004, "-0.0000", True),
+        (0.00006, "0.0000", True),
+        (0.5, "0.50", True),
+        (0.504, "0.50", True),
+        (0.504, "0.5", True),
+        (0.514, "0.50", False),
+        (0.514, "0.5", True),
+        (1234.4, "1234", True),
+        (1234.4, "1.2e3", True),
+        (1234.4, "1.3e3", False),
+        (0.00123, "1.2e-3", True),
+    ],
+)
+def test_digits(value, text, right, tmp_path):
+    found = one_context(text, tmp_path, value)
+
+    assert found.rule.name == "digits"
+    assert found.right is right
+
+
+def test_short_numbers_beside_long_ones_are_a_programs(tmp_path):
+    (tmp_path / "mine.json").write_text('{"scores": [[2.0]], "context": [[0.123456789012345]]}')
+    problem = attncli.Problem(q=[[1.0]], k=[[2.04]], v=[[0.123456789012345]])
+
+    said = check(problem, None, read_figures(str(tmp_path / "mine.json")), identify=False)
+
+    assert [(f.rule.name, f.right) for f in said.steps] == [("close", False), ("close", True)]
+
+
+@pytest.mark.parametrize(("dtype", "near", "far"), [(np.float64, 5e-10, 5e-9), (np.float32, 5e-6, 1e-4)])
+def test_close(dtype, near, far):
+    case = Case(0)
+    s, v = case.scores()
+    w = softmax(s)
+
+    assert case.verdict({"weights": (w * (1 + near)).astype(dtype)}).verdict == "right"
+    assert case.verdict({"weights": (w * (1 + far)).astype(dtype)}, identify=False).verdict == "wrong"
+
+
+def test_tolerances_of_expected_and_of_the_command_line_are_numpys():
+    problem = attncli.Problem(**{**ONE, "v": [[2.0]]})
+
+    def right(mine, **said):
+        return (
+            check(problem, None, of_expected({"context": {"values": np.array([[mine]]), **said}}, "mine"))
+            .steps[0]
+            .right
+        )
+
+    assert right(2.019, rtol=0.01)
+    assert not right(2.021, rtol=0.01)
+    assert right(2.021, rtol=0.01, atol=0.002)
+    assert not right(2.0000001, rtol=0.0, atol=0.0)
+
+
+def test_flash_allows_twice_the_error_of_plain_half_precision():
+    import torch
+
+    case = Case(2, tokens=9, width=12, heads=2)
+    s, v = case.scores()
+    right = merge(softmax(s) @ v)
+
+    def verdict(off):
+        return case.verdict({"context": torch.as_tensor(right + off).half()}, identify=False).steps[0]
+
+    bound = verdict(0).rule.bound
+    assert verdict(0).rule.plain < bound < 0.02
+    assert verdict(0).right
+    assert not verdict(1.6 * bound).right
+    assert verdict(0).ulp <= 0.5
+
+
+def test_what_is_not_finite_must_be_the_same():
+    case = Case(0, mask="causal")
+    s, _ = case.scores()
+    mine = masked(s, triangle(case.n))
+
+    assert case.verdict({"masked_scores": mine}).verdict == "right"
+    assert case.verdict({"masked_scores": np.where(np.isinf(mine), -1e9, mine)}).steps[0].max_abs == np.inf
+    assert case.verdict({"masked_scores": np.where(np.isinf(mine), np.nan, mine)}).verdict == "wrong"
+    assert "fill −1e9 instead of −∞" in case.verdict({"masked_scores": finite}).identified[0].names
+
+
+def test_booleans_integers_and_ties():
+    problem = attncli.Problem(q=[[1.0]], k=[[3.0], [1.0], [3.0], [0.0]], v=[[1.0], [2.0], [3.0], [4.0]])
+
+    def right(step, values):
+        return check(problem, None, of_arrays({step: np.array(values)}), identify=False).verdict == "right"
+
+    assert right("top_keys", [[0, 2]])
+    assert right("top_keys", [[2, 0]])  # equal weights: either first
+    assert not right("top_keys", [[0, 1]])
+    assert not right("top_keys", [[0, 0]])
+    assert right("visible_keys", [4])
+    assert not right("visible_keys", [3])
+
+
+def test_the_first_wrong_step_is_the_cause_of_those_that_follow_from_it():
+    case = Case(0)
+    s, v = case.scores()
+    s = s * 1.5
+    follows = {"scaled_scores": s, "weights": softmax(s), "context": merge(softmax(s) @ v)}
+    own = {**follows, "context": follows["context"] + 0.1}
+
+    causes = [f.cause for f in case.verdict(follows, identify=False).steps]
+    assert causes == ["first", "follows from your scaled_scores", "follows from your weights"]
+    assert case.verdict(own, identify=False).steps[2].cause == "wrong by itself, even from your weights"
+    assert case.verdict(own, identify=False).first_wrong == "scaled_scores"
+
+
+# ── power ────────────────────────────────────────────────────────────────────────────────────────
+def told(verdict):
+    return {p.name: p.caught for p in verdict.power}
+
+
+def test_a_tolerance_that_lets_wrong_figures_pass_is_too_loose():
+    case = Case(0)
+    s, v = case.scores()
+    right = merge(softmax(s) @ v)
+
+    strict, loose = case.verdict({"context": right}), case.verdict({"context": right}, atol=50.0)
+
+    assert strict.verdict == "right"
+    assert set(told(strict).values()) == {True}
+    assert set(told(strict)) == {"uniform weights", "shuffled values", "no scale", "another head's figures"}
+    assert loose.verdict == "too-loose"
+    assert set(told(loose).values()) == {False}
+
+
+def test_what_cannot_be_told_here_is_no_fault_of_the_tolerance():
+    one_key = check(attncli.Problem(**ONE), None, of_arrays({"context": np.array([[0.25]])}))
+    equal = attncli.Problem(q=[[1.0, 2.0]], k=[[1.0, 0.5], [0.0, 1.0]], v=[[3.0], [3.0]])
+    same_values = check(equal, None, of_arrays({"context": np.array([[3.0]])}))
+    scores = check(equal, None, of_arrays({"scores": np.array([[2.0, 2.0]])}))
+
+    assert one_key.verdict == same_values.verdict == scores.verdict == "right"
+    assert {p.why for p in one_key.power} == {"there is only one key"}
+    assert told(same_values)["shuffled values"] is None
+    assert [p.why for p in scores.power] == ["scores comes before it"] * 3

@@ -10,7 +10,7 @@ variant or the plan; the algebra knows nothing of them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,7 @@ def prepare(
         OptionError: a figure's step is not known, or is none.
         InputError: the figures do not go with the problem.
     """
+    problem = _plain(problem)
     figures, given = named(figures, step)
     given = printed(given)
     top = top_of((*given, *figures.missing))
@@ -77,15 +78,39 @@ def prepare(
     return Task(plan, figures, claims, chosen, top, missing, (*plan.warnings, *warnings))
 
 
-def settle(task: Task, *, identify: bool = False, progress: Progress | None = None) -> Verdict:
-    """The verdict on a task; this loads torch."""
+def _plain(problem: Problem) -> Problem:
+    """The same values in numpy, where tensors came in."""
+    from attncli.gate.arrays import as_numpy, is_tensor
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(inner) for key, inner in value.items()}
+        if not is_tensor(value):
+            return value
+        array = as_numpy(value)
+        return array.astype("float32") if array.dtype == "float16" else array
+
+    named = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
+    return dataclasses.replace(
+        problem, **{name: plain(x) for name, x in named.items() if name not in ("variant", "about")}
+    )
+
+
+def settle(task: Task, *, identify: bool | None = None, progress: Progress | None = None) -> Verdict:
+    """The verdict on a task; this loads torch.
+
+    Args:
+        task: claims and their plan.
+        identify: search what the figures are instead: on a difference (None), always, or never.
+        progress: told how far the search is.
+    """
     from attncli.check.court import Court
 
-    return Court(task, progress).verdict(always=identify)
+    return Court(task, progress).verdict(identify)
 
 
 def check(
-    problem: Problem, variant: Variant | None, figures: Figures, *, identify: bool = False, **options: Any
+    problem: Problem, variant: Variant | None, figures: Figures, *, identify: bool | None = None, **options: Any
 ) -> Verdict:
     """Figures held against a problem: `prepare`, then `settle`."""
     from attncli.gate import admit

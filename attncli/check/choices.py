@@ -114,10 +114,10 @@ def _chains(plan: Plan) -> Iterator[tuple[str, ...]]:
 
 
 def _parts(choice: str, family: Family, now: Part, plan: Plan) -> Iterator[tuple[Part, int]]:
-    """Other options of the same part, and the other members of its family."""
-    yield from ((part, 1) for part in _changed(choice, now))
+    """Other options of the same part, and the other members of its family; what is drawn only where a seed says how."""
+    yield from _changed(choice, now)
     for member in family:
-        if member.name != now.name:
+        if member.name != now.name and not (member.facts.get("drawn") and plan.variant["seed"] is None):
             yield from _members(choice, family, member, plan)
 
 
@@ -130,7 +130,7 @@ def _members(choice: str, family: Family, member: Member, plan: Plan) -> Iterato
     if not required:
         base = Part(member)
         yield base, plain
-        yield from ((part, 3) for part in _changed(choice, base, words_only=True))
+        yield from ((part, 3) for part, _ in _changed(choice, base, words_only=True))
         return
     option = required[0]
     tried = known().get((choice, member.name, option.name), ())
@@ -142,7 +142,7 @@ def _members(choice: str, family: Family, member: Member, plan: Plan) -> Iterato
             yield part, 3
 
 
-def _changed(choice: str, now: Part, *, words_only: bool = False) -> Iterator[Part]:
+def _changed(choice: str, now: Part, *, words_only: bool = False) -> Iterator[tuple[Part, int]]:
     """The same part with one option changed: its other words, its neighbours, the field's own values."""
     family = FAMILIES[now.member.family]
     given = dict(now.options)
@@ -161,7 +161,8 @@ def _changed(choice: str, now: Part, *, words_only: bool = False) -> Iterator[Pa
         for other in dict.fromkeys(tried):
             part = _made(family, now.member, {**given, option.name: other})
             if part is not None:
-                yield part
+                word = isinstance(other, str | bool) or (isinstance(other, int) and abs(other - (value or 0)) == 1)
+                yield part, 1 if word else 2
 
 
 def _made(family: Family, member: Member, given: dict[str, Any]) -> Part | None:
@@ -193,8 +194,8 @@ def _other_masks(
     for i, term in enumerate(terms):
         rest = terms[:i] + terms[i + 1 :]
         yield expression.both(*rest) if rest else full, 1
-        for changed in reworked(choice, term):
-            yield expression.both(*rest, changed), 1
+        for changed, rank in reworked(choice, term):
+            yield expression.both(*rest, changed), rank
     plain = [
         expression.parse(name, mask)
         for name, member in mask.members.items()
@@ -213,11 +214,11 @@ def _other_masks(
                 yield expression.both(*terms, one), rank
 
 
-def reworked(choice: str, term: Expression) -> Iterator[Expression]:
+def reworked(choice: str, term: Expression) -> Iterator[tuple[Expression, int]]:
     """An expression with one option of one of its parts changed."""
     if term.part:
-        yield from (Expression("part", part) for part in _changed(choice, term.part))
+        yield from ((Expression("part", part), rank) for part, rank in _changed(choice, term.part))
         return
     for i, inner in enumerate(term.terms):
-        for changed in reworked(choice, inner):
-            yield Expression(term.word, terms=(*term.terms[:i], changed, *term.terms[i + 1 :]))
+        for changed, rank in reworked(choice, inner):
+            yield Expression(term.word, terms=(*term.terms[:i], changed, *term.terms[i + 1 :])), rank

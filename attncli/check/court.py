@@ -136,7 +136,7 @@ class Court:
             digits=written,
         )
 
-    def verdict(self, *, always: bool = False) -> Verdict:
+    def verdict(self, identify: bool | None = None) -> Verdict:
         """Everything that can be said."""
         task = self.task
         self.found = [self.judged(n, self.reference[c.step]) for n, c in enumerate(task.claims)]
@@ -146,7 +146,8 @@ class Court:
         told = power(self)
         loose = any(p.caught is False for p in told)
         verdict = "wrong" if not right else "unanswered" if task.missing else "too-loose" if loose else "right"
-        found = Search(self).run(self.progress) if task.claims and (always or not right) else Found((), (), (), 0)
+        search = not right if identify is None else identify
+        found = Search(self).run(self.progress) if task.claims and search else Found((), (), (), 0)
         return Verdict(
             verdict=verdict,
             input=task.plan.problem.source or "the problem",

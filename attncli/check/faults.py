@@ -401,7 +401,7 @@ def _windowed(b: Bench, step: int, side: str) -> Iterator[Suspicion]:
         return
     sizes = {str(p): p.get(side) for p in b.plan.mask.parts() if p.name == "window" and p.get(side) >= 0}
     for old, size in sizes.items():
-        for changed in reworked("mask", b.plan.mask):
+        for changed, _ in reworked("mask", b.plan.mask):
             now = [p for p in changed.parts() if p.name == "window" and str(p) not in sizes]
             if len(now) == 1 and now[0].get(side) == size + step and str(changed).count("window") == len(sizes):
                 word = "wide" if step > 0 else "narrow"
@@ -949,6 +949,8 @@ def half(b: Bench) -> Iterator[Suspicion]:
             "weights": partial(_each, b, narrow, ("weights",)),
             "inputs": partial(_stored, b, dtype),
             "all arithmetic": _again(b, dtype=dtype),
+            "q, k and v": partial(_given_narrow, b, narrow),
+            "q, k, v, scores and weights": partial(_given_narrow, b, narrow, ("scores", "chain", "weights")),
             "inputs, scores and weights": partial(_all_narrow, b, dtype, narrow),
         }
         if dtype == "float16":
@@ -966,6 +968,18 @@ def half(b: Bench) -> Iterator[Suspicion]:
 def _all_narrow(b: Bench, dtype: str, rounding: Callable[[Any], Any]) -> Plan:
     """Inputs, scores and weights rounded alike."""
     return _each(Bench(_stored(b, dtype), b.top), rounding, ("scores", "chain", "weights"))
+
+
+def _given_narrow(b: Bench, rounding: Callable[[Any], Any], where: tuple[str, ...] = ()) -> Plan | None:
+    """q, k and v rounded, and other intermediates with them."""
+    import torch
+
+    base = b.direct
+    if base is None:
+        return None
+    arrays = {x: getattr(base.problem, x) for x in "qkv" if getattr(base.problem, x) is not None}
+    made = b.rewritten(**{x: rounding(torch.as_tensor(np.array(y, np.float64))).numpy() for x, y in arrays.items()})
+    return made and _each(Bench(made, b.top), rounding, where)
 
 
 def _stored(b: Bench, dtype: str) -> Plan:

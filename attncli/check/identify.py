@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from attncli.verdict import Suspect
 if TYPE_CHECKING:
     from attncli.check.court import Court
 
-_PAIRS = 9000  # computations of two changes that are tried on a small problem, and fewer on a larger one
+_PAIRS = 7000  # computations of two changes that are tried on a small problem, and fewer on a larger one
 _SMALL = 2048  # cells
 _NEAREST = 5
 _SURE = 1.0  # digits by which a match must exceed what so many trials hit by chance
@@ -46,6 +47,17 @@ class Tried:
     key: bytes  # its figures, so that what gives the same is named together
     changes: bool  # it differs from the reference somewhere
     breaks: bool  # it makes wrong what was right
+
+
+Single = tuple[Tried, Alternative | None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Two changes that will be tried."""
+
+    rank: int
+    run: Callable[[], Tried | None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Search:
         """One change, and only where none fits, two."""
         say = progress or (lambda share, what: None)
         bench = self.court.bench
-        singles: list[tuple[Tried, Alternative | None]] = []
+        singles: list[Single] = []
         todo = list(_one(bench))
         for i, (suspicion, alternative) in enumerate(todo):
             say(i / len(todo), "one change")
@@ -84,9 +96,7 @@ class Search:
         matches = self.sure([t for t, _ in singles])
         everything = [t for t, _ in singles]
         if not matches:
-            pairs = list(self.pairs(singles, say))
-            everything += pairs
-            matches = self.sure(pairs)
+            matches = self.sure(self.pairs(singles, say))
         return Found(self.suspects(matches), () if matches else self.nearest(everything), (), bench.tried)
 
     # ── trying ───────────────────────────────────────────────────────────────────────────────────
@@ -159,58 +169,62 @@ class Search:
         return [t for t in tried if t.match and t.changes and t.digits >= need]
 
     # ── two changes ──────────────────────────────────────────────────────────────────────────────
-    def pairs(
-        self, singles: list[tuple[Tried, Alternative | None]], say: Callable[[float, str], None]
-    ) -> Iterator[Tried]:
-        """Two choices, and a choice with a fault, of those that change something and break nothing that was right."""
-        bench = self.court.bench
+    def pairs(self, singles: list[Single], say: Callable[[float, str], None]) -> list[Tried]:
+        """Two choices, or a choice and a fault: the likeliest first, and no further than the first that fits."""
+        jobs = sorted(self.jobs(singles), key=lambda job: job.rank)
+        size, heads = self.court.task.plan.size, self.court.task.plan.shapes.heads
+        cells = (size.batch or 1) * heads * size.queries * size.keys
+        most = max(200, int(_PAIRS * min(1.0, _SMALL / cells)))
+        out: list[Tried] = []
+        best: int | None = None
+        for i, job in enumerate(jobs[:most]):
+            if best is not None and job.rank > best:
+                break
+            say(i / min(most, len(jobs)), "two changes")
+            if tried := job.run():
+                out.append(tried)
+                best = job.rank if self.sure([tried]) else best
+        return out
+
+    def jobs(self, singles: list[Single]) -> Iterator[Job]:
+        """What can be paired: what changes something and breaks nothing that was right.
+
+        A likely choice that changes nothing alone may matter beside another: what a row that sees nothing gets, say.
+        """
         chosen: dict[bytes, tuple[Tried, Alternative]] = {}
         for tried, alternative in sorted(singles, key=lambda pair: pair[0].rank):
             if alternative and tried.changes and not tried.breaks:
                 chosen.setdefault(tried.key, (tried, alternative))
-        # a choice that changes nothing alone may matter beside another: rows that see nothing, say
-        quiet_ones = [(t, a) for t, a in singles if a and not t.changes and t.rank == 1]
-        options = sorted((*chosen.values(), *quiet_ones), key=lambda pair: (pair[0].rank, pair[0].share))
-        faults = {t.names[0] for t, a in singles if a is None and t.changes and not t.breaks and t.rank < 3}
-        size = self.court.task.plan.size
-        cells = (size.batch or 1) * self.court.task.plan.shapes.heads * size.queries * size.keys
-        most = max(200, int(_PAIRS * min(1.0, _SMALL / cells)))
-        done = 0
-        both = [
-            (a, b)
-            for a, b in itertools.combinations(options, 2)
-            if a[1].choice != b[1].choice and (a[0].changes or b[0].changes)
-        ]
-        both.sort(key=lambda pair: pair[0][0].rank + pair[1][0].rank)
-        likely = [o for o in options if o[0].rank == 1]
-        half = most // 2
-        for first in likely:  # each a problem of its own, on which the faults are tried
-            if done >= half:
-                break
-            other = self.changed(first[1])
-            for s in suspicions(other) if other else ():
-                if s.name in faults and s.rank < 3:
-                    done += 1
-                    say(done / most, "two changes")
-                    says = f"{s.says}; and {first[1].says}"
-                    made = self.tried(
-                        dataclasses.replace(s, says=says), True, other, (f"{s.name} and {first[1].text}",)
-                    )
-                    if made:
-                        yield dataclasses.replace(made, rank=made.rank + first[1].rank)
-        for one, two in both[: most - min(done, half)]:
-            done += 1
-            say(min(1.0, done / most), "two changes")
-            variant = bench.plan.variant.but(**{one[1].choice: one[1].value, two[1].choice: two[1].value})
-            s = Suspicion(
-                f"{one[1].text} {two[1].text}",
-                f"{one[1].says} and {two[1].says}",
-                partial(bench.again, variant=variant),
-                one[0].rank + two[0].rank,
-            )
-            made = self.tried(s, False)
-            if made:
-                yield made
+        silent = [(t, a) for t, a in singles if a and not t.changes and t.rank == 1]
+        options = [*chosen.values(), *silent]
+        for (t, a), (u, b) in itertools.combinations(options, 2):
+            if a.choice != b.choice and (t.changes or u.changes):
+                yield Job(t.rank + u.rank, partial(self.both, a, b, t.rank + u.rank))
+        faults = [t for t, a in singles if a is None and t.changes and not t.breaks and t.rank < 3]
+        for u, b in options:
+            if u.rank == 1:
+                other = functools.cache(partial(self.faulty, b))
+                for t in faults:
+                    yield Job(t.rank + u.rank, partial(self.with_fault, t, b, other))
+
+    def both(self, a: Alternative, b: Alternative, rank: int) -> Tried | None:
+        bench = self.court.bench
+        variant = bench.plan.variant.but(**{a.choice: a.value, b.choice: b.value})
+        compute = partial(bench.again, variant=variant)
+        return self.tried(Suspicion(f"{a.text} {b.text}", f"{a.says} and {b.says}", compute, rank), False)
+
+    def faulty(self, a: Alternative) -> tuple[Bench, dict[str, Suspicion]] | None:
+        """A problem with one choice changed, and the faults on it."""
+        bench = self.changed(a)
+        return (bench, {s.name: s for s in suspicions(bench)}) if bench else None
+
+    def with_fault(self, t: Tried, a: Alternative, other: Callable[[], Any]) -> Tried | None:
+        found = other()
+        s = found and found[1].get(t.names[0])
+        if not s:
+            return None
+        s = dataclasses.replace(s, says=f"{s.says}; and {a.says}", rank=s.rank + a.rank)
+        return self.tried(s, True, found[0], (f"{s.name} and {a.text}",))
 
     def changed(self, alternative: Alternative) -> Bench | None:
         """A bench whose plan has one choice changed."""

@@ -59,8 +59,13 @@ def check(
     rtol: Annotated[str | None, typer.Option("--rtol", help="|Δ| ≤ atol + rtol·|reference|", metavar="X")] = None,
     atol: Annotated[str | None, typer.Option("--atol", help="the same", metavar="X")] = None,
     identify: Annotated[
-        bool, typer.Option("--identify", help="search what the figures are, even where they are right")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--identify/--no-identify",
+            help="search what the figures are, even where they are right; without it, where one of them is wrong",
+            show_default=False,
+        ),
+    ] = None,
     *,
     choosing: Choosing,
     reading: Reading,
@@ -139,7 +144,7 @@ def _task(
         raise error.at(file=mine.name if named and error.place.path == "" else problem.source) from None
 
 
-def _settled(task: Task, identify: bool, talk: Talk) -> Verdict:
+def _settled(task: Task, identify: bool | None, talk: Talk) -> Verdict:
     from attncli.check import settle
 
     core(talk)  # loads torch, or says why not
@@ -170,7 +175,7 @@ def _progress(talk: Talk) -> tuple[Callable[[float, str], None], Callable[[], No
 
 
 def _folder(
-    path: str, choosing: Choosing, reading: Reading, options: dict[str, Any], identify: bool, talk: Talk
+    path: str, choosing: Choosing, reading: Reading, options: dict[str, Any], identify: bool | None, talk: Talk
 ) -> Matrix:
     """Every problem below a folder that says what it expects; one that cannot be read costs only itself."""
     from attncli.readers import formats
@@ -183,7 +188,7 @@ def _folder(
         name = file.relative_to(path).as_posix()
         try:
             task = _task(str(file), None, choosing, reading, options, Talk(quiet=True))
-            rows.append((name, _settled(task, identify, talk), ""))
+            rows.append((name, _settled(task, bool(identify), talk), ""))
         except AttnError as error:
             if error.status == ExitStatus.CANNOT and error.code == "torch-missing":
                 raise
