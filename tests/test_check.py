@@ -13,8 +13,7 @@ import pytest
 
 import attncli
 from attncli.check import check
-from attncli.check.figures import Figures, of_arrays, of_expected, read_figures
-from attncli.errors import AttnError
+from attncli.check.figures import of_arrays, of_expected, read_figures
 from tests.conftest import GOLDEN, SAMPLES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -644,8 +643,7 @@ def test_short_numbers_beside_long_ones_are_a_programs(tmp_path):
 @pytest.mark.parametrize(("dtype", "near", "far"), [(np.float64, 5e-10, 5e-9), (np.float32, 5e-6, 1e-4)])
 def test_close(dtype, near, far):
     case = Case(0)
-    s, v = case.scores()
-    w = softmax(s)
+    w = softmax(case.scores()[0])
 
     assert case.verdict({"weights": (w * (1 + near)).astype(dtype)}).verdict == "right"
     assert case.verdict({"weights": (w * (1 + far)).astype(dtype)}, identify=False).verdict == "wrong"
@@ -688,10 +686,11 @@ def test_what_is_not_finite_must_be_the_same():
     case = Case(0, mask="causal")
     s, _ = case.scores()
     mine = masked(s, triangle(case.n))
+    finite, nan = (np.where(np.isinf(mine), fill, mine) for fill in (-1e9, np.nan))
 
     assert case.verdict({"masked_scores": mine}).verdict == "right"
-    assert case.verdict({"masked_scores": np.where(np.isinf(mine), -1e9, mine)}).steps[0].max_abs == np.inf
-    assert case.verdict({"masked_scores": np.where(np.isinf(mine), np.nan, mine)}).verdict == "wrong"
+    assert case.verdict({"masked_scores": finite}, identify=False).steps[0].max_abs == np.inf
+    assert case.verdict({"masked_scores": nan}, identify=False).verdict == "wrong"
     assert "fill −1e9 instead of −∞" in case.verdict({"masked_scores": finite}).identified[0].names
 
 
@@ -751,3 +750,346 @@ def test_what_cannot_be_told_here_is_no_fault_of_the_tolerance():
     assert {p.why for p in one_key.power} == {"there is only one key"}
     assert told(same_values)["shuffled values"] is None
     assert [p.why for p in scores.power] == ["scores comes before it"] * 3
+
+
+# ── figures, from every format ───────────────────────────────────────────────────────────────────
+CAT_SAT = SAMPLES / "cat_sat.json"
+
+
+def claimed(case, attn, tmp_path, *words):
+    """A result as the program writes it, and the problem it is of."""
+    arrays = {name: np.asarray(x) for name, x in case.fields.items() if name != "parameters"}
+    np.savez(tmp_path / "p.npz", **arrays, **{f"parameters.{k}": x for k, x in case.fields["parameters"].items()})
+    choices = [w for k, x in case.choices.items() for w in ("--" + k.replace("_", "-"), x)]
+    return ["p.npz", *choices]
+
+
+@pytest.mark.parametrize("file", ["r.json", "r.npz", "r.safetensors", "r.csv", "r.tsv"])
+@pytest.mark.parametrize("only", ["all", "weights", "q,k,head_context"])
+def test_what_attn_writes_is_right(attn, tmp_path, file, only):
+    problem = claimed(Case(0, mask="causal"), attn, tmp_path)
+    assert attn("compute", *problem, "--only", only, "-o", file).status == 0
+
+    run = attn("check", *problem, "--figures", file, "--json")
+
+    assert (run.status, run.json["verdict"]) == (0, "right"), run.err
+    assert len(run.json["steps"]) == {"all": 15, "weights": 1, "q,k,head_context": 3}[only]
+
+
+@pytest.mark.parametrize("file", ["r.json", "r.csv"])
+def test_a_part_of_a_result_is_checked_where_it_is(attn, tmp_path, file):
+    problem = claimed(Case(0), attn, tmp_path)
+    attn("compute", *problem, "--only", "weights,context", "--at", "query=2:4", "--at", "head=1", "-o", file)
+
+    run = attn("check", *problem, "--figures", file, "--json")
+    other = attn("check", *problem, "--mask", "causal", "--figures", file, "--json", "--no-identify")
+
+    assert (run.status, run.json["verdict"]) == (0, "right"), run.err
+    assert other.status == 1
+    assert other.json["steps"][0]["at"]["query"] in (2, 3)
+    assert other.json["steps"][0]["at"]["head"] == 1
+
+
+def test_csv_matrices_need_their_step(attn, tmp_path):
+    for selected in ([], ["--at", "query=sat"]):
+        attn("compute", CAT_SAT, "--only", "weights", *selected, "-o", "w.csv", "--force")
+
+        assert attn("check", CAT_SAT, "--figures", "w.csv", "--step", "weights").status == 0
+        run = attn("check", CAT_SAT, "--figures", "w.csv")
+        assert (run.status, "error[missing-option]" in run.err) == (2, True)
+    (tmp_path / "bare.csv").write_text("0.38,0.23,0.38\n0.06,0.77,0.17\n0.10,0.16,0.74\n")
+    assert attn("check", CAT_SAT, "--figures", "bare.csv", "--step", "weights").status == 0
+    (tmp_path / "bare.csv").write_text("0.38;0,23;0,38\n0,06;0,77;0,17\n0,10;0,16;0,75\n")
+    assert attn("check", CAT_SAT, "--figures", "bare.csv", "--step", "weights").status == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ('{"weights": [[0.38, 0.23, 0.38], [0.06, 0.77, 0.17], [0.10, 0.16, 0.74]]}', 0),
+        ('{"weights": {"values": [[0.06, 0.77, 0.17]], "rows": [1]}}', 0),
+        ('{"weights": {"values": [[0.06], [0.10]], "rows": [1, 2], "columns": [0]}}', 0),
+        ('{"weights": {"values": [[0.06, 0.77, 0.18]], "rows": [1]}}', 1),
+        ('{"weights": {"values": [[0.06, 0.77, 0.18]], "rows": [1], "atol": 0.02}}', 0),
+        ('{"weights": {"values": [[0.06, 0.77, 0.17]]}}', 3),
+        ('{"weigths": [[0.06, 0.77, 0.17]]}', 3),
+        ('{"output": [[0.06, 0.77, 0.17]]}', 3),
+        ('{"weights": [[0.06, "a", 0.17]]}', 3),
+        ('{"weights": [[0.06, 0.17], [1]]}', 3),
+        ('{"weights": {"values": [[0.06, 0.77, 0.17]], "rows": [7]}}', 3),
+        ("[[0.38, 0.23, 0.38], [0.06, 0.77, 0.17], [0.10, 0.16, 0.74]]", 2),
+        ("{", 3),
+        ("7", 3),
+    ],
+)
+def test_json_figures(attn, tmp_path, text, status):
+    (tmp_path / "mine.json").write_text(text)
+
+    run = attn("check", CAT_SAT, "--figures", "mine.json", "--no-identify")
+
+    assert run.status == status, run.err
+    assert "Traceback" not in run.err
+
+
+def test_a_problem_is_checked_by_what_another_expects(attn, tmp_path):
+    (tmp_path / "mine.json").write_text(
+        '{"embeddings": [[1]], "expected": {"weights": {"values": [[0.1, 0.16, 0.74]], "rows": [2]}}}'
+    )
+
+    assert attn("check", CAT_SAT, "--figures", "mine.json").status == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "code"),
+    [
+        ((1, 4, 5, 2), None, ""),  # (B, H, T, d)
+        ((4, 5, 2), None, ""),
+        ((1, 5, 4, 2), None, ""),  # (B, T, H, d)
+        ((1, 5, 8), None, ""),  # (B, T, H·d)
+        ((5, 8), None, ""),
+        ((1, 5, 4, 2), "bthd", ""),
+        ((1, 5, 4, 2), "bhtd", "wrong-shape"),
+        ((1, 8, 5), None, "wrong-shape"),
+    ],
+)
+def test_layouts(attn, tmp_path, shape, layout, code):
+    problem = claimed(Case(0, tokens=5, width=8, heads=4), attn, tmp_path)
+    attn("compute", *problem, "--only", "q", "-o", "q.npz")
+    q = np.load(tmp_path / "q.npz")["q"]  # (h, t, d)
+    rows = q.transpose(1, 0, 2) if shape[-1] == 8 or (shape[1:2] == (5,) and len(shape) == 4) else q
+    np.save(tmp_path / "mine.npy", rows.reshape(shape))
+
+    run = attn("check", *problem, "--figures", "mine.npy", "--step", "q", *(["--layout", layout] if layout else []))
+
+    assert run.status == (3 if code else 0), run.err + run.out
+    assert code in run.err
+
+
+def test_a_layout_that_may_be_two_is_asked_for(attn, tmp_path):
+    problem = claimed(Case(0, tokens=4, width=8, heads=4), attn, tmp_path)
+    attn("compute", *problem, "--only", "q", "-o", "q.npz")
+    q = np.load(tmp_path / "q.npz")["q"]
+    np.savez(tmp_path / "mine.npz", q=q.swapaxes(0, 1)[None])
+
+    def run(*layout):
+        return attn("check", *problem, "--figures", "mine.npz", "--no-identify", *layout)
+
+    assert (run().status, "error[ambiguous-layout]" in run().err) == (3, True)
+    assert (run("--layout", "bthd").status, run("--layout", "bhtd").status) == (0, 1)
+
+
+def test_the_context_of_a_kernel_comes_in_heads(attn, tmp_path):
+    problem = claimed(Case(0, tokens=5, width=12, heads=3), attn, tmp_path)
+    attn("compute", *problem, "--only", "head_context", "-o", "c.npz")
+    np.save(tmp_path / "mine.npy", np.load(tmp_path / "c.npz")["head_context"][None])
+
+    assert attn("check", *problem, "--figures", "mine.npy", "--step", "context").status == 0
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("words", "status", "code"),
+    [
+        (["p.csv"], 3, "no-figures"),
+        (["p.csv", "--figures", "none.json"], 3, "no-such-file"),
+        (["p.csv", "--figures", "mine.tex"], 2, "unknown-format"),
+        (["p.csv", "--figures", "mine.txt"], 3, "no-figures"),
+        (["p.csv", "--figures", "mine.json", "--step", "weigths"], 2, "unknown-step"),
+        (["p.csv", "--figures", "mine.json", "--step", "context"], 3, "absent-step"),
+        (["p.csv", "--figures", "mine.json", "--rtol", "-1"], 2, "bad-option"),
+        (["p.csv", "--figures", "mine.json", "--rule", "digits", "--atol", "1"], 2, "bad-option"),
+        (["p.csv", "--figures", "mine.json", "--rule", "nearly"], 2, "usage"),
+        (["p.csv", "--figures", "mine.json", "--format", "csv"], 2, "unknown-format"),
+        (["p.csv", "--figures", "mine.json", "--heads", "5"], 3, "heads-mismatch"),
+        (["empty"], 3, "no-figures"),
+        ([".", "--figures", "mine.json"], 2, "bad-option"),
+    ],
+)  # fmt: skip
+def test_refusals(attn, tmp_path, words, status, code):
+    (tmp_path / "p.csv").write_text("token,a,b\nx,1,0\ny,0,1\n")
+    (tmp_path / "mine.json").write_text('{"weights": [[0.67, 0.33], [0.33, 0.67]]}')
+    (tmp_path / "mine.txt").write_text("nothing is asked here")
+    (tmp_path / "empty").mkdir()
+
+    run = attn("check", *words)
+
+    assert (run.status, run.out) == (status, "")
+    assert f"error[{code}]" in run.err
+
+
+def test_what_is_refused_is_refused_without_torch(tmp_path):
+    from tests.test_doors import without_torch
+
+    (tmp_path / "mine.json").write_text('{"weights": [[0.67, 0.33], [0.33, 0.67]]}')
+    (tmp_path / "w.md").write_text("⟨1⟩____\n\n⟨1⟩: weights[7][0]\n")
+    commands = [
+        ["check", str(CAT_SAT), "--figures", str(tmp_path / name)] for name in ("mine.json", "w.md", "none.csv")
+    ]
+
+    assert [(status, asked) for status, asked, _, _ in without_torch(commands)] == [(3, False)] * 3
+
+
+def test_the_record_of_a_verdict(attn, tmp_path):
+    (tmp_path / "mine.json").write_text('{"context": {"values": [[0.3992, 0.3858, 0.8610]], "rows": [1]}}')
+
+    run = attn("check", SAMPLES / "hello_shiny_sun.json", "--figures", "mine.json", "--json")
+
+    assert run.status == 1
+    assert run.json["schema"] == "attn.check/1"
+    assert (run.json["verdict"], run.json["first_wrong"], run.json["identified"]) == ("wrong", "context", [])
+    [step] = run.json["steps"]
+    assert (step["step"], step["shape"], step["rule"]["name"]) == ("context", [1, 3], "digits")
+    assert (step["mine"], step["reference"]) == (0.3858, pytest.approx(0.385424, abs=1e-6))
+    assert (step["right"], step["wrong"], step["of"], step["cause"]) == (False, 2, 3, "first")
+    assert run.json["variant"]["name"] == "simplified"
+    assert {p["wrong"]: p["caught"] for p in run.json["power"]} == {"uniform weights": True, "shuffled values": True}
+    assert run.json["nearest"][0]["max_abs"] < step["max_abs"]
+
+
+@pytest.mark.parametrize("format", ["table", "plain", "markdown", "json"])
+def test_every_form_says_the_verdict(attn, tmp_path, format):
+    (tmp_path / "mine.json").write_text('{"weights": [[0.42, 0.16, 0.42], [0.01, 0.95, 0.05], [0.02, 0.05, 0.94]]}')
+
+    run = attn("check", CAT_SAT, "--figures", "mine.json", "--format", format)
+
+    assert run.status == 1
+    assert "wrong" in run.out
+    assert "the reference without 1/" in run.out.replace("\\", "")
+
+
+def test_tokens_and_names_are_printed_safely(attn, tmp_path):
+    tokens = ["\x1b[31mred", "[/bold]"]
+    mine = {"weights": [[0.5, 0.5], [0.5, 0.5]]}
+    (tmp_path / "p.json").write_text(json.dumps({"tokens": tokens, "embeddings": [[2, 1], [0, 1]], "expected": mine}))
+
+    for format in ("table", "plain", "markdown"):
+        run = attn("check", "p.json", "--format", format, "--no-identify")
+        assert run.status == 1
+        assert "\x1b" not in run.out
+        assert "[/bold]" in run.out.replace("\\", "") or "␛" in run.out
+
+
+def test_golden_problems_are_right(attn):
+    run = attn("check", GOLDEN, "--json")
+
+    wrong = [p["input"] for p in run.json["problems"] if p["verdict"] != "right"]
+    assert wrong == ["known_wrong.json"]  # no problem: its figures are known not to come out
+    assert (run.status, run.json["right"], run.json["of"]) == (1, 99, 100)
+
+
+def test_a_folder_is_a_matrix(attn, tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "right.json").write_text(CAT_SAT.read_text())
+    (tmp_path / "silent.json").write_text('{"embeddings": [[1]]}')
+    assert attn("check", ".").status == 0
+
+    (tmp_path / "wrong.json").write_text(
+        '{"embeddings": [[2, 1], [0, 1]], "expected": {"weights": [[0.5, 0.5], [0.5, 0.5]]}}'
+    )
+    (tmp_path / "broken.json").write_text('{"embeddings": [[1], ')
+    run = attn("check", ".", "--json")
+    table = attn("check", ".").out
+
+    assert run.status == 1
+    assert [(p["verdict"], p["input"].rpartition("/")[2]) for p in run.json["problems"]] == [
+        ("error", "broken.json"),
+        ("right", "right.json"),
+        ("wrong", "wrong.json"),
+    ]
+    assert [line.split()[:2] for line in table.splitlines()[2:5]] == [
+        ["broken.json", "error"],
+        ["deep/right.json", "right"],
+        ["wrong.json", "wrong"],
+    ]
+    assert "broken.json: bad-json" in table
+
+
+# ── worksheets ───────────────────────────────────────────────────────────────────────────────────
+SHEET = """\
+# Where does cat look?
+
+scores: 2·0 + … = {0}, {1} and {2}; divided by 2
+
+weights | {3} | {4} | {5} |
+context = {3} × 1 + {4} × 0 + ⟨6⟩ × 2 = {6}
+
+⟨1⟩ to ⟨3⟩: scaled_scores[1][0:3]
+⟨4⟩ to ⟨6⟩: weights[1][0:3]
+`⟨7⟩: context[1][0]`
+"""
+BLANK = [f"⟨{n}⟩____" for n in range(1, 8)]
+RIGHT = ["⟨1⟩0.5", "⟨2⟩ 3.00", "⟨3⟩__1.5__", "⟨4⟩0.0629", "⟨5⟩0,7662", "⟨6⟩ 0.17", "⟨7⟩_0.405_"]
+
+
+def marked(attn, tmp_path, gaps, name="sheet.md", escape=lambda text: text):
+    (tmp_path / name).write_text(escape(SHEET.format(*gaps)), encoding="utf-8")
+    run = attn("check", SAMPLES / "tokens.csv", "--figures", name, "--json", "--no-identify", "-q")
+    assert run.out, run.err
+    return run.status, run.json["verdict"], [a["right"] for a in run.json["answers"]]
+
+
+def test_a_worksheet_is_marked(attn, tmp_path):
+    some = [*RIGHT[:4], *BLANK[4:]]
+    off = ["⟨1⟩0.6", *RIGHT[1:6], "⟨7⟩0.406"]
+
+    assert marked(attn, tmp_path, RIGHT) == (0, "right", [True] * 7)
+    assert marked(attn, tmp_path, BLANK) == (1, "unanswered", [None] * 7)
+    assert marked(attn, tmp_path, some) == (1, "unanswered", [True] * 4 + [None] * 3)
+    assert marked(attn, tmp_path, off) == (1, "wrong", [False, *[True] * 5, False])
+
+
+def test_a_worksheet_in_ascii_and_as_markdown_escapes_it(attn, tmp_path):
+    def ascii(text):
+        return text.replace("⟨", "<").replace("⟩", ">").replace("×", "x").replace("·", ".").replace("…", "...")
+
+    def markdown(text):
+        return ascii(text).replace("_", "\\_").replace("<", "&lt;").replace(">", "&gt;")
+
+    assert marked(attn, tmp_path, RIGHT, "sheet.txt", ascii) == (0, "right", [True] * 7)
+    assert marked(attn, tmp_path, RIGHT, "sheet.md", markdown) == (0, "right", [True] * 7)
+    assert marked(attn, tmp_path, BLANK, "sheet.md", markdown) == (1, "unanswered", [None] * 7)
+
+
+def test_each_answer_is_right_by_its_own_digits(attn, tmp_path):
+    exact = [0.5, 3.0, 1.5, 0.0628900132, 0.7661572066, 0.1709527802, 0.4047955737]
+    for digits in range(1, 7):
+        rounded = [f"⟨{n}⟩{x:.{digits}f}" for n, x in enumerate(exact, 1)]
+        off = [f"⟨{n}⟩{x + 2 * 10**-digits:.{digits}f}" for n, x in enumerate(exact, 1)]
+
+        assert marked(attn, tmp_path, rounded)[2] == [True] * 7
+        assert marked(attn, tmp_path, off)[2] == [False] * 7
+
+
+def test_a_sheet_shows_what_was_written_and_what_is_right(attn, tmp_path):
+    (tmp_path / "sheet.md").write_text(SHEET.format("⟨1⟩0.6", *RIGHT[1:4], *BLANK[4:]), encoding="utf-8")
+
+    run = attn("check", SAMPLES / "tokens.csv", "--figures", "sheet.md", "--no-identify", "-q")
+
+    rows = [line.split() for line in run.out.splitlines() if line.startswith("⟨")]
+    assert rows[0] == ["⟨1⟩", "scaled_scores,", "cat", "→", "the", "0.6", "0.50", "✗"]
+    assert rows[1][-2:] == ["3.00", "✓"]
+    assert rows[4][-3:] == ["____", "0.7662", "–"]
+    assert run.out.splitlines()[-1] == "wrong: 4 of 7 answered, 3 right, 3 left open"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("⟨1⟩0.5\n", "no-figures"),
+        ("⟨1⟩0.5\n⟨1⟩: nothing[0][0]\n", "absent-step"),
+        ("⟨1⟩0.5\n⟨1⟩: weights[0]\n", "wrong-place"),
+        ("⟨1⟩0.5\n⟨1⟩: weights[0][9]\n", "out-of-range"),
+        ("⟨1⟩0.5\n⟨1⟩ to ⟨3⟩: weights[0][0:2]\n", "bad-gap"),
+        ("⟨1⟩0.5\n⟨1⟩: weights[0:1][0]\n", "bad-gap"),
+        ("⟨1⟩__many__\n⟨1⟩: weights[0][0]\n", "not-a-number"),
+        ("⟨1⟩0.5 ⟨1⟩0.6\n⟨1⟩: weights[0][0]\n", "two-answers"),
+        ("⟨2⟩0.5\n⟨1⟩: weights[0][0]\n", "unknown-gap"),
+    ],
+)
+def test_sheets_that_are_refused(attn, tmp_path, text, code):
+    (tmp_path / "sheet.md").write_text(text, encoding="utf-8")
+
+    run = attn("check", CAT_SAT, "--figures", "sheet.md")
+
+    assert (run.status, run.out) == (3, "")
+    assert f"error[{code}]" in run.err

@@ -13,6 +13,7 @@ from attncli.errors import OptionError, counted, listed, nearest, wrong
 from attncli.plan import Plan
 from attncli.plan.steps import check_step
 
+_PLAIN = "as it is"
 LAYOUTS = ("bhtd", "bthd", "htd")
 _HEAD_LAST = ("head_context", "normed_context", "context")  # what kernels write in heads
 
@@ -148,11 +149,13 @@ def _fitted(
         at = tuple(slice(None) if axis in g.axes else None for axis in axes)
         values = np.broadcast_to(values[at], wanted)
         return values, None
-    ways = {name: moved for name, moved in _ways(values.shape, plan, step, wanted) if name == layout or layout is None}
-    if layout in ("bhtd", "htd") and not ways:
-        ways = {name: moved for name, moved in _ways(values.shape, plan, step, wanted) if name == "as it is"}
+    found = list(_ways(values.shape, plan, step, wanted))
+    said = {None: {*LAYOUTS, _PLAIN}, "bthd": {"bthd"}}.get(layout, {"bhtd", "htd"})  # htd is bhtd without a batch
+    ways = {name: moved for name, moved in found if name in said}
+    if layout is not None and not ways:  # heads side by side, or no heads at all: there is but one way
+        ways = {name: moved for name, moved in found if name == _PLAIN}
     if known and _bare(values.shape, wanted):
-        ways = {"as it is": _reshape(wanted)}
+        ways = {_PLAIN: _reshape(wanted)}
     if len({_trace(values.shape, moved) for moved in ways.values()}) > 1:
         names = [name for name in ways if name in LAYOUTS]
         message = f"{step} of shape {values.shape} may be laid out as {listed(names, 'or')}"
@@ -174,7 +177,7 @@ def _ways(shape: tuple[int, ...], plan: Plan, step: str, wanted: tuple[int, ...]
     axes = plan.steps[step]
     heads = next((axis for axis in axes if axis in ("head", "kv_head")), None)
     if _bare(shape, wanted):
-        yield ("bhtd" if "batch" in axes else "htd") if heads and axes[-1] == "dim" else "as it is", _reshape(wanted)
+        yield ("bhtd" if "batch" in axes else "htd") if heads and axes[-1] == "dim" else _PLAIN, _reshape(wanted)
     if axes[-1] != "dim":
         return
     batch = wanted[0] if axes[0] == "batch" else 1
@@ -184,7 +187,7 @@ def _ways(shape: tuple[int, ...], plan: Plan, step: str, wanted: tuple[int, ...]
             if _bare(shape, form) and (batch == 1 or len(form) == 4):
                 yield "bthd", lambda x: x.reshape(batch, t, h, d).swapaxes(1, 2).reshape(wanted)
         if _bare(shape, (batch, t, h * d)):  # heads side by side
-            yield "as it is", lambda x: x.reshape(batch, t, h, d).swapaxes(1, 2).reshape(wanted)
+            yield _PLAIN, lambda x: x.reshape(batch, t, h, d).swapaxes(1, 2).reshape(wanted)
     elif step in _HEAD_LAST and plan.shapes.headed:  # the context in heads, as kernels write it
         h = plan.shapes.mixed_heads
         t, d = wanted[-2], wanted[-1] // h

@@ -143,7 +143,7 @@ class Court:
         findings = [self.finding(n) for n in range(len(task.claims))]
         right = all(f.right for f in findings)
         findings = self.caused(findings)
-        told = power(self)
+        told = power(self) if task.claims else ()
         loose = any(p.caught is False for p in told)
         verdict = "wrong" if not right else "unanswered" if task.missing else "too-loose" if loose else "right"
         search = not right if identify is None else identify

@@ -84,7 +84,7 @@ def _answers(line: str, number: int, answers: dict[int, str]) -> None:
         rest, gap = line[mark.end() :], int(mark[1])
         filled = _FILLED.match(rest)
         if not filled:
-            word = re.match(r" ?[*`]*_+([^\s_|]+)", rest) or re.match(r"[*`]*([^\W\d_]+)", rest)
+            word = re.match(r" ?[*`]*_+([^\W\d_][^\s_|]*)", rest) or re.match(r"[*`]*([^\W\d_]+)", rest)
             if word:
                 said = printable(word[1])
                 raise InputError(

@@ -38,6 +38,11 @@ def small(x: float) -> str:
     return "0" if x == 0 else f"{x:.2g}" if 1e-3 <= x < 1e4 else f"{x:.1e}"
 
 
+def units(x: float) -> str:
+    """An error in units in the last place; how many there are beyond a million says nothing."""
+    return "> 1e6" if x > 1e6 else small(x)
+
+
 def figures(f: Finding) -> tuple[str, str]:
     """Mine and the reference, with as many digits as it takes to see them differ."""
     if isinstance(f.mine, bool) or isinstance(f.reference, bool):
@@ -91,7 +96,8 @@ def causes(v: Verdict) -> Iterator[str]:
     first = wrong[0]
     before = [f.step for f in v.steps if f.right and v.steps.index(f) < v.steps.index(first)]
     so_far = f"; {listed(before)} before it {'is' if len(before) == 1 else 'are'} right" if before else ""
-    n = "" if first.of == 1 else f", in {first.wrong} of {counted(first.of, 'figure')}"
+    how_many = f"all {first.of}" if first.wrong == first.of else f"{first.wrong} of {first.of}"
+    n = "" if first.of == 1 else f", {how_many} of its figures" if first.wrong == first.of else f", {how_many} figures"
     yield f"{first.step} is the first step that is wrong{n}{so_far}"
     for f in wrong[1:]:
         yield f"{f.step}: {f.cause}" if f.cause else f"{f.step} is wrong too, and may follow from it"
@@ -99,7 +105,7 @@ def causes(v: Verdict) -> Iterator[str]:
 
 def powers(v: Verdict) -> Iterator[tuple[bool | None, str]]:
     """Whether these figures could tell right from wrong."""
-    if not v.power:
+    if not v.power or v.verdict == "wrong":  # they did tell
         return
     caught = [p for p in v.power if p.caught]
     if caught:
@@ -181,7 +187,10 @@ def verdict_table(v: Verdict, look: Look) -> str:
         _line(console, plain(line), look, style="dim")
     console.print()
     console.print(_answers(v, look, plain) if v.answers else _findings(v, look, plain), soft_wrap=not look.width)
-    for line in causes(v) if not v.answers else ():
+    said = list(causes(v)) if not v.answers else []
+    if said:
+        console.print()
+    for line in said:
         _line(console, plain(line), look)
     said = list(diagnosis(v))
     if said or v.nearest:
@@ -206,7 +215,12 @@ def verdict_table(v: Verdict, look: Look) -> str:
             _line(console, plain(f"  {_MARK[ok]} {line}"), look, style=_STYLE[ok] if ok is False else "dim")
     console.print()
     _line(console, plain(conclusion(v)), look, style=f"bold {_STYLE[v.verdict == 'right']}")
-    return out.getvalue()
+    return _trimmed(out)
+
+
+def _trimmed(out: io.StringIO) -> str:
+    """Without the spaces that fill a table's last column."""
+    return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 
 def _line(console: Console, text: str, look: Look, style: str = "") -> None:
@@ -247,7 +261,7 @@ def _findings(v: Verdict, look: Look, plain: Callable[[str], str]) -> Table:
             f.step,
             shape(f),
             small(f.max_abs),
-            *([small(f.max_rel), small(f.ulp)] if beside else []),
+            *([small(f.max_rel), units(f.ulp)] if beside else []),
             f.where,
             mine,
             ref,
@@ -275,7 +289,7 @@ def verdict_plain(v: Verdict, look: Look) -> str:
         mine, ref = figures(f)
         lines.append(
             f"{f.step} {shape(f)}: {'right' if f.right else 'wrong'}  max_abs={small(f.max_abs)}  max_rel={small(f.max_rel)}  "
-            f"ulp={small(f.ulp)}  at={f.where}  mine={mine}  reference={ref}"
+            f"ulp={units(f.ulp)}  at={f.where}  mine={mine}  reference={ref}"
         )
     for a in v.answers:
         gap, at, written, right, _ = answer(a)
@@ -307,7 +321,7 @@ def verdict_markdown(v: Verdict, look: Look) -> str:
                 shape(f),
                 small(f.max_abs),
                 small(f.max_rel),
-                small(f.ulp),
+                units(f.ulp),
                 f.where,
                 *figures(f),
                 _MARK[f.right],
@@ -321,39 +335,54 @@ def verdict_markdown(v: Verdict, look: Look) -> str:
 
 # ── a folder ─────────────────────────────────────────────────────────────────────────────────────
 def matrix_table(m: Matrix, look: Look) -> str:
-    """Problem × steps."""
+    """Problem × steps; what is wrong with a file stands below."""
     out = io.StringIO()
     console = console_for(out, look)
     plain = (lambda t: t) if look.unicode else in_ascii
-    steps = list(dict.fromkeys(f.step for _, v, _ in m.rows if v for f in v.steps))
+    steps = columns(m)
+    longest = max(cell_len(printable(name)) for name, _, _ in m.rows)
+    fits = not look.width or longest + 14 + sum(len(s) + 3 for s in steps) <= look.width
     table = _frame(look)
-    table.add_column(Text("problem", style="dim"), overflow="ellipsis", no_wrap=True, ratio=None)
+    table.add_column(Text("problem", style="dim"), overflow="ellipsis", no_wrap=True)
     table.add_column(Text("verdict", style="dim"), no_wrap=True)
-    fits = not look.width or sum(len(s) + 3 for s in steps) + 40 <= look.width
-    if fits:
-        for step in steps:
-            table.add_column(Text(step, style="dim"), justify="center", no_wrap=True)
-    else:
-        table.add_column(Text("steps", style="dim"), overflow="fold")
-    for name, v, why in m.rows:
-        if v is None:
-            rest = [Text(plain(_MARK[None])) for _ in steps[1:]] if fits else []
-            note = Text(plain(printable(why)), style="red")
-            table.add_row(Text(plain(printable(name))), Text("error", style="red"), *(rest[:0]), note)
-            continue
-        found = {f.step: f for f in v.steps}
-        verdict = Text(v.verdict, style=_STYLE[v.verdict == "right"])
+    for step in steps if fits else ("steps",):
+        table.add_column(Text(step, style="dim"), justify="center" if fits else "left", no_wrap=fits, overflow="fold")
+    for name, v, _ in m.rows:
+        found = {f.step: f for f in v.steps} if v else {}
+        verdict = v.verdict if v else "error"
         if fits:
             cells = [_count(found.get(step), plain) for step in steps]
         else:
-            cells = [Text(plain(" ")).join([Text(f.step + " ").append(_count(f, plain)) for f in v.steps])]
-        table.add_row(Text(plain(printable(name))), verdict, *cells)
+            cells = [Text("  ").join(Text(f"{f.step} ").append(_count(f, plain)) for f in found.values())]
+        style = _STYLE[verdict == "right"]
+        table.add_row(Text(plain(printable(name))), Text(verdict, style=style), *cells)
     console.print(table, soft_wrap=not look.width)
     console.print()
+    for name, v, why in m.rows:
+        if v is None:
+            _line(console, plain(printable(f"{name}: {why}")), look, style="red")
     ok = m.right == len(m.rows)
-    text = f"{'right' if ok else 'wrong'}: {m.right} of {counted(len(m.rows), 'problem')} right"
-    console.print(Text(text, style=f"bold {_STYLE[ok]}"))
-    return out.getvalue()
+    _line(
+        console,
+        f"{'right' if ok else 'wrong'}: {m.right} of {counted(len(m.rows), 'problem')} right",
+        look,
+        f"bold {_STYLE[ok]}",
+    )
+    return _trimmed(out)
+
+
+def columns(m: Matrix) -> list[str]:
+    """Every step that some problem claims, in order of computation as far as problems agree on one."""
+    out: list[str] = []
+    for _, v, _ in m.rows:
+        at = 0
+        for f in v.steps if v else ():
+            if f.step in out:
+                at = max(at, out.index(f.step) + 1)
+            else:
+                out.insert(at, f.step)
+                at += 1
+    return out
 
 
 def _count(f: Finding | None, plain: Callable[[str], str]) -> Text:
@@ -376,7 +405,7 @@ def matrix_plain(m: Matrix, look: Look) -> str:
 
 def matrix_markdown(m: Matrix, look: Look) -> str:
     """A pipe table."""
-    steps = list(dict.fromkeys(f.step for _, v, _ in m.rows if v for f in v.steps))
+    steps = columns(m)
     lines = [f"| problem | verdict | {' | '.join(steps)} |", f"|---|---{'|:---:' * len(steps)}|"]
     for name, v, why in m.rows:
         found = {f.step: f for f in v.steps} if v else {}
