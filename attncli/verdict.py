@@ -46,7 +46,7 @@ class Finding:
     wrong: int  # how many of them are not right
     max_abs: float
     max_rel: float
-    ulp: float  # in units in the last place: of the dtype, or of what is written
+    ulp: float  # in units in the last place: of the step's largest in its dtype, or of what is written
     tolerance: float  # at that place
     at: Mapping[str, int]  # where the error is largest
     where: str  # the same in words: sat → cat

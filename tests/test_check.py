@@ -969,6 +969,25 @@ def test_tokens_and_names_are_printed_safely(attn, tmp_path):
         assert "[/bold]" in run.out.replace("\\", "") or "␛" in run.out
 
 
+def test_records_keep_their_schema(attn, tmp_path):
+    import jsonschema
+
+    (tmp_path / "mine.json").write_text('{"masked_scores": [[0.5, 1, "NaN"], [1, 1, 1], [1, 1, 1]]}')
+    (tmp_path / "sheet.md").write_text("⟨1⟩0.5 ⟨2⟩____\n\n⟨1⟩ to ⟨2⟩: weights[0][0:2]\n", encoding="utf-8")
+    validator = jsonschema.Draft202012Validator(attn("schema", "check").json)
+
+    for words in (
+        [CAT_SAT],
+        [CAT_SAT, "--causal", "--figures", "mine.json"],
+        [CAT_SAT, "--figures", "sheet.md"],
+        [CAT_SAT, "--rule", "close"],
+        [SAMPLES],
+        [GOLDEN],
+    ):
+        validator.validate(attn("check", *words, "--json").json)
+    assert not validator.is_valid({**attn("check", CAT_SAT, "--json").json, "verdict": "perhaps"})
+
+
 def test_golden_problems_are_right(attn):
     run = attn("check", GOLDEN, "--json")
 

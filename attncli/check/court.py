@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +22,7 @@ from attncli.verdict import Answer, Finding, Rule, Verdict
 if TYPE_CHECKING:
     from attncli.check import Progress, Task
 
+_SHARED = 1 << 16  # cells
 _LAST_WEIGHTS = ("mixed_weights", "dropout_weights", "weights")
 
 
@@ -38,6 +41,12 @@ class Court:
         self.rules = tuple(self._bounded(c, r) for c, r in zip(task.claims, task.rules, strict=True))
         self.found: list[Judged] = []
         self.decimals = tuple(rules.decimals_of(c, r) for c, r in zip(task.claims, self.rules, strict=True))
+
+    @property
+    def cells(self) -> int:
+        """How many scores there are: what one computation costs."""
+        size = self.task.plan.size
+        return (size.batch or 1) * self.task.plan.shapes.heads * size.queries * size.keys
 
     def _beside(self) -> frozenset[str]:
         """Steps that judging needs beside those that are claimed."""
@@ -109,14 +118,7 @@ class Court:
         elif rule.name == "exact":
             ulp = float(most)
         else:
-            steps = np.frexp(np.where(ref == 0, 1, ref.astype(np.float64)))[1]
-            tiny = rules.unit(rule.dtype, 0.0)
-            units = np.maximum(np.ldexp(1.0, steps - 1 - rules.BITS[rule.dtype]), tiny)
-            ulp = float(
-                (error / np.where(ref == 0, rules.unit(rule.dtype, self.largest[claim.step] or 1.0), units)).max(
-                    initial=0.0
-                )
-            )
+            ulp = float(error.max(initial=0.0)) / rules.unit(rule.dtype, self.largest[claim.step] or 1.0)
         return Finding(
             step=claim.step,
             axes=claim.axes,
@@ -147,7 +149,8 @@ class Court:
         loose = any(p.caught is False for p in told)
         verdict = "wrong" if not right else "unanswered" if task.missing else "too-loose" if loose else "right"
         search = not right if identify is None else identify
-        found = Search(self).run(self.progress) if task.claims and search else Found((), (), (), 0)
+        with few_threads(self.cells):
+            found = Search(self).run(self.progress) if task.claims and search else Found((), (), (), 0)
         return Verdict(
             verdict=verdict,
             input=task.plan.problem.source or "the problem",
@@ -241,3 +244,16 @@ class Court:
             blur = np.abs(moved - self.reference[later.step])[later.index]
         spread = float(blur[np.isfinite(blur)].max(initial=0.0))
         return bool((found.error <= found.tolerance + 3 * spread).all())
+
+
+@contextmanager
+def few_threads(cells: int) -> Iterator[None]:
+    """Arrays as small as these cost more to share between threads than to compute."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if cells < _SHARED else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -217,6 +217,7 @@ def mask_after(b: Bench) -> Iterator[Suspicion]:
     import torch
 
     seen = seen_by(plan)
+    mask = plan.mask or ("lengths" if plan.problem.lengths is not None else "bias")
 
     def after() -> Plan | None:
         free = unhidden(b, lambda s, _: s)
@@ -235,7 +236,9 @@ def mask_after(b: Bench) -> Iterator[Suspicion]:
         0,
         same=("mask",),
     )
-    yield Suspicion("mask forgotten", "without the mask", lambda: unhidden(b, lambda s, _: s), 0, same=("mask",))
+    yield Suspicion(
+        "mask forgotten", f"without the mask ({mask})", lambda: unhidden(b, lambda s, _: s), 0, same=("mask",)
+    )
     yield Suspicion(
         "0/1 mask added",
         "with the mask added to the scores as 0 and 1: true must keep a score and false make it −∞",

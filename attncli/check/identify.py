@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _PAIRS = 7000  # computations of two changes that are tried on a small problem, and fewer on a larger one
 _SMALL = 2048  # cells
+_LARGE = 1 << 20  # cells beyond which only what is likely is tried
 _NEAREST = 5
 _SURE = 1.0  # digits by which a match must exceed what so many trials hit by chance
 _SHARE = 0.7  # of the digits of figures that hang together (rows sum to 1)
@@ -84,7 +85,7 @@ class Search:
         say = progress or (lambda share, what: None)
         bench = self.court.bench
         singles: list[Single] = []
-        todo = list(_one(bench))
+        todo = [one for one in _one(bench) if self.court.cells <= _LARGE or one[0].rank <= 1]
         for i, (suspicion, alternative) in enumerate(todo):
             say(i / len(todo), "one change")
             tried = self.tried(suspicion, alternative is None)
@@ -172,9 +173,7 @@ class Search:
     def pairs(self, singles: list[Single], say: Callable[[float, str], None]) -> list[Tried]:
         """Two choices, or a choice and a fault: the likeliest first, and no further than the first that fits."""
         jobs = sorted(self.jobs(singles), key=lambda job: job.rank)
-        size, heads = self.court.task.plan.size, self.court.task.plan.shapes.heads
-        cells = (size.batch or 1) * heads * size.queries * size.keys
-        most = max(200, int(_PAIRS * min(1.0, _SMALL / cells)))
+        most = int(_PAIRS * min(1.0, _SMALL / self.court.cells))
         out: list[Tried] = []
         best: int | None = None
         for i, job in enumerate(jobs[:most]):

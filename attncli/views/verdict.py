@@ -129,7 +129,7 @@ def diagnosis(v: Verdict) -> Iterator[str]:
     for s in v.identified[:3]:
         yield s.says
         if others := s.names[1:]:
-            yield f"    the same figures: {listed(others, 'and', most=8)}"
+            yield f"    the same figures: {listed(others, 'and', most=4)}"
     if len(v.identified) > 3:
         more = listed((s.names[0] for s in v.identified[3:]), most=8)
         yield f"    these figures cannot tell it from: {more}"
