@@ -106,6 +106,7 @@ class Verdict:
     alike: tuple[str, ...] = ()  # other choices that give the right figures too
     searched: int = 0  # how many computations were tried
     answers: tuple[Answer, ...] = ()
+    order: tuple[str, ...] = ()  # every step of the variant, in order of computation
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

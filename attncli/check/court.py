@@ -164,6 +164,7 @@ class Court:
             alike=found.alike,
             searched=found.searched,
             answers=tuple(sorted(self.answers(), key=lambda a: a.gap)),
+            order=tuple(task.plan.steps),
             notes=task.figures.notes,
             warnings=(*task.warnings, *(w for w in self.result.warnings if w not in task.warnings)),
         )

@@ -11,18 +11,22 @@ from attncli.check.bench import Bench
 from attncli.expression import Expression
 from attncli.plan import Plan
 from attncli.plan.chain import Link
-from attncli.registry import Member, Part
+from attncli.registry import Member, Option, Part
 
 Run = Callable[..., Any]
 
 
+class Loose(Member):
+    """A member of no family: it takes no options, and what it needs is bound in its function."""
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        return ()
+
+
 def part(family: str, name: str, run: Run, **facts: Any) -> Part:
-    """A part that stands in no family. Its options are none: what it needs is bound in its function."""
-    return Part(Member(family, name, partial(_bare, run), facts=facts))
-
-
-def _bare(run: Run, /, *args: Any) -> Any:
-    return run(*args)
+    """A part that stands in no family."""
+    return Part(Loose(family, name, run, facts=facts))
 
 
 def with_part(plan: Plan, choice: str, made: Part) -> Plan:
@@ -79,7 +83,7 @@ def hidden_by(bench: Bench, predicate: Callable[[Any, Any], Any], plan: Plan | N
     def seen(at: Any) -> Any:
         return predicate(at, own(at) if own else at.k_idx >= 0)
 
-    made = Expression("part", Part(Member("mask", "rewritten", partial(_bare, seen))))
+    made = Expression("part", part("mask", "rewritten", seen))
     return bench.again(plan.problem, plan.variant.but(mask=made))
 
 

@@ -35,7 +35,7 @@ def small(x: float) -> str:
     """An error: short, and 0 only where it is 0."""
     if not math.isfinite(x):
         return "∞" if x > 0 else "NaN"
-    return "0" if x == 0 else f"{x:.2g}" if 1e-3 <= x < 1e4 else f"{x:.1e}"
+    return "0" if x == 0 else f"{x:.2g}" if 1e-3 <= x < 100 else f"{x:.0f}" if 100 <= x < 1e4 else f"{x:.1e}"
 
 
 def units(x: float) -> str:
@@ -372,17 +372,16 @@ def matrix_table(m: Matrix, look: Look) -> str:
 
 
 def columns(m: Matrix) -> list[str]:
-    """Every step that some problem claims, in order of computation as far as problems agree on one."""
-    out: list[str] = []
+    """Every step that some problem claims, in order of computation."""
+    order: list[str] = []
     for _, v, _ in m.rows:
         at = 0
-        for f in v.steps if v else ():
-            if f.step in out:
-                at = max(at, out.index(f.step) + 1)
-            else:
-                out.insert(at, f.step)
-                at += 1
-    return out
+        for step in v.order if v else ():
+            if step not in order:
+                order.insert(at, step)
+            at = order.index(step) + 1
+    claimed = {f.step for _, v, _ in m.rows if v for f in v.steps}
+    return [step for step in order if step in claimed]
 
 
 def _count(f: Finding | None, plain: Callable[[str], str]) -> Text:
