@@ -635,6 +635,17 @@ def test_digits(value, text, right, tmp_path):
     assert found.right is right
 
 
+def test_arrays_that_were_rounded_are_judged_by_their_digits():
+    case = Case(0)
+    w = softmax(case.scores()[0])
+    found = case.verdict({"weights": w.round(4)}).steps[0]
+    off = case.verdict({"weights": (w + 2e-4).round(4)}, identify=False).steps[0]
+
+    assert (found.rule.name, found.right, found.digits) == ("digits", True, 4)
+    assert (off.rule.name, off.right) == ("digits", False)
+    assert case.verdict({"weights": w.astype(np.float32).astype(float)}).steps[0].rule.dtype == "float32"
+
+
 def test_short_numbers_beside_long_ones_are_a_programs(tmp_path):
     (tmp_path / "mine.json").write_text('{"scores": [[2.0]], "context": [[0.123456789012345]]}')
     problem = attncli.Problem(q=[[1.0]], k=[[2.04]], v=[[0.123456789012345]])
@@ -897,6 +908,7 @@ def test_the_context_of_a_kernel_comes_in_heads(attn, tmp_path):
         (["p.csv"], 3, "no-figures"),
         (["p.csv", "--figures", "none.json"], 3, "no-such-file"),
         (["p.csv", "--figures", "mine.tex"], 2, "unknown-format"),
+        (["p.csv", "--figures", "-"], 2, "bad-option"),
         (["p.csv", "--figures", "mine.txt"], 3, "no-figures"),
         (["p.csv", "--figures", "mine.json", "--step", "weigths"], 2, "unknown-step"),
         (["p.csv", "--figures", "mine.json", "--step", "context"], 3, "absent-step"),

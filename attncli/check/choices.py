@@ -155,7 +155,7 @@ def _changed(choice: str, now: Part, *, words_only: bool = False) -> Iterator[tu
         if not words_only and isinstance(value, int) and not isinstance(value, bool):
             tried += [value + 1, value - 1, value + 2, value - 2]
         elif not words_only and isinstance(value, float):
-            tried += [2 * value, value / 2, 10 * value, value / 10]
+            tried += [float(f"{x:.12g}") for x in (2 * value, value / 2, 10 * value, value / 10)]
         if words_only and option.kind is int and not option.required:
             tried += _COUNTS if option.default in (-1, None) else []
         for other in dict.fromkeys(tried):

@@ -87,7 +87,7 @@ def claims_of(figures: Figures, given: tuple[Given, ...], plan: Plan, layout: st
     """
     for g in given:
         if g.step not in plan.steps:
-            way = f"this variant has {listed(plan.steps)}"
+            way = f"this variant has {listed(plan.steps)}; --step checks one of yours alone"
             raise wrong("absent-step", f"{figures.name} has figures of {g.step}, which this variant lacks", help=way)
     order = list(plan.steps)
     made = [_claim(g, plan, layout, figures.layout_known and layout is None) for g in given]

@@ -116,14 +116,21 @@ def _typed(step: str | None, values: np.ndarray) -> Given:
     wide = values.astype(np.float64)
     own = {2: "float16", 4: "float32"}.get(values.dtype.itemsize, "float64") if values.dtype.kind == "f" else "float64"
     dtype = narrowest(wide, own)
-    finite = wide[np.isfinite(wide)]
-    if values.dtype == np.float64 and finite.size and finite.size <= 1 << 20:
-        written = [digits_of(repr(float(x))) for x in finite]
-        if max(sig for _, _, sig in written) <= _ENOUGH:
-            decimals = np.zeros(wide.shape, int)
-            decimals[np.isfinite(wide)] = [d for _, d, _ in written]
-            return Given(step, wide, "text", decimals)
+    if own == "float64" and values.dtype.kind == "f" and (decimals := _rounded_to(wide)):
+        return Given(step, wide, "text", np.full(wide.shape, decimals))
     return Given(step, wide, dtype)
+
+
+def _rounded_to(values: np.ndarray) -> int | None:
+    """To how many decimals an array was rounded: the most that any of it has, if none needs more than people write."""
+    finite = values[np.isfinite(values)].ravel()
+    if (finite == np.rint(finite)).all():  # whole numbers were not rounded
+        return None
+    for some in (finite[:64], finite):  # most arrays are told by their first few
+        written = [digits_of(repr(float(x))) for x in some]
+        if max(sig for _, _, sig in written) > _ENOUGH:
+            return None
+    return max(decimals for _, decimals, _ in written)
 
 
 def narrowest(values: np.ndarray, own: str) -> str:

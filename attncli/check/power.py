@@ -16,6 +16,7 @@ from attncli.verdict import Power
 if TYPE_CHECKING:
     from attncli.check.court import Court
 
+_TOLD = 1e-9  # of the largest: what is nearer no ordinary tolerance tells
 Wrong = tuple[str, str, Callable[[], Any]]  # its name, the first step that it changes, how it is computed
 
 
@@ -104,10 +105,10 @@ def power(court: Court) -> tuple[Power, ...]:
 
 
 def _same(a: np.ndarray, b: np.ndarray, largest: float) -> np.ndarray:
-    """Equal but for rounding."""
+    """Too near for any ordinary tolerance."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(all="ignore"):
-        near: np.ndarray = (np.abs(a - b) <= 1e-12 * max(largest, 1e-300)) | (a == b) | (np.isnan(a) & np.isnan(b))
+        near: np.ndarray = (np.abs(a - b) <= _TOLD * max(largest, 1e-300)) | (a == b) | (np.isnan(a) & np.isnan(b))
     return near
 
 
@@ -122,7 +123,7 @@ def _why(court: Court, first: str, order: list[str]) -> str:
         return f"{listed(dict.fromkeys(claimed))} {'comes' if len(set(claimed)) == 1 else 'come'} before it"
     if court.task.plan.size.keys == 1:
         return "there is only one key"
-    return "it gives the very same figures here"
+    return "it gives the same figures here"
 
 
 def _apart(first: str, step: str) -> bool:

@@ -76,6 +76,8 @@ def check(
     format = _format(telling)
     check_output(telling)
     options = {"step": step, "layout": layout, "rule": rule, "rtol": _limit("rtol", rtol), "atol": _limit("atol", atol)}
+    if figures == "-":
+        raise OptionError("bad-option", "standard input is for INPUT alone", help="--figures FILE")
     if (rtol or atol) and rule not in (None, "close"):
         raise OptionError("bad-option", f"--rule {rule} has no rtol and atol", help="they go with --rule close")
     if input != "-" and Path(input).is_dir():
