@@ -8,12 +8,13 @@ not:   "not" not | "(" or ")" | name:option=value,…
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from attncli.errors import OptionError, Place
 from attncli.registry import Family, Part
+from attncli.worked import finer
 
 _WORD = re.compile(r"\s*([()]|[^\s()]+)")
 _DEEPEST = 50  # parentheses and nots within each other; more is a slip, and Python's own stack is not endless
@@ -30,7 +31,7 @@ class Expression:
     def __call__(self, at: Any) -> Any:
         """The booleans of the whole expression on a grid, as broadcastable as its parts leave them."""
         if self.part:
-            return self.part(at)
+            return finer(str(self.part), self.part(at))
         values = [term(at) for term in self.terms]
         if self.word == "not":
             return ~values[0]
@@ -45,6 +46,25 @@ class Expression:
             yield self.part
         for term in self.terms:
             yield from term.parts()
+
+    def blame(self, holds: Callable[[Part], bool], value: bool = False) -> Iterator[tuple[Part, bool]]:
+        """The parts to which a cell owes that the whole is `value`, each with what it says itself."""
+        if self.part:
+            yield self.part, value
+        elif self.word == "not":
+            yield from self.terms[0].blame(holds, not value)
+        else:
+            decisive = [term for term in self.terms if term.says(holds) == value]
+            for term in decisive:
+                yield from term.blame(holds, value)
+
+    def says(self, holds: Callable[[Part], bool]) -> bool:
+        """The whole at one cell, from what its parts say there."""
+        if self.part:
+            return holds(self.part)
+        if self.word == "not":
+            return not self.terms[0].says(holds)
+        return (all if self.word == "and" else any)(term.says(holds) for term in self.terms)
 
     def __str__(self) -> str:
         if self.part:

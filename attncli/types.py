@@ -181,6 +181,7 @@ class Step:
     formula: str
     axes: tuple[str, ...]
     values: Any
+    finer: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what parts noted on the way, if asked
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tests.conftest import ROOT, SAMPLES
 # From the cellar up. A room may import from floors below its own, and from its own room.
 FLOORS = (
     {"errors"},
-    {"types", "registry", "verdict"},
+    {"types", "worked", "registry", "verdict"},
     {"expression", "formats", "parts", "presets"},
     {"variant"},
     {"catalogue", "gate"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import gc
 import os
@@ -14,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from attncli.cli.options import Choosing, Reading, Showing
 from attncli.cli.talk import Talk, wants_color
-from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, listed
 from attncli.formats import Format, Look, format_for
 
 if TYPE_CHECKING:
@@ -64,6 +65,116 @@ def answer(problem: Problem, choosing: Choosing, showing: Showing, talk: Talk) -
     except AttnError as error:
         raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
     return select(core(talk)(made), at)
+
+
+def explained(
+    path: str,
+    choosing: Choosing,
+    reading: Reading,
+    showing: Showing,
+    *,
+    blank: tuple[str, ...],
+    answers: bool,
+    grad: str | None,
+) -> ExitStatus:
+    """One query of one input, worked on a page."""
+    from attncli.plan import plan
+    from attncli.plan.steps import check_step, kept
+    from attncli.readers import read
+    from attncli.select import choose
+    from attncli.views.board import WRITERS, Sheet, page_of
+    from attncli.views.explain import Place, explain
+    from attncli.worked import noting
+
+    talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet)
+    for name in blank:
+        if name not in ("all", "shown"):
+            check_step(name)
+    if showing.only or showing.top:
+        said = "--only" if showing.only else "--top"
+        raise OptionError(
+            "bad-option", f"explain goes through every step, and has no {said}", help="attn compute has it"
+        )
+    check_output(showing)
+    format = format_for(showing.output, showing.format)
+    if format.name not in WRITERS:
+        raise OptionError("bad-option", f"explain writes {listed(WRITERS)}, not {format.name}")
+    problem = read(
+        path,
+        reading.input_format,
+        replacing=reading.replacing,
+        token_column=reading.token_column,
+        header=reading.header,
+    )
+    for note in problem.notes:
+        talk.note(note)
+    try:
+        made = plan(problem, choosing.variant(problem.variant))
+        batch = (
+            ["batch=0"] if made.size.batch is not None and not any(w.startswith("batch=") for w in showing.at) else []
+        )
+        at = choose(dataclasses.replace(made, keep=frozenset({"weights"})), (*batch, *showing.at))
+        gaps = frozenset(kept(blank, made.steps, None))
+        upstream = _upstream(grad, made)
+    except AttnError as error:
+        raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
+    for axis in ("query", "batch"):
+        if len(at.get(axis, (0,))) != 1:
+            raise OptionError("bad-option", f"one {axis} is explained at a time", help=f"--at {axis}={at[axis][0]}")
+    if gaps & {"context", "normed_context"}:  # a head's own context says the same
+        gaps |= {"head_context", "normed_context"} & set(made.steps)
+    place = Place(
+        query=at.get("query", (made.size.queries - 1,))[0],
+        batch=at.get("batch", (0,))[0],
+        heads=at.get("head", (0,)),
+        keys=at.get("key"),
+        blank=gaps,
+        full=showing.full,
+    )
+    run = core(talk)
+    with noting():
+        attention, gradients = (run(made), None) if upstream is None else _back(made, upstream)
+    for warning in attention.warnings:
+        talk.warning(warning)
+    board = explain(made, attention, place, gradients)
+    page = page_of(board, look(showing), Sheet(gaps, answers), attention.dtype, full=showing.full)
+    if gaps and not page.pen.gaps:
+        raise OptionError(
+            "bad-option", f"this page shows no number of {listed(gaps)}, so there is nothing to leave blank"
+        )
+    emit(WRITERS[format.name](page, look(showing)), showing, format)
+    return ExitStatus.OK
+
+
+def _upstream(said: str | None, made: Plan) -> Any:
+    """The gradient that arrives at the context: ones, or what a file holds.
+
+    Raises:
+        InputError: there is no context, or the file holds another shape.
+    """
+    from attncli.errors import InputError
+    from attncli.readers.fields import one_array
+
+    if said is None:
+        return None
+    if "context" not in made.steps:
+        raise InputError("absent-step", "without values there is no context, and nothing to go back from")
+    if said == "ones":
+        return 1.0
+    shape = tuple(made.length("context", axis) for axis in made.steps["context"])
+    found = one_array(said)
+    if tuple(found.shape) != shape:
+        message = f"the gradient is {tuple(found.shape)}, and the context {shape}"
+        raise InputError("shape-mismatch", message, help="--grad ones, or a gradient of the context's shape").at(
+            file=said
+        )
+    return found
+
+
+def _back(made: Plan, upstream: Any) -> Any:
+    from attncli.core.back import follow_back
+
+    return follow_back(made, upstream)
 
 
 _core: Callable[[Plan], Attention] | None = None

@@ -16,8 +16,10 @@ from attncli.core.given import Given
 from attncli.core.notes import Notes
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
+from attncli.plan.shapes import kv_head
 from attncli.types import Attention, Problem
 from attncli.variant import Variant
+from attncli.worked import finer
 
 
 def attend(
@@ -46,9 +48,14 @@ def attend(
 
 
 def follow(plan: Plan) -> Attention:
+    """The steps of a plan that it keeps."""
+    return work(plan).attention()
+
+
+def work(plan: Plan, *, traced: bool = False) -> Notes:
     """Project, split, norm, position, past, share kv heads, score, chain, normalise, drop, mix, V, W_o."""
-    given, chosen, heads = Given(plan), plan.variant, plan.shapes
-    note, at = Notes(plan, given.borrowed), given.grid  # what `at` holds broadcasts to (b, h, n, m)
+    given, chosen, heads = Given(plan, traced=traced), plan.variant, plan.shapes
+    note, at = Notes(plan, given), given.grid  # what `at` holds broadcasts to (b, h, n, m)
 
     x = given.positioned(note)  # (b, n, x), (b, s, y); nothing where q, k, v are given
     q = note("q", split(given("q", x), heads.heads), given.formula("q"))  # (b, h, n, d)
@@ -71,13 +78,13 @@ def follow(plan: Plan) -> Attention:
         note("mask", at.visible if link.step == "masked_scores" else None, "may attend")
         note(link.step, s, link.formula)
 
-    sink = chosen["sink"](given.learned, s)  # (1, h, 1, 1), or None
+    sink = finer("sink", chosen["sink"](given.learned, s), "bhnm", given=True)  # (1, h, 1, 1), or None
     s, seen = beside(s, sink), beside(at.visible, None if sink is None else sink == sink)  # m + 1
-    w = chosen["normalizer"](wide(s), seen)  # (b, h, n, m), + 1 with a sink
     note.row_statistics(s, seen, at.visible)  # (b, h, n)
+    w = chosen["normalizer"](wide(s), seen)  # (b, h, n, m), + 1 with a sink
     w, w_sink = note.checked(w, at.visible)  # (b, h, n, m), (b, h, n) or None
-    note("sink_weights", w_sink, chosen["sink"].member.formula)
     note("weights", w, chosen["normalizer"].member.formula + ", Σ with the sink" * (w_sink is not None))
+    note("sink_weights", w_sink, chosen["sink"].member.formula)
     note.entropy(w)  # (b, h, n)
     w = note("dropout_weights", given.drop(w), chosen["dropout"].member.formula)
     mixing = chosen["head_mixing"]
@@ -91,7 +98,7 @@ def follow(plan: Plan) -> Attention:
     side_by_side = "weights · v" + ", heads side by side" * heads.headed
     z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
     note("output", given.output(z), given.formula("o"))  # (b, n, ·)
-    return note.attention(given.drawn)
+    return note
 
 
 def beside(x: Tensor, column: Tensor | None) -> Tensor:
@@ -121,8 +128,7 @@ def share(x: Tensor | None, heads: int, how: str) -> Tensor | None:
     """(b, g, m, ·) → (b, h, m, ·): query head i reads kv head ⌊i / (h/g)⌋, or i mod g under `tile`."""
     if x is None or x.shape[1] == heads:
         return x
-    times = heads // x.shape[1]
-    return x.repeat(1, times, 1, 1) if how == "tile" else x.repeat_interleave(times, 1)
+    return x[:, [kv_head(head, heads, x.shape[1], how) for head in range(heads)]]
 
 
 def wide(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from attncli.plan import Plan
 from attncli.plan.places import visible
 from attncli.registry import Part
 from attncli.types import Grid
+from attncli.worked import Finer, finer, take
 
 _PROJECTED = {parameter.name for parameter in LEARNED}
 
@@ -24,8 +25,9 @@ _PROJECTED = {parameter.name for parameter in LEARNED}
 class Given:
     """The problem's arrays, and what is drawn, ready to be computed with. `given("q")` is (b, n, h·d)."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, traced: bool = False) -> None:
         self.plan = plan
+        self.traced = traced  # gradients will be taken of whatever came in
         self.problem = plan.problem
         self.borrowed: set[int] = set()  # where memory lies that the caller may still write to
         self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
@@ -35,11 +37,13 @@ class Given:
         self.parameters, self.drawn = self._parameters()
         held = self.problem.parameters
         self.learned = {name: self.tensor(x) for name, x in held.items() if name not in _PROJECTED}
+        self.predicates: dict[str, Finer] = {}
         self.grid = self._grid()
 
     def tensor(self, x: Any) -> Tensor:
         """An array of numbers → the run's dtype and device; a tensor keeps its graph."""
-        return self._lent(x).to(self.device, self.dtype)
+        tensor = self._lent(x).to(self.device, self.dtype)
+        return tensor.detach().clone().requires_grad_() if self.traced else tensor
 
     def _lent(self, x: Any) -> Tensor:
         """An array as a tensor that may share its memory, which is remembered."""
@@ -85,8 +89,9 @@ class Given:
     def _linear(self, x: Tensor, letter: str) -> Tensor:
         """x W + b, either of which may be absent: (b, t, ·) → (b, t, ·)"""
         w, b = self.parameters.get(f"w_{letter}"), self.parameters.get(f"b_{letter}")
-        x = x if w is None else x @ w
-        return x if b is None else x + b
+        finer("x", x, "bni", given=True)
+        x = x if w is None else x @ finer("W", w, "io", given=True)
+        return x if b is None else x + finer("b", b, "o", given=True)
 
     def formula(self, letter: str) -> str:
         """How q, k, v or the output came to be, in words."""
@@ -112,9 +117,10 @@ class Given:
         for name, x in (("q", q), ("k", k)):
             whole = x.transpose(1, 2).flatten(2) if full else x  # (b, t, h·d) or (b, h, t, d)
             whole = part(whole)
+            x = whole.unflatten(-1, (x.shape[1], -1)).transpose(1, 2) if full else whole  # (b, h, t, d)
             if (gain := self.learned.get(f"{name}_norm")) is not None:  # (d,), (h, d) or (h·d,)
-                whole = whole * (gain[:, None] if gain.ndim == 2 and not full else gain.reshape(-1) if full else gain)
-            x = whole.unflatten(-1, (x.shape[1], -1)).transpose(1, 2) if full else whole
+                gain = finer("gain", gain.reshape(-1, x.shape[-1]), "hd", given=True)  # (1 or h, d)
+                x = finer("normed", x, "bhnd") * gain[:, None]
             gained = " × gain" if f"{name}_norm" in self.learned else ""
             out.append(note(f"normed_{name}", x, part.member.formula + gained))
         return out[0], out[1]
@@ -125,9 +131,9 @@ class Given:
         if part.member.facts["acts"] != "qk":
             return q, k
         length = int(max(at.q_pos.max(), at.k_pos.max())) + 1
-        q = part(q, at.q_pos, length, self.learned)
+        q = note("positioned_q", part(q, at.q_pos, length, self.learned), part.member.formula)
         k = part(k, at.k_pos[..., self.plan.size.past :].mT, length, self.learned)
-        return note("positioned_q", q, part.member.formula), note("positioned_k", k, part.member.formula)
+        return q, note("positioned_k", k, part.member.formula)
 
     def seen_mixed(self) -> Tensor:
         """What each head may see once heads are mixed: (b|1, h'|1, n, m)"""
@@ -154,7 +160,8 @@ class Given:
             return w
         mask = self.problem.dropout_mask
         kept = part(tuple(w.shape), self._generator(part)) if mask is None else as_tensor(mask)  # (b, h, n, m)
-        return torch.where(kept.to(w.device), w / (1 - part.get("p")), torch.zeros_like(w))
+        kept = finer("kept", kept.to(w.device).expand(w.shape), given=True)  # (b, h, n, m)
+        return torch.where(kept, w / (1 - part.get("p")), torch.zeros_like(w))
 
     def output(self, z: Tensor | None) -> Tensor | None:
         """(b, n, h·c) → (b, n, ·), where there is a W_o"""
@@ -189,6 +196,7 @@ class Given:
         moved["bias"] = None if at.bias is None else self.tensor(at.bias)
         grid = Grid(**moved)
         seen = visible(grid, self.plan.mask)
+        self.predicates = take()  # what each mask of the expression says
         whole = np.broadcast_shapes(seen.shape, (1, 1, self.plan.size.queries, self.plan.size.keys))
         return replace(grid, visible=seen.expand(whole))
 

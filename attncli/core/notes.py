@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,38 +12,53 @@ from torch import Tensor
 from attncli.gate.arrays import as_numpy, is_tensor
 from attncli.plan import Plan, blind_rows
 from attncli.types import BASE_STEPS, Attention, Step
+from attncli.worked import Finer, take
+
+if TYPE_CHECKING:
+    from attncli.core.given import Given
 
 
 class Notes:
     """The notebook of one run. Calling it notes a step and hands its values back."""
 
-    def __init__(self, plan: Plan, borrowed: Collection[int]) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, given: Given) -> None:
+        self.plan, self.given = plan, given
         self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
-        self.borrowed = borrowed  # where the memory of the caller's own arrays lies
         self.steps: list[Step] = []
+        self.whole: dict[str, Tensor] = {}  # every step as the algebra has it: what gradients are taken of
         self.warnings = list(plan.warnings)
         p = plan.problem
         self.tensors = any(is_tensor(x) for x in (p.embeddings, p.q, p.k))
 
     def __call__(self, name: str, values: Tensor | None, formula: str) -> Any:
         """Keep `values` if the step was asked for, without the axes that the problem lacks; hand them back whole."""
+        self._keep(name, values, formula, self.given.predicates if name == "mask" else take())
+        return values
+
+    def _keep(self, name: str, values: Tensor | None, formula: str, noted: Mapping[str, Finer] | None = None) -> None:
         if name not in self.plan.keep or values is None:
-            return values
+            return
+        self.whole[name] = values
+        if self.given.traced and values.is_floating_point() and not values.requires_grad:
+            values.requires_grad_()  # what is made without a slope, as a hard maximum is, has a gradient of its own
+        axes, kept = self.cut(name, values)
+        finer = {word: one._replace(values=as_numpy(one.values)) for word, one in (noted or {}).items()}
+        self.steps.append(Step(name, formula, axes, self._own(kept), finer))
+
+    def cut(self, name: str, values: Tensor) -> tuple[tuple[str, ...], Tensor]:
+        """What has every axis → (the axes of the step, what has those alone)."""
         axes, full = self.plan.steps[name], BASE_STEPS.get(name, BASE_STEPS["scores"])
         if name == "mask":  # the trailing axes that it needs
             needed = [axis in ("query", "key") or values.shape[full.index(axis)] > 1 for axis in axes]
             axes = axes[needed.index(True) :]
         there = {*axes, "new_key"} if "key" in axes else {*axes}  # without a past, new keys are the keys
         kept = values[tuple(slice(None) if axis in there else 0 for axis in full)]
-        kept = kept.expand([self.plan.length(name, axis) for axis in axes])
-        self.steps.append(Step(name, formula, axes, self._own(kept)))
-        return values
+        return axes, kept.expand([self.plan.length(name, axis) for axis in axes])
 
     def _own(self, kept: Tensor) -> Any:
         """As the kind that came in, and never the caller's own memory."""
         kept = kept.to(self.dtype) if kept.is_floating_point() else kept
-        if kept.untyped_storage().data_ptr() in self.borrowed:
+        if kept.untyped_storage().data_ptr() in self.given.borrowed:
             kept = kept.clone()
         return kept if self.tensors else as_numpy(kept)
 
@@ -52,9 +67,9 @@ class Notes:
         if not self.plan.keep & {"max_score", "log_sum_exp", "visible_keys"}:
             return
         s = s.masked_fill(~seen, -torch.inf)  # (b, h, n, m + 1)
-        self("max_score", s[..., : visible.shape[-1]].amax(-1), "max s")
-        self("log_sum_exp", s.logsumexp(-1), "ln Σ e^s")
-        self("visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen")
+        self._keep("max_score", s[..., : visible.shape[-1]].amax(-1), "max s")
+        self._keep("log_sum_exp", s.logsumexp(-1), "ln Σ e^s")
+        self._keep("visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen")
 
     def entropy(self, w: Tensor) -> None:
         """Of the weights brought to sum 1, in bits; 0 for a row of zeros. (b, h, n, m) → (b, h, n)"""
@@ -63,7 +78,7 @@ class Notes:
                 self.warnings.append("no-entropy: some weights are negative, and where they are entropy is no number")
             total = w.sum(-1, keepdim=True)  # (b, h, n, 1)
             p = w / total.masked_fill(total == 0, 1)  # (b, h, n, m)
-            self("entropy", 0 - torch.special.xlogy(p, p).sum(-1) / math.log(2), "−Σ w log₂ w")
+            self._keep("entropy", 0 - torch.special.xlogy(p, p).sum(-1) / math.log(2), "−Σ w log₂ w")
 
     def checked(self, w: Tensor, visible: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weights of the keys, and of the sink: what is odd is warned of, and rows that see nothing are filled."""
@@ -95,10 +110,10 @@ class Notes:
         """The `top` largest weights of each query and where they are; ties, lower index first. (b, h, n, m) → (b, h, n, top)"""
         if top and self.plan.keep & {"top_keys", "top_weights"}:
             values, keys = w.sort(dim=-1, descending=True, stable=True)
-            self("top_keys", keys[..., :top], "keys of the largest weights")
-            self("top_weights", values[..., :top], "the largest weights")
+            self._keep("top_keys", keys[..., :top], "keys of the largest weights")
+            self._keep("top_weights", values[..., :top], "the largest weights")
 
-    def attention(self, drawn: Mapping[str, Tensor]) -> Attention:
+    def attention(self) -> Attention:
         """The result, once every step has been noted."""
         plan = self.plan
         return Attention(
@@ -107,7 +122,7 @@ class Notes:
             k_tokens=plan.k_tokens,
             steps=tuple(sorted(self.steps, key=lambda step: list(plan.steps).index(step.name))),
             warnings=tuple(self.warnings),
-            parameters={k: x if self.tensors else as_numpy(x) for k, x in drawn.items()},
+            parameters={k: x if self.tensors else as_numpy(x) for k, x in self.given.drawn.items()},
             about=plan.problem.about,
             layout=plan.problem.layout or "bhtd",
             dtype=plan.variant["dtype"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from attncli.registry import Family, Range
 from attncli.types import Tensor
+from attncli.worked import Line, Num, Work
 
 dropout = Family("dropout", "weights that are dropped at random", plural="dropouts")
 
@@ -15,11 +17,23 @@ def none(shape: tuple[int, ...], generator: Any) -> None:
     """Nothing is dropped."""
 
 
+def _work_dropped(w: Work) -> Iterator[Line]:
+    """Survivors divided by what share survives."""
+    keep = Num(1 - w.part.get("p"))
+    for c in w.seen:
+        if c("kept").value:
+            yield Line(c.label, ([c.before, " / ", keep], [c.after]))
+        else:
+            yield Line(c.label, ([c.after],), "dropped")
+
+
 @dropout(
     "dropout",
     "w / (1 − p) where u < 1 − p, else 0",
     source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
     lawless="what is drawn belongs to the whole grid",
+    worked=_work_dropped,
+    slope=lambda w, c: ["(", c("kept"), " / ", Num(1 - w.part.get("p")), ")"],
 )
 def inverted(
     shape: tuple[int, ...],

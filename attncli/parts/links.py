@@ -7,10 +7,12 @@ command line and in files, under the link's name. A link without one takes what 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated
 
 from attncli.registry import Family, Part, Range
 from attncli.types import Grid, Tensor
+from attncli.worked import Line, Num, Work, finer, per_key
 
 link = Family("link", "what is done to scores before the normaliser; --chain is their order")
 
@@ -26,6 +28,8 @@ _PER_CELL = ("prefix", "decode", "permutation")
     default="auto",
     words=("auto",),
     neutral=1,
+    worked=per_key(lambda w, c: ([c.before, " × ", Num(w.value)],)),
+    slope=lambda w, c: [Num(w.value)],
 )
 def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
     """The factor of the scores; auto is 1/√d_k of one head for `dot`, else 1."""
@@ -51,16 +55,33 @@ def mix(s: Tensor, at: Grid, part: Part) -> Tensor:
     source="Gemma Team 2024, §2 (logit soft-capping)",
     step="softcapped_scores",
     laws=_PER_CELL,
+    worked=per_key(lambda w, c: ([Num(w.value), "·tanh(", c.before, " / ", Num(w.value), ")"],)),
+    slope=lambda w, c: ["(1 − (", c.after, " / ", Num(w.value), ")²)"],
 )
 def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores bent smoothly into ±cap."""
     return cap * (s / cap).tanh()  # (b, h, n, m)
 
 
-@link("temperature", "s / {t}", source="Hinton et al. 2015, §2", step="tempered_scores", laws=_PER_CELL, neutral=1)
+@link(
+    "temperature",
+    "s / {t}",
+    source="Hinton et al. 2015, §2",
+    step="tempered_scores",
+    laws=_PER_CELL,
+    neutral=1,
+    worked=per_key(lambda w, c: ([c.before, " / ", Num(w.value)],)),
+    slope=lambda w, c: ["(1 / ", Num(w.value), ")"],
+)
 def temperature(s: Tensor, at: Grid, *, t: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores divided by a temperature: below 1 sharpens, above 1 flattens."""
     return s / t  # (b, h, n, m)
+
+
+def _work_log_n(w: Work) -> Iterator[Line]:
+    """The factor of the row, then each score times it."""
+    yield Line("factor", (["max(1, ln ", w("n"), " / ln ", Num(w.value), ")"], [w("factor")]))
+    yield from w.each(lambda c: ([c.before, " × ", w("factor")],))
 
 
 @link(
@@ -69,11 +90,14 @@ def temperature(s: Tensor, at: Grid, *, t: Annotated[float, Range(above=0)]) -> 
     source="Chiang and Cholak 2022, §5.3; Bai et al. 2023 (Qwen), §2.3",
     step="length_scaled_scores",
     laws=_PER_CELL,
+    worked=_work_log_n,
+    slope=lambda w, c: [w("factor")],
 )
 def log_n(s: Tensor, at: Grid, *, base: Annotated[float, Range(above=1)]) -> Tensor:
     """Scores grow with the logarithm of how many keys the query may see, beyond a base."""
-    n = at.visible.sum(-1, keepdim=True)  # (b, h, n, 1)
-    return s * (n.clamp(min=1).to(s.dtype).log() / math.log(base)).clamp(min=1)  # (b, h, n, m)
+    n = finer("n", at.visible.sum(-1, keepdim=True), "bhn1", given=True)  # (b, h, n, 1)
+    factor = (n.clamp(min=1).to(s.dtype).log() / math.log(base)).clamp(min=1)  # (b, h, n, 1)
+    return s * finer("factor", factor, "bhn1")  # (b, h, n, m)
 
 
 @link(
@@ -96,10 +120,11 @@ def position(s: Tensor, at: Grid, part: Part) -> Tensor:
     step="biased_scores",
     reads="bias",
     lawless="its cells belong to indices of one problem",
+    worked=per_key(lambda w, c: ([c.before, " + ", c("bias")],)),
 )
 def bias(s: Tensor, at: Grid) -> Tensor:
     """The file's `bias`, added."""
-    return s + at.bias  # (b, h, n, m)
+    return s + finer("bias", at.bias, given=True)  # (b, h, n, m)
 
 
 @link(

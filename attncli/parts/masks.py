@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from attncli.registry import Family, Range
+from attncli.registry import Family, Part, Range
 from attncli.types import Grid, Tensor
 
 mask = Family("mask", "who may attend to whom")
@@ -20,13 +20,24 @@ def full(at: Grid) -> Tensor:
     return at.k_idx >= 0
 
 
-@mask("causal", "j ≤ i", source="Vaswani et al. 2017, §3.2.3", laws=("prefix", "decode"))
+@mask(
+    "causal",
+    "j ≤ i",
+    source="Vaswani et al. 2017, §3.2.3",
+    laws=("prefix", "decode"),
+    hides=lambda at, part: f"{at.k_pos} > {at.q_pos}",
+)
 def causal(at: Grid) -> Tensor:
     """A query sees itself and what came before it."""
     return at.k_pos <= at.q_pos
 
 
-@mask("window", "−left ≤ j − i ≤ right", source="Beltagy et al. 2020, §3.1", laws=("prefix", "decode"))
+def _beyond(at: Grid, part: Part) -> str:
+    left, far = part.get("left"), at.k_pos - at.q_pos
+    return f"{at.k_pos} − {at.q_pos} {f'< −{left}' if 0 <= left < -far else '> ' + str(part.get('right'))}"
+
+
+@mask("window", "−left ≤ j − i ≤ right", source="Beltagy et al. 2020, §3.1", laws=("prefix", "decode"), hides=_beyond)
 def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotated[int, Range(low=-1)] = -1) -> Tensor:
     """A query sees so many neighbours on each side, and itself; −1, or left out, is no bound."""
     seen = at.k_idx >= 0
@@ -37,7 +48,13 @@ def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotat
     return seen
 
 
-@mask("prefix", "j < length", source="Raffel et al. 2020, §3.2.1", laws=("prefix", "decode"))
+@mask(
+    "prefix",
+    "j < length",
+    source="Raffel et al. 2020, §3.2.1",
+    laws=("prefix", "decode"),
+    hides=lambda at, part: f"{at.k_pos} ≥ {part.get('length')}",
+)
 def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     """Every query sees the first so many positions (prefix-LM is `causal or prefix:length=…`)."""
     return at.k_pos < length
@@ -48,6 +65,7 @@ def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     "segment of I = segment of J",
     source="Raffel et al. 2020, §2.2 (packing)",
     lawless="its segments belong to indices of one problem",
+    hides=lambda at, part: f"segment {at.k_seg} ≠ {at.q_seg}",
 )
 def document(at: Grid) -> Tensor:
     """A query sees the keys of its own document, by the problem's segments."""
@@ -59,13 +77,20 @@ def document(at: Grid) -> Tensor:
     "⌊i/size⌋ = ⌊j/size⌋",
     source="Llama 4's attention_chunk_size; Child et al. 2019, §4.3",
     laws=("prefix", "decode"),
+    hides=lambda at, part: f"⌊{at.q_pos}/{part.get('size')}⌋ ≠ ⌊{at.k_pos}/{part.get('size')}⌋",
 )
 def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees the keys of its own chunk of so many positions."""
     return at.q_pos // size == at.k_pos // size
 
 
-@mask("dilated", "(i − j) mod rate = 0", source="Beltagy et al. 2020, §3.1", laws=("prefix", "decode"))
+@mask(
+    "dilated",
+    "(i − j) mod rate = 0",
+    source="Beltagy et al. 2020, §3.1",
+    laws=("prefix", "decode"),
+    hides=lambda at, part: f"({at.q_pos} − {at.k_pos}) mod {part.get('rate')} ≠ 0",
+)
 def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees every so many positions, itself among them."""
     return (at.q_pos - at.k_pos) % rate == 0
@@ -76,6 +101,11 @@ def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     "j ≤ i and (i − j < stride or (i − j) mod stride = 0)",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
+    hides=lambda at, part: (
+        f"{at.k_pos} > {at.q_pos}"
+        if at.k_pos > at.q_pos
+        else f"{at.q_pos} − {at.k_pos} ≥ {part.get('stride')}, and no multiple of it"
+    ),
 )
 def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees the last so many positions, and before them every so many (Sparse Transformer)."""
@@ -89,6 +119,11 @@ def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
     refuse=lambda o: "summary is at most stride" if o["summary"] > o["stride"] else "",
+    hides=lambda at, part: (
+        f"{at.k_pos} > {at.q_pos}"
+        if at.k_pos > at.q_pos
+        else f"{at.k_pos} stands in an earlier block, and not at its end"
+    ),
 )
 def fixed(at: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[int, Range(low=1)] = 1) -> Tensor:
     """A query sees its own block so far, and the last positions of every block before it (Sparse Transformer)."""
@@ -96,7 +131,13 @@ def fixed(at: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[
     return (at.k_pos <= at.q_pos) & (own | (at.k_pos % stride >= stride - summary))
 
 
-@mask("global", "I or J among the tokens", source="Beltagy et al. 2020, §3.1", laws=("prefix", "decode"))
+@mask(
+    "global",
+    "I or J among the tokens",
+    source="Beltagy et al. 2020, §3.1",
+    laws=("prefix", "decode"),
+    hides=lambda at, part: f"neither {at.q_idx} nor {at.k_idx} is among the tokens",
+)
 def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
     """Some tokens see every key, and every query sees them (Longformer is a window or these)."""
     seen = at.k_idx < 0
@@ -110,6 +151,7 @@ def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Te
     "s ≤ J < s + K, s = clamp(I − ⌊K/2⌋, 0, T − K)",
     source="Hassani et al. 2023, §3.1",
     lawless="its window moves inward at the end, so that what is seen depends on how many keys there are",
+    hides=lambda at, part: f"{at.k_idx} is outside the {part.get('kernel')} keys around {at.q_idx}",
 )
 def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees K keys around it; at the ends the window moves inward, so that there are always K."""
@@ -126,6 +168,9 @@ def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
     source="Zaheer et al. 2020, §2 and App. D (ITC)",
     lawless="its random blocks are drawn over all the blocks there are",
     refuse=lambda o: "" if o["window"] % 2 else "window counts blocks around its own, and is odd",
+    hides=lambda at, part: (
+        f"block {at.k_idx // part.get('block')} is not near, first or drawn for block {at.q_idx // part.get('block')}"
+    ),
 )
 def bigbird(
     at: Grid,
@@ -156,7 +201,12 @@ def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) ->
     return table
 
 
-@mask("given", "the problem's mask", lawless="its cells belong to indices of one problem")
+@mask(
+    "given",
+    "the problem's mask",
+    lawless="its cells belong to indices of one problem",
+    hides=lambda at, part: "the file says false",
+)
 def given(at: Grid) -> Tensor:
     """The file's `mask`; and-ed in whenever the file has one and the expression does not name it."""
     return at.given

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from attncli.registry import Family, Parameter, Range
 from attncli.types import Tensor
+from attncli.worked import Line, Num, Work, finer, per_key
 
 mixing = Family("head-mixing", "what heads tell each other", plural="head-mixings")
 
@@ -24,7 +25,11 @@ def none(w: Tensor, parameters: Learned) -> Tensor:
 # ── talking heads ────────────────────────────────────────────────────────────────────────────────
 def across(x: Tensor, table: Tensor) -> Tensor:
     """out_h = Σ_g x_g table[g, h]: (b, g, n, m), (g, h) → (b, h, n, m)"""
-    return (x.movedim(1, -1) @ table.to(x.dtype)).movedim(-1, 1)
+    x = finer("heads", x.movedim(1, -1), "bnmg")  # (b, n, m, g)
+    return (x @ finer("table", table.to(x.dtype), "gh", given=True)).movedim(-1, 1)
+
+
+_across = per_key(lambda w, c: (w.products(c("heads"), w("table")),))
 
 
 def talk_before(s: Tensor, parameters: Learned) -> Tensor:
@@ -45,6 +50,8 @@ def talk_before(s: Tensor, parameters: Learned) -> Tensor:
     laws=_LAWS,
     scores=talk_before,
     scores_need="talking_pre",
+    worked=_across,
+    scores_worked=_across,
 )
 def talking_heads(w: Tensor, parameters: Learned) -> Tensor:
     """Scores are mixed across heads before the normaliser, and weights after it."""
@@ -59,8 +66,18 @@ def lambda_init(depth: int) -> float:
 
 def sub_norm(z: Tensor, parameters: Learned, part: Any) -> Tensor:
     """Each pair's context to root mean square 1, times its gain and 1 − λ_init. (b, h/2, n, 2d) → the same"""
-    z = z / (z.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    return z * parameters.get("sub_norm", 1) * (1 - lambda_init(part.get("depth")))
+    mean = finer("mean", z.square().mean(-1, keepdim=True), "bhn1")  # (b, h/2, n, 1)
+    root = finer("root", (mean + 1e-5).sqrt(), "bhn1")  # (b, h/2, n, 1)
+    gain = finer("gain", parameters.get("sub_norm", z.new_ones(z.shape[-1])), "c", given=True)  # (2d,)
+    return z / root * gain * (1 - lambda_init(part.get("depth")))
+
+
+def _work_sub_norm(w: Work) -> Iterator[Line]:
+    squares = w.sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in w.q], [a.value**2 for a in w.q])
+    yield Line("mean z²", (["(", *squares, ") / ", Num(len(w.q))], [w("mean")]))
+    yield Line("root", (["√(", w("mean"), " + ", Num(1e-5), ")"], [w("root")]))
+    share = Num(1 - lambda_init(w.part.get("depth")))
+    yield Line("z / root × gain × (1 − λ_init)", ([w.q, " / ", w("root"), " × ", w("gain"), " × ", share], [w.out]))
 
 
 def paired(x: Tensor, pairing: str) -> tuple[Tensor, Tensor]:
@@ -74,6 +91,22 @@ def seen_by_either(visible: Tensor, part: Any) -> Tensor:
         return visible
     first, second = paired(visible, part.get("pairing"))
     return first | second
+
+
+def _pair_of(part: Any, head: int, heads: int) -> int:
+    """Which pair a head is part of."""
+    return head // 2 if part.get("pairing") == "adjacent" else head % (heads // 2)
+
+
+def _work_difference(w: Work) -> Iterator[Line]:
+    """λ, then one head's weight less λ times the other's."""
+    first = Num(lambda_init(w.part.get("depth")))
+    if "q1·k1" in w:
+        yield Line("λ", (["e^(", w("q1·k1"), ") − e^(", w("q2·k2"), ") + ", first], [w("λ")]))
+    else:
+        yield Line("λ", ([first],))
+    lam = w("λ") if "λ" in w else first
+    yield from w.each(lambda c: ([c("first"), " − ", lam, "·", c("second")],))
 
 
 @mixing(
@@ -94,6 +127,9 @@ def seen_by_either(visible: Tensor, part: Any) -> Tensor:
     context=sub_norm,
     context_formula="z / √(mean z² + 1e-5) × gain × (1 − λ_init)",
     visible=seen_by_either,
+    into=_pair_of,
+    worked=_work_difference,
+    context_worked=_work_sub_norm,
 )
 def differential(
     w: Tensor,
@@ -104,7 +140,9 @@ def differential(
 ) -> Tensor:
     """Of two heads' weights one is subtracted from the other, with a learned λ, so that what both see cancels."""
     first, second = paired(w, pairing)  # (b, h/2, n, m) each
+    first, second = finer("first", first), finer("second", second)
     if "lambda_q1" not in parameters:
         return first - lambda_init(depth) * second  # (b, h/2, n, m)
     q1, k1, q2, k2 = (parameters[f"lambda_{name}"] for name in ("q1", "k1", "q2", "k2"))
-    return first - ((q1 @ k1).exp() - (q2 @ k2).exp() + lambda_init(depth)) * second  # (b, h/2, n, m)
+    one, two = finer("q1·k1", q1 @ k1, ""), finer("q2·k2", q2 @ k2, "")
+    return first - finer("λ", one.exp() - two.exp() + lambda_init(depth), "") * second  # (b, h/2, n, m)

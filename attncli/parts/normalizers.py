@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from attncli.registry import Family, Range
 from attncli.types import Tensor
+from attncli.worked import WORKING, Cell, Expr, Line, Num, Work, finer, per_key
 
 normalizer = Family("normalizer", "scores into weights, row by row")
 
 _LAWS = ("prefix", "decode", "permutation")
 _HIDDEN = float("-inf")
+
+
+def _work_softmax(w: Work) -> Iterator[Line]:
+    """Subtract the largest, exponentiate, sum, divide."""
+    top, total = w("top"), w("total")
+    yield Line("largest", ([top],))
+    for c in w.seen:
+        yield Line(c.label, (["e^(", c.before, " − ", top, ")"], ["e^(", c("s − top"), ")"], [c("e")]))
+    yield Line("sum", (w.added(lambda c: c("e")), [total]))
+    yield from w.each(lambda c: ([c("e"), " / ", total],))
+
+
+def _jacobian_softmax(w: Work) -> Iterator[Line]:
+    """dsⱼ = wⱼ (dwⱼ − Σ w·dw)"""
+    seen = [c for c in w.every if not c.hidden]
+    mean = Num(math.fsum(c.after.value * c("dw").value for c in seen), WORKING)
+    yield Line("Σ w·dw", (w.products([c.after for c in seen], [c("dw") for c in seen]), [mean]))
+    yield from _slopes(w, lambda c: [c.after, " × (", c("dw"), " − ", mean, ")"])
+
+
+def _slopes(w: Work, write: Callable[[Cell], Expr]) -> Iterator[Line]:
+    """A line for each key shown that may be seen, ending in the gradient of its score."""
+    for c in w.seen:
+        yield Line(c.label, (write(c), [c("ds")]))
 
 
 @normalizer(
@@ -21,14 +48,18 @@ _HIDDEN = float("-inf")
     laws=_LAWS,
     sums_to_one=True,
     sinks=True,  # a sink may join its denominator
+    worked=_work_softmax,
+    jacobian="dsⱼ = wⱼ (dwⱼ − Σ w·dw)",
+    backward=_jacobian_softmax,
 )
 def softmax(scores: Tensor, visible: Tensor) -> Tensor:
     """Exponentials, divided by their sum; the largest is subtracted first, which changes nothing but rounding."""
     s = scores.masked_fill(~visible, _HIDDEN)  # (b, h, n, m)
     top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
     top = top.masked_fill(top == _HIDDEN, 0)  # a row that sees nothing: e^(−∞ − 0) = 0, not e^(−∞ + ∞)
-    e = (s - top).exp()  # (b, h, n, m)
-    total = e.sum(-1, keepdim=True)  # (b, h, n, 1)
+    below = finer("s − top", s - finer("top", top, "bhn1"))  # (b, h, n, m)
+    e = finer("e", below.exp())  # (b, h, n, m)
+    total = finer("total", e.sum(-1, keepdim=True), "bhn1")  # (b, h, n, 1)
     w = e / total.masked_fill(total == 0, 1)  # (b, h, n, m)
     return w.masked_fill(~visible, 0)  # a NaN that a row does see is not passed on to what it does not
 
@@ -39,11 +70,51 @@ def softmax(scores: Tensor, visible: Tensor) -> Tensor:
     source="Ramapuram et al. 2024, §3",
     laws=_LAWS,
     lawless="bias=auto counts all keys, and keeps neither prefix nor decode",
+    worked=per_key(lambda w, c: (["1 / (1 + e^(−(", c.before, " + ", w("b"), ")))"],)),
+    jacobian="dsⱼ = wⱼ (1 − wⱼ) dwⱼ",
+    backward=lambda w: _slopes(w, lambda c: [c.after, " × (1 − ", c.after, ") × ", c("dw")]),
 )
 def sigmoid(scores: Tensor, visible: Tensor, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
     """Each weight by itself, so that rows need not sum to 1; auto is −ln of the number of keys."""
     b = -math.log(scores.shape[-1]) if bias == "auto" else bias
+    finer("b", scores.new_tensor(b), "", given=True)
     return (scores + b).sigmoid().masked_fill(~visible, 0)  # (b, h, n, m)
+
+
+def _work_entmax(w: Work) -> Iterator[Line]:
+    """How far each score lies above τ, to the power 1/(α − 1)."""
+    top, tau, less, power = w("top"), w("τ"), w("α − 1"), w("1/(α − 1)")
+    yield Line("largest", ([top],))
+    yield Line("τ", ([tau],), "such that the weights sum to 1")
+    for c in w.seen:
+        stretched: Expr = [c.before, " − ", top] if less.value == 1 else ["(", c.before, " − ", top, ") × ", less]
+        above: Expr = ["max(", *stretched, " − ", tau, ", 0)"]
+        yield Line(c.label, (above if power.value == 1 else [*above, "^", power], [c.after]))
+    yield Line("sum", (w.added(lambda c: c.after), [w("sum")]))
+
+
+def _jacobian_entmax(w: Work) -> Iterator[Line]:
+    """dsⱼ = gⱼ (dwⱼ − Σ g·dw / Σ g), gⱼ = wⱼ^(2−α) where wⱼ > 0"""
+    seen = [c for c in w.every if not c.hidden and c.after.value > 0]
+    g = {c.index: Num(c.after.value ** (1 - w("α − 1").value), WORKING) for c in seen}
+    for c in w.seen:
+        if c.index in g:
+            yield Line(f"g {c.label}", ([c.after, "^", Num(1 - w("α − 1").value)], [g[c.index]]))
+    above = w.products([g[c.index] for c in seen], [c("dw") for c in seen])
+    below = math.fsum(x.value for x in g.values())
+    mean = Num(math.fsum(g[c.index].value * c("dw").value for c in seen) / below if seen else 0.0, WORKING)
+    yield Line(
+        "Σ g·dw / Σ g",
+        (["(", *above, ") / (", *w.sum([[x] for x in g.values()], [x.value for x in g.values()]), ")"], [mean]),
+    )
+    yield from _slopes(w, lambda c: [g.get(c.index, Num(0.0)), " × (", c("dw"), " − ", mean, ")"])
+
+
+_ENTMAX: Mapping[str, Any] = {
+    "worked": lambda w: (_work_softmax if "e" in w else _work_entmax)(w),  # α = 1 is softmax
+    "jacobian": "dsⱼ = gⱼ (dwⱼ − Σ g·dw / Σ g), gⱼ = wⱼ^(2 − α) where wⱼ > 0",
+    "backward": lambda w: (_jacobian_softmax if "e" in w else _jacobian_entmax)(w),
+}
 
 
 @normalizer(
@@ -52,6 +123,7 @@ def sigmoid(scores: Tensor, visible: Tensor, *, bias: float | Literal["auto"] = 
     source="Martins and Astudillo 2016, Alg. 1",
     laws=_LAWS,
     sums_to_one=True,
+    **_ENTMAX,
 )
 def sparsemax(scores: Tensor, visible: Tensor) -> Tensor:
     """The nearest point of the simplex: small scores get exactly 0."""
@@ -64,6 +136,7 @@ def sparsemax(scores: Tensor, visible: Tensor) -> Tensor:
     source="Peters et al. 2019, §3 and Alg. 2",
     laws=_LAWS,
     sums_to_one=True,
+    **_ENTMAX,
 )
 def entmax15(scores: Tensor, visible: Tensor) -> Tensor:
     """Between softmax and sparsemax: entmax with α = 1.5."""
@@ -79,6 +152,7 @@ def entmax15(scores: Tensor, visible: Tensor) -> Tensor:
     refuse=lambda o: (
         "alpha between 1 and 1.01 cannot be told from softmax in floating point" if 1 < o["alpha"] < 1.01 else ""
     ),
+    **_ENTMAX,
 )
 def entmax(scores: Tensor, visible: Tensor, *, alpha: Annotated[float, Range(low=1, high=64)] = 1.5) -> Tensor:
     """From softmax (α = 1) over entmax15 to sparsemax (α = 2) and towards hardmax."""
@@ -89,8 +163,11 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     """τ by halving the interval that must hold it until it can be halved no more."""
     s = scores.masked_fill(~visible, _HIDDEN)  # (b, h, n, m)
     top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
-    s = (s - top.masked_fill(top == _HIDDEN, 0)) * (alpha - 1)  # the largest is 0, so that τ lies in [−1, 0)
+    top = finer("top", top.masked_fill(top == _HIDDEN, 0), "bhn1")
+    s = (s - top) * (alpha - 1)  # the largest is 0, so that τ lies in [−1, 0)
     power = 1 / (alpha - 1)
+    finer("α − 1", s.new_tensor(alpha - 1), "", given=True)
+    finer("1/(α − 1)", s.new_tensor(power), "", given=True)
 
     def weights(tau: Tensor) -> Tensor:
         return (s - tau).clamp(min=0) ** power  # (b, h, n, m)
@@ -106,8 +183,9 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     tau = low + (weights(low).sum(-1, keepdim=True) - 1) / slope.masked_fill(
         slope == 0, 1
     )  # Newton: τ gets its gradient
-    w = weights(tau).masked_fill(~visible, 0)  # (b, h, n, m)
+    w = weights(finer("τ", tau, "bhn1")).masked_fill(~visible, 0)  # (b, h, n, m)
     total = w.detach().sum(-1, keepdim=True)  # 1 but for rounding, which a large α magnifies
+    finer("sum", total, "bhn1")
     return w / total.masked_fill(total == 0, 1)
 
 
@@ -116,16 +194,55 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     "max(s, 0)",
     source="Shen et al. 2023, §3; Wortsman et al. 2023 divide by the number of keys (--temperature)",
     laws=_LAWS,
+    worked=per_key(lambda w, c: (["max(", c.before, ", 0)"],)),
+    jacobian="dsⱼ = dwⱼ where sⱼ > 0, else 0",
+    backward=lambda w: _slopes(w, lambda c: [c("dw")] if c.before.value > 0 else [Num(0.0)]),
 )
 def relu(scores: Tensor, visible: Tensor) -> Tensor:
     """What is above 0, as it is; rows need not sum to 1."""
     return scores.clamp(min=0).masked_fill(~visible, 0)  # (b, h, n, m)
 
 
-@normalizer("topk", "softmax over the k largest scores", source="Gupta et al. 2021, §3", laws=_LAWS, sums_to_one=True)
+def _work_topk(w: Work) -> Iterator[Line]:
+    """Which are too small, then softmax among the others."""
+    small = [c for c in w.seen if not c("among").value]
+    for c in small:
+        yield Line(c.label, ([c.after],), f"{w.part.get('k')} scores are larger")
+    yield from _work_softmax(_among(w))
+
+
+def _among(w: Work) -> Work:
+    """The keys that take part."""
+
+    def taking(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+        return tuple(c for c in cells if not c.hidden and c("among").value)
+
+    return replace(w, cells=taking(w.cells), every=taking(w.every))
+
+
+@normalizer(
+    "topk",
+    "softmax over the k largest scores",
+    source="Gupta et al. 2021, §3",
+    laws=_LAWS,
+    sums_to_one=True,
+    worked=_work_topk,
+    jacobian="dsⱼ = wⱼ (dwⱼ − Σ w·dw) among the k largest, else 0",
+    backward=lambda w: _jacobian_softmax(_among(w)),
+)
 def topk(scores: Tensor, visible: Tensor, *, k: Annotated[int, Range(low=1)]) -> Tensor:
     """Softmax among the k largest scores that a query sees; of equal ones the lower index stays."""
-    return softmax(scores, visible & _largest(scores, visible, k))  # (b, h, n, m)
+    among = finer("among", _largest(scores, visible, k))  # (b, h, n, m)
+    return softmax(scores, visible & among)  # (b, h, n, m)
+
+
+def _work_hardmax(w: Work) -> Iterator[Line]:
+    """All to the largest."""
+    best = max((c for c in w.every if not c.hidden), key=lambda c: c.after.value, default=None)
+    if best:
+        yield Line("largest", ([best.before],), best.label)
+    for c in w.seen:
+        yield Line(c.label, ([c.after],))
 
 
 @normalizer(
@@ -134,6 +251,8 @@ def topk(scores: Tensor, visible: Tensor, *, k: Annotated[int, Range(low=1)]) ->
     source="ONNX Hardmax; Luong et al. 2015 in TensorFlow Addons",
     laws=_LAWS,
     sums_to_one=True,
+    worked=_work_hardmax,
+    jacobian="dsⱼ = 0: a step has no slope",
 )
 def hardmax(scores: Tensor, visible: Tensor) -> Tensor:
     """All for the largest score that a query sees; of equal ones the lower index."""
@@ -147,21 +266,47 @@ def _largest(scores: Tensor, visible: Tensor, k: int) -> Tensor:
     return rank < k
 
 
+def _work_sum(w: Work) -> Iterator[Line]:
+    """The sum, then each score's share of it."""
+    yield Line("sum", (w.added(lambda c: c.before), [w("total")]))
+    if w("total").value:
+        yield from w.each(lambda c: ([c.before, " / ", w("total")],))
+
+
+def _jacobian_sum(w: Work) -> Iterator[Line]:
+    """dsⱼ = (dwⱼ − Σ w·dw) / Σ s"""
+    seen = [c for c in w.every if not c.hidden]
+    mean = Num(math.fsum(c.after.value * c("dw").value for c in seen), WORKING)
+    yield Line("Σ w·dw", (w.products([c.after for c in seen], [c("dw") for c in seen]), [mean]))
+    yield from _slopes(w, lambda c: ["(", c("dw"), " − ", mean, ") / ", w("total")] if w("total").value else [Num(0.0)])
+
+
 @normalizer(
     "sum",
     "s / Σ s, 0 where Σ s = 0",
     source="Katharopoulos et al. 2020, §3.1; negative scores give negative weights, and are warned of",
     laws=_LAWS,
+    worked=_work_sum,
+    jacobian="dsⱼ = (dwⱼ − Σ w·dw) / Σ s",
+    backward=_jacobian_sum,
     shares=True,  # weights are shares of a sum, which may be 0 and whose parts may be negative
 )
 def sum_(scores: Tensor, visible: Tensor) -> Tensor:
     """Each score's share of the row's sum."""
     s = scores.masked_fill(~visible, 0)  # (b, h, n, m)
-    total = s.sum(-1, keepdim=True)  # (b, h, n, 1)
+    total = finer("total", s.sum(-1, keepdim=True), "bhn1")  # (b, h, n, 1)
     return (s / total.masked_fill(total == 0, 1)).masked_fill(total == 0, 0).masked_fill(~visible, 0)  # (b, h, n, m)
 
 
-@normalizer("none", "s", source="Schlag et al. 2021, §3.2 (unnormalised linear attention)", laws=_LAWS)
+@normalizer(
+    "none",
+    "s",
+    source="Schlag et al. 2021, §3.2 (unnormalised linear attention)",
+    laws=_LAWS,
+    worked=per_key(lambda w, c: ()),
+    jacobian="dsⱼ = dwⱼ",
+    backward=lambda w: _slopes(w, lambda c: [c("dw")]),
+)
 def none(scores: Tensor, visible: Tensor) -> Tensor:
     """The scores themselves."""
     return scores.masked_fill(~visible, 0)  # (b, h, n, m)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from attncli.registry import Family, Parameter, Range
 from attncli.types import Tensor
+from attncli.worked import Expr, Line, Num, Vec, Work, finer
 
 norm = Family("qk-norm", "queries and keys brought to one length", plural="qk-norms")
 
@@ -30,10 +32,58 @@ def none(x: Tensor) -> Tensor:
     return x
 
 
-@norm("l2", "x / max(|x|, eps)", source="Henry et al. 2020, §3", parameters=GAINS, of_keys=("k_norm",), laws=_LAWS)
+# ── worked with numbers ──────────────────────────────────────────────────────────────────────────
+def _rows(x: Tensor) -> str:
+    """The axes of one number a row: of one head, or of all heads' columns together."""
+    return "bhn1" if x.ndim == 4 else "bn1"
+
+
+def _squares(w: Work, x: Sequence[Num]) -> Expr:
+    return w.sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in x], [a.value**2 for a in x])
+
+
+def _line(w: Work, label: str, whole: Expr, result: Num) -> Line:
+    """A number made of the whole row: written out if the row is this head's own."""
+    if w.part.get("scope") == "full":
+        return Line(label, ([result],), "over all heads' columns")
+    return Line(label, (whole, [result]))
+
+
+def _work_l2(w: Work) -> Iterator[Line]:
+    yield _line(w, "length", ["max(√(", *_squares(w, w.q), "), ", Num(w.part.get("eps")), ")"], w("size"))
+    yield Line("x / length", ([w.q, " / ", w("size")], [w.out]))
+
+
+def _work_rms(w: Work) -> Iterator[Line]:
+    yield _line(w, "mean x²", ["(", *_squares(w, w.q), ") / ", Num(len(w.q))], w("mean"))
+    yield Line("root", (["√(", w("mean"), " + ", Num(w.part.get("eps")), ")"], [w("size")]))
+    yield Line("x / root", ([w.q, " / ", w("size")], [w.out]))
+
+
+def _work_layer(w: Work) -> Iterator[Line]:
+    yield _line(
+        w, "mean x", ["(", *w.sum([[a] for a in w.q], [a.value for a in w.q]), ") / ", Num(len(w.q))], w("mean")
+    )
+    start = w.first if w.part.get("scope") == "full" else 0
+    centred = w("centred")[start : start + len(w.q)]
+    yield Line("x − mean", ([w.q, " − ", w("mean")], [Vec(centred)]))
+    yield _line(w, "var x", ["(", *_squares(w, centred), ") / ", Num(len(w.q))], w("var"))
+    yield Line("root", (["√(", w("var"), " + ", Num(w.part.get("eps")), ")"], [w("size")]))
+    yield Line("(x − mean) / root", ([Vec(centred), " / ", w("size")], [w.out]))
+
+
+@norm(
+    "l2",
+    "x / max(|x|, eps)",
+    source="Henry et al. 2020, §3",
+    parameters=GAINS,
+    of_keys=("k_norm",),
+    laws=_LAWS,
+    worked=_work_l2,
+)
 def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: At = "before") -> Tensor:
     """To length 1; scope=full over all heads' columns together, at=after the position acts."""
-    return x / x.norm(dim=-1, keepdim=True).clamp(min=eps)
+    return x / finer("size", x.norm(dim=-1, keepdim=True).clamp(min=eps), _rows(x))
 
 
 @norm(
@@ -43,10 +93,12 @@ def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: At = "before")
     parameters=GAINS,
     of_keys=("k_norm",),
     laws=_LAWS,
+    worked=_work_rms,
 )
 def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: At = "before") -> Tensor:
     """To root mean square 1, as in Qwen 3, Gemma 3 and (scope=full) OLMo 2."""
-    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+    mean = finer("mean", x.square().mean(-1, keepdim=True), _rows(x))
+    return x / finer("size", (mean + eps).sqrt(), _rows(x))
 
 
 @norm(
@@ -56,8 +108,11 @@ def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: At = "before")
     parameters=GAINS,
     of_keys=("k_norm",),
     laws=_LAWS,
+    worked=_work_layer,
 )
 def layer(x: Tensor, *, eps: Eps = 1e-5, scope: Scope = "head", at: At = "before") -> Tensor:
     """To mean 0 and variance 1, as in ViT-22B and Cohere."""
-    x = x - x.mean(-1, keepdim=True)
-    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+    x = x - finer("mean", x.mean(-1, keepdim=True), _rows(x))
+    finer("centred", x, _rows(x).replace("1", "d"))
+    var = finer("var", x.square().mean(-1, keepdim=True), _rows(x))
+    return x / finer("size", (var + eps).sqrt(), _rows(x))

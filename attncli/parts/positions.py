@@ -8,11 +8,12 @@ scores      (s: b h n m, Grid) → b h n m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from attncli.registry import Family, Parameter, Range
 from attncli.types import Grid, Tensor
+from attncli.worked import Line, Num, Vec, Work, finer, per_key
 
 position = Family("position", "how a token knows where it is")
 
@@ -27,6 +28,14 @@ def none(x: Tensor) -> Tensor:
 
 
 # ── on embeddings ────────────────────────────────────────────────────────────────────────────────
+def _work_waves(w: Work) -> Iterator[Line]:
+    """Each column and its wave."""
+    for c, (x, out) in enumerate(zip(w.q, w.out, strict=True)):
+        half = len(w.q) // 2
+        pair, cosine = (c // 2, c % 2) if w.part.get("layout") == "interleaved" else (c % half, c >= half)
+        yield Line(f"x[{c}]", ([x, " + cos(" if cosine else " + sin(", w("p"), " × ", w("ω")[pair], ")"], [out]))
+
+
 @position(
     "sinusoidal",
     "x + [sin(p ω), cos(p ω)], ω_i = theta^(−2i/d)",
@@ -34,6 +43,7 @@ def none(x: Tensor) -> Tensor:
     laws=_LAWS,
     acts="embeddings",
     even=lambda part, d: d,
+    worked=_work_waves,
 )
 def sinusoidal(
     x: Tensor, positions: Tensor, *, layout: Literal["interleaved", "halves"] = "interleaved", theta: Theta = 10000.0
@@ -42,7 +52,8 @@ def sinusoidal(
     import torch
 
     d = x.shape[-1]
-    angle = positions * theta ** (-torch.arange(0, d, 2, dtype=torch.float64, device=x.device) / d)  # (b, t, d/2)
+    omega = theta ** (-torch.arange(0, d, 2, dtype=torch.float64, device=x.device) / d)  # (d/2,)
+    angle = finer("p", positions, "bn1", given=True) * finer("ω", omega, "w", given=True)  # (b, t, d/2)
     waves = (angle.sin(), angle.cos())
     code = torch.stack(waves, -1).flatten(-2) if layout == "interleaved" else torch.cat(waves, -1)  # (b, t, d)
     return x + code.to(x.dtype)
@@ -86,6 +97,22 @@ def turned(part: Any, d: int) -> int:
     return 0 if r == 2 and part.get("scaling") in ("ntk", "dynamic") else r
 
 
+def _work_turn(w: Work) -> Iterator[Line]:
+    """The angles, then each pair of columns turned by its own."""
+    cos, sin = w("cos"), w("sin")
+    yield Line("angle p × ω", ([w("p"), " × ", w("ω")], [w("angle")]))
+    yield Line("cos", ([cos],))
+    yield Line("sin", ([sin],))
+    r = 2 * len(cos)
+    for pair, (c, s) in enumerate(zip(cos, sin, strict=True)):
+        i, j = (2 * pair, 2 * pair + 1) if w.part.get("layout") == "interleaved" else (pair, pair + r // 2)
+        a, b = w.q[i], w.q[j]
+        yield Line(f"{w.label}[{i}]", ([a, "·", c, " − ", b, "·", s], [w.out[i]]))
+        yield Line(f"{w.label}[{j}]", ([a, "·", s, " + ", b, "·", c], [w.out[j]]))
+    if r < len(w.q):
+        yield Line(f"{w.label}[{r}…]", ([Vec(w.out[r:])],), "not turned")
+
+
 @position(
     "rope",
     "(x, y) → (x cos pω − y sin pω, x sin pω + y cos pω), ω_i = theta^(−2i/dims)",
@@ -101,6 +128,7 @@ def turned(part: Any, d: int) -> int:
     ),
     lawless="dynamic and longrope follow the length of the text, and keep neither",
     needs_parameters=lambda part: ("rope_short", "rope_long") if part.get("scaling") == "longrope" else (),
+    worked=_work_turn,
 )
 def rope(
     x: Tensor,
@@ -158,8 +186,11 @@ def rope(
         omega = omega / parameters["rope_long" if length > original else "rope_short"].double()
         grown = factor or 1.0
         attention = attention_factor or (math.sqrt(1 + math.log(grown) / math.log(original)) if grown > 1 else 1.0)
-    angle = positions * omega  # (b, 1, t, r/2)
+    angle = finer("p", positions, "bhn1", given=True) * finer("ω", omega, "w", given=True)  # (b, 1, t, r/2)
+    finer("angle", angle, "bhnw", given=True)
     cos, sin = ((attention * wave).to(x.dtype) for wave in (angle.cos(), angle.sin()))
+    finer("cos", cos, "bhnw", given=True)
+    finer("sin", sin, "bhnw", given=True)
     head, rest = x[..., :r], x[..., r:]
     a, b = (head[..., ::2], head[..., 1::2]) if layout == "interleaved" else head.chunk(2, -1)  # (b, h, t, r/2) each
     pair = (a * cos - b * sin, a * sin + b * cos)
@@ -205,16 +236,24 @@ def slopes(heads: int, most: float) -> list[float]:
     source="Press et al. 2022, §3; slopes for any number of heads as in its code",
     laws=_LAWS,
     acts="scores",
+    worked=per_key(lambda w, c: ([c.before, " − ", w("m"), "·|", Num(c.i or 0), " − ", Num(c.j or 0), "|"],)),
 )
 def alibi(s: Tensor, at: Grid, *, max: Annotated[float, Range(above=0)] = 8.0) -> Tensor:
     """A penalty that grows with the distance, by a slope of each head's own."""
-    m = s.new_tensor(slopes(at.heads, max)).reshape(-1, 1, 1)  # (h, 1, 1)
+    m = finer("m", s.new_tensor(slopes(at.heads, max)), "h", given=True).reshape(-1, 1, 1)  # (h, 1, 1)
     return s - m * abs(at.q_pos - at.k_pos)  # (b, h, n, m)
 
 
 def _table(s: Tensor, at: Grid, rows: Tensor) -> Tensor:
     """Row by row of bias_table: (b, 1, n, m) → (b, h, n, m)"""
-    return s + at.parameters["bias_table"][rows.squeeze(1)].movedim(-1, 1)
+    finer("row", rows, given=True)
+    return s + finer("bias", at.parameters["bias_table"][rows.squeeze(1)].movedim(-1, 1), given=True)
+
+
+def _work_table(w: Work) -> Iterator[Line]:
+    """Each score and what its distance adds."""
+    for c in w.seen:
+        yield Line(c.label, ([c.before, " + ", c("bias")], [c.after]), f"row {c('row').value:.0f} of the table")
 
 
 def _refuse_t5(o: Mapping[str, Any]) -> str:
@@ -237,6 +276,7 @@ def _refuse_t5(o: Mapping[str, Any]) -> str:
     ),
     sizes=lambda part: {"buckets": part.get("buckets")},
     refuse=_refuse_t5,
+    worked=_work_table,
 )
 def t5(
     s: Tensor,
@@ -271,6 +311,7 @@ def t5(
         Parameter("bias_table", ("2m+1", "H"), "a bias for each distance −m … m and each head", required=True),
     ),
     sizes=lambda part: {"2m+1": 2 * part.get("max-distance") + 1},
+    worked=_work_table,
 )
 def relative(s: Tensor, at: Grid, *, max_distance: Annotated[int, Range(low=0)]) -> Tensor:
     """A learned bias for each distance, the same for all beyond the largest."""

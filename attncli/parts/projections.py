@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from attncli.registry import Family, Parameter, Range
 from attncli.types import Tensor
+from attncli.worked import Line, Work
 
 projection = Family("projection", "what becomes of a token before it is compared")
 
@@ -26,6 +27,15 @@ LEARNED = (
     Parameter("b_o", ("d_o",), "added to the output"),
 )
 _LAWS = ("prefix", "decode", "permutation")
+
+
+def work_linear(w: Work) -> Iterator[Line]:
+    """x W + b, column by column: every projection works alike, wherever its arrays come from."""
+    matrix = w("W") if "W" in w else None
+    offset = w("b") if "b" in w else None
+    for c, out in enumerate(w.out, start=w.first):
+        terms = w.products(w.q, [row[c] for row in matrix]) if matrix else [w.q[c]]
+        yield Line(f"{w.label}[{c - w.first}]", ([*terms, " + ", offset[c]] if offset else terms, [out]))
 
 
 @dataclass(frozen=True)

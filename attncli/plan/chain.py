@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,8 @@ class Link:
     run: Callable[..., Any]  # (scores, grid) → scores
     value: float | None = None
     why: str = ""  # where its value comes from, if nobody said it
+    facts: Mapping[str, Any] = field(default_factory=dict)  # how it works its line, and its slope
+    part: Part | None = None  # the one that says what it does
 
 
 def chain_of(p: Problem, v: Variant, width: int, masked: bool) -> tuple[Link, ...]:
@@ -52,11 +54,13 @@ def _bound(member: Member, p: Problem, v: Variant, width: int, masked: bool) -> 
     reads = member.facts.get("reads", "")
     if reads in ("bias", "visible"):
         there = p.bias is not None if reads == "bias" else masked
-        return Link(member.name, step, member.formula, member.function) if there else None
+        return Link(member.name, step, member.formula, member.function, facts=member.facts) if there else None
     if reads:  # a choice of its own, which may act on scores
         part: Part = v[reads]
         there = part.member.facts.get("acts") == "scores" or part.member.facts.get("scores_need") in p.parameters
-        return Link(member.name, step, part.member.formula, partial(member.function, part=part)) if there else None
+        run = partial(member.function, part=part)
+        facts = {"worked": part.member.facts.get("scores_worked", part.member.facts.get("worked"))}
+        return Link(member.name, step, part.member.formula, run, facts=facts, part=part) if there else None
     value, why = v[member.name.replace("-", "_")], ""
     if value == "auto":  # the score knows its scale
         rule = v["score"].member.facts.get("scale")
@@ -65,4 +69,5 @@ def _bound(member: Member, p: Problem, v: Variant, width: int, masked: bool) -> 
         return None
     option = member.options[0]
     formula = member.formula.format(**{option.name: f"{value:.6g}"}) + (f" = s / √d_k, d_k = {width}" if why else "")
-    return Link(member.name, step, formula, partial(member.function, **{option.argument: value}), value, why)
+    run = partial(member.function, **{option.argument: value})
+    return Link(member.name, step, formula, run, value, why, member.facts)

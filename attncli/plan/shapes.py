@@ -53,6 +53,11 @@ class Shapes:
 _OF_VALUES = ("v", "present_v", "head_context", "normed_context")
 
 
+def kv_head(head: int, heads: int, kv_heads: int, how: str) -> int:
+    """Which kv head a query head reads: ⌊h / (H/G)⌋, or h mod G under `tile`."""
+    return head % kv_heads if how == "tile" else head * kv_heads // heads
+
+
 def shapes_of(p: Problem, v: Variant, size: Extent) -> Shapes:
     """Every shape held against every other.
 

@@ -43,6 +43,28 @@ def taken(problem: Problem, pair: str) -> Problem:
     return dataclasses.replace(problem, **{group: value}, notes=(*problem.notes, *found.notes))
 
 
+def one_array(path: str) -> Any:
+    """The one array of numbers that a file holds.
+
+    Raises:
+        OptionError: the suffix says no format.
+        InputError: the file cannot be read, or holds something else.
+    """
+    from attncli.gate.arrays import one_field
+    from attncli.readers import Source, format_of, slurp
+
+    one = format_of(path)
+    try:
+        held = one.function(Source(path, slurp(path), one.name)).embeddings
+        if held is None:
+            raise InputError(
+                "missing-field", "there is no array without a name in it", help="a matrix: .npy, .csv or .json"
+            )
+        return one_field("embeddings", held)
+    except AttnError as error:
+        raise error.at(file=path) from None
+
+
 def _checked(name: str, value: Any) -> Any:
     """The value through the gate by itself, so that what is wrong with it is said of its own file."""
     from attncli.gate import GROUPS

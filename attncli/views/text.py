@@ -85,6 +85,7 @@ _LATEX = {
 _SYMBOLS = {
     "−": "-", "·": r"\cdot ", "√": r"\surd ", "Σ": r"\Sigma ", "∞": r"\infty ", "×": r"\times ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
     "≤": r"\le ", "≥": r"\ge ", "╲": r"\backslash ", "₂": "_2", "ᵀ": "^{T}", "…": r"\dots ", "α": r"\alpha ", "λ": r"\lambda ", "φ": r"\phi ", "½": r"\tfrac12 ",
+    "ⱼ": "_j", "ᵢ": "_i", "ω": r"\omega ", "²": "^2", "≠": r"\ne ", "τ": r"\tau ", "→": r"\to ",
 }  # fmt: skip
 
 

@@ -1,0 +1,66 @@
+"""The way back: the gradient of every step, given the one that arrives at the context. All of it is autograd's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attncli.core.attend import merge, work
+from attncli.gate.arrays import as_numpy
+from attncli.plan import Plan
+from attncli.types import Attention
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a small change of each number would change, times the gradient that arrives at the context."""
+
+    steps: dict[str, np.ndarray]  # on the axes of the step
+    parameters: dict[str, np.ndarray]  # W as x @ W wants it, (d_in, d_out)
+    embeddings: dict[str, np.ndarray]  # (b, t, ·): through q, k and v, of what each is made of
+    upstream: np.ndarray
+
+
+def follow_back(plan: Plan, upstream: Any) -> tuple[Attention, Gradients]:
+    """The steps of a plan, and their gradients.
+
+    Args:
+        plan: it keeps every step.
+        upstream: the gradient of the context, (n, h·c) or (b, n, h·c); a number stands for all of them.
+    """
+    note = work(plan, traced=True)
+    weights = note.given.parameters  # (d_in, d_out)
+    names = [name for name, x in note.whole.items() if x.is_floating_point() and x.requires_grad]
+    context = note.whole["context"]
+    arriving = torch.as_tensor(upstream).to(context).expand(note.cut("context", context)[1].shape)
+    found = torch.autograd.grad(
+        context,
+        [*(note.whole[n] for n in names), *weights.values()],
+        arriving.reshape(context.shape),
+        allow_unused=True,
+    )
+    steps = {
+        n: torch.zeros_like(x) for n, x in note.whole.items() if x.is_floating_point()
+    }  # of a step function, all 0
+    steps |= {n: g for n, g in zip(names, found, strict=False) if g is not None}
+    learned = dict(zip(weights, found[len(names) :], strict=True))
+    cut = {n: note.cut(n, g)[1] for n, g in steps.items() if n not in ("max_score", "log_sum_exp", "entropy")}
+    through = {x: _through(x, steps[x], weights) for x in "qkv" if x in steps and plan.problem.embeddings is not None}
+    return note.attention(), Gradients(
+        {n: as_numpy(g) for n, g in cut.items()},
+        {n: as_numpy(g) for n, g in learned.items() if g is not None},
+        {x: as_numpy(g) for x, g in through.items()},
+        as_numpy(arriving),
+    )
+
+
+def _through(letter: str, gradient: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    """dq W_qᵀ: what reaches the embeddings by way of q, k or v. (b, h, t, d) → (b, t, ·)"""
+    whole = merge(gradient)
+    assert whole is not None
+    w = weights.get(f"w_{letter}")
+    return whole if w is None else whole @ w.T
