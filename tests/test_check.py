@@ -1128,3 +1128,34 @@ def test_sheets_that_are_refused(attn, tmp_path, text, code):
 
     assert (run.status, run.out) == (3, "")
     assert f"error[{code}]" in run.err
+
+
+@pytest.mark.parametrize("format", ["markdown", "plain"])
+def test_a_worksheet_of_explain_is_marked(attn, tmp_path, format):
+    """Written by attn, filled in by a script: right digits are right, wrong ones wrong, open gaps open."""
+    problem = [SAMPLES / "journey_two_heads.json", "--causal"]
+    sheet = attn("explain", problem[0], "2", "--causal", "--blank", "weights,context", "--format", format).out
+    (tmp_path / "open.md").write_text(sheet, encoding="utf-8")
+    words = [*problem, "--json", "-q", "--no-identify", "--figures"]
+    answers = attn("check", *words, "open.md").json["answers"]
+    assert len(answers) >= 4
+    assert {a["right"] for a in answers} == {None}
+
+    filled = sheet
+    for a in answers:
+        value = a["reference"] + (0.02 if a["gap"] == 2 else 0)
+        assert f"⟨{a['gap']}⟩____" in filled
+        filled = filled.replace(f"⟨{a['gap']}⟩____", f"⟨{a['gap']}⟩{value:.4f}", 1) if a["gap"] != 3 else filled
+    (tmp_path / "filled.md").write_text(filled, encoding="utf-8")
+    marked = attn("check", *words, "filled.md")
+
+    assert marked.status == 1
+    assert {a["gap"]: a["right"] for a in marked.json["answers"] if a["right"] is not True} == {2: False, 3: None}
+
+
+def test_a_verdict_goes_to_a_file(attn, tmp_path):
+    assert attn("check", CAT_SAT, "-o", "verdict.json").out == ""
+    assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "right"
+    assert "error[output-exists]" in attn("check", CAT_SAT, "-o", "verdict.json").err
+    assert attn("check", CAT_SAT, "-o", "verdict.md").status == 0
+    assert "**right" in (tmp_path / "verdict.md").read_text(encoding="utf-8")
