@@ -28,6 +28,7 @@ _PAIRS = 7000  # computations of two changes that are tried on a small problem, 
 _SMALL = 2048  # cells
 _LARGE = 1 << 20  # cells beyond which only what is likely is tried
 _NEAREST = 5
+_NEARER = 0.9  # of the reference's own distance
 _SURE = 1.0  # digits by which a match must exceed what so many trials hit by chance
 _SHARE = 0.7  # of the digits of figures that hang together (rows sum to 1)
 
@@ -136,7 +137,7 @@ class Search:
             if n in self.wrong:
                 if ok:
                     steps.append(claim.step)
-                digits += _gained(right.error, found.tolerance, ~right.ok & found.ok)
+                digits += _gained(right.error, claim.values, found.tolerance, ~right.ok & found.ok)
                 fine = ~right.ok & np.isfinite(right.error) & np.isfinite(found.error)
                 residual += float((found.error[fine] ** 2).sum() / max(court.largest[claim.step], 1e-300) ** 2)
                 before += float((right.error[fine] ** 2).sum() / max(court.largest[claim.step], 1e-300) ** 2)
@@ -257,7 +258,7 @@ class Search:
         own = max((f.error.max(initial=0.0) / max(self.court.largest[c.step], 1e-300) for c, f in zip(self.court.task.claims, self.court.found, strict=True)), default=0.0)  # fmt: skip
         groups: dict[bytes, list[Tried]] = {}
         for t in sorted(tried, key=lambda t: (t.share, t.rank)):
-            if t.changes and t.share < own:
+            if t.changes and t.share < _NEARER * own:
                 groups.setdefault(t.key, []).append(t)
         return tuple(self.suspect(group, match=False) for group in itertools.islice(groups.values(), _NEAREST))
 
@@ -284,9 +285,10 @@ def _brief(x: np.ndarray) -> np.ndarray:
     return rough
 
 
-def _gained(before: np.ndarray, tolerance: np.ndarray, where: np.ndarray) -> float:
+def _gained(before: np.ndarray, mine: np.ndarray, tolerance: np.ndarray, where: np.ndarray) -> float:
     """Digits by which figures are nearer than they were, over the cells that were wrong and are right."""
+    size = np.where(np.isfinite(before), before, np.abs(mine.astype(np.float64)))  # a number where none should be
     with np.errstate(all="ignore"):
-        gain = np.log10(np.maximum(before, 1e-300) / np.maximum(tolerance, 1e-15 * np.maximum(before, 1e-300)))
-    gain = np.where(np.isfinite(before), np.clip(gain, 0, 15), 0.35)
+        gain = np.log10(np.maximum(size, 1e-300) / np.maximum(tolerance, 1e-15 * np.maximum(size, 1e-300)))
+    gain = np.where(np.isfinite(size), np.clip(gain, 0, 15), 0.35)
     return float(gain[where].sum())

@@ -133,6 +133,9 @@ def diagnosis(v: Verdict) -> Iterator[str]:
     if len(v.identified) > 3:
         more = listed((s.names[0] for s in v.identified[3:]), most=8)
         yield f"    these figures cannot tell it from: {more}"
+    if v.verdict == "wrong" and v.searched and not v.identified:
+        nearest = "; the nearest:" * bool(v.nearest)
+        yield f"nothing that was tried ({v.searched:,} computations) gives these figures{nearest}"
     if v.alike:
         yield f"the same figures would come from: {listed(v.alike, most=12)}"
 
@@ -193,16 +196,11 @@ def verdict_table(v: Verdict, look: Look) -> str:
     for line in said:
         _line(console, plain(line), look)
     said = list(diagnosis(v))
-    if said or v.nearest:
+    if said:
         console.print()
         for line in said:
             _line(console, plain(printable(line)), look, style="bold" if not line.startswith(" ") else "")
     if v.nearest:
-        _line(
-            console,
-            plain(f"nothing that was tried ({v.searched:,} computations) gives these figures; the nearest:"),
-            look,
-        )
         width = max(cell_len(s.names[0]) for s in v.nearest)
         for s in v.nearest:
             name = s.names[0] + " " * (width - cell_len(s.names[0]))
