@@ -15,13 +15,14 @@ from tests.conftest import ROOT, SAMPLES
 # From the cellar up. A room may import from floors below its own, and from its own room.
 FLOORS = (
     {"errors"},
-    {"types", "worked", "registry"},
+    {"types", "worked", "registry", "verdict"},
     {"expression", "formats", "parts", "presets"},
     {"variant"},
     {"catalogue", "gate"},
     {"plan", "schema"},
     {"select", "readers", "writers", "views"},
     {"core"},
+    {"check"},
     {"cli"},
 )
 # Which rooms may import a guest at module level; inside a function any room may.
@@ -31,7 +32,7 @@ DOORS = {
     "typer": {"cli"},
     "safetensors": set(),
     "msgspec": {"writers"},
-    "numpy": {"core", "gate", "plan", "views", "writers"},
+    "numpy": {"check", "core", "gate", "plan", "views", "writers"},
 }
 
 
@@ -137,6 +138,7 @@ def without_torch(commands: list[list[str]], planted: str = "") -> list[tuple[in
 HARMLESS = [
     ["--help"],
     ["compute", "--help"],
+    ["check", "--help"],
     ["--version"],
     ["list"],
     ["list", "masks"],
