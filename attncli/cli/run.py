@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,22 +55,25 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
 
 def answer(problem: Problem, choosing: Choosing, showing: Showing, talk: Talk) -> Attention:
     """Problem → the steps that will be shown."""
-    from attncli.plan import plan
+    from attncli.plan import outline, settled
     from attncli.select import choose, select
 
     keep = list(showing.only) or ["shown"]
     try:
-        made = plan(problem, choosing.variant(problem.variant), keep, top=showing.top)
-        at = choose(made, showing.at)
+        drawn = outline(problem, choosing.variant(problem.variant), keep, top=showing.top)
+        at = choose(drawn, showing.at)
+        made = settled(drawn, at)
     except AttnError as error:
         raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
-    return select(core(talk)(made), at)
+    with progress(showing, talk) as tell:
+        result = core(talk)(made, tell)
+    return select(result, at, done=() if made.rows is None else ("query",))
 
 
-_core: Callable[[Plan], Attention] | None = None
+_core: Callable[..., Attention] | None = None
 
 
-def core(talk: Talk) -> Callable[[Plan], Attention]:
+def core(talk: Talk) -> Callable[..., Attention]:
     """The algebra; loading it loads torch.
 
     Raises:
@@ -94,9 +98,9 @@ def core(talk: Talk) -> Callable[[Plan], Attention]:
             if waiting:
                 print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
 
-        def careful(plan: Plan) -> Attention:
+        def careful(plan: Plan, progress: Callable[[float], None] | None = None) -> Attention:
             try:
-                return follow(plan)
+                return follow(plan, progress)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or "memory" in str(error):
                     raise CannotError(
@@ -108,6 +112,30 @@ def core(talk: Talk) -> Callable[[Plan], Attention]:
 
         _core = careful
     return _core
+
+
+@contextmanager
+def progress(showing: Showing, talk: Talk) -> Iterator[Callable[[float], None] | None]:
+    """Something to tell how much is done, on a terminal; what takes less than a second shows nothing."""
+    if talk.quiet or not showing.progress or talk.form != "full" or not sys.stderr.isatty():
+        yield None
+        return
+    started, bar = time.monotonic(), None
+
+    def tell(done: float) -> None:
+        nonlocal bar
+        if bar is None and time.monotonic() - started > 1 and done < 1:
+            from attncli.views.progress import Bar
+
+            bar = Bar(talk.color, started)
+        if bar is not None:
+            bar.show(done)
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,7 @@
-"""Scores into weights: (scores: b h n m, visible: broadcasts to it) → b h n m, row by row, 0 where not visible."""
+"""Scores into weights: (scores: b h n m, visible: broadcasts to it) → b h n m, row by row, 0 where not visible.
+
+`visible` is None where every key is, which saves long runs a pass over each tile.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,11 @@ _LAWS = ("prefix", "decode", "permutation")
 _HIDDEN = float("-inf")
 
 
+def hide(x: Tensor, visible: Tensor | None, value: float) -> Tensor:
+    """x where visible, else the value."""
+    return x if visible is None else x.where(visible, value)  # (b, h, n, m)
+
+
 @normalizer(
     "softmax",
     "e^(s − max s) / Σ e^(s − max s)",
@@ -21,16 +29,15 @@ _HIDDEN = float("-inf")
     laws=_LAWS,
     sums_to_one=True,
     sinks=True,  # a sink may join its denominator
+    kernel=True,  # what fused kernels do
 )
-def softmax(scores: Tensor, visible: Tensor) -> Tensor:
+def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Exponentials, divided by their sum; the largest is subtracted first, which changes nothing but rounding."""
-    s = scores.masked_fill(~visible, _HIDDEN)  # (b, h, n, m)
-    top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
-    top = top.masked_fill(top == _HIDDEN, 0)  # a row that sees nothing: e^(−∞ − 0) = 0, not e^(−∞ + ∞)
-    e = (s - top).exp()  # (b, h, n, m)
-    total = e.sum(-1, keepdim=True)  # (b, h, n, 1)
-    w = e / total.masked_fill(total == 0, 1)  # (b, h, n, m)
-    return w.masked_fill(~visible, 0)  # a NaN that a row does see is not passed on to what it does not
+    s = hide(scores, visible, _HIDDEN)  # (b, h, n, m)
+    lost = s.amax(-1, keepdim=True) == _HIDDEN  # (b, h, n, 1): rows that see nothing, or nothing above −∞
+    if not lost.any():
+        return hide(s.softmax(-1), visible, 0)  # (b, h, n, m); what a row does not see gets none of its NaN
+    return hide(s.masked_fill(lost, 0).softmax(-1).masked_fill(lost, 0), visible, 0)  # (b, h, n, m)
 
 
 @normalizer(
@@ -39,11 +46,12 @@ def softmax(scores: Tensor, visible: Tensor) -> Tensor:
     source="Ramapuram et al. 2024, §3",
     laws=_LAWS,
     lawless="bias=auto counts all keys, and keeps neither prefix nor decode",
+    counts_keys=lambda part: part.get("bias") == "auto",
 )
-def sigmoid(scores: Tensor, visible: Tensor, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
+def sigmoid(scores: Tensor, visible: Tensor | None, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
     """Each weight by itself, so that rows need not sum to 1; auto is −ln of the number of keys."""
     b = -math.log(scores.shape[-1]) if bias == "auto" else bias
-    return (scores + b).sigmoid().masked_fill(~visible, 0)  # (b, h, n, m)
+    return hide((scores + b).sigmoid(), visible, 0)  # (b, h, n, m)
 
 
 @normalizer(
@@ -53,7 +61,7 @@ def sigmoid(scores: Tensor, visible: Tensor, *, bias: float | Literal["auto"] = 
     laws=_LAWS,
     sums_to_one=True,
 )
-def sparsemax(scores: Tensor, visible: Tensor) -> Tensor:
+def sparsemax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """The nearest point of the simplex: small scores get exactly 0."""
     return _entmax(scores, visible, 2.0)  # (b, h, n, m)
 
@@ -65,7 +73,7 @@ def sparsemax(scores: Tensor, visible: Tensor) -> Tensor:
     laws=_LAWS,
     sums_to_one=True,
 )
-def entmax15(scores: Tensor, visible: Tensor) -> Tensor:
+def entmax15(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Between softmax and sparsemax: entmax with α = 1.5."""
     return _entmax(scores, visible, 1.5)  # (b, h, n, m)
 
@@ -80,14 +88,14 @@ def entmax15(scores: Tensor, visible: Tensor) -> Tensor:
         "alpha between 1 and 1.01 cannot be told from softmax in floating point" if 1 < o["alpha"] < 1.01 else ""
     ),
 )
-def entmax(scores: Tensor, visible: Tensor, *, alpha: Annotated[float, Range(low=1, high=64)] = 1.5) -> Tensor:
+def entmax(scores: Tensor, visible: Tensor | None, *, alpha: Annotated[float, Range(low=1, high=64)] = 1.5) -> Tensor:
     """From softmax (α = 1) over entmax15 to sparsemax (α = 2) and towards hardmax."""
     return softmax(scores, visible) if alpha == 1 else _entmax(scores, visible, alpha)  # (b, h, n, m)
 
 
-def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
+def _entmax(scores: Tensor, visible: Tensor | None, alpha: float) -> Tensor:
     """τ by halving the interval that must hold it until it can be halved no more."""
-    s = scores.masked_fill(~visible, _HIDDEN)  # (b, h, n, m)
+    s = hide(scores, visible, _HIDDEN)  # (b, h, n, m)
     top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
     s = (s - top.masked_fill(top == _HIDDEN, 0)) * (alpha - 1)  # the largest is 0, so that τ lies in [−1, 0)
     power = 1 / (alpha - 1)
@@ -106,7 +114,7 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     tau = low + (weights(low).sum(-1, keepdim=True) - 1) / slope.masked_fill(
         slope == 0, 1
     )  # Newton: τ gets its gradient
-    w = weights(tau).masked_fill(~visible, 0)  # (b, h, n, m)
+    w = hide(weights(tau), visible, 0)  # (b, h, n, m)
     total = w.detach().sum(-1, keepdim=True)  # 1 but for rounding, which a large α magnifies
     return w / total.masked_fill(total == 0, 1)
 
@@ -117,15 +125,15 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     source="Shen et al. 2023, §3; Wortsman et al. 2023 divide by the number of keys (--temperature)",
     laws=_LAWS,
 )
-def relu(scores: Tensor, visible: Tensor) -> Tensor:
+def relu(scores: Tensor, visible: Tensor | None) -> Tensor:
     """What is above 0, as it is; rows need not sum to 1."""
-    return scores.clamp(min=0).masked_fill(~visible, 0)  # (b, h, n, m)
+    return hide(scores.clamp(min=0), visible, 0)  # (b, h, n, m)
 
 
 @normalizer("topk", "softmax over the k largest scores", source="Gupta et al. 2021, §3", laws=_LAWS, sums_to_one=True)
-def topk(scores: Tensor, visible: Tensor, *, k: Annotated[int, Range(low=1)]) -> Tensor:
+def topk(scores: Tensor, visible: Tensor | None, *, k: Annotated[int, Range(low=1)]) -> Tensor:
     """Softmax among the k largest scores that a query sees; of equal ones the lower index stays."""
-    return softmax(scores, visible & _largest(scores, visible, k))  # (b, h, n, m)
+    return softmax(scores, _largest(scores, visible, k))  # (b, h, n, m)
 
 
 @normalizer(
@@ -135,16 +143,16 @@ def topk(scores: Tensor, visible: Tensor, *, k: Annotated[int, Range(low=1)]) ->
     laws=_LAWS,
     sums_to_one=True,
 )
-def hardmax(scores: Tensor, visible: Tensor) -> Tensor:
+def hardmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """All for the largest score that a query sees; of equal ones the lower index."""
-    return (visible & _largest(scores, visible, 1)).to(scores.dtype)  # (b, h, n, m)
+    return _largest(scores, visible, 1).to(scores.dtype)  # (b, h, n, m)
 
 
-def _largest(scores: Tensor, visible: Tensor, k: int) -> Tensor:
-    """Whether a score is among the k largest of its row; ties, lower index first."""
-    order = scores.masked_fill(~visible, _HIDDEN).sort(dim=-1, descending=True, stable=True)[1]  # (b, h, n, m)
-    rank = order.argsort(-1)  # (b, h, n, m)
-    return rank < k
+def _largest(scores: Tensor, visible: Tensor | None, k: int) -> Tensor:
+    """Whether a key is visible and its score among the k largest of its row; ties, lower index first."""
+    order = hide(scores, visible, _HIDDEN).sort(dim=-1, descending=True, stable=True)[1]  # (b, h, n, m)
+    kept = (order < 0).scatter(-1, order[..., :k], True)  # (b, h, n, m)
+    return kept if visible is None else kept & visible
 
 
 @normalizer(
@@ -154,14 +162,14 @@ def _largest(scores: Tensor, visible: Tensor, k: int) -> Tensor:
     laws=_LAWS,
     shares=True,  # weights are shares of a sum, which may be 0 and whose parts may be negative
 )
-def sum_(scores: Tensor, visible: Tensor) -> Tensor:
+def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Each score's share of the row's sum."""
-    s = scores.masked_fill(~visible, 0)  # (b, h, n, m)
+    s = hide(scores, visible, 0)  # (b, h, n, m)
     total = s.sum(-1, keepdim=True)  # (b, h, n, 1)
-    return (s / total.masked_fill(total == 0, 1)).masked_fill(total == 0, 0).masked_fill(~visible, 0)  # (b, h, n, m)
+    return hide((s / total.masked_fill(total == 0, 1)).masked_fill(total == 0, 0), visible, 0)  # (b, h, n, m)
 
 
 @normalizer("none", "s", source="Schlag et al. 2021, §3.2 (unnormalised linear attention)", laws=_LAWS)
-def none(scores: Tensor, visible: Tensor) -> Tensor:
+def none(scores: Tensor, visible: Tensor | None) -> Tensor:
     """The scores themselves."""
-    return scores.masked_fill(~visible, 0)  # (b, h, n, m)
+    return hide(scores, visible, 0)  # (b, h, n, m)

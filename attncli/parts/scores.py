@@ -32,6 +32,7 @@ def one_over_root(d: int) -> float:
     laws=_LAWS,
     scale=one_over_root,  # what `--scale auto` means for this score; 1 where nothing stands
     same_width=True,  # a query and a key must be equally wide
+    kernel=True,  # what fused kernels do
 )
 def dot(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """How far two vectors point the same way, times their lengths."""
