@@ -158,7 +158,9 @@ FUSED = [
 def test_the_kernel_says_the_same(choices, dtype, rtol, one_thread):
     kv = 8 * choices.get("kv_heads", 1) // choices.get("heads", 1) if "kv_heads" in choices else 8
     x = draws(2, LONG, 8)
-    problem = attncli.Problem(embeddings=x, parameters={"w_k": draws(3, 8, kv), "w_v": draws(4, 8, kv), "w_o": draws(5, 8, 6)})
+    problem = attncli.Problem(
+        embeddings=x, parameters={"w_k": draws(3, 8, kv), "w_v": draws(4, 8, kv), "w_o": draws(5, 8, 6)}
+    )
     variant = Variant(dtype=dtype, **choices)
 
     dense = attncli.attend(problem, variant, ["context", "output"])
@@ -240,7 +242,11 @@ def test_chosen_rows_alone_are_computed_and_are_the_whole_runs(rows, dropout, mo
         np.testing.assert_allclose(result[step.name].values, cut, rtol=1e-12, atol=1e-14, err_msg=step.name)
     blind = [r for r in rows if r < 3]
     assert [w.partition(" see")[0] for w in result.warnings] == (
-        [] if not blind else [f"empty-rows: query {blind[0]}"] if len(blind) == 1 else ["empty-rows: queries 0, 1 and 2"]
+        []
+        if not blind
+        else [f"empty-rows: query {blind[0]}"]
+        if len(blind) == 1
+        else ["empty-rows: queries 0, 1 and 2"]
     )
 
 
@@ -261,7 +267,9 @@ def test_what_cannot_fit_is_refused_with_sizes_and_the_way_out(monkeypatch):
     monkeypatch.setattr(schedule, "available", lambda: 2**20)
     x = np.zeros((3000, 2), np.float32)
 
-    with pytest.raises(CannotError, match="3,000 × 3,000 scores in 1 head need about 0.1 GiB, and 0.0 are to be had") as e:
+    with pytest.raises(
+        CannotError, match=r"3,000 × 3,000 scores in 1 head need about 0\.1 GiB, and 0\.0 are to be had"
+    ) as e:
         plan(attncli.Problem(embeddings=x), Variant(schedule="dense"), ["context"])
     assert "tiled" in e.value.help
     with pytest.raises(CannotError, match="weights kept") as e:

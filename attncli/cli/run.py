@@ -16,15 +16,17 @@ from typing import IO, TYPE_CHECKING, Any
 from attncli.cli.options import Choosing, Reading, Showing
 from attncli.cli.talk import Talk, wants_color
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
-from attncli.formats import Format, Look, format_for
+from attncli.formats import Content, Format, Look, format_for
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
+    from attncli.select import At
     from attncli.types import Attention, Problem
 
 
 def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> ExitStatus:
     """One input, or a stream of them, through to its output."""
+    from attncli.plan.schedule import matrices
     from attncli.plan.steps import check_step
     from attncli.readers import format_of, read
 
@@ -46,28 +48,47 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
     )
     for note in problem.notes:
         talk.note(note)
-    attention = format.fitted(answer(problem, choosing, showing, talk))
+    made, at = planned(problem, choosing, showing, streamed=format.streams is not None)
+    if format.streams and made.tile and matrices(made) and not {*at} - {"query"}:
+        core(talk)
+        with appearing(showing) as file:
+            attention = format.streams(file, made, lambda place: computed(made, at, showing, talk, place))
+    else:
+        attention = format.fitted(computed(made, at, showing, talk))
+        emit(format.function(attention, look(showing)), showing, format)
     for warning in attention.warnings:
         talk.warning(warning)
-    emit(format.function(attention, look(showing)), showing, format)
     return ExitStatus.OK
 
 
 def answer(problem: Problem, choosing: Choosing, showing: Showing, talk: Talk) -> Attention:
     """Problem → the steps that will be shown."""
+    made, at = planned(problem, choosing, showing)
+    return computed(made, at, showing, talk)
+
+
+def planned(problem: Problem, choosing: Choosing, showing: Showing, *, streamed: bool = False) -> tuple[Plan, At]:
+    """What will be computed, and which part of it is shown. `streamed`: matrices of a long run go to a file."""
     from attncli.plan import outline, settled
-    from attncli.select import choose, select
+    from attncli.select import choose
 
     keep = list(showing.only) or ["shown"]
     try:
         drawn = outline(problem, choosing.variant(problem.variant), keep, top=showing.top)
         at = choose(drawn, showing.at)
-        made = settled(drawn, at)
+        return settled(drawn, at, streamed=streamed and not {*at} - {"query"}), at
     except AttnError as error:
         raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
-    with progress(showing, talk) as tell:
-        result = core(talk)(made, tell)
-    return select(result, at, done=() if made.rows is None else ("query",))
+
+
+def computed(made: Plan, at: At, showing: Showing, talk: Talk, place: Any = None) -> Attention:
+    """A plan followed, and the part that was chosen of what it makes."""
+    from attncli.select import select
+
+    follow = core(talk)
+    with progress(showing, talk, made.length("scores", "query")) as tell:
+        result = follow(made, tell, place)
+    return select(result, at, () if made.rows is None else ("query",))
 
 
 _core: Callable[..., Attention] | None = None
@@ -98,9 +119,9 @@ def core(talk: Talk) -> Callable[..., Attention]:
             if waiting:
                 print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
 
-        def careful(plan: Plan, progress: Callable[[float], None] | None = None) -> Attention:
+        def careful(plan: Plan, progress: Callable[[float], None] | None = None, place: Any = None) -> Attention:
             try:
-                return follow(plan, progress)
+                return follow(plan, progress, place)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or "memory" in str(error):
                     raise CannotError(
@@ -115,7 +136,7 @@ def core(talk: Talk) -> Callable[..., Attention]:
 
 
 @contextmanager
-def progress(showing: Showing, talk: Talk) -> Iterator[Callable[[float], None] | None]:
+def progress(showing: Showing, talk: Talk, rows: int) -> Iterator[Callable[[float], None] | None]:
     """Something to tell how much is done, on a terminal; what takes less than a second shows nothing."""
     if talk.quiet or not showing.progress or talk.form != "full" or not sys.stderr.isatty():
         yield None
@@ -127,7 +148,7 @@ def progress(showing: Showing, talk: Talk) -> Iterator[Callable[[float], None] |
         if bar is None and time.monotonic() - started > 1 and done < 1:
             from attncli.views.progress import Bar
 
-            bar = Bar(talk.color, started)
+            bar = Bar(talk.color, started, rows)
         if bar is not None:
             bar.show(done)
 
@@ -225,7 +246,7 @@ def check_output(showing: Showing) -> None:
         raise CannotError("cannot-write", f"there is no folder {path.parent}", help=f"mkdir -p {path.parent}")
 
 
-def emit(content: str | bytes, showing: Showing, format: Format) -> None:
+def emit(content: Content, showing: Showing, format: Format) -> None:
     """A whole result, to standard output or to its file."""
     if (
         isinstance(content, str)
@@ -238,11 +259,12 @@ def emit(content: str | bytes, showing: Showing, format: Format) -> None:
 
         content = coloured_json(content)
     with destination(showing, format) as out:
-        out(content)
+        for piece in [content] if isinstance(content, str | bytes) else content:
+            out(piece)
 
 
 @contextmanager
-def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | bytes], None]]:
+def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | bytes | memoryview], None]]:
     """Where output goes: standard output, flushed at each call; or a file that appears whole or not at all.
 
     Raises:
@@ -251,17 +273,28 @@ def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | by
     if showing.output is None:
         yield _standard_output(format)
         return
-    path = Path(showing.output)
+    with appearing(showing) as file:
+        yield _into(file)
+
+
+@contextmanager
+def appearing(showing: Showing) -> Iterator[IO[bytes]]:
+    """The output file while it is being made: it appears whole or not at all.
+
+    Raises:
+        CannotError: the disk is full, or may not be written to.
+    """
+    path = Path(str(showing.output))
     try:
         if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
             with path.open("wb") as file:
-                yield _into(file)
+                yield file
             return
         path = path.resolve()  # a link stays a link
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                yield _into(file)
+            with os.fdopen(handle, "wb+") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             mask = os.umask(0)
@@ -282,14 +315,14 @@ def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | by
         ) from None
 
 
-def _standard_output(format: Format) -> Callable[[str | bytes], None]:
+def _standard_output(format: Format) -> Callable[[str | bytes | memoryview], None]:
     """Flushed at each call. Data is UTF-8, or JSON in escapes, whatever the console; what people read is spelled for it."""
     if sys.stdout is None:
         raise CannotError("cannot-write", "standard output is closed")
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     raw = None if encoding.lower().startswith("utf") or format.codec == "attn" else getattr(sys.stdout, "buffer", None)
 
-    def say(content: str | bytes) -> None:
+    def say(content: str | bytes | memoryview) -> None:
         if raw is None:
             sys.stdout.write(str(content))
         else:
@@ -300,8 +333,8 @@ def _standard_output(format: Format) -> Callable[[str | bytes], None]:
     return say
 
 
-def _into(file: IO[Any]) -> Callable[[str | bytes], None]:
-    def write(content: str | bytes) -> None:
+def _into(file: IO[Any]) -> Callable[[str | bytes | memoryview], None]:
+    def write(content: str | bytes | memoryview) -> None:
         file.write(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
 
     return write

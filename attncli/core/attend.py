@@ -8,13 +8,14 @@ Where there is no batch, or no heads are named, b or h is 1.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attncli.core.fused import fused
 from attncli.core.given import Given
-from attncli.core.notes import Notes, finite
+from attncli.core.notes import Notes, Place, finite
 from attncli.core.tiles import Progress, Tile, joined, tiles
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
@@ -47,10 +48,13 @@ def attend(
     return follow(make_plan(problem, variant, keep, top=top))
 
 
-def follow(plan: Plan, progress: Progress | None = None) -> Attention:
-    """Project, split, norm, position, past, share kv heads; attend, tile by tile; merge, W_o."""
+def follow(plan: Plan, progress: Progress | None = None, place: Place | None = None) -> Attention:
+    """Project, split, norm, position, past, share kv heads; attend, tile by tile; merge, W_o.
+
+    `progress` is told how much of a long run is done; `place` gives room to steps that memory shall not hold.
+    """
     given, chosen, heads = Given(plan), plan.variant, plan.shapes
-    note = Notes(plan, given.borrowed)
+    note = Notes(plan, given.borrowed, place)
 
     with torch.set_grad_enabled(torch.is_grad_enabled() and plan.schedule == "dense"):
         x = given.positioned(note)  # (b, n, x), (b, s, y); nothing where q, k, v are given
@@ -115,7 +119,7 @@ def attended(
     return weigh(w, tile.of_keys(v), odd if odd is None else tile.of_keys(odd), given.seen_mixed(at))  # (b, h', n, c)
 
 
-def beside(x: Tensor | None, column: Tensor | None) -> Tensor | None:
+def beside(x: Any, column: Tensor | None) -> Any:
     """(b, h, n, m), (1, h, 1, 1) → (b, h, n, m + 1): a sink as one more key, of no value."""
     if x is None or column is None:
         return x
@@ -123,7 +127,7 @@ def beside(x: Tensor | None, column: Tensor | None) -> Tensor | None:
     return torch.cat([x.expand(b, h, n, -1), column.expand(shape)], -1)
 
 
-def split(x: Tensor | None, heads: int) -> Tensor | None:
+def split(x: Tensor | None, heads: int) -> Any:
     """(b, t, h·d) → (b, h, t, d): head i takes the columns from i·d up to (i + 1)·d."""
     return None if x is None else x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
@@ -138,7 +142,7 @@ def append(past: Tensor | None, new: Tensor | None) -> Tensor | None:
     return new if past is None or new is None else torch.cat([past, new], 2)
 
 
-def share(x: Tensor | None, heads: int, how: str) -> Tensor | None:
+def share(x: Any, heads: int, how: str) -> Any:
     """(b, g, m, ·) → (b, h, m, ·): query head i reads kv head ⌊i / (h/g)⌋, or i mod g under `tile`."""
     if x is None or x.shape[1] == heads:
         return x
@@ -162,7 +166,9 @@ def weigh(w: Tensor, v: Tensor, strange: Tensor | None, visible: Tensor) -> Tens
     if strange is None:
         return (w @ v).to(half)
     z = w @ v.masked_fill(strange, 0)  # (b, h, n, c)
-    for j in strange.any(-1).flatten(0, 1).any(0).nonzero()[:, 0].tolist():  # the keys that hold such values, one by one
+    for j in (
+        strange.any(-1).flatten(0, 1).any(0).nonzero()[:, 0].tolist()
+    ):  # the keys that hold such values, one by one
         odd, w_j = strange[:, :, j, None], w[..., j, None]  # (b, h, 1, c), (b, h, n, 1)
         arrives = odd & (visible[..., j, None] | (w_j != 0))  # (b, h, n, c)
         z = z + (w_j * v[:, :, j, None]).masked_fill(~arrives, 0)

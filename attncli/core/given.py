@@ -133,14 +133,16 @@ class Given:
         part, at = self.plan.variant["position"], self.grid
         if part.member.facts["acts"] != "qk":
             return q, k
-        length = int(max(self.plan.q_pos.max(), self.plan.k_pos.max())) + 1
+        assert self.plan.q_pos is not None  # a position reads them
+        length = int(max(self.plan.q_pos.max(), self.plan.k_pos.max())) + 1  # whichever queries are computed
         q = part(q, at.q_pos, length, self.learned)
         k = part(k, at.k_pos[..., self.plan.size.past :].mT, length, self.learned)
         return note("positioned_q", q, part.member.formula), note("positioned_k", k, part.member.formula)
 
     def on(self, tile: Tile) -> Grid:
         """The grid of one tile, with what is visible there, and what each of its heads has learned."""
-        at = replace(self.grid, **{name: tile.of(x) for name, x in arrays(self.grid).items()})
+        cut: dict[str, Any] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
+        at = replace(self.grid, **cut)
         seen = visible(at, self.plan.mask)
         whole = np.broadcast_shapes(seen.shape, (1, 1, at.q_idx.shape[2], at.k_idx.shape[3]))
         learned = {name: x[self._of_heads(name, x, tile)] for name, x in self.learned.items()}
@@ -215,7 +217,12 @@ class Given:
 
     def _grid(self) -> Grid:
         at = self.plan.grid()
-        moved = {name: self._lent(_narrow(x)).to(self.device) for name, x in arrays(at).items() if name != "bias"}
+        small = _small(self.plan)
+        moved: dict[str, Any] = {
+            name: self._lent(_narrow(x) if small else x).to(self.device)
+            for name, x in arrays(at).items()
+            if name != "bias"
+        }
         return replace(at, **moved, bias=None if at.bias is None else self.tensor(at.bias))
 
 
@@ -227,6 +234,15 @@ class _Held:
 
     def of(self, tile: Tile) -> Tensor:
         return tile.of(self.kept)
+
+
+def _small(plan: Plan) -> bool:
+    """Whether no option that places are compared with is too large for half an integer."""
+    options = [
+        o for part in (*(plan.mask.parts() if plan.mask else ()), plan.variant["position"]) for _, o in part.options
+    ]
+    numbers = [n for o in options for n in (o if isinstance(o, tuple) else (o,)) if isinstance(n, int)]
+    return all(abs(n) < 2**30 for n in numbers)
 
 
 def _narrow(x: Any) -> Any:

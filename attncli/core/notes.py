@@ -16,7 +16,9 @@ from attncli.plan import Plan, blind_rows
 from attncli.plan.places import seen_shape
 from attncli.types import BASE_STEPS, Attention, Step
 
+_BLOCK = 64  # columns whose largest is found together
 Place = Callable[[str, Sequence[int]], Tensor | None]  # the name of a step and its lengths → where to put it
+
 
 class Notes:
     """The notebook of one run. Calling it notes a step, or a tile's part of one, and hands its values back."""
@@ -26,6 +28,7 @@ class Notes:
         self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
         self.borrowed = borrowed  # where the memory of the caller's own arrays lies
         self.place = place  # where steps too large for memory go
+        self.placed: set[str] = set()  # which have gone there
         self.steps: dict[str, Step] = {}
         self.whole: dict[str, Tensor] = {}  # steps that tiles put together
         self.tile: Tile | None = None  # the tile at hand; None: everything at once
@@ -67,7 +70,10 @@ class Notes:
     def _room(self, name: str, lengths: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Where a whole step goes: into memory, or where its place is."""
         room = self.place(name, lengths) if self.place else None
-        return torch.empty(*lengths, dtype=dtype) if room is None else room
+        if room is None:
+            return torch.empty(*lengths, dtype=dtype)
+        self.placed.add(name)
+        return room
 
     def _own(self, kept: Tensor) -> Any:
         """As the kind that came in, and never the caller's own memory."""
@@ -106,10 +112,10 @@ class Notes:
         if self.plan.variant["normalizer"].member.facts.get("shares"):
             if (w < 0).any():
                 self.odd.add("negative-weights")
-            self._about("zero-sum", ~((w != 0) | ~visible.any(-1, keepdim=True)).any(-1))
+            self._about("zero-sum", ~some(w != 0) & some(visible))
         if not self.plan.masked:
             return w, sink
-        blind = ~visible.any(-1, keepdim=True)  # (b, h, n, 1)
+        blind = ~some(visible)[..., None]  # (b, h, n, 1)
         if not blind.any():
             return w, sink
         value = self.blind(blind[..., 0])
@@ -170,7 +176,8 @@ class Notes:
     def attention(self, drawn: Mapping[str, Tensor]) -> Attention:
         """The result, once every step has been noted."""
         plan = self.plan
-        steps = {name: replace(self.steps[name], values=self._own(x)) for name, x in self.whole.items()}
+        made = {name: x if name in self.placed else self._own(x) for name, x in self.whole.items()}
+        steps = {name: replace(self.steps[name], values=x) for name, x in made.items()}
         return Attention(
             variant=plan.variant.describe(),
             tokens=plan.tokens,
@@ -190,6 +197,11 @@ def finite(x: Tensor) -> bool:
     return x.numel() == 0 or all(bool(end.isfinite()) for end in x.detach().aminmax())
 
 
+def some(x: Tensor) -> Tensor:
+    """Whether any of a row is true, (…, m) → (…): what `any` says, several times as fast."""
+    return x.view(torch.uint8).amax(-1) > 0
+
+
 def largest(w: Tensor, top: int, first: int, keys: int) -> tuple[Tensor, Tensor]:
     """The `top` largest weights of each row, largest first, and their keys; ties, lower key first. (b, h, n, top) each
 
@@ -200,7 +212,7 @@ def largest(w: Tensor, top: int, first: int, keys: int) -> tuple[Tensor, Tensor]
         w = torch.nn.functional.pad(w, (before, after))  # (b, h, n, m)
     names = torch.cat([torch.arange(before), torch.arange(first, first + w.shape[-1] - before)]).to(w.device)  # (m,)
     if w.shape[-1] > top:
-        values, at = w.topk(top + 1, -1)  # (b, h, n, top + 1)
+        values, at = _topk(w, top + 1)  # (b, h, n, top + 1)
         unsure = ~(values[..., top - 1] > values[..., top])  # (b, h, n): what is left out may be as large
         at = at[..., :top].sort(-1)[0]  # (b, h, n, top)
         values = w.gather(-1, at)
@@ -212,3 +224,21 @@ def largest(w: Tensor, top: int, first: int, keys: int) -> tuple[Tensor, Tensor]
     else:
         values, at = (x[..., :top] for x in w.sort(dim=-1, descending=True, stable=True))
     return values, names[at]
+
+
+def _topk(w: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest of each row and their columns, (b, h, n, count) each; found in the blocks that have the largest maxima."""
+    blocks = w.shape[-1] // _BLOCK
+    if blocks < 4 * count:
+        values, at = w.topk(count, -1)
+        return values, at
+    head = w[..., : blocks * _BLOCK].unflatten(-1, (blocks, _BLOCK))  # (b, h, n, blocks, block)
+    best = head.amax(-1).topk(count, -1)[1][..., None]  # (b, h, n, count, 1)
+    columns = torch.arange(w.shape[-1], device=w.device)  # (m,)
+    inside = best * _BLOCK + columns[:_BLOCK]  # (b, h, n, count, block)
+    held = head.gather(-2, best.expand(inside.shape)).flatten(-2)  # (b, h, n, count · block)
+    tail, rest = w[..., blocks * _BLOCK :], columns[blocks * _BLOCK :]
+    held = torch.cat([held, tail], -1)
+    inside = torch.cat([inside.flatten(-2), rest.expand(tail.shape)], -1)
+    values, at = held.topk(count, -1)
+    return values, inside.gather(-1, at)

@@ -19,6 +19,7 @@ from attncli.plan.reach import Spans
 Progress = Callable[[float], None]  # told how much of the work is done, 0 … 1
 ALL = slice(None)
 _SMALL = 2**16  # cells that cost less than the calls they are computed by
+_KEPT = 2**25 - 2**13  # bytes: the largest block whose return makes glibc reuse memory of that size, not hand it back
 
 
 class Tile(NamedTuple):
@@ -44,6 +45,7 @@ def tiles(plan: Plan) -> Iterator[Tile]:
     if not plan.tile:
         yield Tile()
         return
+    torch.empty(_KEPT, dtype=torch.uint8)  # made and given back: from now on tiles reuse each other's memory
     b, h, n, m = plan.size.batch or 1, plan.shapes.heads, plan.length("scores", "query"), plan.size.keys
     reach = plan.spans()
     together = h if plan.variant["head_mixing"].name != "none" else max(1, min(h, plan.tile // (n * m)))
@@ -57,18 +59,16 @@ def tiles(plan: Plan) -> Iterator[Tile]:
 
 def _cut(n: int, m: int, most: int, ranges: Spans | None) -> Iterator[tuple[slice, slice]]:
     """Rows in blocks of at most `most` cells; fewer where the rows of a block reach for different keys."""
-    row = 0
+    row, take = 0, 256 if ranges else max(1, most // m)
     while row < n:
-        take = min(n - row, max(1, most)) if ranges else max(1, most // m)
-        while True:
-            rows = slice(row, min(n, row + take))
-            keys, own = _hull(ranges, rows) if ranges else (slice(0, m), 0)
-            size = (rows.stop - row) * (keys.stop - keys.start)
-            if take == 1 or not ranges or size <= min(most, max(2 * own, _SMALL)):
-                break
+        rows = slice(row, min(n, row + take))
+        keys, own = _hull(ranges, rows) if ranges else (slice(0, m), 0)
+        size = (rows.stop - row) * (keys.stop - keys.start)
+        if ranges and take > 1 and size > min(most, max(2 * own, _SMALL)):
             take = max(1, min(take // 2, most // (keys.stop - keys.start)))
+            continue
         yield rows, keys
-        row = rows.stop
+        row, take = rows.stop, 2 * take if ranges else take
 
 
 def _hull(ranges: Spans, rows: slice) -> tuple[slice, int]:

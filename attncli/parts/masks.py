@@ -51,12 +51,8 @@ def causal(at: Grid) -> Tensor:
 )
 def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotated[int, Range(low=-1)] = -1) -> Tensor:
     """A query sees so many neighbours on each side, and itself; −1, or left out, is no bound."""
-    seen = at.k_idx >= 0
-    if left >= 0:
-        seen = seen & (at.k_pos - at.q_pos >= -left)
-    if right >= 0:
-        seen = seen & (at.k_pos - at.q_pos <= right)
-    return seen
+    near = at.k_pos >= at.q_pos - left if left >= 0 else at.k_idx >= 0
+    return near & (at.k_pos <= at.q_pos + right) if right >= 0 else near
 
 
 @mask(

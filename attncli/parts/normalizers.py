@@ -34,10 +34,12 @@ def hide(x: Tensor, visible: Tensor | None, value: float) -> Tensor:
 def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Exponentials, divided by their sum; the largest is subtracted first, which changes nothing but rounding."""
     s = hide(scores, visible, _HIDDEN)  # (b, h, n, m)
-    lost = s.amax(-1, keepdim=True) == _HIDDEN  # (b, h, n, 1): rows that see nothing, or nothing above −∞
-    if not lost.any():
-        return hide(s.softmax(-1), visible, 0)  # (b, h, n, m); what a row does not see gets none of its NaN
-    return hide(s.masked_fill(lost, 0).softmax(-1).masked_fill(lost, 0), visible, 0)  # (b, h, n, m)
+    top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
+    if top.isfinite().all():
+        return s.softmax(-1)  # (b, h, n, m)
+    lost = top == _HIDDEN  # (b, h, n, 1): rows that see nothing, or nothing above −∞, get 0
+    w = s.masked_fill(lost, 0).softmax(-1).masked_fill(lost, 0)  # (b, h, n, m)
+    return hide(w, visible, 0)  # (b, h, n, m); what a row does not see gets none of its NaN
 
 
 @normalizer(

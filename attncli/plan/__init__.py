@@ -198,7 +198,7 @@ def _check_rows(plan: Plan) -> None:
     if plan.variant["empty_rows"] != "error" or not plan.masked:
         return
     at = plan.grid()
-    held = {name: as_numpy(x) for name, x in arrays(at).items()}
+    held: dict[str, Any] = {name: as_numpy(x) for name, x in arrays(at).items()}
     n, step = plan.length("scores", "query"), max(1, TILE // plan.size.keys)
     blind = np.zeros((plan.size.batch or 1, plan.shapes.heads, n), bool)
     for first in range(0, n, step):

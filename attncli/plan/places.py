@@ -132,8 +132,8 @@ def arrays(at: Grid) -> dict[str, Any]:
 
 def seen_shape(at: Grid, mask: Expression | None) -> tuple[int, int]:
     """How many batch items and heads differ in what they may see: 1 where all see the same."""
-    corner = replace(at, **{name: as_numpy(x[..., :1, :1]) for name, x in arrays(at).items()})
-    b, h, *_ = np.shape(visible(corner, mask))
+    corner: dict[str, Any] = {name: as_numpy(x[..., :1, :1]) for name, x in arrays(at).items()}
+    b, h, *_ = np.shape(visible(replace(at, **corner), mask))
     return b, h
 
 

@@ -45,12 +45,16 @@ def settle(plan: Plan, at: Mapping[str, tuple[int, ...]] | None = None, *, strea
         plan = _without_matrices(plan)
     asked, graph = plan.variant["schedule"], _has_graph(plan)
     if graph and asked in ("tiled", "fused"):
-        raise wrong("no-graph", f"a tensor requires grad, and the {asked} schedule keeps no graph", help="schedule dense")
+        raise wrong(
+            "no-graph", f"a tensor requires grad, and the {asked} schedule keeps no graph", help="schedule dense"
+        )
     why = unfused(plan, asked == "fused")
     if asked == "fused" and why:
         raise wrong("not-fused", f"no fused kernel says this: {why}", help="leave --schedule out: what runs is found")
     name = asked or ("dense" if graph or cells(plan) <= DENSE else "tiled" if why else "fused")
-    made = replace(plan, schedule=name, tile=_tile(plan) if name != "dense" else 0, variant=plan.variant.but(schedule=name))
+    made = replace(
+        plan, schedule=name, tile=_tile(plan) if name != "dense" else 0, variant=plan.variant.but(schedule=name)
+    )
     _check_memory(made, streamed)
     return made
 
@@ -76,7 +80,9 @@ def _without_matrices(plan: Plan) -> Plan:
         way = "--only log_sum_exp,entropy; --top 8; --at query=0; or --only weights --output FILE.safetensors"
         raise wrong("too-long", f"there is no v, and {n:,} × {m:,} scores are not shown unless asked for", help=way)
     names = " and ".join([", ".join(left[:-1]), left[-1]] if len(left) > 1 else left)
-    says = f"left-out: {names} of {n:,} × {m:,}: --only names them, --at query=… shows a row, --top 8 the largest weights"
+    says = (
+        f"left-out: {names} of {n:,} × {m:,}: --only names them, --at query=… shows a row, --top 8 the largest weights"
+    )
     return replace(plan, keep=keep, warnings=(*plan.warnings, says))
 
 
@@ -112,7 +118,12 @@ def unfused(plan: Plan, asked: bool) -> str:
         return ""
     if v["empty_rows"] == "uniform":
         return "it has no uniform weights for a query that sees no key"
-    size = math.prod(seen_shape(plan.grid(), plan.mask)) * plan.length("scores", "query") * plan.size.keys * (1 + item(plan))
+    size = (
+        math.prod(seen_shape(plan.grid(), plan.mask))
+        * plan.length("scores", "query")
+        * plan.size.keys
+        * (1 + item(plan))
+    )
     if size > MASK:
         return f"its mask would take {size / 2**20:,.0f} MiB"
     return "" if asked or spans(plan.grid(), plan.mask) is None else "the mask bounds what is reached"
@@ -169,12 +180,22 @@ def _check_memory(plan: Plan, streamed: bool) -> None:
     heads = (size.batch or 1) * shapes.heads
     grid = f"{plan.length('scores', 'query'):,} × {size.keys:,} scores in {heads:,} {'head' if heads == 1 else 'heads'}"
     steps = f", {', '.join(matrices(plan))} kept," if big and not streamed else ""
-    what = f"{grid}{steps}" if grids >= max(vectors, projections) else "the vectors" if vectors > projections else "the drawn projections"
+    what = (
+        f"{grid}{steps}"
+        if grids >= max(vectors, projections)
+        else "the vectors"
+        if vectors > projections
+        else "the drawn projections"
+    )
     need = (grids + vectors + projections) / 2**30
     message = f"{what} need about {need:,.1f} GiB, and {have / 2**30:,.1f} are to be had"
     way = "fewer tokens, or a narrower projection"
     if plan.schedule == "dense" and not big:
-        way = "--schedule tiled computes it piece by piece" if not _has_graph(plan) else "without requires_grad it is tiled"
+        way = (
+            "--schedule tiled computes it piece by piece"
+            if not _has_graph(plan)
+            else "without requires_grad it is tiled"
+        )
     elif big:
         way = "--only context,log_sum_exp or --top 8 keep less; --at query=… a row; to a .safetensors file steps go as they are made"
     raise CannotError("out-of-memory", message, help=way)

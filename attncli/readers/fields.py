@@ -33,7 +33,7 @@ def taken(problem: Problem, pair: str) -> Problem:
         raise OptionError("bad-option", "standard input is for INPUT alone", help=f"--with {name}=FILE")
     one = format_of(path)
     try:
-        found = one.function(Source(path, slurp(path), one.name))
+        found = one.function(Source(path, slurp(path, one.mapped), one.name))
         value = _checked(name, _value(found, name))
     except AttnError as error:
         raise error.at(file=path) from None

@@ -1,4 +1,4 @@
-"""How far a long run is, on standard error: a bar, and the time that is left."""
+"""How far a long run is, on standard error: a bar, the rate, and the time that is left."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 class Bar:
     """A bar that goes away when it is done. Standard output is left alone: what is printed there is data."""
 
-    def __init__(self, color: bool, started: float) -> None:
-        console = Console(stderr=True, no_color=not color, width=min(80, os.get_terminal_size(sys.stderr.fileno()).columns))
-        self.started = started
+    def __init__(self, color: bool, started: float, rows: int) -> None:
+        console = Console(
+            stderr=True, no_color=not color, width=min(80, os.get_terminal_size(sys.stderr.fileno()).columns)
+        )
+        self.started, self.rows = started, rows
         self.bar = Progress(
             TextColumn("attending"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"),
             console=console, transient=True, redirect_stdout=False, redirect_stderr=False,
@@ -26,7 +28,7 @@ class Bar:
     def show(self, done: float) -> None:
         """How much is done, 0 … 1."""
         taken = time.monotonic() - self.started
-        left = f"{taken * (1 - done) / done:.0f} s left" if done > 0 else ""
+        left = f"{done * self.rows / taken:,.0f} rows/s, {taken * (1 - done) / done:.0f} s left" if done > 0 else ""
         self.bar.update(self.task, completed=done, left=left)
 
     def close(self) -> None:
