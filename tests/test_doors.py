@@ -30,6 +30,7 @@ DOORS = {
     "rich": {"views"},
     "typer": {"cli"},
     "safetensors": set(),
+    "polars": set(),
     "msgspec": {"writers"},
     "numpy": {"core", "gate", "plan", "views", "writers"},
 }

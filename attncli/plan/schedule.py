@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DENSE = 2**21  # cells of a grid that is computed whole
 TILE = 2**20  # cells of a tile: a few of them lie in a processor's cache
 LOOK = 2**24  # cells beyond which a first look shows no matrix
+_ALWAYS = 2**24  # bytes that nobody asks for
 MASK = 2**28  # bytes of a mask that a kernel may be handed
 _OUTSIDE = {  # steps that no tile makes: they are of tokens, or of what the tiles have left
     "positioned_embeddings", "q", "k", "v", "normed_q", "normed_k", "positioned_q", "positioned_k", "present_k", "present_v",
@@ -174,8 +175,9 @@ def _check_memory(plan: Plan, streamed: bool) -> None:
     part = plan.variant["projection"]
     drawn = widths(plan.sizes(), part.get("dim"), part.get("v-dim")) if part.member.facts.get("drawn") else {}
     projections = sum(a * b for a, b in drawn.values()) * 12
-    have = available()
-    if have is None or grids + vectors + projections <= have or plan.variant["device"] != "cpu":
+    all_of_it = grids + vectors + projections
+    have = None if all_of_it <= _ALWAYS or plan.variant["device"] != "cpu" else available()
+    if have is None or all_of_it <= have:
         return
     heads = (size.batch or 1) * shapes.heads
     grid = f"{plan.length('scores', 'query'):,} × {size.keys:,} scores in {heads:,} {'head' if heads == 1 else 'heads'}"
@@ -187,7 +189,7 @@ def _check_memory(plan: Plan, streamed: bool) -> None:
         if vectors > projections
         else "the drawn projections"
     )
-    need = (grids + vectors + projections) / 2**30
+    need = all_of_it / 2**30
     message = f"{what} need about {need:,.1f} GiB, and {have / 2**30:,.1f} are to be had"
     way = "fewer tokens, or a narrower projection"
     if plan.schedule == "dense" and not big:

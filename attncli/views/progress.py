@@ -14,9 +14,8 @@ class Bar:
     """A bar that goes away when it is done. Standard output is left alone: what is printed there is data."""
 
     def __init__(self, color: bool, started: float, rows: int) -> None:
-        console = Console(
-            stderr=True, no_color=not color, width=min(80, os.get_terminal_size(sys.stderr.fileno()).columns)
-        )
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some terminals do not say
+        console = Console(stderr=True, no_color=not color, width=min(80, columns))
         self.started, self.rows = started, rows
         self.bar = Progress(
             TextColumn("attending"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"),
