@@ -22,4 +22,4 @@ docs:
     python -m tests.test_readme
 
 bench:
-    python benchmarks/startup.py
+    python benchmarks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import PurePath
@@ -24,12 +24,13 @@ class Look:
     unicode: bool = True  # the console can show more than ASCII
 
 
-Writer = Callable[[Attention, Look], "str | bytes"]
+Content = str | bytes | Sequence[bytes | memoryview]  # the last piece by piece, each as it lies in memory
+Writer = Callable[[Attention, Look], Content]
 
 
 @dataclass(frozen=True)
 class Format:
-    """One output format: (result, look) → text, or bytes for a file."""
+    """One output format: (result, look) → text, or bytes for a file, whole or in pieces."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -37,6 +38,7 @@ class Format:
     binary: bool = False
     codec: str = ""  # for a console that is not UTF-8: the error handler to encode with, or utf-8 itself
     lacks: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
+    streams: Callable[..., Attention] | None = None  # (file, plan, compute): steps too large for memory go to the file
 
     def fitted(self, attention: Attention) -> Attention:
         """The result as this format can hold it: a dtype it lacks is widened, and a warning says so."""
@@ -50,12 +52,17 @@ FORMATS: dict[str, Format] = {}
 
 
 def output_format(
-    name: str, *suffixes: str, binary: bool = False, codec: str = "attn", lacks: tuple[str, ...] = ()
+    name: str,
+    *suffixes: str,
+    binary: bool = False,
+    codec: str = "attn",
+    lacks: tuple[str, ...] = (),
+    streams: Callable[..., Attention] | None = None,
 ) -> Callable[[Writer], Writer]:
     """Register an output format."""
 
     def register(function: Writer) -> Writer:
-        FORMATS[name] = Format(name, suffixes, function, binary, codec, lacks)
+        FORMATS[name] = Format(name, suffixes, function, binary, codec, lacks, streams)
         return function
 
     return register

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from attncli.errors import InputError, OptionError, listed, nearest, printable
@@ -98,15 +98,15 @@ def _integer(text: str) -> bool:
     return text.lstrip("-").isdecimal() and text.isascii() and text.count("-") <= text.startswith("-")
 
 
-def select(attention: Attention, at: At) -> Attention:
-    """The chosen part of a result; every axis stays, with the length that was chosen."""
+def select(attention: Attention, at: At, done: Collection[str] = ()) -> Attention:
+    """The chosen part of a result; every axis stays, with the length that was chosen. `done`: axes computed so already."""
     if not at:
         return attention
 
     def cut(step: Step) -> Step:
         values = step.values
         for i, axis in enumerate(step.axes):
-            if axis in at:
+            if axis in at and axis not in done:
                 values = values[(slice(None),) * i + (list(at[axis]),)]
         return dataclasses.replace(step, values=values)
 

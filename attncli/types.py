@@ -123,8 +123,10 @@ class Grid:
     lengths: Any = None  # (b, 1, 1, 1)  how many keys are no padding
     given: Any = None  # the problem's mask
     bias: Any = None  # the problem's bias
-    keys: int = 0  # how many keys there are
-    heads: int = 1  # how many query heads
+    keys: int = 0  # how many keys there are, whether they stand here or not
+    longest: int = 0  # one more than the largest index there is, of a query or a key
+    heads: int = 1  # how many query heads there are
+    head: Any = None  # (1, h, 1, 1)  which of them stand here
     parameters: Mapping[str, Any] = field(default_factory=dict)  # learned arrays of the parts that act on scores
     visible: Any = None  # what mask, lengths and bias together let through
 

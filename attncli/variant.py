@@ -188,6 +188,7 @@ _CHOICES = (
         "dtype", ("float64", "float32", "float16", "bfloat16"), None, "float64 for text, the file's own for binary"
     ),
     Choice("device", _device, "cpu", "DEVICE", "cpu, cuda[:n] or mps"),
+    _worded("schedule", ("dense", "tiled", "fused"), None, "whole, in tiles or by one kernel; found if not said"),
 )
 CHOICES: Mapping[str, Choice] = {c.name: c for c in _CHOICES}
 

@@ -34,6 +34,11 @@ def finer(name: str, values: Any, axes: str = "bhnm", *, given: bool = False) ->
     return values
 
 
+def explaining() -> bool:
+    """Whether finer steps are noted, so that they must be made."""
+    return _notebook.get() is not None
+
+
 @contextmanager
 def noting() -> Iterator[None]:
     """While it lasts, finer steps are noted; `take` hands them out."""

@@ -31,6 +31,7 @@ DOORS = {
     "rich": {"views"},
     "typer": {"cli"},
     "safetensors": set(),
+    "polars": set(),
     "msgspec": {"writers"},
     "numpy": {"check", "core", "gate", "plan", "views", "writers"},
 }
@@ -176,7 +177,7 @@ def test_a_torch_that_does_not_load_is_exit_4():
 
 def test_the_torch_refusing_process_would_notice():
     """A planted violation: a reader that imports torch is caught by the harness above."""
-    planted = "import attncli.readers as r; was = r.slurp\ndef slurp(path):\n    import torch\n    return was(path)\nr.slurp = slurp"
+    planted = "import attncli.readers as r; was = r.slurp\ndef slurp(path, mapped=False):\n    import torch\n    return was(path)\nr.slurp = slurp"
 
     [(status, asked, _, _)] = without_torch([["compute", "/nowhere.json"]], planted)
 

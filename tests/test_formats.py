@@ -69,6 +69,7 @@ def test_a_result_reads_back_equal(tmp_path, suffix, dtype, case):
     written = result(dtype=dtype, dropout="dropout:p=0.5,seed=3") if case == "batch of heads" else hostile()
     [format] = [f for f in formats().values() if suffix in f.suffixes]
     content = format.function(written, Look())
+    content = b"".join(content) if isinstance(content, list) else content
     (tmp_path / f"r{suffix}").write_bytes(content if isinstance(content, bytes) else content.encode())
 
     read = read_result(tmp_path / f"r{suffix}")

@@ -174,6 +174,7 @@ def grid(n: int = 5) -> Grid:
         q_seg=segments.reshape(1, 1, n, 1),
         k_seg=segments.reshape(1, 1, 1, n),
         keys=n,
+        longest=n,
         given=given[None, None],
     )
 

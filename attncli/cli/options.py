@@ -41,6 +41,7 @@ class Showing:
     full: bool = False
     color: str = "auto"
     quiet: bool = False
+    progress: bool = True
     error_format: str = "full"
 
 
@@ -119,6 +120,7 @@ _SHOWING = _panel(
     _option("full", bool, "leave nothing out on a terminal", default=False),
     _option("color", Literal["auto", "always", "never"], "colour; NO_COLOR and FORCE_COLOR are heeded", default="auto"),
     _option("quiet", bool, "only warnings and errors on standard error", flags="--quiet -q", default=False),
+    _option("no_progress", bool, "no bar while something long runs", default=False),
     _option("error_format", Literal["full", "json", "concise"], "how errors are written", default="full"),
     _option("debug", bool, "the traceback of a bug", default=False),
 )
@@ -167,6 +169,7 @@ def _showing(v: dict[str, Any]) -> Showing:
         full=v["full"],
         color=v["color"],
         quiet=v["quiet"],
+        progress=not v["no_progress"],
         error_format=v["error_format"],
     )
 

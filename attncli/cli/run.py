@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,15 +17,17 @@ from typing import IO, TYPE_CHECKING, Any
 from attncli.cli.options import Choosing, Reading, Showing
 from attncli.cli.talk import Talk, wants_color
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, listed
-from attncli.formats import Format, Look, format_for
+from attncli.formats import Content, Format, Look, format_for
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
+    from attncli.select import At
     from attncli.types import Attention, Problem
 
 
 def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> ExitStatus:
     """One input, or a stream of them, through to its output."""
+    from attncli.plan.schedule import matrices
     from attncli.plan.steps import check_step
     from attncli.readers import format_of, read
 
@@ -46,25 +49,47 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
     )
     for note in problem.notes:
         talk.note(note)
-    attention = format.fitted(answer(problem, choosing, showing, talk))
+    made, at = planned(problem, choosing, showing, streamed=format.streams is not None)
+    if format.streams and made.tile and matrices(made) and not {*at} - {"query"}:
+        core(talk)
+        with appearing(showing) as file:
+            attention = format.streams(file, made, lambda place: computed(made, at, showing, talk, place))
+    else:
+        attention = format.fitted(computed(made, at, showing, talk))
+        emit(format.function(attention, look(showing)), showing, format)
     for warning in attention.warnings:
         talk.warning(warning)
-    emit(format.function(attention, look(showing)), showing, format)
     return ExitStatus.OK
 
 
 def answer(problem: Problem, choosing: Choosing, showing: Showing, talk: Talk) -> Attention:
     """Problem → the steps that will be shown."""
-    from attncli.plan import plan
-    from attncli.select import choose, select
+    made, at = planned(problem, choosing, showing)
+    return computed(made, at, showing, talk)
+
+
+def planned(problem: Problem, choosing: Choosing, showing: Showing, *, streamed: bool = False) -> tuple[Plan, At]:
+    """What will be computed, and which part of it is shown. `streamed`: matrices of a long run go to a file."""
+    from attncli.plan import outline, settled
+    from attncli.select import choose
 
     keep = list(showing.only) or ["shown"]
     try:
-        made = plan(problem, choosing.variant(problem.variant), keep, top=showing.top)
-        at = choose(made, showing.at)
+        drawn = outline(problem, choosing.variant(problem.variant), keep, top=showing.top)
+        at = choose(drawn, showing.at)
+        return settled(drawn, at, streamed=streamed and not {*at} - {"query"}), at
     except AttnError as error:
         raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
-    return select(core(talk)(made), at)
+
+
+def computed(made: Plan, at: At, showing: Showing, talk: Talk, place: Any = None) -> Attention:
+    """A plan followed, and the part that was chosen of what it makes."""
+    from attncli.select import select
+
+    follow = core(talk)
+    with progress(showing, talk, made.length("scores", "query")) as tell:
+        result = follow(made, tell, place)
+    return select(result, at, () if made.rows is None else ("query",))
 
 
 def explained(
@@ -109,7 +134,7 @@ def explained(
     for note in problem.notes:
         talk.note(note)
     try:
-        made = plan(problem, choosing.variant(problem.variant))
+        made = plan(problem, choosing.variant(problem.variant).but(schedule="dense"))
         batch = (
             ["batch=0"] if made.size.batch is not None and not any(w.startswith("batch=") for w in showing.at) else []
         )
@@ -182,10 +207,10 @@ def _back(made: Plan, upstream: Any) -> Any:
     return follow_back(made, upstream)
 
 
-_core: Callable[[Plan], Attention] | None = None
+_core: Callable[..., Attention] | None = None
 
 
-def core(talk: Talk) -> Callable[[Plan], Attention]:
+def core(talk: Talk) -> Callable[..., Attention]:
     """The algebra; loading it loads torch.
 
     Raises:
@@ -210,9 +235,9 @@ def core(talk: Talk) -> Callable[[Plan], Attention]:
             if waiting:
                 print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
 
-        def careful(plan: Plan) -> Attention:
+        def careful(plan: Plan, progress: Callable[[float], None] | None = None, place: Any = None) -> Attention:
             try:
-                return follow(plan)
+                return follow(plan, progress, place)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or "memory" in str(error):
                     raise CannotError(
@@ -224,6 +249,30 @@ def core(talk: Talk) -> Callable[[Plan], Attention]:
 
         _core = careful
     return _core
+
+
+@contextmanager
+def progress(showing: Showing, talk: Talk, rows: int) -> Iterator[Callable[[float], None] | None]:
+    """Something to tell how much is done, on a terminal; what takes less than a second shows nothing."""
+    if talk.quiet or not showing.progress or talk.form != "full" or not sys.stderr.isatty():
+        yield None
+        return
+    started, bar = time.monotonic(), None
+
+    def tell(done: float) -> None:
+        nonlocal bar
+        if bar is None and time.monotonic() - started > 1 and done < 1:
+            from attncli.views.progress import Bar
+
+            bar = Bar(talk.color, started, rows)
+        if bar is not None:
+            bar.show(done)
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────
@@ -313,7 +362,7 @@ def check_output(showing: Showing) -> None:
         raise CannotError("cannot-write", f"there is no folder {path.parent}", help=f"mkdir -p {path.parent}")
 
 
-def emit(content: str | bytes, showing: Showing, format: Format) -> None:
+def emit(content: Content, showing: Showing, format: Format) -> None:
     """A whole result, to standard output or to its file."""
     if (
         isinstance(content, str)
@@ -326,11 +375,12 @@ def emit(content: str | bytes, showing: Showing, format: Format) -> None:
 
         content = coloured_json(content)
     with destination(showing, format) as out:
-        out(content)
+        for piece in [content] if isinstance(content, str | bytes) else content:
+            out(piece)
 
 
 @contextmanager
-def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | bytes], None]]:
+def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | bytes | memoryview], None]]:
     """Where output goes: standard output, flushed at each call; or a file that appears whole or not at all.
 
     Raises:
@@ -339,17 +389,28 @@ def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | by
     if showing.output is None:
         yield _standard_output(format)
         return
-    path = Path(showing.output)
+    with appearing(showing) as file:
+        yield _into(file)
+
+
+@contextmanager
+def appearing(showing: Showing) -> Iterator[IO[bytes]]:
+    """The output file while it is being made: it appears whole or not at all.
+
+    Raises:
+        CannotError: the disk is full, or may not be written to.
+    """
+    path = Path(str(showing.output))
     try:
         if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
             with path.open("wb") as file:
-                yield _into(file)
+                yield file
             return
         path = path.resolve()  # a link stays a link
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                yield _into(file)
+            with os.fdopen(handle, "wb+") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             mask = os.umask(0)
@@ -370,14 +431,14 @@ def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | by
         ) from None
 
 
-def _standard_output(format: Format) -> Callable[[str | bytes], None]:
+def _standard_output(format: Format) -> Callable[[str | bytes | memoryview], None]:
     """Flushed at each call. Data is UTF-8, or JSON in escapes, whatever the console; what people read is spelled for it."""
     if sys.stdout is None:
         raise CannotError("cannot-write", "standard output is closed")
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     raw = None if encoding.lower().startswith("utf") or format.codec == "attn" else getattr(sys.stdout, "buffer", None)
 
-    def say(content: str | bytes) -> None:
+    def say(content: str | bytes | memoryview) -> None:
         if raw is None:
             sys.stdout.write(str(content))
         else:
@@ -388,8 +449,8 @@ def _standard_output(format: Format) -> Callable[[str | bytes], None]:
     return say
 
 
-def _into(file: IO[Any]) -> Callable[[str | bytes], None]:
-    def write(content: str | bytes) -> None:
+def _into(file: IO[Any]) -> Callable[[str | bytes | memoryview], None]:
+    def write(content: str | bytes | memoryview) -> None:
         file.write(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
 
     return write

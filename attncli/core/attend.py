@@ -8,12 +8,15 @@ Where there is no batch, or no heads are named, b or h is 1.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from attncli.core.fused import fused
 from attncli.core.given import Given
-from attncli.core.notes import Notes
+from attncli.core.notes import Notes, Place, finite
+from attncli.core.tiles import Progress, Tile, joined, tiles
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
 from attncli.plan.shapes import kv_head
@@ -42,74 +45,97 @@ def attend(
 
     Raises:
         OptionError, InputError: as `plan`, before any tensor is made.
-        CannotError: the device is not there.
+        CannotError: it does not fit in memory, or the device is not there.
     """
     return follow(make_plan(problem, variant, keep, top=top))
 
 
-def follow(plan: Plan) -> Attention:
-    """The steps of a plan that it keeps."""
-    return work(plan).attention()
+def follow(plan: Plan, progress: Progress | None = None, place: Place | None = None) -> Attention:
+    """The steps of a plan that it keeps.
+
+    `progress` is told how much of a long run is done; `place` gives room to steps that memory shall not hold.
+    """
+    return work(plan, progress, place).attention()
 
 
-def work(plan: Plan, *, traced: bool = False) -> Notes:
-    """Project, split, norm, position, past, share kv heads, score, chain, normalise, drop, mix, V, W_o."""
+def work(plan: Plan, progress: Progress | None = None, place: Place | None = None, *, traced: bool = False) -> Notes:
+    """Project, split, norm, position, past, share kv heads; attend, tile by tile; merge, W_o."""
     given, chosen, heads = Given(plan, traced=traced), plan.variant, plan.shapes
-    note, at = Notes(plan, given), given.grid  # what `at` holds broadcasts to (b, h, n, m)
+    note = Notes(plan, given, place)
 
-    x = given.positioned(note)  # (b, n, x), (b, s, y); nothing where q, k, v are given
-    q = note("q", split(given("q", x), heads.heads), given.formula("q"))  # (b, h, n, d)
-    k = note("k", split(given("k", x), heads.kv_heads), given.formula("k"))  # (b, g, s, d)
-    v = note("v", split(given("v", x), heads.v_heads), given.formula("v"))  # (b, g, s, c)
-    for act in (given.norm_before, given.turn, given.norm_after):  # most do nothing
-        q, k = act(q, k, note)  # (b, h, n, d), (b, g, s, d)
-    k = note("present_k", append(given.past("k"), k), "past, then k")  # (b, g, m, d)
-    v = note("present_v", append(given.past("v"), v), "past, then v")  # (b, g, m, c)
-    k = share(k, heads.heads, chosen["kv_map"])  # (b, h, m, d)
-    v = share(v, heads.mixed_heads, chosen["kv_map"])  # (b, h', m, c); h' is h/2 where heads pair
+    with torch.set_grad_enabled(torch.is_grad_enabled() and plan.schedule == "dense"):
+        x = given.positioned(note)  # (b, n, x), (b, s, y); nothing where q, k, v are given
+        q = note("q", split(given("q", x), heads.heads), given.formula("q"))  # (b, h, n, d)
+        k = note("k", split(given("k", x), heads.kv_heads), given.formula("k"))  # (b, g, s, d)
+        v = note("v", split(given("v", x), heads.v_heads), given.formula("v"))  # (b, g, s, c)
+        for act in (given.norm_before, given.turn, given.norm_after):  # most do nothing
+            q, k = act(q, k, note)  # (b, h, n, d), (b, g, s, d)
+        k = note("present_k", append(given.past("k"), k), "past, then k")  # (b, g, m, d)
+        v = note("present_v", append(given.past("v"), v), "past, then v")  # (b, g, m, c)
+        k = share(k, heads.heads, chosen["kv_map"])  # (b, h, m, d)
+        v = share(v, heads.mixed_heads, chosen["kv_map"])  # (b, h', m, c); h' is h/2 where heads pair
 
-    s = chosen["score"](q, k, given.learned)  # (b, h, n, m)
+        z = fused(q, k, v, given, note) if plan.schedule == "fused" else None  # (b, h, n, c)
+        if z is None:
+            odd = strange(v)  # (b, h', m, c), or None where all of v is finite
+            parts = ((tile, attended(q, k, v, odd, given, note, tile)) for tile in tiles(plan))
+            z = joined(plan, parts, progress)  # (b, h', n, c)
+            note.off()
+
+        note("head_context", z, "weights · v")  # (b, h', n, c)
+        formula = chosen["head_mixing"].member.facts.get("context_formula", "")
+        z = note("normed_context", given.sub_norm(z), formula)  # (b, h', n, c)
+        side_by_side = "weights · v" + ", heads side by side" * heads.headed
+        z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
+        note("output", given.output(z), given.formula("o"))  # (b, n, ·)
+    return note
+
+
+def attended(
+    q: Tensor, k: Tensor, v: Tensor | None, odd: Tensor | None, given: Given, note: Notes, tile: Tile
+) -> Tensor | None:
+    """One tile: score, chain, normalise, drop, mix, V. Here n are the tile's rows, and m the keys that they can reach."""
+    chosen, at = given.plan.variant, given.on(tile)  # what `at` holds broadcasts to (b, h, n, m)
+    note.on(tile)
+
+    s = chosen["score"](tile.of(q, columns=False), tile.of_keys(k), at.parameters)  # (b, h, n, m)
     note("scores", s, chosen["score"].member.formula)
     hidden = False  # whether the mask has been met: from there on, what is masked stays so
-    for link in plan.chain:
-        hidden = hidden or link.name == "mask"
+    for link in given.plan.chain:
         s = link.run(s, at)  # (b, h, n, m)
-        s = s.masked_fill(~at.visible, -torch.inf) if hidden else s
+        s = s.where(at.visible, -torch.inf) if hidden else s
+        hidden = hidden or link.name == "mask"
         note("mask", at.visible if link.step == "masked_scores" else None, "may attend")
         note(link.step, s, link.formula)
 
-    sink = finer("sink", chosen["sink"](given.learned, s), "bhnm", given=True)  # (1, h, 1, 1), or None
-    s, seen = beside(s, sink), beside(at.visible, None if sink is None else sink == sink)  # m + 1
+    sink = chosen["sink"](at.parameters, s)  # (1, h, 1, 1), or None
+    seen = at.visible if given.plan.masked else None  # None: every key
+    s, seen = beside(s, sink), beside(seen, None if sink is None else sink == sink)  # m + 1
     note.row_statistics(s, seen, at.visible)  # (b, h, n)
+    finer("sink", sink, given=True)
     w = chosen["normalizer"](wide(s), seen)  # (b, h, n, m), + 1 with a sink
     w, w_sink = note.checked(w, at.visible)  # (b, h, n, m), (b, h, n) or None
     note("weights", w, chosen["normalizer"].member.formula + ", Σ with the sink" * (w_sink is not None))
     note("sink_weights", w_sink, chosen["sink"].member.formula)
     note.entropy(w)  # (b, h, n)
-    w = note("dropout_weights", given.drop(w), chosen["dropout"].member.formula)
+    w = note("dropout_weights", given.drop(w, tile), chosen["dropout"].member.formula)
     mixing = chosen["head_mixing"]
-    w = note("mixed_weights", mixing(w, given.learned), mixing.member.formula)  # (b, h', n, m)
-    note.largest(w, plan.top)  # (b, h', n, top)
-
-    z = weigh(w, v, given.seen_mixed())  # (b, h', n, c)
-    note("head_context", z, "weights · v")
-    formula = mixing.member.facts.get("context_formula", "")
-    z = note("normed_context", given.sub_norm(z), formula)  # (b, h', n, c)
-    side_by_side = "weights · v" + ", heads side by side" * heads.headed
-    z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
-    note("output", given.output(z), given.formula("o"))  # (b, n, ·)
-    return note
+    w = note("mixed_weights", mixing(w, at.parameters), mixing.member.formula)  # (b, h', n, m)
+    note.largest(w)  # (b, h', n, top)
+    if v is None:
+        return None
+    return weigh(w, tile.of_keys(v), odd if odd is None else tile.of_keys(odd), given.seen_mixed(at))  # (b, h', n, c)
 
 
-def beside(x: Tensor, column: Tensor | None) -> Tensor:
+def beside(x: Any, column: Tensor | None) -> Any:
     """(b, h, n, m), (1, h, 1, 1) → (b, h, n, m + 1): a sink as one more key, of no value."""
-    if column is None:
+    if x is None or column is None:
         return x
     b, h, n, _ = shape = torch.broadcast_tensors(x[..., :1], column)[0].shape
     return torch.cat([x.expand(b, h, n, -1), column.expand(shape)], -1)
 
 
-def split(x: Tensor | None, heads: int) -> Tensor | None:
+def split(x: Tensor | None, heads: int) -> Any:
     """(b, t, h·d) → (b, h, t, d): head i takes the columns from i·d up to (i + 1)·d."""
     return None if x is None else x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
@@ -124,7 +150,7 @@ def append(past: Tensor | None, new: Tensor | None) -> Tensor | None:
     return new if past is None or new is None else torch.cat([past, new], 2)
 
 
-def share(x: Tensor | None, heads: int, how: str) -> Tensor | None:
+def share(x: Any, heads: int, how: str) -> Any:
     """(b, g, m, ·) → (b, h, m, ·): query head i reads kv head ⌊i / (h/g)⌋, or i mod g under `tile`."""
     if x is None or x.shape[1] == heads:
         return x
@@ -136,13 +162,15 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def weigh(w: Tensor, v: Tensor | None, visible: Tensor) -> Tensor | None:
+def strange(v: Tensor | None) -> Tensor | None:
+    """Where v holds NaN or ∞, (b, h, m, c); None where it holds neither."""
+    return None if v is None or finite(v) else ~v.isfinite()
+
+
+def weigh(w: Tensor, v: Tensor, strange: Tensor | None, visible: Tensor) -> Tensor:
     """w (b, h, n, m) · v (b, h, m, c) → (b, h, n, c); of a key that is not visible not even a NaN arrives."""
-    if v is None:
-        return None
     half, v = v.dtype, wide(v)
-    strange = ~v.isfinite()  # (b, h, m, c)
-    if not strange.any():
+    if strange is None:
         return (w @ v).to(half)
     z = w @ v.masked_fill(strange, 0)  # (b, h, n, c)
     for j in (

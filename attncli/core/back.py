@@ -34,20 +34,13 @@ def follow_back(plan: Plan, upstream: Any) -> tuple[Attention, Gradients]:
     """
     note = work(plan, traced=True)
     weights = note.given.parameters  # (d_in, d_out)
-    names = [name for name, x in note.whole.items() if x.is_floating_point() and x.requires_grad]
-    context = note.whole["context"]
+    whole = {name: x for name, x in note.traced.items() if x.is_floating_point()}
+    context = whole["context"]
     arriving = torch.as_tensor(upstream).to(context).expand(note.cut("context", context)[1].shape)
-    found = torch.autograd.grad(
-        context,
-        [*(note.whole[n] for n in names), *weights.values()],
-        arriving.reshape(context.shape),
-        allow_unused=True,
-    )
-    steps = {
-        n: torch.zeros_like(x) for n, x in note.whole.items() if x.is_floating_point()
-    }  # of a step function, all 0
-    steps |= {n: g for n, g in zip(names, found, strict=False) if g is not None}
-    learned = dict(zip(weights, found[len(names) :], strict=True))
+    wanted = [*whole.values(), *weights.values()]
+    found = torch.autograd.grad(context, wanted, arriving.reshape(context.shape), allow_unused=True)
+    steps = {n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(whole.items(), found, strict=False)}
+    learned = dict(zip(weights, found[len(whole) :], strict=True))
     cut = {n: note.cut(n, g)[1] for n, g in steps.items() if n not in ("max_score", "log_sum_exp", "entropy")}
     through = {x: _through(x, steps[x], weights) for x in "qkv" if x in steps and plan.problem.embeddings is not None}
     return note.attention(), Gradients(

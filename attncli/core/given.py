@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from attncli.core.notes import Notes
+from attncli.core.tiles import Stream, Tile
 from attncli.errors import CannotError
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
-from attncli.plan.places import visible
+from attncli.plan.places import arrays, full_rank, visible
 from attncli.registry import Part
 from attncli.types import Grid
 from attncli.worked import Finer, finer, take
@@ -39,6 +40,7 @@ class Given:
         self.learned = {name: self.tensor(x) for name, x in held.items() if name not in _PROJECTED}
         self.predicates: dict[str, Finer] = {}
         self.grid = self._grid()
+        self.kept = self._kept()
 
     def tensor(self, x: Any) -> Tensor:
         """An array of numbers → the run's dtype and device; a tensor keeps its graph."""
@@ -63,18 +65,25 @@ class Given:
             y = self.tensor(p.memory["embeddings"])
             y = y if y.ndim == 3 else y[None]
         if part.member.facts["acts"] != "embeddings":
-            return x, y
-        q_pos = self.grid.q_pos[:, 0]  # (b, n, 1)
+            return self._chosen(x), y
+        x, q_pos = self._chosen(x), self.grid.q_pos[:, 0]  # (b, n, ·), (b, n, 1)
         k_pos = self.grid.k_pos[:, 0, 0, self.plan.size.past :, None]  # (b, s, 1)
         x = note("positioned_embeddings", part(x, q_pos), part.member.formula)
-        return x, part(y, k_pos) if p.memory else x
+        return x, x if p.memory is None and self.plan.rows is None else part(y, k_pos)
 
     def __call__(self, letter: str, x: tuple[Tensor, Tensor] | None) -> Tensor | None:
         """q, k or v before it is split into heads, (b, t, h·d): projected, or as it was given."""
         if x is not None:
             return self._linear(x[letter != "q"], letter)
         direct = getattr(self.problem, letter)
-        return None if direct is None else self._side_by_side(self.tensor(direct))
+        if direct is None:
+            return None
+        flat = self._side_by_side(self.tensor(direct))
+        return self._chosen(flat) if letter == "q" else flat
+
+    def _chosen(self, x: Tensor) -> Tensor:
+        """(b, t, ·) → (b, n, ·): the queries that are computed"""
+        return x if self.plan.rows is None else x[:, torch.from_numpy(self.plan.rows).to(x.device)]
 
     def _side_by_side(self, x: Tensor) -> Tensor:
         """However q, k, v were laid out → (b, t, h·d)"""
@@ -130,17 +139,33 @@ class Given:
         part, at = self.plan.variant["position"], self.grid
         if part.member.facts["acts"] != "qk":
             return q, k
-        length = int(max(at.q_pos.max(), at.k_pos.max())) + 1
+        assert self.plan.q_pos is not None  # a position reads them
+        length = int(max(self.plan.q_pos.max(), self.plan.k_pos.max())) + 1  # whichever queries are computed
         q = note("positioned_q", part(q, at.q_pos, length, self.learned), part.member.formula)
         k = part(k, at.k_pos[..., self.plan.size.past :].mT, length, self.learned)
         return q, note("positioned_k", k, part.member.formula)
 
-    def seen_mixed(self) -> Tensor:
+    def on(self, tile: Tile) -> Grid:
+        """The grid of one tile, with what is visible there, and what each of its heads has learned."""
+        cut: dict[str, Any] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
+        at = replace(self.grid, **cut)
+        seen = visible(at, self.plan.mask)
+        self.predicates = take()  # what each mask of the expression says
+        whole = np.broadcast_shapes(seen.shape, (1, 1, at.q_idx.shape[2], at.k_idx.shape[3]))
+        learned = {name: x[self._of_heads(name, x, tile)] for name, x in self.learned.items()}
+        return replace(at, visible=seen.expand(whole), parameters=learned)
+
+    def _of_heads(self, name: str, x: Tensor, tile: Tile) -> tuple[slice, ...]:
+        """The heads of a tile, on the axis that an array declares for them."""
+        names = ("position", "score", "sink", "head_mixing")
+        axes = {p.name: p.axes for part in names for p in self.plan.variant[part].member.parameters}.get(name, ())
+        return tuple(tile.heads if axis == "H" else slice(None) for axis in axes) if len(axes) == x.ndim else ()
+
+    def seen_mixed(self, at: Grid) -> Tensor:
         """What each head may see once heads are mixed: (b|1, h'|1, n, m)"""
         part = self.plan.variant["head_mixing"]
         combine = part.member.facts.get("visible")
-        seen: Tensor = self.grid.visible
-        return combine(seen, part) if combine else seen
+        return combine(at.visible, part) if combine else at.visible
 
     def sub_norm(self, z: Tensor | None) -> Tensor | None:
         """What head mixing does to each head's context."""
@@ -153,15 +178,24 @@ class Given:
         past = self.problem.past
         return self.tensor(past[letter]) if past and letter in past else None
 
-    def drop(self, w: Tensor) -> Tensor:
+    def drop(self, w: Tensor, tile: Tile) -> Tensor:
         """Inverted dropout of (b, h, n, m), drawn on the CPU over the whole grid: one seed is one pattern."""
-        part = self.plan.variant["dropout"]
-        if part.name == "none":
+        if self.kept is None:
             return w
-        mask = self.problem.dropout_mask
-        kept = part(tuple(w.shape), self._generator(part)) if mask is None else as_tensor(mask)  # (b, h, n, m)
-        kept = finer("kept", kept.to(w.device).expand(w.shape), given=True)  # (b, h, n, m)
-        return torch.where(kept, w / (1 - part.get("p")), torch.zeros_like(w))
+        kept = finer("kept", self.kept.of(tile).to(w.device).expand(w.shape), given=True)  # (b, h, n, m)
+        return torch.where(kept, w / (1 - self.plan.variant["dropout"].get("p")), torch.zeros_like(w))
+
+    def _kept(self) -> Stream | _Held | None:
+        """Which weights survive, tile by tile: drawn, or given."""
+        part, mask = self.plan.variant["dropout"], self.problem.dropout_mask
+        if part.name == "none":
+            return None
+        if mask is not None:
+            kept = as_tensor(full_rank(mask))  # (b, h, n, m), 1 where an axis is absent
+            return _Held(kept if self.plan.rows is None or kept.shape[2] == 1 else kept[:, :, self.plan.rows])
+        generator = self._generator(part)
+        assert generator is not None  # the plan has drawn a seed
+        return Stream(lambda shape: part(shape, generator), generator, self.plan)
 
     def output(self, z: Tensor | None) -> Tensor | None:
         """(b, n, h·c) → (b, n, ·), where there is a W_o"""
@@ -190,15 +224,38 @@ class Given:
 
     def _grid(self) -> Grid:
         at = self.plan.grid()
-        arrays = {name: x for name, x in vars(at).items() if isinstance(x, np.ndarray)}
-        moved: dict[str, Any] = {**vars(at), **{name: self._lent(x).to(self.device) for name, x in arrays.items()}}
-        moved["parameters"] = self.learned
-        moved["bias"] = None if at.bias is None else self.tensor(at.bias)
-        grid = Grid(**moved)
-        seen = visible(grid, self.plan.mask)
-        self.predicates = take()  # what each mask of the expression says
-        whole = np.broadcast_shapes(seen.shape, (1, 1, self.plan.size.queries, self.plan.size.keys))
-        return replace(grid, visible=seen.expand(whole))
+        small = _small(self.plan)
+        moved: dict[str, Any] = {
+            name: self._lent(_narrow(x) if small else x).to(self.device)
+            for name, x in arrays(at).items()
+            if name != "bias"
+        }
+        return replace(at, **moved, bias=None if at.bias is None else self.tensor(at.bias))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A dropout mask that came with the problem."""
+
+    kept: Tensor
+
+    def of(self, tile: Tile) -> Tensor:
+        return tile.of(self.kept)
+
+
+def _small(plan: Plan) -> bool:
+    """Whether no option that places are compared with is too large for half an integer."""
+    options = [
+        o for part in (*(plan.mask.parts() if plan.mask else ()), plan.variant["position"]) for _, o in part.options
+    ]
+    numbers = [n for o in options for n in (o if isinstance(o, tuple) else (o,)) if isinstance(n, int)]
+    return all(abs(n) < 2**30 for n in numbers)
+
+
+def _narrow(x: Any) -> Any:
+    """Integers in half their width where differences of two still fit: places are compared cell by cell."""
+    small = isinstance(x, np.ndarray) and x.dtype == np.int64 and (x.size == 0 or abs(x).max() < 2**30)
+    return x.astype(np.int32) if small else x
 
 
 def as_tensor(x: Any) -> Tensor:

@@ -137,4 +137,4 @@ def bias(s: Tensor, at: Grid) -> Tensor:
 )
 def mask(s: Tensor, at: Grid) -> Tensor:
     """−∞ where the query may not look: mask, lengths, and a bias of −∞."""
-    return s.masked_fill(~at.visible, float("-inf"))  # (b, h, n, m)
+    return s.where(at.visible, float("-inf"))  # (b, h, n, m)

@@ -2,10 +2,15 @@
 
 A mask is a predicate on two places: positions i, j (`q_pos`, `k_pos`) or indices I, J (`q_idx`, `k_idx`).
 It speaks in operators only, so it runs on plain integers, numpy arrays and tensors alike.
+
+A mask may say how far it reaches: (Grid, part) → the field of the keys that it goes by, its lowest and its highest value for
+each query, None being no bound. What lies outside is hidden for certain, so that long runs never compute it; a mask that
+declares no `reach` may see every key.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any
 
 from attncli.registry import Family, Part, Range
@@ -25,6 +30,8 @@ def full(at: Grid) -> Tensor:
     "j ≤ i",
     source="Vaswani et al. 2017, §3.2.3",
     laws=("prefix", "decode"),
+    reach=lambda at, part: ("k_pos", None, at.q_pos),
+    kernel="causal",  # what fused kernels call it
     hides=lambda at, part: f"{at.k_pos} > {at.q_pos}",
 )
 def causal(at: Grid) -> Tensor:
@@ -37,15 +44,22 @@ def _beyond(at: Grid, part: Part) -> str:
     return f"{at.k_pos} − {at.q_pos} {f'< {-left}' if 0 <= left < -far else '> ' + str(part.get('right'))}"
 
 
-@mask("window", "−left ≤ j − i ≤ right", source="Beltagy et al. 2020, §3.1", laws=("prefix", "decode"), hides=_beyond)
+@mask(
+    "window",
+    "−left ≤ j − i ≤ right",
+    source="Beltagy et al. 2020, §3.1",
+    laws=("prefix", "decode"),
+    reach=lambda at, part: (
+        "k_pos",
+        at.q_pos - part.get("left") if part.get("left") >= 0 else None,
+        at.q_pos + part.get("right") if part.get("right") >= 0 else None,
+    ),
+    hides=_beyond,
+)
 def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotated[int, Range(low=-1)] = -1) -> Tensor:
     """A query sees so many neighbours on each side, and itself; −1, or left out, is no bound."""
-    seen = at.k_idx >= 0
-    if left >= 0:
-        seen = seen & (at.k_pos - at.q_pos >= -left)
-    if right >= 0:
-        seen = seen & (at.k_pos - at.q_pos <= right)
-    return seen
+    near = at.k_pos >= at.q_pos - left if left >= 0 else at.k_idx >= 0
+    return near & (at.k_pos <= at.q_pos + right) if right >= 0 else near
 
 
 @mask(
@@ -53,6 +67,7 @@ def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotat
     "j < length",
     source="Raffel et al. 2020, §3.2.1",
     laws=("prefix", "decode"),
+    reach=lambda at, part: ("k_pos", None, 0 * at.q_pos + part.get("length") - 1),
     hides=lambda at, part: f"{at.k_pos} ≥ {part.get('length')}",
 )
 def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
@@ -65,6 +80,7 @@ def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     "segment of I = segment of J",
     source="Raffel et al. 2020, §2.2 (packing)",
     lawless="its segments belong to indices of one problem",
+    reach=lambda at, part: ("k_seg", at.q_seg, at.q_seg),
     hides=lambda at, part: f"segment {at.k_seg} ≠ {at.q_seg}",
 )
 def document(at: Grid) -> Tensor:
@@ -77,6 +93,11 @@ def document(at: Grid) -> Tensor:
     "⌊i/size⌋ = ⌊j/size⌋",
     source="Llama 4's attention_chunk_size; Child et al. 2019, §4.3",
     laws=("prefix", "decode"),
+    reach=lambda at, part: (
+        "k_pos",
+        at.q_pos // part.get("size") * part.get("size"),
+        at.q_pos // part.get("size") * part.get("size") + part.get("size") - 1,
+    ),
     hides=lambda at, part: f"⌊{at.q_pos}/{part.get('size')}⌋ ≠ ⌊{at.k_pos}/{part.get('size')}⌋",
 )
 def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
@@ -101,6 +122,7 @@ def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     "j ≤ i and (i − j < stride or (i − j) mod stride = 0)",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
+    reach=lambda at, part: ("k_pos", None, at.q_pos),
     hides=lambda at, part: (
         f"{at.k_pos} > {at.q_pos}"
         if at.k_pos > at.q_pos
@@ -119,6 +141,7 @@ def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
     refuse=lambda o: "summary is at most stride" if o["summary"] > o["stride"] else "",
+    reach=lambda at, part: ("k_pos", None, at.q_pos),
     hides=lambda at, part: (
         f"{at.k_pos} > {at.q_pos}"
         if at.k_pos > at.q_pos
@@ -151,15 +174,25 @@ def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Te
     "s ≤ J < s + K, s = clamp(I − ⌊K/2⌋, 0, T − K)",
     source="Hassani et al. 2023, §3.1",
     lawless="its window moves inward at the end, so that what is seen depends on how many keys there are",
+    reach=lambda at, part: (
+        "k_idx",
+        _first(at, part.get("kernel")),
+        _first(at, part.get("kernel")) + part.get("kernel") - 1,
+    ),
     hides=lambda at, part: f"{at.k_idx} is outside the {part.get('kernel')} keys around {at.q_idx}",
 )
 def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees K keys around it; at the ends the window moves inward, so that there are always K."""
+    start = _first(at, kernel)
+    return (at.k_idx >= start) & (at.k_idx < start + kernel)
+
+
+def _first(at: Grid, kernel: int) -> Any:
+    """The first key of each query's window."""
     start = at.q_idx - kernel // 2
     last = max(at.keys - kernel, 0)
     start = start * (start > 0)  # max(start, 0)
-    start = start - (start - last) * (start > last)  # min(start, last)
-    return (at.k_idx >= start) & (at.k_idx < start + kernel)
+    return start - (start - last) * (start > last)  # min(start, last)
 
 
 @mask(
@@ -184,11 +217,12 @@ def bigbird(
     """A query's block sees its neighbours, the first blocks (which see all), and some that are drawn from a seed."""
     i, j = at.q_idx // block, at.k_idx // block
     seen = (abs(i - j) <= window // 2) | (i < global_) | (j < global_)
-    table = _drawn_blocks(int(max(i.max(), j.max())) + 1, window // 2, global_, random, seed)
+    table = _drawn_blocks((at.longest - 1) // block + 1, window // 2, global_, random, seed)
     chosen = (i.new_tensor(table) if hasattr(i, "new_tensor") else table)[i, j]  # 1 for a pair that was drawn
     return seen | (chosen > 0)
 
 
+@functools.cache
 def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) -> Any:
     """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed."""
     import numpy as np

@@ -1,4 +1,7 @@
-"""Scores into weights: (scores: b h n m, visible: broadcasts to it) → b h n m, row by row, 0 where not visible."""
+"""Scores into weights: (scores: b h n m, visible: broadcasts to it) → b h n m, row by row, 0 where not visible.
+
+`visible` is None where every key is, which saves long runs a pass over each tile.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,17 @@ from typing import Annotated, Any, Literal
 
 from attncli.registry import Family, Range
 from attncli.types import Tensor
-from attncli.worked import WORKING, Cell, Expr, Line, Num, Work, finer, per_key
+from attncli.worked import WORKING, Cell, Expr, Line, Num, Work, explaining, finer, per_key
 
 normalizer = Family("normalizer", "scores into weights, row by row")
 
 _LAWS = ("prefix", "decode", "permutation")
 _HIDDEN = float("-inf")
+
+
+def hide(x: Tensor, visible: Tensor | None, value: float) -> Tensor:
+    """x where visible, else the value."""
+    return x if visible is None else x.where(visible, value)  # (b, h, n, m)
 
 
 def _work_softmax(w: Work) -> Iterator[Line]:
@@ -52,20 +60,23 @@ def _slopes(w: Work, write: Callable[[Cell], Expr]) -> Iterator[Line]:
     laws=_LAWS,
     sums_to_one=True,
     sinks=True,  # a sink may join its denominator
+    kernel=True,  # what fused kernels do
     worked=_work_softmax,
     jacobian="dsⱼ = wⱼ (dwⱼ − Σ w·dw)",
     backward=_jacobian_softmax,
 )
-def softmax(scores: Tensor, visible: Tensor) -> Tensor:
+def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Exponentials, divided by their sum; the largest is subtracted first, which changes nothing but rounding."""
-    s = scores.masked_fill(~visible, _HIDDEN)  # (b, h, n, m)
+    s = hide(scores, visible, _HIDDEN)  # (b, h, n, m)
     top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
-    top = top.masked_fill(top == _HIDDEN, 0)  # a row that sees nothing: e^(−∞ − 0) = 0, not e^(−∞ + ∞)
-    below = finer("s − top", s - finer("top", top, "bhn1"))  # (b, h, n, m)
-    e = finer("e", below.exp())  # (b, h, n, m)
+    if top.isfinite().all() and not explaining():
+        return s.softmax(-1)  # (b, h, n, m); the same in one pass
+    top = finer("top", top.masked_fill(top == _HIDDEN, 0), "bhn1")  # a row that sees nothing: e^(−∞ − 0) = 0
+    e = finer("e", finer("s − top", s - top).exp())  # (b, h, n, m)
     total = finer("total", e.sum(-1, keepdim=True), "bhn1")  # (b, h, n, 1)
-    w = e / total.masked_fill(total == 0, 1)  # (b, h, n, m)
-    return w.masked_fill(~visible, 0)  # a NaN that a row does see is not passed on to what it does not
+    return hide(
+        e / total.masked_fill(total == 0, 1), visible, 0
+    )  # (b, h, n, m); what a row does not see gets none of its NaN
 
 
 @normalizer(
@@ -74,15 +85,16 @@ def softmax(scores: Tensor, visible: Tensor) -> Tensor:
     source="Ramapuram et al. 2024, §3",
     laws=_LAWS,
     lawless="bias=auto counts all keys, and keeps neither prefix nor decode",
+    counts_keys=lambda part: part.get("bias") == "auto",
     worked=per_key(lambda w, c: (["1 / (1 + e^(−(", c.before, " + ", w("b"), ")))"],)),
     jacobian="dsⱼ = wⱼ (1 − wⱼ) dwⱼ",
     backward=lambda w: _slopes(w, lambda c: [c.after, " × (1 − ", c.after, ") × ", c("dw")]),
 )
-def sigmoid(scores: Tensor, visible: Tensor, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
+def sigmoid(scores: Tensor, visible: Tensor | None, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
     """Each weight by itself, so that rows need not sum to 1; auto is −ln of the number of keys."""
     b = -math.log(scores.shape[-1]) if bias == "auto" else bias
     finer("b", scores.new_tensor(b), "", given=True)
-    return (scores + b).sigmoid().masked_fill(~visible, 0)  # (b, h, n, m)
+    return hide((scores + b).sigmoid(), visible, 0)  # (b, h, n, m)
 
 
 def _work_entmax(w: Work) -> Iterator[Line]:
@@ -128,7 +140,7 @@ _ENTMAX: Mapping[str, Any] = {
     sums_to_one=True,
     **_ENTMAX,
 )
-def sparsemax(scores: Tensor, visible: Tensor) -> Tensor:
+def sparsemax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """The nearest point of the simplex: small scores get exactly 0."""
     return _entmax(scores, visible, 2.0)  # (b, h, n, m)
 
@@ -141,7 +153,7 @@ def sparsemax(scores: Tensor, visible: Tensor) -> Tensor:
     sums_to_one=True,
     **_ENTMAX,
 )
-def entmax15(scores: Tensor, visible: Tensor) -> Tensor:
+def entmax15(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Between softmax and sparsemax: entmax with α = 1.5."""
     return _entmax(scores, visible, 1.5)  # (b, h, n, m)
 
@@ -157,14 +169,14 @@ def entmax15(scores: Tensor, visible: Tensor) -> Tensor:
     ),
     **_ENTMAX,
 )
-def entmax(scores: Tensor, visible: Tensor, *, alpha: Annotated[float, Range(low=1, high=64)] = 1.5) -> Tensor:
+def entmax(scores: Tensor, visible: Tensor | None, *, alpha: Annotated[float, Range(low=1, high=64)] = 1.5) -> Tensor:
     """From softmax (α = 1) over entmax15 to sparsemax (α = 2) and towards hardmax."""
     return softmax(scores, visible) if alpha == 1 else _entmax(scores, visible, alpha)  # (b, h, n, m)
 
 
-def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
+def _entmax(scores: Tensor, visible: Tensor | None, alpha: float) -> Tensor:
     """τ by halving the interval that must hold it until it can be halved no more."""
-    s = scores.masked_fill(~visible, _HIDDEN)  # (b, h, n, m)
+    s = hide(scores, visible, _HIDDEN)  # (b, h, n, m)
     top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
     top = top.masked_fill(top == _HIDDEN, 0)
     s = (s - top) * (alpha - 1)  # the largest is 0, so that τ lies in [−1, 0)
@@ -186,7 +198,7 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     tau = low + (weights(low).sum(-1, keepdim=True) - 1) / slope.masked_fill(
         slope == 0, 1
     )  # Newton: τ gets its gradient
-    w = weights(tau).masked_fill(~visible, 0)  # (b, h, n, m)
+    w = hide(weights(tau), visible, 0)  # (b, h, n, m)
     total = w.detach().sum(-1, keepdim=True)  # 1 but for rounding, which a large α magnifies
     finer("τ", tau + (alpha - 1) * top, "bhn1")  # of the scores as they came
     return w / total.masked_fill(total == 0, 1)
@@ -201,9 +213,9 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     jacobian="dsⱼ = dwⱼ where sⱼ > 0, else 0",
     backward=lambda w: _slopes(w, lambda c: [c("dw")] if c.before.value > 0 else [Num(0.0)]),
 )
-def relu(scores: Tensor, visible: Tensor) -> Tensor:
+def relu(scores: Tensor, visible: Tensor | None) -> Tensor:
     """What is above 0, as it is; rows need not sum to 1."""
-    return scores.clamp(min=0).masked_fill(~visible, 0)  # (b, h, n, m)
+    return hide(scores.clamp(min=0), visible, 0)  # (b, h, n, m)
 
 
 def _work_topk(w: Work) -> Iterator[Line]:
@@ -233,10 +245,9 @@ def _among(w: Work) -> Work:
     jacobian="dsⱼ = wⱼ (dwⱼ − Σ w·dw) among the k largest, else 0",
     backward=lambda w: _jacobian_softmax(_among(w)),
 )
-def topk(scores: Tensor, visible: Tensor, *, k: Annotated[int, Range(low=1)]) -> Tensor:
+def topk(scores: Tensor, visible: Tensor | None, *, k: Annotated[int, Range(low=1)]) -> Tensor:
     """Softmax among the k largest scores that a query sees; of equal ones the lower index stays."""
-    among = finer("among", _largest(scores, visible, k))  # (b, h, n, m)
-    return softmax(scores, visible & among)  # (b, h, n, m)
+    return softmax(scores, finer("among", _largest(scores, visible, k)))  # (b, h, n, m)
 
 
 def _work_hardmax(w: Work) -> Iterator[Line]:
@@ -257,16 +268,16 @@ def _work_hardmax(w: Work) -> Iterator[Line]:
     worked=_work_hardmax,
     jacobian="dsⱼ = 0: a step has no slope",
 )
-def hardmax(scores: Tensor, visible: Tensor) -> Tensor:
+def hardmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """All for the largest score that a query sees; of equal ones the lower index."""
-    return (visible & _largest(scores, visible, 1)).to(scores.dtype)  # (b, h, n, m)
+    return _largest(scores, visible, 1).to(scores.dtype)  # (b, h, n, m)
 
 
-def _largest(scores: Tensor, visible: Tensor, k: int) -> Tensor:
-    """Whether a score is among the k largest of its row; ties, lower index first."""
-    order = scores.masked_fill(~visible, _HIDDEN).sort(dim=-1, descending=True, stable=True)[1]  # (b, h, n, m)
-    rank = order.argsort(-1)  # (b, h, n, m)
-    return rank < k
+def _largest(scores: Tensor, visible: Tensor | None, k: int) -> Tensor:
+    """Whether a key is visible and its score among the k largest of its row; ties, lower index first."""
+    order = hide(scores, visible, _HIDDEN).sort(dim=-1, descending=True, stable=True)[1]  # (b, h, n, m)
+    kept = (order < 0).scatter(-1, order[..., :k], True)  # (b, h, n, m)
+    return kept if visible is None else kept & visible
 
 
 def _work_sum(w: Work) -> Iterator[Line]:
@@ -293,11 +304,11 @@ def _jacobian_sum(w: Work) -> Iterator[Line]:
     backward=_jacobian_sum,
     shares=True,  # weights are shares of a sum, which may be 0 and whose parts may be negative
 )
-def sum_(scores: Tensor, visible: Tensor) -> Tensor:
+def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Each score's share of the row's sum."""
-    s = scores.masked_fill(~visible, 0)  # (b, h, n, m)
+    s = hide(scores, visible, 0)  # (b, h, n, m)
     total = finer("total", s.sum(-1, keepdim=True), "bhn1")  # (b, h, n, 1)
-    return (s / total.masked_fill(total == 0, 1)).masked_fill(total == 0, 0).masked_fill(~visible, 0)  # (b, h, n, m)
+    return hide((s / total.masked_fill(total == 0, 1)).masked_fill(total == 0, 0), visible, 0)  # (b, h, n, m)
 
 
 @normalizer(
@@ -309,6 +320,6 @@ def sum_(scores: Tensor, visible: Tensor) -> Tensor:
     jacobian="dsⱼ = dwⱼ",
     backward=lambda w: _slopes(w, lambda c: [c("dw")]),
 )
-def none(scores: Tensor, visible: Tensor) -> Tensor:
+def none(scores: Tensor, visible: Tensor | None) -> Tensor:
     """The scores themselves."""
-    return scores.masked_fill(~visible, 0)  # (b, h, n, m)
+    return hide(scores, visible, 0)  # (b, h, n, m)

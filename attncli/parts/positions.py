@@ -240,7 +240,7 @@ def slopes(heads: int, most: float) -> list[float]:
 )
 def alibi(s: Tensor, at: Grid, *, max: Annotated[float, Range(above=0)] = 8.0) -> Tensor:
     """A penalty that grows with the distance, by a slope of each head's own."""
-    m = finer("m", s.new_tensor(slopes(at.heads, max)), "h", given=True).reshape(-1, 1, 1)  # (h, 1, 1)
+    m = finer("m", s.new_tensor(slopes(at.heads, max))[at.head], given=True)  # (1, h, 1, 1)
     return s - m * abs(at.q_pos - at.k_pos)  # (b, h, n, m)
 
 

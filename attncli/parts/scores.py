@@ -44,6 +44,7 @@ def one_over_root(d: int) -> float:
     laws=_LAWS,
     scale=one_over_root,  # what `--scale auto` means for this score; 1 where nothing stands
     same_width=True,  # a query and a key must be equally wide
+    kernel=True,  # what fused kernels do
     worked=per_key(_products),
     backward=_back_dot,
 )

@@ -6,7 +6,6 @@ raises where problem and variant do not go together. The core follows the plan a
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -14,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from attncli.errors import CannotError, InputError, OptionError, listed, wrong
+from attncli.errors import InputError, OptionError, listed, wrong
 from attncli.expression import Expression
 from attncli.gate import Extent, admit, extent
 from attncli.gate.arrays import as_numpy
-from attncli.parts.projections import Sizes, widths
+from attncli.parts.projections import Sizes
 from attncli.plan.chain import Link, chain_of
-from attncli.plan.places import columns, full_rank, masks, positions, rows, visible
+from attncli.plan.places import arrays, columns, full_rank, masks, positions, rows, visible
+from attncli.plan.reach import spans
+from attncli.plan.schedule import TILE, matrices, settle
 from attncli.plan.shapes import Shapes, projected_by, shapes_of, sizes_of
 from attncli.plan.steps import kept, steps_of, unused
 from attncli.plan.words import labels, summary
@@ -48,11 +49,15 @@ class Plan:
     k_tokens: tuple[Any, ...]
     warnings: tuple[str, ...]
     summary: tuple[str, ...]
+    first_look: bool = False  # nobody said which steps to keep
+    schedule: str = ""  # dense, tiled or fused, once it is settled
+    tile: int = 0  # how many cells a tile may have; 0: one tile holds everything
+    rows: np.ndarray | None = None  # the queries that are computed; None: all
 
     def grid(self) -> Grid:
-        """Where the scores sit, in numpy arrays that broadcast to (b, h, n, m)."""
+        """Where the scores sit, in numpy arrays that broadcast to (b, h, n, m); n: the queries that are computed."""
         p, size = self.problem, self.size
-        return Grid(
+        at = Grid(
             q_pos=rows(np.zeros(1, np.int64) if self.q_pos is None else self.q_pos),
             k_pos=columns(self.k_pos),
             q_idx=rows(np.arange(size.past, size.past + size.queries)),
@@ -61,10 +66,24 @@ class Plan:
             k_seg=columns(p.segments if p.k_segments is None else p.k_segments),
             lengths=None if p.lengths is None else p.lengths[:, None, None, None],
             keys=size.keys,
+            longest=max(size.past + size.queries, size.keys),
             heads=self.shapes.heads,
+            head=np.arange(self.shapes.heads)[:, None, None][None],
             given=full_rank(p.mask),
             bias=full_rank(p.bias),
         )
+        if self.rows is None:
+            return at
+        per_query = {name: x for name, x in arrays(at).items() if x.shape[2] > 1}
+        return replace(at, **{name: x[:, :, self.rows] for name, x in per_query.items()})
+
+    def spans(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """For each query the keys that are computed, (b, n) each: the first, and one past the last; None: all of them."""
+        v = self.variant
+        counts = v["normalizer"].member.facts.get("counts_keys", lambda part: False)(v["normalizer"])
+        if not self.masked or matrices(self) or counts or v["empty_rows"] != "zero":  # these need every key
+            return None
+        return spans(self.grid(), self.mask)
 
     def length(self, step: str, axis: str) -> int:
         """How long an axis of a step will be."""
@@ -76,7 +95,7 @@ class Plan:
             return self.size.new_keys if step in ("k", "v") else self.size.keys
         lengths = {
             "batch": self.size.batch or 1,
-            "query": self.size.queries,
+            "query": self.size.queries if self.rows is None else len(self.rows),
             "new_key": self.size.new_keys,
             "rank": self.top,
         }
@@ -95,7 +114,15 @@ def plan(
     Raises:
         InputError: problem and variant do not go together, or a step is asked for that this variant lacks.
         OptionError: a step is asked for that no variant has.
+        CannotError: it does not fit in memory.
     """
+    return settled(outline(problem, variant, keep, top=top))
+
+
+def outline(
+    problem: Problem, variant: Variant | None = None, keep: Collection[str] | None = None, *, top: int | None = None
+) -> Plan:
+    """The plan but for its schedule, which `settle` finds once it is known which queries are wanted."""
     p = admit(problem)
     v = variant if variant is not None else Variant(**p.variant)
     size = extent(p)
@@ -111,7 +138,7 @@ def plan(
         v = v.but(heads=shapes.heads, kv_heads=shapes.kv_heads)
     steps = steps_of(p, v, size, shapes, chain, top)
     tokens, k_tokens = labels(p, size)
-    made = Plan(
+    return Plan(
         problem=p,
         variant=v,
         size=size,
@@ -130,56 +157,57 @@ def plan(
             f"unused-field: {name} is not used by this variant" for name in unused(p, v, size, shapes, mask)
         ),
         summary=summary(p, v, size, shapes, chain, masked),
+        first_look=keep is not None and (keep == "shown" or list(keep) == ["shown"]),
     )
-    _check_memory(made)
-    if v["empty_rows"] == "error" and masked:
-        _check_rows(made)
+
+
+def blind_rows(blind: np.ndarray, plan: Plan) -> str:
+    """Which queries see no key, in words ("queries 0 and 2 see"); empty where all see one. blind: (b, h, n) booleans."""
+    if not blind.any():
+        return ""
+    names = np.arange(plan.size.queries) if plan.rows is None else plan.rows
+    if (blind == blind[:1, :1]).all():  # the same in every batch item and head: name the queries alone
+        queries = names[blind[0, 0]][:9].tolist()
+        more = int(blind[0, 0].sum())
+        return f"query {queries[0]} sees" if more == 1 else f"queries {_some(queries, more)} see"
+    said = []
+    for b, h, i in np.argwhere(blind)[:9].tolist():
+        where = [f"batch {b}"] * (plan.size.batch is not None) + [f"head {h}"] * plan.shapes.headed
+        said.append(" ".join([*where, f"query {names[i]}"]))
+    return f"{_some(said, int(blind.sum()))} {'sees' if len(said) == 1 else 'see'}"
+
+
+def _some(names: Collection[object], n: int) -> str:
+    """The first eight of n names."""
+    return listed(names) if n <= 8 else f"{', '.join(map(str, [*names][:8]))} and {n - 8} more"
+
+
+def settled(plan: Plan, at: Mapping[str, tuple[int, ...]] | None = None, *, streamed: bool = False) -> Plan:
+    """The plan with its schedule, computing of a long run only the queries that `at` names."""
+    made = settle(plan, at, streamed=streamed)
+    _check_rows(made)
     return made
 
 
-def blind_rows(seen: Any, plan: Plan) -> str:
-    """Which queries see no key, in words ("queries 0 and 2 see"); empty where all see one. seen: (b, h, n, m) booleans."""
-    blind = as_numpy(~seen.any(-1))  # (b, h, n)
-    if not blind.any():
-        return ""
-    if (blind == blind[:1, :1]).all():  # the same in every batch item and head: name the queries alone
-        queries = np.flatnonzero(blind[0, 0]).tolist()
-        return f"query {queries[0]} sees" if len(queries) == 1 else f"queries {listed(queries, most=8)} see"
-    names = []
-    for b, h, i in np.argwhere(blind).tolist():
-        where = [f"batch {b}"] * (plan.size.batch is not None) + [f"head {h}"] * plan.shapes.headed
-        names.append(" ".join([*where, f"query {i}"]))
-    return f"{listed(names, most=8)} {'sees' if len(names) == 1 else 'see'}"
-
-
 def _check_rows(plan: Plan) -> None:
-    at = plan.grid()
-    at = at if at.bias is None else replace(at, bias=as_numpy(at.bias))
-    whole = (plan.size.batch or 1, plan.shapes.heads, plan.size.queries, plan.size.keys)
-    if blind := blind_rows(np.broadcast_to(visible(at, plan.mask), whole), plan):
-        way = "--empty-rows zero|nan|uniform says what their weights shall be"
-        raise InputError("empty-rows", f"{blind} no key, and empty_rows is error", help=way)
-
-
-def _check_memory(plan: Plan) -> None:
-    """What cannot fit is refused before it is tried: everything is computed dense, on the full grid.
+    """Every query sees a key, where `--empty-rows error` asks for it.
 
     Raises:
-        CannotError: the steps kept and what the algebra needs beside them exceed the machine's memory.
+        InputError: some do not.
     """
-    size, shapes = plan.size, plan.shapes
-    cells = (size.batch or 1) * shapes.heads * size.queries * size.keys
-    grids = 4 + sum(axes[-2:] == ("query", "key") for name, axes in plan.steps.items() if name in plan.keep)
-    part = plan.variant["projection"]
-    drawn = widths(plan.sizes(), part.get("dim"), part.get("v-dim")) if part.member.facts.get("drawn") else {}
-    spread = 2 * shapes.d if plan.variant["score"].member.facts.get("spreads") else 0  # a vector a cell, twice
-    need = cells * (grids + spread) * 8 + sum(a * b for a, b in drawn.values()) * 12
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else need
-    if need > have and plan.variant["device"] == "cpu":
-        grid = f"{size.queries:,} × {size.keys:,} scores in {(size.batch or 1) * shapes.heads:,} heads"
-        what = grid if cells * (grids + spread) * 8 > have else "the drawn projections"
-        message = f"{what} need about {need / 2**30:,.0f} GiB, and this machine has {have / 2**30:,.0f}"
-        raise CannotError("out-of-memory", message, help="fewer tokens, or a narrower projection")
+    if plan.variant["empty_rows"] != "error" or not plan.masked:
+        return
+    at = plan.grid()
+    held: dict[str, Any] = {name: as_numpy(x) for name, x in arrays(at).items()}
+    n, step = plan.length("scores", "query"), max(1, TILE // plan.size.keys)
+    blind = np.zeros((plan.size.batch or 1, plan.shapes.heads, n), bool)
+    for first in range(0, n, step):
+        some = slice(first, first + step)
+        cut = {name: x[:, :, some] for name, x in held.items() if x.shape[2] > 1}
+        blind[:, :, some] = ~visible(replace(at, **(held | cut)), plan.mask).any(-1)
+    if said := blind_rows(blind, plan):
+        way = "--empty-rows zero|nan|uniform says what their weights shall be"
+        raise InputError("empty-rows", f"{said} no key, and empty_rows is error", help=way)
 
 
 def _hides(bias: Any) -> bool:

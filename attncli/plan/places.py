@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from attncli import expression
 from attncli.errors import InputError, listed, wrong
 from attncli.expression import Expression
 from attncli.gate import Extent, extent
-from attncli.gate.arrays import shape_of
+from attncli.gate.arrays import as_numpy, shape_of
 from attncli.parts.masks import mask
 from attncli.registry import Part
 from attncli.types import Grid, Problem
@@ -42,7 +43,7 @@ def masks(p: Problem, v: Variant) -> Expression | None:
 class _Watch:
     """A grid of one cell that remembers which of its fields a mask looked at."""
 
-    keys = heads = 1
+    keys = heads = longest = 1
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
@@ -122,6 +123,18 @@ def columns(x: Any) -> Any:
 def full_rank(x: Any) -> Any:
     """(…, n, m) → (b, h, n, m), with 1 where an axis is absent"""
     return x if x is None else x.reshape((1,) * (4 - x.ndim) + shape_of(x))
+
+
+def arrays(at: Grid) -> dict[str, Any]:
+    """What the grid holds by cell: everything of four axes."""
+    return {name: x for name, x in vars(at).items() if getattr(x, "ndim", 0) == 4}
+
+
+def seen_shape(at: Grid, mask: Expression | None) -> tuple[int, int]:
+    """How many batch items and heads differ in what they may see: 1 where all see the same."""
+    corner: dict[str, Any] = {name: as_numpy(x[..., :1, :1]) for name, x in arrays(at).items()}
+    b, h, *_ = np.shape(visible(replace(at, **corner), mask))
+    return b, h
 
 
 def visible(at: Grid, mask: Expression | None) -> Any:

@@ -15,7 +15,8 @@ from attncli.variant import CHOICES, Variant
 
 def labels(p: Problem, size: Extent) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Labels of queries and keys: the file's, or their numbers; a batch has one list an item."""
-    tokens = p.tokens if p.tokens is not None else tuple(map(str, range(size.queries)))
+    counted = tuple(map(str, range(max(size.queries, size.keys))))
+    tokens = p.tokens if p.tokens is not None else counted[: size.queries]
     if p.q is not None:
         new = p.k_tokens if p.k_tokens is not None else p.tokens if size.queries == size.new_keys else None
     else:
@@ -28,7 +29,7 @@ def labels(p: Problem, size: Extent) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return labels if nested == batched else (labels,) * (size.batch or 1) if batched else labels[0]
 
     def numbered(first: int, n: int) -> tuple[Any, ...]:
-        return per_item(tuple(map(str, range(first, first + n))))
+        return per_item(counted[first : first + n])
 
     if new is not None and len(new[0] if isinstance(new[0], tuple) else new) == size.keys:
         return per_item(tokens), per_item(new)

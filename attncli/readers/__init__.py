@@ -26,7 +26,7 @@ class Source:
     """What a reader is handed: the bytes, and what the user said about them."""
 
     name: str
-    data: bytes
+    data: Any  # bytes, or a large file mapped into memory, whose slices are bytes
     format: str = ""
     token_column: str | None = None  # a name, a number from 0, or none
     header: str | None = None  # yes or no
@@ -40,18 +40,19 @@ class Reader:
     suffixes: tuple[str, ...]
     function: Callable[[Source], Problem]
     stream: bool = False  # many problems, a line each: see `lines`
+    mapped: bool = False  # its arrays may stay in the file until they are used
 
 
 READERS: dict[str, Reader] = {}
 
 
 def reader(
-    name: str, *suffixes: str, stream: bool = False
+    name: str, *suffixes: str, stream: bool = False, mapped: bool = False
 ) -> Callable[[Callable[[Source], Problem]], Callable[[Source], Problem]]:
     """Register a format under its name and suffixes."""
 
     def register(function: Callable[[Source], Problem]) -> Callable[[Source], Problem]:
-        READERS[name] = Reader(name, suffixes, function, stream)
+        READERS[name] = Reader(name, suffixes, function, stream, mapped)
         return function
 
     return register
@@ -91,8 +92,11 @@ def format_of(path: str, said: str | None = None) -> Reader:
     )
 
 
-def slurp(path: str) -> bytes:
-    """All bytes of a file, or of standard input for `-`.
+_LARGE = 2**20  # bytes of a file that is mapped rather than read
+
+
+def slurp(path: str, mapped: bool = False) -> Any:
+    """All bytes of a file, or of standard input for `-`. `mapped`: a large file is not read, but mapped, and may be written on.
 
     Raises:
         InputError: it cannot be read.
@@ -102,6 +106,11 @@ def slurp(path: str) -> bytes:
             raise InputError("cannot-read", "standard input is closed")
         return sys.stdin.buffer.read()
     try:
+        if mapped and Path(path).is_file() and Path(path).stat().st_size >= _LARGE:
+            import mmap
+
+            with Path(path).open("rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         return Path(path).read_bytes()
     except FileNotFoundError:
         folder = Path(path).parent
@@ -148,7 +157,7 @@ def read(
         raise OptionError("many-problems", f"{path} holds a problem a line", help="attn compute reads it line by line")
     shown = "<stdin>" if path == "-" else path
     try:
-        raw = one.function(Source(shown, slurp(path), one.name, token_column, header))
+        raw = one.function(Source(shown, slurp(path, one.mapped), one.name, token_column, header))
         for pair in replacing:
             raw = taken(raw, pair)
         return admit(dataclasses.replace(raw, source=shown))

@@ -1,6 +1,7 @@
 """CSV and TSV: a row a token. Separator, header and token column are found, said aloud, and refused where unclear.
 
-The parsing itself is the standard library's; what is here is what a row of numbers with a label means.
+The parsing itself is the standard library's, and that of Polars where a file is large; what is here is what a row of
+numbers with a label means. Polars is only believed where it has nothing to find wrong: then both read the same.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from attncli.errors import InputError, Place, counted, nearest, printable
 from attncli.readers import Source, decoded, problem, reader
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from attncli.types import Problem
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -50,13 +53,56 @@ class _Row:
 @reader("csv", ".csv")
 def read_csv(source: Source) -> Problem:
     """Separated by a comma, semicolon or tab, whichever the first line has."""
-    return _Table(source, None).problem()
+    return _quickly(source, None) or _Table(source, None).problem()
 
 
 @reader("tsv", ".tsv", ".tab")
 def read_tsv(source: Source) -> Problem:
     """Separated by tabs."""
-    return _Table(source, "\t").problem()
+    return _quickly(source, "\t") or _Table(source, "\t").problem()
+
+
+_LARGE = 2**20  # bytes that are worth loading Polars for
+_HEAD = 2**16  # bytes by which separator, header and token column are told
+
+
+def _quickly(source: Source, separator: str | None) -> Problem | None:
+    """A large file by Polars; None where the standard library must read it: it is small, or quoted, or something is wrong."""
+    data: bytes = source.data
+    if len(data) < _LARGE or b'"' in data or b"\0" in data:
+        return None
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
+    data = data.rstrip(b"\n") if data.endswith(b"\n\n") else data  # each of these copies
+    head = data[: data.rfind(b"\n", 0, _HEAD) + 1]
+    if b"\r" in data or not head:
+        return None
+    import numpy as np
+    import polars
+
+    try:
+        table = _Table(replace(source, data=head), separator)
+        width, column = len(table.rows[0].cells), table.token_column()
+        if (table.separator == ";" and b"," in data) or not table.told(column):
+            return None
+        names = [f"column {i}" for i in range(width)]
+        kinds = {name: polars.String if i == column else polars.Float64 for i, name in enumerate(names)}
+        frame = polars.read_csv(
+            data,
+            has_header=False,
+            skip_rows=len(table.header) > 0,
+            separator=table.separator,
+            quote_char=None,
+            schema=kinds,
+        )
+        numeric = [name for i, name in enumerate(names) if i != column]
+        vectors = frame.select(numeric).to_numpy(order="c")
+    except (InputError, polars.exceptions.PolarsError, ValueError):
+        return None
+    short = any(frame.null_count().row(0)) or not numeric  # an empty cell, a short row or a blank line
+    if short or not np.isfinite([vectors.min(), vectors.max()]).all():
+        return None
+    return table.made(vectors, None if column is None else frame[names[column]].to_list())
 
 
 class _Table:
@@ -85,10 +131,7 @@ class _Table:
         import numpy as np
 
         width = len(self.rows[0].cells)
-        for row in self.body:
-            if len(row.cells) != width:
-                raise self._ragged(row, width)
-        column = self._token_column(width)
+        column = self.token_column()
         numeric = [c for c in range(width) if c != column]
         if not numeric:
             raise self._wrong(
@@ -99,7 +142,11 @@ class _Table:
                 help="separate columns with a comma, a semicolon or a tab",
             )
         vectors = np.array([[self._value(row, c) for c in numeric] for row in self.body])
-        tokens = None if column is None else [row.cells[column] for row in self.body]
+        return self.made(vectors, None if column is None else [row.cells[column] for row in self.body])
+
+    def made(self, vectors: np.ndarray, tokens: list[str] | None) -> Problem:
+        """The problem, and what was found out on the way to it."""
+        column, (n, d) = self.token_column(), vectors.shape
         fields = {"embeddings": vectors} | ({} if tokens is None else {"tokens": tokens})
         said = (
             "no token column"
@@ -109,7 +156,7 @@ class _Table:
             else f"token column {column}"
         )
         separator = {"\t": "tab", ";": "semicolon", ",": "comma"}[self.separator]
-        found = f"{counted(len(self.body), 'token')} × {counted(len(numeric), 'dim')}, {'header row' if self.header else 'no header'}, {said}, separator {separator}"
+        found = f"{counted(n, 'token')} × {counted(d, 'dim')}, {'header row' if self.header else 'no header'}, {said}, separator {separator}"
         made = problem(fields)
         return type(made)(**{**vars(made), "notes": (f"{self.source.name}: {found}",)})
 
@@ -193,8 +240,24 @@ class _Table:
                 )
         return ()
 
-    def _token_column(self, width: int) -> int | None:
-        """The column that holds the tokens, if any."""
+    def told(self, column: int | None) -> bool:
+        """Whether these rows alone tell that a column holds tokens: one of its cells is no number, nor a slip for one."""
+        if column is None or self.source.token_column is not None:
+            return True
+        return not all(
+            self._is_number(row.cells[column]) or self._looks_like_one(row.cells[column]) for row in self.body
+        )
+
+    def token_column(self) -> int | None:
+        """The column that holds the tokens, if any.
+
+        Raises:
+            InputError: the rows are not equally long, or it is unclear.
+        """
+        width = len(self.rows[0].cells)
+        for row in self.body:
+            if len(row.cells) != width:
+                raise self._ragged(row, width)
         said = self.source.token_column
         if said == "none":
             return None

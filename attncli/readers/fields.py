@@ -33,7 +33,7 @@ def taken(problem: Problem, pair: str) -> Problem:
         raise OptionError("bad-option", "standard input is for INPUT alone", help=f"--with {name}=FILE")
     one = format_of(path)
     try:
-        found = one.function(Source(path, slurp(path), one.name))
+        found = one.function(Source(path, slurp(path, one.mapped), one.name))
         value = _checked(name, _value(found, name))
     except AttnError as error:
         raise error.at(file=path) from None
@@ -82,11 +82,16 @@ def _value(found: Problem, name: str) -> Any:
     group, _, inner = name.partition(".")
     held = getattr(found, group)
     held = held.get(inner) if inner and held else held
-    if held is not None and held != {}:
+    if held is not None and not (isinstance(held, dict) and not held):
         return held
     if found.embeddings is not None:
         return found.embeddings
-    there = [f.name for f in dataclasses.fields(found) if getattr(found, f.name) not in (None, {}, (), "", False)]
+    there = [f.name for f in dataclasses.fields(found) if _there(getattr(found, f.name))]
     raise InputError(
         "missing-field", f"there is no {name} in it, and no array without a name", help=nearest(group, there)
     )
+
+
+def _there(value: Any) -> bool:
+    """Whether a field holds anything."""
+    return value is not None and (hasattr(value, "shape") or value not in ({}, (), "", False))

@@ -66,7 +66,7 @@ def lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | A
             yield number, error
 
 
-def _decode(data: bytes, type: Any = Any) -> Any:
+def _decode(data: bytes | memoryview, type: Any = Any) -> Any:
     """msgspec's decoder, with its complaint about the text turned into a place in it."""
     import msgspec
 
@@ -79,7 +79,7 @@ def _decode(data: bytes, type: Any = Any) -> Any:
         place = Place(path="$" + found.group(1) if found else "")
         raise InputError("not-finite", "a number is larger than a float64 can hold", place=place) from None
     except msgspec.DecodeError as error:
-        raise _malformed(str(error), data) from None
+        raise _malformed(str(error), bytes(data)) from None
 
 
 def _malformed(message: str, data: bytes) -> InputError:
@@ -114,13 +114,13 @@ def _fields(data: bytes) -> dict[str, Any]:
     for name, text in raw.items():
         if name == "schema":
             return {name: _decode(bytes(text))}
-        if name in GROUPS and bytes(text).lstrip(_SPACE).startswith(b"{"):
+        if name in GROUPS and bytes(memoryview(text)[:1]) == b"{":
             inner: dict[str, Any] = _decode(bytes(text), dict[str, msgspec.Raw])
-            out[name] = {k: _value(bytes(v), f"{name}.{k}", data) for k, v in inner.items()}
+            out[name] = {k: _value(memoryview(v), f"{name}.{k}", data) for k, v in inner.items()}
         elif name in GROUPS:
             raise wrong("wrong-type", f"{name} is an object, not {_decode(bytes(text))!r:.40}", name)
         else:
-            out[name] = _value(bytes(text), name, data)
+            out[name] = _value(memoryview(text), name, data)
     return out
 
 
@@ -138,11 +138,11 @@ def _check_twice(data: bytes) -> None:
         json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs)
 
 
-def _value(text: bytes, name: str, whole: bytes) -> Any:
+def _value(text: memoryview, name: str, whole: bytes) -> Any:
     from attncli.gate.arrays import field_of
 
     kind = field_of(name).kind
-    if text.strip(_SPACE) == b"null" and kind != "any":
+    if bytes(text[:5]) == b"null" and kind != "any":
         raise wrong("wrong-type", f"{name} is null", name, help="leave it out, or give its value")
     try:
         return _array(text, kind) if kind in _KINDS else _decode(text)
@@ -150,14 +150,15 @@ def _value(text: bytes, name: str, whole: bytes) -> Any:
         if error.place.path:
             error.place = replace(error.place, path=f"$.{name}{error.place.path[1:]}")
         if error.code == "bad-json" and error.place.column:  # found in a part: say where in the whole
-            at = whole.find(text) + error.place.column - 1
+            at = whole.find(bytes(text)) + error.place.column - 1
             raise _malformed(f"{error.message.removeprefix('this is no JSON: ')} (byte {at})", whole) from None
         raise
 
 
-def _array(text: bytes, kind: str) -> Any:
-    """Nested lists of one kind of leaf, typed by how deep they open; what does not fit is left to the gate to name."""
+def _array(text: bytes | memoryview, kind: str) -> Any:
+    """Nested lists of one kind of leaf, typed by how deep they open, as an array; what does not fit is left to the gate to name."""
     import msgspec
+    import numpy as np
 
     depth = 0
     for c in text:
@@ -169,9 +170,13 @@ def _array(text: bytes, kind: str) -> Any:
     for _ in range(min(depth, 6)):
         leaf = list[leaf]
     try:
-        return _decode(text, leaf)
+        value = _decode(text, leaf)
     except msgspec.ValidationError:
         return _decode(text)
+    try:
+        return np.array(value, _KINDS[kind]) if depth else value
+    except (ValueError, OverflowError):  # ragged, or an integer of more than 64 bits
+        return value
 
 
 def _tokens(items: list[Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from attncli.errors import InputError, Place
@@ -23,17 +24,19 @@ _DTYPES = {
     "U32": "<u4",
     "U64": "<u8",
     "BOOL": "?",
+    "BF16": "<u2",
 }
+_SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "I16": 2, "U16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # fmt: skip
 
 
-@reader("safetensors", ".safetensors")
+@reader("safetensors", ".safetensors", mapped=True)
 def read_safetensors(source: Source) -> Problem:
     """Tensors by name."""
     arrays, rest, _ = tensors(source.data)
     return problem(merged(nested(arrays), rest))
 
 
-def tensors(data: bytes) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
+def tensors(data: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     """The tensors, widened where numpy lacks their type; the JSON beside them; and the types there were.
 
     Raises:
@@ -41,30 +44,57 @@ def tensors(data: bytes) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     """
     import msgspec
     import numpy as np
-    from safetensors import SafetensorError, deserialize
 
     try:
-        held = deserialize(data)
-        header = msgspec.json.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        rest = msgspec.json.decode((header.get("__metadata__") or {}).get("attn", "{}"))
-    except (SafetensorError, msgspec.DecodeError, RecursionError) as error:
+        start, metadata, held = _header(data)
+        rest = msgspec.json.decode(metadata.get("attn", "{}"))
+    except (msgspec.DecodeError, RecursionError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             "bad-file", f"this is no whole safetensors file: {error}", help="was the copy cut short?"
         ) from None
     if not isinstance(rest, dict):
         raise InputError("bad-json", "the text beside the tensors is no object", place=Place(path="attn"))
     out: dict[str, Any] = {}
-    for name, tensor in held:
-        if tensor["dtype"] == "BF16":  # the upper half of a float32
-            wide = np.frombuffer(tensor["data"], "<u2").astype("<u4") << 16
-            out[name] = wide.view("<f4").reshape(tensor["shape"])
-        elif tensor["dtype"] in _DTYPES:
-            out[name] = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        else:
+    for name, dtype, shape, first in held:
+        if dtype not in _DTYPES:
             raise InputError(
-                "wrong-type",
-                f"{name} is {tensor['dtype']}, which is not read",
-                place=Place(path=name),
-                help="save it as float32",
+                "wrong-type", f"{name} is {dtype}, which is not read", place=Place(path=name), help="save it as float32"
             )
-    return out, rest, {tensor["dtype"] for _, tensor in held}
+        count = math.prod(shape)
+        array = np.frombuffer(data, _DTYPES[dtype], count, start + first) if count else np.empty(0, _DTYPES[dtype])
+        array = array.reshape(shape)
+        out[name] = (array.astype("<u4") << 16).view("<f4") if dtype == "BF16" else array  # the upper half of a float32
+    return out, rest, {dtype for _, dtype, _, _ in held}
+
+
+def _header(data: Any) -> tuple[int, Any, list[tuple[str, str, list[int], int]]]:
+    """Where the tensors begin, the metadata, and each tensor's name, type, shape and place, all of which must fit the file.
+
+    Raises:
+        ValueError, TypeError, KeyError: they do not.
+    """
+    import msgspec
+
+    start = 8 + int.from_bytes(data[:8], "little")
+    if len(data) < 8 or start > len(data):
+        raise ValueError(f"a header of {start - 8:,} bytes is declared, and the file has {len(data):,}")
+    declared = msgspec.json.decode(data[8:start], type=dict[str, dict[str, Any]])
+    metadata = declared.pop("__metadata__", {})
+    held, end = [], 0
+    for name, tensor in sorted(declared.items(), key=lambda item: item[1]["data_offsets"]):
+        shape, (first, last) = tensor["shape"], tensor["data_offsets"]
+        size = math.prod(shape) * _SIZES.get(tensor["dtype"], 1)
+        if (
+            not all(type(n) is int and n >= 0 for n in shape)
+            or first != end
+            or last < first
+            or start + last > len(data)
+        ):
+            raise ValueError(f"{name} does not lie in the file as declared")
+        if tensor["dtype"] in _SIZES and last - first != size:
+            raise ValueError(f"{name} declares {size:,} bytes, and has {last - first:,}")
+        held.append((name, str(tensor["dtype"]), shape, first))
+        end = last
+    if start + end != len(data):
+        raise ValueError(f"{len(data) - start - end:,} bytes belong to no tensor")
+    return start, metadata, held

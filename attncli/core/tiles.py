@@ -1,0 +1,146 @@
+"""Which rows meet which columns: the grid in tiles of query rows × the span of keys that those rows can reach.
+
+A tile holds every key that its rows may see, so that each normaliser works on whole rows and nothing is computed twice.
+Dense is one tile that holds everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attncli.plan import Plan
+from attncli.plan.reach import Spans
+
+Progress = Callable[[float], None]  # told how much of the work is done, 0 … 1
+ALL = slice(None)
+_SMALL = 2**16  # cells that cost less than the calls they are computed by
+_KEPT = 2**25 - 2**13  # bytes: the largest block whose return makes glibc reuse memory of that size, not hand it back
+
+
+class Tile(NamedTuple):
+    """Some query rows, of some batch items and heads, and the keys that they can reach."""
+
+    batch: slice = ALL
+    heads: slice = ALL
+    rows: slice = ALL
+    keys: slice = ALL
+
+    def of(self, x: Tensor, columns: bool = True) -> Tensor:
+        """Its part of an array that broadcasts to (b, h, n, m), or to (b, h, n, ·) if it has no columns."""
+        cuts = (self.batch, self.heads, self.rows, self.keys if columns else ALL)
+        return x[tuple(cut if n > 1 else ALL for cut, n in zip(cuts, x.shape, strict=True))]
+
+    def of_keys(self, x: Tensor) -> Tensor:
+        """Its part of (b, h, m, ·)"""
+        return x[self.batch, self.heads, self.keys]
+
+
+def tiles(plan: Plan) -> Iterator[Tile]:
+    """The tiles of a plan, in the order of the grid."""
+    if not plan.tile:
+        yield Tile()
+        return
+    torch.empty(_KEPT, dtype=torch.uint8)  # made and given back: from now on tiles reuse each other's memory
+    b, h, n, m = plan.size.batch or 1, plan.shapes.heads, plan.length("scores", "query"), plan.size.keys
+    reach = plan.spans()
+    together = h if plan.variant["head_mixing"].name != "none" else max(1, min(h, plan.tile // (n * m)))
+    for i in range(b):
+        ranges = None if reach is None else (reach[0][i % len(reach[0])], reach[1][i % len(reach[1])])
+        cut = list(_cut(n, m, plan.tile // together, ranges))
+        for first in range(0, h, together):
+            for rows, keys in cut:
+                yield Tile(slice(i, i + 1), slice(first, first + together), rows, keys)
+
+
+def _cut(n: int, m: int, most: int, ranges: Spans | None) -> Iterator[tuple[slice, slice]]:
+    """Rows in blocks of at most `most` cells; fewer where the rows of a block reach for different keys."""
+    row, take = 0, 256 if ranges else max(1, most // m)
+    while row < n:
+        rows = slice(row, min(n, row + take))
+        keys, own = _hull(ranges, rows) if ranges else (slice(0, m), 0)
+        size = (rows.stop - row) * (keys.stop - keys.start)
+        if ranges and take > 1 and size > min(most, max(2 * own, _SMALL)):
+            take = max(1, min(take // 2, most // (keys.stop - keys.start)))
+            continue
+        yield rows, keys
+        row, take = rows.stop, 2 * take if ranges else take
+
+
+def _hull(ranges: Spans, rows: slice) -> tuple[slice, int]:
+    """The keys that some rows reach together, and how many cells they reach, each by itself."""
+    first, last = ranges[0][rows], ranges[1][rows]
+    some = first < last
+    if not some.any():
+        return slice(0, 1), 0  # a row has at least one key, if none that it sees
+    first, last = first[some], last[some]
+    return slice(int(first.min()), int(last.max())), int((last - first).sum())
+
+
+def joined(plan: Plan, parts: Iterator[tuple[Tile, Tensor | None]], progress: Progress | None = None) -> Tensor | None:
+    """What the tiles make of v, put together: (b, h', n, c)"""
+    n = plan.length("scores", "query")
+    whole: Tensor | None = None
+    for tile, z in parts:
+        if not plan.tile:
+            return z
+        if z is not None:
+            if whole is None:
+                whole = z.new_empty((plan.size.batch or 1, plan.shapes.mixed_heads, n, z.shape[-1]))
+            tile.of(whole, columns=False)[:] = z
+        if progress:
+            progress(_done(plan, tile))
+    return whole
+
+
+def _done(plan: Plan, tile: Tile) -> float:
+    """How much of the grid lies before the end of a tile."""
+    b, h, n = plan.size.batch or 1, plan.shapes.heads, plan.length("scores", "query")
+    heads = tile.heads.start + (min(h, tile.heads.stop) - tile.heads.start) * tile.rows.stop / n
+    return float((tile.batch.start + heads / h) / b)
+
+
+class Stream:
+    """Booleans drawn over the whole grid in its order, handed out tile by tile: a seed is one pattern, however it is run."""
+
+    def __init__(self, draw: Callable[[tuple[int, ...]], Tensor], generator: torch.Generator, plan: Plan) -> None:
+        self.draw, self.generator, self.plan = draw, generator, plan
+        self.n, self.m = plan.size.queries, plan.size.keys
+        self.row = 0  # how many rows have been drawn, counted through batch and heads
+        self.begins = {0: generator.get_state()}  # the generator where the rows of each head begin
+
+    def of(self, tile: Tile) -> Tensor:
+        """Its part: (b, h, n, m)"""
+        b, h = self.plan.size.batch or 1, self.plan.shapes.heads
+        if tile == Tile() and self.plan.rows is None:
+            return self.draw((b, h, self.n, self.m))
+        rows = (np.arange(self.n) if self.plan.rows is None else self.plan.rows)[tile.rows]  # (n,)
+        order = np.argsort(rows, kind="stable")
+        runs = np.split(order, np.flatnonzero(np.diff(rows[order]) != 1) + 1)  # rows that follow each other
+        items, heads = range(b)[tile.batch], range(h)[tile.heads]
+        out = torch.empty(len(items), len(heads), len(rows), self.m, dtype=torch.bool)  # (b, h, n, m)
+        for i, item in enumerate(items):
+            for j, head in enumerate(heads):
+                for run in runs:
+                    self._seek((item * h + head) * self.n + int(rows[run[0]]))
+                    out[i, j, run] = self._rows(len(run))
+        return out[..., tile.keys]
+
+    def _seek(self, row: int) -> None:
+        if row < self.row:
+            self.row = max(begin for begin in self.begins if begin <= row)
+            self.generator.set_state(self.begins[self.row])
+        while self.row < row:
+            self._rows(min(row - self.row, self.n - self.row % self.n, max(1, 2**20 // self.m)))
+
+    def _rows(self, count: int) -> Tensor:
+        """The next so many rows, of one head: (·, m)"""
+        drawn = self.draw((count, self.m))
+        self.row += count
+        if self.row % self.n == 0:
+            self.begins[self.row] = self.generator.get_state()
+        return drawn
