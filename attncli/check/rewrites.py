@@ -37,7 +37,11 @@ def with_part(plan: Plan, choice: str, made: Part) -> Plan:
 def normalised(plan: Plan, run: Run) -> Plan:
     """The plan with another normaliser: run(normaliser of the plan, scores, visible)."""
     own = plan.variant["normalizer"]
-    return with_part(plan, "normalizer", part("normalizer", "rewritten", partial(run, own), **own.member.facts))
+
+    def act(s: Any, seen: Any) -> Any:
+        return run(own, s, s.new_ones(s.shape[-2:], dtype=bool) if seen is None else seen)
+
+    return with_part(plan, "normalizer", part("normalizer", "rewritten", act, **own.member.facts))
 
 
 def scored(plan: Plan, run: Run) -> Plan:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from attncli.cli.options import Choosing, Reading, Showing
-from attncli.cli.run import check_output, core, emit, look
+from attncli.cli.run import check_output, core, emit, look, progress
 from attncli.cli.talk import Talk
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError, listed
 from attncli.formats import Format, Look, format_for
@@ -84,11 +81,11 @@ def check(
         if figures is not None:
             way = "a folder's problems say themselves what they expect"
             raise OptionError("bad-option", "--figures goes with one problem, not with a folder", help=way)
-        matrix = _folder(input, choosing, reading, options, identify, talk)
+        matrix = _folder(input, choosing, reading, options, identify, telling, talk)
         _write(matrix, telling, format)
         return ExitStatus.OK if matrix.right == len(matrix.rows) else ExitStatus.NO
     task = _task(input, figures, choosing, reading, options, talk)
-    verdict = _settled(task, identify, talk)
+    verdict = _settled(task, identify, telling, talk)
     for warning in verdict.warnings:
         talk.warning(warning)
     _write(verdict, telling, format)
@@ -146,38 +143,22 @@ def _task(
         raise error.at(file=mine.name if named and error.place.path == "" else problem.source) from None
 
 
-def _settled(task: Task, identify: bool | None, talk: Talk) -> Verdict:
+def _settled(task: Task, identify: bool | None, telling: Showing, talk: Talk) -> Verdict:
     from attncli.check import settle
 
     core(talk)  # loads torch, or says why not
-    progress, done = _progress(talk)
-    try:
-        return settle(task, identify=identify, progress=progress)
-    finally:
-        done()
-
-
-def _progress(talk: Talk) -> tuple[Callable[[float, str], None], Callable[[], None]]:
-    """A line on a terminal's standard error that says how far a search is, once it has taken a second."""
-    started, shown = time.monotonic(), 0.0
-    watched = sys.stderr.isatty() and not talk.quiet
-
-    def progress(share: float, what: str) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if watched and now - started > 1 and now - shown > 0.1:
-            shown = now
-            print(f"\x1b[2K{what}… {share:.0%}", end="\r", file=sys.stderr, flush=True)
-
-    def done() -> None:
-        if shown:
-            print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
-
-    return progress, done
+    with progress(telling, talk) as tell:
+        return settle(task, identify=identify, progress=tell)
 
 
 def _folder(
-    path: str, choosing: Choosing, reading: Reading, options: dict[str, Any], identify: bool | None, talk: Talk
+    path: str,
+    choosing: Choosing,
+    reading: Reading,
+    options: dict[str, Any],
+    identify: bool | None,
+    telling: Showing,
+    talk: Talk,
 ) -> Matrix:
     """Every problem below a folder that says what it expects; one that cannot be read costs only itself."""
     from attncli.readers import formats
@@ -190,7 +171,7 @@ def _folder(
         name = file.relative_to(path).as_posix()
         try:
             task = _task(str(file), None, choosing, reading, options, Talk(quiet=True))
-            rows.append((name, _settled(task, bool(identify), talk), ""))
+            rows.append((name, _settled(task, bool(identify), telling, talk), ""))
         except AttnError as error:
             if error.status == ExitStatus.CANNOT and error.code == "torch-missing":
                 raise

@@ -124,7 +124,7 @@ _SHOWING = _panel(
     _option("error_format", Literal["full", "json", "concise"], "how errors are written", default="full"),
     _option("debug", bool, "the traceback of a bug", default=False),
 )
-_TOLD = ("output", "force", "color", "quiet", "error_format", "debug")
+_TOLD = ("output", "force", "color", "quiet", "no_progress", "error_format", "debug")
 _TELLING = _panel(  # a verdict has no steps to choose among
     "Output",
     _option("format", str | None, "table, plain, markdown, json", "FORMAT", flags="--format -f"),

@@ -252,21 +252,21 @@ def core(talk: Talk) -> Callable[..., Attention]:
 
 
 @contextmanager
-def progress(showing: Showing, talk: Talk, rows: int) -> Iterator[Callable[[float], None] | None]:
+def progress(showing: Showing, talk: Talk, rows: int = 0) -> Iterator[Callable[..., None] | None]:
     """Something to tell how much is done, on a terminal; what takes less than a second shows nothing."""
     if talk.quiet or not showing.progress or talk.form != "full" or not sys.stderr.isatty():
         yield None
         return
     started, bar = time.monotonic(), None
 
-    def tell(done: float) -> None:
+    def tell(done: float, what: str = "attending") -> None:
         nonlocal bar
         if bar is None and time.monotonic() - started > 1 and done < 1:
             from attncli.views.progress import Bar
 
             bar = Bar(talk.color, started, rows)
         if bar is not None:
-            bar.show(done)
+            bar.show(done, what)
 
     try:
         yield tell

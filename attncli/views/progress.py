@@ -18,17 +18,18 @@ class Bar:
         console = Console(stderr=True, no_color=not color, width=min(80, columns))
         self.started, self.rows = started, rows
         self.bar = Progress(
-            TextColumn("attending"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"),
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"),
             console=console, transient=True, redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
         self.task = self.bar.add_task("", total=1.0, left="")
         self.bar.start()
 
-    def show(self, done: float) -> None:
-        """How much is done, 0 … 1."""
+    def show(self, done: float, what: str) -> None:
+        """What is being done, and how much of it is, 0 … 1."""
         taken = time.monotonic() - self.started
-        left = f"{done * self.rows / taken:,.0f} rows/s, {taken * (1 - done) / done:.0f} s left" if done > 0 else ""
-        self.bar.update(self.task, completed=done, left=left)
+        rate = f"{done * self.rows / taken:,.0f} rows/s, " if self.rows else ""
+        left = f"{rate}{taken * (1 - done) / done:.0f} s left" if done > 0 else ""
+        self.bar.update(self.task, completed=done, description=what, left=left)
 
     def close(self) -> None:
         """Take it away."""
