@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -61,6 +62,7 @@ def tensors(tokens: int) -> dict:
 
 
 def attending(tokens: int, choices: dict, keep: list[str], top: int | None) -> Callable[[], object]:
+    """Ours."""
     import attncli
 
     problem, variant = attncli.Problem(**tensors(tokens)), attncli.Variant(**choices)
@@ -68,6 +70,7 @@ def attending(tokens: int, choices: dict, keep: list[str], top: int | None) -> C
 
 
 def sdpa(tokens: int, causal: bool = False) -> Callable[[], object]:
+    """PyTorch's kernel."""
     from torch.nn.functional import scaled_dot_product_attention
 
     q, k, v = (x[None, None] for x in tensors(tokens).values())
@@ -124,6 +127,7 @@ PEERS: dict[str, Callable[[], Callable[[], object]]] = {
 
 
 def json_peer() -> object:
+    """As fast as msgspec goes."""
     import msgspec
     import numpy as np
 
@@ -134,12 +138,14 @@ def json_peer() -> object:
 
 
 def csv_peer() -> object:
+    """As fast as Polars goes."""
     import polars
 
     return polars.read_csv(Path(os.environ["BENCH_FILES"], "large.csv")).drop("token").to_numpy()
 
 
 def reading(name: str) -> Callable[[], object]:
+    """Ours."""
     import attncli
 
     return lambda: attncli.read(Path(os.environ["BENCH_FILES"], name))
@@ -153,14 +159,19 @@ def work(name: str) -> Callable[[], object]:
 
 
 def timed(run: Callable[[], object]) -> float:
+    """Seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def child() -> None:
-    """In a process of its own: `pair OURS THEIRS N` prints seconds, `peak RUN TOKENS` megabytes."""
+    """In a process of its own: `pair OURS THEIRS N` prints seconds, `peak RUN TOKENS` seconds and megabytes,
+    `files FOLDER` makes the inputs."""
     what, *rest = sys.argv[2:]
+    if what == "files":
+        print(json.dumps(files(Path(rest[0]))))
+        return
     if what == "pair":
         ours, theirs = work(rest[0]), work(rest[1])
         ours(), theirs()
@@ -183,7 +194,8 @@ def _now() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def ask(*words: object) -> list:
+def ask(*words: object) -> Any:
+    """What a process of its own measures."""
     done = subprocess.run([sys.executable, str(HERE), "--child", *map(str, words)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed")
@@ -276,6 +288,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def line(name: str, peer: str, pairs: list, most: float | None) -> None:
+    """One row."""
     ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
     limit = "" if most is None else f"{most:.2f}"
@@ -293,7 +306,7 @@ def main(words: list[str], pairs: int) -> None:
         return not words or any(word.lower() in " ".join(texts).lower() for word in words)
 
     with tempfile.TemporaryDirectory() as name:
-        places = files(Path(name))
+        places = ask("files", name)  # in a process of its own: a child begins with its parent's peak
         os.environ["BENCH_FILES"] = name
         process(torch)
         _, base = process(torch)
@@ -347,6 +360,7 @@ def main(words: list[str], pairs: int) -> None:
 
 
 def held(value: float, most: float) -> str:
+    """Whether it holds."""
     return "yes" if value <= most else "**no**"
 
 
@@ -355,6 +369,7 @@ def _size(*paths: str) -> float:
 
 
 def version(name: str) -> str:
+    """Of a package."""
     from importlib.metadata import version
 
     return version(name)

@@ -62,7 +62,7 @@ def prepare(
     given = printed(given)
     top = top_of((*given, *figures.missing))
     drawn = variant["seed"] is None
-    plan = make_plan(problem, variant.but(dtype="float64", device="cpu"), (), top=top)
+    plan = make_plan(problem, variant.but(dtype="float64", device="cpu", schedule="dense"), (), top=top)
     claims = claims_of(figures, given, plan, layout)
     missing = (
         claims_of(dataclasses.replace(figures, missing=()), figures.missing, plan, None) if figures.missing else ()

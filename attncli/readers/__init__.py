@@ -30,6 +30,7 @@ class Source:
     format: str = ""
     token_column: str | None = None  # a name, a number from 0, or none
     header: str | None = None  # yes or no
+    path: str = ""  # of the file that is mapped
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def read(
         raise OptionError("many-problems", f"{path} holds a problem a line", help="attn compute reads it line by line")
     shown = "<stdin>" if path == "-" else path
     try:
-        raw = one.function(Source(shown, slurp(path, one.mapped), one.name, token_column, header))
+        data = slurp(path, one.mapped)
+        raw = one.function(Source(shown, data, one.name, token_column, header, "" if type(data) is bytes else path))
         for pair in replacing:
             raw = taken(raw, pair)
         return admit(dataclasses.replace(raw, source=shown))

@@ -50,32 +50,33 @@ class _Row:
     cells: tuple[str, ...]
 
 
-@reader("csv", ".csv")
+@reader("csv", ".csv", mapped=True)
 def read_csv(source: Source) -> Problem:
     """Separated by a comma, semicolon or tab, whichever the first line has."""
     return _quickly(source, None) or _Table(source, None).problem()
 
 
-@reader("tsv", ".tsv", ".tab")
+@reader("tsv", ".tsv", ".tab", mapped=True)
 def read_tsv(source: Source) -> Problem:
     """Separated by tabs."""
     return _quickly(source, "\t") or _Table(source, "\t").problem()
 
 
 _LARGE = 2**20  # bytes that are worth loading Polars for
+_MARK = b"\xef\xbb\xbf"  # which some programs put before UTF-8
 _HEAD = 2**16  # bytes by which separator, header and token column are told
 
 
 def _quickly(source: Source, separator: str | None) -> Problem | None:
     """A large file by Polars; None where the standard library must read it: it is small, or quoted, or something is wrong."""
-    data: bytes = source.data
-    if len(data) < _LARGE or b'"' in data or b"\0" in data:
+    data = source.data
+    if len(data) < _LARGE or data.find(b'"') >= 0 or data.find(b"\0") >= 0:
         return None
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
-    data = data.rstrip(b"\n") if data.endswith(b"\n\n") else data  # each of these copies
+    clean = data[:3] != _MARK and data[-2:] != b"\n\n" and data.find(b"\r") < 0
+    if not clean:
+        data = data[:].removeprefix(_MARK).replace(b"\r\n", b"\n").rstrip(b"\n")
     head = data[: data.rfind(b"\n", 0, _HEAD) + 1]
-    if b"\r" in data or not head:
+    if not head or (not clean and b"\r" in data):
         return None
     import numpy as np
     import polars
@@ -83,17 +84,18 @@ def _quickly(source: Source, separator: str | None) -> Problem | None:
     try:
         table = _Table(replace(source, data=head), separator)
         width, column = len(table.rows[0].cells), table.token_column()
-        if (table.separator == ";" and b"," in data) or not table.told(column):
+        if (table.separator == ";" and data.find(b",") >= 0) or not table.told(column):
             return None
         names = [f"column {i}" for i in range(width)]
         kinds = {name: polars.String if i == column else polars.Float64 for i, name in enumerate(names)}
         frame = polars.read_csv(
-            data,
+            source.path if clean and source.path else data[:],
             has_header=False,
             skip_rows=len(table.header) > 0,
             separator=table.separator,
             quote_char=None,
             schema=kinds,
+            glob=False,
         )
         numeric = [name for i, name in enumerate(names) if i != column]
         vectors = frame.select(numeric).to_numpy(order="c")
@@ -110,7 +112,7 @@ class _Table:
 
     def __init__(self, source: Source, separator: str | None) -> None:
         self.source = source
-        self.text = decoded(source.data, what="CSV")
+        self.text = decoded(source.data[:], what="CSV")
         self.lines = re.split(r"\r\n|\r|\n", self.text)
         if not self.text.strip():
             raise InputError("empty", "the file is empty", help="a row a token: cat,0.1,0.2")
