@@ -410,7 +410,7 @@ def test_what_one_query_sees_another_does_not(where: str, poison: float) -> None
     result = compute({"q": q, "k": k, "v": v}, mask="causal", align="top-left")
     z = values(result, "head_context")
     same(z, without_hidden(q, k, v, seen), atol=1e-13)
-    identical(z[:, :, :2], values(clean, "head_context")[:, :, :2])
+    same(z[:, :, :2], values(clean, "head_context")[:, :, :2], atol=1e-14)  # by whichever of two ways
     assert not np.isfinite(z[:, :, 2:, 4]).all()  # it did arrive where it is seen
 
 
