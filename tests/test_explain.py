@@ -234,6 +234,32 @@ def test_long_rows_are_left_out_in_sum_and_shown_in_full(attn, tmp_path):
     check(full, 4)
 
 
+def test_of_a_long_run_the_query_alone_is_computed_and_addressed_in_the_whole(attn, tmp_path):
+    x = draws(3, 1500, 4)  # 2.25 million scores
+    np.save(tmp_path / "x.npy", x)
+
+    words = [
+        "explain",
+        "x.npy",
+        "--at",
+        "query=-3",
+        "--causal",
+        "--rope",
+        "--blank",
+        "weights,q",
+        "--answers",
+        "--json",
+    ]
+    gaps = attn(*words).json["gaps"]
+
+    weights = [gap for gap in gaps if gap["step"] == "weights"]
+    assert {gap["index"][0] for gap in gaps} == {1497}
+    assert [gap["value"] for gap in gaps if gap["step"] == "q"] == pytest.approx(x[1497])
+    expected = attncli.attend(Problem(embeddings=x), Variant(mask="causal", position="rope"))["weights"].values[1497]
+    assert [gap["value"] for gap in weights] == pytest.approx([expected[gap["index"][1]] for gap in weights], rel=1e-12)
+    assert len(weights) == 8
+
+
 def test_the_closing_sentence_says_where_the_query_looks(attn):
     assert attn("explain", CAT, "cat", "--json").json["closing"] == (
         "“cat” takes 77 % of its context from itself, 17 % from “sat”, 6 % from “the”."

@@ -103,7 +103,7 @@ def explained(
     grad: str | None,
 ) -> ExitStatus:
     """One query of one input, worked on a page."""
-    from attncli.plan import plan
+    from attncli.plan import outline, settled
     from attncli.plan.steps import check_step, kept
     from attncli.readers import read
     from attncli.select import choose
@@ -134,13 +134,15 @@ def explained(
     for note in problem.notes:
         talk.note(note)
     try:
-        made = plan(problem, choosing.variant(problem.variant).but(schedule="dense"))
+        made = outline(problem, choosing.variant(problem.variant).but(schedule="dense"))
         batch = (
             ["batch=0"] if made.size.batch is not None and not any(w.startswith("batch=") for w in showing.at) else []
         )
         at = choose(dataclasses.replace(made, keep=frozenset({"weights"})), (*batch, *showing.at))
         gaps = frozenset(kept(blank, made.steps, None))
         upstream = _upstream(grad, made)
+        last = (made.size.queries - 1,)
+        made = settled(made, {"query": at.get("query", last)} if upstream is None else None)
     except AttnError as error:
         raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
     for axis in ("query", "batch"):
@@ -152,7 +154,7 @@ def explained(
         tuple(range(made.shapes.heads)) if gaps & merged else (0,)
     )  # so that the working of every gap is on the sheet
     place = Place(
-        query=at.get("query", (made.size.queries - 1,))[0],
+        query=at.get("query", last)[0],
         batch=at.get("batch", (0,))[0],
         heads=at.get("head", heads),
         keys=at.get("key"),

@@ -111,6 +111,7 @@ class Cells:
         self.steps = {step.name: step for step in attention.steps}
         self.values = {name: as_numpy(step.values) for name, step in self.steps.items()}
         self.most = 10**9 if place.full else 8
+        self.row = place.query if plan.rows is None else 0  # of a long run that query alone is computed
 
     @cached_property
     def scores(self) -> list[str]:
@@ -120,13 +121,18 @@ class Cells:
     def number(self, name: str, **at: int) -> Num:
         """One cell of a step."""
         where = tuple(at[axis] for axis in self.steps[name].axes)
-        return Num(float(self.values[name][where]), name, where)
+        return Num(float(self.values[name][where]), name, self._address(name, where))
 
     def vector(self, name: str, **at: int) -> Vec:
         """The cells of a step along its last axis."""
         where = tuple(at[axis] for axis in self.steps[name].axes[:-1])
-        row = self.values[name][where]
-        return Vec(Num(float(x), name, (*where, i)) for i, x in enumerate(row))
+        row, start = self.values[name][where], self._address(name, where)
+        return Vec(Num(float(x), name, (*start, i)) for i, x in enumerate(row))
+
+    def _address(self, name: str, where: tuple[int, ...]) -> tuple[int, ...]:
+        """Where a cell stands in the whole step, though one query alone be computed."""
+        axes = zip(self.steps[name].axes, where, strict=False)
+        return tuple(self.place.query if axis == "query" else i for axis, i in axes)
 
     def noted(self, name: str, word: str, **at: int) -> Any:
         """A finer step: a number, a vector or rows of them, whatever axes are left."""
@@ -165,7 +171,7 @@ class Cells:
 
     def merged(self) -> Iterator[Section]:
         """Heads side by side, and W_o."""
-        at = {"batch": self.place.batch, "query": self.place.query}
+        at = {"batch": self.place.batch, "query": self.row}
         if self.place.blank & _MERGED and len(self.place.heads) < self.plan.shapes.heads:
             return  # the other heads' part would be left blank, and their working is not on the page
         heads = next((name for name in ("normed_context", "head_context") if name in self.steps), "")
@@ -199,8 +205,8 @@ class Head:
         self.at = {
             "batch": place.batch,
             "b": place.batch,
-            "query": place.query,
-            "n": place.query,
+            "query": page.row,
+            "n": page.row,
             "head": head,
             "h": head,
             "kv_head": kv_head(head, shapes.heads, shapes.kv_heads, how),
@@ -298,9 +304,11 @@ class Head:
         return Vec(Num(float(x)) for x in row)
 
     def _positioned_embeddings(self) -> Section:
-        name, i, part = "positioned_embeddings", self.page.place.query, self.plan.variant["position"]
+        name, i, part = "positioned_embeddings", self.page.row, self.plan.variant["position"]
         out = self.page.vector(name, **self.at)
-        work = dataclasses.replace(self._work(name, i, self._embedding("q", i), out, part), label="x")
+        work = dataclasses.replace(
+            self._work(name, i, self._embedding("q", self.page.place.query), out, part), label="x"
+        )
         return Section(name, part.member.formula, _fitted(part.member.facts["worked"](work), self.page))
 
     def _vectors(self) -> Iterator[tuple[str, Section | None]]:
@@ -311,7 +319,7 @@ class Head:
                 continue
             step = self.page.steps[letter]
             worked = {"W", "b"} & set(step.finer)
-            rows = [self.page.place.query] if letter == "q" else self._new_keys()
+            rows = [self.page.row] if letter == "q" else self._new_keys()
             lines: list[Line] = []
             width = len(self.page.vector(letter, **self._row(letter, 0)))
             for n, row in enumerate(rows):
@@ -359,7 +367,7 @@ class Head:
         letter = name[-1]
         steps = list(self.page.steps)
         source = next(s for s in reversed(steps[: steps.index(name)]) if s.rpartition("_")[2] == letter)
-        rows = [self.page.place.query] if letter == "q" else self._new_keys()
+        rows = [self.page.row] if letter == "q" else self._new_keys()
         lines: list[Line] = []
         for n, row in enumerate(rows):
             at = self._row(name, row)
@@ -420,7 +428,7 @@ class Head:
 
     def _query_vector(self) -> Vec:
         steps = [s for s in self.page.steps if s.rpartition("_")[2] == "q"]
-        return self.page.vector(steps[-1], **self._row(steps[-1], self.page.place.query))
+        return self.page.vector(steps[-1], **self._row(steps[-1], self.page.row))
 
     def _hidden(self, j: int) -> bool:
         if "mask" not in self.page.steps:
@@ -435,7 +443,7 @@ class Head:
         i = (
             None
             if q_pos is None
-            else int(np.atleast_2d(q_pos)[-1 if q_pos.ndim == 1 else self.at["b"] % len(q_pos)][self.at["n"]])
+            else int(np.atleast_2d(q_pos)[-1 if q_pos.ndim == 1 else self.at["b"] % len(q_pos)][self.page.place.query])
         )
         positions = np.atleast_2d(k_pos)[self.at["b"] % len(np.atleast_2d(k_pos))]
         vectors = [self.stored("k", j) for j in range(self.plan.size.keys)] if name == "scores" else []
@@ -625,7 +633,7 @@ class Head:
         at = self._where(name)
         w = np.array([self.page.number(name, **at, key=j).value for j in range(self.plan.size.keys)])
         sink = self.page.number("sink_weights", **self.at).value if "sink_weights" in self.page.steps else 0.0
-        who = f"“{self.page.token('query', self.at['query'])}”"
+        who = f"“{self.page.token('query', self.page.place.query)}”"
         who = f"In head {self.head} {who}" if self.plan.shapes.heads > 1 else who
         if not np.isfinite(w).all():
             return f"{who} has weights that are no numbers."
@@ -650,7 +658,7 @@ class Head:
     def _itself(self, j: int) -> bool:
         """Whether a key is the query's own token: only where both come from the same embeddings."""
         p = self.plan.problem
-        return p.embeddings is not None and p.memory is None and j == self.at["query"] + self.plan.size.past
+        return p.embeddings is not None and p.memory is None and j == self.page.place.query + self.plan.size.past
 
 
 def _alike(one: Section, other: Section) -> bool:
