@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
 from pathlib import PurePath
 from pkgutil import iter_modules
@@ -61,6 +62,7 @@ def output_format(
     return register
 
 
+@cache
 def formats() -> Mapping[str, Format]:
     """Every output format: each module of writers and views registers its own."""
     for package in ("attncli.writers", "attncli.views"):

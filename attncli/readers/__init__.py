@@ -10,6 +10,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path, PurePath
 from pkgutil import iter_modules
@@ -57,6 +58,7 @@ def reader(
     return register
 
 
+@cache
 def formats() -> Mapping[str, Reader]:
     """Every input format: each module of this package registers its own."""
     for module in iter_modules(__path__):
