@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import gc
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from attncli.cli.options import Choosing, Reading, Showing
+from attncli.answer import answers, planned
+from attncli.asked import Choosing, Reading, Showing
 from attncli.cli.talk import Talk, wants_color
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, listed
 from attncli.formats import Format, Look, format_for
+from attncli.whole import in_bytes, whole
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
-    from attncli.types import Attention, Problem
+    from attncli.types import Attention
 
 
 def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> ExitStatus:
     """One input, or a stream of them, through to its output."""
     from attncli.plan.steps import check_step
     from attncli.readers import format_of, read
+    from attncli.select import select
 
     talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet)
     for name in showing.only:
@@ -46,25 +45,12 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
     )
     for note in problem.notes:
         talk.note(note)
-    attention = format.fitted(answer(problem, choosing, showing, talk))
+    made, at = planned(problem, choosing, showing)
+    attention = format.fitted(select(core(talk)(made), at))
     for warning in attention.warnings:
         talk.warning(warning)
     emit(format.function(attention, look(showing)), showing, format)
     return ExitStatus.OK
-
-
-def answer(problem: Problem, choosing: Choosing, showing: Showing, talk: Talk) -> Attention:
-    """Problem → the steps that will be shown."""
-    from attncli.plan import plan
-    from attncli.select import choose, select
-
-    keep = list(showing.only) or ["shown"]
-    try:
-        made = plan(problem, choosing.variant(problem.variant), keep, top=showing.top)
-        at = choose(made, showing.at)
-    except AttnError as error:
-        raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
-    return select(core(talk)(made), at)
 
 
 def explained(
@@ -177,56 +163,24 @@ def _back(made: Plan, upstream: Any) -> Any:
     return follow_back(made, upstream)
 
 
-_core: Callable[[Plan], Attention] | None = None
-
-
 def core(talk: Talk) -> Callable[[Plan], Attention]:
-    """The algebra; loading it loads torch.
+    """The algebra, and on a terminal a word while it loads."""
+    import attncli.answer
 
-    Raises:
-        CannotError: torch does not load.
-    """
-    global _core
-    if _core is None:
-        waiting = sys.stderr.isatty() and not talk.quiet
+    waiting = attncli.answer._follow is None and sys.stderr.isatty() and not talk.quiet
+    if waiting:
+        print("loading torch…", end="\r", file=sys.stderr, flush=True)
+    try:
+        return attncli.answer.core()
+    finally:
         if waiting:
-            print("loading torch…", end="\r", file=sys.stderr, flush=True)
-        gc.disable()  # nothing that torch makes while it loads is garbage: a quarter of the time is spent looking
-        try:
-            from attncli.core.attend import follow
-        except (ImportError, OSError) as error:
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CannotError(
-                "torch-missing", f"torch does not load: {why}", help="pip install torch, as the README says"
-            ) from error
-        finally:
-            gc.freeze()
-            gc.enable()
-            if waiting:
-                print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
-
-        def careful(plan: Plan) -> Attention:
-            try:
-                return follow(plan)
-            except (MemoryError, RuntimeError) as error:
-                if isinstance(error, MemoryError) or "memory" in str(error):
-                    raise CannotError(
-                        "out-of-memory",
-                        "this does not fit in memory",
-                        help="--dtype float32 halves it; fewer steps asked for keep less",
-                    ) from error
-                raise
-
-        _core = careful
-    return _core
+            print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
 
 
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────
 def _stream(path: str, choosing: Choosing, reading: Reading, showing: Showing, talk: Talk) -> ExitStatus:
     """A problem a line in, a result or an error a line out, each at once; a bad line does not stop the others."""
-    import msgspec
-
-    from attncli.readers import slurp
+    from attncli.readers import rows_of
     from attncli.readers.json import lines
 
     format = format_for(showing.output, showing.format, otherwise="ndjson")
@@ -236,27 +190,11 @@ def _stream(path: str, choosing: Choosing, reading: Reading, showing: Showing, t
         )
     if reading.replacing or reading.token_column or reading.header:
         raise OptionError("bad-option", "--with, --token-column and --header do not go with a stream of problems")
-    incoming = iter(sys.stdin.buffer.readline, b"") if path == "-" else iter(slurp(path).splitlines())
     status = ExitStatus.OK
-
-    def refused(error: AttnError) -> str:
-        nonlocal status
-        status = ExitStatus.NO
-        return msgspec.json.encode({"error": error.record()}).decode() + "\n"
-
+    incoming = lines(rows_of(path), "<stdin>" if path == "-" else path)
     with destination(showing, format) as out:
-        for _, problem in lines(incoming, "<stdin>" if path == "-" else path):
-            try:
-                if isinstance(problem, AttnError):
-                    raise problem
-                attention = answer(problem, choosing, showing, talk)
-                line = str(format_for(None, "ndjson").function(attention, Look()))
-            except (BrokenPipeError, AttnError) as error:
-                if not isinstance(error, AttnError) or error.status == ExitStatus.USAGE:
-                    raise
-                line = refused(error)
-            except Exception as error:  # a bug costs one line, not the stream
-                line = refused(AttnError("bug", f"a bug in attn: {type(error).__name__}: {error}"))
+        for line, wrong in answers(incoming, choosing, showing):
+            status = ExitStatus.NO if wrong else status
             out(line)
     return status
 
@@ -335,34 +273,9 @@ def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | by
         yield _standard_output(format)
         return
     path = Path(showing.output)
-    try:
-        if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
-            with path.open("wb") as file:
-                yield _into(file)
-            return
-        path = path.resolve()  # a link stays a link
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield _into(file)
-                file.flush()
-                os.fsync(file.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
-            Path(temporary).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise
-        raise CannotError(
-            "cannot-write",
-            f"{showing.output} cannot be written: {error.strerror or error}",
-            help="nothing was left behind" if not path.exists() or path.is_file() else "",
-        ) from None
+    there = path if path.exists() and not path.is_file() else path.resolve()  # a link stays a link
+    with whole(there, showing.output) as file:
+        yield _into(file)
 
 
 def _standard_output(format: Format) -> Callable[[str | bytes], None]:
@@ -383,8 +296,8 @@ def _standard_output(format: Format) -> Callable[[str | bytes], None]:
     return say
 
 
-def _into(file: IO[Any]) -> Callable[[str | bytes], None]:
+def _into(file: IO[bytes]) -> Callable[[str | bytes], None]:
     def write(content: str | bytes) -> None:
-        file.write(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+        file.write(in_bytes(content))
 
     return write

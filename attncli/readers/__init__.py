@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path, PurePath
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from attncli.errors import InputError, OptionError, listed, nearest
 
@@ -99,25 +100,58 @@ def slurp(path: str) -> bytes:
     Raises:
         InputError: it cannot be read.
     """
+    with opened(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise unreadable(path, error) from None
+        except MemoryError:
+            raise InputError("cannot-read", f"{path} is larger than memory") from None
+
+
+def rows_of(path: str) -> Iterator[bytes]:
+    """A file, or standard input for `-`, line by line as it comes in."""
+    with opened(path) as file:
+        while True:
+            try:
+                line = file.readline()
+            except OSError as error:
+                raise unreadable(path, error) from None
+            if not line:
+                return
+            yield line
+
+
+@contextmanager
+def opened(path: str) -> Iterator[IO[bytes]]:
+    """A file, or standard input for `-`, open for reading.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
     if path == "-":
         if sys.stdin is None:
             raise InputError("cannot-read", "standard input is closed")
-        return sys.stdin.buffer.read()
+        yield sys.stdin.buffer
+        return
     try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
+        file = Path(path).open("rb")  # noqa: SIM115  closed below
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise unreadable(path, error) from None
+    with file:
+        yield file
+
+
+def unreadable(path: str, error: Exception) -> InputError:
+    """What to say where the system does not let a file be read."""
+    if isinstance(error, FileNotFoundError):
         folder = Path(path).parent
         names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
         close = nearest(Path(path).name, names) if names else ""
-        raise InputError(
-            "no-such-file", f"there is no file {path}", help=close if close.startswith("did") else ""
-        ) from None
-    except IsADirectoryError:
-        raise InputError("not-a-file", f"{path} is a folder", help="name one file in it") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise InputError("cannot-read", f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except MemoryError:
-        raise InputError("cannot-read", f"{path} is larger than memory") from None
+        return InputError("no-such-file", f"there is no file {path}", help=close if close.startswith("did") else "")
+    if isinstance(error, IsADirectoryError):
+        return InputError("not-a-file", f"{path} is a folder", help="name one file in it")
+    return InputError("cannot-read", f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def read(
@@ -141,21 +175,42 @@ def read(
         OptionError: the format is not known, or `replacing` is misspelt.
         InputError: the file cannot be read or makes no sense; with its place.
     """
-    from attncli.gate import admit
-    from attncli.readers.fields import taken
-
     path = str(path)
     one = format_of(path, format)
     if one.stream:
         raise OptionError("many-problems", f"{path} holds a problem a line", help="attn compute reads it line by line")
     shown = "<stdin>" if path == "-" else path
     try:
-        raw = one.function(Source(shown, slurp(path), one.name, token_column, header))
-        for pair in replacing:
-            raw = taken(raw, pair)
-        return admit(dataclasses.replace(raw, source=shown))
+        data = slurp(path)
     except InputError as error:
         raise error.at(file=shown) from None
+    return parse(data, shown, one, replacing=replacing, token_column=token_column, header=header)
+
+
+def parse(
+    data: bytes,
+    name: str,
+    reader: Reader,
+    *,
+    replacing: Sequence[str] = (),
+    token_column: str | None = None,
+    header: str | None = None,
+) -> Problem:
+    """The bytes of a file → an admitted Problem, as `read`.
+
+    Raises:
+        InputError: they make no sense; with the place.
+    """
+    from attncli.gate import admit
+    from attncli.readers.fields import taken
+
+    try:
+        raw = reader.function(Source(name, data, reader.name, token_column, header))
+        for pair in replacing:
+            raw = taken(raw, pair)
+        return admit(dataclasses.replace(raw, source=name))
+    except InputError as error:
+        raise error.at(file=name) from None
 
 
 def decoded(data: bytes, *, what: str) -> str:

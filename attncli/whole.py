@@ -1,0 +1,64 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from attncli.errors import CannotError
+
+
+@contextmanager
+def whole(path: Path, said: str = "", *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A file while it is being made: beside its place, and renamed into it once all is written.
+
+    Args:
+        path: where it shall appear.
+        said: what to call it in messages.
+        durable: it outlives a loss of power too. Without, a process may die at any moment, but not the machine.
+
+    Raises:
+        CannotError: the disk is full, or may not be written to.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
+            with path.open("wb") as file:
+                yield file
+            return
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:200]}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb+") as file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
+            Path(temporary).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(temporary).unlink()
+            raise
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise unwritable(error, said or str(path), left=path.exists() and not path.is_file()) from error
+
+
+def unwritable(error: OSError, said: str, *, left: bool = False) -> CannotError:
+    """What to say where the system does not let a file be written."""
+    why = error.strerror or str(error)
+    return CannotError(
+        "cannot-write", f"{said} cannot be written: {why}", help="" if left else "nothing was left behind"
+    )
+
+
+def in_bytes(content: str | bytes) -> bytes:
+    """A writer's text as a file holds it."""
+    return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
