@@ -88,8 +88,15 @@ _SHOWING = _panel(
 
 
 def _count(name: str, value: str | None, low: int, high: int) -> int | None:
-    if value is None:
-        return None
+    return None if value is None else whole_number(name, value, low, high)
+
+
+def whole_number(name: str, value: str, low: int, high: int) -> int:
+    """The integer that an option was given.
+
+    Raises:
+        OptionError: it is none, or out of range.
+    """
     try:
         n = integer(value)
     except (ValueError, OverflowError):

@@ -270,7 +270,7 @@ def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | by
         CannotError: the disk is full, or may not be written to.
     """
     if showing.output is None:
-        yield _standard_output(format)
+        yield standard_output(format)
         return
     path = Path(showing.output)
     there = path if path.exists() and not path.is_file() else path.resolve()  # a link stays a link
@@ -278,7 +278,7 @@ def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | by
         yield _into(file)
 
 
-def _standard_output(format: Format) -> Callable[[str | bytes], None]:
+def standard_output(format: Format) -> Callable[[str | bytes], None]:
     """Flushed at each call. Data is UTF-8, or JSON in escapes, whatever the console; what people read is spelled for it."""
     if sys.stdout is None:
         raise CannotError("cannot-write", "standard output is closed")
