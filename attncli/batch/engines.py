@@ -25,6 +25,10 @@ from attncli.batch.manifest import Receipt
 from attncli.batch.work import Job, Out, perform
 from attncli.errors import CannotError
 
+Todo = tuple[Input, "str | None"]  # an input, and the hash of the content that its result is of
+_WORTH = 0.1  # seconds that a task should take, to be worth sending
+_MOST = 64  # inputs in a task: so many, for each worker twice, are computed again at most if all is killed
+
 
 class Engine(Protocol):
     """Someone to give inputs to."""
@@ -68,21 +72,25 @@ class Here:
 class Cluster:
     """The workers of a Dask cluster.
 
-    An input whose worker died is set apart, and computed alone once all others are done: if its worker dies again, it
-    is that input's doing, and no neighbour's.
+    Inputs travel in handfuls that take about as long as a task is worth. Those whose worker died are set apart, and
+    computed alone once all others are done: if its worker dies again, it is that input's doing, and no neighbour's.
     """
 
     def __init__(self, client: Any, job: Job, variant: str) -> None:
         self.client, self.job, self.variant = client, job, variant
-        self.running: dict[str, tuple[Input, str | None, int, Any]] = {}  # by key, with how many workers died of it
-        self.suspects: deque[tuple[Input, str | None, int]] = deque()
+        self.handful: list[Todo] = []  # what goes out next
+        self.size = 1  # of a handful, as it should be
+        self.running: dict[str, tuple[list[Todo], Any]] = {}  # tasks by key
+        self.suspects: deque[Todo] = deque()
+        self.deaths: dict[Input, int] = {}  # how many workers died of an input
         self.finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.receipts: deque[tuple[Input, Receipt]] = deque()
         self.resources = {"GPU": 1} if str(job.choosing.choices.get("device", "")).startswith("cuda") else None
         self.count, self.alone, self.window, self.asked = 0, False, 2, 0.0
 
     @property
     def busy(self) -> bool:
-        return bool(self.running or self.suspects)
+        return bool(self.running or self.handful or self.suspects or self.receipts)
 
     def room(self) -> bool:
         if time.monotonic() - self.asked > 1:  # workers come and go
@@ -94,56 +102,65 @@ class Cluster:
         return not self.alone and len(self.running) < self.window
 
     def submit(self, input: Input, done: str | None) -> None:
-        self._submit(input, done, 0)
+        self.handful.append((input, done))
+        if len(self.handful) >= self.size:
+            self._send()
 
-    def _submit(self, input: Input, done: str | None, deaths: int) -> None:
+    def _send(self) -> None:
+        todo, self.handful = self.handful, []
         self.count += 1
         future = self.client.submit(
-            remote, self.job, self.variant, input, done,
+            remote, self.job, self.variant, todo,
             key=f"attn-{os.getpid()}-{id(self):x}-{self.count}", pure=False, resources=self.resources,
         )  # fmt: skip
-        self.running[future.key] = (input, done, deaths, future)
+        self.running[future.key] = (todo, future)
         future.add_done_callback(self.finished.put)
 
     def next(self) -> tuple[Input, Receipt] | None:
-        if not self.running and self.suspects:
-            self.alone = True
-            self._submit(*self.suspects.popleft())
-        try:
-            future = self.finished.get(timeout=0.2)
-        except queue.Empty:
-            return None
-        return self._judged(future)
+        if not self.receipts:
+            if not self.running and not self.handful and self.suspects:
+                self.alone = True
+                self.handful.append(self.suspects.popleft())
+            if self.handful:
+                self._send()
+            with suppress(queue.Empty):
+                self._judge(self.finished.get(timeout=0.2))
+        return self.receipts.popleft() if self.receipts else None
 
-    def _judged(self, future: Any) -> tuple[Input, Receipt] | None:
+    def _judge(self, future: Any) -> None:
+        """What became of a task."""
         from distributed import KilledWorker
 
-        input, done, deaths, _ = self.running.pop(future.key)
+        todo, _ = self.running.pop(future.key)
         alone, self.alone = self.alone, False
         try:
-            receipt: Receipt = future.result()
+            receipts: list[Receipt] = future.result()
         except KilledWorker:
-            if alone:
-                return input, self._poison(input, deaths + 1)
-            self.suspects.append((input, done, deaths + 1))
-            return None
+            self._mourn(todo, alone)
+            return
         except ImportError as error:
             way = "pip install attncli on every worker"
             raise CannotError("worker-lacks-attn", f"a worker cannot load attn: {error}", help=way) from None
         except BaseException as error:
-            if type(error).__name__ in ("FutureCancelledError", "CancelledError", "CommClosedError") or isinstance(
-                error, OSError
-            ):
-                raise CannotError(
-                    "scheduler-gone",
-                    "the Dask scheduler has gone",
-                    help="what is finished is kept; start it again, and the same command goes on from there",
-                ) from None
+            if isinstance(error, OSError) or type(error).__name__ in ("FutureCancelledError", "CancelledError"):
+                way = "what is finished is kept; start it again, and the same command goes on from there"
+                raise CannotError("scheduler-gone", "the Dask scheduler has gone", help=way) from None
             raise
-        return input, replace(receipt, attempts=receipt.attempts + deaths)
+        slowest = max(receipt.seconds for receipt in receipts)
+        self.size = max(1, min(2 * self.size, _MOST, int(_WORTH / max(slowest, 1e-6))))
+        for (input, _), receipt in zip(todo, receipts, strict=True):
+            attempts = receipt.attempts + self.deaths.pop(input, 0)
+            self.receipts.append((input, replace(receipt, attempts=attempts)))
 
-    def _poison(self, input: Input, deaths: int) -> Receipt:
-        """An input that its worker does not survive."""
+    def _mourn(self, todo: list[Todo], alone: bool) -> None:
+        """A worker died over these."""
+        for input, _ in todo:
+            self.deaths[input] = self.deaths.get(input, 0) + 1
+        if not alone:
+            self.suspects.extend(todo)
+            return
+        [(input, _)] = todo
+        deaths = self.deaths.pop(input)
         error = {
             "type": "error",
             "code": "worker-died",
@@ -151,13 +168,14 @@ class Cluster:
             "file": input.shown,
             "help": "most often memory: --dtype float32, fewer steps, or a worker with more",
         }
-        return Receipt(input.shown, input.result, "failed", variant=self.variant, attempts=deaths, error=error)
+        died = Receipt(input.shown, input.result, "failed", variant=self.variant, attempts=deaths, error=error)
+        self.receipts.append((input, died))
 
 
-def remote(job: Job, variant: str, input: Input, done: str | None) -> Receipt:
+def remote(job: Job, variant: str, todo: list[Todo]) -> list[Receipt]:
     """The task itself, on a worker."""
     _settle()
-    return perform(job, variant, input, done)
+    return [perform(job, variant, input, done) for input, done in todo]
 
 
 @functools.cache

@@ -226,7 +226,7 @@ def _addressed(address: str, root: str | None) -> Iterator[tuple[Found, bool]]:
     for one in paths:
         below = one.strip("/")
         below = below[len(start) :] if below.startswith(start) else below
-        yield Found(system.unstrip_protocol(one), _safe(below)), not folder
+        yield Found(system.unstrip_protocol(one) if wild or folder else address, _safe(below)), not folder
 
 
 def _system(address: str) -> tuple[Any, str]:

@@ -45,13 +45,15 @@ class Job:
     version: str = __version__
 
     def head(self) -> dict[str, Any]:
-        """What decides a result beside the content of its input, and its hash: as the manifest keeps it."""
+        """What decides a result beside the content of its input, as the manifest keeps it: the seed, and a hash of the rest.
+
+        A seed that was said is a choice; one that was drawn stays the folder's.
+        """
         showing = {k: getattr(self.showing, k) for k in ("only", "at", "top", "precision")}
         said = {
             "attn_version": self.version,
             "format": self.format,
             "heat": self.showing.heat == "on",
-            "seed": self.seed,
             "choices": {k: str(v) for k, v in self.choosing.choices.items()} | {"also": self.choosing.also},
             "reading": asdict(self.reading) | {"with": [_content(pair) for pair in self.reading.replacing]},
             **showing,
