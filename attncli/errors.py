@@ -14,7 +14,7 @@ class ExitStatus(IntEnum):
     """What a process says when it ends (DESIGN §5)."""
 
     OK = 0  # done
-    NO = 1  # done, and the answer is no: a stream had a failed input
+    NO = 1  # done, and the answer is no: figures are wrong, or a stream had a failed input
     USAGE = 2  # the command line is wrong, whatever the file holds
     INPUT = 3  # the input cannot be read, makes no sense, or does not go with the command line
     CANNOT = 4  # cannot compute or write here: torch, memory, device, disk
@@ -134,7 +134,7 @@ _ASCII = {
     "−": "-", "·": ".", "×": "x", "√": "sqrt ", "Σ": "sum", "∞": "inf", "≤": "<=", "≥": ">=", "╲": "\\", "…": "...", "⌊": "floor(",
     "⌋": ")", "₂": "2", "ᵀ": "^T", "→": "->", "─": "-", "“": '"', "”": '"', "█": "#", "↵": "\\n", "⇥": "\\t", "␛": "\\e", "▓": "=", "▒": "-", "░": ".",
     "†": "*", "ⱼ": "_j", "ᵢ": "_i", "–": "-", "ω": "omega", "²": "^2", "≠": "!=", "τ": "tau", "φ": "phi", "λ": "lambda", "α": "alpha",
-    "⟨": "<", "⟩": ">", **{c: f"({n})" for n, c in enumerate("①②③④⑤⑥⑦⑧⑨⑩", start=1)},
+    "⟨": "<", "⟩": ">", "✓": "ok", "✗": "x", "Δ": "d", **{c: f"({n})" for n, c in enumerate("①②③④⑤⑥⑦⑧⑨⑩", start=1)},
 }  # fmt: skip
 
 

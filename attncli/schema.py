@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of problem and result, made from the declarations that reader and writer follow."""
+"""JSON Schema (2020-12) of problem, result and verdict, made from the declarations that reader and writer follow."""
 
 from __future__ import annotations
 
@@ -175,3 +175,91 @@ def result_schema() -> dict[str, Any]:
         "patternProperties": {pattern: _array(_any_leaf(), (1, 2, 3, 4))},
         "additionalProperties": False,
     }
+
+
+def check_schema() -> dict[str, Any]:
+    """What `attn check --json` writes, for one problem or for a folder."""
+    text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, _ANY_NUMBER
+    maybe = {"anyOf": [text, {"type": "null"}]}
+    truth = {"type": "boolean"}
+
+    def items(made: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "array", "items": made}
+
+    def fields(required: dict[str, Any], **more: Any) -> dict[str, Any]:
+        made = {"type": "object", "required": list(required), "additionalProperties": False}
+        return {**made, "properties": {**required, **more}}
+
+    rule = fields(
+        {"name": {"enum": ["digits", "close", "flash", "exact"]}, "why": text, "dtype": text},
+        **dict.fromkeys(("rtol", "atol", "bound", "plain"), number),
+        atol_of=text,
+    )
+    places = {"type": "object", "propertyNames": {"enum": list(AXES)}, "additionalProperties": count}
+    step = fields(
+        {
+            "step": text,
+            "axes": items({"enum": list(AXES)}),
+            "shape": items(count),
+            "rule": rule,
+            **dict.fromkeys(("tolerance", "max_abs", "max_rel", "ulp"), number),
+            "at": places,
+            "where": text,
+            "mine": _any_leaf(),
+            "reference": _any_leaf(),
+            "of": count,
+            "wrong": count,
+            "right": truth,
+            "cause": maybe,
+        }
+    )
+    suspect = fields({"names": items(text), "says": text, "steps": items(text), "max_abs": number})
+    power = fields(
+        {
+            "wrong": text,
+            "caught": {"anyOf": [truth, {"type": "null"}]},
+            "max_abs": {"anyOf": [number, {"type": "null"}]},
+            "step": maybe,
+            "why": maybe,
+        }
+    )
+    answer = fields(
+        {
+            "gap": count,
+            "step": text,
+            "where": text,
+            "right": {"anyOf": [truth, {"type": "null"}]},
+            "written": text,
+            "reference": _any_leaf(),
+        }
+    )
+    one = fields(
+        {
+            "schema": {"const": "attn.check/1"},
+            "verdict": {"enum": ["right", "wrong", "too-loose", "unanswered"]},
+            "input": text,
+            "figures": text,
+            "variant": _variant(),
+            "steps": items(step),
+            "first_wrong": maybe,
+            "power": items(power),
+            "identified": items(suspect),
+            "nearest": items(suspect),
+            "alike": items(text),
+            "searched": count,
+            "warnings": items(text),
+        },
+        answers=items(answer),
+    )
+    refused = fields({"input": text, "verdict": {"const": "error"}, "error": text})
+    folder = fields(
+        {
+            "schema": {"const": "attn.check/1"},
+            "verdict": {"enum": ["right", "wrong"]},
+            "input": text,
+            "of": count,
+            "right": count,
+            "problems": items({"anyOf": [one, refused]}),
+        }
+    )
+    return {"$schema": _DRAFT, "title": "attn verdict", "anyOf": [one, folder]}

@@ -141,7 +141,7 @@ class Work:
         if n <= self.most:
             return _joined(terms)
         head, tail = 3, 1
-        middle = Num(math.fsum(values[head : n - tail]), WORKING)
+        middle = Num(sum(values[head : n - tail]), WORKING)
         return [*_joined(terms[:head]), " + (", f"{n - head - tail} more: ", middle, ") + ", *terms[-1]]
 
     def products(self, a: Iterable[Num], b: Iterable[Num], between: str = "·") -> Expr:
@@ -149,15 +149,16 @@ class Work:
         pairs = list(zip(a, b, strict=True))
         return self.sum([[x, between, y] for x, y in pairs], [x.value * y.value for x, y in pairs])
 
-    def added(self, of: Callable[[Cell], Num]) -> Expr:
+    def added(self, term: Callable[[Cell], Expr], value: Callable[[Cell], float]) -> Expr:
         """The sum over every key that is not hidden, those shown written out."""
         shown = {c.index for c in self.cells}
         seen = [c for c in self.every if not c.hidden]
         first = seen if len(seen) <= self.most else [c for c in seen if c.index in shown][: self.most]
-        terms: list[Expr] = [[of(c)] for c in first]
-        rest = [of(c).value for c in seen if c not in first]
+        terms: list[Expr] = [term(c) for c in first]
+        written = {c.index for c in first}
+        rest = [value(c) for c in seen if c.index not in written]
         if rest:
-            terms.append([f"({len(rest)} more: ", Num(math.fsum(rest), WORKING), ")"])
+            terms.append([f"({len(rest)} more: ", Num(sum(rest), WORKING), ")"])
         return _joined(terms)
 
     def each(self, write: Callable[[Cell], Sequence[Expr]]) -> Iterator[Line]:

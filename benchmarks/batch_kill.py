@@ -36,6 +36,7 @@ def problems(folder: Path, count: int) -> None:
 
 
 def command(inputs: Path, into: Path, jobs: int) -> list[str]:
+    """The batch, as a process of its own."""
     return [sys.executable, "-m", "attncli", "batch", str(inputs), "-o", str(into), "-j", str(jobs), "-q"]
 
 
@@ -132,6 +133,7 @@ def moments(inputs: Path, whole: Path, folder: Path, jobs: int, count: int, seed
 
 
 def main() -> None:
+    """Every moment in a line, for one process and for two."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     with tempfile.TemporaryDirectory() as root:

@@ -159,3 +159,11 @@ def meet(a, b) -> bool:
         return math.isnan(a[0]) == math.isnan(b[0])
     slack = 1e-9 * max(1.0, *(abs(x) for x in (*a, *b) if math.isfinite(x))) if math.isfinite(a[0]) else 0
     return a[0] <= b[1] + slack and b[0] <= a[1] + slack
+
+
+def adds_up(terms: list[str], total: str, precision: int) -> bool:
+    """Whether printed vectors can add up to a printed one."""
+    out = Calculator(terms[0], precision).value()
+    for term in terms[1:]:
+        out = over(lambda a, b: a + b, out, Calculator(term, precision).value())
+    return meet(out, Calculator(total, precision).value())

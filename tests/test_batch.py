@@ -744,10 +744,10 @@ class Cluster:
         self.workers = subprocess.Popen([*dask, "worker", *words], **more)
 
     def close(self) -> None:
-        for process in (self.workers, self.scheduler):
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for one in (self.workers, self.scheduler):
+            if one.poll() is None:
+                os.killpg(one.pid, signal.SIGKILL)
+            one.wait()
         self.log.close()
 
 

@@ -16,7 +16,7 @@ from attncli.variant import Variant
 from attncli.views.board import WRITERS, Sheet, page_of
 from attncli.views.explain import Place, explain
 from attncli.worked import noting
-from tests.calculator import comes_out
+from tests.calculator import adds_up, comes_out
 from tests.conftest import SAMPLES
 from tests.test_golden import FILES
 from tests.test_laws import ANSWERS, ONE_CHOICE, WIDE, H, M, N, draws, named, parameters_for, problem_for
@@ -48,7 +48,16 @@ def arriving(made, seed: int):
 def equations(record) -> list[str]:
     """Every line of a page that says that something equals something."""
     lines = [line for section in record["sections"] for line in section["lines"]]
-    return [line["text"] for line in lines if " = " in line["text"]]
+    return [line["text"] for line in lines if " = " in line["text"] and not line["text"].startswith("…")]
+
+
+def sums(record) -> list[tuple[str, list[str]]]:
+    """Every line that is the sum of the lines above it, with what they end in."""
+    out = []
+    for section in record["sections"]:
+        above = [line["text"].rpartition(" = ")[2] for line in section["lines"] if " = [" in line["text"]]
+        out += [(line["text"], above) for line in section["lines"] if line["label"] in ("sum", "dq") and above]
+    return out
 
 
 def check(record, precision: int) -> None:
@@ -56,6 +65,9 @@ def check(record, precision: int) -> None:
     assert found
     for equation in found:
         assert comes_out(equation, precision), equation
+    for total, terms in sums(record):
+        assert total.startswith("[") == all(term.startswith("[") for term in terms)
+        assert not total.startswith("[") or adds_up(terms, total, precision), total
 
 
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
@@ -148,8 +160,8 @@ def test_heads_one_at_a_time(attn):
     ("words", "says"),
     [
         (["--causal"], "causal: 2 > 1"),
-        (["--mask", "window:left=0"], "window: 0 − 1 < −0"),
-        (["--mask", "not prefix:length=1"], "not prefix: j < length"),
+        (["--mask", "window:left=0"], "window: 0 − 1 < 0"),
+        (["--mask", "not prefix:length=1"], "not prefix: 0 < 1"),
         (["--mask", "causal and chunk:size=1"], "causal: 2 > 1, chunk: ⌊1/1⌋ ≠ ⌊2/1⌋"),
         (["--mask", "dilated:rate=2"], "dilated: (1 − 0) mod 2 ≠ 0"),
         (["--mask", "global:tokens=0"], "global: neither 1 nor 2 is among the tokens"),
@@ -182,7 +194,9 @@ def test_a_query_that_sees_nothing(attn):
         weights = next(s for s in record["sections"] if s["title"] == "weights")
         assert weights["remark"] == f"the query sees no key: empty rows are {rule}"
         assert {x["text"] for x in weights["lines"]} == {weight}
-        assert record["closing"] == "“cat” looks nowhere."
+        assert (
+            record["closing"] == {"zero": "“cat” looks nowhere.", "nan": "“cat” has weights that are no numbers."}[rule]
+        )
 
 
 def test_what_does_nothing_is_one_grey_line(attn):
@@ -226,6 +240,81 @@ def test_the_closing_sentence_says_where_the_query_looks(attn):
     )
 
 
+def closing(run) -> str:
+    return run.json["closing"]
+
+
+def test_the_closing_sentence_is_true_of_weights_that_are_no_shares(attn, tmp_path):
+    (tmp_path / "q.json").write_text('{"q": [[1, 0], [0, 1]], "k": [[1, 0], [0, 1], [1, 1]], "v": [[1], [2], [3]]}')
+    say = ["explain", "q.json", "0", "--json"]
+
+    assert closing(attn(*say, "--normalizer", "relu")) == "“0” weighs “0” by 0.7071, “2” by 0.7071."
+    assert closing(attn(*say, "--sink", "zero")) == (
+        "“0” gives 33 % to “0”, 33 % to “2”, 17 % to “1”, 17 % to the sink."  # e^0.7071 = 2.0281 of 2·2.0281 + 1 + 1
+    )
+    assert "itself" not in closing(attn(*say))  # q and k need not be of the same tokens
+    assert "no numbers" in closing(attn(*say, "--mask", "not full", "--empty-rows", "nan"))
+    assert "looks nowhere" in closing(attn(*say, "--mask", "not full"))
+
+
+def test_repeated_tokens_stand_apart(attn, tmp_path):
+    (tmp_path / "t.csv").write_text("the,1,0\ncat,0,1\nthe,1,1\n")
+
+    record = attn("explain", "t.csv", "1", "--json").json
+
+    scores = next(s for s in record["sections"] if s["title"] == "scores")
+    assert [x["label"] for x in scores["lines"]] == ["0 the", "cat", "2 the"]
+
+
+HUGE = {"q": [[1e200, 3.0, 1e-300]], "k": [[1e200, -1e200, 1.0], [2.0, 1e200, 5.0]], "v": [[1.0], [2.0]]}
+INFINITE = {"q": [[1.0] * 12], "k": [[1.0, "Infinity", "-Infinity"] + [1.0] * 9, ["NaN"] * 12], "v": [[1.0], [2.0]]}
+
+
+@pytest.mark.parametrize("fields", [HUGE, INFINITE], ids=["huge", "infinite"])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--qk-norm", "rms"], ["--qk-norm", "layer"], ["--score", "euclidean"], ["--score", "cosine"], ["--grad", "ones"],
+     ["--normalizer", "sparsemax", "--grad", "ones"], ["--normalizer", "sum"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_no_number_is_too_large_to_be_shown(attn, tmp_path, fields, words):
+    (tmp_path / "p.json").write_text(json.dumps(fields))
+
+    assert attn("explain", "p.json", *words).status == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_line_that_does_not_come_out_is_marked(dtype):
+    problem = problem_for("", variant=Variant())
+
+    record = page(problem, Variant(dtype=dtype, softcap=2.5), precision=6)
+
+    lines = [line for s in record["sections"] for line in s["lines"] if " = " in line["text"]]
+    off = [line for line in lines if not line["text"].startswith("…") and not comes_out(line["text"], 6)]
+    assert dtype == "float32" or len(off) > 5
+    assert all(line["rounded"] for line in off if dtype != "float32")
+
+
+def test_tau_goes_with_its_formula(attn):
+    record = attn(
+        "explain", CAT, "cat", "--normalizer", "entmax15", "--softcap", "2", "--json", "--precision", "12"
+    ).json
+
+    weights = next(s for s in record["sections"] if s["title"] == "weights")
+    lines = {x["label"]: x["text"] for x in weights["lines"]}
+    assert weights["formula"] == "max(s/2 − τ, 0)² with τ such that Σ = 1"
+    score, weight = float(lines["cat"].split()[0].removeprefix("max(")), float(lines["cat"].rpartition(" = ")[2])
+    assert max(score / 2 - float(lines["τ"]), 0) ** 2 == pytest.approx(weight, abs=1e-11)
+
+
+def test_heads_worked_one_after_the_other_are_told_apart(attn):
+    out = attn("explain", SAMPLES / "journey_two_heads.json", "1", "--at", "head=0:2").out
+
+    assert out.index("── head 0 ──") < out.index("── head 1 ──")
+    assert out.count("takes") == 2
+    assert "In head 1 “journey” takes" in out
+
+
 # ── worksheets ───────────────────────────────────────────────────────────────────────────────────
 def test_a_worksheet_has_gaps_and_says_which_cells_they_are(attn):
     sheet = attn("explain", CAT, "cat", "--blank", "weights,context").out
@@ -256,6 +345,48 @@ def test_a_step_left_blank_is_nowhere_on_the_page(attn, step):
             assert text not in page_text, (step, gap)
 
 
+@pytest.mark.parametrize(
+    ("choices", "blank"),
+    [
+        ({"head_mixing": "talking-heads", "heads": 2}, ("weights",)),
+        ({"head_mixing": "differential", "heads": 2}, ("weights",)),
+        ({"head_mixing": "talking-heads", "heads": 2}, ("scaled_scores",)),
+        ({"score": "additive"}, ("positioned_q", "positioned_k")),
+        ({"score": "kernel:phi=relu"}, ("positioned_q", "positioned_k")),
+        ({"heads": 2}, ("head_context", "context")),
+        ({"qk_norm": "rms"}, ("normed_k",)),
+    ],
+    ids=str,
+)
+def test_results_on_the_way_do_not_give_a_gap_away(choices, blank):
+    bare = attncli.Problem(
+        embeddings=draws(5, N, 6), positions=list(range(1, N + 1))
+    )  # without W, which would hide q and k
+    variant = Variant(**choices | ({"position": "rope"} if "score" in choices else {}))
+    problem = bare if "score" in choices else problem_for("", variant=variant)
+    heads = tuple(range(variant["heads"] or 1))
+
+    sheet = page(problem, variant, blank=blank, precision=9, heads=heads)
+    key = page(problem, variant, blank=blank, precision=9, heads=heads, answers=True)
+
+    shown = json.dumps(sheet["sections"], ensure_ascii=False)
+    values = [f"{gap['value']:.9f}" for gap in key["gaps"]]
+    assert len(values) > 3
+    assert [v for v in values if v in shown] == []
+
+
+def test_a_past_is_not_given_away_by_the_cache(attn, tmp_path):
+    past = {"k": draws(1, 1, 1, 2, 3).tolist(), "v": draws(2, 1, 1, 2, 3).tolist()}
+    fields = {"q": draws(3, 2, 3).tolist(), "k": draws(4, 2, 3).tolist(), "v": draws(5, 2, 3).tolist(), "past": past}
+    (tmp_path / "p.json").write_text(json.dumps(fields))
+
+    for step in "kv":
+        words = ["explain", "p.json", "1", "--blank", step, "--json", "--precision", "9"]
+        shown = json.dumps(attn(*words).json["sections"])
+        for gap in attn(*words, "--answers").json["gaps"]:
+            assert f"{gap['value']:.9f}" not in shown
+
+
 def test_gaps_of_a_batch_and_heads_are_addressed_in_full(attn):
     path = SAMPLES / "journey_causal_batch.json"
     gaps = attn("explain", path, "2", "--at", "batch=1", "--blank", "context", "--json").json["gaps"]
@@ -275,6 +406,8 @@ def test_gaps_of_a_batch_and_heads_are_addressed_in_full(attn):
         (["--at", "query=0:2"], 2, "one query is explained at a time"),
         (["--at", "dim=0"], 3, "has an axis 'dim'"),
         (["--grad", "nothing.npy"], 3, "no file nothing.npy"),
+        (["--grad", "zeros"], 2, "--grad takes ones or a file, not 'zeros'"),
+        (["--grad", "ones", "--blank", "weights"], 2, "a worksheet goes forwards only"),
         (["--blank", "mask", "--causal"], 2, "nothing to leave blank"),
     ],
 )
@@ -362,6 +495,16 @@ def test_latex_holds_no_symbol_that_plain_latex_lacks(choices):
     assert set(text) - set(map(chr, range(128))) <= set("“”")
     assert text.count("{") == text.count("}")
     assert text.count(r"\begin") == text.count(r"\end")
+
+
+def test_latex_of_powers_and_of_wide_vectors(attn, tmp_path):
+    np.save(tmp_path / "x.npy", draws(3, 4, 12))
+
+    text = attn("explain", "x.npy", "--full", "--normalizer", "entmax:alpha=1.3", "-f", "latex").out
+
+    assert r"\setcounter{MaxMatrixCols}{12}" in text
+    assert "^{3.3333}" in text
+    assert "^3" not in text
 
 
 def test_a_console_without_symbols_reads_products_as_products(monkeypatch):

@@ -60,6 +60,8 @@ def explain(
     steps = tuple(s.strip() for text in blank or () for s in text.split(",") if s.strip())
     if answers and not steps:
         raise OptionError("bad-option", "--answers prints the key of a worksheet", help="add --blank STEP,…")
+    if steps and grad is not None:
+        raise OptionError("bad-option", "a worksheet goes forwards only", help="leave --grad out, or --blank")
     if query:
         showing = replace(showing, at=(*showing.at, f"query={query}"))
     return explained(input, choosing, reading, showing, blank=steps, answers=answers, grad=grad)

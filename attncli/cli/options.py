@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from attncli.asked import Choosing as Choosing
-from attncli.asked import Reading as Reading
-from attncli.asked import Showing as Showing
+from attncli.asked import Choosing, Reading, Showing
 from attncli.errors import OptionError
 from attncli.registry import integer
 from attncli.variant import CHOICES
@@ -85,6 +83,13 @@ _SHOWING = _panel(
     _option("error_format", Literal["full", "json", "concise"], "how errors are written", default="full"),
     _option("debug", bool, "the traceback of a bug", default=False),
 )
+_TOLD = ("output", "force", "color", "quiet", "error_format", "debug")
+_TELLING = _panel(  # a verdict has no steps to choose among
+    "Output",
+    _option("format", str | None, "table, plain, markdown, json", "FORMAT", flags="--format -f"),
+    _option("json", bool, "the same as --format json", default=False),
+    *(option for option in _SHOWING if option[0] in _TOLD),
+)
 
 
 def _count(name: str, value: str | None, low: int, high: int) -> int | None:
@@ -104,6 +109,12 @@ def whole_number(name: str, value: str, low: int, high: int) -> int:
     if not low <= n <= high:
         raise OptionError("bad-option", f"--{name} is an integer from {low} to {high}, not {value}")
     return n
+
+
+def _told(v: dict[str, Any]) -> Showing:
+    """What of `Showing` goes with a verdict."""
+    absent = {"only": None, "at": None, "top": None, "precision": "4", "heat": "off", "full": False}
+    return _showing({**v, **absent})
 
 
 def _showing(v: dict[str, Any]) -> Showing:
@@ -152,22 +163,22 @@ def _choosing(v: dict[str, Any]) -> Choosing:
 
 
 def takes(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the shared options; it receives `choosing`, `reading` and `showing` in their place."""
+    """Give a command the shared options; it receives `choosing`, `reading` and `showing` (or `telling`) in their place."""
     own = [
         p
         for p in inspect.signature(command, eval_str=True).parameters.values()
-        if p.name not in ("choosing", "reading", "showing")
+        if p.name not in ("choosing", "reading", "showing", "telling")
     ]
     wanted = set(inspect.signature(command).parameters)
-    groups = {"reading": _READING, "choosing": _variant_options(), "showing": _SHOWING}
-    shared = [
-        o for name, group in groups.items() if name in wanted for o in group if o[0] not in wanted
-    ]  # its own go before
+    groups = {"reading": _READING, "choosing": _variant_options(), "showing": _SHOWING, "telling": _TELLING}
+    shared = [o for name, group in groups.items() if name in wanted for o in group if o[0] not in wanted]
 
     def run(**values: Any) -> Any:
         made: dict[str, Any] = {}
         if "showing" in wanted:
             made["showing"] = _showing(values)
+        if "telling" in wanted:
+            made["telling"] = _told(values)
         if "choosing" in wanted:
             made["choosing"] = _choosing(values)
         if "reading" in wanted:

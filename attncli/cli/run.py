@@ -107,12 +107,15 @@ def explained(
     for axis in ("query", "batch"):
         if len(at.get(axis, (0,))) != 1:
             raise OptionError("bad-option", f"one {axis} is explained at a time", help=f"--at {axis}={at[axis][0]}")
-    if gaps & {"context", "normed_context"}:  # a head's own context says the same
-        gaps |= {"head_context", "normed_context"} & set(made.steps)
+    merged = {"head_context", "normed_context", "context"}
+    gaps |= merged & set(made.steps) if gaps & merged else set()  # they say the same
+    heads = (
+        tuple(range(made.shapes.heads)) if gaps & merged else (0,)
+    )  # so that the working of every gap is on the sheet
     place = Place(
         query=at.get("query", (made.size.queries - 1,))[0],
         batch=at.get("batch", (0,))[0],
-        heads=at.get("head", (0,)),
+        heads=at.get("head", heads),
         keys=at.get("key"),
         blank=gaps,
         full=showing.full,
@@ -147,6 +150,8 @@ def _upstream(said: str | None, made: Plan) -> Any:
         raise InputError("absent-step", "without values there is no context, and nothing to go back from")
     if said == "ones":
         return 1.0
+    if not Path(said).suffix and not Path(said).exists():
+        raise OptionError("bad-option", f"--grad takes ones or a file, not {said!r}")
     shape = tuple(made.length("context", axis) for axis in made.steps["context"])
     found = one_array(said)
     if tuple(found.shape) != shape:

@@ -12,22 +12,24 @@ from attncli.errors import ExitStatus
 EXAMPLES = """
     attn schema problem > problem.schema.json
     attn schema result
+    attn schema check
 """
 
 
 def schema(
     what: Annotated[
-        Literal["problem", "result"], typer.Argument(help="of what goes in, or of what comes out", show_default=False)
+        Literal["problem", "result", "check"],
+        typer.Argument(help="of what goes in, of what comes out, or of a verdict", show_default=False),
     ],
     error_format: Annotated[
         Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")
     ] = "full",
 ) -> ExitStatus:
-    """Print the JSON Schema of a problem or of a result."""
+    """Print the JSON Schema of a problem, of a result or of a verdict."""
     import json
 
-    from attncli.schema import problem_schema, result_schema
+    from attncli.schema import check_schema, problem_schema, result_schema
 
-    made = problem_schema() if what == "problem" else result_schema()
+    made = {"problem": problem_schema, "result": result_schema, "check": check_schema}[what]()
     sys.stdout.write(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
     return ExitStatus.OK

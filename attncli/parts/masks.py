@@ -34,7 +34,7 @@ def causal(at: Grid) -> Tensor:
 
 def _beyond(at: Grid, part: Part) -> str:
     left, far = part.get("left"), at.k_pos - at.q_pos
-    return f"{at.k_pos} − {at.q_pos} {f'< −{left}' if 0 <= left < -far else '> ' + str(part.get('right'))}"
+    return f"{at.k_pos} − {at.q_pos} {f'< {-left}' if 0 <= left < -far else '> ' + str(part.get('right'))}"
 
 
 @mask("window", "−left ≤ j − i ≤ right", source="Beltagy et al. 2020, §3.1", laws=("prefix", "decode"), hides=_beyond)

@@ -73,7 +73,7 @@ def sub_norm(z: Tensor, parameters: Learned, part: Any) -> Tensor:
 
 
 def _work_sub_norm(w: Work) -> Iterator[Line]:
-    squares = w.sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in w.q], [a.value**2 for a in w.q])
+    squares = w.sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in w.q], [a.value * a.value for a in w.q])
     yield Line("mean z²", (["(", *squares, ") / ", Num(len(w.q))], [w("mean")]))
     yield Line("root", (["√(", w("mean"), " + ", Num(1e-5), ")"], [w("root")]))
     share = Num(1 - lambda_init(w.part.get("depth")))

@@ -23,16 +23,20 @@ def _work_softmax(w: Work) -> Iterator[Line]:
     yield Line("largest", ([top],))
     for c in w.seen:
         yield Line(c.label, (["e^(", c.before, " − ", top, ")"], ["e^(", c("s − top"), ")"], [c("e")]))
-    yield Line("sum", (w.added(lambda c: c("e")), [total]))
+    yield Line("sum", (w.added(lambda c: [c("e")], lambda c: c("e").value), [total]))
     yield from w.each(lambda c: ([c("e"), " / ", total],))
 
 
 def _jacobian_softmax(w: Work) -> Iterator[Line]:
     """dsⱼ = wⱼ (dwⱼ − Σ w·dw)"""
-    seen = [c for c in w.every if not c.hidden]
-    mean = Num(math.fsum(c.after.value * c("dw").value for c in seen), WORKING)
-    yield Line("Σ w·dw", (w.products([c.after for c in seen], [c("dw") for c in seen]), [mean]))
+    mean = _mean(w)
+    yield Line("Σ w·dw", (w.added(lambda c: [c.after, "·", c("dw")], lambda c: c.after.value * c("dw").value), [mean]))
     yield from _slopes(w, lambda c: [c.after, " × (", c("dw"), " − ", mean, ")"])
+
+
+def _mean(w: Work) -> Num:
+    """Σ w·dw"""
+    return Num(sum(c.after.value * c("dw").value for c in w.every if not c.hidden), WORKING)
 
 
 def _slopes(w: Work, write: Callable[[Cell], Expr]) -> Iterator[Line]:
@@ -83,30 +87,29 @@ def sigmoid(scores: Tensor, visible: Tensor, *, bias: float | Literal["auto"] = 
 
 def _work_entmax(w: Work) -> Iterator[Line]:
     """How far each score lies above τ, to the power 1/(α − 1)."""
-    top, tau, less, power = w("top"), w("τ"), w("α − 1"), w("1/(α − 1)")
-    yield Line("largest", ([top],))
+    tau, less, power = w("τ"), w("α − 1"), w("1/(α − 1)")
     yield Line("τ", ([tau],), "such that the weights sum to 1")
     for c in w.seen:
-        stretched: Expr = [c.before, " − ", top] if less.value == 1 else ["(", c.before, " − ", top, ") × ", less]
+        stretched: Expr = [c.before] if less.value == 1 else [c.before, " × ", less]
         above: Expr = ["max(", *stretched, " − ", tau, ", 0)"]
         yield Line(c.label, (above if power.value == 1 else [*above, "^", power], [c.after]))
-    yield Line("sum", (w.added(lambda c: c.after), [w("sum")]))
 
 
 def _jacobian_entmax(w: Work) -> Iterator[Line]:
     """dsⱼ = gⱼ (dwⱼ − Σ g·dw / Σ g), gⱼ = wⱼ^(2−α) where wⱼ > 0"""
-    seen = [c for c in w.every if not c.hidden and c.after.value > 0]
-    g = {c.index: Num(c.after.value ** (1 - w("α − 1").value), WORKING) for c in seen}
+    held = replace(w, every=tuple(c for c in w.every if not c.hidden and c.after.value > 0))
+    if not held.every:
+        return
+    power = Num(1 - w("α − 1").value)
+    g = {c.index: Num(c.after.value**power.value, WORKING) for c in held.every}
     for c in w.seen:
         if c.index in g:
-            yield Line(f"g {c.label}", ([c.after, "^", Num(1 - w("α − 1").value)], [g[c.index]]))
-    above = w.products([g[c.index] for c in seen], [c("dw") for c in seen])
-    below = math.fsum(x.value for x in g.values())
-    mean = Num(math.fsum(g[c.index].value * c("dw").value for c in seen) / below if seen else 0.0, WORKING)
-    yield Line(
-        "Σ g·dw / Σ g",
-        (["(", *above, ") / (", *w.sum([[x] for x in g.values()], [x.value for x in g.values()]), ")"], [mean]),
-    )
+            yield Line(f"g {c.label}", ([c.after, "^", power], [g[c.index]]))
+    top = sum(g[c.index].value * c("dw").value for c in held.every)
+    mean = Num(top / sum(x.value for x in g.values()), WORKING)
+    above = held.added(lambda c: [g[c.index], "·", c("dw")], lambda c: g[c.index].value * c("dw").value)
+    below = held.added(lambda c: [g[c.index]], lambda c: g[c.index].value)
+    yield Line("Σ g·dw / Σ g", (["(", *above, ") / (", *below, ")"], [mean]))
     yield from _slopes(w, lambda c: [g.get(c.index, Num(0.0)), " × (", c("dw"), " − ", mean, ")"])
 
 
@@ -163,7 +166,7 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     """τ by halving the interval that must hold it until it can be halved no more."""
     s = scores.masked_fill(~visible, _HIDDEN)  # (b, h, n, m)
     top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
-    top = finer("top", top.masked_fill(top == _HIDDEN, 0), "bhn1")
+    top = top.masked_fill(top == _HIDDEN, 0)
     s = (s - top) * (alpha - 1)  # the largest is 0, so that τ lies in [−1, 0)
     power = 1 / (alpha - 1)
     finer("α − 1", s.new_tensor(alpha - 1), "", given=True)
@@ -183,9 +186,9 @@ def _entmax(scores: Tensor, visible: Tensor, alpha: float) -> Tensor:
     tau = low + (weights(low).sum(-1, keepdim=True) - 1) / slope.masked_fill(
         slope == 0, 1
     )  # Newton: τ gets its gradient
-    w = weights(finer("τ", tau, "bhn1")).masked_fill(~visible, 0)  # (b, h, n, m)
+    w = weights(tau).masked_fill(~visible, 0)  # (b, h, n, m)
     total = w.detach().sum(-1, keepdim=True)  # 1 but for rounding, which a large α magnifies
-    finer("sum", total, "bhn1")
+    finer("τ", tau + (alpha - 1) * top, "bhn1")  # of the scores as they came
     return w / total.masked_fill(total == 0, 1)
 
 
@@ -204,11 +207,11 @@ def relu(scores: Tensor, visible: Tensor) -> Tensor:
 
 
 def _work_topk(w: Work) -> Iterator[Line]:
-    """Which are too small, then softmax among the others."""
-    small = [c for c in w.seen if not c("among").value]
-    for c in small:
-        yield Line(c.label, ([c.after],), f"{w.part.get('k')} scores are larger")
+    """Softmax among the largest; the others have none."""
     yield from _work_softmax(_among(w))
+    for c in w.seen:
+        if not c("among").value:
+            yield Line(c.label, ([c.after],), f"not among the {w.part.get('k')} largest")
 
 
 def _among(w: Work) -> Work:
@@ -268,16 +271,15 @@ def _largest(scores: Tensor, visible: Tensor, k: int) -> Tensor:
 
 def _work_sum(w: Work) -> Iterator[Line]:
     """The sum, then each score's share of it."""
-    yield Line("sum", (w.added(lambda c: c.before), [w("total")]))
+    yield Line("sum", (w.added(lambda c: [c.before], lambda c: c.before.value), [w("total")]))
     if w("total").value:
         yield from w.each(lambda c: ([c.before, " / ", w("total")],))
 
 
 def _jacobian_sum(w: Work) -> Iterator[Line]:
     """dsⱼ = (dwⱼ − Σ w·dw) / Σ s"""
-    seen = [c for c in w.every if not c.hidden]
-    mean = Num(math.fsum(c.after.value * c("dw").value for c in seen), WORKING)
-    yield Line("Σ w·dw", (w.products([c.after for c in seen], [c("dw") for c in seen]), [mean]))
+    mean = _mean(w)
+    yield Line("Σ w·dw", (w.added(lambda c: [c.after, "·", c("dw")], lambda c: c.after.value * c("dw").value), [mean]))
     yield from _slopes(w, lambda c: ["(", c("dw"), " − ", mean, ") / ", w("total")] if w("total").value else [Num(0.0)])
 
 

@@ -39,7 +39,7 @@ def _rows(x: Tensor) -> str:
 
 
 def _squares(w: Work, x: Sequence[Num]) -> Expr:
-    return w.sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in x], [a.value**2 for a in x])
+    return w.sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in x], [a.value * a.value for a in x])
 
 
 def _line(w: Work, label: str, whole: Expr, result: Num) -> Line:

@@ -153,7 +153,14 @@ def _squares(w: Work, c: Cell) -> Sequence[Expr]:
     """−((q₁ − k₁)² + …)"""
     pairs = list(zip(w.q, c.k, strict=True))
     return (
-        ["−(", *w.sum([["(", a, " − ", b, ")²"] for a, b in pairs], [(a.value - b.value) ** 2 for a, b in pairs]), ")"],
+        [
+            "−(",
+            *w.sum(
+                [["(", a, " − ", b, ")²"] for a, b in pairs],
+                [(a.value - b.value) * (a.value - b.value) for a, b in pairs],
+            ),
+            ")",
+        ],
     )
 
 

@@ -59,7 +59,7 @@ def _bound(member: Member, p: Problem, v: Variant, width: int, masked: bool) -> 
         part: Part = v[reads]
         there = part.member.facts.get("acts") == "scores" or part.member.facts.get("scores_need") in p.parameters
         run = partial(member.function, part=part)
-        facts = {"worked": part.member.facts.get("scores_worked", part.member.facts.get("worked"))}
+        facts = {"reads": reads, "worked": part.member.facts.get("scores_worked", part.member.facts.get("worked"))}
         return Link(member.name, step, part.member.formula, run, facts=facts, part=part) if there else None
     value, why = v[member.name.replace("-", "_")], ""
     if value == "auto":  # the score knows its scale

@@ -63,11 +63,6 @@ class Back(Head):
             return self.vector("head_context", **self._where("head_context"))
         return self.vector("context", **self.at)
 
-    def _value(self, j: int) -> Vec:
-        source = "present_v" if "present_v" in self.page.steps else "v"
-        new = 0 if source == "present_v" else self.plan.size.past
-        return self.page.vector(source, **self._row(source, j - new))
-
     def _values(self, last: str, dz: Vec) -> Section:
         """dV: every query that looks at a key adds its weight times its dz."""
         name = "present_v" if "present_v" in self.page.steps else "v"
@@ -80,14 +75,23 @@ class Back(Head):
         lines += [
             Line(f"dv {self._key_label(j)}", ([self.vector(name, **self._row(name, j - new))],)) for j in self.shown
         ]
-        many = "the queries' shares added: these lines are this query's, dv is of all"
-        return Section("gradient of v", "dvⱼ = Σᵢ wᵢⱼ dzᵢ", tuple(lines), many)
+        return Section(
+            "gradient of v",
+            "dvⱼ = Σ wᵢⱼ dzᵢ",
+            tuple(lines),
+            f"these lines are this query's share, dv is {self._of_all()}",
+        )
+
+    def _of_all(self) -> str:
+        """What is added up in the gradient of a key or a value."""
+        shared = self.plan.shapes.kv_heads < self.plan.shapes.heads
+        return "of all queries" + " and of the heads that share it" * shared
 
     def _weights_back(self, last: str, dz: Vec) -> Section:
         lines = []
         for j in self.shown:
             if not self._hidden(j):
-                v = self._value(j)
+                v = self.stored("v", j)
                 products = Work((), (), lambda word: word, most=self.page.most).products(dz, v)
                 lines.append(Line(self._key_label(j), (products, [self.number(last, j)])))
         return Section(f"gradient of {last}", "dwⱼ = dz·vⱼ", tuple(lines))
@@ -142,7 +146,7 @@ class Back(Head):
         slope = link.facts.get("slope")
         title = f"gradient of {before}"
         shown = [j for j in self.shown if not self._hidden(j)]
-        if link.step.startswith("masked"):
+        if link.facts.get("reads") == "visible":
             return Section(f"{title}: that of {link.step}; hidden keys get none", idle=True)
         if slope is None and all(self.number(before, j).value == self.number(link.step, j).value for j in shown):
             return Section(f"{title}: that of {link.step}; what {link.name} adds does not change it", idle=True)
@@ -174,7 +178,7 @@ class Back(Head):
         lines = list(backward(work))
         if rest:
             left = np.sum([[self.number("scores", c.index).value * x.value for x in c.k] for c in rest], axis=0)
-            lines.append(Line(f"{len(rest)} more", ([Vec(working(float(x)) for x in left)],)))
+            lines.append(Line(f"{len(rest)} more", (["…"], [Vec(working(float(x)) for x in left)])))
         return Section(f"gradient of {name}", "dq = Σⱼ dsⱼ kⱼ", (*lines, out))
 
     def _keys_back(self) -> Section:
@@ -193,16 +197,14 @@ class Back(Head):
             for j in self.shown
             if j >= new
         ]
-        remark = "these lines are this query's share, dk is of all queries" if dots else "taken from autograd"
-        return Section(f"gradient of {name}", "dkⱼ = Σᵢ dsᵢⱼ qᵢ" if dots else "", tuple(lines), remark)
+        remark = f"these lines are this query's share, dk is {self._of_all()}" if dots else "taken from autograd"
+        return Section(f"gradient of {name}", "dkⱼ = Σ dsᵢⱼ qᵢ" if dots else "", tuple(lines), remark)
 
     def _chain_of_vectors(self) -> Iterator[Section]:
         """Back through positions and norms, to q and k as they were projected."""
-        names = [
-            s for s in reversed(list(self.page.steps)) if s.rpartition("_")[2] in ("q", "k") and s in self.grad.steps
-        ]
-        moved = [s for s in names[2:] if not s.startswith(("present", "top"))] if len(names) > 2 else []
-        for name in moved:
+        order = [s for s in self.page.steps if s.rpartition("_")[2] in ("q", "k") and s in self.grad.steps]
+        last = {next(s for s in reversed(order) if s.rpartition("_")[2] == letter) for letter in "qk"}  # shown already
+        for name in reversed([s for s in order if s not in last]):
             letter = name[-1]
             rows = [self.page.place.query] if letter == "q" else self._new_keys()
             label = "d" + letter
@@ -213,7 +215,8 @@ class Back(Head):
                 )
                 for row in rows
             ]
-            yield Section(f"gradient of {name}", "", tuple(lines), "taken from autograd")
+            if lines:
+                yield Section(f"gradient of {name}", "", tuple(lines), "taken from autograd")
 
     def inputs(self) -> Iterator[Section]:
         """What reaches W and the embeddings, all heads together."""
@@ -238,16 +241,24 @@ class Back(Head):
             if offset is not None:
                 line = Line(f"db_{letter}", ([Vec(working(float(g)) for g in offset)],))
                 yield Section(f"gradient of b_{letter}", f"Σᵢ d{letter}ᵢ", (line,))
-        letters = [x for x in "qkv" if x in self.grad.embeddings and (p.memory is None or x == "q")]
-        parts = {x: Vec(working(float(g)) for g in self.grad.embeddings[x][self.at["b"], query]) for x in letters}
-        total = np.sum([[n.value for n in v] for v in parts.values()], axis=0)
+        own = [x for x in "qkv" if x in self.grad.embeddings and (p.memory is None or x == "q")]
+        yield self._made_of("the embedding", "x", own, query, self.page.token("query", query))
+        if p.memory is not None:
+            others = [x for x in "kv" if x in self.grad.embeddings]
+            for j in self.shown:
+                yield self._made_of("the memory", "m", others, j, self._key_label(j))
+
+    def _made_of(self, what: str, name: str, letters: list[str], row: int, who: str) -> Section:
+        """What reaches one token's vector through each of q, k and v that is made of it."""
+        parts = {x: Vec(working(float(g)) for g in self.grad.embeddings[x][self.at["b"], row]) for x in letters}
+        formula = " + ".join(f"d{x}" + f" W_{x}ᵀ" * (f"w_{x}" in self.grad.parameters) for x in letters)
         lines = [Line(f"through {x}", ([v],)) for x, v in parts.items()]
-        sides = [item for v in parts.values() for item in (" + ", v)][1:]
-        lines = [*lines, Line("dx", (sides, [Vec(working(float(g)) for g in total)]))] if len(parts) > 1 else lines
-        who = self.page.token("query", query)
-        yield Section(
-            "gradient of the embedding", "dx = dq W_qᵀ + dk W_kᵀ + dv W_vᵀ", tuple(lines), f"of {who}, all heads"
+        total = Vec(
+            working(sum(column)) for column in zip(*([n.value for n in v] for v in parts.values()), strict=True)
         )
+        sides = [item for v in parts.values() for item in (" + ", v)][1:]
+        lines += [Line(f"d{name}", (sides, [total]))] * (len(parts) > 1)
+        return Section(f"gradient of {what}", f"d{name} = {formula}", tuple(lines), f"of {who}, all heads")
 
     def _side_by_side(self, letter: str, row: int) -> np.ndarray:
         """The gradient of a token's q, k or v, heads side by side."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import io
 import math
 import operator
@@ -27,6 +28,7 @@ GAP = "____"
 ROUNDED = "†"
 _SAYS = f"{ROUNDED} the printed terms are rounded; the result comes from all digits, so its last digit can differ."
 _MARKED = "which cell each one is; fill them in, and attn check INPUT --figures SHEET marks them"
+_GIVEN = 4  # digits that what came in keeps, however few are asked for
 _LONGEST = 10  # entries of a vector before its middle is left out
 
 
@@ -53,13 +55,14 @@ class Pen:
     values: list[float] = field(default_factory=list)
     hides: bool = False  # results on the way would give a gap away
 
-    def number(self, x: float, least: int = 0) -> str:
+    def number(self, x: float, least: int = 0, *, fixed: bool = False) -> str:
         """A number with as many digits as it needs, at least so many after the point, and at most the precision."""
         if not math.isfinite(x):
             return "NaN" if math.isnan(x) else "∞" if x > 0 else "−∞"
         size = abs(x)
-        if size >= 1e9 or (0 < size < 0.5 * 10.0**-self.precision and not least):
-            return f"{x:.{self.precision}e}"
+        if size >= 1e9 or (0 < size < 0.5 * 10.0**-self.precision and not fixed):
+            short = (f"{x:.{digits}e}" for digits in range(self.precision + 1))
+            return next((t for t in short if abs(float(t) - x) <= self.exact * size), f"{x:.{self.precision}e}")
         for digits in range(least, self.precision + 1):
             text = f"{x:.{digits}f}"
             if abs(float(text) - x) <= self.exact * size:
@@ -73,17 +76,19 @@ class Pen:
         texts = [self.number(n.value) for n in numbers]
         return max((len(t.partition(".")[2]) for t in texts if "e" not in t), default=0)
 
-    def cell(self, n: Num, least: int = 0) -> str:
+    def cell(self, n: Num, least: int = 0, *, fixed: bool = False) -> str:
         """A number, or the gap that stands for it."""
         if n.step in self.sheet:
             first = (n.step, n.where) not in self.gaps
             mark = f"⟨{self.gaps.setdefault((n.step, n.where), len(self.gaps) + 1)}⟩"
             if first:
                 self.values.append(n.value)
-            return mark + (self.number(n.value, least) if self.sheet.answers else GAP if first else "")
+            return mark + (self.number(n.value, least, fixed=fixed) if self.sheet.answers else GAP if first else "")
         if n.step == WORKING and self.hides and not self.sheet.answers:
             return GAP
-        return self.number(n.value, least)
+        if not n.step and self.precision < _GIVEN:
+            return dataclasses.replace(self, precision=_GIVEN).number(n.value, fixed=fixed)
+        return self.number(n.value, least, fixed=fixed)
 
     def vector(self, v: Vec) -> list[str]:
         """All entries alike; the middle of a long one is left out."""
@@ -96,16 +101,11 @@ class Pen:
             if any(0 < abs(x.value) < tiny for x in v) and any(abs(x.value) >= tiny for x in v)
             else self.digits(v)
         )
-        return ["…" if x is None else self.cell(x, least) for x in shown]
+        return ["…" if x is None else self.cell(x, least, fixed=bool(least)) for x in shown]
 
     def hide(self, section: Section) -> None:
         """Whether the section works with what an earlier one left blank."""
-        steps = {n.step for line in section.lines for expr in line.exprs for item in expr for n in _numbers(item)}
-        self.hides = bool((steps & self.sheet.blank) - {section.title})
-
-
-def _numbers(item: Any) -> Sequence[Num]:
-    return [item] if isinstance(item, Num) else item if isinstance(item, Vec) else []
+        self.hides = bool(section.uses & self.sheet.blank)
 
 
 def _negative(item: Num) -> bool:
@@ -120,6 +120,7 @@ class Row:
     cells: tuple[str, ...]
     remark: str = ""
     rounded: bool = False
+    words: bool = False  # no numbers: what stands for lines that were left out
 
 
 def equation(row: Row) -> str:
@@ -133,7 +134,10 @@ def rows_of(section: Section, pen: Pen) -> list[Row]:
     ends = [line.exprs[-1][0] for line in section.lines if len(line.exprs) > 1 and len(line.exprs[-1]) == 1]
     least = pen.digits([n for n in ends if isinstance(n, Num)])
     widths = _widest(section.lines, pen)
-    return [_row(line, pen, least, widths) for line in section.lines]
+    rows: list[Row] = []
+    for line in section.lines:
+        rows.append(_row(line, pen, least, widths, [r for r in rows if len(r.cells) == len(line.exprs)]))
+    return rows
 
 
 def _widest(lines: Sequence[Line], pen: Pen) -> dict[tuple[int, int], int]:
@@ -148,12 +152,13 @@ def _widest(lines: Sequence[Line], pen: Pen) -> dict[tuple[int, int], int]:
     return widths
 
 
-def _row(line: Line, pen: Pen, least: int, widths: dict[tuple[int, int], int]) -> Row:
+def _row(line: Line, pen: Pen, least: int, widths: dict[tuple[int, int], int], above: Sequence[Row]) -> Row:
     cells = []
     for i, expr in enumerate(line.exprs):
         last = i == len(line.exprs) - 1
         cells.append(written(expr, pen, least if last and i else 0, widths.get((len(line.exprs), i), 0)))
-    return Row(line.label, tuple(cells), line.remark, not comes_out(cells, pen))
+    words = all(isinstance(item, str) for expr in line.exprs for item in expr)
+    return Row(line.label, tuple(cells), line.remark, not comes_out(cells, pen.precision, above), words)
 
 
 def written(expr: Expr, pen: Pen, least: int = 0, width: int = 0) -> str:
@@ -194,19 +199,34 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-def comes_out(cells: Sequence[str], pen: Pen) -> bool:
-    """Whether what is printed, worked with a calculator, gives the printed result; true where it cannot be worked."""
-    found = [value_of(cell) for cell in cells]
+def comes_out(cells: Sequence[str], precision: int, above: Sequence[Row] = ()) -> bool:
+    """Whether what is printed, worked with a calculator, gives the printed result; true where it cannot be worked.
+
+    A line without a left side is the sum of the lines above it.
+    """
+    if not cells[0]:
+        terms = [value_of(row.cells[-1]) for row in above]
+        found = [None if any(t is None for t in terms) or not terms else sum(terms), value_of(cells[-1])]
+    else:
+        found = [value_of(cell) for cell in cells]
     for left, right, text in zip(found, found[1:], cells[1:], strict=False):
-        if left is None or right is None or np.shape(left) != np.shape(right):
-            continue
-        digits = max((len(t) for t in re.findall(r"\.(\d+)", text)), default=0)
-        if "e" in text or not digits:
-            continue
-        with np.errstate(all="ignore"):
-            if not np.all((np.abs(left - right) <= 0.5000001 * 10.0**-digits) | ~np.isfinite(right)):
-                return False
+        if left is not None and right is not None and np.shape(left) == np.shape(right):
+            with np.errstate(all="ignore"):
+                if not np.all((np.abs(left - right) <= _half_unit(text, precision)) | ~np.isfinite(right)):
+                    return False
     return True
+
+
+def _half_unit(text: str, precision: int) -> Any:
+    """Half a unit of the last digit of each printed number; of one with fewer digits, which is exact, next to nothing."""
+    numbers = [t for t in text.strip("[]").split() if t != "…"] if text.startswith("[") else [text]
+    return np.array([_half(t, precision) for t in numbers]) if text.startswith("[") else _half(text, precision)
+
+
+def _half(text: str, precision: int) -> float:
+    found = re.search(r"(?:\.(\d+))?(?:e([-+]\d+))?\)?$", text)
+    digits, power = (found[1] or "", found[2]) if found else ("", None)
+    return 0.5000001 * 10.0 ** (int(power or 0) - len(digits)) if power or len(digits) >= precision else 1e-9
 
 
 def value_of(text: str) -> Any:
@@ -256,12 +276,14 @@ class Page:
     board: Board
     pen: Pen
     sections: tuple[tuple[str, Section, list[Row]], ...]
+    dtype: str
 
     @property
     def foot(self) -> list[str]:
         """Where the query looks, and what rounding did; of a worksheet only the latter."""
         out = [] if self.pen.sheet.blank else [self.board.closing]
-        return out + ([_SAYS] if any(row.rounded for _, _, rows in self.sections for row in rows) else [])
+        half = f" Each result is rounded to {self.dtype}." if self.dtype in ("float16", "bfloat16") else ""
+        return out + ([_SAYS + half] if any(row.rounded for _, _, rows in self.sections for row in rows) else [])
 
     def gap_lines(self) -> list[str]:
         """`⟨1⟩ to ⟨3⟩: weights[1][0:3]`: which cell each gap stands for."""
@@ -286,13 +308,12 @@ class Page:
 
 def page_of(board: Board, look: Look, sheet: Sheet, dtype: str, *, full: bool) -> Page:
     """The board, written by one pen in order."""
-    exact = {"float64": 1e-12, "float32": 2e-7, "bfloat16": 4e-3}.get(dtype, 5e-4)
-    pen = Pen(look.precision, sheet, full, exact)
+    pen = Pen(look.precision, sheet, full, 2e-7 if dtype == "float32" else 1e-12)  # 0.3 as float32 is 0.30000001192…
     sections, n = [], 0
     for section in board.sections:
-        n += not section.idle
-        sections.append(("" if section.idle else _circled(n), section, rows_of(section, pen)))
-    return Page(board, pen, tuple(sections))
+        n += not (section.idle or section.heading)
+        sections.append(("" if section.idle or section.heading else _circled(n), section, rows_of(section, pen)))
+    return Page(board, pen, tuple(sections), dtype)
 
 
 def _circled(n: int) -> str:
@@ -320,7 +341,8 @@ def _block(rows: list[Row], labels: int, room: int | None) -> Iterator[list[Frag
     """Equal signs and results below each other, where they fit; folded where they do not."""
     columns = len(rows[0].cells)
     placed = [r.cells for r in rows]
-    usual = [p for p in placed if cell_len(p[0]) <= _WIDE] or placed
+    short = [p for p in placed if cell_len(p[0]) <= _WIDE]
+    usual = short if 2 * len(short) > len(placed) else placed
     widths = [max(cell_len(p[c]) for p in usual) for c in range(columns)]
     fits = room is None or sum(widths) + 3 * (columns - 1) + 2 <= room
     for row, cells in zip(rows, placed, strict=True):
@@ -374,6 +396,9 @@ def write_text(page: Page, look: Look) -> str:
     folded(page.board.summary, "dim")
     for number, section, rows in page.sections:
         say(("", ""))
+        if section.heading:
+            say((f"── {section.title} ──", "bold"))
+            continue
         if section.idle:
             folded(f"  – {_inline(section, rows)}", "dim", "    ")
             continue
@@ -407,6 +432,9 @@ def write_markdown(page: Page, look: Look) -> str:
     """A heading a section; the working in a code block, where every character stands as it is."""
     parts = [f"# {markdown(page.board.title)}", "", markdown(page.board.summary)]
     for number, section, rows in page.sections:
+        if section.heading:
+            parts += ["", f"# {markdown(section.title)}"]
+            continue
         if section.idle:
             parts += ["", f"*{markdown(_inline(section, rows))}*"]
             continue
@@ -415,8 +443,8 @@ def write_markdown(page: Page, look: Look) -> str:
         lines = ["".join(t for t, _ in line)[5:].rstrip() for line in _text_lines(section, rows, None)]
         if lines:
             parts += ["", "```text", *(line.replace("```", "'''") for line in lines), "```"]
-    if page.foot:
-        parts += ["", *(markdown(line) for line in page.foot)]
+    for line in page.foot:
+        parts += ["", markdown(line)]
     if page.pen.gaps:
         parts += ["", "## Gaps", "", _MARKED, "", "```text", *page.gap_lines(), "```"]
     return "\n".join(parts) + "\n"
@@ -434,6 +462,7 @@ def _tex(cell: str) -> str:
     text = cell.replace(GAP, "\x00")
     text = re.sub(r"\[([^\]]*)\]", lambda m: r"\begin{pmatrix}" + " & ".join(m[1].split()) + r"\end{pmatrix}", text)
     text = re.sub(r"e\^\(", r"\\exp(", text)
+    text = re.sub(r"\^(\(?-?[\d.]+\)?)", r"^{\1}", text)
     text = re.sub(r"\d+ more: ", lambda m: rf"\text{{{m[0]}}}", text)
     text = re.sub(rf"\b({'|'.join(_TEX_WORDS)})\b", lambda m: "\\" + m[1], text)
     text = "".join(_TEX.get(c, c) for c in text)
@@ -442,8 +471,21 @@ def _tex(cell: str) -> str:
 
 def write_latex(page: Page, look: Look) -> str:
     """A paragraph a section, its working in align*; needs amsmath."""
-    parts = ["% \\usepackage{amsmath}", rf"\section*{{{latex(page.board.title)}}}", "", latex(page.board.summary)]
+    wide = max(
+        (len(v) for _, s, _ in page.sections for x in s.lines for e in x.exprs for v in e if isinstance(v, Vec)),
+        default=0,
+    )
+    parts = [
+        "% \\usepackage{amsmath}",
+        *([rf"\setcounter{{MaxMatrixCols}}{{{wide}}}"] if page.pen.full and wide > 10 else []),
+        rf"\section*{{{latex(page.board.title)}}}",
+        "",
+        latex(page.board.summary),
+    ]
     for _, section, rows in page.sections:
+        if section.heading:
+            parts += ["", rf"\subsection*{{{latex(section.title)}}}"]
+            continue
         if section.idle:
             parts += ["", rf"\textit{{{latex(_inline(section, rows))}}}"]
             continue
@@ -457,7 +499,7 @@ def write_latex(page: Page, look: Look) -> str:
                 dagger = r"^{\dagger}" if row.rounded else ""
                 body = (
                     " = ".join(map(_tex, filter(None, row.cells)))
-                    if row.label != "…"
+                    if not row.words
                     else rf"\text{{{latex(row.cells[0])}}}"
                 )
                 lines.append(rf"  \text{{{latex(row.label)}}} &\quad {body}{dagger}{remark}")
@@ -486,6 +528,7 @@ def write_json(page: Page, look: Look) -> str:
                 "formula": section.formula,
                 "remark": section.remark,
                 "idle": section.idle,
+                "heading": section.heading,
                 "lines": [
                     {"label": r.label, "text": equation(r), "remark": r.remark, "rounded": r.rounded} for r in rows
                 ],

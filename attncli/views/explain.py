@@ -7,6 +7,8 @@ way to them. How a line is worked its part says (`worked`, `backward`, `slope`);
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +39,8 @@ class Section:
     lines: tuple[Line, ...] = ()
     remark: str = ""
     idle: bool = False  # a grey line: what does nothing in this variant
+    uses: frozenset[str] = frozenset()  # the steps that its lines work with
+    heading: bool = False  # what follows is of another head
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,17 @@ def explain(plan: Plan, attention: Attention, place: Place, gradients: Any = Non
     from attncli.views.backward import Back
 
     page = Cells(plan, attention, place)
-    sections = [section for head in place.heads for section in Head(page, head).sections()]
+    heads = [Head(page, head) for head in place.heads]
+    sections: list[Section] = []
+    for head in heads:
+        sections += [Section(f"head {head.head}", heading=True)] * (len(heads) > 1)
+        sections += head.sections()
     sections += page.merged()
     if gradients is not None:
         backs = [Back(page, head, gradients) for head in place.heads]
-        sections += [section for back in backs for section in back.sections()]
+        for back in backs:
+            sections += [Section(f"back through head {back.head}", heading=True)] * (len(heads) > 1)
+            sections += back.sections()
         sections += backs[0].inputs()
     what = f"Attention of query {page.label('query', place.query)}"
     many = plan.shapes.heads > len(place.heads)
@@ -80,10 +90,17 @@ def explain(plan: Plan, attention: Attention, place: Place, gradients: Any = Non
     return Board(
         title=" · ".join((what, *where)),
         summary=" · ".join(map(printable, attention.summary)),
-        sections=tuple(sections),
-        closing=" ".join(Head(page, head).closing() for head in place.heads[:1]),
+        sections=tuple(map(_settled, sections)),
+        closing=" ".join(head.closing() for head in heads),
         names={step.name: step.axes for step in attention.steps},
     )
+
+
+def _settled(section: Section) -> Section:
+    """A section without a line is a grey one."""
+    if section.lines or section.idle or section.heading:
+        return section
+    return Section(f"{section.title}: {section.remark}" if section.remark else f"{section.title}: nothing", idle=True)
 
 
 class Cells:
@@ -130,6 +147,11 @@ class Cells:
 
         return numbers(values[where])
 
+    @cached_property
+    def often(self) -> Counter[str]:
+        """How often each token stands among the keys."""
+        return Counter(self.token("key", j) for j in range(self.plan.size.keys))
+
     def label(self, axis: str, index: int) -> str:
         """`1 “cat”`, or the index alone where it is the label."""
         token = self.token(axis, index)
@@ -144,18 +166,22 @@ class Cells:
     def merged(self) -> Iterator[Section]:
         """Heads side by side, and W_o."""
         at = {"batch": self.place.batch, "query": self.place.query}
+        if self.place.blank & _MERGED and len(self.place.heads) < self.plan.shapes.heads:
+            return  # the other heads' part would be left blank, and their working is not on the page
         heads = next((name for name in ("normed_context", "head_context") if name in self.steps), "")
         if heads and "context" in self.steps:
             lines = [
                 Line(f"head {h}", ([self.vector(heads, head=h, **at)],)) for h in range(self.plan.shapes.mixed_heads)
             ]
             whole = Line("context", ([self.vector("context", **at)],))
-            yield Section("context", "heads side by side", (*_middle(lines, self.most), whole))
+            lines = [*_middle(lines, self.most), whole]
+            yield Section("context", "heads side by side", tuple(lines), uses=frozenset(_MERGED))
         if "output" in self.steps:
             out = self.vector("output", **at)
             work = Work((), (), lambda word: self.noted("output", word), q=self.vector("context", **at), out=out)
             work = dataclasses.replace(work, label="output", most=self.most)
-            yield Section("output", self.steps["output"].formula, _fitted(work_linear(work), self))
+            lines = [*_fitted(work_linear(work), self), Line("output", ([out],))]
+            yield Section("output", self.steps["output"].formula, tuple(lines), uses=frozenset(_MERGED))
         elif "context" in self.steps:
             yield Section("no output projection", idle=True)
 
@@ -211,21 +237,21 @@ class Head:
             if f"{prefix}_q" in steps:
                 for letter in "qk":
                     yield "", self._moved(f"{prefix}_{letter}", variant[choice])
-            elif prefix == "normed" or variant["position"].name == "none":
+            elif prefix == "normed" or not variant["position"].member.facts["acts"]:
                 yield choice.replace("_", "-"), None
-        if self.plan.problem.past is not None:
-            remark = f"the {self.plan.size.past} keys of the past stand before the new ones"
-            yield "", Section("present_k and present_v", "past, then new", remark=remark)
+        for letter in "kv":
+            if f"present_{letter}" in steps:
+                yield "", self._past(letter)
         yield "", self._scores()
         links = iter(self.plan.chain)
         link = next(links, None)
         for name in variant["chain"]:
             if link is not None and name == link.name:
-                yield "", self._masked(link) if link.step.startswith("masked") else self._link(link)
+                yield "", self._masked(link) if link.facts.get("reads") == "visible" else self._link(link)
                 link = next(links, None)
-            elif not (name == "position" and variant["position"].name != "none"):
+            elif name != "position" or not variant["position"].member.facts["acts"]:
                 yield name, None
-        if variant["sink"].name == "none":
+        if "sink_weights" not in steps:
             yield "sink", None
         yield "", self._weights()
         if not self.page.place.blank & set(self.page.scores):  # the largest would give one of them away
@@ -305,9 +331,24 @@ class Head:
             alone = not worked or len(rows) == 1 or self.page.place.full
             remark = "" if alone else "the first is worked out; the others are made alike"
             sections.append(Section(letter, step.formula, tuple(lines), remark))
-        if len(sections) == 3 and _alike(*sections[1:]):
+        if len(sections) == 3 and _alike(*sections[1:]) and not self.page.place.blank & {"k", "v"}:
             sections[1:] = [dataclasses.replace(sections[1], title="k and v")]
         yield from (("", section) for section in sections)
+
+    def _past(self, letter: str) -> Section:
+        """The vectors that were in the cache."""
+        step = f"present_{letter}"
+        rows = [j for j in self.shown if j < self.plan.size.past]
+        lines = [Line(self._key_label(j), ([self.page.vector(step, **self._row(step, j))],)) for j in rows]
+        remark = f"the {self.plan.size.past} keys of the past stand before the new ones"
+        return Section(step, self.page.steps[step].formula, tuple(lines), remark)
+
+    def stored(self, letter: str, j: int) -> Vec:
+        """What a key is compared by, or brings: of the new ones the last step of their own, of the past ones the cache's."""
+        steps = [s for s in self.page.steps if s.rpartition("_")[2] == letter and not s.startswith(("present", "top"))]
+        past = self.plan.size.past
+        name, row = (steps[-1], j - past) if j >= past else (f"present_{letter}", j)
+        return self.page.vector(name, **self._row(name, row))
 
     def _new_keys(self) -> list[int]:
         past = self.plan.size.past
@@ -332,7 +373,8 @@ class Head:
                 if "gain" in finer:
                     lines.append(Line("× gain", ([plain, " × ", self.page.noted(name, "gain", **at)], [out])))
             lines.append(Line(letter if letter == "q" else self._key_label(row + self.plan.size.past), ([out],)))
-        return Section(name, self.page.steps[name].formula, tuple(lines))
+        uses = frozenset(s for s in steps[: steps.index(name)] if s.rpartition("_")[2] == letter)
+        return Section(name, self.page.steps[name].formula, tuple(lines), uses=uses)
 
     # ── cells ────────────────────────────────────────────────────────────────────────────────────
     @cached_property
@@ -351,7 +393,9 @@ class Head:
         return next(s for s in ("mixed_weights", "dropout_weights", "weights") if s in self.page.steps)
 
     def _key_label(self, j: int) -> str:
-        return self.page.token("key", j)
+        """The key's token; one that stands more than once has its index before it."""
+        token = self.page.token("key", j)
+        return f"{j} {token}" if self.page.often[token] > 1 else token
 
     def _where(self, name: str) -> dict[str, int]:
         return self.at | ({"head": self.mixed, "h": self.mixed} if name in _MIXED else {})
@@ -374,12 +418,6 @@ class Head:
         ]
         return order[max(order.index(name) - 1, 0)]
 
-    def _key_vectors(self) -> list[Vec]:
-        steps = [s for s in self.page.steps if s.rpartition("_")[2] == "k" and s != "top_k"]
-        name, past = steps[-1], self.plan.size.past
-        new = 0 if name.startswith("present") else past
-        return [self.page.vector(name, **self._row(name, j - new)) for j in range(self.plan.size.keys)]
-
     def _query_vector(self) -> Vec:
         steps = [s for s in self.page.steps if s.rpartition("_")[2] == "q"]
         return self.page.vector(steps[-1], **self._row(steps[-1], self.page.place.query))
@@ -400,7 +438,7 @@ class Head:
             else int(np.atleast_2d(q_pos)[-1 if q_pos.ndim == 1 else self.at["b"] % len(q_pos)][self.at["n"]])
         )
         positions = np.atleast_2d(k_pos)[self.at["b"] % len(np.atleast_2d(k_pos))]
-        vectors = self._key_vectors() if name == "scores" else []
+        vectors = [self.stored("k", j) for j in range(self.plan.size.keys)] if name == "scores" else []
         return tuple(
             Cell(
                 label=self._key_label(j),
@@ -419,7 +457,9 @@ class Head:
     def _row_work(
         self, name: str, before: str, part: Part | None, value: float | None, extra: tuple[Cell, ...] = ()
     ) -> Work:
-        masked = name not in self.page.scores or "masked" in "".join(self.page.scores[: self.page.scores.index(name)])
+        order = self.page.scores
+        hidden = [link.step for link in self.plan.chain if link.facts.get("reads") == "visible"]
+        masked = name not in order or any(order.index(step) < order.index(name) for step in hidden)
         cells = self._cells(name, before, masked=masked)
         at = self._where(name)
         return Work(
@@ -435,7 +475,14 @@ class Head:
     def _per_cell(self, name: str, before: str, part: Part | None, facts: Any, value: float | None = None) -> Section:
         work = self._row_work(name, before, part, value)
         lines = tuple(facts["worked"](work)) if facts.get("worked") else tuple(work.each(lambda c: ()))
-        return Section(name, self.page.steps[name].formula, lines, self._left_out(work))
+        return Section(name, self.page.steps[name].formula, lines, self._left_out(work), uses=self._earlier(name))
+
+    def _earlier(self, name: str) -> frozenset[str]:
+        """The steps that a step of scores or weights works with."""
+        if name == "scores":
+            return frozenset(s for s in self.page.steps if s.rpartition("_")[2] in ("q", "k"))
+        order = [*self.page.scores, "weights", "dropout_weights", "mixed_weights"]
+        return frozenset(order[: order.index(name)])
 
     def _left_out(self, work: Work) -> str:
         rest = [c for c in work.every if not c.hidden and c.index not in {x.index for x in work.cells}]
@@ -453,6 +500,9 @@ class Head:
         name, before = link.step, self._before(link.step)
         cells = self._cells(name, before, masked=True)
         shown = [c for c in cells if c.hidden and (c.index in self.shown or self.page.place.keys is None)]
+        if not shown:
+            what = "the keys asked for" if self.page.place.keys is not None else f"all {len(cells)} keys"
+            return Section(f"{name}: {what} may be seen", idle=True)
         lines = [Line(c.label, ([c.before], [c.after]) if False else ([c.after],), self._why(c)) for c in shown]
         seen = sum(not c.hidden for c in cells)
         remark = f"{seen} of {len(cells)} keys may be seen; their scores stay"
@@ -482,7 +532,7 @@ class Head:
             if not plan.mask.says(holds):
                 for part, held in plan.mask.blame(holds):
                     hides = part.member.facts.get("hides")
-                    said = hides(one, part) if hides and not held else part.member.formula
+                    said = hides(one, part) if hides and not held else _in_numbers(part, one)
                     reasons.append(f"{'not ' * held}{part.name}: {said}")
         if grid.lengths is not None and c.index >= here(np.broadcast_to(grid.lengths, (len(grid.lengths), 1, 1, 1))):
             reasons.append(f"padding: {c.index} ≥ {int(np.ravel(grid.lengths)[self.at['b'] % len(grid.lengths)])}")
@@ -511,18 +561,23 @@ class Head:
             rule = str(self.plan.variant["empty_rows"])
             lines = tuple(Line(c.label, ([c.after],)) for c in work.cells)
             return Section("weights", step.formula, lines, f"the query sees no key: empty rows are {rule}")
+        uses = self._earlier("weights")
         lines = tuple(part.member.facts["worked"](work))
         if part.member.facts.get("sums_to_one"):
-            total = work.added(lambda c: c.after)
-            lines = (*lines, Line("check", (total, [working(float(sum(c.after.value for c in work.every)))])))
-        return Section("weights", step.formula, lines, "; ".join(filter(None, (remark, self._left_out(work)))))
+            total = work.added(lambda c: [c.after], lambda c: c.after.value)
+            lines = (*lines, Line("check", (total, [working(sum(c.after.value for c in work.every))])))
+        return Section(
+            "weights", step.formula, lines, "; ".join(filter(None, (remark, self._left_out(work)))), uses=uses
+        )
 
     def _blind(self, work: Work) -> bool:
-        return all(c.hidden for c in work.every if c.label != "sink" or c.index < self.plan.size.keys)
+        return all(c.hidden for c in work.every if c.index < self.plan.size.keys)
 
     def _statistics(self) -> Section:
         """What the whole row comes to, on one grey line."""
-        names = [n for n in ("max_score", "log_sum_exp", "entropy", "visible_keys") if n in self.page.steps]
+        facts = self.plan.variant["normalizer"].member.facts
+        asked = {"log_sum_exp": facts.get("sinks"), "entropy": facts.get("sums_to_one")}  # of e^s, of a distribution
+        names = [n for n in ("max_score", "log_sum_exp", "entropy", "visible_keys") if asked.get(n, True)]
         said = {
             "max_score": "largest score",
             "log_sum_exp": "ln Σ e^s",
@@ -537,12 +592,10 @@ class Head:
         name = self._last_weights()
         out_name = "head_context" if "head_context" in self.page.steps else "context"
         out = self.page.vector(out_name, **self._where("head_context"))
-        source = "present_v" if "present_v" in self.page.steps else "v"
-        new = 0 if source == "present_v" else self.plan.size.past
         at = self._where(name)
         lines, rest = [], []
         every = [self.page.number(name, **at, key=j) for j in range(self.plan.size.keys)]
-        values = [self.page.vector(source, **self._row(source, j - new)) for j in range(self.plan.size.keys)]
+        values = [self.stored("v", j) for j in range(self.plan.size.keys)]
         for j, (w, v) in enumerate(zip(every, values, strict=True)):
             if j in self.shown and (w.value != 0 or not self._hidden(j)):
                 lines.append(Line(self._key_label(j), ([w, " × ", v], [scaled(w, v)])))
@@ -550,9 +603,12 @@ class Head:
                 rest.append((w, v))
         if rest:
             total = np.sum([[w.value * x.value for x in v] for w, v in rest], axis=0)
-            lines.append(Line(f"{len(rest)} more", ([Vec(working(float(x)) for x in total)],)))
+            lines.append(Line(f"{len(rest)} more", (["…"], [Vec(working(float(x)) for x in total)])))
+        if not lines:
+            return Section(out_name, "Σ weight × value", (Line("sum", ([out],)),), "no key has any weight")
         lines.append(Line("sum", ([], [out])))
-        return Section(out_name, "Σ weight × value", tuple(lines))
+        uses = frozenset({*self._earlier("mixed_weights"), "mixed_weights", "v", "present_v"})
+        return Section(out_name, "Σ weight × value", tuple(lines), uses=uses)
 
     def _normed_context(self) -> Section:
         mixing = self.plan.variant["head_mixing"]
@@ -560,31 +616,41 @@ class Head:
         before, out = (self.page.vector(name, **at) for name in ("head_context", "normed_context"))
         work = Work((), (), lambda word: self.page.noted("normed_context", word, **at), q=before, out=out, part=mixing)
         lines = _fitted(mixing.member.facts["context_worked"](work), self.page)
-        return Section("normed_context", self.page.steps["normed_context"].formula, lines)
+        formula = self.page.steps["normed_context"].formula
+        return Section("normed_context", formula, lines, uses=frozenset({"head_context"}))
 
     def closing(self) -> str:
         """Where the query looks."""
         name = self._last_weights()
         at = self._where(name)
         w = np.array([self.page.number(name, **at, key=j).value for j in range(self.plan.size.keys)])
+        sink = self.page.number("sink_weights", **self.at).value if "sink_weights" in self.page.steps else 0.0
         who = f"“{self.page.token('query', self.at['query'])}”"
-        total = np.abs(w).sum()
-        if not np.isfinite(total) or total == 0:
+        who = f"In head {self.head} {who}" if self.plan.shapes.heads > 1 else who
+        if not np.isfinite(w).all():
+            return f"{who} has weights that are no numbers."
+        if not w.any():
             return f"{who} looks nowhere."
-        order = np.argsort(-np.abs(w), kind="stable")[:3]
-        parts = []
-        for j in (int(j) for j in order if w[j]):
-            same = j == self.at["query"] + self.plan.size.past and self.plan.problem.memory is None
-            key = "itself" if same and self._key_label(j) == who.strip("“”") else f"“{self._key_label(j)}”"
-            parts.append(f"{100 * w[j]:.0f} % from {key}" if w[j] >= 0.005 else f"{w[j]:.2g} times {key}")
-        if "sink_weights" in self.page.steps:
-            sink = self.page.number("sink_weights", **self.at).value
-            parts += [f"{100 * sink:.0f} % of its weight goes to the sink"] * (sink >= 0.005)
-        verb = "takes" if "context" in self.page.steps else "looks:"
-        what = " of its context" if "context" in self.page.steps else ""
-        first, _, rest = parts[0].partition(" from ")
-        head = f"{first}{what} from {rest}" if rest else parts[0]
-        return f"{who} {verb} {', '.join([head, *parts[1:]])}."
+        shares = bool((w >= 0).all()) and abs(w.sum() + sink - 1) < 1e-3
+        told = []
+        for j in (int(j) for j in np.argsort(-np.abs(w), kind="stable")[:3] if w[j]):
+            key = "itself" if self._itself(j) else f"“{self._key_label(j)}”"
+            if not shares:
+                told.append(f"{key} by {w[j]:.4g}")
+            elif w[j] >= 0.005 or not told:
+                told.append(f"{100 * w[j]:.0f} % {'to' if sink else 'from'} {key}")
+        if not shares:
+            return f"{who} weighs {', '.join(told)}."
+        if sink:
+            return f"{who} gives {', '.join([*told, f'{100 * sink:.0f} % to the sink'])}."
+        if "context" in self.page.steps:
+            told[0] = told[0].replace(" % ", " % of its context ", 1)
+        return f"{who} takes {', '.join(told)}."
+
+    def _itself(self, j: int) -> bool:
+        """Whether a key is the query's own token: only where both come from the same embeddings."""
+        p = self.plan.problem
+        return p.embeddings is not None and p.memory is None and j == self.at["query"] + self.plan.size.past
 
 
 def _alike(one: Section, other: Section) -> bool:
@@ -600,6 +666,14 @@ def _alike(one: Section, other: Section) -> bool:
     return (one.formula, values(one)) == (other.formula, values(other))
 
 
+def _in_numbers(part: Part, at: Grid) -> str:
+    """A mask's formula with the numbers of one cell."""
+    known = {"i": at.q_pos, "j": at.k_pos, "I": at.q_idx, "J": at.k_idx}
+    known |= {o.name: part.get(o.name) for o in part.member.options}
+    return re.sub(r"\b[A-Za-z-]+\b", lambda m: str(known.get(m[0], m[0])), part.member.formula)
+
+
+_MERGED = {"head_context", "normed_context", "context"}
 _MIXED = ("mixed_weights", "head_context", "normed_context")
 
 

@@ -1,0 +1,54 @@
+"""The computation taken up at a step, with figures that are given: what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from attncli.check.bench import Bench
+from attncli.check.rewrites import chained, part, with_part
+from attncli.plan import Plan
+
+
+def onwards(bench: Bench, step: str, values: np.ndarray) -> Plan | None:
+    """A plan in which a step has these values, on all its axes; None where it cannot be taken up there."""
+    plan = bench.plan
+    if step in ("q", "k", "v") and bench.direct:
+        x = values
+        if plan.shapes.headed:  # (…, h, t, d) → (…, t, h·d)
+            x = x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], -1)
+        return bench.rewritten(**{step: x})
+    import torch
+
+    given = torch.as_tensor(np.ascontiguousarray(values, np.float64))
+    if "batch" not in plan.steps[step]:
+        given = given[None]
+    if not plan.shapes.headed and "dim" not in plan.steps[step]:
+        given = given[:, None]  # (b, h, n, m)
+
+    def instead(*_: Any, **__: Any) -> Any:
+        return given
+
+    if step == "scores":
+        return with_part(plan, "score", part("score", "given-scores", instead))
+    if step in {link.step for link in plan.chain}:
+        links = [dataclasses.replace(link, run=instead) if link.step == step else link for link in plan.chain]
+        return chained(plan, links)
+    if step == "weights":
+        if plan.variant["sink"].name != "none":
+            return None
+        return with_part(plan, "normalizer", part("normalizer", "given-weights", instead))
+    if step in ("head_context", "context"):
+        if step == "context":
+            given = given.unflatten(-1, (plan.shapes.mixed_heads, -1)).transpose(1, 2)  # (b, h, n, c)
+        elif not plan.shapes.headed:
+            given = given[:, None]
+        mixing = plan.variant["head_mixing"]
+        if "context" in mixing.member.facts:
+            return None
+        return with_part(
+            plan, "head_mixing", part("head-mixing", "given-context", mixing.member.function, context=instead)
+        )
+    return None

@@ -1,0 +1,114 @@
+"""How a plan is rewritten around the algebra: a part, a link or the mask replaced by another that no family knows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from attncli.check.bench import Bench
+from attncli.expression import Expression
+from attncli.plan import Plan
+from attncli.plan.chain import Link
+from attncli.registry import Member, Option, Part
+
+Run = Callable[..., Any]
+
+
+class Loose(Member):
+    """A member of no family: it takes no options, and what it needs is bound in its function."""
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        return ()
+
+
+def part(family: str, name: str, run: Run, **facts: Any) -> Part:
+    """A part that stands in no family."""
+    return Part(Loose(family, name, run, facts=facts))
+
+
+def with_part(plan: Plan, choice: str, made: Part) -> Plan:
+    """The plan with one part replaced."""
+    return dataclasses.replace(plan, variant=plan.variant.but(**{choice: made}))
+
+
+def normalised(plan: Plan, run: Run) -> Plan:
+    """The plan with another normaliser: run(normaliser of the plan, scores, visible)."""
+    own = plan.variant["normalizer"]
+    return with_part(plan, "normalizer", part("normalizer", "rewritten", partial(run, own), **own.member.facts))
+
+
+def scored(plan: Plan, run: Run) -> Plan:
+    """The plan with another score: run(score of the plan, q, k, learned)."""
+    own = plan.variant["score"]
+    return with_part(plan, "score", part("score", "rewritten", partial(run, own), **own.member.facts))
+
+
+def chained(plan: Plan, links: Iterable[Link]) -> Plan:
+    """The plan with another chain."""
+    return dataclasses.replace(plan, chain=tuple(links))
+
+
+def relinked(plan: Plan, name: str, run: Run) -> Plan | None:
+    """The plan with one link doing something else: run(link of the plan, scores, grid). None where it is not there."""
+    if not any(link.name == name for link in plan.chain):
+        return None
+    return chained(
+        plan, [dataclasses.replace(x, run=partial(run, x)) if x.name == name else x for x in plan.chain]
+    )  # fmt: skip
+
+
+def contexts(plan: Plan, run: Run) -> Plan | None:
+    """The plan with each head's context changed before heads are merged: run(z, learned, part)."""
+    mixing = plan.variant["head_mixing"]
+    if "context" in mixing.member.facts:
+        return None
+    return with_part(plan, "head_mixing", part("head-mixing", "rewritten", lambda w, _: w, context=run))
+
+
+def mixed(plan: Plan, run: Run) -> Plan | None:
+    """The plan with the weights that meet v changed, once they are noted: run(w)."""
+    if plan.variant["head_mixing"].name != "none":
+        return None
+    return with_part(plan, "head_mixing", part("head-mixing", "rewritten", lambda w, _: run(w)))
+
+
+def hidden_by(bench: Bench, predicate: Callable[[Any, Any], Any], plan: Plan | None = None) -> Plan:
+    """Another mask: predicate(grid, what the plan's own mask lets through) → what is let through."""
+    plan = plan or bench.plan
+    own = plan.mask
+
+    def seen(at: Any) -> Any:
+        return predicate(at, own(at) if own else at.k_idx >= 0)
+
+    made = Expression("part", part("mask", "rewritten", seen))
+    return bench.again(plan.problem, plan.variant.but(mask=made))
+
+
+def unhidden(bench: Bench, run: Run, plan: Plan | None = None) -> Plan | None:
+    """Nothing is hidden by the algebra; where the mask stood there is run(scores, what the mask let through) instead."""
+    plan = plan or bench.plan
+    if not plan.masked:
+        return None
+    seen = seen_by(plan)
+    links = [
+        dataclasses.replace(link, name="unmasked", run=lambda s, _: run(s, seen)) if link.name == "mask" else link
+        for link in plan.chain
+    ]
+    return dataclasses.replace(
+        plan, mask=None, masked=False, problem=dataclasses.replace(plan.problem, lengths=None), chain=tuple(links)
+    )
+
+
+def seen_by(plan: Plan) -> Any:
+    """What mask, lengths and bias let through, as a tensor: (b|1, h|1, n, m)"""
+    import numpy as np
+    import torch
+
+    from attncli.plan.places import visible
+
+    seen = np.asarray(visible(plan.grid(), plan.mask))
+    whole = np.broadcast_shapes(seen.shape, (1, 1, plan.size.queries, plan.size.keys))
+    return torch.as_tensor(np.broadcast_to(seen, whole).copy())

@@ -1,0 +1,97 @@
+"""A worksheet that was filled in: gaps ⟨1⟩____ in a text, and below it which figure each gap is."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from attncli.check.figures import Figures, Given, digits_of
+from attncli.errors import InputError, Place, listed, printable
+
+_OPEN, _CLOSE = "[⟨<]", "[⟩>]"
+_PLACE = re.compile(
+    rf"^\W*{_OPEN}(\d+){_CLOSE}(?:\s+to\s+{_OPEN}(\d+){_CLOSE})?:\s*`?(\w+)((?:\[\d+(?::\d+)?\])+)`?\s*$"
+)
+_GAP = re.compile(rf"{_OPEN}(\d+){_CLOSE}")
+_FILLED = re.compile(r" ?[*`]*_*[*`]*([-+−]?(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?)")
+_MARKDOWN = re.compile(r"\\([\\`*_{}\[\]<>#|~$!&()])|&(lt|gt);")
+
+
+def worksheet(name: str, text: str) -> Figures:
+    """The answers of a filled-in worksheet, each with the digits it is written with.
+
+    Raises:
+        InputError: nothing in it says what its gaps are, or an answer is no number.
+    """
+    text = _MARKDOWN.sub(lambda m: m[1] or {"lt": "<", "gt": ">"}[m[2]], text)
+    lines = text.splitlines()
+    places: dict[int, tuple[str, tuple[int, ...]]] = {}
+    for line in lines:
+        if found := _PLACE.match(line):
+            for gap, index in _run(found):
+                places[gap] = (found[3], index)
+    if not places:
+        way = "a worksheet is what attn explain … --blank STEP writes; figures are .json, .csv, .npz or .safetensors"
+        raise InputError("no-figures", "this text says no figures: no line like ⟨1⟩: weights[0][1]", help=way)
+    answers: dict[int, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not _PLACE.match(line):
+            _answers(line, number, answers)
+    for gap in answers:
+        if gap not in places:
+            raise InputError("unknown-gap", f"nothing says which figure gap {gap} is", help="keep the list at the end")
+    steps = dict.fromkeys(step for step, _ in places.values())
+    given, missing = [], []
+    for step in steps:
+        filled = sorted(gap for gap, (s, _) in places.items() if s == step and gap in answers)
+        open_ = sorted(gap for gap, (s, _) in places.items() if s == step and gap not in answers)
+        if filled:
+            read = [digits_of(answers[gap]) for gap in filled]
+            given.append(
+                Given(
+                    step,
+                    np.array([value for value, _, _ in read]),
+                    "text",
+                    np.array([decimals for _, decimals, _ in read]),
+                    path=tuple(places[gap][1] for gap in filled),
+                    gaps=tuple(filled),
+                    written=tuple(answers[gap] for gap in filled),
+                )
+            )
+        if open_:
+            paths = tuple(places[gap][1] for gap in open_)
+            missing.append(Given(step, np.zeros(len(open_)), "text", path=paths, gaps=tuple(open_)))
+    return Figures(name, "worksheet", tuple(given), missing=tuple(missing))
+
+
+def _run(found: re.Match[str]) -> list[tuple[int, tuple[int, ...]]]:
+    """⟨1⟩ to ⟨3⟩: weights[1][0:3] → gap and index, one by one."""
+    first, last = int(found[1]), int(found[2] or found[1])
+    *outer, inner = re.findall(r"\[([\d:]+)\]", found[4])
+    if any(":" in index for index in outer):
+        raise InputError("bad-gap", f"{printable(found[0].strip())}: only the last index may be a range")
+    start, colon, stop = inner.partition(":")
+    indices = list(range(int(start), int(stop) if colon else int(start) + 1))
+    if len(indices) != last - first + 1:
+        raise InputError("bad-gap", f"{printable(found[0].strip())}: {last - first + 1} gaps, {len(indices)} figures")
+    return [(gap, (*map(int, outer), i)) for gap, i in zip(range(first, last + 1), indices, strict=True)]
+
+
+def _answers(line: str, number: int, answers: dict[int, str]) -> None:
+    """What stands at each gap of a line: directly behind its number, or one space away; underscores alone are no answer."""
+    for mark in _GAP.finditer(line):
+        rest, gap = line[mark.end() :], int(mark[1])
+        filled = _FILLED.match(rest)
+        if not filled:
+            word = re.match(r" ?[*`]*_+([^\W\d_][^\s_|]*)", rest) or re.match(r"[*`]*([^\W\d_]+)", rest)
+            if word:
+                said = printable(word[1])
+                raise InputError(
+                    "not-a-number", f"gap {gap} holds {said!r}", place=Place(line=number), help="write a number"
+                )
+            continue
+        said = answers.setdefault(gap, filled[1])
+        if digits_of(said)[0] != digits_of(filled[1])[0]:
+            both = listed([said, filled[1]])
+            raise InputError("two-answers", f"gap {gap} holds {both}", place=Place(line=number), help="fill it in once")
