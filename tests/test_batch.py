@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -719,29 +720,36 @@ def test_a_read_only_folder_stops_the_batch_and_the_rerun_completes_it(many, tmp
 
 
 # ── a cluster of processes ───────────────────────────────────────────────────────────────────────
+def readme(start: str, port: int) -> list[str]:
+    """The words of the README's line that starts the scheduler or the workers."""
+    [line] = re.findall(rf"^(?:DASK_\S+ )?{start} .*$", (ROOT / "README.md").read_text(), re.M)
+    return line.replace("8786", str(port)).split()
+
+
 class Cluster:
-    """A scheduler and workers as processes of their own, as the README starts them."""
+    """A scheduler and two workers as processes of their own, from the README's lines."""
 
     def __init__(self, folder: Path, preload: str = "") -> None:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
         self.address, self.folder = f"tcp://127.0.0.1:{port}", folder
-        environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
-            "DASK_TEMPORARY_DIRECTORY": str(folder),
-        }  # fmt: skip
-        dask = [sys.executable, "-m", "dask"]
-        self.log = (folder / "dask.log").open("wb")
-        more = {"stdout": self.log, "stderr": self.log, "cwd": folder, "env": environment, "start_new_session": True}
-        self.scheduler = subprocess.Popen(
-            [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--scheduler-file",
-             str(folder / "scheduler.json")], **more)  # fmt: skip
-        words = [self.address, "--nworkers", "2", "--nthreads", "1", "--no-dashboard"]
+        setting, *scheduler = readme("dask scheduler", port)
+        worker = readme("dask worker", port)
+        scheduler += ["--scheduler-file", str(folder / "scheduler.json")]
         if preload:
             (folder / "preload.py").write_text(preload)
-            words += ["--preload", str(folder / "preload.py")]
-        self.workers = subprocess.Popen([*dask, "worker", *words], **more)
+            worker += ["--preload", str(folder / "preload.py")]
+        name, _, value = setting.partition("=")
+        self.log = (folder / "dask.log").open("wb")
+
+        def start(words: list[str], **said: str) -> subprocess.Popen:
+            return subprocess.Popen(
+                [sys.executable, "-m", *words], stdout=self.log, stderr=self.log, cwd=folder, start_new_session=True,
+                env={**ENVIRONMENT, "DASK_TEMPORARY_DIRECTORY": str(folder), **said},
+            )  # fmt: skip
+
+        self.scheduler, self.workers = start(scheduler, **{name: value}), start(worker)
 
     def close(self) -> None:
         for one in (self.workers, self.scheduler):
