@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from attncli.variant import Variant, combine
@@ -44,4 +45,9 @@ class Choosing:
     also: tuple[str, ...] = ()  # masks that sugar adds
 
     def variant(self, file: Any) -> Variant:
-        return combine(file, self.choices, self.also)
+        return combine(file, self.choices, self.also) if file else self._alone
+
+    @cached_property
+    def _alone(self) -> Variant:
+        """What is chosen where the file chooses nothing: the same for every problem."""
+        return combine({}, self.choices, self.also)

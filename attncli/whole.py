@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,29 +27,43 @@ def whole(path: Path, said: str = "", *, durable: bool = True) -> Iterator[IO[by
         CannotError: the disk is full, or may not be written to.
     """
     try:
-        if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
+        before = _mode(path)
+        if before is not None and not stat.S_ISREG(before):  # a device or a pipe is written to, not replaced
             with path.open("wb") as file:
                 yield file
             return
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:200]}.", dir=path.parent)
+        temporary = path.parent / (unfinished(path.name) + secrets.token_hex(4))
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
             with os.fdopen(handle, "wb+") as file:
                 yield file
                 file.flush()
                 if durable:
-                    os.fsync(file.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
-            Path(temporary).replace(path)
+                    os.fsync(handle)
+                if before is not None:
+                    os.fchmod(handle, stat.S_IMODE(before))
+            temporary.replace(path)
         except BaseException:
             with suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink()
             raise
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
         raise unwritable(error, said or str(path), left=path.exists() and not path.is_file()) from error
+
+
+def unfinished(name: str) -> str:
+    """How the name of a file that is being made begins; eight letters or digits follow."""
+    return f".{os.fsdecode(os.fsencode(name)[:200])}."
+
+
+def _mode(path: Path) -> int | None:
+    """What stands there already, and who may do what with it."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def unwritable(error: OSError, said: str, *, left: bool = False) -> CannotError:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.batch_kill import ROOT, problems  # noqa: E402
+from benchmarks.batch_kill import ROOT, problems
 
 LOOP = """
 import json, math, sys
@@ -59,10 +59,12 @@ def seconds(words: list[str]) -> float:
 
 
 def attn(*words: object) -> list[str]:
+    """A command line of attn."""
     return [sys.executable, "-m", "attncli", *map(str, words)]
 
 
 def loop(source: Path, into: Path) -> list[str]:
+    """The hand-written loop over a folder, or over JSON lines."""
     return [sys.executable, "-c", LOOP, str(source), str(into)]
 
 

@@ -7,14 +7,15 @@ import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from attncli.errors import CannotError, printable
-from attncli.whole import unwritable, whole
+from attncli.whole import unfinished, unwritable, whole
 
 SCHEMA = "attn.batch/1"
+GOES_ON = "what is finished is kept, and the same command goes on from there"
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,11 @@ class Manifest:
         names: dict[str, set[str]] = {}
         for result in (*results, self.path.name, "failed.txt"):
             above, _, name = result.rpartition("/")
-            names.setdefault(above, set()).add(name[:200])
+            names.setdefault(above, set()).add(unfinished(name))
         for above, known in names.items():
             with suppress(FileNotFoundError), os.scandir(self.folder / above) as entries:
                 for entry in entries:
-                    part = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", entry.name)
-                    if part and part.group(1) in known:
+                    if re.fullmatch("[0-9a-f]{8}", entry.name[-8:]) and entry.name[:-8] in known:
                         with suppress(OSError):
                             os.unlink(entry.path)
 
@@ -134,7 +134,9 @@ class Manifest:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self.file, size)  # no half line
-            raise unwritable(error, str(self.path)) from error
+            wrong = unwritable(error, str(self.path))
+            wrong.help = GOES_ON
+            raise wrong from error
 
     def finish(self, order: Iterable[str]) -> None:
         """Write the manifest anew, inputs in order and each once, and the list of those that failed."""
@@ -163,7 +165,7 @@ class Manifest:
 
 def _record(receipt: Receipt) -> dict[str, Any]:
     """A receipt without what it does not have."""
-    return {k: v for k, v in asdict(receipt).items() if v is not None and v != ()}
+    return {k: v for k, v in vars(receipt).items() if v is not None and v != ()}
 
 
 def _line(fields: dict[str, Any]) -> bytes:

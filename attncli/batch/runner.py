@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from attncli.batch.engines import Engine
 from attncli.batch.inputs import Input
-from attncli.batch.manifest import Manifest, Receipt
+from attncli.batch.manifest import GOES_ON, Manifest, Receipt
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 
 
@@ -130,9 +130,8 @@ def _everyones(receipt: Receipt) -> AttnError:
     """What stopped the batch, as the error it was."""
     error = receipt.error or {}
     kind = OptionError if error.get("status") == ExitStatus.USAGE else CannotError
-    goes_on = "what is finished is kept, and the same command goes on from there"
     said = error.get("help", "")
-    way = said if kind is OptionError else goes_on if said in ("", "nothing was left behind") else f"{said}; {goes_on}"
+    way = said if kind is OptionError else GOES_ON if said in ("", "nothing was left behind") else f"{said}; {GOES_ON}"
     return kind(str(error.get("code")), str(error.get("message")), help=way)
 
 

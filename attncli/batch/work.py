@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -80,12 +81,12 @@ class Job:
             return input.path
         return os.path.join(self.base, input.path)
 
-    @property
+    @cached_property
     def output(self) -> Format:
         """The format of the results."""
         return format_for("x", self.format)
 
-    @property
+    @cached_property
     def look(self) -> Look:
         """A file's, as `attn compute` writes it."""
         return Look(precision=self.showing.precision, heat=self.showing.heat == "on")

@@ -322,6 +322,8 @@ class _Batch:
 
         if self.scheduler is not None:
             with engines.reached(self.scheduler) as client:
+                if not client.nthreads():
+                    self.talk.note("the scheduler has no workers yet; waiting for some")
                 yield engines.Cluster(client, job.elsewhere(), variant)
         elif self.jobs > 1:
             with engines.local(self.jobs) as client:

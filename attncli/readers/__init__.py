@@ -283,8 +283,15 @@ def problem(fields: Mapping[str, Any]) -> Problem:
     for name in fields:
         if name not in ("memory", "past", "parameters"):
             field_of(name)
-    known = {f.name for f in dataclasses.fields(Problem)} - {"source", "notes", "admitted"}
     for name in fields:
-        if name not in known:
-            raise InputError("unknown-field", f"a problem has no field {name!r}", help=nearest(name, known))
+        if name not in _known():
+            raise InputError("unknown-field", f"a problem has no field {name!r}", help=nearest(name, _known()))
     return Problem(**fields)
+
+
+@cache
+def _known() -> frozenset[str]:
+    """What a problem may hold by its own name."""
+    from attncli.types import Problem
+
+    return frozenset(f.name for f in dataclasses.fields(Problem)) - {"source", "notes", "admitted"}
