@@ -216,7 +216,7 @@ class _Batch:
                 if receipt.status != "skipped":
                     earlier = before.get(receipt.result)
                     attempts = receipt.attempts + (earlier.attempts if earlier else 0)
-                    manifest.add(dataclasses.replace(receipt, attempts=attempts))
+                    manifest.add(dataclasses.replace(receipt, attempts=attempts) if earlier else receipt)
                 tell()
 
             try:
