@@ -23,3 +23,5 @@ docs:
 
 bench:
     python benchmarks
+    python benchmarks/batch.py
+    python benchmarks/batch_kill.py

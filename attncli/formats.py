@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
 from pathlib import PurePath
 from pkgutil import iter_modules
@@ -68,12 +69,30 @@ def output_format(
     return register
 
 
+_PACKAGES = ("attncli.writers", "attncli.views")  # those for programs first: they need no Rich
+
+
+@cache
+def _register(package: str) -> None:
+    """Each module of writers and views registers its own formats."""
+    for module in iter_modules(import_module(package).__path__):
+        import_module(f"{package}.{module.name}")
+
+
 def formats() -> Mapping[str, Format]:
-    """Every output format: each module of writers and views registers its own."""
-    for package in ("attncli.writers", "attncli.views"):
-        for module in iter_modules(import_module(package).__path__):
-            import_module(f"{package}.{module.name}")
+    """Every output format."""
+    for package in _PACKAGES:
+        _register(package)
     return FORMATS
+
+
+def _first(fits: Callable[[Format], bool]) -> Format | None:
+    """The first format that fits; no more is imported than it takes to find it."""
+    for package in _PACKAGES:
+        _register(package)
+        if found := next(filter(fits, FORMATS.values()), None):
+            return found
+    return None
 
 
 def format_for(path: str | None, said: str | None, otherwise: str = "table") -> Format:
@@ -82,20 +101,20 @@ def format_for(path: str | None, said: str | None, otherwise: str = "table") -> 
     Raises:
         OptionError: no such format, no format for the suffix, or a binary one without a file.
     """
-    known = formats()
-    if said is not None and said not in known:
-        raise OptionError("unknown-format", f"no format is called {said!r}", help=nearest(said, known))
     if said is None and path is not None:
         suffix = PurePath(path).suffix.lower()
-        fitting = [f.name for f in known.values() if suffix in f.suffixes]
-        if not fitting:
+        chosen = _first(lambda format: suffix in format.suffixes)
+        if chosen is None:
             raise OptionError(
                 "unknown-format",
                 f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix",
-                help=f"add --format {listed(known, 'or')}",
+                help=f"add --format {listed(formats(), 'or')}",
             )
-        said = fitting[0]
-    chosen = known[said or otherwise]
+    else:
+        name = said or otherwise
+        chosen = _first(lambda format: format.name == name)
+        if chosen is None:
+            raise OptionError("unknown-format", f"no format is called {name!r}", help=nearest(name, formats()))
     if chosen.binary and path is None:
         raise OptionError(
             "binary-output",

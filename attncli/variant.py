@@ -251,9 +251,8 @@ class Variant:
 
     def but(self, **choices: Any) -> Variant:
         """The same with other choices, as values rather than text."""
-        other = Variant()
-        other.__dict__.update(self.__dict__)
-        other._values = self._values | choices
+        other = object.__new__(Variant)
+        other.__dict__ = self.__dict__ | {"_values": self._values | choices}
         return other
 
     def describe(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from attncli import __version__
-from attncli.cli import check, compute, demo, explain, list, schema
+from attncli.cli import batch, check, compute, demo, explain, list, schema
 from attncli.cli.options import takes
 from attncli.cli.talk import Talk, escape, spell
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, nearest
@@ -38,6 +38,7 @@ def _command(function: Callable[..., Any], name: str, examples: str) -> None:
 _command(takes(compute.compute), "compute", compute.EXAMPLES)
 _command(takes(explain.explain), "explain", explain.EXAMPLES)
 _command(takes(check.check), "check", check.EXAMPLES)
+_command(takes(batch.batch), "batch", batch.EXAMPLES)
 _command(takes(demo.demo), "demo", demo.EXAMPLES)
 _command(list.list_, "list", list.EXAMPLES)
 _command(schema.schema, "schema", schema.EXAMPLES)

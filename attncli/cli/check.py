@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attncli.cli.options import Choosing, Reading, Showing
+from attncli.asked import Choosing, Reading, Showing
 from attncli.cli.run import check_output, core, emit, look, progress
 from attncli.cli.talk import Talk
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError, listed

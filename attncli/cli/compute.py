@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from attncli.cli.options import Choosing, Reading, Showing
+from attncli.asked import Choosing, Reading, Showing
 from attncli.cli.run import run
 from attncli.errors import ExitStatus
 

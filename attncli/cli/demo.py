@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from attncli.cli.options import Choosing, Reading, Showing
+from attncli.asked import Choosing, Reading, Showing
 from attncli.cli.run import run
 from attncli.cli.talk import Talk
 from attncli.errors import ExitStatus, OptionError, nearest

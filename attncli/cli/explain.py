@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attncli.cli.options import Choosing, Reading, Showing
+from attncli.asked import Choosing, Reading, Showing
 from attncli.cli.run import explained
 from attncli.errors import ExitStatus, OptionError
 

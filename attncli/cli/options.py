@@ -4,56 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import typer
 
+from attncli.asked import Choosing, Reading, Showing
 from attncli.errors import OptionError
 from attncli.registry import integer
-from attncli.variant import CHOICES, Variant, combine
+from attncli.variant import CHOICES
 
 Words = list[str] | None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the input is to be read."""
-
-    input_format: str | None = None
-    token_column: str | None = None
-    header: str | None = None
-    replacing: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Showing:
-    """How the result is to be shown."""
-
-    format: str | None = None
-    output: str | None = None
-    force: bool = False
-    only: tuple[str, ...] = ()
-    at: tuple[str, ...] = ()
-    top: int | None = None
-    precision: int = 4
-    heat: str = "auto"
-    full: bool = False
-    color: str = "auto"
-    quiet: bool = False
-    progress: bool = True
-    error_format: str = "full"
-
-
-@dataclass(frozen=True)
-class Choosing:
-    """What the command line chose, to be combined with what the file says."""
-
-    choices: dict[str, Any] = field(default_factory=dict)
-    also: tuple[str, ...] = ()  # masks that sugar adds
-
-    def variant(self, file: Any) -> Variant:
-        return combine(file, self.choices, self.also)
 
 
 Declared = tuple[str, Any, Any]  # the name of a parameter, its annotation as Typer reads it, its default
@@ -134,8 +94,15 @@ _TELLING = _panel(  # a verdict has no steps to choose among
 
 
 def _count(name: str, value: str | None, low: int, high: int) -> int | None:
-    if value is None:
-        return None
+    return None if value is None else whole_number(name, value, low, high)
+
+
+def whole_number(name: str, value: str, low: int, high: int) -> int:
+    """The integer that an option was given.
+
+    Raises:
+        OptionError: it is none, or out of range.
+    """
     try:
         n = integer(value)
     except (ValueError, OverflowError):
@@ -206,7 +173,7 @@ def takes(command: Callable[..., Any]) -> Callable[..., Any]:
     ]
     wanted = set(inspect.signature(command).parameters)
     groups = {"reading": _READING, "choosing": _variant_options(), "showing": _SHOWING, "telling": _TELLING}
-    shared = [option for name, group in groups.items() if name in wanted for option in group]
+    shared = [o for name, group in groups.items() if name in wanted for o in group if o[0] not in wanted]
 
     def run(**values: Any) -> Any:
         made: dict[str, Any] = {}

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import gc
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from attncli.cli.options import Choosing, Reading, Showing
+from attncli.answer import answers, picked, planned
+from attncli.asked import Choosing, Reading, Showing
 from attncli.cli.talk import Talk, wants_color
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, listed
 from attncli.formats import Content, Format, Look, format_for
+from attncli.whole import in_bytes, whole
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
     from attncli.select import At
-    from attncli.types import Attention, Problem
+    from attncli.types import Attention
 
 
 def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> ExitStatus:
@@ -62,34 +60,12 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
     return ExitStatus.OK
 
 
-def answer(problem: Problem, choosing: Choosing, showing: Showing, talk: Talk) -> Attention:
-    """Problem → the steps that will be shown."""
-    made, at = planned(problem, choosing, showing)
-    return computed(made, at, showing, talk)
-
-
-def planned(problem: Problem, choosing: Choosing, showing: Showing, *, streamed: bool = False) -> tuple[Plan, At]:
-    """What will be computed, and which part of it is shown. `streamed`: matrices of a long run go to a file."""
-    from attncli.plan import outline, settled
-    from attncli.select import choose
-
-    keep = list(showing.only) or ["shown"]
-    try:
-        drawn = outline(problem, choosing.variant(problem.variant), keep, top=showing.top)
-        at = choose(drawn, showing.at)
-        return settled(drawn, at, streamed=streamed and not {*at} - {"query"}), at
-    except AttnError as error:
-        raise error.at(file=problem.source) if error.status == ExitStatus.INPUT else error from None
-
-
 def computed(made: Plan, at: At, showing: Showing, talk: Talk, place: Any = None) -> Attention:
-    """A plan followed, and the part that was chosen of what it makes."""
-    from attncli.select import select
-
+    """A plan followed, with a bar where it is long, and the part that was chosen of what it makes."""
     follow = core(talk)
     with progress(showing, talk, made.length("scores", "query")) as tell:
         result = follow(made, tell, place)
-    return select(result, at, () if made.rows is None else ("query",))
+    return picked(result, made, at)
 
 
 def explained(
@@ -209,48 +185,18 @@ def _back(made: Plan, upstream: Any) -> Any:
     return follow_back(made, upstream)
 
 
-_core: Callable[..., Attention] | None = None
-
-
 def core(talk: Talk) -> Callable[..., Attention]:
-    """The algebra; loading it loads torch.
+    """The algebra, and on a terminal a word while it loads."""
+    import attncli.answer
 
-    Raises:
-        CannotError: torch does not load.
-    """
-    global _core
-    if _core is None:
-        waiting = sys.stderr.isatty() and not talk.quiet
+    waiting = attncli.answer._follow is None and sys.stderr.isatty() and not talk.quiet
+    if waiting:
+        print("loading torch…", end="\r", file=sys.stderr, flush=True)
+    try:
+        return attncli.answer.core()
+    finally:
         if waiting:
-            print("loading torch…", end="\r", file=sys.stderr, flush=True)
-        gc.disable()  # nothing that torch makes while it loads is garbage: a quarter of the time is spent looking
-        try:
-            from attncli.core.attend import follow
-        except (ImportError, OSError) as error:
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CannotError(
-                "torch-missing", f"torch does not load: {why}", help="pip install torch, as the README says"
-            ) from error
-        finally:
-            gc.freeze()
-            gc.enable()
-            if waiting:
-                print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
-
-        def careful(plan: Plan, progress: Callable[[float], None] | None = None, place: Any = None) -> Attention:
-            try:
-                return follow(plan, progress, place)
-            except (MemoryError, RuntimeError) as error:
-                if isinstance(error, MemoryError) or "memory" in str(error):
-                    raise CannotError(
-                        "out-of-memory",
-                        "this does not fit in memory",
-                        help="--dtype float32 halves it; fewer steps asked for keep less",
-                    ) from error
-                raise
-
-        _core = careful
-    return _core
+            print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -280,9 +226,7 @@ def progress(showing: Showing, talk: Talk, rows: int = 0) -> Iterator[Callable[.
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────
 def _stream(path: str, choosing: Choosing, reading: Reading, showing: Showing, talk: Talk) -> ExitStatus:
     """A problem a line in, a result or an error a line out, each at once; a bad line does not stop the others."""
-    import msgspec
-
-    from attncli.readers import slurp
+    from attncli.readers import rows_of
     from attncli.readers.json import lines
 
     format = format_for(showing.output, showing.format, otherwise="ndjson")
@@ -292,27 +236,11 @@ def _stream(path: str, choosing: Choosing, reading: Reading, showing: Showing, t
         )
     if reading.replacing or reading.token_column or reading.header:
         raise OptionError("bad-option", "--with, --token-column and --header do not go with a stream of problems")
-    incoming = iter(sys.stdin.buffer.readline, b"") if path == "-" else iter(slurp(path).splitlines())
     status = ExitStatus.OK
-
-    def refused(error: AttnError) -> str:
-        nonlocal status
-        status = ExitStatus.NO
-        return msgspec.json.encode({"error": error.record()}).decode() + "\n"
-
+    incoming = lines(rows_of(path), "<stdin>" if path == "-" else path)
     with destination(showing, format) as out:
-        for _, problem in lines(incoming, "<stdin>" if path == "-" else path):
-            try:
-                if isinstance(problem, AttnError):
-                    raise problem
-                attention = answer(problem, choosing, showing, talk)
-                line = str(format_for(None, "ndjson").function(attention, Look()))
-            except (BrokenPipeError, AttnError) as error:
-                if not isinstance(error, AttnError) or error.status == ExitStatus.USAGE:
-                    raise
-                line = refused(error)
-            except Exception as error:  # a bug costs one line, not the stream
-                line = refused(AttnError("bug", f"a bug in attn: {type(error).__name__}: {error}"))
+        for line, wrong in answers(incoming, choosing, showing):
+            status = ExitStatus.NO if wrong else status
             out(line)
     return status
 
@@ -389,7 +317,7 @@ def destination(showing: Showing, format: Format) -> Iterator[Callable[[str | by
         CannotError: the disk is full, or may not be written to.
     """
     if showing.output is None:
-        yield _standard_output(format)
+        yield standard_output(format)
         return
     with appearing(showing) as file:
         yield _into(file)
@@ -403,37 +331,12 @@ def appearing(showing: Showing) -> Iterator[IO[bytes]]:
         CannotError: the disk is full, or may not be written to.
     """
     path = Path(str(showing.output))
-    try:
-        if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
-            with path.open("wb") as file:
-                yield file
-            return
-        path = path.resolve()  # a link stays a link
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb+") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~mask)
-            Path(temporary).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise
-        raise CannotError(
-            "cannot-write",
-            f"{showing.output} cannot be written: {error.strerror or error}",
-            help="nothing was left behind" if not path.exists() or path.is_file() else "",
-        ) from None
+    there = path if path.exists() and not path.is_file() else path.resolve()  # a link stays a link
+    with whole(there, str(showing.output)) as file:
+        yield file
 
 
-def _standard_output(format: Format) -> Callable[[str | bytes | memoryview], None]:
+def standard_output(format: Format) -> Callable[[str | bytes | memoryview], None]:
     """Flushed at each call. Data is UTF-8, or JSON in escapes, whatever the console; what people read is spelled for it."""
     if sys.stdout is None:
         raise CannotError("cannot-write", "standard output is closed")
@@ -451,8 +354,8 @@ def _standard_output(format: Format) -> Callable[[str | bytes | memoryview], Non
     return say
 
 
-def _into(file: IO[Any]) -> Callable[[str | bytes | memoryview], None]:
+def _into(file: IO[bytes]) -> Callable[[str | bytes | memoryview], None]:
     def write(content: str | bytes | memoryview) -> None:
-        file.write(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+        file.write(content if isinstance(content, memoryview) else in_bytes(content))
 
     return write

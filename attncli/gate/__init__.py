@@ -231,6 +231,7 @@ def _check_variant(p: Problem) -> None:
         except AttnError as error:
             raise as_input(error, path=path_of(f"variant.{key}")) from None
     try:
-        Variant(**p.variant)
+        if p.variant:
+            Variant(**p.variant)
     except AttnError as error:
         raise as_input(error, path=path_of("variant")) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ STEP_NAMES = (*BASE_STEPS, *(member.facts["step"] for member in link))
 FIGURE = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
 
 
+@cache  # every part has been declared by then
 def known_parameters() -> dict[str, Parameter]:
     """Every learned array that some part takes, by name; where several parts take one, with all its shapes."""
     out: dict[str, Parameter] = {}
@@ -29,6 +31,7 @@ def known_parameters() -> dict[str, Parameter]:
     return out
 
 
+@cache
 def field_of(name: str) -> Field:
     """The declaration of a dotted field name.
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path, PurePath
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from attncli.errors import InputError, OptionError, listed, nearest
 
@@ -59,6 +61,7 @@ def reader(
     return register
 
 
+@cache
 def formats() -> Mapping[str, Reader]:
     """Every input format: each module of this package registers its own."""
     for module in iter_modules(__path__):
@@ -102,30 +105,62 @@ def slurp(path: str, mapped: bool = False) -> Any:
     Raises:
         InputError: it cannot be read.
     """
+    with opened(path) as file:
+        try:
+            if mapped and path != "-" and Path(path).is_file() and Path(path).stat().st_size >= _LARGE:
+                import mmap
+
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            return file.read()
+        except OSError as error:
+            raise unreadable(path, error) from None
+        except MemoryError:
+            raise InputError("cannot-read", f"{path} is larger than memory") from None
+
+
+def rows_of(path: str) -> Iterator[bytes]:
+    """A file, or standard input for `-`, line by line as it comes in."""
+    with opened(path) as file:
+        while True:
+            try:
+                line = file.readline()
+            except OSError as error:
+                raise unreadable(path, error) from None
+            if not line:
+                return
+            yield line
+
+
+@contextmanager
+def opened(path: str) -> Iterator[IO[bytes]]:
+    """A file, or standard input for `-`, open for reading.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
     if path == "-":
         if sys.stdin is None:
             raise InputError("cannot-read", "standard input is closed")
-        return sys.stdin.buffer.read()
+        yield sys.stdin.buffer
+        return
     try:
-        if mapped and Path(path).is_file() and Path(path).stat().st_size >= _LARGE:
-            import mmap
+        file = Path(path).open("rb")  # noqa: SIM115  closed below
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise unreadable(path, error) from None
+    with file:
+        yield file
 
-            with Path(path).open("rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        return Path(path).read_bytes()
-    except FileNotFoundError:
+
+def unreadable(path: str, error: Exception) -> InputError:
+    """What to say where the system does not let a file be read."""
+    if isinstance(error, FileNotFoundError):
         folder = Path(path).parent
         names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
         close = nearest(Path(path).name, names) if names else ""
-        raise InputError(
-            "no-such-file", f"there is no file {path}", help=close if close.startswith("did") else ""
-        ) from None
-    except IsADirectoryError:
-        raise InputError("not-a-file", f"{path} is a folder", help="name one file in it") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise InputError("cannot-read", f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except MemoryError:
-        raise InputError("cannot-read", f"{path} is larger than memory") from None
+        return InputError("no-such-file", f"there is no file {path}", help=close if close.startswith("did") else "")
+    if isinstance(error, IsADirectoryError):
+        return InputError("not-a-file", f"{path} is a folder", help="name one file in it")
+    return InputError("cannot-read", f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def read(
@@ -149,9 +184,6 @@ def read(
         OptionError: the format is not known, or `replacing` is misspelt.
         InputError: the file cannot be read or makes no sense; with its place.
     """
-    from attncli.gate import admit
-    from attncli.readers.fields import taken
-
     path = str(path)
     one = format_of(path, format)
     if one.stream:
@@ -159,12 +191,36 @@ def read(
     shown = "<stdin>" if path == "-" else path
     try:
         data = slurp(path, one.mapped)
-        raw = one.function(Source(shown, data, one.name, token_column, header, "" if type(data) is bytes else path))
-        for pair in replacing:
-            raw = taken(raw, pair)
-        return admit(dataclasses.replace(raw, source=shown))
     except InputError as error:
         raise error.at(file=shown) from None
+    return parse(data, shown, one, replacing=replacing, token_column=token_column, header=header)
+
+
+def parse(
+    data: Any,
+    name: str,
+    reader: Reader,
+    *,
+    replacing: Sequence[str] = (),
+    token_column: str | None = None,
+    header: str | None = None,
+) -> Problem:
+    """The bytes of a file → an admitted Problem, as `read`.
+
+    Raises:
+        InputError: they make no sense; with the place.
+    """
+    from attncli.gate import admit
+    from attncli.readers.fields import taken
+
+    try:
+        path = "" if type(data) is bytes else name  # of what is mapped
+        raw = reader.function(Source(name, data, reader.name, token_column, header, path))
+        for pair in replacing:
+            raw = taken(raw, pair)
+        return admit(dataclasses.replace(raw, source=name))
+    except InputError as error:
+        raise error.at(file=name) from None
 
 
 def decoded(data: bytes, *, what: str) -> str:
@@ -237,8 +293,15 @@ def problem(fields: Mapping[str, Any]) -> Problem:
     for name in fields:
         if name not in ("memory", "past", "parameters"):
             field_of(name)
-    known = {f.name for f in dataclasses.fields(Problem)} - {"source", "notes", "admitted"}
     for name in fields:
-        if name not in known:
-            raise InputError("unknown-field", f"a problem has no field {name!r}", help=nearest(name, known))
+        if name not in _known():
+            raise InputError("unknown-field", f"a problem has no field {name!r}", help=nearest(name, _known()))
     return Problem(**fields)
+
+
+@cache
+def _known() -> frozenset[str]:
+    """What a problem may hold by its own name."""
+    from attncli.types import Problem
+
+    return frozenset(f.name for f in dataclasses.fields(Problem)) - {"source", "notes", "admitted"}

@@ -1,0 +1,156 @@
+"""From inputs to receipts: what is left to do, how long to go on, and what it came to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from attncli.batch.engines import Engine
+from attncli.batch.inputs import Input
+from attncli.batch.manifest import GOES_ON, Manifest, Receipt
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+
+
+@dataclass
+class Tally:
+    """What it came to, so far."""
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    causes: dict[str, list[Receipt]] = field(default_factory=dict)  # by code: the first, and how many as its length
+    warned: dict[str, int] = field(default_factory=dict)  # how many results have each warning
+    started: float = field(default_factory=time.monotonic)
+    stopped: str = ""  # why it ended before its time
+
+    @property
+    def seen(self) -> int:
+        return self.done + self.failed + self.skipped
+
+    @property
+    def rate(self) -> float:
+        """Inputs computed per second."""
+        return (self.done + self.failed) / max(time.monotonic() - self.started, 1e-9)
+
+    def count(self, receipt: Receipt) -> None:
+        """One more."""
+        if receipt.status == "skipped":
+            self.skipped += 1
+        elif receipt.status == "done":
+            self.done += 1
+        else:
+            self.failed += 1
+            self.causes.setdefault(str((receipt.error or {}).get("code")), []).append(receipt)
+        for code in {warning.partition(":")[0] for warning in receipt.warnings}:
+            self.warned[code] = self.warned.get(code, 0) + 1
+
+
+def most_failures(said: str | None, total: int) -> float:
+    """`10` or `5%` → how many inputs may fail before the batch stops.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if said is None:
+        return float("inf")
+    number, percent = said.removesuffix("%"), said.endswith("%")
+    if not number.isascii() or not number.isdecimal() or (percent and int(number) > 100):
+        raise OptionError(
+            "bad-option", f"--max-failures is a number or a share of the inputs, not {said}", help="10, or 5%"
+        )
+    return total * int(number) / 100 if percent else int(number)
+
+
+def finished(manifest: Manifest, input: Input, variant: str, again: bool) -> str | None:
+    """The hash of the content whose result is there already, made as is asked now."""
+    receipt = manifest.receipts.get(input.result)
+    if receipt is None or again or receipt.status != "done" or receipt.variant != variant:
+        return None
+    try:
+        there = (manifest.folder / input.result).stat().st_size == receipt.bytes
+    except OSError:
+        return None
+    return receipt.sha256 if there else None
+
+
+def run(
+    inputs: Sequence[Input],
+    engine: Engine,
+    tally: Tally,
+    done: Callable[[Input], str | None],
+    record: Callable[[Input, Receipt], None],
+    *,
+    most: float = float("inf"),
+    interrupted: Callable[[], bool] = lambda: False,
+    ahead: Callable[[Input], bool] = lambda input: True,
+) -> None:
+    """Give the engine every input, and hand on each receipt, until all is done or it must stop.
+
+    Args:
+        inputs: in order.
+        engine: who computes them.
+        tally: counted here.
+        done: the hash of the content that an input's result is of, if it need not be made again.
+        record: told of each receipt.
+        most: how many may fail.
+        interrupted: whether to finish what runs, and stop.
+        ahead: whether an input may be begun yet.
+
+    Raises:
+        AttnError: nothing more can be done here, whatever the input.
+    """
+    waiting = iter(inputs)
+    following = next(waiting, None)
+    stop: AttnError | None = None
+    while True:
+        if interrupted():
+            tally.stopped = "interrupted"
+        while following and not tally.stopped and stop is None and engine.room() and ahead(following):
+            engine.submit(following, done(following))
+            following = next(waiting, None)
+        if not engine.busy:
+            break
+        if (found := engine.next()) is None:
+            continue
+        input, receipt = found
+        if receipt.status == "stopped":
+            stop = stop or _everyones(receipt)
+            continue
+        tally.count(receipt)
+        record(input, receipt)
+        if tally.failed > most and not tally.stopped:
+            tally.stopped = "too many failures"
+    if stop is not None:
+        raise stop
+
+
+def _everyones(receipt: Receipt) -> AttnError:
+    """What stopped the batch, as the error it was."""
+    error = receipt.error or {}
+    kind = OptionError if error.get("status") == ExitStatus.USAGE else CannotError
+    said = error.get("help", "")
+    way = said if kind is OptionError else GOES_ON if said in ("", "nothing was left behind") else f"{said}; {GOES_ON}"
+    return kind(str(error.get("code")), str(error.get("message")), help=way)
+
+
+def in_order(
+    inputs: Sequence[Input], window: int
+) -> tuple[Callable[[Input], bool], Callable[[Input, Receipt], Iterator[tuple[Input, Receipt]]]]:
+    """Receipts as they come → in the order of the inputs, no more than a window ahead of the first that lacks its own."""
+    place = {input.result: i for i, input in enumerate(inputs)}
+    held: dict[int, tuple[Input, Receipt]] = {}
+    turn = 0
+
+    def ahead(input: Input) -> bool:
+        return place[input.result] < turn + window
+
+    def sorted_out(input: Input, receipt: Receipt) -> Iterator[tuple[Input, Receipt]]:
+        nonlocal turn
+        held[place[input.result]] = (input, receipt)
+        while turn in held:
+            yield held.pop(turn)
+            turn += 1
+
+    return ahead, sorted_out

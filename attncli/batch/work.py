@@ -1,0 +1,233 @@
+"""What is done to one input, here or on a worker: read, compute, write the result, hand back a receipt."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from attncli import __version__
+from attncli.answer import answers, bug, core, picked, planned
+from attncli.asked import Choosing, Reading, Showing
+from attncli.batch.inputs import Input, absolute, fetched, reader_of
+from attncli.batch.manifest import Receipt
+from attncli.errors import AttnError, CannotError, ExitStatus, InputError, listed
+from attncli.formats import Format, Look, format_for
+from attncli.whole import in_bytes, whole
+
+if TYPE_CHECKING:
+    from attncli.plan import Plan
+    from attncli.select import At
+
+Out = Callable[[bytes], None]
+_EVERYONES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the next input would meet the same
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to every input of a batch. It travels to the workers."""
+
+    choosing: Choosing
+    reading: Reading
+    showing: Showing
+    format: str
+    seed: int  # wherever one would be drawn
+    folder: str  # of the results
+    base: str | None = None  # the folder that the inputs were named in, where workers may run in another
+    version: str = __version__
+
+    def head(self) -> dict[str, Any]:
+        """What decides a result beside the content of its input, as the manifest keeps it: the seed, and a hash of the rest.
+
+        A seed that was said is a choice; one that was drawn stays the folder's.
+        """
+        showing = {k: getattr(self.showing, k) for k in ("only", "at", "top", "precision")}
+        said = {
+            "attn_version": self.version,
+            "format": self.format,
+            "heat": self.showing.heat == "on",
+            "choices": {k: str(v) for k, v in self.choosing.choices.items()} | {"also": self.choosing.also},
+            "reading": asdict(self.reading) | {"with": [_content(pair) for pair in self.reading.replacing]},
+            **showing,
+        }
+        text = json.dumps(said, sort_keys=True)
+        return {
+            "attn_version": self.version,
+            "variant": hashlib.sha256(text.encode()).hexdigest()[:16],
+            "seed": self.seed,
+            "choices": said["choices"],
+        }
+
+    def elsewhere(self) -> Job:
+        """The same for workers that run in another folder."""
+        pairs = tuple(
+            name + "=" + absolute(path) for name, _, path in (p.partition("=") for p in self.reading.replacing)
+        )
+        reading = replace(self.reading, replacing=pairs)
+        return replace(self, reading=reading, folder=os.path.abspath(self.folder), base=str(Path.cwd()))
+
+    def where(self, input: Input) -> str:
+        """How a worker opens an input."""
+        if self.base is None or "://" in input.path:
+            return input.path
+        return os.path.join(self.base, input.path)
+
+    @cached_property
+    def output(self) -> Format:
+        """The format of the results."""
+        return format_for("x", self.format)
+
+    @cached_property
+    def look(self) -> Look:
+        """A file's, as `attn compute` writes it."""
+        return Look(precision=self.showing.precision, heat=self.showing.heat == "on")
+
+
+def _content(pair: str) -> str:
+    """What a `--with` takes, by its content."""
+    return pair.partition("=")[0] + "=" + hashed(pair.partition("=")[2])
+
+
+def hashed(path: str) -> str:
+    """The hash of a file's content, whatever its length in the same memory."""
+    digest = hashlib.sha256()
+    with fetched(path) as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def perform(job: Job, variant: str, input: Input, done: str | None = None, out: Out | None = None) -> Receipt:
+    """One input through to its result.
+
+    Args:
+        job: what is done.
+        variant: the hash of it.
+        input: what to.
+        done: the hash of the content that its result was made of, if that is there.
+        out: where the result goes instead of its file.
+    """
+    started = time.perf_counter()
+    receipt = Receipt(input.shown, input.result, "done", variant=variant)
+    try:
+        if job.version != __version__:
+            raise CannotError("worker-differs", f"a worker has attn {__version__}, and this command is {job.version}")
+        made = (_lines if input.stream else _one)(job, input, receipt, done, out)
+    except AttnError as error:
+        made = _failed(receipt, error)
+    except MemoryError:
+        made = _failed(receipt, CannotError("out-of-memory", "this does not fit in memory"))
+    except Exception as error:  # costs one input, not the batch
+        made = _failed(receipt, bug(error))
+    return replace(made, seconds=round(time.perf_counter() - started, 6))
+
+
+def _failed(receipt: Receipt, error: AttnError) -> Receipt:
+    """What is wrong with one input; or with all of them, and then the batch stops."""
+    cause = error.__cause__
+    everyones = isinstance(cause, OSError) and cause.errno in _EVERYONES and error.code == "cannot-write"
+    if everyones or error.status == ExitStatus.USAGE or error.code in ("torch-missing", "no-device", "worker-differs"):
+        return replace(receipt, status="stopped", error=error.record() | {"status": int(error.status)})
+    sha256 = getattr(error, "sha256", None)
+    return replace(receipt, status="failed", sha256=sha256, error=error.record())
+
+
+def ready(job: Job, input: Input, data: bytes) -> tuple[Plan, At]:
+    """What will be computed of an input's bytes: everything that can be refused without torch."""
+    from attncli.readers import parse
+
+    said, reader = job.reading, reader_of(input.path, job.reading.input_format)
+    more = {"token_column": said.token_column, "header": said.header}
+    problem = parse(data, input.shown, reader, replacing=said.replacing, **more)
+    return planned(problem, job.choosing, job.showing, job.seed)
+
+
+def _one(job: Job, input: Input, receipt: Receipt, done: str | None, out: Out | None) -> Receipt:
+    data = content(job, input)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 == done:
+        return replace(receipt, status="skipped", sha256=sha256)
+    try:
+        made, at = ready(job, input, data)
+        attention = job.output.fitted(picked(core()(made), made, at))
+    except Exception as error:
+        error.sha256 = sha256  # type: ignore[attr-defined]  # what failed is known by its content too
+        raise
+    result = in_bytes(job.output.function(attention, job.look))
+    with _result(job, input, out) as write:
+        write(result)
+    return replace(receipt, sha256=sha256, bytes=len(result), warnings=attention.warnings)
+
+
+def content(job: Job, input: Input) -> bytes:
+    """All bytes of an input.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with fetched(job.where(input)) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise InputError("cannot-read", f"{input.shown} cannot be read: {error.strerror or error}") from None
+        except MemoryError:
+            raise InputError("cannot-read", f"{input.shown} is larger than memory") from None
+
+
+def _lines(job: Job, input: Input, receipt: Receipt, done: str | None, out: Out | None) -> Receipt:
+    """JSON lines: a result or an error a line, whatever their number in the same memory."""
+    from attncli.readers.json import lines
+
+    if done is not None and hashed(job.where(input)) == done:
+        return replace(receipt, status="skipped", sha256=done)
+    digest, size, count = hashlib.sha256(), 0, 0
+    causes: Counter[str] = Counter()
+    with fetched(job.where(input)) as file, _result(job, input, out) as write:
+
+        def incoming() -> Iterator[bytes]:
+            for line in iter(file.readline, b""):
+                digest.update(line)
+                yield line
+
+        problems = lines(incoming(), input.shown)
+        for text, wrong in answers(problems, job.choosing, job.showing, job.seed):
+            encoded = in_bytes(text)
+            write(encoded)
+            size, count = size + len(encoded), count + 1
+            if wrong:
+                causes[wrong.code] += 1
+    made = replace(receipt, sha256=digest.hexdigest(), bytes=size)
+    if not causes:
+        return made
+    which = listed(f"{n} {code}" for code, n in causes.most_common())
+    error = InputError("lines-failed", f"{causes.total()} of {count} lines failed: {which}")
+    return replace(made, status="failed", error=error.at(file=input.shown).record())
+
+
+@contextmanager
+def _result(job: Job, input: Input, out: Out | None) -> Iterator[Out]:
+    """Where the result is written: its file, which appears whole or not at all."""
+    if out is not None:
+        yield out
+        return
+    path = Path(job.folder, input.result)
+    if "/" in input.result:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path, durable=False) as file:
+        yield _into(file)
+
+
+def _into(file: IO[bytes]) -> Out:
+    def write(data: bytes) -> None:
+        file.write(data)
+
+    return write

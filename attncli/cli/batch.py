@@ -1,0 +1,426 @@
+"""`attn batch`: many inputs, resumable, here or on a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from attncli.asked import Choosing, Reading, Showing
+from attncli.cli.run import standard_output
+from attncli.cli.talk import Talk
+from attncli.errors import AttnError, ExitStatus, OptionError, counted, printable
+from attncli.formats import Format, format_for
+
+EXAMPLES = """
+    attn batch data/ -o results --causal
+    attn batch 'data/**/*.csv' -o results --variant multi-head --heads 2 -j 4
+    attn batch @list.txt problems.ndjson -o results --max-failures 5%
+    attn batch data/*.csv -o - | jq .weights
+    attn batch s3://bucket/embeddings/ -o results --scheduler tcp://10.0.0.1:8786
+"""
+_EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
+
+
+def batch(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="files, folders, 'globs', @lists of them, addresses as s3://… or https://…; .ndjson holds a problem a line",
+            metavar="INPUT...",
+            show_default=False,
+        ),
+    ],
+    *,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="the folder of the results, manifest.ndjson and failed.txt; - is standard output, as JSON lines",
+            metavar="DIR",
+            rich_help_panel="Batch",
+        ),
+    ] = None,
+    jobs: Annotated[
+        str, typer.Option("--jobs", "-j", help="how many processes compute", metavar="N", rich_help_panel="Batch")
+    ] = "1",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            help="the workers of a Dask cluster compute: its address, or its scheduler file",
+            metavar="ADDRESS|FILE",
+            rich_help_panel="Batch",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="only those that failed before", rich_help_panel="Batch")
+    ] = False,
+    keep_suffix: Annotated[
+        bool, typer.Option("--keep-suffix", help="the result of x.csv is x.csv.json", rich_help_panel="Batch")
+    ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="stop at the first failure", rich_help_panel="Batch")
+    ] = False,
+    max_failures: Annotated[
+        str | None,
+        typer.Option(
+            "--max-failures", help="stop when more than so many have failed", metavar="N|P%", rich_help_panel="Batch"
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="say what would be done, and what would be refused", rich_help_panel="Batch"),
+    ] = False,
+    choosing: Choosing,
+    reading: Reading,
+    showing: Showing,
+) -> ExitStatus:
+    """Compute many inputs, each into its own file; the same command again goes on where it stopped."""
+    from attncli.batch.inputs import gather
+    from attncli.batch.runner import most_failures
+
+    talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet)
+    folder = _folder(output)
+    count = _jobs(jobs, scheduler)
+    format = _format(showing, folder)
+    _check(showing, scheduler, folder, fail_fast, max_failures, retry_failed)
+    suffix = ("." + format.name) if not format.suffixes else format.suffixes[0]
+    found, left_out = gather(inputs, suffix=suffix, into=folder, keep_suffix=keep_suffix, format=reading.input_format)
+    if left_out:
+        talk.note(f"{counted(left_out, 'file')} in folders left out: their suffixes say no format")
+    streams = next((one for one in found if one.stream), None)
+    if streams and format.name not in ("json", "ndjson"):
+        message = f"{streams.shown} is answered with JSON lines, not {format.name}"
+        raise OptionError("bad-option", message, help="--format ndjson, or leave it out of this batch")
+    if streams and (reading.replacing or reading.token_column or reading.header):
+        message = f"--with, --token-column and --header do not go with {streams.shown}, a stream of problems"
+        raise OptionError("bad-option", message)
+    batch = _Batch(
+        choosing=choosing,
+        reading=reading,
+        showing=showing,
+        format=format.name,
+        talk=talk,
+        inputs=found,
+        jobs=min(count, len(found)),
+        scheduler=scheduler,
+        most=0 if fail_fast else most_failures(max_failures, len(found)),
+    )
+    if folder is None:
+        return batch.to_standard_output()
+    return batch.dry(folder, retry_failed) if dry_run else batch.to_folder(folder, retry_failed)
+
+
+# ── what the command line says ───────────────────────────────────────────────────────────────────
+def _folder(output: str | None) -> Path | None:
+    if output is None:
+        raise OptionError("missing-option", "where shall the results go?", help="-o DIR, or -o - for JSON lines")
+    if output == "-":
+        return None
+    if "://" in output:
+        raise OptionError("bad-option", f"results go to a folder of this machine, not to {output}")
+    if Path(output).exists() and not Path(output).is_dir():
+        raise OptionError("output-exists", f"{output} is a file", help="results go to a folder: -o DIR")
+    return Path(output)
+
+
+def _jobs(said: str, scheduler: str | None) -> int:
+    from attncli.cli.options import whole_number
+
+    count = whole_number("jobs", said, 1, 4096)
+    if scheduler is not None and count != 1:
+        raise OptionError("bad-option", "--jobs and --scheduler say two things", help="the cluster has its own workers")
+    return count
+
+
+def _format(showing: Showing, folder: Path | None) -> Format:
+    format = format_for("x", showing.format or ("ndjson" if folder is None else "json"))
+    if folder is None and format.name not in ("json", "ndjson"):
+        raise OptionError("bad-option", f"standard output gets JSON lines, not {format.name}", help="-o DIR")
+    return format_for("x", "ndjson") if folder is None else format
+
+
+def _check(
+    showing: Showing, scheduler: str | None, folder: Path | None, fail_fast: bool, most: str | None, retry: bool
+) -> None:
+    from attncli.plan.steps import check_step
+
+    for name in showing.only:
+        if name not in ("all", "shown"):
+            check_step(name)
+    if fail_fast and most is not None:
+        raise OptionError("bad-option", "--fail-fast and --max-failures say two things", help="say one of them")
+    if folder is None and scheduler:
+        raise OptionError("bad-option", "the workers of a cluster write files, and no standard output", help="-o DIR")
+    if folder is None and retry:
+        raise OptionError("bad-option", "standard output has no manifest of what failed", help="-o DIR")
+
+
+# ── the batch ────────────────────────────────────────────────────────────────────────────────────
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    """One run of the command, once its words are understood."""
+
+    choosing: Choosing
+    reading: Reading
+    showing: Showing
+    format: str
+    talk: Talk
+    inputs: Sequence[Any]
+    jobs: int
+    scheduler: str | None
+    most: float
+
+    def job(self, folder: Path | str, seed: int | None) -> Any:
+        from attncli.batch.work import Job
+
+        said = self.choosing.choices.get("seed")
+        seed = int(said) if said is not None else secrets.randbelow(2**31) if seed is None else seed
+        return Job(self.choosing, self.reading, self.showing, self.format, seed, str(folder))
+
+    def to_folder(self, folder: Path, retry: bool) -> ExitStatus:
+        """Results, a manifest, and the list of what failed."""
+        from attncli.batch.manifest import Manifest, Receipt
+        from attncli.batch.runner import Tally, finished, run
+
+        manifest = Manifest(folder)
+        self._check_folder(folder, manifest)
+        job = self.job(folder, manifest.head.get("seed"))
+        head = job.head()
+        variant, again = head["variant"], self.showing.force
+        chosen = self._chosen(manifest, retry)
+        before = dict(manifest.receipts)
+        tally = Tally(len(chosen))
+        with ExitStack() as stack:
+            stack.callback(manifest.close)
+            manifest.begin(head)
+            manifest.sweep(one.result for one in self.inputs)
+            interrupted = stack.enter_context(_interrupts(self.talk))
+            engine = stack.enter_context(self._engine(job, variant))
+            tell = stack.enter_context(_progress(tally, self.talk, self.showing))
+
+            def record(input: Any, receipt: Receipt) -> None:
+                if receipt.status != "skipped":
+                    earlier = before.get(receipt.result)
+                    attempts = receipt.attempts + (earlier.attempts if earlier else 0)
+                    manifest.add(dataclasses.replace(receipt, attempts=attempts) if earlier else receipt)
+                tell()
+
+            try:
+                run(
+                    chosen, engine, tally, lambda one: finished(manifest, one, variant, again), record,
+                    most=self.most, interrupted=interrupted,
+                )  # fmt: skip
+            except BaseException:
+                with suppress(AttnError, OSError):  # that it ended early is said already
+                    manifest.finish(one.result for one in self.inputs)
+                raise
+            manifest.finish(one.result for one in self.inputs)
+        failed = folder / "failed.txt"
+        return self._summed(tally, f"they are listed in {failed}; the same command tries them again")
+
+    def to_standard_output(self) -> ExitStatus:
+        """A result or an error a line, in the order of the inputs; nothing is kept."""
+        from attncli.batch.manifest import Receipt
+        from attncli.batch.runner import Tally, in_order, run
+
+        tally = Tally(len(self.inputs))
+        write = standard_output(format_for(None, "ndjson"))
+        with ExitStack() as stack:
+            interrupted = stack.enter_context(_interrupts(self.talk))
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="attn-")) if self.jobs > 1 else ""
+            inputs = [dataclasses.replace(one, result=f"{i}.ndjson") for i, one in enumerate(self.inputs)]
+            job = self.job(folder, None)
+            out = None if folder else (lambda line: write(line.decode("utf-8", "surrogatepass")))
+            engine = stack.enter_context(self._engine(job, "", out))
+            tell = stack.enter_context(_progress(tally, self.talk, self.showing))
+            ahead, in_turn = in_order(inputs, 64 * self.jobs)
+
+            def record(input: Any, receipt: Receipt) -> None:
+                for one, its in in_turn(input, receipt):
+                    spooled = Path(folder, one.result)
+                    if folder and spooled.exists():
+                        with spooled.open(encoding="utf-8", errors="surrogatepass", newline="") as file:
+                            for line in file:
+                                write(line)
+                        spooled.unlink()
+                    elif its.status == "failed" and its.bytes is None:
+                        write(json.dumps({"error": its.error}, ensure_ascii=False, separators=(",", ":")) + "\n")
+                tell()
+
+            run(inputs, engine, tally, lambda one: None, record, most=self.most, interrupted=interrupted, ahead=ahead)
+        return self._summed(tally, "their places hold the errors")
+
+    def dry(self, folder: Path, retry: bool) -> ExitStatus:
+        """What would be done, and what would be refused before anything is computed."""
+        import hashlib
+
+        from attncli.batch.manifest import Manifest
+        from attncli.batch.runner import finished
+        from attncli.batch.work import content, ready
+
+        manifest = Manifest(folder)
+        self._check_folder(folder, manifest)
+        job = self.job(folder, manifest.head.get("seed"))
+        variant = job.head()["variant"]
+        write = standard_output(format_for(None, "plain"))
+        status = ExitStatus.OK
+        for one in self._chosen(manifest, retry):
+            try:
+                if one.stream:
+                    says = "compute"
+                else:
+                    data = content(job, one)
+                    done = finished(manifest, one, variant, self.showing.force)
+                    says = "skip" if hashlib.sha256(data).hexdigest() == done else "compute"
+                    if says == "compute":
+                        ready(job, one, data)
+                write(printable(f"{says:<8}{one.shown} → {folder / one.result}") + "\n")
+            except AttnError as error:
+                if error.status == ExitStatus.USAGE:
+                    raise
+                status = ExitStatus.NO
+                write(printable(f"fail    {one.shown}: {error.code}: {error.message}") + "\n")
+        return status
+
+    # ── its parts ────────────────────────────────────────────────────────────────────────────────
+    def _check_folder(self, folder: Path, manifest: Any) -> None:
+        """Nothing that is there and not this batch's is replaced unless that is said."""
+        if self.showing.force:
+            return
+        for one in self.inputs:
+            known = manifest.receipts.get(one.result)
+            if known is not None and known.input != one.shown:
+                message = f"{folder / one.result} is the result of {known.input}, not of {one.shown}"
+                raise OptionError("output-exists", message, help="another folder, or --force to replace it")
+            if not manifest.there and (folder / one.result).exists():
+                message = f"{folder / one.result} exists, and no manifest says that a batch made it"
+                raise OptionError("output-exists", message, help="another folder, or --force to replace it")
+
+    def _chosen(self, manifest: Any, retry: bool) -> Sequence[Any]:
+        if not retry:
+            return self.inputs
+        failed = {result for result, receipt in manifest.receipts.items() if receipt.status == "failed"}
+        return [one for one in self.inputs if one.result in failed]
+
+    @contextmanager
+    def _engine(self, job: Any, variant: str, out: Any = None) -> Iterator[Any]:
+        from attncli.batch import engines
+
+        if self.scheduler is not None:
+            with engines.reached(self.scheduler) as client:
+                if not client.nthreads():
+                    self.talk.note("the scheduler has no workers yet; waiting for some")
+                yield engines.Cluster(client, job.elsewhere(), variant)
+        elif self.jobs > 1:
+            with engines.local(self.jobs) as client:
+                yield engines.Cluster(client, job, variant)
+        else:
+            yield engines.Here(job, variant, out)
+
+    def _summed(self, tally: Any, where: str) -> ExitStatus:
+        """What it came to, and the status that says so."""
+        talk, left = self.talk, tally.total - tally.seen
+        if talk.form == "json":
+            counts = {"done": tally.done, "failed": tally.failed, "skipped": tally.skipped, "left": left}
+            causes = {code: len(receipts) for code, receipts in tally.causes.items()}
+            talk.say(json.dumps({"type": "summary", **counts, "causes": causes, "per_second": round(tally.rate, 3)}))
+        else:
+            self._say_summary(tally, left, where)
+        if tally.stopped == "interrupted":
+            return ExitStatus.INTERRUPTED
+        return ExitStatus.NO if tally.failed else ExitStatus.OK
+
+    def _say_summary(self, tally: Any, left: int, where: str) -> None:
+        talk = self.talk
+        for code, count in tally.warned.items():
+            talk.warning(f"{code}: in {counted(count, 'result')}")
+        for code, receipts in sorted(tally.causes.items(), key=lambda cause: -len(cause[1])):
+            first = receipts[0]
+            also = f", and {len(receipts) - 1} more" if len(receipts) > 1 else ""
+            head = talk.paint(f"failed[{code}]", "31;1")
+            talk.say(f"{head}: {printable(first.input)}{also}: {printable(str((first.error or {}).get('message')))}")
+        if tally.stopped:
+            talk.say(f"stopped: {tally.stopped}; {counted(left, 'input')} left")
+        if not talk.quiet:
+            counts = [f"{tally.done} done", f"{tally.failed} failed"] + [f"{tally.skipped} skipped"] * bool(
+                tally.skipped
+            )
+            speed = f"; {tally.rate:,.0f} files/s" if tally.done + tally.failed else ""
+            talk.say(", ".join(counts) + speed)
+        if tally.failed and not talk.quiet:
+            talk.say(talk.paint(f"  = help: {printable(where)}", "2"))
+
+
+# ── while it runs ────────────────────────────────────────────────────────────────────────────────
+@contextmanager
+def _interrupts(talk: Talk) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C once: what runs is finished. Twice: it is not."""
+    heard = False
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        if heard:
+            raise KeyboardInterrupt
+        heard = True
+        talk.say("finishing what runs; Ctrl-C again stops at once")
+
+    try:
+        before = signal.signal(signal.SIGINT, hear)
+    except ValueError:  # not the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: heard
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _progress(tally: Any, talk: Talk, showing: Showing) -> Iterator[Callable[[], None]]:
+    """How far it is, on standard error: a bar on a terminal, elsewhere a line every so often."""
+    if talk.quiet or talk.form != "full":
+        yield lambda: None
+        return
+    bar: Any = None
+    said = tally.started
+
+    def tell() -> None:
+        nonlocal bar, said
+        now = time.monotonic()
+        if sys.stderr.isatty():
+            if bar is None and now - tally.started > 1:
+                from attncli.views.tally import Bar
+
+                bar = Bar(tally.total, talk.color)
+            if bar is not None:
+                bar.show(tally.seen, tally.failed, tally.rate)
+        elif now - said >= _EVERY:
+            said = now
+            talk.say(spelled(tally))
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def spelled(tally: Any) -> str:
+    """Progress in a line."""
+    left = (tally.total - tally.seen) / tally.rate if tally.rate else 0
+    failed = f", {tally.failed} failed" if tally.failed else ""
+    return f"{tally.seen} of {tally.total}{failed}; {tally.rate:,.0f} files/s, {left:,.0f} s left"

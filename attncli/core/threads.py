@@ -1,0 +1,10 @@
+"""How many threads torch computes with."""
+
+from __future__ import annotations
+
+import torch
+
+
+def one_thread() -> None:
+    """One: others of the same kind run beside this process."""
+    torch.set_num_threads(1)
