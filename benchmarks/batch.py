@@ -113,8 +113,8 @@ def main(count: int) -> None:
         print(
             f"| JSON lines, a problem of 3 tokens once warm | {a:.2f} ms | {b:.2f} ms | {ratio:.2f} | 10 |", flush=True
         )
-        for size in (500, 2000, 8000):
-            problems(folder / f"in{size}", size)
+        for size, tokens in ((500, 3), (2000, 3), (8000, 3), (1500, 128)):
+            problems(folder / f"in{size}", size, tokens)
             a, b, ratio = pairs(
                 min(count, 3),
                 lambda i, size=size: seconds(
@@ -124,7 +124,10 @@ def main(count: int) -> None:
                     attn("batch", folder / f"in{size}", "-o", folder / f"j1-{size}-{i}", "-j", 1)
                 ),
             )
-            print(f"| {size:,} small files, -j 2 beside -j 1 | {a:.2f} s | {b:.2f} s | {ratio:.2f} | |", flush=True)
+            print(
+                f"| {size:,} files of {tokens} tokens, -j 2 beside -j 1 | {a:.2f} s | {b:.2f} s | {ratio:.2f} | |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

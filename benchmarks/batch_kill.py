@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 VARYING = ("seconds", "attempts")  # what may differ between two manifests, beside the order
 
 
-def problems(folder: Path, count: int) -> None:
-    """So many small problems, of 3 tokens each."""
+def problems(folder: Path, count: int, tokens: int = 3) -> None:
+    """So many problems, small ones unless told."""
     folder.mkdir()
     draw = random.Random(1)
 
@@ -31,7 +31,11 @@ def problems(folder: Path, count: int) -> None:
 
     for i in range(count):
         parameters = {name: matrix(4, 2) for name in ("w_q", "w_k", "w_v")}
-        problem = {"tokens": ["Hello", "shiny", "sun"], "embeddings": matrix(3, 4), "parameters": parameters}
+        problem = {
+            "tokens": [f"t{i}" for i in range(tokens)],
+            "embeddings": matrix(tokens, 4),
+            "parameters": parameters,
+        }
         (folder / f"p{i:05d}.json").write_text(json.dumps(problem))
 
 
