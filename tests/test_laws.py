@@ -434,3 +434,35 @@ def test_every_choice_is_described():
     for choice in CHOICES.values():
         assert choice.help
         assert choice.metavar
+
+
+# ── problems that are met again ──────────────────────────────────────────────────────────────────
+def test_an_outline_that_is_remembered_is_the_one_that_would_be_made():
+    from attncli.gate import admit
+    from attncli.plan import _REMEMBERED, _outlined, outline
+
+    _REMEMBERED.clear()
+    variant = Variant(mask="causal", heads=2, softcap=20)
+    for n, seed in ((5, 1), (5, 2), (4, 3), (5, 4)):
+        tokens = [f"t{seed}{i}" for i in range(n)]
+        problem = attncli.Problem(embeddings=draws(seed, n, 6), tokens=tokens, parameters={"w_o": draws(seed, 6, 3)})
+        made, anew = outline(problem, variant), _outlined(admit(problem), variant, None, None)
+
+        assert made.tokens == tuple(tokens)
+        assert (made.steps, made.keep, made.shapes, made.size) == (anew.steps, anew.keep, anew.shapes, anew.size)
+        assert (made.variant, made.summary, made.warnings) == (anew.variant, anew.summary, anew.warnings)
+        np.testing.assert_array_equal(made.problem.embeddings, draws(seed, n, 6))
+        np.testing.assert_array_equal(made.q_pos, anew.q_pos)
+    assert len(_REMEMBERED) == 2
+
+
+def test_what_is_drawn_is_drawn_anew_for_each_problem():
+    variant = Variant(projection="linear:dim=4")
+    problems = [attncli.Problem(embeddings=draws(1, 5, 6)) for _ in range(3)]
+
+    seeds = {plan(problem, variant).variant["seed"] for problem in problems}
+
+    assert len(seeds) == 3
+    masked = attncli.Problem(embeddings=draws(1, 5, 6), mask=np.tri(5, dtype=bool))
+    assert plan(masked, Variant()).masked
+    assert not plan(problems[0], Variant()).masked

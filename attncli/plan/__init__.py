@@ -16,7 +16,7 @@ import numpy as np
 from attncli.errors import InputError, OptionError, listed, wrong
 from attncli.expression import Expression
 from attncli.gate import Extent, admit, extent
-from attncli.gate.arrays import as_numpy
+from attncli.gate.arrays import as_numpy, is_tensor
 from attncli.parts.projections import Sizes
 from attncli.plan.chain import Link, chain_of
 from attncli.plan.places import arrays, columns, full_rank, masks, positions, rows, visible
@@ -125,6 +125,41 @@ def outline(
     """The plan but for its schedule, which `settle` finds once it is known which queries are wanted."""
     p = admit(problem)
     v = variant if variant is not None else Variant(**p.variant)
+    alike = _alike(p, v, keep, top)
+    if alike is not None and alike in _REMEMBERED:
+        made, _ = _REMEMBERED[alike]
+        tokens, k_tokens = labels(p, made.size)
+        return replace(made, problem=p, tokens=tokens, k_tokens=k_tokens)  # the problem's own arrays are not remembered
+    made = _outlined(p, v, keep, top)
+    if alike is not None and made.variant["seed"] == v["seed"]:  # one that was drawn is not drawn again
+        while len(_REMEMBERED) >= _MOST:
+            _REMEMBERED.pop(next(iter(_REMEMBERED)))
+        _REMEMBERED[alike] = replace(made, problem=Problem(), tokens=(), k_tokens=()), v
+    return made
+
+
+_REMEMBERED: dict[tuple[Any, ...], tuple[Plan, Variant]] = {}  # outlines of problems that are met again and again
+_MOST = 64
+_VALUES = {"tokens", "embeddings", "parameters", "variant", "about", "expected", "source", "notes", "admitted"}
+
+
+def _alike(p: Problem, v: Variant, keep: Collection[str] | None, top: int | None) -> tuple[Any, ...] | None:
+    """What the outline of a plain problem depends on: shapes and dtypes, not values. None: it may depend on more.
+
+    The variant is known by its identity, and held beside the outline, so that no other can take its place.
+    """
+    if any(value is not None and name not in _VALUES for name, value in vars(p).items()):
+        return None
+    named = [("embeddings", p.embeddings), *p.parameters.items()]
+    if any(is_tensor(x) for _, x in named):
+        return None
+    shapes = tuple((name, x.shape, x.dtype) for name, x in named)
+    asked = keep if keep is None or isinstance(keep, str) else tuple(keep)
+    return id(v), p.tokens is None, p.w_layout, asked, top, shapes
+
+
+def _outlined(p: Problem, v: Variant, keep: Collection[str] | None, top: int | None) -> Plan:
+    """The outline, worked out."""
     size = extent(p)
     _check_asks(p, v, size)
     v = v.but(projection=projected_by(p, v))
