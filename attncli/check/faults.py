@@ -28,6 +28,7 @@ from attncli.check.rewrites import (
     scored,
     seen_by,
     unhidden,
+    uniform,
     with_part,
 )
 from attncli.plan import Plan
@@ -48,6 +49,9 @@ class Suspicion:
     kin: bool = False  # it need not give each figure: rounding errors that go the same way are enough
     same: tuple[str, ...] = ()  # steps that it leaves as they are, whatever its rewriting did to them
     cost: float = 0.0  # digits of the figures that it was made from
+    flat: bool = False  # its mark is figures that are all alike
+    rounds: bool = False  # rounding, looked for where nothing else fits
+    base: bool = False  # common enough that other faults are tried on top of it
 
 
 Fault = Callable[[Bench], Iterator[Suspicion]]
@@ -145,6 +149,37 @@ def normaliser(b: Bench) -> Iterator[Suspicion]:
         f"with {name} applied twice",
         lambda: normalised(plan, lambda own, s, seen: own(own(s, seen), seen)),
     )
+    if plan.masked:
+        says = f"with {name} applied twice, the second time over hidden keys too"
+        yield Suspicion(
+            f"{name} applied twice, the second unmasked",
+            says,
+            lambda: normalised(plan, lambda own, s, seen: own(own(s, seen), seen | True)),
+        )
+    if not sink:
+        yield Suspicion(
+            "uniform weights",
+            "with the same weight on every key that is seen (a mean), whatever the scores are",
+            lambda: normalised(plan, uniform),
+            0,
+            flat=True,
+        )
+        if plan.masked:
+            yield Suspicion(
+                "uniform weights over all keys",
+                "with the same weight on every key (a mean), hidden or not",
+                lambda: normalised(plan, lambda own, s, seen: uniform(own, s, seen | True)),
+                0,
+                flat=True,
+            )
+
+        def by_norm(_: Any, s: Any, seen: Any) -> Any:
+            s = s.masked_fill(~seen, 0)
+            norm = s.square().sum(-1, keepdim=True).sqrt()
+            return s / norm.masked_fill(norm == 0, 1)
+
+        says = f"with each row of scores divided by its length (L2) instead of {name}"
+        yield Suspicion("rows divided by their length", says, lambda: normalised(plan, by_norm))
     if name != "softmax":
         return
     for base, factor in (("2", math.log(2)), ("10", math.log(10))):
@@ -279,7 +314,8 @@ def mask_after(b: Bench) -> Iterator[Suspicion]:
         says = f"with hidden scores set to {name} instead of −∞: a row that sees nothing then spreads its weight over all keys"
         if abs(value) < 1000:
             says = f"with hidden scores set to {name} instead of −∞, so that hidden keys keep weight"
-        yield Suspicion(f"fill {name} instead of −∞", says, partial(unhidden, b, _filled(value)), same=("mask",))
+        rank = 1 if abs(value) >= 1 or not value else 3
+        yield Suspicion(f"fill {name} instead of −∞", says, partial(unhidden, b, _filled(value)), rank, same=("mask",))
         if value <= -1e4:
             yield Suspicion(
                 f"{name} added instead of −∞",
@@ -293,6 +329,7 @@ def mask_after(b: Bench) -> Iterator[Suspicion]:
         lambda: unhidden(b, lambda s, m: s + m.to(s.dtype) * math.nan + s.new_zeros(()).masked_fill(~m, -math.inf)),
         0,
         same=("mask",),
+        flat=any(c.step.startswith("weights") or "scores" in c.step for c in b.claims),
     )
     softcap = next((i for i, link in enumerate(plan.chain) if link.name == "softcap"), None)
     if softcap is not None:
