@@ -24,7 +24,8 @@ from attncli.verdict import Suspect
 if TYPE_CHECKING:
     from attncli.check.court import Court
 
-_PAIRS = 7000  # computations of two changes that are tried on a small problem, and fewer on a larger one
+_PAIRS = 4000  # computations of two changes that are tried on a small problem, and fewer on a larger one
+_FAR = 5  # two changes that are more far-fetched together are not tried
 _SMALL = 2048  # cells
 _LARGE = 1 << 20  # cells beyond which only what is likely is tried
 _NEAREST = 5
@@ -51,7 +52,7 @@ class Tried:
     changes: bool  # it differs from the reference somewhere
     breaks: bool  # it makes wrong what was right
     figures: tuple[np.ndarray, ...]  # the same, of what fits, for telling it from the others that do
-    flat: bool  # figures all alike are its mark
+    of: Suspicion
     kin: bool  # it fits by the direction of its errors alone
 
 
@@ -105,7 +106,7 @@ class Search:
         matches = self.sure([t for t, _ in singles])
         everything = [t for t, _ in singles]
         if self.court.flat and self.wrong <= set(self.court.flat):  # figures all alike tell of little
-            matches = [t for t, _ in singles if t.match and t.changes and t.flat]
+            matches = [t for t, _ in singles if t.match and t.changes and t.of.flat]
             return Found(self.suspects(matches), (), (), bench.tried)
         if not matches:
             matches = self.sure(self.pairs(singles, say))
@@ -166,7 +167,7 @@ class Search:
             steps = [court.task.claims[n].step for n in sorted(self.wrong)] if match else steps
         key = b"".join(keys)
         self.distinct.add(key)
-        return Tried(names or (s.name,), s.says, s.rank, fault, match, _SHARE * digits - s.cost, worst, share, tuple(dict.fromkeys(steps)), key, changes, breaks, tuple(held) if match else (), s.flat, match and not exact)  # fmt: skip
+        return Tried(names or (s.name,), s.says, s.rank, fault, match, _SHARE * digits - s.cost, worst, share, tuple(dict.fromkeys(steps)), key, changes, breaks, tuple(held) if match else (), s, match and not exact)  # fmt: skip
 
     def near(self, s: Suspicion, figures: dict[str, np.ndarray]) -> bool:
         """Whether what is left after rounding is no more than the rounding itself moved."""
@@ -187,7 +188,7 @@ class Search:
     # ── two changes ──────────────────────────────────────────────────────────────────────────────
     def pairs(self, singles: list[Single], say: Callable[[float, str], None]) -> list[Tried]:
         """Two choices, or a choice and a fault: the likeliest first, and no further than the first that fits."""
-        jobs = sorted(self.jobs(singles), key=lambda job: job.rank)
+        jobs = sorted((job for job in self.jobs(singles) if job.rank < _FAR), key=lambda job: job.rank)
         most = int(_PAIRS * min(1.0, _SMALL / self.court.cells))
         out: list[Tried] = []
         best: int | None = None
@@ -215,11 +216,18 @@ class Search:
             if a.choice != b.choice and (t.changes or u.changes):
                 yield Job(t.rank + u.rank, partial(self.both, a, b, t.rank + u.rank))
         faults = [t for t, a in singles if a is None and t.changes and not t.breaks and t.rank < 3]
+        faults = list({t.key: t for t in reversed(faults)}.values())[::-1]  # one of those that are the same here
+        bases = [t for t in faults if t.of.base]
+        for i, u in enumerate(bases):
+            on_top, done = functools.cache(partial(self.upon, u)), {t.names for t in bases[: i + 1]}
+            for t in faults:
+                if t.names not in done:
+                    yield Job(t.rank + u.rank, partial(self.with_fault, t, u.of, on_top))
         for u, b in options:
             if u.rank == 1:
                 other = functools.cache(partial(self.faulty, b))
                 for t in faults:
-                    yield Job(t.rank + u.rank, partial(self.with_fault, t, b, other))
+                    yield Job(t.rank + u.rank, partial(self.with_fault, t, _one_of(b), other))
 
     def both(self, a: Alternative, b: Alternative, rank: int) -> Tried | None:
         bench = self.court.bench
@@ -230,15 +238,23 @@ class Search:
     def faulty(self, a: Alternative) -> tuple[Bench, dict[str, Suspicion]] | None:
         """A problem with one choice changed, and the faults on it."""
         bench = self.changed(a)
-        return (bench, {s.name: s for s in suspicions(bench)}) if bench else None
+        return (bench, {s.name: s for s in suspicions(bench) if not s.rounds}) if bench else None
 
-    def with_fault(self, t: Tried, a: Alternative, other: Callable[[], Any]) -> Tried | None:
+    def upon(self, t: Tried) -> tuple[Bench, dict[str, Suspicion]] | None:
+        """A problem with one fault in it, and the faults on top of that."""
+        bench, plan = self.court.bench, quiet(t.of.compute)
+        if not isinstance(plan, Plan):
+            return None
+        made = Bench(plan, bench.top, bench.claims)
+        return made, {s.name: s for s in suspicions(made) if not s.rounds}
+
+    def with_fault(self, t: Tried, a: Suspicion, other: Callable[[], Any]) -> Tried | None:
         found = other()
         s = found and found[1].get(t.names[0])
         if not s:
             return None
         s = dataclasses.replace(s, says=f"{s.says}; and {a.says}", rank=s.rank + a.rank)
-        return self.tried(s, True, found[0], (f"{s.name} and {a.text}",))
+        return self.tried(s, True, found[0], (f"{s.name} and {a.name}",))
 
     def changed(self, alternative: Alternative) -> Bench | None:
         """A bench whose plan has one choice changed."""
@@ -298,8 +314,11 @@ def _one(bench: Bench) -> Iterator[tuple[Suspicion, Alternative | None]]:
     for s in suspicions(bench):
         yield s, None
     for a in alternatives(bench.plan):
-        compute = partial(_chosen, bench, a)
-        yield Suspicion(a.text, a.says, compute, a.rank), a
+        yield dataclasses.replace(_one_of(a), compute=partial(_chosen, bench, a)), a
+
+
+def _one_of(a: Alternative) -> Suspicion:
+    return Suspicion(a.text, a.says, lambda: None, a.rank)
 
 
 def _chosen(bench: Bench, a: Alternative) -> Plan:
