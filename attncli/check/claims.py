@@ -121,7 +121,8 @@ def _claim(g: Given, plan: Plan, layout: str | None, known: bool) -> Claim:
     for axis, indices, n in zip(axes, chosen, full, strict=True):
         if (indices >= n).any() or (indices < -n).any():
             raise wrong(
-                "out-of-range", f"{step} has {counted(n, axis, _PLURAL.get(axis, ''))}, and {axis} {max(indices)} is claimed"
+                "out-of-range",
+                f"{step} has {counted(n, axis, _PLURAL.get(axis, ''))}, and {axis} {max(indices)} is claimed",
             )
         indices %= n
     wanted = tuple(len(indices) for indices in chosen)

@@ -554,7 +554,9 @@ def _values_turned(b: Bench) -> Plan | None:
     base = b.direct
     if base is None or "normed_k" in base.steps or b.plan.shapes.kv_heads != b.plan.shapes.v_heads:
         return None
-    placed = dataclasses.replace(b.again(dataclasses.replace(base.problem, k=base.problem.v), base.variant, ["positioned_k"]))
+    placed = dataclasses.replace(
+        b.again(dataclasses.replace(base.problem, k=base.problem.v), base.variant, ["positioned_k"])
+    )
     v = Bench(placed, b.top).figures(placed)["positioned_k"]
     if b.plan.shapes.headed:  # (…, h, t, d) → (…, t, h·d)
         v = v.swapaxes(-2, -3).reshape(*v.shape[:-3], v.shape[-2], -1)
@@ -1013,7 +1015,10 @@ def by_hand(b: Bench) -> Iterator[Suspicion]:
         for what, where in _ROUNDED.items():
             if "exponentials" in where and not softmax:
                 continue
-            for how, verb, rounding in (("rounded to", "rounded to", _rounded(n)), ("cut to", "cut off after", _cut(10.0**n))):
+            for how, verb, rounding in (
+                ("rounded to", "rounded to", _rounded(n)),
+                ("cut to", "cut off after", _cut(10.0**n)),
+            ):
                 compute = partial(_given_narrow if "qkv" in where else _each, b, rounding, where)
                 yield Suspicion(
                     f"{what} {how} {n} digit{'s' * (n > 1)}",

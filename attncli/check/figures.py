@@ -178,7 +178,9 @@ def read_figures(path: str) -> Figures:
 
         if suffix not in _SHEETS and not has_gaps(text):
             way = f"figures are read from {listed((*_READERS, '.csv', '.tsv'))}, and a worksheet from {listed(_SHEETS)}"
-            raise OptionError("unknown-format", f"{printable(path)} is in no format that figures are read from", help=way)
+            raise OptionError(
+                "unknown-format", f"{printable(path)} is in no format that figures are read from", help=way
+            )
         return worksheet(path, text)
     except InputError as error:
         raise error.at(file=path) from None
@@ -385,7 +387,9 @@ def _csv(path: str, text: str, separator: str) -> Figures:
         return Figures(path, "text", _tidy(rows))
     beside, names = rows[0][1:] or rows[0], ("token", "", *AXES)
     header = (rows[0][0] != "" and not _cell(rows[0][0])) or not all(map(_cell, beside))
-    if header and rows[0][0] not in names and len(rows) > 1 and any(map(_cell, beside)) and not _counts(beside):  # a slip, and no header
+    if (
+        header and rows[0][0] not in names and len(rows) > 1 and any(map(_cell, beside)) and not _counts(beside)
+    ):  # a slip, and no header
         header = False
     body = rows[1:] if header else rows
     labelled = bool(body) and ((header and rows[0][0] in names) or any(not _cell(row[0]) for row in body))

@@ -150,7 +150,11 @@ class Search:
                 if ok:
                     steps.append(claim.step)
                 digits += _gained(right.error, claim.values, found.tolerance, ~right.ok & found.ok)
-                if n not in court.flat and _same_gaps(claim.values, here) and not _same_gaps(claim.values, ref[claim.index]):
+                if (
+                    n not in court.flat
+                    and _same_gaps(claim.values, here)
+                    and not _same_gaps(claim.values, ref[claim.index])
+                ):
                     digits += _PATTERN
                 fine = ~right.ok & np.isfinite(right.error) & np.isfinite(found.error)
                 residual += float((found.error[fine] ** 2).sum() / max(court.largest[claim.step], 1e-300) ** 2)

@@ -20,7 +20,9 @@ _FILLED = re.compile(
     re.IGNORECASE,
 )
 _MORE = re.compile(r"[*`_]*([^\W_]|[√^%]|[.,/·×*]\d)")  # behind a number, this makes it another
-_WORD = re.compile(r" ?[*`]*_+([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~(][^\s_|]*)|[*`]*([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~][^\s_|]*)")
+_WORD = re.compile(
+    r" ?[*`]*_+([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~(][^\s_|]*)|[*`]*([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~][^\s_|]*)"
+)
 _MARKDOWN = re.compile(r"\\([\\`*_{}\[\]<>#|~$!&()])|&(lt|gt);")
 
 

@@ -151,7 +151,8 @@ def diagnosis(v: Verdict) -> Iterator[str]:
 def plainest(names: tuple[str, ...]) -> list[str]:
     """The names beside the first: one of those that differ by a number alone stands before the others of its kind."""
     kinds = {re.sub(r"[\d.,−-]+", "", names[0])}
-    first, again = [], []
+    first: list[str] = []
+    again: list[str] = []
     for name in names[1:]:
         kind = re.sub(r"[\d.,−-]+", "", name)
         (again if kind in kinds else first).append(name)
