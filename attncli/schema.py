@@ -246,6 +246,7 @@ def check_schema() -> dict[str, Any]:
             "identified": items(suspect),
             "nearest": items(suspect),
             "alike": items(text),
+            "plain": items(text),
             "searched": count,
             "warnings": items(text),
         },

@@ -106,6 +106,7 @@ class Verdict:
     alike: tuple[str, ...] = ()  # other choices that give the right figures too
     searched: int = 0  # how many computations were tried
     answers: tuple[Answer, ...] = ()
+    plain: tuple[str, ...] = ()  # what is seen of wrong figures without a search: all of your weights are 0
     order: tuple[str, ...] = ()  # every step of the variant, in order of computation
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -131,6 +132,7 @@ class Verdict:
             "identified": [_suspect(s) for s in self.identified],
             "nearest": [_suspect(s) for s in self.nearest],
             "alike": list(self.alike),
+            "plain": list(self.plain),
             "searched": self.searched,
             **({"answers": [vars(a) for a in self.answers]} if self.answers else {}),
             "warnings": list(self.warnings),

@@ -13,6 +13,7 @@ from attncli.errors import OptionError, counted, listed, nearest, wrong
 from attncli.plan import Plan
 from attncli.plan.steps import check_step
 
+_PLURAL = {"query": "queries", "batch": "batches"}
 _PLAIN = "as it is"
 LAYOUTS = ("bhtd", "bthd", "htd")
 _HEAD_LAST = ("head_context", "normed_context", "context")  # what kernels write in heads
@@ -42,6 +43,8 @@ def named(figures: Figures, step: str | None) -> tuple[Figures, tuple[Given, ...
     Raises:
         OptionError: an array has no name and --step gives none, or there is no such step at all.
     """
+    if step in ("all", ""):
+        raise OptionError("bad-option", "--step names one step", help="without it, all that are claimed are checked")
     if step is not None:
         check_step(step)
     if any(g.step is None for g in figures.given):
@@ -118,7 +121,8 @@ def _claim(g: Given, plan: Plan, layout: str | None, known: bool) -> Claim:
     for axis, indices, n in zip(axes, chosen, full, strict=True):
         if (indices >= n).any() or (indices < -n).any():
             raise wrong(
-                "out-of-range", f"{step} has {counted(n, axis, axis + 's')}, and {axis} {max(indices)} is claimed"
+                "out-of-range",
+                f"{step} has {counted(n, axis, _PLURAL.get(axis, ''))}, and {axis} {max(indices)} is claimed",
             )
         indices %= n
     wanted = tuple(len(indices) for indices in chosen)

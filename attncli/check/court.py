@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attncli.check import Progress, Task
 
 _SHARED = 1 << 16  # cells
+_FEW = 3  # figures that may well be alike
 _LAST_WEIGHTS = ("mixed_weights", "dropout_weights", "weights")
 
 
@@ -40,7 +41,16 @@ class Court:
         self.largest = {step: rules.largest_of(x) for step, x in self.reference.items()}
         self.rules = tuple(self._bounded(c, r) for c, r in zip(task.claims, task.rules, strict=True))
         self.found: list[Judged] = []
+        self.flat = {n: how for n, c in enumerate(task.claims) if (how := self._flat(c))}
         self.decimals = tuple(rules.decimals_of(c, r) for c, r in zip(task.claims, self.rules, strict=True))
+
+    def _flat(self, claim: Claim) -> str:
+        """How a claim's figures are all alike, where the reference's are not: all 0, all NaN, all 0.25."""
+        mine, ref = claim.values, self.reference[claim.step][claim.index]
+        if mine.size < _FEW or mine.dtype.kind != "f" or _alike(ref) or not _alike(mine):
+            return ""
+        value = mine.flat[0]
+        return "NaN" if np.isnan(value) else f"{value + 0.0:.6g}".replace("inf", "∞").replace("-", "−")
 
     @property
     def cells(self) -> int:
@@ -165,6 +175,7 @@ class Court:
             searched=found.searched,
             answers=tuple(sorted(self.answers(), key=lambda a: a.gap)),
             order=tuple(task.plan.steps),
+            plain=tuple(f"all of your {task.claims[n].step} are {how}" for n, how in self.flat.items()),
             notes=task.figures.notes,
             warnings=(*task.warnings, *(w for w in self.result.warnings if w not in task.warnings)),
         )
@@ -245,6 +256,11 @@ class Court:
             blur = np.abs(moved - self.reference[later.step])[later.index]
         spread = float(blur[np.isfinite(blur)].max(initial=0.0))
         return bool((found.error <= found.tolerance + 3 * spread).all())
+
+
+def _alike(x: np.ndarray) -> bool:
+    """Whether all figures are one."""
+    return bool((x == x.flat[0]).all() or (x.dtype.kind == "f" and np.isnan(x).all()))
 
 
 @contextmanager

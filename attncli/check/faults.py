@@ -28,6 +28,7 @@ from attncli.check.rewrites import (
     scored,
     seen_by,
     unhidden,
+    uniform,
     with_part,
 )
 from attncli.plan import Plan
@@ -48,6 +49,9 @@ class Suspicion:
     kin: bool = False  # it need not give each figure: rounding errors that go the same way are enough
     same: tuple[str, ...] = ()  # steps that it leaves as they are, whatever its rewriting did to them
     cost: float = 0.0  # digits of the figures that it was made from
+    flat: bool = False  # its mark is figures that are all alike
+    rounds: bool = False  # rounding, looked for where nothing else fits
+    base: bool = False  # common enough that other faults are tried on top of it
 
 
 Fault = Callable[[Bench], Iterator[Suspicion]]
@@ -106,7 +110,7 @@ def scale(b: Bench) -> Iterator[Suspicion]:
     for name, what, value, rank in others:
         if not math.isclose(value, now):
             says = f"scaled by {what} instead of {own.why if own and own.why else f'{now:.6g}'}"
-            yield Suspicion(name, says, _again(b, scale=value), rank)
+            yield Suspicion(name, says, _again(b, scale=value), rank, base=rank < 2)
 
 
 # ── what the normaliser does ─────────────────────────────────────────────────────────────────────
@@ -145,6 +149,37 @@ def normaliser(b: Bench) -> Iterator[Suspicion]:
         f"with {name} applied twice",
         lambda: normalised(plan, lambda own, s, seen: own(own(s, seen), seen)),
     )
+    if plan.masked:
+        says = f"with {name} applied twice, the second time over hidden keys too"
+        yield Suspicion(
+            f"{name} applied twice, the second unmasked",
+            says,
+            lambda: normalised(plan, lambda own, s, seen: own(own(s, seen), seen | True)),
+        )
+    if not sink:
+        yield Suspicion(
+            "uniform weights",
+            "with the same weight on every key that is seen (a mean), whatever the scores are",
+            lambda: normalised(plan, uniform),
+            0,
+            flat=True,
+        )
+        if plan.masked:
+            yield Suspicion(
+                "uniform weights over all keys",
+                "with the same weight on every key (a mean), hidden or not",
+                lambda: normalised(plan, lambda own, s, seen: uniform(own, s, seen | True)),
+                0,
+                flat=True,
+            )
+
+        def by_norm(_: Any, s: Any, seen: Any) -> Any:
+            s = s.masked_fill(~seen, 0)
+            norm = s.square().sum(-1, keepdim=True).sqrt()
+            return s / norm.masked_fill(norm == 0, 1)
+
+        says = f"with each row of scores divided by its length (L2) instead of {name}"
+        yield Suspicion("rows divided by their length", says, lambda: normalised(plan, by_norm))
     if name != "softmax":
         return
     for base, factor in (("2", math.log(2)), ("10", math.log(10))):
@@ -279,7 +314,8 @@ def mask_after(b: Bench) -> Iterator[Suspicion]:
         says = f"with hidden scores set to {name} instead of −∞: a row that sees nothing then spreads its weight over all keys"
         if abs(value) < 1000:
             says = f"with hidden scores set to {name} instead of −∞, so that hidden keys keep weight"
-        yield Suspicion(f"fill {name} instead of −∞", says, partial(unhidden, b, _filled(value)), same=("mask",))
+        rank = 1 if abs(value) >= 1 or not value else 3
+        yield Suspicion(f"fill {name} instead of −∞", says, partial(unhidden, b, _filled(value)), rank, same=("mask",))
         if value <= -1e4:
             yield Suspicion(
                 f"{name} added instead of −∞",
@@ -293,6 +329,7 @@ def mask_after(b: Bench) -> Iterator[Suspicion]:
         lambda: unhidden(b, lambda s, m: s + m.to(s.dtype) * math.nan + s.new_zeros(()).masked_fill(~m, -math.inf)),
         0,
         same=("mask",),
+        flat=any(c.step.startswith("weights") or "scores" in c.step for c in b.claims),
     )
     softcap = next((i for i, link in enumerate(plan.chain) if link.name == "softcap"), None)
     if softcap is not None:
@@ -334,6 +371,7 @@ def mask_wrong(b: Bench) -> Iterator[Suspicion]:
             "with each query's own key hidden too (j < i for j ≤ i): a token sees itself",
             other(lambda at, seen: seen & ~_diagonal(at)),
             0,
+            base=plan.mask is not None,
         )
     if plan.mask is None and p.lengths is None:
         return
@@ -362,6 +400,7 @@ def mask_wrong(b: Bench) -> Iterator[Suspicion]:
                 f"mask off by one: {what}",
                 f"with a mask that is off by one: each query sees {what}",
                 partial(_positioned, b, step, own=True),
+                base=step > 0,
             )
         for side, part_name in itertools.product((1, -1), ("left", "right")):
             yield from _windowed(b, side, part_name)
@@ -468,6 +507,10 @@ def positions(b: Bench) -> Iterator[Suspicion]:
                 else f"with {plan.variant['position'].name} turned the other way: −sin for sin",
                 partial(_turned, plan, turned),
             )
+        if plan.shapes.c is not None:
+            name = plan.variant["position"].name
+            says = f"with {name} applied to v too: it belongs to q and k alone"
+            yield Suspicion(f"{name} applied to v too", says, lambda: _values_turned(b))
     if acts == "scores":
         name = plan.variant["position"].name
         yield Suspicion(
@@ -504,6 +547,20 @@ def _turned(plan: Plan, how: tuple[int, int]) -> Plan:
         return own(x, at * times, length, learned)
 
     return with_part(plan, "position", part("position", "rewritten", run, **own.member.facts))
+
+
+def _values_turned(b: Bench) -> Plan | None:
+    """v placed as the keys are: it takes their place for once, and what becomes of it is v."""
+    base = b.direct
+    if base is None or "normed_k" in base.steps or b.plan.shapes.kv_heads != b.plan.shapes.v_heads:
+        return None
+    placed = dataclasses.replace(
+        b.again(dataclasses.replace(base.problem, k=base.problem.v), base.variant, ["positioned_k"])
+    )
+    v = Bench(placed, b.top).figures(placed)["positioned_k"]
+    if b.plan.shapes.headed:  # (…, h, t, d) → (…, t, h·d)
+        v = v.swapaxes(-2, -3).reshape(*v.shape[:-3], v.shape[-2], -1)
+    return b.rewritten(v=v)
 
 
 @fault
@@ -649,7 +706,7 @@ def matrices(b: Bench) -> Iterator[Suspicion]:
         names = ", ".join(shown[n] for n in group)
         yield Suspicion(f"{names} transposed", f"with {names} transposed: {way}", turned(group), 0)
     for n in square:
-        yield Suspicion(f"{shown[n]} transposed", f"with {shown[n]} transposed: {way}", turned([n]), 0)
+        yield Suspicion(f"{shown[n]} transposed", f"with {shown[n]} transposed: {way}", turned([n]), 0, base=True)
     for n in named:
         x = n[2:]
         rest = [k for k in (n, f"b_{x}") if k in held]
@@ -713,6 +770,7 @@ def letters(b: Bench) -> Iterator[Suspicion]:
         yield Suspicion("keys for values", "with k in the place of v: the context is weights · v", lambda: taken(v="k"))
         yield Suspicion("queries for values", "with q in the place of v", lambda: taken(v="q"))
         yield Suspicion("k and v swapped", "with k and v exchanged", lambda: taken(v="k", k="v"))
+        yield Suspicion("q and v swapped", "with q and v exchanged", lambda: taken(v="q", q="v"))
         x = b.plan.problem.embeddings
         if x is not None and b.plan.problem.memory is None:
             many = np.asarray(x, np.float64)
@@ -764,6 +822,16 @@ def values(b: Bench) -> Iterator[Suspicion]:
             return out
 
         yield Suspicion("residual added", "with the embeddings added (a residual connection)", added)
+        if "output" in plan.steps:
+
+            def inside(z: Any, *_: Any) -> Any:
+                import torch
+
+                beside = torch.as_tensor(np.array(x, np.float64)).unflatten(-1, (z.shape[1], -1))  # ([b] n, h, c)
+                return z + (beside if beside.dim() == 4 else beside[None]).transpose(1, 2)
+
+            says = "with the embeddings added to the context (a residual connection)"
+            yield Suspicion("residual added to the context", says, lambda: contexts(plan, inside))
 
 
 def _summing(w: Any, keys: int) -> Any:
@@ -790,6 +858,17 @@ def statistics(b: Bench) -> Iterator[Suspicion]:
             said = "in bits" if step == "entropy" else "the natural logarithm"
             yield Suspicion(f"{step} in {name}", f"with {step} in {name}: it is {said}", scaled, 0)
     if "log_sum_exp" in b.claimed:
+
+        def unshifted() -> Figures:
+            out = b.figures(dataclasses.replace(b.plan, keep=b.plan.keep | {"max_score"}))
+            return {**out, "log_sum_exp": out["log_sum_exp"] - out["max_score"]}
+
+        yield Suspicion(
+            "log_sum_exp without the largest",
+            "without the largest score added again after it was subtracted",
+            unshifted,
+            0,
+        )
         yield Suspicion(
             "sum of exponentials without the logarithm",
             "without the logarithm",
@@ -877,13 +956,22 @@ def _each(b: Bench, rounding: Callable[[Any], Any], where: tuple[str, ...]) -> P
     plan = b.plan
     if "scores" in where:
         plan = scored(plan, lambda own, q, k, learned: rounding(own(q, k, learned)))
-    if "chain" in where and plan.chain:
-        links = [dataclasses.replace(x, run=lambda s, at, x=x: rounding(x.run(s, at))) for x in plan.chain]
+    if ("chain" in where or "scaled" in where) and plan.chain:
+        links = [
+            dataclasses.replace(x, run=lambda s, at, x=x: rounding(x.run(s, at)))
+            if "chain" in where or x.name == "scale"
+            else x
+            for x in plan.chain
+        ]
         plan = dataclasses.replace(plan, chain=tuple(links))
     if "exponentials" in where:
 
         def run(_: Any, s: Any, seen: Any) -> Any:
-            e = rounding(s.masked_fill(~seen, -math.inf).exp())
+            s = s.masked_fill(~seen, -math.inf)
+            if "shifted" in where:
+                top = s.amax(-1, keepdim=True)
+                s = s - top.masked_fill(top == -math.inf, 0)
+            e = rounding(s.exp())
             total = rounding(e.sum(-1, keepdim=True))
             w = (e / total.masked_fill(total == 0, 1)).masked_fill(~seen, 0)
             return rounding(w) if "weights" in where else w
@@ -891,16 +979,23 @@ def _each(b: Bench, rounding: Callable[[Any], Any], where: tuple[str, ...]) -> P
         plan = normalised(plan, run)
     elif "weights" in where:
         plan = normalised(plan, lambda own, s, seen: rounding(own(s, seen)))
+    if "context" in where and plan.shapes.c is not None:
+        plan = contexts(plan, lambda z, *_: rounding(z)) or plan
     return plan
 
 
-_ROUNDED = {
+_ROUNDED = {  # the plainest first
     "the weights": ("weights",),
+    "q·k": ("scores",),
+    "the scaled scores": ("scaled",),
     "the scores": ("scores", "chain"),
+    "q, k and v": ("qkv",),
     "the exponentials": ("exponentials",),
     "the exponentials and weights": ("exponentials", "weights"),
     "the scores and weights": ("scores", "chain", "weights"),
     "every intermediate": ("scores", "chain", "exponentials", "weights"),
+    "everything": ("qkv", "scores", "chain", "exponentials", "weights", "context"),
+    "everything, the largest subtracted": ("qkv", "scores", "chain", "exponentials", "shifted", "weights", "context"),
 }
 
 
@@ -920,19 +1015,19 @@ def by_hand(b: Bench) -> Iterator[Suspicion]:
         for what, where in _ROUNDED.items():
             if "exponentials" in where and not softmax:
                 continue
-            yield Suspicion(
-                f"{what} rounded to {n} digit{'s' * (n > 1)}",
-                f"with {what} rounded to {n} decimal{'s' * (n > 1)} on the way: keep all digits until the end",
-                partial(_each, b, _rounded(n), where),
-                3,
-            )
-        if n in (2, 3, 4):
-            yield Suspicion(
-                f"the weights cut to {n} digits",
-                f"with the weights cut off after {n} decimals on the way: keep all digits until the end",
-                partial(_each, b, _cut(10.0**n), ("weights",)),
-                3,
-            )
+            for how, verb, rounding in (
+                ("rounded to", "rounded to", _rounded(n)),
+                ("cut to", "cut off after", _cut(10.0**n)),
+            ):
+                compute = partial(_given_narrow if "qkv" in where else _each, b, rounding, where)
+                yield Suspicion(
+                    f"{what} {how} {n} digit{'s' * (n > 1)}",
+                    f"with {what} {verb} {n} decimal{'s' * (n > 1)} on the way: keep all digits until the end",
+                    compute,
+                    3,
+                    kin=True,  # a tie may fall to the other side
+                    rounds=True,
+                )
 
 
 @fault
@@ -965,6 +1060,7 @@ def half(b: Bench) -> Iterator[Suspicion]:
                 compute,
                 3,
                 kin=True,
+                rounds=True,
             )
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
@@ -57,7 +57,9 @@ class Figures:
 
 def digits_of(text: str) -> tuple[float, int, int]:
     """A written number → its value, its decimals, its significant digits: 0.0629 → (0.0629, 4, 3)."""
-    plain = text.strip().replace("−", "-").replace(",", ".")
+    plain = text.strip().replace("−", "-").replace(",", ".").replace("∞", "inf")
+    if not any(c.isdigit() for c in plain):
+        return float(plain), 0, 0
     mantissa, _, exponent = plain.lower().partition("e")
     whole, _, fraction = mantissa.lstrip("+-").partition(".")
     return float(plain), len(fraction) - int(exponent or 0), len((whole + fraction).lstrip("0"))
@@ -151,7 +153,7 @@ def narrowest(values: np.ndarray, own: str) -> str:
 
 # ── from a file ──────────────────────────────────────────────────────────────────────────────────
 def read_figures(path: str) -> Figures:
-    """A file of figures, by its suffix: .json, .npz, .npy, .safetensors, .csv, .tsv; other text is a worksheet.
+    """A file of figures, by its suffix: .json, .ndjson of one line, .npz, .npy, .safetensors, .csv, .tsv; a worksheet is text.
 
     Raises:
         OptionError: the format is not read.
@@ -165,15 +167,20 @@ def read_figures(path: str) -> Figures:
         raise OptionError("unknown-format", f"{path} is LaTeX, which is not read back", help=way)
     data = slurp(path)
     try:
-        if suffix in (".json", ".npz", ".npy", ".safetensors"):
-            return {".json": _json, ".npz": _npz, ".npy": _npy, ".safetensors": _safetensors}[suffix](path, data)
+        if suffix in _READERS:
+            return _READERS[suffix](path, data)
         from attncli.readers import decoded
 
         text = decoded(data, what="a text of figures")
         if suffix in (".csv", ".tsv"):
             return _csv(path, text, "\t" if suffix == ".tsv" else "")
-        from attncli.check.worksheet import worksheet
+        from attncli.check.worksheet import has_gaps, worksheet
 
+        if suffix not in _SHEETS and not has_gaps(text):
+            way = f"figures are read from {listed((*_READERS, '.csv', '.tsv'))}, and a worksheet from {listed(_SHEETS)}"
+            raise OptionError(
+                "unknown-format", f"{printable(path)} is in no format that figures are read from", help=way
+            )
         return worksheet(path, text)
     except InputError as error:
         raise error.at(file=path) from None
@@ -208,21 +215,39 @@ def _json(path: str, data: bytes) -> Figures:
     if "schema" in held:
         from attncli.readers.results import read_result
 
-        return of_result(read_result(path), path)
+        return of_result(read_result(path, data), path)
     if not _problem_names(held):
         return Figures(path, "text", tuple(_figure(step, figure) for step, figure in held.items()))
     own = _own_expected(path)  # refuses what is no problem
-    return replace(own, given=tuple(_figure(step, figure) for step, figure in held["expected"].items()))
+    return replace(own, given=tuple(_figure(step, x, inside=True) for step, x in held["expected"].items()))
 
 
-def _figure(step: str, figure: Any) -> Given:
+def _ndjson(path: str, data: bytes) -> Figures:
+    """The one result of a stream of them."""
+    lines = [line for line in data.splitlines() if line.strip()]
+    if len(lines) > 1:
+        message = f"there are {len(lines)} results in it, and one problem is checked"
+        raise InputError("several-results", message, help="keep the line that is this problem's")
+    return _json(path, lines[0] if lines else data)
+
+
+def _figure(step: str, figure: Any, *, inside: bool = False) -> Given:
     """One step of an object, by the grammar of `expected`, with the digits it is written with."""
     from attncli.gate.arrays import one_field
 
     _check_name(step)
     said = figure if isinstance(figure, dict) else {"values": figure}
     plain = {key: _plain(value) for key, value in said.items()}
-    checked = one_field("expected", {step: plain})[step]
+    try:
+        checked = one_field("expected", {step: plain})[step]
+    except InputError as error:
+        if inside:
+            raise
+        held = f"expected.{step}.values", f"expected.{step}"  # as the gate calls them: here they stand at the top
+        message, path = error.message, error.place.path
+        for name in held if not isinstance(figure, dict) else held[1:]:
+            message, path = message.replace(name, step), path.replace(name, step)
+        raise InputError(error.code, message, place=replace(error.place, path=path), help=error.help) from None
     made = _from_lists(step, said["values"])
     rows, columns = (None if k not in checked else tuple(map(int, checked[k])) for k in ("rows", "columns"))
     return replace(
@@ -338,22 +363,35 @@ def of_arrays(arrays: Mapping[str, Any], name: str = "figures") -> Figures:
     return replace(made, given=tuple(replace(g, dtype=known.get(str(g.step), g.dtype)) for g in made.given))
 
 
+_READERS: dict[str, Callable[[str, bytes], Figures]] = {
+    ".json": _json,
+    ".ndjson": _ndjson,
+    ".npz": _npz,
+    ".npy": _npy,
+    ".safetensors": _safetensors,
+}
+_SHEETS = (".md", ".txt")
+
+
 # ── CSV ──────────────────────────────────────────────────────────────────────────────────────────
 def _csv(path: str, text: str, separator: str) -> Figures:
     """attn's own tidy rows or matrix, or a bare matrix of numbers."""
-    first = text.lstrip().split("\n", 1)[0]
-    separator = separator or (";" if ";" in first and "," not in first.replace(", ", "") else ",")
-    if separator == "," and ";" in first and first.count(";") >= first.count(","):
-        separator = ";"
+    from attncli.readers.csv import separator_of
+
+    separator = separator or separator_of(text.splitlines())
     rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=separator)]
     rows = [row for row in rows if any(row)]
     if not rows:
         raise InputError("empty", "the file is empty")
     if rows[0][0] == "step" and rows[0][-1] == "value":
         return Figures(path, "text", _tidy(rows))
-    header = (rows[0][0] != "" and not _cell(rows[0][0])) or not all(map(_cell, rows[0][1:] or rows[0]))
+    beside, names = rows[0][1:] or rows[0], ("token", "", *AXES)
+    header = (rows[0][0] != "" and not _cell(rows[0][0])) or not all(map(_cell, beside))
+    if (
+        header and rows[0][0] not in names and len(rows) > 1 and any(map(_cell, beside)) and not _counts(beside)
+    ):  # a slip, and no header
+        header = False
     body = rows[1:] if header else rows
-    names = ("token", "", *AXES)
     labelled = bool(body) and ((header and rows[0][0] in names) or any(not _cell(row[0]) for row in body))
     cells = [row[1:] if labelled else row for row in body]
     widths = {len(row) for row in cells}
@@ -364,11 +402,16 @@ def _csv(path: str, text: str, separator: str) -> Figures:
     for n, row in enumerate(cells):
         for cell in row:
             if not _cell(cell):
-                place = Place(line=n + 1 + header)
+                place = Place(line=n + 1 + header, column=cells[n].index(cell) + 1 + labelled)
                 raise InputError("not-a-number", f"{printable(cell)!r} stands where a figure should", place=place)
     made = _texts(None, [c for row in cells for c in row], (len(cells), *widths))
     labels = tuple(row[0] for row in body) if labelled else None
     return Figures(path, "text", (replace(made, labels=labels),), layout_known=False)
+
+
+def _counts(cells: list[str]) -> bool:
+    """Whether a header numbers its columns."""
+    return cells in ([str(i) for i in range(first, first + len(cells))] for first in (0, 1))
 
 
 def _cell(text: str) -> bool:

@@ -24,11 +24,13 @@ from attncli.verdict import Suspect
 if TYPE_CHECKING:
     from attncli.check.court import Court
 
-_PAIRS = 7000  # computations of two changes that are tried on a small problem, and fewer on a larger one
+_PAIRS = 4000  # computations of two changes that are tried on a small problem, and fewer on a larger one
+_FAR = 5  # two changes that are more far-fetched together are not tried
 _SMALL = 2048  # cells
 _LARGE = 1 << 20  # cells beyond which only what is likely is tried
 _NEAREST = 5
 _NEARER = 0.9  # of the reference's own distance
+_PATTERN = 6.0  # digits that the very cells without a number are worth
 _SURE = 1.0  # digits by which a match must exceed what so many trials hit by chance
 _SHARE = 0.7  # of the digits of figures that hang together (rows sum to 1)
 
@@ -46,9 +48,12 @@ class Tried:
     error: float  # its largest error
     share: float  # the same as a share of each step's largest figure
     steps: tuple[str, ...]  # wrong ones that it gives
-    key: bytes  # its figures, so that what gives the same is named together
+    key: bytes  # its figures, so that what gives the same is tried once
     changes: bool  # it differs from the reference somewhere
     breaks: bool  # it makes wrong what was right
+    figures: tuple[np.ndarray, ...]  # the same, of what fits, for telling it from the others that do
+    of: Suspicion
+    kin: bool  # it fits by the direction of its errors alone
 
 
 Single = tuple[Tried, Alternative | None]
@@ -87,8 +92,11 @@ class Search:
         bench = self.court.bench
         singles: list[Single] = []
         todo = [one for one in _one(bench) if self.court.cells <= _LARGE or one[0].rank <= 1]
+        todo.sort(key=lambda one: one[0].rounds)  # rounding is looked for where nothing else fits
         for i, (suspicion, alternative) in enumerate(todo):
             say(i / len(todo), "one change")
+            if suspicion.rounds and (not todo[i - 1][0].rounds) and self.sure([t for t, _ in singles]):
+                break
             tried = self.tried(suspicion, alternative is None)
             if tried:
                 singles.append((tried, alternative))
@@ -97,6 +105,9 @@ class Search:
             return Found((), (), tuple(dict.fromkeys(alike)), bench.tried)
         matches = self.sure([t for t, _ in singles])
         everything = [t for t, _ in singles]
+        if self.court.flat and self.wrong <= set(self.court.flat):  # figures all alike tell of little
+            matches = [t for t, _ in singles if t.match and t.changes and t.of.flat]
+            return Found(self.suspects(matches), (), (), bench.tried)
         if not matches:
             matches = self.sure(self.pairs(singles, say))
         return Found(self.suspects(matches), () if matches else self.nearest(everything), (), bench.tried)
@@ -115,7 +126,7 @@ class Search:
                 figures = {**figures, step: court.reference[step]}
         match, breaks, changes, digits, worst, share = True, False, False, 0.0, 0.0, 0.0
         residual, before, cells = 0.0, 0.0, 0
-        steps, keys = [], []
+        steps, keys, held = [], [], []
         for n, claim in enumerate(court.task.claims):
             ref = court.reference[claim.step]
             whole = figures.get(claim.step)
@@ -124,6 +135,7 @@ class Search:
             found = court.judged(n, whole, largest=rules.largest_of(whole))
             right = court.found[n]
             here = whole[claim.index]
+            held.append(here)
             keys.append(np.ascontiguousarray(_brief(here)).tobytes())
             with np.errstate(all="ignore"):
                 moved = ~((here == ref[claim.index]) | ((here != here) & (ref[claim.index] != ref[claim.index])))
@@ -138,6 +150,12 @@ class Search:
                 if ok:
                     steps.append(claim.step)
                 digits += _gained(right.error, claim.values, found.tolerance, ~right.ok & found.ok)
+                if (
+                    n not in court.flat
+                    and _same_gaps(claim.values, here)
+                    and not _same_gaps(claim.values, ref[claim.index])
+                ):
+                    digits += _PATTERN
                 fine = ~right.ok & np.isfinite(right.error) & np.isfinite(found.error)
                 residual += float((found.error[fine] ** 2).sum() / max(court.largest[claim.step], 1e-300) ** 2)
                 before += float((right.error[fine] ** 2).sum() / max(court.largest[claim.step], 1e-300) ** 2)
@@ -145,6 +163,7 @@ class Search:
             most = float(found.error.max(initial=0.0))
             worst = max(worst, most)
             share = max(share, most / max(court.largest[claim.step], 1e-300))
+        exact = match
         if s.kin and not match:
             ratio = math.sqrt(residual / before) if before else 1.0
             digits = cells * -math.log10(max(ratio, 1e-12)) if ratio < 0.5 else 0.0
@@ -152,7 +171,7 @@ class Search:
             steps = [court.task.claims[n].step for n in sorted(self.wrong)] if match else steps
         key = b"".join(keys)
         self.distinct.add(key)
-        return Tried(names or (s.name,), s.says, s.rank, fault, match, _SHARE * digits - s.cost, worst, share, tuple(dict.fromkeys(steps)), key, changes, breaks)  # fmt: skip
+        return Tried(names or (s.name,), s.says, s.rank, fault, match, _SHARE * digits - s.cost, worst, share, tuple(dict.fromkeys(steps)), key, changes, breaks, tuple(held) if match else (), s, match and not exact)  # fmt: skip
 
     def near(self, s: Suspicion, figures: dict[str, np.ndarray]) -> bool:
         """Whether what is left after rounding is no more than the rounding itself moved."""
@@ -173,7 +192,7 @@ class Search:
     # ── two changes ──────────────────────────────────────────────────────────────────────────────
     def pairs(self, singles: list[Single], say: Callable[[float, str], None]) -> list[Tried]:
         """Two choices, or a choice and a fault: the likeliest first, and no further than the first that fits."""
-        jobs = sorted(self.jobs(singles), key=lambda job: job.rank)
+        jobs = sorted((job for job in self.jobs(singles) if job.rank < _FAR), key=lambda job: job.rank)
         most = int(_PAIRS * min(1.0, _SMALL / self.court.cells))
         out: list[Tried] = []
         best: int | None = None
@@ -201,11 +220,18 @@ class Search:
             if a.choice != b.choice and (t.changes or u.changes):
                 yield Job(t.rank + u.rank, partial(self.both, a, b, t.rank + u.rank))
         faults = [t for t, a in singles if a is None and t.changes and not t.breaks and t.rank < 3]
+        faults = list({t.key: t for t in reversed(faults)}.values())[::-1]  # one of those that are the same here
+        bases = [t for t in faults if t.of.base]
+        for i, u in enumerate(bases):
+            on_top, done = functools.cache(partial(self.upon, u)), {t.names for t in bases[: i + 1]}
+            for t in faults:
+                if t.names not in done:
+                    yield Job(t.rank + u.rank, partial(self.with_fault, t, u.of, on_top))
         for u, b in options:
             if u.rank == 1:
                 other = functools.cache(partial(self.faulty, b))
                 for t in faults:
-                    yield Job(t.rank + u.rank, partial(self.with_fault, t, b, other))
+                    yield Job(t.rank + u.rank, partial(self.with_fault, t, _one_of(b), other))
 
     def both(self, a: Alternative, b: Alternative, rank: int) -> Tried | None:
         bench = self.court.bench
@@ -216,15 +242,23 @@ class Search:
     def faulty(self, a: Alternative) -> tuple[Bench, dict[str, Suspicion]] | None:
         """A problem with one choice changed, and the faults on it."""
         bench = self.changed(a)
-        return (bench, {s.name: s for s in suspicions(bench)}) if bench else None
+        return (bench, {s.name: s for s in suspicions(bench) if not s.rounds}) if bench else None
 
-    def with_fault(self, t: Tried, a: Alternative, other: Callable[[], Any]) -> Tried | None:
+    def upon(self, t: Tried) -> tuple[Bench, dict[str, Suspicion]] | None:
+        """A problem with one fault in it, and the faults on top of that."""
+        bench, plan = self.court.bench, quiet(t.of.compute)
+        if not isinstance(plan, Plan):
+            return None
+        made = Bench(plan, bench.top, bench.claims)
+        return made, {s.name: s for s in suspicions(made) if not s.rounds}
+
+    def with_fault(self, t: Tried, a: Suspicion, other: Callable[[], Any]) -> Tried | None:
         found = other()
         s = found and found[1].get(t.names[0])
         if not s:
             return None
         s = dataclasses.replace(s, says=f"{s.says}; and {a.says}", rank=s.rank + a.rank)
-        return self.tried(s, True, found[0], (f"{s.name} and {a.text}",))
+        return self.tried(s, True, found[0], (f"{s.name} and {a.name}",))
 
     def changed(self, alternative: Alternative) -> Bench | None:
         """A bench whose plan has one choice changed."""
@@ -240,11 +274,26 @@ class Search:
 
     # ── naming ───────────────────────────────────────────────────────────────────────────────────
     def suspects(self, matches: list[Tried]) -> tuple[Suspect, ...]:
-        """The simplest first; what gives the same figures together."""
-        groups: dict[bytes, list[Tried]] = {}
-        for t in sorted(matches, key=lambda t: (t.rank, not t.fault, t.error)):
-            groups.setdefault(t.key, []).append(t)
-        return tuple(self.suspect(group) for group in groups.values())
+        """The simplest first; what these figures cannot tell apart together."""
+        if not all(t.kin for t in matches):
+            matches = [t for t in matches if not t.kin]
+        groups: list[list[Tried]] = []
+        for t in sorted(matches, key=lambda t: (t.kin and t.error, t.rank, not t.fault, t.error)):
+            group = next((group for group in groups if self.alike(group[0], t)), None)
+            groups.append([t]) if group is None else group.append(t)
+        return tuple(self.suspect(group) for group in groups)
+
+    def alike(self, one: Tried, other: Tried) -> bool:
+        """Whether the figures that are claimed could not tell two computations apart."""
+        if one.key == other.key:
+            return True
+        if one.kin or other.kin:
+            return False
+        for n, (a, b) in enumerate(zip(one.figures, other.figures, strict=True)):
+            found = rules.judge(self.court.rules[n], a, b, self.court.decimals[n], rules.largest_of(b))
+            if not found.ok.all():
+                return False
+        return True
 
     def suspect(self, group: list[Tried], *, match: bool = True) -> Suspect:
         first = group[0]
@@ -260,7 +309,8 @@ class Search:
         for t in sorted(tried, key=lambda t: (t.share, t.rank)):
             if t.changes and t.share < _NEARER * own:
                 groups.setdefault(t.key, []).append(t)
-        return tuple(self.suspect(group, match=False) for group in itertools.islice(groups.values(), _NEAREST))
+        few = itertools.islice(groups.values(), _NEAREST)
+        return tuple(self.suspect(group, match=group[0].match) for group in few)
 
 
 def _one(bench: Bench) -> Iterator[tuple[Suspicion, Alternative | None]]:
@@ -268,8 +318,11 @@ def _one(bench: Bench) -> Iterator[tuple[Suspicion, Alternative | None]]:
     for s in suspicions(bench):
         yield s, None
     for a in alternatives(bench.plan):
-        compute = partial(_chosen, bench, a)
-        yield Suspicion(a.text, a.says, compute, a.rank), a
+        yield dataclasses.replace(_one_of(a), compute=partial(_chosen, bench, a)), a
+
+
+def _one_of(a: Alternative) -> Suspicion:
+    return Suspicion(a.text, a.says, lambda: None, a.rank)
 
 
 def _chosen(bench: Bench, a: Alternative) -> Plan:
@@ -283,6 +336,13 @@ def _brief(x: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         rough: np.ndarray = np.round(x, 10) + 0.0
     return rough
+
+
+def _same_gaps(mine: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the very same cells are NaN, ∞ and −∞, and some are."""
+    if mine.dtype.kind != "f" or other.dtype.kind != "f" or np.isfinite(mine).all():
+        return False
+    return all(np.array_equal(f(mine), f(other)) for f in (np.isnan, np.isposinf, np.isneginf))
 
 
 def _gained(before: np.ndarray, mine: np.ndarray, tolerance: np.ndarray, where: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from attncli.check import rules
 from attncli.check.bench import Bench, quiet
-from attncli.check.rewrites import normalised
+from attncli.check.rewrites import normalised, uniform
 from attncli.errors import listed
 from attncli.verdict import Power
 
@@ -23,18 +23,13 @@ Wrong = tuple[str, str, Callable[[], Any]]  # its name, the first step that it c
 def wrongs(bench: Bench, reference: dict[str, np.ndarray]) -> Iterator[Wrong]:
     """Uniform weights, shuffled values, no scale, another head's figures: each where the problem has what it is wrong about."""
     plan = bench.plan
-    yield "uniform weights", "weights", lambda: bench.figures(normalised(plan, _uniform))
+    yield "uniform weights", "weights", lambda: bench.figures(normalised(plan, uniform))
     if plan.shapes.c is not None:
         yield "shuffled values", "v", lambda: _shuffled(bench)
     if any(link.name == "scale" for link in plan.chain):
         yield "no scale", "scaled_scores", lambda: bench.figures(bench.again(variant=plan.variant.but(scale="none")))
     if plan.shapes.headed and plan.shapes.heads > 1:
         yield "another head's figures", "", lambda: _turned(bench, reference)
-
-
-def _uniform(_: Any, s: Any, seen: Any) -> Any:
-    seen = seen.expand(s.shape).to(s.dtype)
-    return seen / seen.sum(-1, keepdim=True).clamp(min=1)  # (b, h, n, m)
 
 
 def _shuffled(bench: Bench) -> dict[str, np.ndarray] | None:

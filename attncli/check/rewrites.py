@@ -50,6 +50,12 @@ def scored(plan: Plan, run: Run) -> Plan:
     return with_part(plan, "score", part("score", "rewritten", partial(run, own), **own.member.facts))
 
 
+def uniform(_: Any, s: Any, seen: Any) -> Any:
+    """In the place of a normaliser: the same weight on every key that is seen."""
+    seen = seen.expand(s.shape).to(s.dtype)
+    return seen / seen.sum(-1, keepdim=True).clamp(min=1)  # (b, h, n, m)
+
+
 def chained(plan: Plan, links: Iterable[Link]) -> Plan:
     """The plan with another chain."""
     return dataclasses.replace(plan, chain=tuple(links))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -14,7 +15,14 @@ _PLACE = re.compile(
     rf"^\W*{_OPEN}(\d+){_CLOSE}(?:\s+to\s+{_OPEN}(\d+){_CLOSE})?:\s*`?(\w+)((?:\[\d+(?::\d+)?\])+)`?\s*$"
 )
 _GAP = re.compile(rf"{_OPEN}(\d+){_CLOSE}")
-_FILLED = re.compile(r" ?[*`]*_*[*`]*([-+−]?(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?)")
+_FILLED = re.compile(
+    r" ?[*`]*_*[*`]*([-+−]?(?:(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?|∞|inf(?:inity)?(?![^\W_])|nan(?![^\W_])))",
+    re.IGNORECASE,
+)
+_MORE = re.compile(r"[*`_]*([^\W_]|[√^%]|[.,/·×*]\d)")  # behind a number, this makes it another
+_WORD = re.compile(
+    r" ?[*`]*_+([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~(][^\s_|]*)|[*`]*([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~][^\s_|]*)"
+)
 _MARKDOWN = re.compile(r"\\([\\`*_{}\[\]<>#|~$!&()])|&(lt|gt);")
 
 
@@ -24,8 +32,7 @@ def worksheet(name: str, text: str) -> Figures:
     Raises:
         InputError: nothing in it says what its gaps are, or an answer is no number.
     """
-    text = _MARKDOWN.sub(lambda m: m[1] or {"lt": "<", "gt": ">"}[m[2]], text)
-    lines = text.splitlines()
+    lines = _unescaped(text).splitlines()
     places: dict[int, tuple[str, tuple[int, ...]]] = {}
     for line in lines:
         if found := _PLACE.match(line):
@@ -65,6 +72,15 @@ def worksheet(name: str, text: str) -> Figures:
     return Figures(name, "worksheet", tuple(given), missing=tuple(missing))
 
 
+def has_gaps(text: str) -> bool:
+    """Whether a text says which figure a gap is."""
+    return any(_PLACE.match(line) for line in _unescaped(text).splitlines())
+
+
+def _unescaped(text: str) -> str:
+    return _MARKDOWN.sub(lambda m: m[1] or {"lt": "<", "gt": ">"}[m[2]], text)
+
+
 def _run(found: re.Match[str]) -> list[tuple[int, tuple[int, ...]]]:
     """⟨1⟩ to ⟨3⟩: weights[1][0:3] → gap and index, one by one."""
     first, last = int(found[1]), int(found[2] or found[1])
@@ -83,15 +99,17 @@ def _answers(line: str, number: int, answers: dict[int, str]) -> None:
     for mark in _GAP.finditer(line):
         rest, gap = line[mark.end() :], int(mark[1])
         filled = _FILLED.match(rest)
-        if not filled:
-            word = re.match(r" ?[*`]*_+([^\W\d_][^\s_|]*)", rest) or re.match(r"[*`]*([^\W\d_]+)", rest)
+        whole = filled and not _MORE.match(rest, filled.end())
+        if filled is None or not whole:
+            word = _WORD.match(rest) if filled is None else re.match(r"\s*[*`_]*([^\s_|]*)", rest)
             if word:
-                said = printable(word[1])
+                said = printable(word[1] or word[word.lastindex or 0])
                 raise InputError(
                     "not-a-number", f"gap {gap} holds {said!r}", place=Place(line=number), help="write a number"
                 )
             continue
         said = answers.setdefault(gap, filled[1])
-        if digits_of(said)[0] != digits_of(filled[1])[0]:
+        one, other = digits_of(said)[0], digits_of(filled[1])[0]
+        if one != other and not (math.isnan(one) and math.isnan(other)):
             both = listed([said, filled[1]])
             raise InputError("two-answers", f"gap {gap} holds {both}", place=Place(line=number), help="fill it in once")

@@ -77,6 +77,10 @@ def check(
         raise OptionError("bad-option", "standard input is for INPUT alone", help="--figures FILE")
     if (rtol or atol) and rule not in (None, "close"):
         raise OptionError("bad-option", f"--rule {rule} has no rtol and atol", help="they go with --rule close")
+    if input != "-" and not Path(input).exists():
+        from attncli.readers import slurp
+
+        slurp(input)  # says that there is none
     if input != "-" and Path(input).is_dir():
         if figures is not None:
             way = "a folder's problems say themselves what they expect"

@@ -107,6 +107,18 @@ def _quickly(source: Source, separator: str | None) -> Problem | None:
     return table.made(vectors, None if column is None else frame[names[column]].to_list())
 
 
+def separator_of(lines: Sequence[str]) -> str:
+    """Tab, semicolon or comma, as the first line has them; where it has several, the one that parts numbers."""
+    filled = [re.sub('"[^"]*"', "", line) for line in lines if line.strip()]
+    there = [s for s in "\t;," if filled and s in filled[0]]
+    for line in filled[:2] if len(there) > 1 else ():
+        for s in there:
+            cells = line.split(s)[1:]
+            if cells and all((_COMMA_NUMBER if s == ";" else _NUMBER).fullmatch(cell.strip()) for cell in cells):
+                return s
+    return there[0] if there else ","
+
+
 class _Table:
     """One file on its way from text to labelled vectors."""
 
@@ -116,7 +128,7 @@ class _Table:
         self.lines = re.split(r"\r\n|\r|\n", self.text)
         if not self.text.strip():
             raise InputError("empty", "the file is empty", help="a row a token: cat,0.1,0.2")
-        self.separator = separator or self._separator()
+        self.separator = separator or separator_of(self.lines)
         self.number = _COMMA_NUMBER if self.separator == ";" else _NUMBER
         self.rows = self._rows()
         self.header = self._header()
@@ -191,17 +203,6 @@ class _Table:
         if not rows:
             raise InputError("empty", "no row holds anything", help="a row a token: cat,0.1,0.2")
         return rows
-
-    def _separator(self) -> str:
-        """Tab, semicolon or comma, as the first line has them; where it has several, the one that parts numbers."""
-        filled = [re.sub('"[^"]*"', "", line) for line in self.lines if line.strip()]
-        there = [s for s in "\t;," if s in filled[0]]
-        for line in filled[:2] if len(there) > 1 else ():
-            for s in there:
-                cells = line.split(s)[1:]
-                if cells and all((_COMMA_NUMBER if s == ";" else _NUMBER).fullmatch(cell.strip()) for cell in cells):
-                    return s
-        return there[0] if there else ","
 
     def _header(self) -> tuple[str, ...]:
         """The names of the columns, or nothing where the first row is a token's."""

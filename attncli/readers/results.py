@@ -9,8 +9,10 @@ from attncli.errors import InputError, OptionError
 from attncli.types import Attention, Step
 
 
-def read_result(path: str | Path) -> Attention:
+def read_result(path: str | Path, data: bytes | None = None) -> Attention:
     """A result file → the same steps, labels and choices. bfloat16 comes back as float32 of the same values.
+
+    `data`: its JSON, where it was read already.
 
     Raises:
         OptionError: the suffix is none of .json, .npz, .safetensors.
@@ -27,9 +29,9 @@ def read_result(path: str | Path) -> Attention:
 
     path = str(path)
     fields: dict[str, Any]
-    if path.endswith(".json"):
+    if path.endswith(".json") or data is not None:
         try:
-            fields = msgspec.json.decode(slurp(path))
+            fields = msgspec.json.decode(slurp(path) if data is None else data)
         except msgspec.DecodeError as error:
             raise InputError("bad-json", f"this is no JSON: {error}").at(file=path) from None
     elif path.endswith((".npz", ".safetensors")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Iterator
 
 from rich import box
@@ -20,6 +21,7 @@ from attncli.views.console import console_for
 from attncli.views.tables import wrapped
 from attncli.views.text import markdown
 
+_NAMES = 4  # of what gives the same figures
 _MARK = {True: "✓", False: "✗", None: "–"}
 _STYLE = {True: "green", False: "red", None: "yellow"}
 _SAYS = {
@@ -126,18 +128,36 @@ def powers(v: Verdict) -> Iterator[tuple[bool | None, str]]:
 
 def diagnosis(v: Verdict) -> Iterator[str]:
     """What the figures are instead, in sentences."""
+    for line in v.plain:
+        yield f"{line}, where the reference has different figures"
     for s in v.identified[:3]:
         yield s.says
-        if others := s.names[1:]:
-            yield f"    the same figures: {listed(others, 'and', most=4)}"
+        if others := plainest(s.names):
+            yield f"    the same figures: {listed(others, 'and', most=_NAMES)}"
     if len(v.identified) > 3:
         more = listed((s.names[0] for s in v.identified[3:]), most=8)
         yield f"    these figures cannot tell it from: {more}"
-    if v.verdict == "wrong" and v.searched and not v.identified:
+    if any(s.match for s in v.nearest):
+        yield "fits, but so few figures cannot tell it from chance:"
+    elif v.plain and not v.identified:
+        return
+    elif v.verdict == "wrong" and v.searched and not v.identified:
         nearest = "; the nearest:" * bool(v.nearest)
         yield f"nothing that was tried ({v.searched:,} computations) gives these figures{nearest}"
     if v.alike:
         yield f"the same figures would come from: {listed(v.alike, most=12)}"
+
+
+def plainest(names: tuple[str, ...]) -> list[str]:
+    """The names beside the first: one of those that differ by a number alone stands before the others of its kind."""
+    kinds = {re.sub(r"[\d.,−-]+", "", names[0])}
+    first: list[str] = []
+    again: list[str] = []
+    for name in names[1:]:
+        kind = re.sub(r"[\d.,−-]+", "", name)
+        (again if kind in kinds else first).append(name)
+        kinds.add(kind)
+    return first + again
 
 
 def conclusion(v: Verdict) -> str:
@@ -166,7 +186,7 @@ def answer(a: Answer) -> tuple[str, str, str, str, str]:
     right = (
         ""
         if a.right is True
-        else f"{a.reference:.{_decimals(a.written)}f}"
+        else number(a.reference, f"{a.reference:.{_decimals(a.written)}f}")
         if isinstance(a.reference, float)
         else str(a.reference)
     )
