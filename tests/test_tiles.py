@@ -53,6 +53,19 @@ def test_every_part_is_the_same_in_tiles(choices, mask, one_thread):
             same(dense, in_tiles(problem, variant, keep, rows=rows), 4)
 
 
+@pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [("float64", 1e-12, 1e-14), ("float32", 1e-5, 1e-5)])
+def test_the_context_is_the_same_to_the_last_digits(choices, dtype, rtol, atol, one_thread):
+    variant = Variant(**{"heads": 3, "mask": MASKS[2]} | choices | {"dtype": dtype})
+    problem = problem_for(str(choices.get("mask")), variant=variant)
+    dense = attncli.attend(problem, variant, ["v", "context"])
+    largest = np.abs(dense["v"].values).max()
+
+    tiled = in_tiles(problem, variant, ["context"], rows=3, top=None)
+
+    np.testing.assert_allclose(tiled["context"].values, dense["context"].values, rtol=rtol, atol=atol * largest)
+
+
 @given(
     heads=st.sampled_from([None, 1, 2]),
     text=_mask_texts(),
