@@ -74,9 +74,10 @@ _PACKAGES = ("attncli.writers", "attncli.views")  # those for programs first: th
 
 @cache
 def _register(package: str) -> None:
-    """Each module of writers and views registers its own formats."""
-    for module in iter_modules(import_module(package).__path__):
-        import_module(f"{package}.{module.name}")
+    """Each module of writers registers its own format; of views those that the package names, for others show other things."""
+    room = import_module(package)
+    for name in getattr(room, "FORMATS", None) or [module.name for module in iter_modules(room.__path__)]:
+        import_module(f"{package}.{name}")
 
 
 def formats() -> Mapping[str, Format]:

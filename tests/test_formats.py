@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,3 +274,11 @@ def test_a_format_is_found_by_suffix():
     assert {s: f.name for f in FORMATS.values() for s in f.suffixes} == {
         ".txt": "table", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".tex": "latex", ".npz": "npz", ".safetensors": "safetensors",
     }  # fmt: skip
+
+
+def test_every_view_that_registers_a_format_is_named():
+    from attncli import views
+
+    holders = [p.stem for p in Path(views.__file__).parent.glob("*.py") if "@output_format(" in p.read_text()]
+
+    assert sorted(views.FORMATS) == sorted(holders)
