@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from attncli.asked import Choosing, Reading, Showing
-from attncli.cli.run import check_output, core, emit, look, progress
+from attncli.cli.run import check_output, core, emit, look, progress, reads
 from attncli.cli.talk import Talk
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError, listed
 from attncli.formats import Format, Look, format_for
 
 if TYPE_CHECKING:
     from attncli.check import Task
-    from attncli.types import Problem
     from attncli.verdict import Matrix, Verdict
 
 EXAMPLES = """
@@ -125,17 +124,8 @@ def _task(
     """Everything that can be refused, before torch."""
     from attncli.check import prepare
     from attncli.check.figures import of_expected, read_figures
-    from attncli.readers import read
 
-    problem: Problem = read(
-        path,
-        reading.input_format,
-        replacing=reading.replacing,
-        token_column=reading.token_column,
-        header=reading.header,
-    )
-    for note in problem.notes:
-        talk.note(note)
+    problem = reads(path, reading, talk)
     if figures is None and not problem.expected:
         way = 'give your own: --figures MINE; or say in the file what is expected: "expected": {"weights": [[…]]}'
         raise InputError("no-figures", f"there is nothing to check {problem.source} against", help=way)

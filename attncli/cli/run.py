@@ -20,14 +20,14 @@ from attncli.whole import in_bytes, whole
 if TYPE_CHECKING:
     from attncli.plan import Plan
     from attncli.select import At
-    from attncli.types import Attention
+    from attncli.types import Attention, Problem
 
 
 def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> ExitStatus:
     """One input, or a stream of them, through to its output."""
     from attncli.plan.schedule import matrices
     from attncli.plan.steps import check_step
-    from attncli.readers import format_of, read
+    from attncli.readers import format_of
 
     talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet)
     for name in showing.only:
@@ -38,15 +38,7 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
     if source.stream:
         return _stream(path, choosing, reading, showing, talk)
     format = format_for(showing.output, showing.format)
-    problem = read(
-        path,
-        reading.input_format,
-        replacing=reading.replacing,
-        token_column=reading.token_column,
-        header=reading.header,
-    )
-    for note in problem.notes:
-        talk.note(note)
+    problem = reads(path, reading, talk)
     made, at = planned(problem, choosing, showing, streamed=format.streams is not None)
     if format.streams and made.tile and matrices(made) and not {*at} - {"query"}:
         core(talk)
@@ -58,6 +50,22 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
     for warning in attention.warnings:
         talk.warning(warning)
     return ExitStatus.OK
+
+
+def reads(path: str, reading: Reading, talk: Talk) -> Problem:
+    """One input, as it was asked to be read; what a reader had to find out is said."""
+    from attncli.readers import read
+
+    problem = read(
+        path,
+        reading.input_format,
+        replacing=reading.replacing,
+        token_column=reading.token_column,
+        header=reading.header,
+    )
+    for note in problem.notes:
+        talk.note(note)
+    return problem
 
 
 def computed(made: Plan, at: At, showing: Showing, talk: Talk, place: Any = None) -> Attention:
@@ -81,7 +89,6 @@ def explained(
     """One query of one input, worked on a page."""
     from attncli.plan import outline, settled
     from attncli.plan.steps import check_step, kept
-    from attncli.readers import read
     from attncli.select import choose
     from attncli.views.board import WRITERS, Sheet, page_of
     from attncli.views.explain import Place, explain
@@ -100,15 +107,7 @@ def explained(
     format = format_for(showing.output, showing.format)
     if format.name not in WRITERS:
         raise OptionError("bad-option", f"explain writes {listed(WRITERS)}, not {format.name}")
-    problem = read(
-        path,
-        reading.input_format,
-        replacing=reading.replacing,
-        token_column=reading.token_column,
-        header=reading.header,
-    )
-    for note in problem.notes:
-        talk.note(note)
+    problem = reads(path, reading, talk)
     try:
         made = outline(problem, choosing.variant(problem.variant).but(schedule="dense"))
         batch = (
