@@ -240,6 +240,8 @@ class Part:
         return name in dict(self.options)
 
     def __call__(self, *args: Any, **more: Any) -> Any:
+        if not self.options:
+            return self.member.function(*args, **more)
         spelled = {o.name: o.argument for o in self.member.options}
         chosen = {spelled[name]: value for name, value in self.options}
         return self.member.function(*args, **chosen, **more)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Field:
     finite: bool = True
     choices: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def ranks(self) -> tuple[int, ...]:
         return (0, 1, 2, 3, 4) if self.shapes == ("*",) else tuple(dict.fromkeys(len(s.split()) for s in self.shapes))
 

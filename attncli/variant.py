@@ -213,6 +213,7 @@ class Variant:
         chosen: dict[str, Any] = choices_of(found, layer) if found else {}
         chosen |= {k: v for k, v in choices.items() if v is not None}
         self._values = {c.name: c.default for c in CHOICES.values()}
+        self._described: dict[str, Any] | None = None  # once somebody has asked
         self.chosen = frozenset(chosen)  # by preset, file or command line; the rest is default
         for key, value in chosen.items():
             if key not in CHOICES:
@@ -252,17 +253,20 @@ class Variant:
     def but(self, **choices: Any) -> Variant:
         """The same with other choices, as values rather than text."""
         other = object.__new__(Variant)
-        other.__dict__ = self.__dict__ | {"_values": self._values | choices}
+        other.__dict__ = self.__dict__ | {"_values": self._values | choices, "_described": None}
         return other
 
     def describe(self) -> dict[str, Any]:
         """Every choice that was made or stands by default, spelled so that `Variant(**…)` reads it back."""
-        out: dict[str, Any] = {"name": self.name} if self.name else {}
-        for key, value in self._values.items():
-            if value is not None:
-                plain = isinstance(value, int | float) and not isinstance(value, bool)
-                out[key] = value if plain else ",".join(value) or "none" if isinstance(value, tuple) else spelled(value)
-        return out
+        if self._described is None:
+            out: dict[str, Any] = {"name": self.name} if self.name else {}
+            for key, value in self._values.items():
+                if value is not None:
+                    plain = isinstance(value, int | float) and not isinstance(value, bool)
+                    text = ",".join(value) or "none" if isinstance(value, tuple) else value
+                    out[key] = text if plain else spelled(text)
+            self._described = out
+        return dict(self._described)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Variant) and self.describe() == other.describe()

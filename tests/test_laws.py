@@ -456,6 +456,32 @@ def test_an_outline_that_is_remembered_is_the_one_that_would_be_made():
     assert len(_REMEMBERED) == 2
 
 
+@pytest.mark.parametrize(
+    "family", [mask, position, score, normalizer, mixing, norm, sink], ids=lambda family: family.name
+)
+def test_problems_alike_are_answered_as_if_each_were_the_first(family):
+    """What the first has found is used again by the others, and no result that is written on reaches it."""
+    choice = {"norm": "qk_norm", "mixing": "head_mixing"}.get(family.name, family.name.replace("-", "_"))
+    for member in family:
+        if member.parameters or member.name in ("given", "document", "kernel"):
+            continue
+        choices = {choice: spellings(member)[0], "heads": 2, "dtype": "float64"}
+        try:
+            again = Variant(**choices)
+            plan(attncli.Problem(embeddings=draws(0, N, 12)), again)
+        except attncli.errors.AttnError:
+            continue  # it needs something beside
+        for seed in (1, 2, 3):
+            problem = attncli.Problem(embeddings=draws(seed, N, 12))
+            made, anew = attncli.attend(problem, again), attncli.attend(problem, Variant(**choices))
+            assert made.variant == anew.variant
+            assert [step.name for step in made] == [step.name for step in anew]
+            for step in made:
+                np.testing.assert_array_equal(step.values, anew[step.name].values, err_msg=str(choices))
+            for step in made:
+                step.values[:] = 1  # whoever has a result may write on it
+
+
 def test_what_is_drawn_is_drawn_anew_for_each_problem():
     variant = Variant(projection="linear:dim=4")
     problems = [attncli.Problem(embeddings=draws(1, 5, 6)) for _ in range(3)]

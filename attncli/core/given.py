@@ -18,7 +18,7 @@ from attncli.plan import Plan
 from attncli.plan.places import arrays, full_rank, visible
 from attncli.registry import Part
 from attncli.types import Grid
-from attncli.worked import Finer, finer, take
+from attncli.worked import Finer, explaining, finer, take
 
 _PROJECTED = {parameter.name for parameter in LEARNED}
 
@@ -39,7 +39,9 @@ class Given:
         held = self.problem.parameters
         self.learned = {name: self.tensor(x) for name, x in held.items() if name not in _PROJECTED}
         self.predicates: dict[str, Finer] = {}
-        self.grid = self._grid()
+        self.places = _shared(plan) or _Places()
+        self.borrowed |= self.places.lent
+        self.grid = self.places.grid or self._grid()
         self.kept = self._kept()
 
     def tensor(self, x: Any) -> Tensor:
@@ -147,13 +149,18 @@ class Given:
 
     def on(self, tile: Tile) -> Grid:
         """The grid of one tile, with what is visible there, and what each of its heads has learned."""
+        seen = self.places.seen or self._seen(tile)
+        learned = {name: x[self._of_heads(name, x, tile)] for name, x in self.learned.items()}
+        return replace(seen, parameters=learned) if learned else seen
+
+    def _seen(self, tile: Tile) -> Grid:
+        """The grid of one tile, with what is visible there."""
         cut: dict[str, Any] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
         at = replace(self.grid, **cut)
         seen = visible(at, self.plan.mask)
         self.predicates = take()  # what each mask of the expression says
         whole = np.broadcast_shapes(seen.shape, (1, 1, at.q_idx.shape[2], at.k_idx.shape[3]))
-        learned = {name: x[self._of_heads(name, x, tile)] for name, x in self.learned.items()}
-        return replace(at, visible=seen.expand(whole), parameters=learned)
+        return replace(at, visible=seen.expand(whole))
 
     def _of_heads(self, name: str, x: Tensor, tile: Tile) -> tuple[slice, ...]:
         """The heads of a tile, on the axis that an array declares for them."""
@@ -231,6 +238,36 @@ class Given:
             if name != "bias"
         }
         return replace(at, **moved, bias=None if at.bias is None else self.tensor(at.bias))
+
+
+@dataclass
+class _Places:
+    """Where the scores sit, as it was found for the first of many problems that are alike."""
+
+    plan: Plan | None = None  # of the first, without its problem
+    grid: Grid | None = None
+    seen: Grid | None = None  # the same with what is visible, where one tile holds everything
+    lent: frozenset[int] = frozenset()  # where that lies, which no result may share
+
+
+_DECIDING = ("size", "shapes", "variant", "mask", "q_pos", "k_pos")  # what of a plan decides where its scores sit
+
+
+def _shared(plan: Plan) -> _Places | None:
+    """What is known of where this plan's scores sit. Nothing if it is unlike the first, or someone wants every step of it."""
+    known = plan.alike.settled if plan.alike else None
+    if plan.alike is None or known is None or explaining():
+        return None
+    if not all(getattr(plan, name) is getattr(known, name) for name in _DECIDING):  # changed since it was settled
+        return None
+    if plan.alike.places is None:
+        first = Given(replace(known, problem=plan.problem, alike=None))
+        seen = first.on(Tile())
+        places = [x for at in (first.grid, seen) for x in arrays(at).values()]
+        lent = frozenset(x.untyped_storage().data_ptr() for x in places)
+        plan.alike.places = _Places(known, first.grid, seen, lent)
+    found: _Places = plan.alike.places
+    return found
 
 
 @dataclass(frozen=True)

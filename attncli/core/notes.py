@@ -211,7 +211,7 @@ class Notes:
 
 def finite(x: Tensor) -> bool:
     """Whether it holds neither NaN nor ∞; without a copy, for x may be most of memory."""
-    return x.numel() == 0 or all(bool(end.isfinite()) for end in x.detach().aminmax())
+    return x.numel() == 0 or all(math.isfinite(end.item()) for end in x.detach().aminmax())
 
 
 def some(x: Tensor) -> Tensor:

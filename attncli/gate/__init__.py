@@ -18,15 +18,15 @@ from attncli.variant import Variant
 GROUPS = ("memory", "past", "parameters")  # fields that hold fields
 
 
-def admit(problem: Problem) -> Problem:
-    """The gate itself: a problem of lists, arrays or tensors → one in which nothing is malformed.
+def admit(problem: Problem, source: str = "") -> Problem:
+    """The gate itself: a problem of lists, arrays or tensors → one in which nothing is malformed, which knows its source.
 
     Raises:
         InputError: what is wrong, and its path.
     """
     if problem.admitted:
         return problem
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"source": source} if source else {}
     for item in dataclasses.fields(problem):
         value = getattr(problem, item.name)
         nothing = item.name in ("parameters", "variant", "expected") and isinstance(value, Mapping) and not value

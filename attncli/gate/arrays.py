@@ -122,7 +122,7 @@ def array(value: Any, field: Field) -> Any:
 
 def _typed(value: np.ndarray, field: Field) -> np.ndarray:
     """An array of the field's kind, in a dtype that is computed with: float16 and what is wider than float64 change."""
-    if value.dtype.name == "bfloat16":  # numpy's by way of ml_dtypes
+    if value.dtype.kind == "V" and value.dtype.name == "bfloat16":  # numpy's by way of ml_dtypes
         value = value.astype(np.float32)
     kind = value.dtype.kind
     if field.kind == "booleans" and kind != "b":

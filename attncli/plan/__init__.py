@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,14 @@ from attncli.plan.steps import kept, steps_of, unused
 from attncli.plan.words import labels, summary
 from attncli.types import Grid, Problem
 from attncli.variant import Variant
+
+
+@dataclass(eq=False)
+class Alike:
+    """What the plans of problems alike (of the same shapes and variant, met again and again) need find but once."""
+
+    settled: Plan | None = None  # without its problem
+    places: Any = None  # where the scores sit, as the core has it
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Plan:
     schedule: str = ""  # dense, tiled or fused, once it is settled
     tile: int = 0  # how many cells a tile may have; 0: one tile holds everything
     rows: np.ndarray | None = None  # the queries that are computed; None: all
+    alike: Alike | None = field(default=None, repr=False, compare=False)  # what it shares with plans of its like
 
     def grid(self) -> Grid:
         """Where the scores sit, in numpy arrays that broadcast to (b, h, n, m); n: the queries that are computed."""
@@ -134,8 +143,13 @@ def outline(
     if alike is not None and made.variant["seed"] == v["seed"]:  # one that was drawn is not drawn again
         while len(_REMEMBERED) >= _MOST:
             _REMEMBERED.pop(next(iter(_REMEMBERED)))
-        _REMEMBERED[alike] = replace(made, problem=Problem(), tokens=(), k_tokens=()), v
+        _REMEMBERED[alike] = replace(_bare(made), alike=Alike()), v
     return made
+
+
+def _bare(plan: Plan) -> Plan:
+    """Without what is one problem's own."""
+    return replace(plan, problem=Problem(), tokens=(), k_tokens=())
 
 
 _REMEMBERED: dict[tuple[Any, ...], tuple[Plan, Variant]] = {}  # outlines of problems that are met again and again
@@ -219,8 +233,13 @@ def _some(names: Collection[object], n: int) -> str:
 
 def settled(plan: Plan, at: Mapping[str, tuple[int, ...]] | None = None, *, streamed: bool = False) -> Plan:
     """The plan with its schedule, computing of a long run only the queries that `at` names."""
+    known = plan.alike.settled if plan.alike else None
+    if known is not None and not at:
+        return replace(known, problem=plan.problem, tokens=plan.tokens, k_tokens=plan.k_tokens)
     made = settle(plan, at, streamed=streamed)
     _check_rows(made)
+    if plan.alike and not at and made.schedule == "dense":  # a long run depends on more: what memory there is
+        plan.alike.settled = _bare(made)
     return made
 
 

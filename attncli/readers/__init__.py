@@ -218,7 +218,7 @@ def parse(
         raw = reader.function(Source(name, data, reader.name, token_column, header, path))
         for pair in replacing:
             raw = taken(raw, pair)
-        return admit(dataclasses.replace(raw, source=name))
+        return admit(raw, name)
     except InputError as error:
         raise error.at(file=name) from None
 

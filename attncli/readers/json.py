@@ -52,15 +52,13 @@ def read_line(source: Source) -> Problem:
 
 def lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | AttnError]]:
     """JSON lines as they come in: (line number, its problem, or what is wrong with it). Blank lines are passed over."""
-    import dataclasses
-
     from attncli.gate import admit
 
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
         try:
-            yield (number, admit(dataclasses.replace(read_line(Source(name, line.rstrip(b"\r\n"))), source=name)))
+            yield number, admit(read_line(Source(name, line.rstrip(b"\r\n"))), name)
         except AttnError as error:
             error.place = Place(name, number, error.place.column, error.place.path)
             yield number, error
