@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from attncli.select import At
     from attncli.types import Attention, Problem
 
-Follow = Callable[..., "Attention"]  # (plan, progress, place), as core.attend.follow
+Follow = Callable[..., "Attention"]  # (plan, progress, place, hands), as core.attend.follow
 _follow: Follow | None = None
 
 
@@ -102,9 +102,11 @@ def core() -> Follow:
             gc.freeze()
             gc.enable()
 
-        def careful(plan: Plan, progress: Callable[[float], None] | None = None, place: Any = None) -> Attention:
+        def careful(
+            plan: Plan, progress: Callable[[float], None] | None = None, place: Any = None, hands: Any = None
+        ) -> Attention:
             try:
-                return follow(plan, progress, place)
+                return follow(plan, progress, place, hands)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or "memory" in str(error):
                     raise CannotError(

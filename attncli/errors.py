@@ -53,6 +53,9 @@ class AttnError(Exception):
         self.place = place or Place()
         self.help = help
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.message), self.__dict__  # from a worker to who asked
+
     def at(self, **where: Any) -> AttnError:
         """The same error with what the edge knows of its place; what is known already stays."""
         known = {k: v for k, v in where.items() if not getattr(self.place, k)}

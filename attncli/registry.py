@@ -8,6 +8,7 @@ schema and `attn list` are made from what stands here.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import math
 import types
@@ -182,6 +183,9 @@ class Member:
     lawless: str = ""  # why it keeps none
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # what its family asks beside
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _registered, (self.function.__module__, self.family, self.name)  # it travels by its name
+
     @property
     def summary(self) -> str:
         return (inspect.getdoc(self.function) or "").split("\n\n")[0].replace("\n", " ")
@@ -189,6 +193,12 @@ class Member:
     @property
     def options(self) -> tuple[Option, ...]:
         return _options(self.function)
+
+
+def _registered(module: str, family: str, name: str) -> Member:
+    """A member by its name, in a process that may not have met its family yet."""
+    importlib.import_module(module)
+    return _FAMILIES[family].members[name]
 
 
 @functools.cache
@@ -251,6 +261,9 @@ class Part:
         return f"{self.name}:{options}" if options else self.name
 
 
+_FAMILIES: dict[str, Family] = {}
+
+
 class Family:
     """One family of parts; as a decorator it registers a member."""
 
@@ -259,6 +272,7 @@ class Family:
         self.help = help
         self.plural = plural or name + "s"
         self.members: dict[str, Member] = {}
+        _FAMILIES[name] = self
 
     def __call__(
         self,

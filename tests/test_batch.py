@@ -15,7 +15,10 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from benchmarks.batch_kill import alive, family, left, manifest, moments, problems
 from tests.conftest import ROOT, SAMPLES, process
@@ -781,6 +784,62 @@ def test_a_cluster_of_processes_runs_the_batch(cluster, many, tmp_path):
     assert b"0 done, 0 failed, 240 skipped" in by_file.stderr
 
 
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """One long problem, and what this process makes of it in three ways."""
+    folder = tmp_path_factory.mktemp("big")
+    draws = np.random.default_rng(3)
+    save_file({name: draws.normal(size=(1, 2, 5000, 8)) for name in "qkv"}, str(folder / "big.safetensors"))
+    for name, words in LONG.items():
+        done = process("compute", folder / "big.safetensors", *words, "-o", folder / f"{name}.safetensors")
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+LONG = {
+    "kernel": ["--causal", "--only", "context"],
+    "tiles": ["--only", "context,log_sum_exp", "--softcap", "20", "--top", "3"],
+    "matrix": ["--only", "weights,context", "--window", "3,0", "--at", "query=100:1900"],
+}
+
+
+def same_result(made: Path, wanted: Path) -> bool:
+    """The same in all but the last digits of numbers."""
+    (one, head), (other, its) = ((load_file(str(p)), safe_open(str(p), "np").metadata()) for p in (made, wanted))
+    assert (head, [*one]) == (its, [*other])
+    for name, values in one.items():
+        np.testing.assert_allclose(values, other[name], rtol=1e-12, atol=1e-14)
+    return True
+
+
+@pytest.mark.parametrize("way", LONG)
+def test_a_cluster_of_processes_computes_one_long_problem(cluster, big, tmp_path, way):
+    out = tmp_path / "out.safetensors"
+    by_address = process("compute", big / "big.safetensors", *LONG[way], "-o", out, "--scheduler", cluster.address)
+
+    assert (by_address.returncode, by_address.stdout, by_address.stderr) == (0, b"", b"")
+    assert same_result(out, big / f"{way}.safetensors")
+
+
+def test_a_short_problem_needs_no_cluster_but_one_that_answers(cluster, tmp_path):
+    write(tmp_path, {"a.csv": "1,2\n3,4\n", "b.ndjson": GOOD})
+
+    short = process(
+        "compute", "a.csv", "--json", "--scheduler", cluster.folder / "scheduler.json", cwd=tmp_path, env=ENVIRONMENT
+    )
+    many = process("compute", "b.ndjson", "--scheduler", "tcp://127.0.0.1:9", cwd=tmp_path, env=ENVIRONMENT)
+    nobody = process("compute", "a.csv", "--scheduler", "nope.json", cwd=tmp_path, env=ENVIRONMENT)
+
+    assert short.stdout == process("compute", tmp_path / "a.csv", "--json").stdout
+    assert short.stderr.endswith(b"this is one tile: it is computed here, and not on the cluster\n")
+    assert (many.returncode, many.stderr.splitlines()[-1]) == (
+        2,
+        b"  = help: attn batch computes many problems on a cluster",
+    )
+    assert (nobody.returncode, nobody.stdout) == (4, b"")
+    assert b"\nerror[no-scheduler]: no Dask scheduler answers at nope.json: there is no such file\n" in nobody.stderr
+
+
 def test_no_scheduler_is_said(tmp_path):
     write(tmp_path, {"a.csv": "1,2\n3,4\n"})
 
@@ -800,11 +859,27 @@ def ready(job, input, data):
         os.kill(os.getpid(), signal.SIGKILL)
     return work.healthy(job, input, data)
 work.ready = ready
+
+import attncli.core.away as away
+if not hasattr(away, "healthy"):
+    away.healthy = away.piece
+def piece(common, task):
+    for name in os.listdir():  # a worker that finds one takes it, and dies
+        if name.startswith("die"):
+            try:
+                os.unlink(name)
+            except FileNotFoundError:
+                continue
+            os.kill(os.getpid(), signal.SIGKILL)
+    if common.plan.variant["empty_rows"] == "nan" and task.block.whole.rows.start == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return away.healthy(common, task)
+away.piece = piece
 """
 
 
-def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_said(many, tmp_path):
-    """One cluster for both: its workers die of one input; then it is taken away."""
+def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_said(many, big, tmp_path):
+    """One cluster for all: its workers die of one input, or of one long problem; then it is taken away."""
     shutil.copytree(many / "in", tmp_path / "in")
     (tmp_path / "in/p00123.json").write_text(GOOD[:-1] + ', "about": "poison"}')
     made = Cluster(tmp_path, preload=POISON)
@@ -820,6 +895,7 @@ def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_s
         assert have == wanted
         assert manifest(tmp_path / "out")["p00123.json"]["error"]["code"] == "worker-died"
 
+        _workers_die_and_a_long_problem_is_computed(made, big, tmp_path)
         (tmp_path / "in/p00123.json").unlink()
         run = started("in", "-o", "more", "--scheduler", made.address, cwd=tmp_path)
         until(lambda: finished(tmp_path / "more") > 0)
@@ -833,6 +909,22 @@ def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_s
     again = process("batch", "in", "-o", "more", cwd=tmp_path, env=ENVIRONMENT)
     assert f"{239 - kept} done, 0 failed, {kept} skipped".encode() in again.stderr
     assert left(tmp_path / "more") == wanted
+
+
+def _workers_die_and_a_long_problem_is_computed(made: Cluster, big: Path, folder: Path) -> None:
+    words = ("compute", big / "big.safetensors", *LONG["tiles"], "--scheduler", made.address)
+    for deaths in (1, 2):  # the second time with all that they held
+        for i in range(deaths):
+            (folder / f"die{i}").touch()
+        done = process(*words, "-o", folder / f"{deaths}.safetensors")
+        assert done.returncode == 0, done.stderr
+        assert set(done.stderr.splitlines()) <= {b"the scheduler has no workers yet; waiting for some"}
+        assert not list(folder.glob("die*"))
+        assert same_result(folder / f"{deaths}.safetensors", big / "tiles.safetensors")
+    done = process(*words, "--empty-rows", "nan", "-o", folder / "3.safetensors")
+    assert done.returncode == 4
+    assert re.search(rb"error\[worker-died\]: \d workers died while they computed queries 0 to \d+\n", done.stderr)
+    assert not list(folder.glob("*3.safetensors*"))
 
 
 def test_the_samples_are_a_batch(attn, tmp_path):

@@ -318,15 +318,15 @@ class _Batch:
 
     @contextmanager
     def _engine(self, job: Any, variant: str, out: Any = None) -> Iterator[Any]:
-        from attncli.batch import engines
+        from attncli.batch import clusters, engines
 
         if self.scheduler is not None:
-            with engines.reached(self.scheduler) as client:
+            with clusters.reached(self.scheduler) as client:
                 if not client.nthreads():
                     self.talk.note("the scheduler has no workers yet; waiting for some")
                 yield engines.Cluster(client, job.elsewhere(), variant)
         elif self.jobs > 1:
-            with engines.local(self.jobs) as client:
+            with clusters.local(self.jobs) as client:
                 yield engines.Cluster(client, job, variant)
         else:
             yield engines.Here(job, variant, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from attncli.types import Attention, Problem
 
 
-def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> ExitStatus:
-    """One input, or a stream of them, through to its output."""
+def run(path: str, choosing: Choosing, reading: Reading, showing: Showing, scheduler: str | None = None) -> ExitStatus:
+    """One input, or a stream of them, through to its output; the tiles of a long one on a cluster, if one is named."""
     from attncli.plan.schedule import matrices
     from attncli.plan.steps import check_step
     from attncli.readers import format_of
@@ -35,17 +36,21 @@ def run(path: str, choosing: Choosing, reading: Reading, showing: Showing) -> Ex
             check_step(name)
     check_output(showing)
     source = format_of(path, reading.input_format)
+    if source.stream and scheduler:
+        way = "attn batch computes many problems on a cluster"
+        raise OptionError("bad-option", "--scheduler is for one long problem, not for a stream of them", help=way)
     if source.stream:
         return _stream(path, choosing, reading, showing, talk)
     format = format_for(showing.output, showing.format)
     problem = reads(path, reading, talk)
     made, at = planned(problem, choosing, showing, streamed=format.streams is not None)
     if format.streams and made.tile and matrices(made) and not {*at} - {"query"}:
-        core(talk)
+        if scheduler is None:
+            core(talk)  # what may be refused is, before a file is begun
         with appearing(showing) as file:
-            attention = format.streams(file, made, lambda place: computed(made, at, showing, talk, place))
+            attention = format.streams(file, made, lambda place: computed(made, at, showing, talk, place, scheduler))
     else:
-        attention = format.fitted(computed(made, at, showing, talk))
+        attention = format.fitted(computed(made, at, showing, talk, scheduler=scheduler))
         emit(format.function(attention, look(showing)), showing, format)
     for warning in attention.warnings:
         talk.warning(warning)
@@ -68,12 +73,38 @@ def reads(path: str, reading: Reading, talk: Talk) -> Problem:
     return problem
 
 
-def computed(made: Plan, at: At, showing: Showing, talk: Talk, place: Any = None) -> Attention:
+def computed(
+    made: Plan, at: At, showing: Showing, talk: Talk, place: Any = None, scheduler: str | None = None
+) -> Attention:
     """A plan followed, with a bar where it is long, and the part that was chosen of what it makes."""
-    follow = core(talk)
-    with progress(showing, talk, made.length("scores", "query")) as tell:
-        result = follow(made, tell, place)
+    with _hands(scheduler, made, talk) as hands:
+        follow = core(talk)
+        with progress(showing, talk, made.length("scores", "query")) as tell:
+            result = follow(made, tell, place, hands)
     return picked(result, made, at)
+
+
+@contextmanager
+def _hands(scheduler: str | None, made: Plan, talk: Talk) -> Iterator[Any]:
+    """Who takes the tiles: the workers of a cluster, if one is named; None: this process."""
+    if scheduler is None:
+        yield None
+        return
+    from attncli.batch.clusters import reached
+    from attncli.batch.long import Crew
+
+    with reached(scheduler) as client:
+        if not made.tile:
+            talk.note("this is one tile: it is computed here, and not on the cluster")
+            yield None
+            return
+        core(talk)
+        from attncli.core.away import away
+
+        crew = Crew(
+            client, made.variant["device"], lambda: talk.note("the scheduler has no workers yet; waiting for some")
+        )
+        yield functools.partial(away, crew)
 
 
 def explained(

@@ -7,7 +7,7 @@ Where there is no batch, or no heads are named, b or h is 1.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from attncli.plan.shapes import kv_head
 from attncli.types import Attention, Problem
 from attncli.variant import Variant
 from attncli.worked import finer
+
+Parts = Iterator[tuple[Tile, Tensor | None]]  # tiles, and what they make of v: (b, h', n, c)
+Hands = Callable[[Tensor, Tensor, Tensor | None, Given, Notes], Parts]  # who attends, tile by tile: `here`, or `away`
 
 
 def attend(
@@ -50,17 +53,27 @@ def attend(
     return follow(make_plan(problem, variant, keep, top=top))
 
 
-def follow(plan: Plan, progress: Progress | None = None, place: Place | None = None) -> Attention:
+def follow(
+    plan: Plan, progress: Progress | None = None, place: Place | None = None, hands: Hands | None = None
+) -> Attention:
     """The steps of a plan that it keeps.
 
-    `progress` is told how much of a long run is done; `place` gives room to steps that memory shall not hold.
+    `progress` is told how much of a long run is done; `place` gives room to steps that memory shall not hold; other
+    `hands` than these take the tiles, where there is more than one.
     """
-    return work(plan, progress, place).attention()
+    return work(plan, progress, place, hands if plan.tile else None).attention()
 
 
-def work(plan: Plan, progress: Progress | None = None, place: Place | None = None, *, traced: bool = False) -> Notes:
+def work(
+    plan: Plan,
+    progress: Progress | None = None,
+    place: Place | None = None,
+    hands: Hands | None = None,
+    *,
+    traced: bool = False,
+) -> Notes:
     """Project, split, norm, position, past, share kv heads; attend, tile by tile; merge, W_o."""
-    given, chosen, heads = Given(plan, traced=traced), plan.variant, plan.shapes
+    given, heads = Given(plan, traced=traced, device="cpu" if hands else None), plan.shapes
     note = Notes(plan, given, place)
 
     with torch.set_grad_enabled(torch.is_grad_enabled() and plan.schedule == "dense"):
@@ -72,18 +85,12 @@ def work(plan: Plan, progress: Progress | None = None, place: Place | None = Non
             q, k = act(q, k, note)  # (b, h, n, d), (b, g, s, d)
         k = note("present_k", append(given.past("k"), k), "past, then k")  # (b, g, m, d)
         v = note("present_v", append(given.past("v"), v), "past, then v")  # (b, g, m, c)
-        k = share(k, heads.heads, chosen["kv_map"])  # (b, h, m, d)
-        v = share(v, heads.mixed_heads, chosen["kv_map"])  # (b, h', m, c); h' is h/2 where heads pair
 
-        z = fused(q, k, v, given, note) if plan.schedule == "fused" else None  # (b, h, n, c)
-        if z is None:
-            odd = strange(v)  # (b, h', m, c), or None where all of v is finite
-            parts = ((tile, attended(q, k, v, odd, given, note, tile)) for tile in tiles(plan))
-            z = joined(plan, parts, progress)  # (b, h', n, c)
-            note.off()
+        z = joined(plan, (hands or here)(q, k, v, given, note), progress)  # (b, h', n, c)
+        note.off()
 
         note("head_context", z, "weights · v")  # (b, h', n, c)
-        formula = chosen["head_mixing"].member.facts.get("context_formula", "")
+        formula = plan.variant["head_mixing"].member.facts.get("context_formula", "")
         z = note("normed_context", given.sub_norm(z), formula)  # (b, h', n, c)
         side_by_side = "weights · v" + ", heads side by side" * heads.headed
         z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
@@ -91,14 +98,29 @@ def work(plan: Plan, progress: Progress | None = None, place: Place | None = Non
     return note
 
 
+def here(q: Tensor, k: Tensor, v: Tensor | None, given: Given, note: Notes) -> Parts:
+    """Every query: by one kernel that says the same, or tile by tile. q (b, h, n, d), k, v (b, g, m, ·) → (b, h', ·, c)"""
+    chosen, heads = given.plan.variant, given.plan.shapes
+    k = share(k, heads.heads, chosen["kv_map"])  # (b, h, m, d)
+    v = share(v, heads.mixed_heads, chosen["kv_map"])  # (b, h', m, c); h' is h/2 where heads pair
+
+    z = fused(q, k, v, given, note) if given.plan.schedule == "fused" else None  # (b, h, n, c)
+    if z is not None:
+        yield Tile(), z
+        return
+    odd = strange(v)  # (b, h', m, c), or None where all of v is finite
+    for tile in tiles(note.plan):
+        yield tile, attended(tile.of(q, columns=False), k, v, odd, given, note, tile)
+
+
 def attended(
     q: Tensor, k: Tensor, v: Tensor | None, odd: Tensor | None, given: Given, note: Notes, tile: Tile
 ) -> Tensor | None:
-    """One tile: score, chain, normalise, drop, mix, V. Here n are the tile's rows, and m the keys that they can reach."""
+    """One tile: score, chain, normalise, drop, mix, V. Here n are the tile's rows, which q holds; m the keys they can reach."""
     chosen, at = given.plan.variant, given.on(tile)  # what `at` holds broadcasts to (b, h, n, m)
     note.on(tile)
 
-    s = chosen["score"](tile.of(q, columns=False), tile.of_keys(k), at.parameters)  # (b, h, n, m)
+    s = chosen["score"](q, tile.of_keys(k), at.parameters)  # (b, h, n, m)
     note("scores", s, chosen["score"].member.formula)
     hidden = False  # whether the mask has been met: from there on, what is masked stays so
     for link in given.plan.chain:

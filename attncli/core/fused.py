@@ -11,8 +11,10 @@ from attncli.core.tiles import Tile
 from attncli.errors import CannotError
 from attncli.plan.schedule import causal
 
+_ALL = Tile()
 
-def fused(q: Tensor, k: Tensor, v: Tensor, given: Given, note: Notes) -> Tensor | None:
+
+def fused(q: Tensor, k: Tensor, v: Tensor, given: Given, note: Notes, tile: Tile = _ALL) -> Tensor | None:
     """q (b, h, n, d), k and v (b, h, m, d) → (b, h, n, d); None where only the algebra keeps what it promises.
 
     The kernel multiplies by zero what it hides, so that a NaN or ∞ there would arrive: such values go the long way.
@@ -21,7 +23,8 @@ def fused(q: Tensor, k: Tensor, v: Tensor, given: Given, note: Notes) -> Tensor 
         CannotError: the kernel was asked for, and the values are not finite.
     """
     plan, z = given.plan, None
-    visible = given.on(Tile()).visible if plan.masked and not causal(plan) else None  # (b, h, n, m)
+    k, v = tile.of_keys(k), tile.of_keys(v)  # (b, h, m, d)
+    visible = given.on(tile).visible if plan.masked and not causal(plan) else None  # (b, h, n, m)
     if finite(q) and finite(k) and finite(v):
         scale = next((link.value for link in plan.chain if link.name == "scale"), 1.0)
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal(plan), scale=scale)

@@ -26,13 +26,13 @@ _PROJECTED = {parameter.name for parameter in LEARNED}
 class Given:
     """The problem's arrays, and what is drawn, ready to be computed with. `given("q")` is (b, n, h·d)."""
 
-    def __init__(self, plan: Plan, *, traced: bool = False) -> None:
+    def __init__(self, plan: Plan, *, traced: bool = False, device: str | None = None) -> None:
         self.plan = plan
         self.traced = traced  # gradients will be taken of whatever came in
         self.problem = plan.problem
         self.borrowed: set[int] = set()  # where memory lies that the caller may still write to
         self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
-        self.device = device(plan.variant["device"])
+        self.device = found(device or plan.variant["device"])
         seed = plan.variant["seed"]
         self.stream = None if seed is None else torch.Generator().manual_seed(seed)  # one for all that is drawn
         self.parameters, self.drawn = self._parameters()
@@ -302,7 +302,7 @@ def as_tensor(x: Any) -> Tensor:
     return torch.as_tensor(x)
 
 
-def device(name: str) -> torch.device:
+def found(name: str) -> torch.device:
     """The device of that name.
 
     Raises:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,16 +63,51 @@ class Notes:
             if values.is_floating_point() and not values.requires_grad:
                 values.requires_grad_()  # what is made without a slope, as a hard maximum is, has a gradient of its own
         axes, kept = self.cut(name, values)
-        lengths = [self.plan.length(name, axis) for axis in axes]
         if self.tile is None:
+            lengths = [self.plan.length(name, axis) for axis in axes]
             finer = {word: one._replace(values=as_numpy(one.values)) for word, one in (noted or {}).items()}
             self.steps[name] = Step(name, formula, axes, self._own(kept.expand(lengths)), finer)
             return
+        self._into(name, formula, axes, kept)
+
+    def _into(self, name: str, formula: str, axes: tuple[str, ...], kept: Tensor) -> None:
+        """A tile's part of a step to where it belongs."""
         if name not in self.whole:
+            lengths = [self.plan.length(name, axis) for axis in axes]
             self.whole[name] = self._room(name, lengths, self.dtype if kept.is_floating_point() else kept.dtype)
             self.steps[name] = Step(name, formula, axes, None)
+        self.whole[name][self._part(axes)] = kept
+
+    def _part(self, axes: Sequence[str]) -> tuple[slice, ...]:
+        """Where the tile at hand lies in a step."""
+        assert self.tile is not None
         part = {"batch": self.tile.batch, "head": self.tile.heads, "query": self.tile.rows}
-        self.whole[name][tuple(part.get(axis, slice(None)) for axis in axes)] = kept
+        return tuple(part.get(axis, slice(None)) for axis in axes)
+
+    def sent(self, tile: Tile) -> tuple[dict[str, tuple[str, tuple[str, ...], np.ndarray]], dict[str, np.ndarray]]:
+        """What a worker has noted of a tile: steps by name (formula, axes, values), and the rows that warnings are about."""
+        self.on(tile)
+        steps = {
+            name: (self.steps[name].formula, self.steps[name].axes, as_numpy(x[self._part(self.steps[name].axes)]))
+            for name, x in self.whole.items()
+        }
+        rows = {code: as_numpy(tile.of(x[..., None], columns=False)[..., 0]) for code, x in self.rows.items()}
+        return steps, rows
+
+    def received(
+        self,
+        tile: Tile,
+        steps: Mapping[str, tuple[str, tuple[str, ...], np.ndarray]],
+        odd: Iterable[str],
+        rows: Mapping[str, np.ndarray],
+    ) -> None:
+        """Note what a worker has sent of a tile."""
+        self.on(tile)
+        for name, (formula, axes, values) in steps.items():
+            self._into(name, formula, axes, torch.from_numpy(values))
+        self.odd.update(odd)
+        for code, found in rows.items():
+            self._about(code, torch.from_numpy(found))
 
     def cut(self, name: str, values: Tensor) -> tuple[tuple[str, ...], Tensor]:
         """What has every axis → (the axes of the step, what has those alone)."""

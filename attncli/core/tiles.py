@@ -6,6 +6,7 @@ Dense is one tile that holds everything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from attncli.plan.reach import Spans
 
 Progress = Callable[[float], None]  # told how much of the work is done, 0 … 1
 ALL = slice(None)
+KERNEL = (
+    1024  # rows that a kernel is given at a time where it is not given all: with fewer its sums are in another order
+)
 _SMALL = 2**16  # cells that cost less than the calls they are computed by
 _KEPT = 2**25 - 2**13  # bytes: the largest block whose return makes glibc reuse memory of that size, not hand it back
 
@@ -51,24 +55,25 @@ def tiles(plan: Plan) -> Iterator[Tile]:
     together = h if plan.variant["head_mixing"].name != "none" else max(1, min(h, plan.tile // (n * m)))
     for i in range(b):
         ranges = None if reach is None else (reach[0][i % len(reach[0])], reach[1][i % len(reach[1])])
-        cut = list(_cut(n, m, plan.tile // together, ranges))
+        cut = list(_cut(n, m, plan.tile // together, ranges, even=plan.schedule == "fused"))
         for first in range(0, h, together):
             for rows, keys in cut:
                 yield Tile(slice(i, i + 1), slice(first, first + together), rows, keys)
 
 
-def _cut(n: int, m: int, most: int, ranges: Spans | None) -> Iterator[tuple[slice, slice]]:
-    """Rows in blocks of at most `most` cells; fewer where the rows of a block reach for different keys."""
-    row, take = 0, 256 if ranges else max(1, most // m)
+def _cut(n: int, m: int, most: int, ranges: Spans | None, *, even: bool) -> Iterator[tuple[slice, slice]]:
+    """Rows in blocks of at most `most` cells; unless `even`, fewer where the rows of a block reach for different keys."""
+    bend = ranges is not None and not even
+    row, take = 0, 256 if bend else max(1, most // m)
     while row < n:
         rows = slice(row, min(n, row + take))
         keys, own = _hull(ranges, rows) if ranges else (slice(0, m), 0)
         size = (rows.stop - row) * (keys.stop - keys.start)
-        if ranges and take > 1 and size > min(most, max(2 * own, _SMALL)):
+        if bend and take > 1 and size > min(most, max(2 * own, _SMALL)):
             take = max(1, min(take // 2, most // (keys.stop - keys.start)))
             continue
         yield rows, keys
-        row, take = rows.stop, 2 * take if ranges else take
+        row, take = rows.stop, 2 * take if bend else take
 
 
 def _hull(ranges: Spans, rows: slice) -> tuple[slice, int]:
@@ -83,25 +88,20 @@ def _hull(ranges: Spans, rows: slice) -> tuple[slice, int]:
 
 def joined(plan: Plan, parts: Iterator[tuple[Tile, Tensor | None]], progress: Progress | None = None) -> Tensor | None:
     """What the tiles make of v, put together: (b, h', n, c)"""
-    n = plan.length("scores", "query")
+    b, h, n = plan.size.batch or 1, plan.shapes.heads, plan.length("scores", "query")
     whole: Tensor | None = None
+    done = 0
     for tile, z in parts:
-        if not plan.tile:
+        if tile == Tile():
             return z
         if z is not None:
             if whole is None:
-                whole = z.new_empty((plan.size.batch or 1, plan.shapes.mixed_heads, n, z.shape[-1]))
+                whole = z.new_empty((b, plan.shapes.mixed_heads, n, z.shape[-1]))
             tile.of(whole, columns=False)[:] = z
+        done += math.prod(len(range(size)[cut]) for size, cut in zip((b, h, n), tile, strict=False))
         if progress:
-            progress(_done(plan, tile))
+            progress(done / (b * h * n))
     return whole
-
-
-def _done(plan: Plan, tile: Tile) -> float:
-    """How much of the grid lies before the end of a tile."""
-    b, h, n = plan.size.batch or 1, plan.shapes.heads, plan.length("scores", "query")
-    heads = tile.heads.start + (min(h, tile.heads.stop) - tile.heads.start) * tile.rows.stop / n
-    return float((tile.batch.start + heads / h) / b)
 
 
 class Stream:

@@ -1,0 +1,200 @@
+"""One long problem computed elsewhere: what travels to a worker, what it does there, and what comes back.
+
+The unit of work is the tile, as on one machine, so that the result is the same. Queries travel with the tiles that
+need them, keys and values once to every worker; a piece of each step that is kept comes back, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attncli.core.attend import Parts, attended, share, strange
+from attncli.core.fused import fused
+from attncli.core.given import Given
+from attncli.core.notes import Notes
+from attncli.core.tiles import Tile, joined, tiles
+from attncli.gate.arrays import as_numpy, shape_of
+from attncli.parts.projections import LEARNED
+from attncli.plan import Plan
+from attncli.plan.schedule import MASK, cells, item, matrices
+
+_MOST = 2**28  # cells in a task: some seconds of one core, so that a worker that dies costs no more
+_FEWEST = 2**20
+_KERNEL = 1024  # rows that the kernel is given at a time: with fewer it adds up in another order
+_ROUNDS = 8  # tasks for each worker at least, so that all of them end at about the same time
+_BYTES = 2**24  # of queries in a task, and of steps that it sends back
+
+
+@dataclass(eq=False)
+class Common:
+    """What every task needs: it travels to each worker once."""
+
+    plan: Plan  # without what the tiles do not need
+    k: np.ndarray  # (b, g, m, d)
+    v: np.ndarray | None  # (b, g, m, c)
+
+    def held(self, given: Given) -> tuple[Tensor, Any, Tensor | None]:
+        """k (b, h, m, d), v (b, h', m, c) and where v is not finite: made by the first task of a worker, for all.
+
+        Copies, for what arrives lies anywhere in memory, and products of the same numbers differ with where they lie.
+        """
+        if "ready" not in vars(self):
+            shapes, how = self.plan.shapes, self.plan.variant["kv_map"]
+            k = share(given.tensor(self.k).clone(), shapes.heads, how)
+            v = None if self.v is None else share(given.tensor(self.v).clone(), shapes.mixed_heads, how)
+            vars(self)["ready"] = k, v, strange(v)
+        ready: tuple[Tensor, Any, Tensor | None] = vars(self)["ready"]
+        return ready
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Common, (self.plan, self.k, self.v)  # from one worker to the next without what it made of it
+
+
+class Block(NamedTuple):
+    """Tiles that follow each other, of the same batch items and heads: one task."""
+
+    tiles: tuple[Tile, ...]
+
+    @property
+    def whole(self) -> Tile:
+        """All its rows, as one."""
+        first, last = self.tiles[0], self.tiles[-1]
+        return first._replace(rows=slice(first.rows.start, last.rows.stop), keys=slice(None))
+
+
+class Task(NamedTuple):
+    """A block, and its queries."""
+
+    block: Block
+    q: np.ndarray  # (b, h, n, d), of the batch items, heads and rows of the block
+
+
+class Piece(NamedTuple):
+    """What came of a block."""
+
+    z: np.ndarray | None  # (b, h', n, c)
+    steps: dict[str, tuple[str, tuple[str, ...], np.ndarray]]  # formula, axes, values
+    odd: set[str]
+    rows: dict[str, np.ndarray]
+    fused: bool  # the kernel, if it was planned, did it
+
+
+class Crew(Protocol):
+    """Those who take the tasks."""
+
+    @property
+    def workers(self) -> int:
+        """How many tasks they do at a time."""
+
+    def __call__(self, common: Common, tasks: Iterator[Task]) -> Iterator[tuple[Block, Piece]]:
+        """Every task done, in whatever order."""
+
+
+def away(crew: Crew, q: Tensor, k: Tensor, v: Tensor | None, given: Given, note: Notes) -> Parts:
+    """Every query by someone else's hands: q (b, h, n, d), k, v (b, g, m, ·) → (b, h', ·, c); steps that come back are noted."""
+    plan = given.plan
+    common = Common(travelling(plan), as_numpy(k), None if v is None else as_numpy(v))
+    tasks = (Task(block, as_numpy(block.whole.of(q, columns=False))) for block in blocks(plan, crew.workers))
+    for block, piece in crew(common, tasks):
+        note.received(block.whole, piece.steps, piece.odd, piece.rows)
+        if plan.schedule == "fused" and not piece.fused:
+            note.not_fused()
+        yield block.whole, None if piece.z is None else torch.from_numpy(piece.z).to(q.dtype)
+
+
+def blocks(plan: Plan, workers: int) -> Iterator[Block]:
+    """The tiles of a plan in handfuls: enough of them to go round, and each worth sending."""
+    share = max(_FEWEST, min(_MOST, cells(plan) // (_ROUNDS * workers)))
+    if plan.schedule == "fused":  # a kernel takes more at a time, and where it is handed a mask that is to be had too
+        m = plan.size.keys
+        rows = min(_KERNEL, MASK // (m * (1 + item(plan)))) if plan.masked else _KERNEL
+        plan = replace(plan, tile=m * max(1, rows - rows % 256 if rows > 256 else rows))
+    width = plan.shapes.d + (plan.shapes.c or 0) + sum(plan.size.keys for _ in matrices(plan)) + plan.top
+    held: list[Tile] = []
+    size = count = 0
+    for tile in tiles(plan):
+        many = len(range(plan.size.batch or 1)[tile.batch]) * len(range(plan.shapes.heads)[tile.heads])
+        n = many * (tile.rows.stop - tile.rows.start)
+        m = tile.keys.stop - tile.keys.start
+        apart = held and (tile.batch, tile.heads) != (held[-1].batch, held[-1].heads)
+        if held and (apart or size + n * m > share or (count + n) * width * item(plan) > _BYTES):
+            yield Block(tuple(held))
+            held, size, count = [], 0, 0
+        held.append(tile)
+        size, count = size + n * m, count + n
+    if held:
+        yield Block(tuple(held))
+
+
+@dataclass(frozen=True)
+class Hollow:
+    """An array that stayed at home: its shape is all that is asked of it."""
+
+    shape: tuple[int, ...]
+
+
+def travelling(plan: Plan) -> Plan:
+    """The plan with what tiles need, and nothing that is large and needed only before or after them."""
+    p = plan.problem
+    projected = {parameter.name for parameter in LEARNED}
+    shells: dict[str, Any] = {
+        name: Hollow(shape_of(x)) for name in ("embeddings", "q", "k") if (x := getattr(p, name)) is not None
+    }
+    memory = {"embeddings": Hollow(shape_of(p.memory["embeddings"]))} if p.memory else None
+    learned = {name: as_numpy(x) for name, x in p.parameters.items() if name not in projected}
+    places: dict[str, Any] = {
+        name: as_numpy(x)
+        for name in ("mask", "bias", "dropout_mask", "lengths", "segments", "k_segments")
+        if (x := getattr(p, name)) is not None
+    }
+    rest: dict[str, Any] = {"v": None, "past": None, "tokens": None, "k_tokens": None, "about": None, "expected": {}}
+    problem = replace(p, **shells, **places, **rest, memory=memory, parameters=learned, variant={})
+    chain = tuple(replace(link, facts={}) for link in plan.chain)
+    steps = {name: tuple(axes) for name, axes in plan.steps.items()}
+    return replace(plan, problem=problem, chain=chain, steps=steps, tokens=(), k_tokens=(), warnings=(), alike=None)
+
+
+def piece(common: Common, task: Task) -> Piece:
+    """One task, on a worker.
+
+    Raises:
+        CannotError: the device is not there, or the kernel was asked for and cannot be used.
+    """
+    (block, queries), whole = task, task.block.whole
+    before = common.plan
+    rows = (np.arange(before.size.queries) if before.rows is None else before.rows)[whole.rows]  # (n,)
+    plan = replace(before, rows=rows)
+    given = Given(plan)
+    note = Notes(plan, given)
+    q, (k, v, odd) = given.tensor(queries).clone(), common.held(given)
+    by_kernel = plan.schedule == "fused"
+
+    def done() -> Parts:
+        nonlocal by_kernel
+        for tile in block.tiles:
+            at = tile._replace(rows=_less(tile.rows, whole.rows.start))
+            note.on(at)
+            z = fused(q[:, :, at.rows], k, v, given, note, at) if by_kernel else None
+            if z is not None:
+                yield at, z
+                continue
+            by_kernel = False
+            step = max(1, plan.tile // (at.keys.stop - at.keys.start))
+            for first in range(at.rows.start, at.rows.stop, step):
+                part = at._replace(rows=slice(first, min(first + step, at.rows.stop)))
+                yield part, attended(q[:, :, part.rows], k, v, odd, given, note, part)
+
+    z = joined(plan, done())
+    own = whole._replace(rows=slice(0, len(rows)))
+    steps, said = note.sent(own)
+    return Piece(None if z is None else as_numpy(own.of(z, columns=False)), steps, note.odd, said, by_kernel)
+
+
+def _less(rows: slice, start: int) -> slice:
+    return slice(rows.start - start, rows.stop - start)
