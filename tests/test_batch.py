@@ -480,6 +480,42 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(tmp_path):
 
 
 # ── remote inputs ────────────────────────────────────────────────────────────────────────────────
+def test_progress_counts_files_and_the_lines_of_one(monkeypatch):
+    from attncli.batch import runner
+    from attncli.batch.manifest import Receipt
+
+    now = 100.0
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now)
+    tally = runner.Tally(4, streams=True, started=now)
+    now = 110.0
+    tally.count(Receipt("a", "a", "skipped"))
+    tally.count(Receipt("b", "b", "done"))
+    assert tally.says() == "0 problems/s, 20 s left"
+    tally.lines, tally.wrong, tally.within = 2499, 3, 0.25
+    assert tally.says() == "2,499 lines, 3 failed; 250 problems/s, 14 s left"
+    tally.count(Receipt("c", "c", "failed", problems=9999, error={"code": "lines-failed"}))
+    assert (tally.says(), tally.seen) == ("1 failed; 1,000 problems/s, 5 s left", 3)
+    assert runner.Tally(3, started=now).says() == "0 files/s, 0 s left"
+
+
+def test_a_long_stream_says_how_far_it_is(attn, tmp_path, monkeypatch):
+    monkeypatch.setattr("attncli.cli.batch._EVERY", -1.0)
+    write(tmp_path, {"a.ndjson": f"{GOOD}\n[[1],[2, 3]]\n{GOOD}\n", "b.json": GOOD})
+
+    done = attn("batch", "a.ndjson", "b.json", "-o", "out")
+
+    said = [re.sub(r"[\d,]+ (problems/s|s left)", r"N \1", line) for line in done.err.splitlines()]
+    rate = "N problems/s, N s left"
+    assert said[:4] == [
+        f"0 of 2; 1 lines; {rate}", f"0 of 2; 2 lines, 1 failed; {rate}", f"0 of 2; 3 lines, 1 failed; {rate}",
+        f"1 of 2; 1 failed; {rate}",
+    ]  # fmt: skip
+    assert said[-2] == "1 done, 1 failed; N problems/s"
+    assert lines(tmp_path / "out/manifest.ndjson")[1]["problems"] == 3
+    silent = attn("batch", "a.ndjson", "b.json", "-o", "more", "--no-progress")
+    assert " of 2;" not in silent.err
+
+
 def test_memory_addresses(attn, tmp_path):
     import fsspec
 

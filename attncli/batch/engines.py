@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from attncli.batch.clusters import Capacity, Died, Lost, gone, one_thread, outcome, resources
 from attncli.batch.inputs import Input
 from attncli.batch.manifest import Receipt
-from attncli.batch.work import Job, Out, perform
+from attncli.batch.work import Job, Out, Tell, perform
 
 Todo = tuple[Input, "str | None"]  # an input, and the hash of the content that its result is of
 _WORTH = 0.1  # seconds that a task should take, to be worth sending
@@ -42,8 +42,8 @@ class Engine(Protocol):
 class Here:
     """This process, one input after the other."""
 
-    def __init__(self, job: Job, variant: str, out: Out | None = None) -> None:
-        self.job, self.variant, self.out = job, variant, out
+    def __init__(self, job: Job, variant: str, out: Out | None, tell: Tell) -> None:
+        self.job, self.variant, self.out, self.tell = job, variant, out, tell
         self.waiting: list[tuple[Input, str | None]] = []
 
     @property
@@ -58,7 +58,7 @@ class Here:
 
     def next(self) -> tuple[Input, Receipt]:
         input, done = self.waiting.pop()
-        return input, perform(self.job, self.variant, input, done, self.out)
+        return input, perform(self.job, self.variant, input, done, self.out, self.tell)
 
 
 class Cluster:

@@ -28,6 +28,7 @@ class Receipt:
     sha256: str | None = None  # of the input's content
     variant: str = ""  # the hash of all that was asked for
     bytes: int | None = None  # how long the result is
+    problems: int | None = None  # of JSON lines: how many there were
     seconds: float = 0.0
     attempts: int = 1
     warnings: tuple[str, ...] = ()

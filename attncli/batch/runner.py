@@ -22,6 +22,11 @@ class Tally:
     skipped: int = 0
     causes: dict[str, list[Receipt]] = field(default_factory=dict)  # by code: the first, and how many as its length
     warned: dict[str, int] = field(default_factory=dict)  # how many results have each warning
+    problems: int = 0  # how many were computed: one a file, or one a line
+    streams: bool = False  # whether there are files of many
+    lines: int = 0  # of the file of many that is at hand
+    wrong: int = 0  # of those
+    within: float = 0.0  # how much of it that is, 0 … 1
     started: float = field(default_factory=time.monotonic)
     stopped: str = ""  # why it ended before its time
 
@@ -31,11 +36,34 @@ class Tally:
 
     @property
     def rate(self) -> float:
-        """Inputs computed per second."""
-        return (self.done + self.failed) / max(time.monotonic() - self.started, 1e-9)
+        """Problems computed per second."""
+        return (self.problems + self.lines) / self._elapsed
+
+    @property
+    def left(self) -> float:
+        """Seconds, if it goes on as it did; 0 while nothing is computed."""
+        computed = self.done + self.failed + self.within
+        return self._elapsed * (self.total - self.skipped - computed) / computed if computed else 0.0
+
+    @property
+    def _elapsed(self) -> float:
+        return max(time.monotonic() - self.started, 1e-9)
+
+    @property
+    def speed(self) -> str:
+        """The rate in words."""
+        return f"{self.rate:,.0f} {'problems' if self.streams else 'files'}/s"
+
+    def says(self) -> str:
+        """How it goes, in words: “41,000 lines, 3 failed; 2,400 problems/s, 24 s left”."""
+        failed = self.failed + self.wrong
+        counts = [f"{self.lines:,} lines"] * bool(self.lines) + [f"{failed} failed"] * bool(failed)
+        return "; ".join([*([", ".join(counts)] if counts else []), f"{self.speed}, {self.left:,.0f} s left"])
 
     def count(self, receipt: Receipt) -> None:
         """One more."""
+        self.lines, self.wrong, self.within = 0, 0, 0.0
+        self.problems += 0 if receipt.status == "skipped" else 1 if receipt.problems is None else receipt.problems
         if receipt.status == "skipped":
             self.skipped += 1
         elif receipt.status == "done":

@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from attncli.select import At
 
 Out = Callable[[bytes], None]
+Tell = Callable[
+    [int, int, float], None
+]  # of a file of many problems: lines done, of which wrong; how much of it, 0 … 1
 _EVERYONES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the next input would meet the same
 
 
@@ -106,7 +109,14 @@ def hashed(path: str) -> str:
     return digest.hexdigest()
 
 
-def perform(job: Job, variant: str, input: Input, done: str | None = None, out: Out | None = None) -> Receipt:
+def perform(
+    job: Job,
+    variant: str,
+    input: Input,
+    done: str | None = None,
+    out: Out | None = None,
+    tell: Tell = lambda lines, wrong, share: None,
+) -> Receipt:
     """One input through to its result.
 
     Args:
@@ -115,13 +125,14 @@ def perform(job: Job, variant: str, input: Input, done: str | None = None, out: 
         input: what to.
         done: the hash of the content that its result was made of, if that is there.
         out: where the result goes instead of its file.
+        tell: how far a file of many problems is.
     """
     started = time.perf_counter()
     receipt = Receipt(input.shown, input.result, "done", variant=variant)
     try:
         if job.version != __version__:
             raise CannotError("worker-differs", f"a worker has attn {__version__}, and this command is {job.version}")
-        made = (_lines if input.stream else _one)(job, input, receipt, done, out)
+        made = _lines(job, input, receipt, done, out, tell) if input.stream else _one(job, input, receipt, done, out)
     except AttnError as error:
         made = _failed(receipt, error)
     except MemoryError:
@@ -183,21 +194,24 @@ def content(job: Job, input: Input) -> bytes:
             raise InputError("cannot-read", f"{input.shown} is larger than memory") from None
 
 
-def _lines(job: Job, input: Input, receipt: Receipt, done: str | None, out: Out | None) -> Receipt:
+def _lines(job: Job, input: Input, receipt: Receipt, done: str | None, out: Out | None, tell: Tell) -> Receipt:
     """JSON lines: a result or an error a line, whatever their number in the same memory."""
     from attncli.readers.json import lines
 
     if done is not None and hashed(job.where(input)) == done:
         return replace(receipt, status="skipped", sha256=done)
-    digest, size, count = hashlib.sha256(), 0, 0
+    digest, size, count, read = hashlib.sha256(), 0, 0, 0
     causes: Counter[str] = Counter()
     with fetched(job.where(input)) as file, _result(job, input, out) as write:
 
         def incoming() -> Iterator[bytes]:
+            nonlocal read
             for line in iter(file.readline, b""):
                 digest.update(line)
+                read += len(line)
                 yield line
 
+        length = _length(file)
         problems = lines(incoming(), input.shown)
         for text, wrong in answers(problems, job.choosing, job.showing, job.seed):
             encoded = in_bytes(text)
@@ -205,12 +219,20 @@ def _lines(job: Job, input: Input, receipt: Receipt, done: str | None, out: Out 
             size, count = size + len(encoded), count + 1
             if wrong:
                 causes[wrong.code] += 1
-    made = replace(receipt, sha256=digest.hexdigest(), bytes=size)
+            tell(count, causes.total(), read / length if length else 0.0)
+    made = replace(receipt, sha256=digest.hexdigest(), bytes=size, problems=count)
     if not causes:
         return made
     which = listed(f"{n} {code}" for code, n in causes.most_common())
     error = InputError("lines-failed", f"{causes.total()} of {count} lines failed: {which}")
     return replace(made, status="failed", error=error.at(file=input.shown).record())
+
+
+def _length(file: IO[bytes]) -> int:
+    """How long a file is; 0 where nobody knows."""
+    with suppress(OSError, AttributeError):
+        return os.fstat(file.fileno()).st_size
+    return 0
 
 
 @contextmanager

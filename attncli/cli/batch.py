@@ -30,6 +30,7 @@ EXAMPLES = """
     attn batch data/*.csv -o - | jq .weights
     attn batch s3://bucket/embeddings/ -o results --scheduler tcp://10.0.0.1:8786
 """
+_Tell = Callable[..., None]  # of the file at hand: lines done, of which wrong; how much of it
 _EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
 
 
@@ -203,14 +204,14 @@ class _Batch:
         variant, again = head["variant"], self.showing.force
         chosen = self._chosen(manifest, retry)
         before = dict(manifest.receipts)
-        tally = Tally(len(chosen))
+        tally = Tally(len(chosen), streams=any(one.stream for one in chosen))
         with ExitStack() as stack:
             stack.callback(manifest.close)
             manifest.begin(head)
             manifest.sweep(one.result for one in self.inputs)
             interrupted = stack.enter_context(_interrupts(self.talk))
-            engine = stack.enter_context(self._engine(job, variant))
             tell = stack.enter_context(_progress(tally, self.talk, self.showing))
+            engine = stack.enter_context(self._engine(job, variant, tell))
 
             def record(input: Any, receipt: Receipt) -> None:
                 if receipt.status != "skipped":
@@ -237,7 +238,7 @@ class _Batch:
         from attncli.batch.manifest import Receipt
         from attncli.batch.runner import Tally, in_order, run
 
-        tally = Tally(len(self.inputs))
+        tally = Tally(len(self.inputs), streams=any(one.stream for one in self.inputs))
         write = standard_output(format_for(None, "ndjson"))
         with ExitStack() as stack:
             interrupted = stack.enter_context(_interrupts(self.talk))
@@ -245,8 +246,8 @@ class _Batch:
             inputs = [dataclasses.replace(one, result=f"{i}.ndjson") for i, one in enumerate(self.inputs)]
             job = self.job(folder, None)
             out = None if folder else (lambda line: write(line.decode("utf-8", "surrogatepass")))
-            engine = stack.enter_context(self._engine(job, "", out))
             tell = stack.enter_context(_progress(tally, self.talk, self.showing))
+            engine = stack.enter_context(self._engine(job, "", tell, out))
             ahead, in_turn = in_order(inputs, 64 * self.jobs)
 
             def record(input: Any, receipt: Receipt) -> None:
@@ -317,7 +318,7 @@ class _Batch:
         return [one for one in self.inputs if one.result in failed]
 
     @contextmanager
-    def _engine(self, job: Any, variant: str, out: Any = None) -> Iterator[Any]:
+    def _engine(self, job: Any, variant: str, tell: _Tell, out: Any = None) -> Iterator[Any]:
         from attncli.batch import clusters, engines
 
         if self.scheduler is not None:
@@ -329,7 +330,7 @@ class _Batch:
             with clusters.local(self.jobs) as client:
                 yield engines.Cluster(client, job, variant)
         else:
-            yield engines.Here(job, variant, out)
+            yield engines.Here(job, variant, out, tell)
 
     def _summed(self, tally: Any, where: str) -> ExitStatus:
         """What it came to, and the status that says so."""
@@ -359,7 +360,7 @@ class _Batch:
             counts = [f"{tally.done} done", f"{tally.failed} failed"] + [f"{tally.skipped} skipped"] * bool(
                 tally.skipped
             )
-            speed = f"; {tally.rate:,.0f} files/s" if tally.done + tally.failed else ""
+            speed = f"; {tally.speed}" if tally.done + tally.failed else ""
             talk.say(", ".join(counts) + speed)
         if tally.failed and not talk.quiet:
             talk.say(talk.paint(f"  = help: {printable(where)}", "2"))
@@ -390,16 +391,17 @@ def _interrupts(talk: Talk) -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _progress(tally: Any, talk: Talk, showing: Showing) -> Iterator[Callable[[], None]]:
+def _progress(tally: Any, talk: Talk, showing: Showing) -> Iterator[_Tell]:
     """How far it is, on standard error: a bar on a terminal, elsewhere a line every so often."""
-    if talk.quiet or talk.form != "full":
-        yield lambda: None
+    if talk.quiet or not showing.progress or talk.form != "full":
+        yield lambda *_: None
         return
     bar: Any = None
     said = tally.started
 
-    def tell() -> None:
+    def tell(lines: int = 0, wrong: int = 0, within: float = 0.0) -> None:
         nonlocal bar, said
+        tally.lines, tally.wrong, tally.within = lines, wrong, within
         now = time.monotonic()
         if sys.stderr.isatty():
             if bar is None and now - tally.started > 1:
@@ -407,20 +409,13 @@ def _progress(tally: Any, talk: Talk, showing: Showing) -> Iterator[Callable[[],
 
                 bar = Bar(tally.total, talk.color)
             if bar is not None:
-                bar.show(tally.seen, tally.failed, tally.rate)
-        elif now - said >= _EVERY:
+                bar.show(tally.seen + within, tally.says())
+        elif now - said >= _EVERY and tally.seen < tally.total:
             said = now
-            talk.say(spelled(tally))
+            talk.say(f"{tally.seen} of {tally.total}; {tally.says()}")
 
     try:
         yield tell
     finally:
         if bar is not None:
             bar.close()
-
-
-def spelled(tally: Any) -> str:
-    """Progress in a line."""
-    left = (tally.total - tally.seen) / tally.rate if tally.rate else 0
-    failed = f", {tally.failed} failed" if tally.failed else ""
-    return f"{tally.seen} of {tally.total}{failed}; {tally.rate:,.0f} files/s, {left:,.0f} s left"
