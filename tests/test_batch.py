@@ -623,9 +623,9 @@ def test_killed_and_run_again_it_leaves_what_an_undisturbed_run_leaves(many, tmp
         assert moment["twice"] <= (1 if jobs == 1 else 4 * 64)
 
 
-def started(*words: object, **more) -> subprocess.Popen:
-    command = [sys.executable, "-m", "attncli", "batch", *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **more)
+def started(*words: object, command: str = "batch", **more) -> subprocess.Popen:
+    line = [sys.executable, "-m", "attncli", command, *map(str, words)]
+    return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **more)
 
 
 def until(condition, seconds: float = 40) -> None:
@@ -886,7 +886,7 @@ def test_no_scheduler_is_said(tmp_path):
 
 
 POISON = """
-import os, signal
+import os, signal, time
 import attncli.batch.work as work
 if not hasattr(work, "healthy"):
     work.healthy = work.ready
@@ -900,6 +900,9 @@ import attncli.core.away as away
 if not hasattr(away, "healthy"):
     away.healthy = away.piece
 def piece(common, task):
+    if common.plan.variant["empty_rows"] == "uniform":  # it takes its time
+        open("began", "w").close()
+        time.sleep(1)
     for name in os.listdir():  # a worker that finds one takes it, and dies
         if name.startswith("die"):
             try:
@@ -933,12 +936,18 @@ def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_s
 
         _workers_die_and_a_long_problem_is_computed(made, big, tmp_path)
         (tmp_path / "in/p00123.json").unlink()
+        slow = [*LONG["tiles"], "--empty-rows", "uniform", "-o", tmp_path / "4.safetensors"]
+        long = started(big / "big.safetensors", *slow, "--scheduler", made.address, command="compute")
+        until((tmp_path / "began").exists)
         run = started("in", "-o", "more", "--scheduler", made.address, cwd=tmp_path)
         until(lambda: finished(tmp_path / "more") > 0)
         os.killpg(made.scheduler.pid, signal.SIGKILL)
-        _, err = run.communicate(timeout=60)
-        assert run.returncode == 4, err
-        assert "error[scheduler-gone]: the Dask scheduler has gone" in err
+        for one in (run, long):
+            _, err = one.communicate(timeout=60)
+            assert one.returncode == 4, err
+            assert [line.partition(":")[0] for line in err.splitlines()][-2:] == ["error[scheduler-gone]", "  = help"]
+            assert len(err.splitlines()) <= 3
+        assert not list(tmp_path.glob("*4.safetensors*"))
     finally:
         made.close()
     kept = finished(tmp_path / "more")

@@ -285,13 +285,12 @@ def _topk(w: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if blocks < 4 * count:
         values, at = w.topk(count, -1)
         return values, at
-    head = w[..., : blocks * _BLOCK].unflatten(-1, (blocks, _BLOCK))  # (b, h, n, blocks, block)
-    best = head.amax(-1).topk(count, -1)[1][..., None]  # (b, h, n, count, 1)
-    columns = torch.arange(w.shape[-1], device=w.device)  # (m,)
-    inside = best * _BLOCK + columns[:_BLOCK]  # (b, h, n, count, block)
-    held = head.gather(-2, best.expand(inside.shape)).flatten(-2)  # (b, h, n, count · block)
-    tail, rest = w[..., blocks * _BLOCK :], columns[blocks * _BLOCK :]
-    held = torch.cat([held, tail], -1)
-    inside = torch.cat([inside.flatten(-2), rest.expand(tail.shape)], -1)
-    values, at = held.topk(count, -1)
-    return values, inside.gather(-1, at)
+    head, tail = w.split([blocks * _BLOCK, w.shape[-1] - blocks * _BLOCK], -1)
+    head = head.unflatten(-1, (blocks, _BLOCK))  # (b, h, n, blocks, block)
+    best = head.amax(-1).topk(count, -1)[1]  # (b, h, n, count)
+    held = head.gather(-2, best[..., None].expand(*best.shape, _BLOCK)).flatten(-2)  # (b, h, n, count · block)
+    held = torch.cat([held, tail], -1) if tail.shape[-1] else held
+    values, at = held.topk(count, -1)  # (b, h, n, count)
+    place, column = at // _BLOCK, at % _BLOCK
+    inside = best.gather(-1, place.clamp(max=count - 1)) * _BLOCK + column
+    return values, inside.where(place < count, at + (blocks - count) * _BLOCK)
