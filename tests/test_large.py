@@ -195,13 +195,14 @@ def test_chosen_rows_of_a_long_run_are_labelled(attn, tmp_path, monkeypatch):
 _SLOW = """
 import sys, time
 from attncli.plan import schedule
-import attncli.core.tiles as tiles
+import attncli.core.attend as attend
 schedule.DENSE, schedule.TILE = 0, 1
-was = tiles._done
-def slow(plan, tile):
-    time.sleep(0.2)
-    return was(plan, tile)
-tiles._done = slow
+was = attend.tiles
+def slow(plan):
+    for tile in was(plan):
+        time.sleep(0.2)
+        yield tile
+attend.tiles = slow
 from attncli.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -133,9 +133,9 @@ def attended(
     sink = chosen["sink"](at.parameters, s)  # (1, h, 1, 1), or None
     seen = at.visible if given.plan.masked else None  # None: every key
     s, seen = beside(s, sink), beside(seen, None if sink is None else sink == sink)  # m + 1
-    note.row_statistics(s, seen, at.visible)  # (b, h, n)
     finer("sink", sink, given=True)
     w = chosen["normalizer"](wide(s), seen)  # (b, h, n, m), + 1 with a sink
+    note.row_statistics(s, w, at.visible)  # (b, h, n)
     w, w_sink = note.checked(w, at.visible)  # (b, h, n, m), (b, h, n) or None
     note("weights", w, chosen["normalizer"].member.formula + ", Σ with the sink" * (w_sink is not None))
     note("sink_weights", w_sink, chosen["sink"].member.formula)

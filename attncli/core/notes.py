@@ -135,15 +135,15 @@ class Notes:
             kept = kept.clone()
         return kept if self.tensors else as_numpy(kept)
 
-    def row_statistics(self, s: Tensor, seen: Tensor | None, visible: Tensor) -> None:
-        """Of the scores that the normaliser sees, a sink's included (b, h, n, m + 1) → (b, h, n). Natural logarithm."""
+    def row_statistics(self, s: Tensor, w: Tensor, visible: Tensor) -> None:
+        """Of the scores that the normaliser sees, and what it makes of them, a sink's included (b, h, n, m + 1) → (b, h, n)"""
         if not self.plan.keep & {"max_score", "log_sum_exp", "visible_keys"}:
             return
-        s = s if seen is None else s.where(seen, -torch.inf)  # (b, h, n, m + 1)
         if "max_score" in self.plan.keep:
             self._keep("max_score", s[..., : visible.shape[-1]].amax(-1), "max s")
         if "log_sum_exp" in self.plan.keep:
-            self._keep("log_sum_exp", s.logsumexp(-1), "ln Σ e^s")
+            exponential = self.plan.variant["normalizer"].member.facts.get("kernel")
+            self._keep("log_sum_exp", log_sum_exp(s, w) if exponential else s.logsumexp(-1), "ln Σ e^s")
         if "visible_keys" in self.plan.keep:
             self._keep("visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen")
 
@@ -248,6 +248,12 @@ class Notes:
 def finite(x: Tensor) -> bool:
     """Whether it holds neither NaN nor ∞; without a copy, for x may be most of memory."""
     return x.numel() == 0 or all(math.isfinite(end.item()) for end in x.detach().aminmax())
+
+
+def log_sum_exp(s: Tensor, w: Tensor) -> Tensor:
+    """ln Σ e^s of scores whose softmax is w, (b, h, n, m) each → (b, h, n): the largest has the weight e^(max s) / Σ e^s."""
+    top = s.amax(-1)  # (b, h, n)
+    return (top - w.amax(-1).log()).where(top.isfinite(), top)  # −∞ where nothing is seen, ∞ and NaN as they are
 
 
 def some(x: Tensor) -> Tensor:
