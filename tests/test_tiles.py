@@ -115,26 +115,64 @@ def test_what_is_out_of_reach_is_not_computed(text):
     problem = problem_for(text)
     made = replace(plan(problem, Variant(mask=text, schedule="tiled"), ["context"]), tile=7)
 
-    cells = sum((t.rows.stop - t.rows.start) * (t.keys.stop - t.keys.start) for t in tiles(made))
+    cells = sum((t.rows.stop - t.rows.start) * t.width for t in tiles(made))
 
     assert cells < 7 * 7 * 3 / 4
     assert [t.rows.start for t in tiles(made)] == [0, *(t.rows.stop for t in tiles(made))][:-1]
 
 
 @pytest.mark.parametrize(
-    ("text", "first", "last"),
+    ("text", "spans"),
     [
-        ("causal", [0, 0, 0, 0], [1, 2, 3, 4]),
-        ("window:left=1", [0, 0, 1, 2], [4, 4, 4, 4]),
-        ("causal and window:left=1", [0, 0, 1, 2], [1, 2, 3, 4]),
-        ("chunk:size=2 or prefix:length=1", [0, 0, 0, 0], [2, 2, 4, 4]),
-        ("causal and prefix:length=2", [0, 0, 0, 0], [1, 2, 2, 2]),
+        ("causal", [([0, 0, 0, 0], [1, 2, 3, 4])]),
+        ("window:left=1", [([0, 0, 1, 2], [4, 4, 4, 4])]),
+        ("causal and window:left=1", [([0, 0, 1, 2], [1, 2, 3, 4])]),
+        ("chunk:size=2 or prefix:length=1", [([0, 0, 2, 2], [2, 2, 4, 4]), ([0, 0, 0, 0], [1, 1, 1, 1])]),
+        ("causal and prefix:length=2", [([0, 0, 0, 0], [1, 2, 2, 2])]),
+        ("causal and (window:left=1 or prefix:length=1)", [([0, 0, 1, 2], [1, 2, 3, 4]), ([0, 0, 0, 0], [1, 1, 1, 1])]),
+        ("global:tokens=1+3+2+9", [([1, 0, 0, 0], [4, 4, 4, 4])]),
+        ("global:tokens=0+2", [([0, 0, 0, 0], [4, 1, 4, 1]), ([0, 2, 0, 2], [4, 3, 4, 3])]),
+        ("causal and global:tokens=2", [([2, 2, 0, 2], [1, 2, 3, 3])]),
     ],
 )
-def test_bounds_pass_through_and_and_or(text, first, last):
+def test_bounds_pass_through_and_and_or(text, spans):
     made = plan(attncli.Problem(embeddings=draws(1, 4, 2)), Variant(mask=text), ["context"])
 
-    assert [x[0].tolist() for x in made.spans()] == [first, last]
+    assert [tuple(x[0].tolist() for x in span) for span in made.spans()] == spans
+
+
+def test_many_spans_are_brought_to_one():
+    problem = attncli.Problem(embeddings=draws(1, 11, 2))
+    made = plan(problem, Variant(mask="global:tokens=0+2+4+6+8"), ["context"])
+
+    [(first, last)] = made.spans()
+
+    assert (first[0].tolist(), last[0].tolist()) == ([0] * 11, [11, 9] * 4 + [11, 9, 9])
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        ("causal and (window:left=20 or prefix:length=4)", 2.5 * 2000 * 25),
+        ("window:left=20,right=20 or global:tokens=0+1+2", 3 * 2000 * 44 + 3 * 2000),
+        ("window:left=20,right=20 or global:tokens=0+1000", 3 * 2000 * 43 + 2 * 2000),
+    ],
+)
+def test_a_union_costs_what_its_parts_cost(text, most):
+    """StreamingLLM and Longformer grow with the number of tokens, and not with its square."""
+    problem = attncli.Problem(embeddings=draws(1, 2000, 4))
+    made = plan(problem, Variant(mask=text, schedule="tiled"), ["context", "top_keys", "top_weights"], top=30)
+
+    cells = sum((t.rows.stop - t.rows.start) * t.width for t in tiles(made))
+
+    assert cells < max(most, 2000 * 256)
+    assert max(len(t.keys) for t in tiles(made)) > 1
+    dense = attncli.attend(
+        problem, Variant(mask=text, schedule="dense"), ["context", "top_keys", "top_weights"], top=30
+    )
+    found = follow(made)
+    np.testing.assert_array_equal(found["top_keys"].values, dense["top_keys"].values)
+    np.testing.assert_allclose(found["context"].values, dense["context"].values, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("text", ["not causal", "causal or dilated:rate=2", "bigbird:block=2", "given", "full"])
@@ -147,7 +185,7 @@ def test_what_says_nothing_reaches_every_key(text):
 def test_unsorted_positions_are_bounded_by_their_outermost():
     problem = attncli.Problem(embeddings=draws(1, 5, 2), positions=[3, 0, 2, 1, 9])
 
-    first, last = plan(problem, Variant(mask="window:left=1,right=0"), ["context"]).spans()
+    [(first, last)] = plan(problem, Variant(mask="window:left=1,right=0"), ["context"]).spans()
 
     assert first[0].tolist() == [0, 0, 0, 0, 4]  # the first key at or above 2, −1, 1, 0, 8
     assert last[0].tolist() == [4, 2, 4, 4, 5]  # one past the last key at or below 3, 0, 2, 1, 9

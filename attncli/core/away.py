@@ -65,7 +65,7 @@ class Block(NamedTuple):
     def whole(self) -> Tile:
         """All its rows, as one."""
         first, last = self.tiles[0], self.tiles[-1]
-        return first._replace(rows=slice(first.rows.start, last.rows.stop), keys=slice(None))
+        return first._replace(rows=slice(first.rows.start, last.rows.stop), keys=Tile().keys)
 
 
 class Task(NamedTuple):
@@ -121,7 +121,7 @@ def blocks(plan: Plan, workers: int) -> Iterator[Block]:
     for tile in tiles(plan):
         many = len(range(plan.size.batch or 1)[tile.batch]) * len(range(plan.shapes.heads)[tile.heads])
         n = many * (tile.rows.stop - tile.rows.start)
-        m = tile.keys.stop - tile.keys.start
+        m = tile.width
         apart = held and (tile.batch, tile.heads) != (held[-1].batch, held[-1].heads)
         if held and (apart or size + n * m > share or (count + n) * width * item(plan) > _BYTES):
             yield Block(tuple(held))
@@ -185,7 +185,7 @@ def piece(common: Common, task: Task) -> Piece:
                 yield at, z
                 continue
             by_kernel = False
-            step = max(1, plan.tile // (at.keys.stop - at.keys.start))
+            step = max(1, plan.tile // at.width)
             for first in range(at.rows.start, at.rows.stop, step):
                 part = at._replace(rows=slice(first, min(first + step, at.rows.stop)))
                 yield part, attended(q[:, :, part.rows], k, v, odd, given, note, part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.tiles import Tile
+from attncli.core.tiles import Keys, Tile
 from attncli.gate.arrays import as_numpy, is_tensor
 from attncli.plan import Plan, blind_rows
 from attncli.plan.places import seen_shape
@@ -193,8 +194,8 @@ class Notes:
         """The largest weights of each query and where they are; ties, lower index first. (b, h, n, m) → (b, h, n, top)"""
         if not self.plan.keep & {"top_keys", "top_weights"}:
             return
-        first = self.tile.keys.start if self.tile else 0
-        values, keys = largest(w, self.plan.top, first, self.plan.size.keys)
+        stretches = self.tile.keys if self.tile else (slice(0, self.plan.size.keys),)
+        values, keys = largest(w, self.plan.top, stretches, self.plan.size.keys)
         self._keep("top_keys", keys, "keys of the largest weights")
         self._keep("top_weights", values, "the largest weights")
 
@@ -261,15 +262,12 @@ def some(x: Tensor) -> Tensor:
     return x.view(torch.uint8).amax(-1) > 0
 
 
-def largest(w: Tensor, top: int, first: int, keys: int) -> tuple[Tensor, Tensor]:
+def largest(w: Tensor, top: int, stretches: Keys, keys: int) -> tuple[Tensor, Tensor]:
     """The `top` largest weights of each row, largest first, and their keys; ties, lower key first. (b, h, n, top) each
 
-    The columns of w (b, h, n, m) are keys from `first` on, of `keys` that there are; what stands on either side weighs 0.
+    The columns of w (b, h, n, m) are these stretches of the `keys` that there are; what stands between them weighs 0.
     """
-    before, after = min(top, first), min(top, keys - first - w.shape[-1])
-    if before or after:  # zeros enough that a zero which should be among the largest is there
-        w = torch.nn.functional.pad(w, (before, after))  # (b, h, n, m)
-    names = torch.cat([torch.arange(before), torch.arange(first, first + w.shape[-1] - before)]).to(w.device)  # (m,)
+    w, names = _with_zeros(w, top, stretches, keys)  # (b, h, n, m), (m,)
     if w.shape[-1] > top:
         values, at = _topk(w, top + 1)  # (b, h, n, top + 1)
         unsure = ~(values[..., top - 1] > values[..., top])  # (b, h, n): what is left out may be as large
@@ -283,6 +281,18 @@ def largest(w: Tensor, top: int, first: int, keys: int) -> tuple[Tensor, Tensor]
     else:
         values, at = (x[..., :top] for x in w.sort(dim=-1, descending=True, stable=True))
     return values, names[at]
+
+
+def _with_zeros(w: Tensor, top: int, stretches: Keys, keys: int) -> tuple[Tensor, Tensor]:
+    """Weights and the names of their keys, with zeros enough that one which should be among the largest is there."""
+    pieces, names, row = [], [], 0
+    for first, last in itertools.pairwise([slice(0, 0), *stretches, slice(keys, keys)]):
+        gap = min(top, last.start - first.stop)
+        width = last.stop - last.start
+        pieces += [w.new_zeros(()).expand(*w.shape[:-1], gap)] * bool(gap) + [w[..., row : row + width]] * bool(width)
+        names += [torch.arange(first.stop, first.stop + gap), torch.arange(last.start, last.stop)]
+        row += width
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1), torch.cat(names).to(w.device)
 
 
 def _topk(w: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -15,15 +15,19 @@ import torch
 from torch import Tensor
 
 from attncli.plan import Plan
-from attncli.plan.reach import Spans
 
+Ranges = list[tuple[np.ndarray, ...]]  # (n,) each: the first key and one past the last, for a few stretches
 Progress = Callable[[float], None]  # told how much of the work is done, 0 … 1
 ALL = slice(None)
 KERNEL = (
     1024  # rows that a kernel is given at a time where it is not given all: with fewer its sums are in another order
 )
+_NEAR = 64  # keys between two stretches that are computed rather than put side by side without them
 _SMALL = 2**16  # cells that cost less than the calls they are computed by
 _KEPT = 2**25 - 2**13  # bytes: the largest block whose return makes glibc reuse memory of that size, not hand it back
+
+
+Keys = tuple[slice, ...]  # in order, and apart from each other
 
 
 class Tile(NamedTuple):
@@ -32,16 +36,29 @@ class Tile(NamedTuple):
     batch: slice = ALL
     heads: slice = ALL
     rows: slice = ALL
-    keys: slice = ALL
+    keys: Keys = (ALL,)
+
+    @property
+    def width(self) -> int:
+        """How many keys that are."""
+        return sum(keys.stop - keys.start for keys in self.keys)
 
     def of(self, x: Tensor, columns: bool = True) -> Tensor:
         """Its part of an array that broadcasts to (b, h, n, m), or to (b, h, n, ·) if it has no columns."""
-        cuts = (self.batch, self.heads, self.rows, self.keys if columns else ALL)
-        return x[tuple(cut if n > 1 else ALL for cut, n in zip(cuts, x.shape, strict=True))]
+        one = columns and len(self.keys) == 1
+        cuts = (self.batch, self.heads, self.rows, self.keys[0] if one else ALL)
+        x = x[tuple(cut if n > 1 else ALL for cut, n in zip(cuts, x.shape, strict=True))]
+        return taken(x, self.keys, -1) if columns and not one and x.shape[-1] > 1 else x
 
     def of_keys(self, x: Tensor) -> Tensor:
         """Its part of (b, h, m, ·)"""
-        return x[self.batch, self.heads, self.keys]
+        return taken(x[self.batch, self.heads], self.keys, 2)
+
+
+def taken(x: Tensor, keys: Keys, axis: int) -> Tensor:
+    """Some keys of an array, side by side; a view of it where they are one stretch."""
+    parts = [x[(*(ALL,) * (axis % x.ndim), part)] for part in keys]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
 
 def tiles(plan: Plan) -> Iterator[Tile]:
@@ -54,36 +71,45 @@ def tiles(plan: Plan) -> Iterator[Tile]:
     reach = plan.spans()
     together = h if plan.variant["head_mixing"].name != "none" else max(1, min(h, plan.tile // (n * m)))
     for i in range(b):
-        ranges = None if reach is None else (reach[0][i % len(reach[0])], reach[1][i % len(reach[1])])
+        ranges: Ranges | None = None if reach is None else [tuple(end[i % len(end)] for end in span) for span in reach]
         cut = list(_cut(n, m, plan.tile // together, ranges, even=plan.schedule == "fused"))
         for first in range(0, h, together):
             for rows, keys in cut:
                 yield Tile(slice(i, i + 1), slice(first, first + together), rows, keys)
 
 
-def _cut(n: int, m: int, most: int, ranges: Spans | None, *, even: bool) -> Iterator[tuple[slice, slice]]:
+def _cut(n: int, m: int, most: int, ranges: Ranges | None, *, even: bool) -> Iterator[tuple[slice, Keys]]:
     """Rows in blocks of at most `most` cells; unless `even`, fewer where the rows of a block reach for different keys."""
     bend = ranges is not None and not even
     row, take = 0, 256 if bend else max(1, most // m)
     while row < n:
         rows = slice(row, min(n, row + take))
-        keys, own = _hull(ranges, rows) if ranges else (slice(0, m), 0)
-        size = (rows.stop - row) * (keys.stop - keys.start)
+        keys, own = _reached(ranges, rows) if ranges is not None else ((slice(0, m),), 0)
+        width = Tile(keys=keys).width
+        size = (rows.stop - row) * width
         if bend and take > 1 and size > min(most, max(2 * own, _SMALL)):
-            take = max(1, min(take // 2, most // (keys.stop - keys.start)))
+            take = max(1, min(take // 2, most // width))
             continue
         yield rows, keys
         row, take = rows.stop, 2 * take if bend else take
 
 
-def _hull(ranges: Spans, rows: slice) -> tuple[slice, int]:
-    """The keys that some rows reach together, and how many cells they reach, each by itself."""
-    first, last = ranges[0][rows], ranges[1][rows]
-    some = first < last
-    if not some.any():
-        return slice(0, 1), 0  # a row has at least one key, if none that it sees
-    first, last = first[some], last[some]
-    return slice(int(first.min()), int(last.max())), int((last - first).sum())
+def _reached(ranges: Ranges, rows: slice) -> tuple[Keys, int]:
+    """The keys that some rows reach together, and about how many cells they reach, each by itself."""
+    hulls: list[tuple[int, int]] = []
+    own = 0
+    for first, last in ((first[rows], last[rows]) for first, last in ranges):
+        some = first < last
+        if some.any():
+            hulls.append((int(first[some].min()), int(last[some].max())))
+            own += int((last - first)[some].sum())
+    stretches: list[tuple[int, int]] = []
+    for start, stop in sorted(hulls):
+        before = stretches.pop() if stretches and start - stretches[-1][1] < _NEAR else (start, stop)
+        stretches.append((before[0], max(before[1], stop)))
+    if not stretches:
+        return (slice(0, 1),), 0  # a row has at least one key, if none that it sees
+    return tuple(slice(first, last) for first, last in stretches), own
 
 
 def joined(plan: Plan, parts: Iterator[tuple[Tile, Tensor | None]], progress: Progress | None = None) -> Tensor | None:
@@ -98,7 +124,7 @@ def joined(plan: Plan, parts: Iterator[tuple[Tile, Tensor | None]], progress: Pr
             if whole is None:
                 whole = z.new_empty((b, plan.shapes.mixed_heads, n, z.shape[-1]))
             tile.of(whole, columns=False)[:] = z
-        done += math.prod(len(range(size)[cut]) for size, cut in zip((b, h, n), tile, strict=False))
+        done += math.prod(len(range(size)[cut]) for size, cut in zip((b, h, n), tile[:3], strict=True))
         if progress:
             progress(done / (b * h * n))
     return whole
@@ -128,7 +154,7 @@ class Stream:
                 for run in runs:
                     self._seek((item * h + head) * self.n + int(rows[run[0]]))
                     out[i, j, run] = self._rows(len(run))
-        return out[..., tile.keys]
+        return taken(out, tile.keys, -1)
 
     def _seek(self, row: int) -> None:
         if row < self.row:

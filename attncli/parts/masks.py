@@ -3,9 +3,9 @@
 A mask is a predicate on two places: positions i, j (`q_pos`, `k_pos`) or indices I, J (`q_idx`, `k_idx`).
 It speaks in operators only, so it runs on plain integers, numpy arrays and tensors alike.
 
-A mask may say how far it reaches: (Grid, part) → the field of the keys that it goes by, its lowest and its highest value for
-each query, None being no bound. What lies outside is hidden for certain, so that long runs never compute it; a mask that
-declares no `reach` may see every key.
+A mask may say how far it reaches: (Grid, part) → a few triples, each the field of the keys that it goes by, its lowest and its
+highest value for each query, None being no bound. What lies outside all of them is hidden for certain, so that long runs never
+compute it; a mask that declares no `reach` may see every key.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def full(at: Grid) -> Tensor:
     "j ≤ i",
     source="Vaswani et al. 2017, §3.2.3",
     laws=("prefix", "decode"),
-    reach=lambda at, part: ("k_pos", None, at.q_pos),
+    reach=lambda at, part: [("k_pos", None, at.q_pos)],
     kernel="causal",  # what fused kernels call it
     hides=lambda at, part: f"{at.k_pos} > {at.q_pos}",
 )
@@ -49,11 +49,13 @@ def _beyond(at: Grid, part: Part) -> str:
     "−left ≤ j − i ≤ right",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
-    reach=lambda at, part: (
-        "k_pos",
-        at.q_pos - part.get("left") if part.get("left") >= 0 else None,
-        at.q_pos + part.get("right") if part.get("right") >= 0 else None,
-    ),
+    reach=lambda at, part: [
+        (
+            "k_pos",
+            at.q_pos - part.get("left") if part.get("left") >= 0 else None,
+            at.q_pos + part.get("right") if part.get("right") >= 0 else None,
+        )
+    ],
     hides=_beyond,
 )
 def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotated[int, Range(low=-1)] = -1) -> Tensor:
@@ -67,7 +69,7 @@ def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotat
     "j < length",
     source="Raffel et al. 2020, §3.2.1",
     laws=("prefix", "decode"),
-    reach=lambda at, part: ("k_pos", None, 0 * at.q_pos + part.get("length") - 1),
+    reach=lambda at, part: [("k_pos", None, 0 * at.q_pos + part.get("length") - 1)],
     hides=lambda at, part: f"{at.k_pos} ≥ {part.get('length')}",
 )
 def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
@@ -80,7 +82,7 @@ def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     "segment of I = segment of J",
     source="Raffel et al. 2020, §2.2 (packing)",
     lawless="its segments belong to indices of one problem",
-    reach=lambda at, part: ("k_seg", at.q_seg, at.q_seg),
+    reach=lambda at, part: [("k_seg", at.q_seg, at.q_seg)],
     hides=lambda at, part: f"segment {at.k_seg} ≠ {at.q_seg}",
 )
 def document(at: Grid) -> Tensor:
@@ -93,11 +95,13 @@ def document(at: Grid) -> Tensor:
     "⌊i/size⌋ = ⌊j/size⌋",
     source="Llama 4's attention_chunk_size; Child et al. 2019, §4.3",
     laws=("prefix", "decode"),
-    reach=lambda at, part: (
-        "k_pos",
-        at.q_pos // part.get("size") * part.get("size"),
-        at.q_pos // part.get("size") * part.get("size") + part.get("size") - 1,
-    ),
+    reach=lambda at, part: [
+        (
+            "k_pos",
+            at.q_pos // part.get("size") * part.get("size"),
+            at.q_pos // part.get("size") * part.get("size") + part.get("size") - 1,
+        )
+    ],
     hides=lambda at, part: f"⌊{at.q_pos}/{part.get('size')}⌋ ≠ ⌊{at.k_pos}/{part.get('size')}⌋",
 )
 def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
@@ -122,7 +126,7 @@ def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     "j ≤ i and (i − j < stride or (i − j) mod stride = 0)",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
-    reach=lambda at, part: ("k_pos", None, at.q_pos),
+    reach=lambda at, part: [("k_pos", None, at.q_pos)],
     hides=lambda at, part: (
         f"{at.k_pos} > {at.q_pos}"
         if at.k_pos > at.q_pos
@@ -141,7 +145,7 @@ def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
     refuse=lambda o: "summary is at most stride" if o["summary"] > o["stride"] else "",
-    reach=lambda at, part: ("k_pos", None, at.q_pos),
+    reach=lambda at, part: [("k_pos", None, at.q_pos)],
     hides=lambda at, part: (
         f"{at.k_pos} > {at.q_pos}"
         if at.k_pos > at.q_pos
@@ -154,11 +158,21 @@ def fixed(at: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[
     return (at.k_pos <= at.q_pos) & (own | (at.k_pos % stride >= stride - summary))
 
 
+def _reach_global(at: Grid, part: Part) -> list[tuple[str, Any, Any]]:
+    """Runs of tokens that follow each other; every key for a query that is one of them."""
+    tokens = sorted({t for t in part.get("tokens") if t < at.longest})
+    ends = [t for t in tokens if t + 1 not in tokens]
+    starts = [t for t in tokens if t - 1 not in tokens]
+    one = sum(at.q_idx == t for t in tokens)  # (1, 1, n, 1)
+    return [("k_idx", a - a * one, z + (at.keys - 1 - z) * one) for a, z in zip(starts, ends, strict=True)]
+
+
 @mask(
     "global",
     "I or J among the tokens",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
+    reach=_reach_global,
     hides=lambda at, part: f"neither {at.q_idx} nor {at.k_idx} is among the tokens",
 )
 def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
@@ -174,11 +188,9 @@ def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Te
     "s ≤ J < s + K, s = clamp(I − ⌊K/2⌋, 0, T − K)",
     source="Hassani et al. 2023, §3.1",
     lawless="its window moves inward at the end, so that what is seen depends on how many keys there are",
-    reach=lambda at, part: (
-        "k_idx",
-        _first(at, part.get("kernel")),
-        _first(at, part.get("kernel")) + part.get("kernel") - 1,
-    ),
+    reach=lambda at, part: [
+        ("k_idx", _first(at, part.get("kernel")), _first(at, part.get("kernel")) + part.get("kernel") - 1)
+    ],
     hides=lambda at, part: f"{at.k_idx} is outside the {part.get('kernel')} keys around {at.q_idx}",
 )
 def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:

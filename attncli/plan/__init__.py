@@ -20,7 +20,7 @@ from attncli.gate.arrays import as_numpy, is_tensor
 from attncli.parts.projections import Sizes
 from attncli.plan.chain import Link, chain_of
 from attncli.plan.places import arrays, columns, full_rank, masks, positions, rows, visible
-from attncli.plan.reach import spans
+from attncli.plan.reach import Spans, spans
 from attncli.plan.schedule import TILE, matrices, settle
 from attncli.plan.shapes import Shapes, projected_by, shapes_of, sizes_of
 from attncli.plan.steps import kept, steps_of, unused
@@ -86,8 +86,8 @@ class Plan:
         per_query = {name: x for name, x in arrays(at).items() if x.shape[2] > 1}
         return replace(at, **{name: x[:, :, self.rows] for name, x in per_query.items()})
 
-    def spans(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """For each query the keys that are computed, (b, n) each: the first, and one past the last; None: all of them."""
+    def spans(self) -> Spans | None:
+        """For each query the keys that are computed, in a few spans; None: all of them."""
         v = self.variant
         counts = v["normalizer"].member.facts.get("counts_keys", lambda part: False)(v["normalizer"])
         if not self.masked or matrices(self) or counts or v["empty_rows"] != "zero":  # these need every key

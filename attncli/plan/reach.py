@@ -5,6 +5,7 @@ A span holds every key that the query may see, and perhaps others: positions nee
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,17 @@ from attncli.expression import Expression
 from attncli.registry import Part
 from attncli.types import Grid
 
-Spans = tuple[np.ndarray, np.ndarray]  # (b, n) each: the first key, and one past the last; empty where they meet
+Span = tuple[np.ndarray, np.ndarray]  # (b, n) each: the first key, and one past the last; empty where they meet
+Spans = tuple[Span, ...]  # each query reaches the keys of all of them
+_MOST = 4  # beyond so many, one around them all
 
 
 def spans(at: Grid, mask: Expression | None) -> Spans | None:
-    """The span of each query, from mask and lengths; None where every query may reach every key."""
+    """The spans of each query, from mask and lengths; None where every query may reach every key."""
     found = _of(mask, at) if mask else None
     if at.lengths is not None:
         padded = np.zeros((1, at.q_idx.shape[2]), np.int64), at.lengths[:, 0, 0] + np.zeros_like(at.q_idx[0, 0, :, 0])
-        found = padded if found is None else _both(found, padded)
+        found = (padded,) if found is None else _both(found, (padded,))
     return found
 
 
@@ -31,19 +34,24 @@ def _of(expr: Expression, at: Grid) -> Spans | None:
     found = [_of(term, at) for term in expr.terms]
     if expr.word == "not" or (expr.word == "or" and None in found):
         return None
-    there = [span for span in found if span is not None]
-    out = there[0] if there else None
-    for span in there[1:]:
-        assert out is not None
-        out = _both(out, span) if expr.word == "and" else _either(out, span)
-    return out
+    there = [spans for spans in found if spans is not None]
+    if expr.word == "or":
+        return _few([span for spans in there for span in spans])
+    return functools.reduce(_both, there) if there else None
 
 
 def _both(one: Spans, other: Spans) -> Spans:
-    return np.maximum(one[0], other[0]), np.minimum(one[1], other[1])
+    """Where both reach: a span of the one and a span of the other, each with each."""
+    return _few([(np.maximum(a[0], b[0]), np.minimum(a[1], b[1])) for a in one for b in other])
 
 
-def _either(one: Spans, other: Spans) -> Spans:
+def _few(spans: list[Span]) -> Spans:
+    """Those in which some query reaches something; around them all, if they are many."""
+    there = [span for span in spans if (span[0] < span[1]).any()] or spans[:1]
+    return tuple(there) if len(there) <= _MOST else (functools.reduce(_around, there),)
+
+
+def _around(one: Span, other: Span) -> Span:
     """The span around both; an empty one adds nothing."""
     none, far = one[0] >= one[1], np.iinfo(np.int64).max
     void = other[0] >= other[1]
@@ -52,12 +60,14 @@ def _either(one: Spans, other: Spans) -> Spans:
 
 
 def _declared(part: Part, at: Grid) -> Spans | None:
-    """The keys whose field is between the bounds that the mask declares: from the first that is not too low to the last
-    that is not too high, wherever the others lie."""
+    """What the mask declares of itself."""
     reach = part.member.facts.get("reach")
-    if reach is None:
-        return None
-    field, low, high = reach(at, part)  # (b, 1, n, 1) each, or None
+    return None if reach is None else _few([_span(at, *bounds) for bounds in reach(at, part)])
+
+
+def _span(at: Grid, field: str, low: Any, high: Any) -> Span:
+    """The keys whose field is between two bounds, (b, 1, n, 1) each or None: from the first that is not too low to the last
+    that is not too high, wherever the others lie."""
     held = getattr(at, field)[:, 0, 0]  # (b, m)
     rising = np.maximum.accumulate(held, -1)  # (b, m)
     falling = np.minimum.accumulate(held[:, ::-1], -1)[:, ::-1]  # (b, m): the least from there on
