@@ -29,6 +29,15 @@ def same(dense, other, largest=1.0, rtol=1e-12, atol=1e-14):
         np.testing.assert_allclose(b.values, a.values, rtol=rtol, atol=atol * largest * 10, err_msg=a.name)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_stretches():
+    """Keys that nobody reaches are left out here even where that does not pay."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attncli.core.tiles._NEAR", 1)
+        patch.setattr("attncli.core.tiles._SMALL", 1)
+        yield
+
+
 def in_tiles(problem, variant, keep=None, top=4, *, rows=1, at=None):
     """A run in tiles of so many rows of every head."""
     made = settled(outline(problem, variant.but(schedule="tiled"), keep, top=top), at)
@@ -39,7 +48,12 @@ def steps_by_row(variant):
     return [*ROW_STEPS, "sink_weights"] if variant["sink"].name != "none" else ROW_STEPS
 
 
-MASKS = ["full", "causal and not prefix:length=1", "window:left=2,right=1 and not prefix:length=1"]
+MASKS = [
+    "full",
+    "causal and not prefix:length=1",
+    "window:left=2,right=1 and not prefix:length=1",
+    "causal and (window:left=1 or prefix:length=1) and not (prefix:length=4 and not prefix:length=2)",
+]
 
 
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
