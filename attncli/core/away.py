@@ -7,7 +7,7 @@ need them, keys and values once to every worker; a piece of each step that is ke
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from attncli.core.attend import Parts, attended, share, strange
 from attncli.core.fused import fused
 from attncli.core.given import Given
 from attncli.core.notes import Notes
-from attncli.core.tiles import Tile, joined, tiles
+from attncli.core.tiles import Stream, Tile, joined, tiles
 from attncli.gate.arrays import as_numpy, shape_of
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
@@ -38,6 +38,7 @@ class Common:
     plan: Plan  # without what the tiles do not need
     k: np.ndarray  # (b, g, m, d)
     v: np.ndarray | None  # (b, g, m, c)
+    begins: dict[int, Tensor] = field(default_factory=dict)  # where a worker's tasks have been in what is drawn
 
     def held(self, given: Given) -> tuple[Tensor, Any, Tensor | None]:
         """k (b, h, m, d), v (b, h', m, c) and where v is not finite: made by the first task of a worker, for all.
@@ -174,6 +175,8 @@ def piece(common: Common, task: Task) -> Piece:
     note = Notes(plan, given)
     q, (k, v, odd) = given.tensor(queries).clone(), common.held(given)
     by_kernel = plan.schedule == "fused"
+    if isinstance(given.kept, Stream):
+        given.kept.resume(common.begins)
 
     def done() -> Parts:
         nonlocal by_kernel
@@ -191,6 +194,8 @@ def piece(common: Common, task: Task) -> Piece:
                 yield part, attended(q[:, :, part.rows], k, v, odd, given, note, part)
 
     z = joined(plan, done())
+    if isinstance(given.kept, Stream):
+        given.kept.mark()
     own = whole._replace(rows=slice(0, len(rows)))
     steps, said = note.sent(own)
     return Piece(None if z is None else as_numpy(own.of(z, columns=False)), steps, note.odd, said, by_kernel)

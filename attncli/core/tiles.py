@@ -17,17 +17,12 @@ from torch import Tensor
 from attncli.plan import Plan
 
 Ranges = list[tuple[np.ndarray, ...]]  # (n,) each: the first key and one past the last, for a few stretches
+Keys = tuple[slice, ...]  # in order, and apart from each other
 Progress = Callable[[float], None]  # told how much of the work is done, 0 … 1
 ALL = slice(None)
-KERNEL = (
-    1024  # rows that a kernel is given at a time where it is not given all: with fewer its sums are in another order
-)
 _NEAR = 64  # keys between two stretches that are computed rather than put side by side without them
 _SMALL = 2**16  # cells that cost less than the calls they are computed by
 _KEPT = 2**25 - 2**13  # bytes: the largest block whose return makes glibc reuse memory of that size, not hand it back
-
-
-Keys = tuple[slice, ...]  # in order, and apart from each other
 
 
 class Tile(NamedTuple):
@@ -72,9 +67,8 @@ def tiles(plan: Plan) -> Iterator[Tile]:
     together = h if plan.variant["head_mixing"].name != "none" else max(1, min(h, plan.tile // (n * m)))
     for i in range(b):
         ranges: Ranges | None = None if reach is None else [tuple(end[i % len(end)] for end in span) for span in reach]
-        cut = list(_cut(n, m, plan.tile // together, ranges, even=plan.schedule == "fused"))
         for first in range(0, h, together):
-            for rows, keys in cut:
+            for rows, keys in _cut(n, m, plan.tile // together, ranges, even=plan.schedule == "fused"):
                 yield Tile(slice(i, i + 1), slice(first, first + together), rows, keys)
 
 
@@ -156,10 +150,20 @@ class Stream:
                     out[i, j, run] = self._rows(len(run))
         return taken(out, tile.keys, -1)
 
+    def resume(self, begins: dict[int, Tensor]) -> None:
+        """Go on from where streams of the same draws have been, and let others go on from where this one will be."""
+        begins.update(self.begins)
+        self.begins = begins
+
+    def mark(self) -> None:
+        """Remember where it is."""
+        self.begins[self.row] = self.generator.get_state()
+
     def _seek(self, row: int) -> None:
-        if row < self.row:
-            self.row = max(begin for begin in self.begins if begin <= row)
-            self.generator.set_state(self.begins[self.row])
+        nearest = max(begin for begin in [*self.begins] if begin <= row)
+        if row < self.row or self.row < nearest:
+            self.row = nearest
+            self.generator.set_state(self.begins[nearest])
         while self.row < row:
             self._rows(min(row - self.row, self.n - self.row % self.n, max(1, 2**20 // self.m)))
 
@@ -168,5 +172,5 @@ class Stream:
         drawn = self.draw((count, self.m))
         self.row += count
         if self.row % self.n == 0:
-            self.begins[self.row] = self.generator.get_state()
+            self.mark()
         return drawn
