@@ -102,6 +102,21 @@ def test_a_planted_import_is_found(tmp_path, room, line, said):
     assert [v for v in violations(package) if said in v]
 
 
+def test_a_group_of_faults_is_found_by_being_a_file(tmp_path):
+    import shutil
+
+    shutil.copytree(ROOT / "attncli", tmp_path / "attncli")
+    planted = "from attncli.check.faults.suspicion import fault\n\n@fault\ndef another(b):\n    yield from ()\n"
+    (tmp_path / "attncli/check/faults/another.py").write_text(planted, encoding="utf-8")
+    code = "from attncli.check.faults.rounding import fault; import attncli.check.faults.suspicion as s; print(*(f.__module__ for f in s.FAULTS))"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+
+    groups = list(dict.fromkeys(name.rpartition(".")[2] for name in done.stdout.split()))
+    assert groups[:3] == ["scale", "normaliser", "masks"]  # the order that is written down, whatever is imported first
+    assert groups[-2:] == ["rounding", "another"]
+
+
 # ── a process that has no torch ──────────────────────────────────────────────────────────────────
 _HARNESS = """
 import contextlib, io, json, sys

@@ -54,6 +54,14 @@ class Bench:
         made = make_plan(p, v, (), top=self.top)
         return dataclasses.replace(made, keep=frozenset(filter(None, (self.stand_in(s, made.steps) for s in wanted))))
 
+    def chosen(self, **choices: Any) -> Plan:
+        """The same problem by other choices."""
+        return self.again(variant=self.plan.variant.but(**choices))
+
+    def given(self, **fields: Any) -> Plan:
+        """The same choices on a problem of other fields."""
+        return self.again(dataclasses.replace(self.plan.problem, **fields))
+
     def stand_in(self, step: str, steps: Collection[str]) -> str | None:
         """The step itself, or the last one before it of its kind."""
         if step in steps:
@@ -102,11 +110,6 @@ class Bench:
         plan, p = self.plan, self.plan.problem
         letters = ("q", "k", "v") if plan.shapes.c is not None else ("q", "k")
         result = follow(dataclasses.replace(plan, keep=frozenset(letters)))
-
-        def beside(x: np.ndarray) -> np.ndarray:
-            """(…, h, t, d) → (…, t, h·d)"""
-            return x if not plan.shapes.headed else x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], -1)
-
         own = plan.variant["projection"]
         held = {**p.parameters, **result.parameters}
         applies = own.member.facts.get("drawn") or "w_o" in {q.name for q in own.member.parameters}
@@ -117,7 +120,7 @@ class Bench:
             v = v.but(position=Variant()["position"])
         if plan.shapes.headed:
             v = v.but(heads=plan.shapes.heads, kv_heads=plan.shapes.kv_heads)
-        arrays: dict[str, Any] = {x: beside(np.asarray(result[x].values, np.float64)) for x in letters}
+        arrays: dict[str, Any] = {x: beside(plan, np.asarray(result[x].values, np.float64)) for x in letters}
         problem = dataclasses.replace(
             p,
             embeddings=None,
@@ -136,6 +139,11 @@ class Bench:
         """The direct form with some of its arrays replaced."""
         base = self.direct
         return base and self.again(dataclasses.replace(base.problem, **changes), base.variant)
+
+
+def beside(plan: Plan, x: np.ndarray) -> np.ndarray:
+    """Heads side by side, where a plan has heads: (…, h, t, d) → (…, t, h·d)"""
+    return x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], -1) if plan.shapes.headed else x
 
 
 def quiet(compute: Callable[[], Any], otherwise: Any = None) -> Any:

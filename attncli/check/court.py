@@ -79,7 +79,7 @@ class Court:
 
     def plain(self, dtype: str) -> dict[str, np.ndarray]:
         """The same problem computed in a dtype."""
-        plan = quiet(lambda: self.bench.again(variant=self.task.plan.variant.but(dtype=dtype)))
+        plan = quiet(lambda: self.bench.chosen(dtype=dtype))
         found: dict[str, np.ndarray] = quiet(lambda: self.bench.figures(plan), {}) if plan else {}
         return found
 

@@ -234,9 +234,7 @@ class Search:
                     yield Job(t.rank + u.rank, partial(self.with_fault, t, _one_of(b), other))
 
     def both(self, a: Alternative, b: Alternative, rank: int) -> Tried | None:
-        bench = self.court.bench
-        variant = bench.plan.variant.but(**{a.choice: a.value, b.choice: b.value})
-        compute = partial(bench.again, variant=variant)
+        compute = partial(self.court.bench.chosen, **{a.choice: a.value, b.choice: b.value})
         return self.tried(Suspicion(f"{a.text} {b.text}", f"{a.says} and {b.says}", compute, rank), False)
 
     def faulty(self, a: Alternative) -> tuple[Bench, dict[str, Suspicion]] | None:
@@ -263,7 +261,7 @@ class Search:
     def changed(self, alternative: Alternative) -> Bench | None:
         """A bench whose plan has one choice changed."""
         bench = self.court.bench
-        plan = quiet(lambda: _chosen(bench, alternative))
+        plan = quiet(partial(bench.chosen, **{alternative.choice: alternative.value}))
         if plan is None:
             return None
         return Bench(
@@ -318,15 +316,11 @@ def _one(bench: Bench) -> Iterator[tuple[Suspicion, Alternative | None]]:
     for s in suspicions(bench):
         yield s, None
     for a in alternatives(bench.plan):
-        yield dataclasses.replace(_one_of(a), compute=partial(_chosen, bench, a)), a
+        yield dataclasses.replace(_one_of(a), compute=partial(bench.chosen, **{a.choice: a.value})), a
 
 
 def _one_of(a: Alternative) -> Suspicion:
     return Suspicion(a.text, a.says, lambda: None, a.rank)
-
-
-def _chosen(bench: Bench, a: Alternative) -> Plan:
-    return bench.again(variant=bench.plan.variant.but(**{a.choice: a.value}))
 
 
 def _brief(x: np.ndarray) -> np.ndarray:

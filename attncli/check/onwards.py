@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attncli.check.bench import Bench
+from attncli.check.bench import Bench, beside
 from attncli.check.rewrites import chained, part, with_part
 from attncli.plan import Plan
 
@@ -16,10 +16,7 @@ def onwards(bench: Bench, step: str, values: np.ndarray) -> Plan | None:
     """A plan in which a step has these values, on all its axes; None where it cannot be taken up there."""
     plan = bench.plan
     if step in ("q", "k", "v") and bench.direct:
-        x = values
-        if plan.shapes.headed:  # (…, h, t, d) → (…, t, h·d)
-            x = x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], -1)
-        return bench.rewritten(**{step: x})
+        return bench.rewritten(**{step: beside(plan, values)})
     import torch
 
     given = torch.as_tensor(np.ascontiguousarray(values, np.float64))

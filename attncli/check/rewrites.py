@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -56,6 +57,17 @@ def uniform(_: Any, s: Any, seen: Any) -> Any:
     return seen / seen.sum(-1, keepdim=True).clamp(min=1)  # (b, h, n, m)
 
 
+def shifted(s: Any) -> Any:
+    """Scores less the largest of their row; a row that sees nothing stays −∞."""
+    top = s.amax(-1, keepdim=True)
+    return s - top.masked_fill(top == -math.inf, 0)
+
+
+def divided(x: Any, total: Any) -> Any:
+    """x / total, and x itself where the total is 0: a row that sees nothing."""
+    return x / total.masked_fill(total == 0, 1)
+
+
 def chained(plan: Plan, links: Iterable[Link]) -> Plan:
     """The plan with another chain."""
     return dataclasses.replace(plan, chain=tuple(links))
@@ -85,21 +97,20 @@ def mixed(plan: Plan, run: Run) -> Plan | None:
     return with_part(plan, "head_mixing", part("head-mixing", "rewritten", lambda w, _: run(w)))
 
 
-def hidden_by(bench: Bench, predicate: Callable[[Any, Any], Any], plan: Plan | None = None) -> Plan:
+def hidden_by(bench: Bench, predicate: Callable[[Any, Any], Any]) -> Plan:
     """Another mask: predicate(grid, what the plan's own mask lets through) → what is let through."""
-    plan = plan or bench.plan
-    own = plan.mask
+    own = bench.plan.mask
 
     def seen(at: Any) -> Any:
         return predicate(at, own(at) if own else at.k_idx >= 0)
 
     made = Expression("part", part("mask", "rewritten", seen))
-    return bench.again(plan.problem, plan.variant.but(mask=made))
+    return bench.chosen(mask=made)
 
 
-def unhidden(bench: Bench, run: Run, plan: Plan | None = None) -> Plan | None:
+def unhidden(bench: Bench, run: Run) -> Plan | None:
     """Nothing is hidden by the algebra; where the mask stood there is run(scores, what the mask let through) instead."""
-    plan = plan or bench.plan
+    plan = bench.plan
     if not plan.masked:
         return None
     seen = seen_by(plan)

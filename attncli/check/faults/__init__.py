@@ -1,0 +1,45 @@
+"""The classic faults, each a small rewrite of the problem, the variant or the plan around the algebra. No family knows them.
+
+A fault is `@fault` over a function (Bench) → suspicions: a name, a sentence that finishes “your weights are the reference …”,
+and how to compute it. What a problem cannot show (heads where there are none) is not yielded, or gives no plan. Each file is a
+group of them, and is found by being here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+
+from attncli.check.bench import Bench
+from attncli.check.faults.suspicion import FAULTS, Suspicion
+
+_ORDER = (  # of faults that are as far-fetched and fit as well, the first is named first; other groups come after these
+    "scale",
+    "normaliser",
+    "masks",
+    "positions",
+    "links",
+    "heads",
+    "projections",
+    "weights",
+    "dropout",
+    "rounding",
+)
+
+
+def _place(group: str) -> int:
+    return _ORDER.index(group) if group in _ORDER else len(_ORDER)
+
+
+for _group in sorted((module.name for module in iter_modules(__path__)), key=_place):
+    import_module(f"{__name__}.{_group}")
+
+
+def suspicions(bench: Bench) -> Iterator[Suspicion]:
+    """Every fault that this problem could show."""
+    for one in FAULTS:
+        yield from one(bench)
+
+
+__all__ = ["Suspicion", "suspicions"]
