@@ -26,6 +26,7 @@ def whole(path: Path, said: str = "", *, durable: bool = True) -> Iterator[IO[by
     Raises:
         CannotError: the disk is full, or may not be written to.
     """
+    before = None
     try:
         before = _mode(path)
         if before is not None and not stat.S_ISREG(before):  # a device or a pipe is written to, not replaced
@@ -50,7 +51,7 @@ def whole(path: Path, said: str = "", *, durable: bool = True) -> Iterator[IO[by
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
-        raise unwritable(error, said or str(path), left=path.exists() and not path.is_file()) from error
+        raise unwritable(error, said or str(path), left=before is not None and not stat.S_ISREG(before)) from error
 
 
 def unfinished(name: str) -> str:

@@ -165,6 +165,34 @@ def test_a_kernel_that_cannot_do_it_leaves_it_to_the_algebra():
         both(attncli.Problem(q=x, k=x, v=x), ["context"], mask="causal", schedule="fused")
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_what_a_kernel_would_let_through_gives_the_same_file(dtype):
+    """One NaN in a key that nobody sees, or in one query: all goes the long way, as on one machine."""
+    q, k, v = (draws(i, 2500, 8) for i in (1, 2, 3))
+    for x, row in ((k, 2400), (q, 100)):
+        x[row, 1] = np.nan
+        mask = "causal and prefix:length=2000"
+        here, there, _ = both(attncli.Problem(q=q, k=k, v=v), ["context"], mask=mask, schedule=None, dtype=dtype)
+        x[row, 1] = 0
+        assert here.variant["schedule"] == there.variant["schedule"] == "tiled"
+        np.testing.assert_array_equal(there["context"].values, here["context"].values)
+
+
+def test_a_worker_draws_the_grid_once_however_many_tasks_it_has(monkeypatch):
+    from attncli.core.tiles import Stream
+
+    drawn: list[int] = []
+    rows = Stream._rows
+    monkeypatch.setattr(Stream, "_rows", lambda self, count: (drawn.append(count), rows(self, count))[1])
+    here, there, others = both(
+        attncli.Problem(embeddings=draws(2, 4000, 6)), ["context"], dropout="dropout:p=0.3,seed=4"
+    )
+
+    assert len(others.done) > 10
+    assert sum(drawn) == 2 * 4000  # here, and there
+    np.testing.assert_array_equal(there["context"].values, here["context"].values)
+
+
 def test_one_tile_stays_at_home():
     made = plan(attncli.Problem(embeddings=draws(1, 9, 4)), Variant())
 

@@ -182,6 +182,10 @@ def test_a_folder_of_others_is_left_alone(attn, tmp_path):
         (["empty", "-o", "out"], 3, "nothing that was named holds a file we read"),
         (["x.csv", "-o", "x.csv"], 2, "x.csv is a file"),
         (["x.csv", "-o", "s3://b/out"], 2, "not to s3://b/out"),
+        (["x.csv", "-o", ""], 2, "-o is empty"),
+        (["x.csv", "-o", "out", "--scheduler", ""], 2, "--scheduler is empty"),
+        (["x.csv", "-o", "-", "--dry-run"], 2, "--dry-run says what would be done to a folder"),
+        (["x.csv", "-o", "out", "--retry-failed"], 2, "out holds no batch, and nothing that failed"),
         (["x.csv", "-o", "out", "-j", "0"], 2, "--jobs is an integer from 1 to 4096, not 0"),
         (["x.csv", "-o", "out", "-j", "2", "--scheduler", "tcp://h:1"], 2, "--jobs and --scheduler say two things"),
         (["x.csv", "-o", "out", "--only", "wieghts"], 2, "did you mean 'weights'?"),
@@ -310,7 +314,9 @@ def test_when_to_stop(attn, mixed, words, failed, left):
 
     assert done.status == 1
     assert f"{failed} failed" in done.err
-    assert (f"stopped: too many failures; {left} inputs left" in done.err) == bool(left)
+    why = "a failure" if words == ["--fail-fast"] else "too many failures"
+    assert (f"stopped: {why}; {left} inputs left" in done.err) == bool(left)
+    assert ("stopped" in done.err) == bool(left)
 
 
 def test_a_dry_run_says_what_would_be_done(attn, mixed, tmp_path):
@@ -384,10 +390,14 @@ def test_warnings_are_counted(attn, tmp_path):
 def test_a_summary_for_programs(attn, mixed):
     done = attn("batch", "in", "-o", "out", "--error-format", "json")
 
-    summary = json.loads(done.err)
+    *causes, summary = map(json.loads, done.err.splitlines())
+    assert [(one["type"], one["code"], one["input"], one["count"]) for one in causes] == [
+        ("error", "bad-json", "in/p03.json", 3), ("error", "ragged", "in/p20.json", 1),
+    ]  # fmt: skip
     assert summary.pop("per_second") > 0
     assert summary == {
         "type": "summary", "done": 36, "failed": 4, "skipped": 0, "left": 0, "causes": {"bad-json": 3, "ragged": 1},
+        "warnings": {},
     }  # fmt: skip
 
 
@@ -604,6 +614,163 @@ def test_what_a_killed_process_left_is_taken_away_and_nothing_else(attn, tmp_pat
     attn("batch", "in", "-o", "out", "-q")
 
     assert names(tmp_path / "out") == [".note", "deep/.b.json.abcd1234", "deep/a.json", "manifest.ndjson"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1,2]", "5", "null", '"x"', "{}", '{"schema": "attn.batch/2", "seed": 3}',
+        '{"input": "in/a.json", "result": "a.json", "status": "done", "attempts": "x"}',
+        '{"input": "in/a.json", "result": "a.json", "status": "failed", "error": "x"}', "\ufffe",
+    ],
+)  # fmt: skip
+def test_what_is_no_receipt_in_a_manifest_is_passed_over(attn, tmp_path, line):
+    write(tmp_path, {"in/a.json": GOOD})
+    attn("batch", "in", "-o", "out", "-q")
+    path = tmp_path / "out/manifest.ndjson"
+    before = path.read_text()
+    path.write_text(before + line + "\n")
+
+    assert "0 done, 0 failed, 1 skipped" in attn("batch", "in", "-o", "out").err
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["failed.txt", "manifest.ndjson"])
+@pytest.mark.parametrize("text", ["my exam results", '{"mine": 1}\n'])
+def test_a_file_of_the_name_of_ours_is_left_alone(attn, tmp_path, name, text):
+    write(tmp_path, {"x.csv": "1,2\n3,4\n", f"out/{name}": text})
+
+    refused = attn("batch", "x.csv", "-o", "out")
+
+    assert (refused.status, names(tmp_path / "out")) == (2, [name])
+    assert f"{name} exists, and no batch made it" in refused.err
+    assert (tmp_path / "out" / name).read_text() == text
+    assert attn("batch", "x.csv", "-o", "out", "--force", "-q").status == 0
+
+
+def test_a_manifest_that_lost_its_head_is_not_guessed(attn, tmp_path):
+    """Its seed is gone with it: the same command would give other numbers."""
+    write(tmp_path, {"in/a.json": GOOD})
+    words = ("batch", "in", "-o", "out", "--projection", "linear:dim=2")
+    attn(*words, "-q")
+    path, before = tmp_path / "out/manifest.ndjson", left(tmp_path / "out")
+    path.write_bytes(path.read_bytes()[:60])
+
+    assert attn(*words).status == 2
+    assert left(tmp_path / "out") == before
+
+
+def test_a_seed_that_is_said_leaves_the_one_that_was_drawn(attn, tmp_path):
+    write(tmp_path, {"in/a.json": GOOD})
+    words = ("batch", "in", "-o", "out", "--projection", "linear:dim=2", "-q")
+    attn(*words)
+    first = left(tmp_path / "out")
+    attn(*words, "--seed", "5")
+    assert json.loads((tmp_path / "out/a.json").read_text())["variant"]["seed"] == 5
+
+    attn(*words)
+
+    assert left(tmp_path / "out") == first
+
+
+def test_a_result_that_was_written_on_is_made_again(attn, tmp_path):
+    write(tmp_path, {"in/a.json": GOOD, "in/b.ndjson": f"{GOOD}\n{GOOD}\n", "in/c.json": GOOD})
+    attn("batch", "in", "-o", "out", "-q")
+    before = left(tmp_path / "out")
+    for name in ("a.json", "b.ndjson"):  # as long as it was
+        (tmp_path / "out" / name).write_bytes(before[name].replace(b"0.5", b"0.6"))
+
+    again = attn("batch", "in", "-o", "out")
+
+    assert "2 done, 0 failed, 1 skipped" in again.err
+    assert left(tmp_path / "out") == before
+
+
+def test_a_file_is_the_same_however_it_is_named(attn, tmp_path):
+    write(tmp_path, {"in/a.json": GOOD})
+    attn("batch", "in", "-o", "out", "-q")
+
+    for word in ("./in", tmp_path / "in", "in/../in"):
+        assert "0 done, 0 failed, 1 skipped" in attn("batch", word, "-o", "out").err
+
+
+def test_a_file_in_the_place_of_a_folder_costs_what_lies_in_it(attn, tmp_path):
+    write(tmp_path, {"in/x/a.json": GOOD, "in/b.json": GOOD, "out/x": "mine"})
+
+    done = attn("batch", "in", "-o", "out")
+
+    assert (done.status, names(tmp_path / "out")) == (1, ["b.json", "failed.txt", "manifest.ndjson", "x"])
+    assert "failed[cannot-write]: in/x/a.json" in done.err
+    assert (tmp_path / "out/x").read_text() == "mine"
+
+
+def test_a_dry_run_reads_json_lines_too(attn, tmp_path):
+    write(tmp_path, {"in/a.ndjson": f"{GOOD}\n{GOOD}\n", "in/b.ndjson": f"{GOOD}\n[[1],[2,3]]\n"})
+    first = attn("batch", "in", "-o", "out", "--dry-run")
+    attn("batch", "in", "-o", "out", "-q")
+
+    done = attn("batch", "in", "-o", "out", "--dry-run")
+
+    fails = "fail    in/b.ndjson: lines-failed: 1 of 2 lines failed: 1 ragged\n"
+    assert (first.status, first.out) == (1, "compute in/a.ndjson → out/a.ndjson\n" + fails)
+    assert (done.status, done.out) == (1, "skip    in/a.ndjson → out/a.ndjson\n" + fails)
+
+
+def test_what_a_run_that_has_ended_still_makes_is_not_wanted(tmp_path):
+    """A task goes on when whoever sent it is killed; the next run has the folder by then."""
+    from attncli.asked import Choosing, Reading, Showing
+    from attncli.batch.inputs import Input
+    from attncli.batch.manifest import Manifest
+    from attncli.batch.work import Job, perform
+
+    write(tmp_path, {"a.json": GOOD, "out/keep": ""})
+    later = Manifest(tmp_path / "out")
+    job = Job(Choosing(), Reading(), Showing(), "json", 1, str(tmp_path / "out")).wanted(later.publish())
+    one = Input(str(tmp_path / "a.json"), "a.json")
+    assert perform(job, "", one).status == "done"
+    before = (tmp_path / "out/a.json").read_bytes()
+
+    orphan = perform(Job(Choosing({"scale": "3"}), Reading(), Showing(), "json", 1, job.folder, run="another"), "", one)
+    later.close()
+    too_late = perform(job, "", one)
+
+    for receipt in (orphan, too_late):
+        assert (receipt.status, receipt.error["code"]) == ("failed", "not-wanted")
+    assert (tmp_path / "out/a.json").read_bytes() == before
+    assert names(tmp_path / "out") == ["a.json", "keep"]
+
+
+def test_what_another_batch_has_written_meanwhile_is_not_forgotten(tmp_path):
+    from attncli.batch.manifest import Manifest, Receipt
+    from attncli.errors import CannotError
+
+    one, other = Manifest(tmp_path / "out"), Manifest(tmp_path / "out")
+    one.begin({"seed": 1})
+    one.add(Receipt("a", "a.json", "done"))
+    one.finish(["a.json"])
+    one.close()
+
+    with pytest.raises(CannotError, match="has just written"):
+        other.begin({"seed": 2})
+    other.close()
+    assert [*Manifest(tmp_path / "out").receipts] == ["a.json"]
+
+
+def test_every_wish_that_changes_a_result_is_in_its_hash():
+    import dataclasses
+
+    from attncli.asked import Choosing, Reading, Showing
+    from attncli.batch.work import Job
+
+    told = {"format", "output", "force", "full", "color", "quiet", "progress", "error_format"}  # what no file shows
+    other = {"only": ("weights",), "at": ("query=0",), "top": 3, "precision": 9, "heat": "on"}
+    assert {f.name for f in dataclasses.fields(Showing)} == told | set(other)
+
+    def hashed(**more):
+        return Job(Choosing(), Reading(), Showing(**more), "json", 1, "out").head()["variant"]
+
+    hashes = {hashed(), *(hashed(**{name: value}) for name, value in other.items())}
+    assert len(hashes) == 1 + len(other)
 
 
 # ── what dies ────────────────────────────────────────────────────────────────────────────────────
@@ -876,6 +1043,31 @@ def test_a_short_problem_needs_no_cluster_but_one_that_answers(cluster, tmp_path
     assert b"\nerror[no-scheduler]: no Dask scheduler answers at nope.json: there is no such file\n" in nobody.stderr
 
 
+def test_a_server_of_another_kind_is_no_scheduler(attn, tmp_path, monkeypatch):
+    """It takes the connection, and says nothing that Dask would understand."""
+    monkeypatch.setattr("attncli.batch.clusters._PATIENCE", 0.5)
+    write(tmp_path, {"a.csv": "1,2\n3,4\n", "b.json": "{}"})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        done = attn("batch", "a.csv", "-o", "out", "--scheduler", address)
+    file = attn("batch", "a.csv", "-o", "out", "--scheduler", "b.json")
+
+    assert (done.status, file.status) == (4, 4)
+    assert f"no Dask scheduler answers at {address}: nothing that speaks Dask" in done.err
+    assert "no Dask scheduler answers at b.json: this is no scheduler file" in file.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["batch", "compute"])
+def test_a_cluster_without_gpus_is_refused_what_needs_one(cluster, big, tmp_path, command):
+    words = [big / "big.safetensors", "--device", "cuda", "--only", "context", "--schedule", "tiled", "-o"]
+    done = process(command, *words, tmp_path / "out.safetensors", "--scheduler", cluster.address)
+
+    assert done.returncode == 4
+    assert done.stderr.startswith(b"error[no-device]: no worker of the cluster says that it has a GPU\n")
+    assert names(tmp_path) == []
+
+
 def test_no_scheduler_is_said(tmp_path):
     write(tmp_path, {"a.csv": "1,2\n3,4\n"})
 
@@ -963,7 +1155,7 @@ def _workers_die_and_a_long_problem_is_computed(made: Cluster, big: Path, folder
             (folder / f"die{i}").touch()
         done = process(*words, "-o", folder / f"{deaths}.safetensors")
         assert done.returncode == 0, done.stderr
-        assert set(done.stderr.splitlines()) <= {b"the scheduler has no workers yet; waiting for some"}
+        assert set(done.stderr.splitlines()) <= {b"the cluster has no workers; waiting for some"}
         assert not list(folder.glob("die*"))
         assert same_result(folder / f"{deaths}.safetensors", big / "tiles.safetensors")
     done = process(*words, "--empty-rows", "nan", "-o", folder / "3.safetensors")

@@ -7,16 +7,20 @@ be `lost` (distributed issues 6106, 7870).
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
+import queue
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attncli.errors import CannotError
+from attncli.errors import CannotError, OptionError
+
+_PATIENCE = 10  # seconds for a scheduler to answer
 
 
 # ── a task ───────────────────────────────────────────────────────────────────────────────────────
@@ -61,11 +65,6 @@ def gone(way: str) -> CannotError:
     return CannotError("scheduler-gone", "the Dask scheduler has gone", help=way)
 
 
-def resources(device: str) -> dict[str, float] | None:
-    """What a worker must have for a task on that device."""
-    return {"GPU": 1} if device.startswith("cuda") else None
-
-
 @functools.cache
 def one_thread() -> None:
     """A worker has one thread of torch, or as many workers would fight for the cores."""
@@ -75,19 +74,84 @@ def one_thread() -> None:
     threads.one_thread()
 
 
-class Capacity:
-    """How many tasks a cluster does at a time: workers come and go."""
+class Tasks:
+    """What is out on a cluster: each task with something of its sender's, which comes back with what became of it."""
 
-    def __init__(self, client: Any) -> None:
-        self.client, self.known, self.asked = client, 1, 0.0
+    def __init__(self, client: Any, device: str, waits: Callable[[], None]) -> None:
+        self.client, self.waits = client, waits
+        self.needs = {"GPU": 1} if device.startswith("cuda") else None
+        self.out: dict[str, tuple[Any, Any]] = {}  # by key: the sender's, and the future
+        self.finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.count, self.known, self.asked = 0, 0, 0.0
 
     @property
-    def threads(self) -> int:
+    def workers(self) -> int:
+        """How many tasks are done at a time: workers come and go."""
         if time.monotonic() - self.asked > 1:
             with suppress(OSError):
-                self.known = max(1, sum(self.client.nthreads().values()))
+                self.known = self._able()
             self.asked = time.monotonic()
-        return self.known
+        return max(1, self.known)
+
+    def gather(self) -> None:
+        """Wait until there is somebody.
+
+        Raises:
+            CannotError: there is, but nobody who can do this.
+        """
+        if not self.client.nthreads():
+            self.waits()
+            self.client.wait_for_workers(1)
+        if not self._able():
+            way = "dask worker ADDRESS --resources GPU=1"
+            raise CannotError("no-device", "no worker of the cluster says that it has a GPU", help=way)
+
+    def _able(self) -> int:
+        """Threads of those workers that have what is needed."""
+        if self.needs is None:
+            return sum(self.client.nthreads().values())
+        try:
+            workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        except TypeError:  # an older Dask, which tells of all
+            workers = self.client.scheduler_info()["workers"].values()
+        return sum(one["nthreads"] for one in workers if one["resources"].get("GPU"))
+
+    @property
+    def room(self) -> bool:
+        """Whether another can be sent: the next lies ready where one is done."""
+        return len(self.out) < 2 * self.workers
+
+    def send(self, mine: Any, function: Callable[..., Any], *args: Any) -> None:
+        """One more."""
+        self.count += 1
+        key = f"attn-{os.getpid()}-{id(self):x}-{self.count}"
+        future = self.client.submit(function, *args, key=key, pure=False, resources=self.needs)
+        self.out[key] = mine, future
+        future.add_done_callback(self.finished.put)
+
+    def over(self, seconds: float) -> Iterator[tuple[Any, Any]]:
+        """Those that are over within so long: the sender's, and what was returned, or `Died`, or `Lost`."""
+        with suppress(queue.Empty):
+            future = self.finished.get(timeout=seconds)
+            if future.key in self.out:
+                yield self.out.pop(future.key)[0], outcome(future)
+            return
+        for key in [key for key, (_, future) in self.out.items() if future.status in ("lost", "cancelled")]:
+            yield self.out.pop(key)[0], Lost()  # what they needed was lost, and that tells nobody
+
+    def withdraw(self) -> None:
+        """Take back what no worker has."""
+        with suppress(OSError):
+            begun = {key for keys in self.client.processing().values() for key in keys}
+            self._cancel([key for key in self.out if key not in begun])
+
+    def cancel(self) -> None:
+        """Take everything back."""
+        with suppress(Exception):  # the scheduler may have gone
+            self._cancel([*self.out])
+
+    def _cancel(self, keys: list[str]) -> None:
+        self.client.cancel([self.out.pop(key)[1] for key in keys])
 
 
 # ── clusters ─────────────────────────────────────────────────────────────────────────────────────
@@ -117,28 +181,52 @@ def reached(scheduler: str) -> Iterator[Any]:
     """The client of a scheduler that runs already, by its address or its file.
 
     Raises:
+        OptionError: it is empty.
         CannotError: Dask is not installed, or no scheduler answers there.
     """
+    if not scheduler.strip():
+        raise OptionError("bad-option", "--scheduler is empty", help="its address, tcp://HOST:8786, or its file")
     _, distributed = _dask("--scheduler")
     with _quiet():
         try:
-            said: dict[str, Any] = {"address": scheduler}
-            if "://" not in scheduler and (Path(scheduler).exists() or scheduler.endswith(".json")):
-                said = {"scheduler_file": scheduler}
-                if not Path(scheduler).exists():
-                    raise OSError("there is no such file")
-            client = distributed.Client(**said, timeout=10, set_as_default=False)
+            address = _address(scheduler)
+            _knock(address)
+            client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
-            said_by = str(error).splitlines()[0] if str(error) else "nothing answers"
+            why = str(error).splitlines()[0] if str(error) else "nothing that speaks Dask"
             way = "dask scheduler prints its address; --scheduler tcp://HOST:8786, or its scheduler file"
-            raise CannotError(
-                "no-scheduler", f"no Dask scheduler answers at {scheduler}: {said_by}", help=way
-            ) from None
+            raise CannotError("no-scheduler", f"no Dask scheduler answers at {scheduler}: {why}", help=way) from None
         try:
             yield client
         finally:
             with suppress(Exception):  # it may have gone
                 client.close(timeout=2)
+
+
+def _address(said: str) -> str:
+    """An address, or what a scheduler file says."""
+    if "://" in said or not (Path(said).exists() or said.endswith(".json")):
+        return said
+    try:
+        return str(json.loads(Path(said).read_text())["address"])
+    except FileNotFoundError:
+        raise OSError("there is no such file") from None
+    except (LookupError, TypeError, ValueError):
+        raise OSError("this is no scheduler file") from None
+
+
+def _knock(address: str) -> None:
+    """Whether a scheduler answers: the client itself would wait for ever for a server of another kind to shake hands."""
+    import asyncio
+
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    async def knock() -> None:
+        said = connect(address, timeout=_PATIENCE, **Security().get_connection_args("client"))
+        await (await asyncio.wait_for(said, _PATIENCE)).close()
+
+    asyncio.run(knock())
 
 
 def _dask(option: str) -> tuple[Any, Any]:
@@ -174,7 +262,13 @@ def _deaf() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    said = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore"  # what it says at the end of a run that was stopped
     resource_tracker.ensure_running()  # it would open the ears again
+    if said is None:
+        del os.environ["PYTHONWARNINGS"]
+    else:
+        os.environ["PYTHONWARNINGS"] = said
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

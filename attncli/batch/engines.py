@@ -5,19 +5,16 @@ A task writes its own result and returns a small receipt, so that computing it a
 
 from __future__ import annotations
 
-import os
-import queue
 from collections import deque
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from attncli.batch.clusters import Capacity, Died, Lost, gone, one_thread, outcome, resources
+from attncli.batch.clusters import Died, Lost, Tasks, gone, one_thread
 from attncli.batch.inputs import Input
-from attncli.batch.manifest import Receipt
+from attncli.batch.manifest import Done, Receipt
 from attncli.batch.work import Job, Out, Tell, perform
 
-Todo = tuple[Input, "str | None"]  # an input, and the hash of the content that its result is of
+Todo = tuple[Input, "Done | None"]  # an input, and what its result was made of, if there is one
 _WORTH = 0.1  # seconds that a task should take, to be worth sending
 _MOST = 64  # inputs in a task: so many, for each worker twice, are computed again at most if all is killed
 
@@ -32,8 +29,11 @@ class Engine(Protocol):
     def room(self) -> bool:
         """Whether another input can be taken now."""
 
-    def submit(self, input: Input, done: str | None) -> None:
-        """Take an input; `done` is the hash of the content that its result is of."""
+    def submit(self, input: Input, done: Done | None) -> None:
+        """Take an input; `done` is what its result was made of, if there is one."""
+
+    def withdraw(self) -> None:
+        """Take back what nobody has begun."""
 
     def next(self) -> tuple[Input, Receipt] | None:
         """What is finished next; nothing, if that takes longer than a moment."""
@@ -44,7 +44,7 @@ class Here:
 
     def __init__(self, job: Job, variant: str, out: Out | None, tell: Tell) -> None:
         self.job, self.variant, self.out, self.tell = job, variant, out, tell
-        self.waiting: list[tuple[Input, str | None]] = []
+        self.waiting: list[Todo] = []
 
     @property
     def busy(self) -> bool:
@@ -53,8 +53,11 @@ class Here:
     def room(self) -> bool:
         return not self.waiting
 
-    def submit(self, input: Input, done: str | None) -> None:
+    def submit(self, input: Input, done: Done | None) -> None:
         self.waiting.append((input, done))
+
+    def withdraw(self) -> None:
+        """What has been taken is begun."""
 
     def next(self) -> tuple[Input, Receipt]:
         input, done = self.waiting.pop()
@@ -68,67 +71,57 @@ class Cluster:
     computed alone once all others are done: if its worker dies again, it is that input's doing, and no neighbour's.
     """
 
-    def __init__(self, client: Any, job: Job, variant: str) -> None:
-        self.client, self.job, self.variant = client, job, variant
+    def __init__(self, tasks: Tasks, job: Job, variant: str) -> None:
+        self.tasks, self.job, self.variant = tasks, job, variant
         self.handful: list[Todo] = []  # what goes out next
         self.size = 1  # of a handful, as it should be
-        self.running: dict[str, tuple[list[Todo], Any]] = {}  # tasks by key
         self.suspects: deque[Todo] = deque()
         self.deaths: dict[Input, int] = {}  # how many workers died of an input
-        self.finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.receipts: deque[tuple[Input, Receipt]] = deque()
-        self.resources = resources(str(job.choosing.choices.get("device", "")))
-        self.capacity = Capacity(client)
-        self.count, self.alone = 0, False
+        self.alone = False
 
     @property
     def busy(self) -> bool:
-        return bool(self.running or self.handful or self.suspects or self.receipts)
+        return bool(self.tasks.out or self.handful or self.suspects or self.receipts)
 
     def room(self) -> bool:
-        return (
-            not self.alone and len(self.running) < 2 * self.capacity.threads
-        )  # the next lies ready where one is computed
+        return not self.alone and self.tasks.room
 
-    def submit(self, input: Input, done: str | None) -> None:
+    def submit(self, input: Input, done: Done | None) -> None:
         self.handful.append((input, done))
         if len(self.handful) >= self.size:
             self._send()
 
+    def withdraw(self) -> None:
+        self.handful, self.suspects = [], deque()
+        self.tasks.withdraw()
+
     def _send(self) -> None:
         todo, self.handful = self.handful, []
-        self.count += 1
-        future = self.client.submit(
-            remote, self.job, self.variant, todo,
-            key=f"attn-{os.getpid()}-{id(self):x}-{self.count}", pure=False, resources=self.resources,
-        )  # fmt: skip
-        self.running[future.key] = (todo, future)
-        future.add_done_callback(self.finished.put)
+        self.tasks.send(todo, remote, self.job, self.variant, todo)
 
     def next(self) -> tuple[Input, Receipt] | None:
         if not self.receipts:
-            if not self.running and not self.handful and self.suspects:
+            if not self.tasks.out and not self.handful and self.suspects:
                 self.alone = True
                 self.handful.append(self.suspects.popleft())
             if self.handful:
                 self._send()
-            with suppress(queue.Empty):
-                self._judge(self.finished.get(timeout=0.2))
+            for todo, made in self.tasks.over(0.2):
+                self._judge(todo, made)
         return self.receipts.popleft() if self.receipts else None
 
-    def _judge(self, future: Any) -> None:
+    def _judge(self, todo: list[Todo], made: Any) -> None:
         """What became of a task."""
-        todo, _ = self.running.pop(future.key)
         alone, self.alone = self.alone, False
-        receipts: Any = outcome(future)
-        if isinstance(receipts, Died):
-            self._mourn(todo, receipts.workers, alone)
+        if isinstance(made, Died):
+            self._mourn(todo, made.workers, alone)
             return
-        if isinstance(receipts, Lost):
+        if isinstance(made, Lost):
             raise gone("what is finished is kept; start it again, and the same command goes on from there")
-        slowest = max(receipt.seconds for receipt in receipts)
+        slowest = max(receipt.seconds for receipt in made)
         self.size = max(1, min(2 * self.size, _MOST, int(_WORTH / max(slowest, 1e-6))))
-        for (input, _), receipt in zip(todo, receipts, strict=True):
+        for (input, _), receipt in zip(todo, made, strict=True):
             attempts = receipt.attempts + self.deaths.pop(input, 0)
             self.receipts.append((input, replace(receipt, attempts=attempts)))
 

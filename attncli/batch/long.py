@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import queue
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attncli import __version__
-from attncli.batch.clusters import Capacity, Died, Lost, gone, lacking, one_thread, outcome, resources
+from attncli.batch.clusters import Died, Lost, Tasks, gone, lacking, one_thread
 from attncli.errors import CannotError
 
 if TYPE_CHECKING:
@@ -21,95 +18,65 @@ _LOSSES = 3  # of all that the workers held in common
 
 
 class Sent(NamedTuple):
-    """A task that is out."""
+    """A task, as it was sent."""
 
     number: int
     task: Task
     losses: int  # of all that workers held in common, by then
-    future: Any
 
 
 class Crew:
     """The workers of a Dask cluster, as those who take the tiles of one problem (`attncli.core.away`)."""
 
-    def __init__(self, client: Any, device: str, waits: Callable[[], None] = lambda: None) -> None:
-        self.client, self.waits = client, waits
-        self.resources = resources(device)
-        self.capacity = Capacity(client)
-        self.finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.running: dict[str, Sent] = {}  # by key
+    def __init__(self, tasks: Tasks) -> None:
+        self.tasks = tasks
         self.deaths: Counter[int] = Counter()  # by number of the task
-        self.losses = self.count = 0
+        self.losses = 0
 
     @property
     def workers(self) -> int:
         """How many tasks they do at a time."""
-        self._gather()
-        return self.capacity.threads
+        self.tasks.gather()
+        return self.tasks.workers
 
-    def __call__(self, common: Common, tasks: Iterator[Task]) -> Iterator[tuple[Block, Piece]]:
+    def __call__(self, common: Common, tasks: Iterator[Task]) -> Generator[tuple[Block, Piece | None]]:
         """Every task done, as they are done.
 
         Raises:
             CannotError: workers lack attn or die of it, or the scheduler goes.
         """
-        waiting = enumerate(tasks)
-        again: deque[tuple[int, Task]] = deque()
+        waiting = (Sent(number, task, 0) for number, task in enumerate(tasks))
+        again: deque[Sent] = deque()
         shared = self._shared(common)
         try:
             while True:
-                while len(self.running) < 2 * self.capacity.threads:
-                    following = again.popleft() if again else next(waiting, None)
-                    if following is None:
-                        break
-                    self._send(shared, *following)
-                if not self.running:
+                while self.tasks.room and (sent := again.popleft() if again else next(waiting, None)):
+                    self.tasks.send(sent._replace(losses=self.losses), remote, shared, sent.task)
+                if not self.tasks.out:
                     return
-                for future in self._finished():
-                    sent = self.running.pop(future.key)
-                    made: Any = Lost() if future.status == "lost" else outcome(future)
+                for sent, made in self.tasks.over(0.5):
                     if not isinstance(made, Died | Lost):
                         yield sent.task.block, made
                         continue
-                    again.append((sent.number, sent.task))
+                    again.append(sent)
                     if isinstance(made, Died):
                         self._mourn(sent, made.workers)
                     elif sent.losses == self.losses:  # the first that tells of it
                         shared = self._shared_again(common)
         finally:
-            with suppress(Exception):  # it may have gone
-                self.client.cancel([sent.future for sent in self.running.values()])
-
-    def _send(self, shared: Any, number: int, task: Task) -> None:
-        self.count += 1
-        key = f"attn-{os.getpid()}-{id(self):x}-{self.count}"
-        future = self.client.submit(remote, shared, task, key=key, pure=False, resources=self.resources)
-        self.running[key] = Sent(number, task, self.losses, future)
-        future.add_done_callback(self.finished.put)
-
-    def _finished(self) -> list[Any]:
-        """Tasks that are over; those whose common part was lost tell nobody, and are asked."""
-        with suppress(queue.Empty):
-            future = self.finished.get(timeout=0.5)
-            return [future] if future.key in self.running else []
-        return [sent.future for sent in self.running.values() if sent.future.status in ("lost", "cancelled")]
-
-    def _gather(self) -> None:
-        """Wait until there is somebody."""
-        if not self.client.nthreads():
-            self.waits()
-            self.client.wait_for_workers(1)
+            self.tasks.cancel()
 
     def _shared(self, common: Common) -> Any:
         """What all need, sent to each; those who come later ask the others for it."""
+        client = self.tasks.client
         try:
-            self._gather()
-            for said in self.client.run(version, on_error="return").values():
+            self.tasks.gather()
+            for said in client.run(version, on_error="return").values():
                 if isinstance(said, ImportError):
                     raise lacking(said)
                 if isinstance(said, str) and said != __version__:  # else it has died since
                     raise CannotError("worker-differs", f"a worker has attn {said}, and this command is {__version__}")
-            [shared] = self.client.scatter([common], broadcast=True, hash=False)
+            [shared] = client.scatter([common], broadcast=True, hash=False)
         except OSError:
             raise gone("start it again, and give the same command") from None
         return shared
@@ -140,7 +107,7 @@ def version() -> str:
     return __version__
 
 
-def remote(common: Common, task: Task) -> Piece:
+def remote(common: Common, task: Task) -> Piece | None:
     """The task itself, on a worker."""
     one_thread()
     from attncli.core.away import piece

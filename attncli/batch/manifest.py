@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from attncli.errors import CannotError, printable
 from attncli.whole import unfinished, unwritable, whole
 
 SCHEMA = "attn.batch/1"
+RUN = ".attn-batch"  # while a run has workers elsewhere
 GOES_ON = "what is finished is kept, and the same command goes on from there"
 
 
@@ -28,6 +30,7 @@ class Receipt:
     sha256: str | None = None  # of the input's content
     variant: str = ""  # the hash of all that was asked for
     bytes: int | None = None  # how long the result is
+    result_sha256: str | None = None  # of the result
     problems: int | None = None  # of JSON lines: how many there were
     seconds: float = 0.0
     attempts: int = 1
@@ -35,8 +38,16 @@ class Receipt:
     error: dict[str, Any] | None = None
 
 
+class Done(NamedTuple):
+    """A result that is there, by the manifest, and need not be made again if it is still what it was."""
+
+    sha256: str  # of the content it was made of
+    bytes: int
+    result_sha256: str
+
+
 class Manifest:
-    """The manifest of one folder of results, held by one process at a time.
+    """The manifest of one folder of results; from `begin` to `close` it is held by one process.
 
     A line is written at once and whole; a last line that is torn is passed over. When all is done the file is
     written anew, each input once.
@@ -48,30 +59,43 @@ class Manifest:
         self.receipts: dict[str, Receipt] = {}  # by result
         self.lock = self.file = -1
         self.torn = False
-        self._read()
+        self.run = ""  # which run this is, where workers must know
+        self.data = self._read()
 
-    def _read(self) -> None:
+    def _read(self) -> bytes:
+        """What the file says now."""
+        import msgspec
+
+        self.head, self.receipts = {}, {}
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
-            return
+            return b""
         except OSError as error:
             raise CannotError("cannot-read", f"{self.path} cannot be read: {error.strerror}") from None
         self.torn = bool(data) and not data.endswith(b"\n")
-        names = {field.name for field in fields(Receipt)}
-        for line in data.splitlines():
-            with suppress(ValueError, TypeError):  # torn
-                found = json.loads(line)
-                if found.get("schema") == SCHEMA:
-                    self.head = found
-                elif "result" in found:
-                    receipt = Receipt(**{k: v for k, v in found.items() if k in names})
-                    self.receipts[receipt.result] = replace(receipt, warnings=tuple(receipt.warnings))
+        for line in data.split(b"\n"):
+            with suppress(msgspec.DecodeError):  # torn, or somebody else's
+                receipt = msgspec.json.decode(line, type=Receipt)
+                self.receipts[receipt.result] = receipt
+                continue
+            with suppress(msgspec.DecodeError):
+                head = msgspec.json.decode(line, type=dict[str, Any])
+                self.head = head if head.get("schema") == SCHEMA else self.head
+        return data
 
     @property
     def there(self) -> bool:
         """Whether the folder is a batch's: its manifest was begun."""
-        return bool(self.head) or self.torn
+        return bool(self.head)
+
+    @property
+    def strange(self) -> Path | None:
+        """A file of the name of one of ours, where no batch has been."""
+        if self.there:
+            return None
+        ours = [path for path in (self.path, self.folder / "failed.txt") if path.exists()]
+        return next((path for path in ours if path.is_dir() or path.stat().st_size), None)
 
     def begin(self, head: dict[str, Any]) -> None:
         """Make the folder, take it, and say what will be done there.
@@ -82,6 +106,9 @@ class Manifest:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take()
+            if self._read() != self.data:
+                way = "give the command again"
+                raise CannotError("folder-in-use", f"another attn batch has just written to {self.folder}", help=way)
             self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError as error:
             raise unwritable(error, str(self.path)) from error
@@ -108,6 +135,13 @@ class Manifest:
         except OSError:  # a file system without locks
             return
 
+    def publish(self) -> str:
+        """Let workers elsewhere know which run this is: what a task of an earlier one still makes is not wanted."""
+        self.run = secrets.token_hex(8)
+        with whole(self.folder / RUN, durable=False) as file:
+            file.write(self.run.encode())
+        return self.run
+
     def sweep(self, results: Iterable[str]) -> None:
         """Take away what a killed process left of the results that it was writing."""
         names: dict[str, set[str]] = {}
@@ -115,7 +149,7 @@ class Manifest:
             above, _, name = result.rpartition("/")
             names.setdefault(above, set()).add(unfinished(name))
         for above, known in names.items():
-            with suppress(FileNotFoundError), os.scandir(self.folder / above) as entries:
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.folder / above) as entries:
                 for entry in entries:
                     if re.fullmatch("[0-9a-f]{8}", entry.name[-8:]) and entry.name[:-8] in known:
                         with suppress(OSError):
@@ -158,6 +192,8 @@ class Manifest:
 
     def close(self) -> None:
         """Let go of the folder."""
+        if self.run:
+            (self.folder / RUN).unlink(missing_ok=True)
         for handle in (self.file, self.lock):
             if handle >= 0:
                 os.close(handle)

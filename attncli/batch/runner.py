@@ -5,11 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from attncli.batch.engines import Engine
 from attncli.batch.inputs import Input
-from attncli.batch.manifest import GOES_ON, Manifest, Receipt
+from attncli.batch.manifest import GOES_ON, Done, Manifest, Receipt
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+
+
+class Cause(NamedTuple):
+    """Why inputs failed: the first of them, and how many."""
+
+    first: Receipt
+    many: int
 
 
 @dataclass
@@ -20,7 +28,7 @@ class Tally:
     done: int = 0
     failed: int = 0
     skipped: int = 0
-    causes: dict[str, list[Receipt]] = field(default_factory=dict)  # by code: the first, and how many as its length
+    causes: dict[str, Cause] = field(default_factory=dict)  # by code
     warned: dict[str, int] = field(default_factory=dict)  # how many results have each warning
     problems: int = 0  # how many were computed: one a file, or one a line
     streams: bool = False  # whether there are files of many
@@ -70,7 +78,9 @@ class Tally:
             self.done += 1
         else:
             self.failed += 1
-            self.causes.setdefault(str((receipt.error or {}).get("code")), []).append(receipt)
+            code = str((receipt.error or {}).get("code"))
+            first, count = self.causes.get(code, (receipt, 0))
+            self.causes[code] = Cause(first, count + 1)
         for code in {warning.partition(":")[0] for warning in receipt.warnings}:
             self.warned[code] = self.warned.get(code, 0) + 1
 
@@ -91,23 +101,21 @@ def most_failures(said: str | None, total: int) -> float:
     return total * int(number) / 100 if percent else int(number)
 
 
-def finished(manifest: Manifest, input: Input, variant: str, again: bool) -> str | None:
-    """The hash of the content whose result is there already, made as is asked now."""
+def finished(manifest: Manifest, input: Input, variant: str, again: bool) -> Done | None:
+    """What the manifest says of a result that was made as is asked now."""
     receipt = manifest.receipts.get(input.result)
     if receipt is None or again or receipt.status != "done" or receipt.variant != variant:
         return None
-    try:
-        there = (manifest.folder / input.result).stat().st_size == receipt.bytes
-    except OSError:
+    if receipt.sha256 is None or receipt.bytes is None or receipt.result_sha256 is None:
         return None
-    return receipt.sha256 if there else None
+    return Done(receipt.sha256, receipt.bytes, receipt.result_sha256)
 
 
 def run(
     inputs: Sequence[Input],
     engine: Engine,
     tally: Tally,
-    done: Callable[[Input], str | None],
+    done: Callable[[Input], Done | None],
     record: Callable[[Input, Receipt], None],
     *,
     most: float = float("inf"),
@@ -120,7 +128,7 @@ def run(
         inputs: in order.
         engine: who computes them.
         tally: counted here.
-        done: the hash of the content that an input's result is of, if it need not be made again.
+        done: what an input's result was made of, if it may be there.
         record: told of each receipt.
         most: how many may fail.
         interrupted: whether to finish what runs, and stop.
@@ -133,8 +141,9 @@ def run(
     following = next(waiting, None)
     stop: AttnError | None = None
     while True:
-        if interrupted():
+        if not tally.stopped and interrupted():
             tally.stopped = "interrupted"
+            engine.withdraw()
         while following and not tally.stopped and stop is None and engine.room() and ahead(following):
             engine.submit(following, done(following))
             following = next(waiting, None)
@@ -149,7 +158,7 @@ def run(
         tally.count(receipt)
         record(input, receipt)
         if tally.failed > most and not tally.stopped:
-            tally.stopped = "too many failures"
+            tally.stopped = "too many failures" if most else "a failure"
     if stop is not None:
         raise stop
 

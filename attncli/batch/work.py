@@ -19,10 +19,10 @@ from attncli import __version__
 from attncli.answer import answers, bug, core, picked, planned
 from attncli.asked import Choosing, Reading, Showing
 from attncli.batch.inputs import Input, absolute, fetched, reader_of
-from attncli.batch.manifest import Receipt
+from attncli.batch.manifest import RUN, Done, Receipt
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError, listed
 from attncli.formats import Format, Look, format_for
-from attncli.whole import in_bytes, whole
+from attncli.whole import in_bytes, unwritable, whole
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -45,6 +45,8 @@ class Job:
     format: str
     seed: int  # wherever one would be drawn
     folder: str  # of the results
+    drawn: int | None = None  # the seed that is the folder's, said or not
+    run: str = ""  # by which the folder knows that this is wanted, where workers are elsewhere
     base: str | None = None  # the folder that the inputs were named in, where workers may run in another
     version: str = __version__
 
@@ -66,7 +68,7 @@ class Job:
         return {
             "attn_version": self.version,
             "variant": hashlib.sha256(text.encode()).hexdigest()[:16],
-            "seed": self.seed,
+            "seed": self.drawn,
             "choices": said["choices"],
         }
 
@@ -77,6 +79,10 @@ class Job:
         )
         reading = replace(self.reading, replacing=pairs)
         return replace(self, reading=reading, folder=os.path.abspath(self.folder), base=str(Path.cwd()))
+
+    def wanted(self, run: str) -> Job:
+        """The same as a task of a run."""
+        return replace(self, run=run)
 
     def where(self, input: Input) -> str:
         """How a worker opens an input."""
@@ -113,7 +119,7 @@ def perform(
     job: Job,
     variant: str,
     input: Input,
-    done: str | None = None,
+    done: Done | None = None,
     out: Out | None = None,
     tell: Tell = lambda lines, wrong, share: None,
 ) -> Receipt:
@@ -123,7 +129,7 @@ def perform(
         job: what is done.
         variant: the hash of it.
         input: what to.
-        done: the hash of the content that its result was made of, if that is there.
+        done: what its result was made of, if there is one.
         out: where the result goes instead of its file.
         tell: how far a file of many problems is.
     """
@@ -132,7 +138,14 @@ def perform(
     try:
         if job.version != __version__:
             raise CannotError("worker-differs", f"a worker has attn {__version__}, and this command is {job.version}")
-        made = _lines(job, input, receipt, done, out, tell) if input.stream else _one(job, input, receipt, done, out)
+        if input.stream:
+            made = _lines(job, input, receipt, done, out, tell)
+        else:
+            data = content(job, input)
+            receipt = replace(
+                receipt, sha256=hashlib.sha256(data).hexdigest()
+            )  # what fails is known by its content too
+            made = _one(job, input, receipt, done, out, data)
     except AttnError as error:
         made = _failed(receipt, error)
     except MemoryError:
@@ -148,8 +161,7 @@ def _failed(receipt: Receipt, error: AttnError) -> Receipt:
     everyones = isinstance(cause, OSError) and cause.errno in _EVERYONES and error.code == "cannot-write"
     if everyones or error.status == ExitStatus.USAGE or error.code in ("torch-missing", "no-device", "worker-differs"):
         return replace(receipt, status="stopped", error=error.record() | {"status": int(error.status)})
-    sha256 = getattr(error, "sha256", None)
-    return replace(receipt, status="failed", sha256=sha256, error=error.record())
+    return replace(receipt, status="failed", error=error.record())
 
 
 def ready(job: Job, input: Input, data: bytes) -> tuple[Plan, At]:
@@ -162,21 +174,69 @@ def ready(job: Job, input: Input, data: bytes) -> tuple[Plan, At]:
     return planned(problem, job.choosing, job.showing, job.seed)
 
 
-def _one(job: Job, input: Input, receipt: Receipt, done: str | None, out: Out | None) -> Receipt:
-    data = content(job, input)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 == done:
-        return replace(receipt, status="skipped", sha256=sha256)
-    try:
-        made, at = ready(job, input, data)
-        attention = job.output.fitted(picked(core()(made), made, at))
-    except Exception as error:
-        error.sha256 = sha256  # type: ignore[attr-defined]  # what failed is known by its content too
-        raise
+def _one(job: Job, input: Input, receipt: Receipt, done: Done | None, out: Out | None, data: bytes) -> Receipt:
+    if kept(job, input, done, receipt.sha256):
+        return replace(receipt, status="skipped")
+    made, at = ready(job, input, data)
+    attention = job.output.fitted(picked(core()(made), made, at))
     result = in_bytes(job.output.function(attention, job.look))
     with _result(job, input, out) as write:
         write(result)
-    return replace(receipt, sha256=sha256, bytes=len(result), warnings=attention.warnings)
+    its = hashlib.sha256(result).hexdigest() if out is None else None
+    return replace(receipt, bytes=len(result), result_sha256=its, warnings=attention.warnings)
+
+
+def kept(job: Job, input: Input, done: Done | None, sha256: str | None) -> bool:
+    """Whether the result of a content is there, and is what it was when it was made."""
+    if done is None or sha256 != done.sha256:
+        return False
+    path, digest = Path(job.folder, input.result), hashlib.sha256()
+    try:
+        if path.stat().st_size != done.bytes:
+            return False
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except OSError:
+        return False
+    return digest.hexdigest() == done.result_sha256
+
+
+def foreseen(job: Job, input: Input, done: Done | None) -> bool:
+    """Whether an input is done already, found out without torch.
+
+    Raises:
+        InputError: it would fail.
+    """
+    if not input.stream:
+        data = content(job, input)
+        if kept(job, input, done, hashlib.sha256(data).hexdigest()):
+            return True
+        ready(job, input, data)
+        return False
+    if done is not None and kept(job, input, done, hashed(job.where(input))):
+        return True
+    from attncli.readers.json import lines
+
+    causes: Counter[str] = Counter()
+    count = 0
+    with fetched(job.where(input)) as file:
+        for _, problem in lines(iter(file.readline, b""), input.shown):
+            count += 1
+            try:
+                if isinstance(problem, AttnError):
+                    raise problem
+                planned(problem, job.choosing, job.showing, job.seed)
+            except AttnError as error:
+                causes[error.code] += 1
+    if causes:
+        raise _lines_failed(causes, count)
+    return False
+
+
+def _lines_failed(causes: Counter[str], count: int) -> InputError:
+    which = listed(f"{n} {code}" for code, n in causes.most_common())
+    return InputError("lines-failed", f"{causes.total()} of {count} lines failed: {which}")
 
 
 def content(job: Job, input: Input) -> bytes:
@@ -194,13 +254,13 @@ def content(job: Job, input: Input) -> bytes:
             raise InputError("cannot-read", f"{input.shown} is larger than memory") from None
 
 
-def _lines(job: Job, input: Input, receipt: Receipt, done: str | None, out: Out | None, tell: Tell) -> Receipt:
+def _lines(job: Job, input: Input, receipt: Receipt, done: Done | None, out: Out | None, tell: Tell) -> Receipt:
     """JSON lines: a result or an error a line, whatever their number in the same memory."""
     from attncli.readers.json import lines
 
-    if done is not None and hashed(job.where(input)) == done:
-        return replace(receipt, status="skipped", sha256=done)
-    digest, size, count, read = hashlib.sha256(), 0, 0, 0
+    if done is not None and kept(job, input, done, hashed(job.where(input))):
+        return replace(receipt, status="skipped", sha256=done.sha256)
+    its, digest, size, count, read = hashlib.sha256(), hashlib.sha256(), 0, 0, 0
     causes: Counter[str] = Counter()
     with fetched(job.where(input)) as file, _result(job, input, out) as write:
 
@@ -216,16 +276,15 @@ def _lines(job: Job, input: Input, receipt: Receipt, done: str | None, out: Out 
         for text, wrong in answers(problems, job.choosing, job.showing, job.seed):
             encoded = in_bytes(text)
             write(encoded)
+            its.update(encoded)
             size, count = size + len(encoded), count + 1
             if wrong:
                 causes[wrong.code] += 1
             tell(count, causes.total(), read / length if length else 0.0)
-    made = replace(receipt, sha256=digest.hexdigest(), bytes=size, problems=count)
+    made = replace(receipt, sha256=digest.hexdigest(), bytes=size, result_sha256=its.hexdigest(), problems=count)
     if not causes:
         return made
-    which = listed(f"{n} {code}" for code, n in causes.most_common())
-    error = InputError("lines-failed", f"{causes.total()} of {count} lines failed: {which}")
-    return replace(made, status="failed", error=error.at(file=input.shown).record())
+    return replace(made, status="failed", error=_lines_failed(causes, count).at(file=input.shown).record())
 
 
 def _length(file: IO[bytes]) -> int:
@@ -243,9 +302,29 @@ def _result(job: Job, input: Input, out: Out | None) -> Iterator[Out]:
         return
     path = Path(job.folder, input.result)
     if "/" in input.result:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(error, str(path)) from error
     with whole(path, durable=False) as file:
         yield _into(file)
+        _check_wanted(job)
+
+
+def _check_wanted(job: Job) -> None:
+    """Whether the run that sent this task still goes on, or another has the folder now.
+
+    Raises:
+        CannotError: it does not; its result is not wanted.
+    """
+    if not job.run:
+        return
+    try:
+        now = Path(job.folder, RUN).read_text()
+    except FileNotFoundError:
+        now = ""
+    if now != job.run:
+        raise CannotError("not-wanted", "the run that asked for this has ended")
 
 
 def _into(file: IO[bytes]) -> Out:

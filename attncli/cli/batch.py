@@ -97,7 +97,8 @@ def batch(
     folder = _folder(output)
     count = _jobs(jobs, scheduler)
     format = _format(showing, folder)
-    _check(showing, scheduler, folder, fail_fast, max_failures, retry_failed)
+    _check(showing, scheduler, folder, fail_fast, max_failures, retry_failed, dry_run)
+    most_failures(max_failures, 1)
     suffix = ("." + format.name) if not format.suffixes else format.suffixes[0]
     found, left_out = gather(inputs, suffix=suffix, into=folder, keep_suffix=keep_suffix, format=reading.input_format)
     if left_out:
@@ -118,7 +119,7 @@ def batch(
         inputs=found,
         jobs=min(count, len(found)),
         scheduler=scheduler,
-        most=0 if fail_fast else most_failures(max_failures, len(found)),
+        most="0" if fail_fast else max_failures,
     )
     if folder is None:
         return batch.to_standard_output()
@@ -131,6 +132,8 @@ def _folder(output: str | None) -> Path | None:
         raise OptionError("missing-option", "where shall the results go?", help="-o DIR, or -o - for JSON lines")
     if output == "-":
         return None
+    if not output:
+        raise OptionError("bad-option", "-o is empty", help="-o DIR, or -o - for JSON lines")
     if "://" in output:
         raise OptionError("bad-option", f"results go to a folder of this machine, not to {output}")
     if Path(output).exists() and not Path(output).is_dir():
@@ -155,7 +158,13 @@ def _format(showing: Showing, folder: Path | None) -> Format:
 
 
 def _check(
-    showing: Showing, scheduler: str | None, folder: Path | None, fail_fast: bool, most: str | None, retry: bool
+    showing: Showing,
+    scheduler: str | None,
+    folder: Path | None,
+    fail_fast: bool,
+    most: str | None,
+    retry: bool,
+    dry: bool,
 ) -> None:
     from attncli.plan.steps import check_step
 
@@ -168,6 +177,8 @@ def _check(
         raise OptionError("bad-option", "the workers of a cluster write files, and no standard output", help="-o DIR")
     if folder is None and retry:
         raise OptionError("bad-option", "standard output has no manifest of what failed", help="-o DIR")
+    if folder is None and dry:
+        raise OptionError("bad-option", "--dry-run says what would be done to a folder", help="-o DIR")
 
 
 # ── the batch ────────────────────────────────────────────────────────────────────────────────────
@@ -183,22 +194,29 @@ class _Batch:
     inputs: Sequence[Any]
     jobs: int
     scheduler: str | None
-    most: float
+    most: str | None  # how many may fail
 
-    def job(self, folder: Path | str, seed: int | None) -> Any:
+    def job(self, folder: Path | str, drawn: int | None) -> Any:
+        """What is done; `drawn` is the seed that the folder has from before."""
         from attncli.batch.work import Job
 
         said = self.choosing.choices.get("seed")
-        seed = int(said) if said is not None else secrets.randbelow(2**31) if seed is None else seed
-        return Job(self.choosing, self.reading, self.showing, self.format, seed, str(folder))
+        if said is None and drawn is None:
+            drawn = secrets.randbelow(2**31)
+        seed = int(str(drawn if said is None else said))
+        return Job(self.choosing, self.reading, self.showing, self.format, seed, str(folder), drawn)
 
     def to_folder(self, folder: Path, retry: bool) -> ExitStatus:
         """Results, a manifest, and the list of what failed."""
         from attncli.batch.manifest import Manifest, Receipt
-        from attncli.batch.runner import Tally, finished, run
+        from attncli.batch.runner import Tally, finished, most_failures, run
 
         manifest = Manifest(folder)
         self._check_folder(folder, manifest)
+        if retry and not manifest.there:
+            raise OptionError(
+                "bad-option", f"{folder} holds no batch, and nothing that failed", help="leave --retry-failed out"
+            )
         job = self.job(folder, manifest.head.get("seed"))
         head = job.head()
         variant, again = head["variant"], self.showing.force
@@ -206,12 +224,14 @@ class _Batch:
         before = dict(manifest.receipts)
         tally = Tally(len(chosen), streams=any(one.stream for one in chosen))
         with ExitStack() as stack:
+            tell = stack.enter_context(_progress(tally, self.talk, self.showing))
+            made = stack.enter_context(self._engine(tell))
             stack.callback(manifest.close)
             manifest.begin(head)
             manifest.sweep(one.result for one in self.inputs)
+            job = job.elsewhere().wanted(manifest.publish()) if self.scheduler is not None else job
+            engine = made(job, variant)
             interrupted = stack.enter_context(_interrupts(self.talk))
-            tell = stack.enter_context(_progress(tally, self.talk, self.showing))
-            engine = stack.enter_context(self._engine(job, variant, tell))
 
             def record(input: Any, receipt: Receipt) -> None:
                 if receipt.status != "skipped":
@@ -223,7 +243,7 @@ class _Batch:
             try:
                 run(
                     chosen, engine, tally, lambda one: finished(manifest, one, variant, again), record,
-                    most=self.most, interrupted=interrupted,
+                    most=most_failures(self.most, len(chosen)), interrupted=interrupted,
                 )  # fmt: skip
             except BaseException:
                 with suppress(AttnError, OSError):  # that it ended early is said already
@@ -236,7 +256,7 @@ class _Batch:
     def to_standard_output(self) -> ExitStatus:
         """A result or an error a line, in the order of the inputs; nothing is kept."""
         from attncli.batch.manifest import Receipt
-        from attncli.batch.runner import Tally, in_order, run
+        from attncli.batch.runner import Tally, in_order, most_failures, run
 
         tally = Tally(len(self.inputs), streams=any(one.stream for one in self.inputs))
         write = standard_output(format_for(None, "ndjson"))
@@ -247,7 +267,7 @@ class _Batch:
             job = self.job(folder, None)
             out = None if folder else (lambda line: write(line.decode("utf-8", "surrogatepass")))
             tell = stack.enter_context(_progress(tally, self.talk, self.showing))
-            engine = stack.enter_context(self._engine(job, "", tell, out))
+            engine = stack.enter_context(self._engine(tell, out))(job, "")
             ahead, in_turn = in_order(inputs, 64 * self.jobs)
 
             def record(input: Any, receipt: Receipt) -> None:
@@ -262,16 +282,15 @@ class _Batch:
                         write(json.dumps({"error": its.error}, ensure_ascii=False, separators=(",", ":")) + "\n")
                 tell()
 
-            run(inputs, engine, tally, lambda one: None, record, most=self.most, interrupted=interrupted, ahead=ahead)
+            most = most_failures(self.most, len(inputs))
+            run(inputs, engine, tally, lambda one: None, record, most=most, interrupted=interrupted, ahead=ahead)
         return self._summed(tally, "their places hold the errors")
 
     def dry(self, folder: Path, retry: bool) -> ExitStatus:
         """What would be done, and what would be refused before anything is computed."""
-        import hashlib
-
         from attncli.batch.manifest import Manifest
         from attncli.batch.runner import finished
-        from attncli.batch.work import content, ready
+        from attncli.batch.work import foreseen
 
         manifest = Manifest(folder)
         self._check_folder(folder, manifest)
@@ -281,14 +300,8 @@ class _Batch:
         status = ExitStatus.OK
         for one in self._chosen(manifest, retry):
             try:
-                if one.stream:
-                    says = "compute"
-                else:
-                    data = content(job, one)
-                    done = finished(manifest, one, variant, self.showing.force)
-                    says = "skip" if hashlib.sha256(data).hexdigest() == done else "compute"
-                    if says == "compute":
-                        ready(job, one, data)
+                skip = foreseen(job, one, finished(manifest, one, variant, self.showing.force))
+                says = "skip" if skip else "compute"
                 write(printable(f"{says:<8}{one.shown} → {folder / one.result}") + "\n")
             except AttnError as error:
                 if error.status == ExitStatus.USAGE:
@@ -302,9 +315,12 @@ class _Batch:
         """Nothing that is there and not this batch's is replaced unless that is said."""
         if self.showing.force:
             return
+        if (strange := manifest.strange) is not None:
+            message = f"{strange} exists, and no batch made it"
+            raise OptionError("output-exists", message, help="another folder, or --force to replace it")
         for one in self.inputs:
             known = manifest.receipts.get(one.result)
-            if known is not None and known.input != one.shown:
+            if known is not None and not _same(known.input, one.shown):
                 message = f"{folder / one.result} is the result of {known.input}, not of {one.shown}"
                 raise OptionError("output-exists", message, help="another folder, or --force to replace it")
             if not manifest.there and (folder / one.result).exists():
@@ -318,30 +334,37 @@ class _Batch:
         return [one for one in self.inputs if one.result in failed]
 
     @contextmanager
-    def _engine(self, job: Any, variant: str, tell: _Tell, out: Any = None) -> Iterator[Any]:
+    def _engine(self, tell: _Tell, out: Any = None) -> Iterator[Callable[[Any, str], Any]]:
+        """Who computes, once it is told what (the job, and the hash of it)."""
         from attncli.batch import clusters, engines
 
-        if self.scheduler is not None:
-            with clusters.reached(self.scheduler) as client:
-                if not client.nthreads():
-                    self.talk.note("the scheduler has no workers yet; waiting for some")
-                yield engines.Cluster(client, job.elsewhere(), variant)
-        elif self.jobs > 1:
-            with clusters.local(self.jobs) as client:
-                yield engines.Cluster(client, job, variant)
-        else:
-            yield engines.Here(job, variant, out, tell)
+        if self.scheduler is None and self.jobs == 1:
+            yield lambda job, variant: engines.Here(job, variant, out, tell)
+            return
+        reached = clusters.local(self.jobs) if self.scheduler is None else clusters.reached(self.scheduler)
+        with reached as client:
+            device = str(self.choosing.choices.get("device", ""))
+            waits = lambda: self.talk.note("the cluster has no workers; waiting for some")  # noqa: E731
+            tasks = clusters.Tasks(client, device, waits)
+            tasks.gather()
+            yield lambda job, variant: engines.Cluster(tasks, job, variant)
 
     def _summed(self, tally: Any, where: str) -> ExitStatus:
         """What it came to, and the status that says so."""
         talk, left = self.talk, tally.total - tally.seen
         if talk.form == "json":
             counts = {"done": tally.done, "failed": tally.failed, "skipped": tally.skipped, "left": left}
-            causes = {code: len(receipts) for code, receipts in tally.causes.items()}
-            talk.say(json.dumps({"type": "summary", **counts, "causes": causes, "per_second": round(tally.rate, 3)}))
+            for cause in tally.causes.values():
+                talk.say(json.dumps({**(cause.first.error or {}), "input": cause.first.input, "count": cause.many}))
+            causes = {code: cause.many for code, cause in tally.causes.items()}
+            stopped = {"stopped": tally.stopped} if tally.stopped else {}
+            rate = {"per_second": round(tally.rate, 3)}
+            talk.say(
+                json.dumps({"type": "summary", **counts, "causes": causes, "warnings": tally.warned, **rate, **stopped})
+            )
         else:
             self._say_summary(tally, left, where)
-        if tally.stopped == "interrupted":
+        if tally.stopped == "interrupted" and left:
             return ExitStatus.INTERRUPTED
         return ExitStatus.NO if tally.failed else ExitStatus.OK
 
@@ -349,12 +372,11 @@ class _Batch:
         talk = self.talk
         for code, count in tally.warned.items():
             talk.warning(f"{code}: in {counted(count, 'result')}")
-        for code, receipts in sorted(tally.causes.items(), key=lambda cause: -len(cause[1])):
-            first = receipts[0]
-            also = f", and {len(receipts) - 1} more" if len(receipts) > 1 else ""
+        for code, (first, count) in sorted(tally.causes.items(), key=lambda cause: -cause[1].many):
+            also = f", and {count - 1} more" if count > 1 else ""
             head = talk.paint(f"failed[{code}]", "31;1")
             talk.say(f"{head}: {printable(first.input)}{also}: {printable(str((first.error or {}).get('message')))}")
-        if tally.stopped:
+        if tally.stopped and left:
             talk.say(f"stopped: {tally.stopped}; {counted(left, 'input')} left")
         if not talk.quiet:
             counts = [f"{tally.done} done", f"{tally.failed} failed"] + [f"{tally.skipped} skipped"] * bool(
@@ -364,6 +386,11 @@ class _Batch:
             talk.say(", ".join(counts) + speed)
         if tally.failed and not talk.quiet:
             talk.say(talk.paint(f"  = help: {printable(where)}", "2"))
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names are of the same file."""
+    return one == other or ("://" not in one + other and Path(one).resolve() == Path(other).resolve())
 
 
 # ── while it runs ────────────────────────────────────────────────────────────────────────────────

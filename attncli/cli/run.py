@@ -90,7 +90,7 @@ def _hands(scheduler: str | None, made: Plan, talk: Talk) -> Iterator[Any]:
     if scheduler is None:
         yield None
         return
-    from attncli.batch.clusters import reached
+    from attncli.batch.clusters import Tasks, reached
     from attncli.batch.long import Crew
 
     with reached(scheduler) as client:
@@ -101,10 +101,8 @@ def _hands(scheduler: str | None, made: Plan, talk: Talk) -> Iterator[Any]:
         core(talk)
         from attncli.core.away import away
 
-        crew = Crew(
-            client, made.variant["device"], lambda: talk.note("the scheduler has no workers yet; waiting for some")
-        )
-        yield functools.partial(away, crew)
+        tasks = Tasks(client, made.variant["device"], lambda: talk.note("the cluster has no workers; waiting for some"))
+        yield functools.partial(away, Crew(tasks))
 
 
 def explained(

@@ -6,7 +6,7 @@ need them, keys and values once to every worker; a piece of each step that is ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -83,7 +83,6 @@ class Piece(NamedTuple):
     steps: dict[str, tuple[str, tuple[str, ...], np.ndarray]]  # formula, axes, values
     odd: set[str]
     rows: dict[str, np.ndarray]
-    fused: bool  # the kernel, if it was planned, did it
 
 
 class Crew(Protocol):
@@ -93,19 +92,23 @@ class Crew(Protocol):
     def workers(self) -> int:
         """How many tasks they do at a time."""
 
-    def __call__(self, common: Common, tasks: Iterator[Task]) -> Iterator[tuple[Block, Piece]]:
+    def __call__(self, common: Common, tasks: Iterator[Task]) -> Generator[tuple[Block, Piece | None]]:
         """Every task done, in whatever order."""
 
 
 def away(crew: Crew, q: Tensor, k: Tensor, v: Tensor | None, given: Given, note: Notes) -> Parts:
     """Every query by someone else's hands: q (b, h, n, d), k, v (b, g, m, ·) → (b, h', ·, c); steps that come back are noted."""
-    plan = given.plan
+    plan = note.plan
     common = Common(travelling(plan), as_numpy(k), None if v is None else as_numpy(v))
     tasks = (Task(block, as_numpy(block.whole.of(q, columns=False))) for block in blocks(plan, crew.workers))
-    for block, piece in crew(common, tasks):
-        note.received(block.whole, piece.steps, piece.odd, piece.rows)
-        if plan.schedule == "fused" and not piece.fused:
+    pieces = crew(common, tasks)
+    for block, piece in pieces:
+        if piece is None:  # what the kernel cannot do of one block it does of none, as on one machine
+            pieces.close()
             note.not_fused()
+            yield from away(crew, q, k, v, given, note)
+            return
+        note.received(block.whole, piece.steps, piece.odd, piece.rows)
         yield block.whole, None if piece.z is None else torch.from_numpy(piece.z).to(q.dtype)
 
 
@@ -161,8 +164,8 @@ def travelling(plan: Plan) -> Plan:
     return replace(plan, problem=problem, chain=chain, steps=steps, tokens=(), k_tokens=(), warnings=(), alike=None)
 
 
-def piece(common: Common, task: Task) -> Piece:
-    """One task, on a worker.
+def piece(common: Common, task: Task) -> Piece | None:
+    """One task, on a worker. Nothing, if the kernel was planned and cannot be used.
 
     Raises:
         CannotError: the device is not there, or the kernel was asked for and cannot be used.
@@ -174,31 +177,26 @@ def piece(common: Common, task: Task) -> Piece:
     given = Given(plan)
     note = Notes(plan, given)
     q, (k, v, odd) = given.tensor(queries).clone(), common.held(given)
-    by_kernel = plan.schedule == "fused"
     if isinstance(given.kept, Stream):
         given.kept.resume(common.begins)
 
     def done() -> Parts:
-        nonlocal by_kernel
         for tile in block.tiles:
             at = tile._replace(rows=_less(tile.rows, whole.rows.start))
             note.on(at)
-            z = fused(q[:, :, at.rows], k, v, given, note, at) if by_kernel else None
-            if z is not None:
-                yield at, z
-                continue
-            by_kernel = False
-            step = max(1, plan.tile // at.width)
-            for first in range(at.rows.start, at.rows.stop, step):
-                part = at._replace(rows=slice(first, min(first + step, at.rows.stop)))
-                yield part, attended(q[:, :, part.rows], k, v, odd, given, note, part)
+            if plan.schedule == "fused":
+                yield at, fused(q[:, :, at.rows], k, v, given, note, at)
+            else:
+                yield at, attended(q[:, :, at.rows], k, v, odd, given, note, at)
 
     z = joined(plan, done())
+    if note.plan.schedule != plan.schedule:
+        return None
     if isinstance(given.kept, Stream):
         given.kept.mark()
     own = whole._replace(rows=slice(0, len(rows)))
     steps, said = note.sent(own)
-    return Piece(None if z is None else as_numpy(own.of(z, columns=False)), steps, note.odd, said, by_kernel)
+    return Piece(None if z is None else as_numpy(own.of(z, columns=False)), steps, note.odd, said)
 
 
 def _less(rows: slice, start: int) -> slice:

@@ -120,7 +120,7 @@ def joined(plan: Plan, parts: Iterator[tuple[Tile, Tensor | None]], progress: Pr
             tile.of(whole, columns=False)[:] = z
         done += math.prod(len(range(size)[cut]) for size, cut in zip((b, h, n), tile[:3], strict=True))
         if progress:
-            progress(done / (b * h * n))
+            progress(min(1.0, done / (b * h * n)))
     return whole
 
 
