@@ -497,6 +497,18 @@ def test_a_fault_is_named_first(name, seed):
     assert set(FAULTS[name][1]) & set(said.identified[0].names), [s.names for s in said.identified]
 
 
+@pytest.mark.parametrize(("rest", "says"), [(0.9, "divided by 1 − p, p = 0.1;"), (1, "and not rescaled:")])
+def test_dropout_that_was_left_on_is_told_as_it_was(rest, says):
+    case = Case(1, tokens=11)
+    s, v = case.scores()
+    kept = np.random.default_rng(5).random(s.shape) < 0.9
+
+    [found] = case.verdict(steps(softmax(s) * kept / rest, v)).identified
+
+    assert found.names == ("dropout left on",)
+    assert says in found.says
+
+
 def test_two_changes_are_found_together():
     case = Case(3, mask="causal", position="rope")
     q, k, v = case.qkv(q=case.w["q"].T)

@@ -32,15 +32,11 @@ def left_on(b: Bench) -> Iterator[Suspicion]:
     p = round(p, 2) if abs(p - round(p, 2)) < 2e-3 else p
     cost = 0.35 * float((right != 0).sum()) / 2
     zeros = f"{int(gone.sum())} weights are 0 and the others"
-    for factor, says in (
-        (
-            1 / (1 - p) if p < 1 else 1.0,
-            f"with dropout left on: {zeros} divided by 1 − p, p = {p:.2g}; switch it off, as eval() does",
-        ),
-        (1.0, f"with dropout left on, and not rescaled: {zeros} as they were"),
-    ):
-        if factor == 1.0 or 0.005 < p < 0.995:
-            yield Suspicion("dropout left on", says, partial(_dropped, b, ~gone, factor), 0, cost=cost)
+    if 0.005 < p < 0.995:
+        says = f"with dropout left on: {zeros} divided by 1 − p, p = {p:.2g}; switch it off, as eval() does"
+        yield Suspicion("dropout left on", says, partial(_dropped, b, ~gone, 1 / (1 - p)), 0, cost=cost)
+    says = f"with dropout left on, and not rescaled: {zeros} as they were"
+    yield Suspicion("dropout left on", says, partial(_dropped, b, ~gone, 1.0), 0, cost=cost)
 
 
 def _dropped(b: Bench, kept: np.ndarray, factor: float) -> Plan:
