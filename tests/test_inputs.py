@@ -57,14 +57,6 @@ def served(*pages: tuple[str, bytes, dict[str, str]]):
             self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(body)
-            if "Reset" in headers:
-                self.wfile.flush()
-                linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
-                import socket
-
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                os.close(os.dup(self.connection.fileno()))
-                self.connection.close()
             self.close_connection = True
 
         def log_message(self, *words):
@@ -288,7 +280,6 @@ def test_results_are_inputs_where_they_are_named(attn, tmp_path):
     attn("batch", "d/x.json", "-o", "d/r", "-q")
 
     assert found("d") == {"d/x.json": "x.json", "d/file/manifest.ndjson": "file/manifest.ndjson"}  # nobody's manifest
-    assert found("d/r", "d/*") == {"d/r/x.json": "x.json", "d/x.json": "x.json"} or True
     assert found("d/r") == found("d/r/*") == found("d/r/x.json") == {"d/r/x.json": "x.json"}
     with pytest.raises(InputError):
         gather(["d/r"], suffix=".json", into=Path("d/r"))
@@ -313,11 +304,8 @@ def test_links_to_folders_are_followed_and_circles_are_not(attn, tmp_path):
         (tmp_path / link).symlink_to(to)
 
     assert found("d") == {"d/z/x.csv": "z/x.json", "d/link/deep/y.csv": "link/deep/y.json"}
-    assert found("d/**/deep/*.csv") == {"d/link/deep/y.csv": "link/deep/y.json"} | {
-        path: path.removeprefix("d/").replace("csv", "json")
-        for path in ("d/z/up/real/deep/y.csv", "d/a/up/real/deep/y.csv")
-        if False
-    }
+    assert found("d/**/deep/*.csv") == {"d/link/deep/y.csv": "link/deep/y.json"}
+    assert found("d/*/x.csv", keep_suffix=True) == {"d/a/x.csv": "a/x.csv.json", "d/z/x.csv": "z/x.csv.json"}
     (tmp_path / "sl").mkdir()
     (tmp_path / "sl/link").symlink_to("../real/deep")
     assert found("sl") == {"sl/link/y.csv": "link/y.json"}
@@ -358,15 +346,15 @@ def test_a_folder_that_cannot_be_read_is_counted(attn, tmp_path, monkeypatch):
     "name", ["x" * 300, "x" * 300 + ".csv", "/".join(["ab"] * 2000) + ".csv", "y" * 300 + "/z.csv"]
 )
 def test_a_name_that_no_file_can_have_is_one_failure(attn, tmp_path, name):
-    write(tmp_path, {"good.csv": "1,2\n3,4\n", "list": f"{name}\n{name}2\ngood.csv\n"})
+    write(tmp_path, {"good.csv": "1,2\n3,4\n", "list": f"{name}\n2{name}\ngood.csv\n"})
 
     one = attn("batch", name, "good.csv", "-o", "out")
     both = attn("batch", "@list", "-o", "more")
 
     assert (one.status, "1 done, 1 failed" in one.err) == (1, True)
     assert (both.status, "1 done, 2 failed" in both.err) == (1, True)
-    assert failures(tmp_path / "more") == {name: "cannot-read", f"{name}2": "cannot-read"}
-    assert [*lists.listed("more/failed.txt")] == [name, f"{name}2"]
+    assert failures(tmp_path / "more") == {name: "cannot-read", f"2{name}": "cannot-read"}
+    assert [*lists.listed("more/failed.txt")] == [name, f"2{name}"]
     [message] = {r["error"]["message"] for r in lines(tmp_path / "out/manifest.ndjson") if r.get("status") == "failed"}
     assert message == f"{name[:60]}…{name[-60:]} cannot be read: File name too long"
 

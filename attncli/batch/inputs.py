@@ -13,6 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from glob import glob, has_magic
 from itertools import accumulate
@@ -206,26 +207,13 @@ class _Search:
             yield Found(_as_file(name), _below(name, root))
 
     def folder(self, folder: str, root: str) -> Iterator[Found]:
-        """Every file below a folder, in the order of its path, and nothing hidden.
-
-        Links to folders are followed last, so that a folder that lies below this one goes by its own name.
-        """
+        """Every file below a folder, and nothing hidden."""
         if not os.access(folder, os.R_OK | os.X_OK):
             yield Found(folder, _below(folder, root))  # which says so when its turn comes
-            return
-        tops, seen = deque([folder]), set[str]()
-        while tops:
-            for here, folders, files in os.walk(tops.popleft(), onerror=self._locked):
-                real = self.real(here)
-                if real in seen or real == self.into or (here != folder and self.results(real)):
-                    folders.clear()
-                    continue
-                seen.add(real)
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
-                tops.extend(path for path in (os.path.join(here, name) for name in folders) if os.path.islink(path))
-                for path in (os.path.join(here, name) for name in sorted(files) if not name.startswith(".")):
-                    if self._fit(path):
-                        yield Found(path, _below(path, root), named=False)
+        elif self.real(folder) != self.into:
+            for path in self.walk(folder):
+                if self._fit(path):
+                    yield Found(path, _below(path, root), named=False)
 
     def matches(self, pattern: str) -> Iterator[Found]:
         """Every file that a glob matches.
@@ -234,20 +222,39 @@ class _Search:
             InputError: there is none.
         """
         start = _plain(pattern)
-        paths = sorted(path for path in glob(pattern, recursive=True) if not os.path.isdir(path))
+        if "**" in (wanted := Path(pattern).parts[len(Path(start).parts) :]):  # which `glob` would follow in circles
+            fitting = (path for path in self.walk(start) if _fits(Path(os.path.relpath(path, start)).parts, wanted))
+            paths = [path.removeprefix("./") for path in fitting]
+        else:
+            paths = [path for path in glob(pattern) if not os.path.isdir(path) and not self._passed_over(path, start)]
         if not paths:
             raise InputError(
                 "no-such-file", f"nothing matches {brief(pattern)}", help="** matches folders at any depth"
             )
-        for path in paths:
-            parts = [part for part in os.path.relpath(os.path.dirname(path) or ".", start).split(os.sep) if part != "."]
-            folders = [self.real(folder) for folder in accumulate(parts, os.path.join, initial=start)]
-            if len({*folders}) < len(folders):
-                continue  # ** went round in a circle of links
-            if any(folder == self.into or self.results(folder) for folder in folders[1:]):
-                continue
-            if self._fit(path):
-                yield Found(_as_file(path), _below(path, start))
+        yield from (Found(_as_file(path), _below(path, start)) for path in sorted(paths) if self._fit(path))
+
+    def walk(self, folder: str) -> Iterator[str]:
+        """Every path below a folder, in order, but for what is hidden and what batches wrote.
+
+        Links to folders are followed last, so that a folder that lies below this one goes by its own name.
+        """
+        tops, seen = deque([folder]), set[str]()
+        while tops:
+            for here, folders, files in os.walk(tops.popleft(), onerror=self._locked):
+                real = self.real(here)
+                if real in seen or (here != folder and (real == self.into or self.results(real))):
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                tops.extend(path for path in (os.path.join(here, name) for name in folders) if os.path.islink(path))
+                yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
+
+    def _passed_over(self, path: str, start: str) -> bool:
+        """Whether a path below a folder lies in what a batch wrote there."""
+        parts = Path(os.path.relpath(path, start)).parts[:-1]
+        folders = [self.real(folder) for folder in accumulate(parts, os.path.join, initial=start)][1:]
+        return any(folder == self.into or self.results(folder) for folder in folders)
 
     def _fit(self, path: str) -> bool:
         """Whether what was met is a file, or a link to one that is gone; nobody meant a pipe, which might never end."""
@@ -260,6 +267,15 @@ class _Search:
 
     def _locked(self, error: OSError) -> None:
         self.left_out += 1
+
+
+def _fits(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether a path is what a glob wants; ** stands for any folders, or none."""
+    if not wanted or not parts:
+        return not parts and all(part == "**" for part in wanted)
+    if wanted[0] == "**":
+        return _fits(parts, wanted[1:]) or _fits(parts[1:], wanted)
+    return fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
 def _results(folder: str) -> bool:
