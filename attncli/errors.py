@@ -133,6 +133,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\u00a0\u200d\u3000" else _shown(c) for c in text)
 
 
+def brief(text: str, most: int = 120) -> str:
+    """A name as messages say it: the middle of a very long one is left out."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
+
+
 _ASCII = {
     "−": "-", "·": ".", "×": "x", "√": "sqrt ", "Σ": "sum", "∞": "inf", "≤": "<=", "≥": ">=", "╲": "\\", "…": "...", "⌊": "floor(",
     "⌋": ")", "₂": "2", "ᵀ": "^T", "→": "->", "─": "-", "“": '"', "”": '"', "█": "#", "↵": "\\n", "⇥": "\\t", "␛": "\\e", "▓": "=", "▒": "-", "░": ".",

@@ -1,19 +1,29 @@
-"""Files, folders, globs, lists and addresses → inputs in order, each with the name of its result; and their bytes."""
+"""Files, folders, globs, lists and addresses → inputs in order, each with the name of its result.
+
+Here `os.path` is asked rather than `Path`, which raises of names that no file can have.
+"""
+# ruff: noqa: PTH110, PTH112, PTH113, PTH114, PTH117
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache
 from glob import glob, has_magic
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
-from urllib.parse import urlsplit
 
-from attncli.errors import AttnError, CannotError, InputError, OptionError, as_input
-from attncli.readers import Reader, format_of, formats, opened
+from attncli.batch.fetch import failing, inside, remote, shown, system, web
+from attncli.batch.lists import listed
+from attncli.batch.manifest import SCHEMA
+from attncli.errors import AttnError, InputError, OptionError, as_input, brief
+from attncli.readers import Reader, format_of, formats
 
 RESERVED = ("manifest.ndjson", "failed.txt")  # what a batch leaves beside its results
 
@@ -29,7 +39,7 @@ class Input:
     @property
     def shown(self) -> str:
         """Its name where it is said or kept: an address without the password it may hold."""
-        return re.sub(r"(?<=://)[^/@]*@", "", self.path)
+        return shown(self.path)
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,22 @@ class Found:
 
     path: str
     below: str
+    named: bool = True  # itself, or by a glob; else it was met in a folder, and its suffix decides
+    listed: bool = False  # by a list
 
 
 def gather(
-    words: Iterable[str], *, suffix: str, into: Path | None = None, keep_suffix: bool = False, format: str | None = None
+    words: Iterable[str],
+    *,
+    suffix: str,
+    into: Path | None = None,
+    keep_suffix: bool = False,
+    format: str | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> tuple[list[Input], int]:
-    """Every input once, in the order of the words, and how many files of folders are in no format we read.
+    """Every input once, in the order of the words, and how much was left out of folders and globs.
+
+    What is left out is in no format we read, no regular file, or a folder that cannot be read.
 
     Args:
         words: files, folders, globs, addresses, and @lists of them.
@@ -51,44 +71,78 @@ def gather(
         into: the folder of results, which is no input even where it lies in one.
         keep_suffix: the result of x.csv is x.csv.json.
         format: what the suffixes do not say.
+        known: results that the folder holds already, by the names of their inputs: a list that names one of those
+            means that result, whatever the input was named below at the time.
 
     Raises:
         InputError: there is no input.
         OptionError: two would write the same result, or one would write over an input.
     """
-    known = {suffix for reader in formats().values() for suffix in reader.suffixes}
+    suffixes = {suffix for reader in formats().values() for suffix in reader.suffixes}
+    search = _Search(into)
     found: dict[str, Found] = {}
-    left_out = 0
     for word in words:
-        for one, named in _all(word, into):
-            if not named and format is None and _suffix(one.path) not in known:
-                left_out += 1
+        for one in search.word(word):
+            if not one.named and format is None and _suffix(one.path) not in suffixes:
+                search.left_out += 1
                 continue
-            found.setdefault(one.path if _remote(one.path) else os.path.abspath(one.path), one)
-    inputs = [_input(one, suffix, keep_suffix, format) for one in found.values()]
-    if not any(_remote(one.path) or Path(one.path).exists() for one in inputs):
-        what = f"there is no file {inputs[0].shown}" if inputs else "nothing that was named holds a file we read"
+            found.setdefault(one.path if remote(one.path) else os.path.abspath(one.path), one)
+    inputs = [_input(one, suffix, keep_suffix, format, known or {}) for one in found.values()]
+    if not any(one.listed or remote(path) or os.path.exists(path) for path, one in found.items()):
+        what = f"there is no file {brief(inputs[0].shown)}" if inputs else "nothing that was named holds a file we read"
         raise InputError(
             "no-such-file" if inputs else "no-inputs", what, help="name files, folders, globs or @list.txt"
         )
     if into is not None:
         _check_names(inputs, into)
-    return inputs, left_out
+    return inputs, search.left_out
 
 
-def _input(one: Found, suffix: str, keep_suffix: bool, format: str | None) -> Input:
+def _input(one: Found, suffix: str, keep_suffix: bool, format: str | None, known: Mapping[str, str]) -> Input:
     try:
         stream = reader_of(one.path, format).stream
     except AttnError:
         stream = False  # it is refused when its turn comes
     name = one.below if keep_suffix else str(PurePosixPath(one.below).with_suffix(""))
-    return Input(one.path, name + (".ndjson" if stream else suffix), stream)
+    if one.listed and (before := known.get(shown(one.path))):
+        name = str(PurePosixPath(before).with_suffix(""))
+    return Input(one.path, _possible(name) + (".ndjson" if stream else suffix), stream)
+
+
+def _possible(name: str) -> str:
+    """The name itself; of what no file can be called, something that one can, so that it fails by itself."""
+    data = name.encode("utf-8", "surrogatepass")
+    if len(data) < 3000 and all(len(part) < 256 for part in data.split(b"/")):
+        return name
+    return f"{name[:40].replace('/', '_')}~{hashlib.sha256(data).hexdigest()[:8]}"
+
+
+def reader_of(path: str, said: str | None) -> Reader:
+    """The reader of an input.
+
+    Raises:
+        InputError: its suffix says no format.
+    """
+    try:
+        return format_of(inside(path), said)
+    except OptionError as error:
+        raise as_input(error, file=shown(path)) from None
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(inside(path)).suffix.lower()
 
 
 def _check_names(inputs: list[Input], into: Path) -> None:
     """No result would stand where another does, where an input does, or where the manifest does."""
     taken: dict[str, Input] = {}
-    sources = {os.path.abspath(one.path): one for one in inputs if not _remote(one.path)}
+    real = cache(_real)
+
+    def spot(path: str) -> str:
+        above, name = os.path.split(os.path.abspath(path))
+        return os.path.join(real(above), name)
+
+    sources = {spot(one.path): one for one in inputs if not remote(one.path)}
     for one in inputs:
         if one.result in RESERVED:
             way = "--keep-suffix, or another name"
@@ -98,7 +152,7 @@ def _check_names(inputs: list[Input], into: Path) -> None:
             way = "--keep-suffix tells them apart" if told else "name a folder above both: names go on below it"
             message = f"the results of {other.shown} and {one.shown} would both be called {one.result}"
             raise OptionError("name-clash", message, help=way)
-        if source := sources.get(os.path.abspath(into / one.result)):
+        if source := sources.get(spot(os.path.join(into, one.result))):
             message = f"the result of {one.shown} would replace the input {source.shown}"
             raise OptionError("name-clash", message, help="another folder for the results: -o DIR")
     for one in inputs:
@@ -109,69 +163,158 @@ def _check_names(inputs: list[Input], into: Path) -> None:
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────
-def _all(word: str, into: Path | None) -> Iterator[tuple[Found, bool]]:
-    """What a word of the command line stands for, and whether each was named itself."""
-    if word == "-":
-        way = "attn compute - --input-format ndjson reads standard input line by line; @- reads names from it"
-        raise OptionError("bad-option", "standard input is no file of a batch", help=way)
-    if not word.startswith("@"):
-        yield from _one(word, None, into)
-        return
-    for line in _listed(word[1:]):
-        yield from _one(line, "" if _remote(line) or not _inside(line) else ".", into)
+class _Search:
+    """What words stand for.
 
+    Folders and globs pass over the folder of results and whatever another batch wrote, unless that is what was named;
+    what they leave out besides is counted.
+    """
 
-def _listed(path: str) -> Iterator[str]:
-    """The names in a list, one a line; what follows a tab is left alone, so that failed.txt is one."""
-    with opened(path) as file:
-        try:
-            lines = file.read().decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise InputError("wrong-encoding", f"the list {path} is no UTF-8", help="a name a line, in UTF-8") from None
-    yield from (name for line in lines if (name := line.partition("\t")[0].strip()))
+    def __init__(self, into: Path | None) -> None:
+        self.left_out = 0
+        self.real = cache(_real)
+        self.into = None if into is None else self.real(str(into))
+        self.results: Callable[[str], bool] = cache(_results)  # by real path
 
+    def word(self, word: str) -> Iterator[Found]:
+        """What a word of the command line stands for: a file, a folder, a glob, an address, or a list of names."""
+        if word == "-":
+            way = "attn compute - --input-format ndjson reads standard input line by line; @- reads names from it"
+            raise OptionError("bad-option", "standard input is no file of a batch", help=way)
+        if word.startswith("@"):
+            for name in listed(word[1:]):
+                yield from (replace(one, listed=True) for one in self.name(name))
+        elif remote(word):
+            yield from _addressed(word, None)
+        elif os.path.isdir(word):
+            yield from self.folder(word, word)
+        elif has_magic(word) and not os.path.lexists(word):
+            yield from self.matches(word)
+        else:
+            yield Found(word, _below(word, str(Path(word).parent)))
 
-def _inside(path: str) -> bool:
-    return not Path(path).is_absolute() and not os.path.normpath(path).startswith("..")
+    def name(self, name: str) -> Iterator[Found]:
+        """What a line of a list stands for: a name and no pattern. What cannot be found fails when its turn comes."""
+        root = "" if remote(name) or not _inward(name) else "."
+        if remote(name):
+            try:
+                yield from _addressed(name, "")
+            except InputError:
+                yield Found(name, _safe(name.partition("://")[2]))
+        elif os.path.isdir(name):
+            yield from self.folder(name, root)
+        else:
+            yield Found(_as_file(name), _below(name, root))
 
+    def folder(self, folder: str, root: str) -> Iterator[Found]:
+        """Every file below a folder, and nothing hidden."""
+        if not os.access(folder, os.R_OK | os.X_OK):
+            yield Found(folder, _below(folder, root))  # which says so when its turn comes
+        elif self.real(folder) != self.into:
+            for path in self.walk(folder):
+                if self._fit(path):
+                    yield Found(path, _below(path, root), named=False)
 
-def _one(word: str, root: str | None, into: Path | None) -> Iterator[tuple[Found, bool]]:
-    """A file, folder, glob or address. Names are those below `root`; None: below what the word names."""
-    if _remote(word):
-        yield from _addressed(word, root)
-    elif Path(word).is_dir():
-        yield from ((Found(path, _below(path, word if root is None else root)), False) for path in _walk(word, into))
-    elif has_magic(word) and not Path(word).exists():
-        start = _plain(word)
-        paths = sorted(path for path in glob(word, recursive=True) if not Path(path).is_dir())
+    def matches(self, pattern: str) -> Iterator[Found]:
+        """Every file that a glob matches.
+
+        Raises:
+            InputError: there is none.
+        """
+        start = _plain(pattern)
+        if "**" in (wanted := Path(pattern).parts[len(Path(start).parts) :]):  # which `glob` would follow in circles
+            fitting = (path for path in self.walk(start) if _fits(Path(os.path.relpath(path, start)).parts, wanted))
+            paths = [path.removeprefix("./") for path in fitting]
+        else:
+            paths = [path for path in glob(pattern) if not os.path.isdir(path) and not self._passed_over(path, start)]
         if not paths:
-            raise InputError("no-such-file", f"nothing matches {word}", help="** matches folders at any depth")
-        yield from ((Found(path, _below(path, start if root is None else root)), True) for path in paths)
-    else:
-        yield Found(word, _below(word, str(Path(word).parent) if root is None else root)), True
+            raise InputError(
+                "no-such-file", f"nothing matches {brief(pattern)}", help="** matches folders at any depth"
+            )
+        yield from (Found(_as_file(path), _below(path, start)) for path in sorted(paths) if self._fit(path))
+
+    def walk(self, folder: str) -> Iterator[str]:
+        """Every path below a folder, in order, but for what is hidden and what batches wrote.
+
+        Links to folders are followed last, so that a folder that lies below this one goes by its own name.
+        """
+        tops, seen = deque([folder]), set[str]()
+        while tops:
+            for here, folders, files in os.walk(tops.popleft(), onerror=self._locked):
+                real = self.real(here)
+                if real in seen or (here != folder and (real == self.into or self.results(real))):
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                tops.extend(path for path in (os.path.join(here, name) for name in folders) if os.path.islink(path))
+                yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
+
+    def _passed_over(self, path: str, start: str) -> bool:
+        """Whether a path below a folder lies in what a batch wrote there."""
+        parts = Path(os.path.relpath(path, start)).parts[:-1]
+        folders = [self.real(folder) for folder in accumulate(parts, os.path.join, initial=start)][1:]
+        return any(folder == self.into or self.results(folder) for folder in folders)
+
+    def _fit(self, path: str) -> bool:
+        """Whether what was met is a file, or a link to one that is gone; nobody meant a pipe, which might never end."""
+        folder, name = os.path.split(path)
+        if name in RESERVED and self.results(self.real(folder or ".")):
+            return False
+        fit = os.path.isfile(path) or not os.path.exists(path)
+        self.left_out += not fit
+        return fit
+
+    def _locked(self, error: OSError) -> None:
+        self.left_out += 1
+
+
+def _fits(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether a path is what a glob wants; ** stands for any folders, or none."""
+    if not wanted or not parts:
+        return not parts and all(part == "**" for part in wanted)
+    if wanted[0] == "**":
+        return _fits(parts, wanted[1:]) or _fits(parts[1:], wanted)
+    return fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
+
+
+def _results(folder: str) -> bool:
+    """Whether a batch wrote there: its manifest says so."""
+    path = os.path.join(folder, "manifest.ndjson")
+    try:
+        if not os.path.isfile(path):
+            return False
+        with Path(path).open("rb") as file:
+            return bool(json.loads(file.readline(1 << 20))["schema"] == SCHEMA)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _real(path: str) -> str:
+    """The one path of a folder, whatever links lead there."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # nothing is called so
+        return os.path.abspath(path)
+
+
+def _as_file(path: str) -> str:
+    return "./-" if path == "-" else path  # which is standard input elsewhere
+
+
+def _inward(path: str) -> bool:
+    return not os.path.isabs(path) and not os.path.normpath(path).startswith("..")
 
 
 def _below(path: str, root: str) -> str:
     """The path of a file below a folder, with slashes; it never leads out of it."""
-    if root:
-        path = os.path.relpath(path, root)
-    return _safe(Path(os.path.abspath(path) if not root else path).as_posix())
+    below = os.path.relpath(path, root) if root else os.path.abspath(path)
+    return _safe(Path(below).as_posix())
 
 
 def _safe(path: str) -> str:
     parts = [re.sub(r"^[A-Za-z]:$", lambda m: m.group()[0], part) for part in path.split("/")]
-    return "/".join(part for part in parts if part not in ("", ".", ".."))
-
-
-def _walk(folder: str, into: Path | None) -> Iterator[str]:
-    """Every file below a folder in the order of its path; nothing hidden, and not the results."""
-    results = None if into is None else os.path.abspath(into)
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and os.path.abspath(os.path.join(here, f)) != results
-        )
-        if os.path.abspath(here) != results:
-            yield from (os.path.join(here, f) for f in sorted(files) if not f.startswith("."))
+    return "/".join(part for part in parts if part not in ("", ".", "..")) or "index"
 
 
 def _plain(pattern: str) -> str:
@@ -182,114 +325,30 @@ def _plain(pattern: str) -> str:
 
 
 # ── addresses ────────────────────────────────────────────────────────────────────────────────────
-def _remote(path: str) -> bool:
-    return "://" in path
-
-
-def _web(path: str) -> bool:
-    return path.startswith(("http://", "https://"))
-
-
-def _suffix(path: str) -> str:
-    return PurePosixPath(urlsplit(path).path if _web(path) else path).suffix.lower()
-
-
-def reader_of(path: str, said: str | None) -> Reader:
-    """The reader of an input.
+def _addressed(address: str, root: str | None) -> Iterator[Found]:
+    """What an address names: a file, a folder or a glob of a remote file system. Names are those below `root`; None: below what it names.
 
     Raises:
-        InputError: its suffix says no format.
+        InputError: nobody answers there, or nothing matches.
+        CannotError: it needs a package that is not there.
     """
-    try:
-        return format_of(urlsplit(path).path if _web(path) else path, said)
-    except OptionError as error:
-        raise as_input(error, file=path) from None
-
-
-def _addressed(address: str, root: str | None) -> Iterator[tuple[Found, bool]]:
-    """What an address names: a file, a folder or a glob of a remote file system."""
-    if _web(address):
-        below = urlsplit(address).path
-        yield Found(address, _safe(below.rpartition("/")[2] if root is None else below) or "index"), True
+    if web(address):
+        below = inside(address)
+        below = below.rpartition("/")[2] if root is None else below
+        yield Found(address, _safe(below or address.partition("://")[2].partition("/")[0].rpartition("@")[2]))
         return
-    system, path = _system(address)
+    its, path = system(address)
     try:
-        wild = has_magic(path) and not system.exists(path)
-        folder = not wild and system.isdir(path)
-        paths = sorted(system.glob(path) if wild else system.find(path) if folder else [path])
+        wild = root is None and has_magic(path) and not its.exists(path)
+        folder = not wild and its.isdir(path)
+        paths = sorted(its.glob(path) if wild else its.find(path) if folder else [path])
     except Exception as error:  # each file system has its own
-        raise _unreadable(address, error) from None
+        raise failing(address, error) from None
     if wild and not paths:
-        raise InputError("no-such-file", f"nothing matches {address}")
+        raise InputError("no-such-file", f"nothing matches {brief(shown(address))}")
     start = _plain(path) if wild else path if folder else str(PurePosixPath(path).parent)
     start = start.strip("/") if root is None else ""
     for one in paths:
         below = one.strip("/")
         below = below[len(start) :] if below.startswith(start) else below
-        yield Found(system.unstrip_protocol(one) if wild or folder else address, _safe(below)), not folder
-
-
-def _system(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it.
-
-    Raises:
-        CannotError: it needs a package that is not there.
-        InputError: there is no such kind of address.
-    """
-    kind = address.partition("://")[0]
-    try:
-        import fsspec
-
-        system, path = fsspec.core.url_to_fs(address)
-        return system, path
-    except ImportError as error:
-        said = re.search(r"[Ii]nstall (?:the )?`?(\w+)", str(error))
-        package = said.group(1) if said and said.group(1) != "fsspec" else str(getattr(error, "name", None) or "fsspec")
-        raise CannotError(
-            "missing-extra",
-            f"{kind}:// addresses need a package that is not there: {error}",
-            help=f"pip install {package}",
-        ) from None
-    except ValueError as error:
-        raise InputError("cannot-read", f"{address} cannot be read: {error}") from None
-
-
-def _unreadable(address: str, error: Exception) -> InputError:
-    shown = Input(address, "").shown
-    if isinstance(error, FileNotFoundError) or getattr(error, "code", None) == 404:
-        return InputError("no-such-file", f"there is no file {shown}")
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError("cannot-read", f"{shown} cannot be read: {said}")
-
-
-@contextmanager
-def fetched(path: str) -> Iterator[IO[bytes]]:
-    """A file or an address, open for reading.
-
-    Raises:
-        InputError: it cannot be opened.
-        CannotError: it needs a package that is not there.
-    """
-    if not _remote(path):
-        with opened(path) as file:
-            yield file
-        return
-    try:
-        if _web(path):  # the standard library reads these; a file system for them would be another package
-            from urllib.request import urlopen
-
-            file = urlopen(path, timeout=60)
-        else:
-            system, inside = _system(path)
-            file = system.open(inside, "rb")
-    except AttnError:
-        raise
-    except Exception as error:  # each file system has its own
-        raise _unreadable(path, error) from None
-    with file:
-        yield file
-
-
-def absolute(path: str) -> str:
-    """The same file for a process that runs in another folder."""
-    return path if _remote(path) else os.path.abspath(path)
+        yield Found(its.unstrip_protocol(one) if wild or folder else address, _safe(below), named=not folder)

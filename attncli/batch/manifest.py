@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from attncli.batch.lists import spelled
 from attncli.errors import CannotError, printable
 from attncli.whole import unfinished, unwritable, whole
 
@@ -149,7 +150,7 @@ class Manifest:
             above, _, name = result.rpartition("/")
             names.setdefault(above, set()).add(unfinished(name))
         for above, known in names.items():
-            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.folder / above) as entries:
+            with suppress(OSError), os.scandir(self.folder / above) as entries:
                 for entry in entries:
                     if re.fullmatch("[0-9a-f]{8}", entry.name[-8:]) and entry.name[:-8] in known:
                         with suppress(OSError):
@@ -187,7 +188,9 @@ class Manifest:
         with whole(self.folder / "failed.txt") as file:
             for receipt in failed:
                 error = receipt.error or {}
-                said = f"{receipt.input}\t{error.get('code', '')}: {printable(str(error.get('message', '')))}\n"
+                said = (
+                    f"{spelled(receipt.input)}\t{error.get('code', '')}: {printable(str(error.get('message', '')))}\n"
+                )
                 file.write(said.encode("utf-8", "surrogateescape"))
 
     def close(self) -> None:

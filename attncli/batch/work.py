@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,12 @@ from typing import IO, TYPE_CHECKING, Any
 from attncli import __version__
 from attncli.answer import answers, bug, core, picked, planned
 from attncli.asked import Choosing, Reading, Showing
-from attncli.batch.inputs import Input, absolute, fetched, reader_of
+from attncli.batch.fetch import absolute, fetched
+from attncli.batch.inputs import Input, reader_of
 from attncli.batch.manifest import RUN, Done, Receipt
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError, listed
 from attncli.formats import Format, Look, format_for
+from attncli.readers.fields import name_and_path
 from attncli.whole import in_bytes, unwritable, whole
 
 if TYPE_CHECKING:
@@ -74,9 +76,7 @@ class Job:
 
     def elsewhere(self) -> Job:
         """The same for workers that run in another folder."""
-        pairs = tuple(
-            name + "=" + absolute(path) for name, _, path in (p.partition("=") for p in self.reading.replacing)
-        )
+        pairs = tuple(name + "=" + absolute(path) for name, path in map(name_and_path, self.reading.replacing))
         reading = replace(self.reading, replacing=pairs)
         return replace(self, reading=reading, folder=os.path.abspath(self.folder), base=str(Path.cwd()))
 
@@ -103,13 +103,14 @@ class Job:
 
 def _content(pair: str) -> str:
     """What a `--with` takes, by its content."""
-    return pair.partition("=")[0] + "=" + hashed(pair.partition("=")[2])
+    name, path = name_and_path(pair)
+    return name + "=" + hashed(path)
 
 
-def hashed(path: str) -> str:
-    """The hash of a file's content, whatever its length in the same memory."""
+def hashed(path: str, said: str = "") -> str:
+    """The hash of a file's content, whatever its length in the same memory. `said`: what to call it in messages."""
     digest = hashlib.sha256()
-    with fetched(path) as file:
+    with fetched(path, said) as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
@@ -214,13 +215,13 @@ def foreseen(job: Job, input: Input, done: Done | None) -> bool:
             return True
         ready(job, input, data)
         return False
-    if done is not None and kept(job, input, done, hashed(job.where(input))):
+    if done is not None and kept(job, input, done, hashed(job.where(input), input.shown)):
         return True
     from attncli.readers.json import lines
 
     causes: Counter[str] = Counter()
     count = 0
-    with fetched(job.where(input)) as file:
+    with fetched(job.where(input), input.shown) as file:
         for _, problem in lines(iter(file.readline, b""), input.shown):
             count += 1
             try:
@@ -245,24 +246,19 @@ def content(job: Job, input: Input) -> bytes:
     Raises:
         InputError: it cannot be read.
     """
-    with fetched(job.where(input)) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise InputError("cannot-read", f"{input.shown} cannot be read: {error.strerror or error}") from None
-        except MemoryError:
-            raise InputError("cannot-read", f"{input.shown} is larger than memory") from None
+    with fetched(job.where(input), input.shown) as file:
+        return file.read()
 
 
 def _lines(job: Job, input: Input, receipt: Receipt, done: Done | None, out: Out | None, tell: Tell) -> Receipt:
     """JSON lines: a result or an error a line, whatever their number in the same memory."""
     from attncli.readers.json import lines
 
-    if done is not None and kept(job, input, done, hashed(job.where(input))):
+    if done is not None and kept(job, input, done, hashed(job.where(input), input.shown)):
         return replace(receipt, status="skipped", sha256=done.sha256)
     its, digest, size, count, read = hashlib.sha256(), hashlib.sha256(), 0, 0, 0
     causes: Counter[str] = Counter()
-    with fetched(job.where(input)) as file, _result(job, input, out) as write:
+    with fetched(job.where(input), input.shown) as file, _result(job, input, out) as write:
 
         def incoming() -> Iterator[bytes]:
             nonlocal read
@@ -271,7 +267,6 @@ def _lines(job: Job, input: Input, receipt: Receipt, done: Done | None, out: Out
                 read += len(line)
                 yield line
 
-        length = _length(file)
         problems = lines(incoming(), input.shown)
         for text, wrong in answers(problems, job.choosing, job.showing, job.seed):
             encoded = in_bytes(text)
@@ -280,18 +275,11 @@ def _lines(job: Job, input: Input, receipt: Receipt, done: Done | None, out: Out
             size, count = size + len(encoded), count + 1
             if wrong:
                 causes[wrong.code] += 1
-            tell(count, causes.total(), read / length if length else 0.0)
+            tell(count, causes.total(), read / file.length if file.length else 0.0)
     made = replace(receipt, sha256=digest.hexdigest(), bytes=size, result_sha256=its.hexdigest(), problems=count)
     if not causes:
         return made
     return replace(made, status="failed", error=_lines_failed(causes, count).at(file=input.shown).record())
-
-
-def _length(file: IO[bytes]) -> int:
-    """How long a file is; 0 where nobody knows."""
-    with suppress(OSError, AttributeError):
-        return os.fstat(file.fileno()).st_size
-    return 0
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import typer
 from attncli.asked import Choosing, Reading, Showing
 from attncli.cli.run import standard_output
 from attncli.cli.talk import Talk
-from attncli.errors import AttnError, ExitStatus, OptionError, counted, printable
+from attncli.errors import AttnError, ExitStatus, OptionError, brief, counted, printable
 from attncli.formats import Format, format_for
 
 EXAMPLES = """
@@ -91,6 +91,7 @@ def batch(
 ) -> ExitStatus:
     """Compute many inputs, each into its own file; the same command again goes on where it stopped."""
     from attncli.batch.inputs import gather
+    from attncli.batch.manifest import Manifest
     from attncli.batch.runner import most_failures
 
     talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet)
@@ -100,9 +101,18 @@ def batch(
     _check(showing, scheduler, folder, fail_fast, max_failures, retry_failed, dry_run)
     most_failures(max_failures, 1)
     suffix = ("." + format.name) if not format.suffixes else format.suffixes[0]
-    found, left_out = gather(inputs, suffix=suffix, into=folder, keep_suffix=keep_suffix, format=reading.input_format)
+    known: dict[str, str] = {}
+    if folder is not None and any(
+        word.startswith("@") for word in inputs
+    ):  # what a list names may have its result there
+        receipts = sorted(Manifest(folder).receipts.values(), key=lambda receipt: receipt.status == "failed")
+        known = {receipt.input: receipt.result for receipt in receipts}
+    found, left_out = gather(
+        inputs, suffix=suffix, into=folder, keep_suffix=keep_suffix, format=reading.input_format, known=known
+    )
     if left_out:
-        talk.note(f"{counted(left_out, 'file')} in folders left out: their suffixes say no format")
+        what = counted(left_out, "file or folder", "files and folders")
+        talk.note(f"{what} left out: in no format we read, no regular file, or not to be read")
     streams = next((one for one in found if one.stream), None)
     if streams and format.name not in ("json", "ndjson"):
         message = f"{streams.shown} is answered with JSON lines, not {format.name}"
@@ -375,7 +385,7 @@ class _Batch:
         for code, (first, count) in sorted(tally.causes.items(), key=lambda cause: -cause[1].many):
             also = f", and {count - 1} more" if count > 1 else ""
             head = talk.paint(f"failed[{code}]", "31;1")
-            talk.say(f"{head}: {printable(first.input)}{also}: {printable(str((first.error or {}).get('message')))}")
+            talk.say(f"{head}: {printable(brief(first.input))}{also}: {printable(str((first.error or {}).get('message')))}")
         if tally.stopped and left:
             talk.say(f"stopped: {tally.stopped}; {counted(left, 'input')} left")
         if not talk.quiet:

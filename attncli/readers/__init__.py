@@ -7,9 +7,10 @@ knows of the place, and `read` adds the file.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -17,7 +18,7 @@ from pathlib import Path, PurePath
 from pkgutil import iter_modules
 from typing import IO, TYPE_CHECKING, Any
 
-from attncli.errors import InputError, OptionError, listed, nearest
+from attncli.errors import InputError, OptionError, brief, listed, nearest
 
 if TYPE_CHECKING:
     from attncli.types import Problem
@@ -132,8 +133,8 @@ def rows_of(path: str) -> Iterator[bytes]:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[IO[bytes]]:
-    """A file, or standard input for `-`, open for reading.
+def opened(path: str, said: str = "") -> Iterator[IO[bytes]]:
+    """A file, or standard input for `-`, open for reading. `said`: what to call it in messages.
 
     Raises:
         InputError: it cannot be opened.
@@ -146,21 +147,23 @@ def opened(path: str) -> Iterator[IO[bytes]]:
     try:
         file = Path(path).open("rb")  # noqa: SIM115  closed below
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise unreadable(path, error) from None
+        raise unreadable(path, error, said) from None
     with file:
         yield file
 
 
-def unreadable(path: str, error: Exception) -> InputError:
+def unreadable(path: str, error: Exception, said: str = "") -> InputError:
     """What to say where the system does not let a file be read."""
+    name = brief(said or path)
     if isinstance(error, FileNotFoundError):
-        folder = Path(path).parent
-        names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+        names: list[str] = []
+        with suppress(OSError):
+            names = [entry.name for entry in os.scandir(Path(path).parent) if entry.is_file()]
         close = nearest(Path(path).name, names) if names else ""
-        return InputError("no-such-file", f"there is no file {path}", help=close if close.startswith("did") else "")
+        return InputError("no-such-file", f"there is no file {name}", help=close if close.startswith("did") else "")
     if isinstance(error, IsADirectoryError):
-        return InputError("not-a-file", f"{path} is a folder", help="name one file in it")
-    return InputError("cannot-read", f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+        return InputError("not-a-file", f"{name} is a folder", help="name one file in it")
+    return InputError("cannot-read", f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def read(

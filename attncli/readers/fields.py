@@ -11,15 +11,13 @@ if TYPE_CHECKING:
     from attncli.types import Problem
 
 
-def taken(problem: Problem, pair: str) -> Problem:
-    """The problem with one field replaced by what `name=path` names.
+def name_and_path(pair: str) -> tuple[str, str]:
+    """`name=path` → the field, and the file it is taken from.
 
     Raises:
-        OptionError: no `name=path`, or no field of that name.
-        InputError: the file cannot be read, or has nothing that the field could be.
+        OptionError: it is no `name=path`, there is no field of that name, or its file is none.
     """
     from attncli.gate.arrays import field_of
-    from attncli.readers import Source, format_of, slurp
 
     name, equals, path = pair.partition("=")
     if not equals or not name or not path:
@@ -31,6 +29,21 @@ def taken(problem: Problem, pair: str) -> Problem:
             raise OptionError(error.code, error.message, help=error.help) from None
     if path == "-":
         raise OptionError("bad-option", "standard input is for INPUT alone", help=f"--with {name}=FILE")
+    if "://" in path:
+        raise OptionError("bad-option", "--with takes a file, and no address", help=f"--with {name}=FILE")
+    return name, path
+
+
+def taken(problem: Problem, pair: str) -> Problem:
+    """The problem with one field replaced by what `name=path` names.
+
+    Raises:
+        OptionError: no `name=path`, or no field of that name.
+        InputError: the file cannot be read, or has nothing that the field could be.
+    """
+    from attncli.readers import Source, format_of, slurp
+
+    name, path = name_and_path(pair)
     one = format_of(path)
     try:
         found = one.function(Source(path, slurp(path, one.mapped), one.name))

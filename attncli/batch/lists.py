@@ -1,0 +1,45 @@
+"""Lists of names, as `@list.txt` and `failed.txt` are: a name a line, and after a tab whatever else is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+
+from attncli.errors import InputError
+from attncli.readers import opened
+
+
+def listed(path: str) -> Iterator[str]:
+    """The names in a list; `-` is standard input. Blank lines are passed over.
+
+    A name is the bytes that stand there: blanks around it, a # before it, or bytes that are no UTF-8 are part of it.
+    Only a name in JSON's quotes is what it spells.
+
+    Raises:
+        InputError: it cannot be read, or holds a NUL, which no name does.
+    """
+    with opened(path) as file:
+        try:
+            data = file.read()
+        except OSError as error:
+            raise InputError("cannot-read", f"the list {path} cannot be read: {error.strerror or error}") from None
+    if b"\0" in data:
+        raise InputError("wrong-encoding", f"the list {path} is no UTF-8", help="a name a line, in UTF-8")
+    for line in data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split("\n"):
+        name = line.removesuffix("\r").partition("\t")[0]
+        if name.strip():
+            yield _spelled_out(name)
+
+
+def _spelled_out(name: str) -> str:
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        with suppress(ValueError):
+            return str(json.loads(name))
+    return name
+
+
+def spelled(name: str) -> str:
+    """A name as it stands in a list: in JSON's quotes where it would be torn, passed over or taken for another."""
+    torn = any(c in name for c in "\n\r\t") or name.startswith(('"', "\ufeff")) or not name.strip()
+    return json.dumps(name) if torn else name
