@@ -97,6 +97,7 @@ def test_a_result_is_what_compute_writes(attn, data, tmp_path):
         (["a/x.json", "b/x.json"], ["a/x.json", "b/x.json"], "name a folder above both"),
         (["a/x.csv", "a/x.json/y.csv"], ["a"], "--keep-suffix tells them apart"),
         (["manifest.ndjson"], ["manifest.ndjson"], "manifest.ndjson"),
+        (["a/failed.txt/x.json"], ["a"], "would be called failed.txt/x.json"),
     ],
 )
 def test_names_that_clash_are_refused_before_anything_runs(attn, tmp_path, files, words, says):
@@ -295,6 +296,22 @@ def test_retry_failed_does_only_those(attn, mixed, tmp_path):
     assert "1 done, 3 failed" in attn("batch", "in", "-o", "out", "--retry-failed").err
     assert not (tmp_path / "out/p99.json").exists()
     assert "1 done, 3 failed" in attn("batch", "@out/failed.txt", "in/p99.json", "-o", "more").err
+
+
+def test_what_failed_can_be_given_back_from_its_list(attn, tmp_path):
+    """Into the place that it would have had, whatever its name."""
+    odd = ["b.json", "deep/c.json", "a\nb.json", 'q"[1].json', " d\t.json", "\udcff.json"]
+    write(tmp_path, {"in/good.json": GOOD, **{f"in/{name}": "{" for name in odd}, "in/notes.md": ""})
+    first = attn("batch", "in", "-o", "out")
+    assert "1 file or folder left out: in no format we read" in first.err
+    assert "1 done, 6 failed" in first.err
+    write(tmp_path, {f"in/{name}": GOOD for name in odd})
+
+    again = attn("batch", "@out/failed.txt", "-o", "out")
+
+    assert "6 done, 0 failed" in again.err, again.err
+    assert names(tmp_path / "out") == sorted(["manifest.ndjson", "good.json", *odd])
+    assert "0 done, 0 failed, 7 skipped" in attn("batch", "in", "-o", "out").err
 
 
 def test_a_failure_no_more_is_listed_no_more(attn, mixed, tmp_path):

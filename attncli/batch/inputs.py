@@ -144,7 +144,7 @@ def _check_names(inputs: list[Input], into: Path) -> None:
 
     sources = {spot(one.path): one for one in inputs if not remote(one.path)}
     for one in inputs:
-        if one.result in RESERVED:
+        if one.result.partition("/")[0] in RESERVED:
             way = "--keep-suffix, or another name"
             raise OptionError("name-clash", f"the result of {one.shown} would be called {one.result}", help=way)
         if (other := taken.setdefault(one.result, one)) is not one:

@@ -76,13 +76,13 @@ class Manifest:
             raise CannotError("cannot-read", f"{self.path} cannot be read: {error.strerror}") from None
         self.torn = bool(data) and not data.endswith(b"\n")
         for line in data.split(b"\n"):
-            with suppress(msgspec.DecodeError):  # torn, or somebody else's
-                receipt = msgspec.json.decode(line, type=Receipt)
+            with suppress(ValueError, msgspec.ValidationError):  # torn, or somebody else's
+                found = json.loads(line)  # which, unlike msgspec, reads names that are no UTF-8
+                if isinstance(found, dict) and "schema" in found:
+                    self.head = found if found["schema"] == SCHEMA else self.head
+                    continue
+                receipt = msgspec.convert(found, Receipt)
                 self.receipts[receipt.result] = receipt
-                continue
-            with suppress(msgspec.DecodeError):
-                head = msgspec.json.decode(line, type=dict[str, Any])
-                self.head = head if head.get("schema") == SCHEMA else self.head
         return data
 
     @property

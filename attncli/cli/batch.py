@@ -385,7 +385,9 @@ class _Batch:
         for code, (first, count) in sorted(tally.causes.items(), key=lambda cause: -cause[1].many):
             also = f", and {count - 1} more" if count > 1 else ""
             head = talk.paint(f"failed[{code}]", "31;1")
-            talk.say(f"{head}: {printable(brief(first.input))}{also}: {printable(str((first.error or {}).get('message')))}")
+            talk.say(
+                f"{head}: {printable(brief(first.input))}{also}: {printable(str((first.error or {}).get('message')))}"
+            )
         if tally.stopped and left:
             talk.say(f"stopped: {tally.stopped}; {counted(left, 'input')} left")
         if not talk.quiet:
