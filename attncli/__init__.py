@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 __all__ = ["Attention", "AttnError", "Problem", "Variant", "attend", "read"]
 
 if TYPE_CHECKING:
-    from attncli.core.attend import attend
+    from attncli.core.attention import attend
     from attncli.errors import AttnError
     from attncli.readers import read
     from attncli.types import Attention, Problem
@@ -29,7 +29,7 @@ _HOME = {
     "Attention": "attncli.types",
     "Problem": "attncli.types",
     "Variant": "attncli.variant",
-    "attend": "attncli.core.attend",
+    "attend": "attncli.core.attention",
     "read": "attncli.readers",
 }
 

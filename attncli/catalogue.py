@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attncli.formats import formats
+from attncli.output_formats import formats
 from attncli.parts.links import link
 from attncli.presets import PRESETS, Preset, choices_of, named
 from attncli.registry import Member, spelled

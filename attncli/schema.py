@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from attncli.gate.arrays import STEP_NAMES, field_of, known_parameters
 from attncli.types import AXES, FIELDS, NONFINITE, Field
+from attncli.validation.fields import STEP_NAMES, field_of, known_parameters
 from attncli.variant import CHOICES
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"

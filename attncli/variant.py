@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attncli import expression
+from attncli import mask_expression as expression
 from attncli.errors import OptionError, listed, nearest
-from attncli.expression import Expression
+from attncli.mask_expression import Expression
 from attncli.parts.dropout import dropout
 from attncli.parts.links import link
 from attncli.parts.masks import mask

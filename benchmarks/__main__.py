@@ -179,7 +179,7 @@ def child() -> None:
         return
     _, choices, keep, top = RUNS[rest[0]]
     run = attending(int(rest[1]), choices, keep, top)
-    import attncli.core.attend  # noqa: F401  loading is not the run's
+    import attncli.core.attention  # noqa: F401  loading is not the run's
 
     before = _now()
     seconds = timed(run)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.core.attend import follow
-from attncli.core.away import Hollow, away, blocks, piece, travelling
+from attncli.core.attention import follow
+from attncli.core.remote import Hollow, away, blocks, piece, travelling
 from attncli.core.tiles import tiles
 from attncli.errors import CannotError, InputError, Place
 from attncli.parts.masks import mask

@@ -354,7 +354,7 @@ def test_a_dry_run_says_what_would_be_done(attn, mixed, tmp_path):
 
 def test_an_input_deleted_meanwhile_is_one_failure(attn, tmp_path, monkeypatch):
     write(tmp_path, {"in/a.json": GOOD, "in/b.json": GOOD, "in/c.json": GOOD})
-    import attncli.batch.work as work
+    import attncli.batch.job as work
 
     was = work.perform
 
@@ -362,7 +362,7 @@ def test_an_input_deleted_meanwhile_is_one_failure(attn, tmp_path, monkeypatch):
         (tmp_path / "in/b.json").unlink(missing_ok=True)
         return was(job, variant, input, *rest)
 
-    monkeypatch.setattr("attncli.batch.engines.perform", perform)
+    monkeypatch.setattr("attncli.batch.executors.perform", perform)
     done = attn("batch", "in", "-o", "out")
     monkeypatch.undo()
     os.chdir(tmp_path)
@@ -376,7 +376,7 @@ def test_an_input_deleted_meanwhile_is_one_failure(attn, tmp_path, monkeypatch):
 
 def test_a_bug_costs_one_input(attn, tmp_path, monkeypatch):
     write(tmp_path, {"in/a.json": GOOD, "in/b.json": GOOD.replace("0.5", "0.25")})
-    import attncli.batch.work as work
+    import attncli.batch.job as work
 
     was = work.core()
 
@@ -735,10 +735,10 @@ def test_a_dry_run_reads_json_lines_too(attn, tmp_path):
 
 def test_what_a_run_that_has_ended_still_makes_is_not_wanted(tmp_path):
     """A task goes on when whoever sent it is killed; the next run has the folder by then."""
-    from attncli.asked import Choosing, Reading, Showing
     from attncli.batch.inputs import Input
+    from attncli.batch.job import Job, perform
     from attncli.batch.manifest import Manifest
-    from attncli.batch.work import Job, perform
+    from attncli.request import Choosing, Reading, Showing
 
     write(tmp_path, {"a.json": GOOD, "out/keep": ""})
     later = Manifest(tmp_path / "out")
@@ -776,8 +776,8 @@ def test_what_another_batch_has_written_meanwhile_is_not_forgotten(tmp_path):
 def test_every_wish_that_changes_a_result_is_in_its_hash():
     import dataclasses
 
-    from attncli.asked import Choosing, Reading, Showing
-    from attncli.batch.work import Job
+    from attncli.batch.job import Job
+    from attncli.request import Choosing, Reading, Showing
 
     told = {"format", "output", "force", "full", "color", "quiet", "progress", "error_format"}  # what no file shows
     other = {"only": ("weights",), "at": ("query=0",), "top": 3, "precision": 9, "heat": "on"}
@@ -1062,7 +1062,7 @@ def test_a_short_problem_needs_no_cluster_but_one_that_answers(cluster, tmp_path
 
 def test_a_server_of_another_kind_is_no_scheduler(attn, tmp_path, monkeypatch):
     """It takes the connection, and says nothing that Dask would understand."""
-    monkeypatch.setattr("attncli.batch.clusters._PATIENCE", 0.5)
+    monkeypatch.setattr("attncli.batch.dask_cluster._PATIENCE", 0.5)
     write(tmp_path, {"a.csv": "1,2\n3,4\n", "b.json": "{}"})
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
@@ -1096,7 +1096,7 @@ def test_no_scheduler_is_said(tmp_path):
 
 POISON = """
 import os, signal, time
-import attncli.batch.work as work
+import attncli.batch.job as work
 if not hasattr(work, "healthy"):
     work.healthy = work.ready
 def ready(job, input, data):
@@ -1105,7 +1105,7 @@ def ready(job, input, data):
     return work.healthy(job, input, data)
 work.ready = ready
 
-import attncli.core.away as away
+import attncli.core.remote as away
 if not hasattr(away, "healthy"):
     away.healthy = away.piece
 def piece(common, task):
@@ -1193,10 +1193,10 @@ def test_a_worker_imports_neither_typer_nor_rich(tmp_path):
     write(tmp_path, {"a.json": GOOD})
     code = """
 import sys
-from attncli.asked import Choosing, Reading, Showing
-from attncli.batch.engines import remote
+from attncli.request import Choosing, Reading, Showing
+from attncli.batch.executors import remote
 from attncli.batch.inputs import Input
-from attncli.batch.work import Job
+from attncli.batch.job import Job
 [receipt] = remote(Job(Choosing(), Reading(), Showing(), "json", 1, "."), "", [(Input("a.json", "out.json"), None)])
 print(receipt.status, [guest for guest in ("typer", "rich", "dask") if guest in sys.modules])
 """

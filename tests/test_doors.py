@@ -15,14 +15,14 @@ from tests.conftest import ROOT, SAMPLES
 # From the cellar up. A room may import from floors below its own, and from its own room.
 FLOORS = (
     {"errors"},
-    {"types", "worked", "registry", "verdict", "whole"},
-    {"expression", "formats", "parts", "presets"},
+    {"types", "derivation", "registry", "verdict", "atomic_file"},
+    {"mask_expression", "output_formats", "parts", "presets"},
     {"variant"},
-    {"catalogue", "gate", "asked"},
+    {"catalogue", "validation", "request"},
     {"plan", "schema"},
     {"select", "readers", "writers", "views"},
     {"core"},
-    {"answer"},
+    {"pipeline"},
     {"check", "batch"},
     {"cli"},
 )
@@ -34,7 +34,7 @@ DOORS = {
     "safetensors": set(),
     "polars": set(),
     "msgspec": {"writers"},
-    "numpy": {"check", "core", "gate", "plan", "views", "writers"},
+    "numpy": {"check", "core", "validation", "plan", "views", "writers"},
     "dask": set(),
     "distributed": set(),
     "fsspec": set(),
@@ -84,11 +84,11 @@ def test_imports_point_down():
 @pytest.mark.parametrize(
     ("room", "line", "said"),
     [
-        ("parts/masks.py", "from attncli.core.attend import attend", "parts imports core"),
+        ("parts/masks.py", "from attncli.core.attention import attend", "parts imports core"),
         ("readers/json.py", "from attncli.writers.json import write_json", "readers imports writers"),
         ("errors.py", "def f():\n    import attncli.types", "errors imports types"),
         ("parts/masks.py", "import torch", "torch at module level in parts"),
-        ("gate/arrays.py", "from rich.text import Text", "rich at module level in gate"),
+        ("validation/fields.py", "from rich.text import Text", "rich at module level in validation"),
     ],
 )
 def test_a_planted_import_is_found(tmp_path, room, line, said):
@@ -106,14 +106,14 @@ def test_a_group_of_faults_is_found_by_being_a_file(tmp_path):
     import shutil
 
     shutil.copytree(ROOT / "attncli", tmp_path / "attncli")
-    planted = "from attncli.check.faults.suspicion import fault\n\n@fault\ndef another(b):\n    yield from ()\n"
+    planted = "from attncli.check.faults.base import fault\n\n@fault\ndef another(b):\n    yield from ()\n"
     (tmp_path / "attncli/check/faults/another.py").write_text(planted, encoding="utf-8")
-    code = "from attncli.check.faults.rounding import fault; import attncli.check.faults.suspicion as s; print(*(f.__module__ for f in s.FAULTS))"
+    code = "from attncli.check.faults.rounding import fault; import attncli.check.faults.base as s; print(*(f.__module__ for f in s.FAULTS))"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
 
     groups = list(dict.fromkeys(name.rpartition(".")[2] for name in done.stdout.split()))
-    assert groups[:3] == ["scale", "normaliser", "masks"]  # the order that is written down, whatever is imported first
+    assert groups[:3] == ["scale", "normalizers", "masks"]  # the order that is written down, whatever is imported first
     assert groups[-2:] == ["rounding", "another"]
 
 

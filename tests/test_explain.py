@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.formats import Look
+from attncli.derivation import noting
+from attncli.output_formats import Look
 from attncli.plan import plan
 from attncli.presets import PRESETS, choices_of
 from attncli.types import Problem
 from attncli.variant import Variant
 from attncli.views.board import WRITERS, Sheet, page_of
 from attncli.views.explain import Place, explain
-from attncli.worked import noting
 from tests.calculator import adds_up, comes_out
 from tests.conftest import SAMPLES
 from tests.test_golden import FILES
@@ -26,8 +26,8 @@ def page(
     problem: Problem, variant: Variant | None, *, precision=4, blank=(), answers=False, form="json", grad=None, **place
 ):
     """The page of one query, as `form` writes it."""
-    from attncli.core.attend import follow
-    from attncli.core.back import follow_back
+    from attncli.core.attention import follow
+    from attncli.core.gradients import follow_back
 
     made = plan(problem, variant)
     with noting():

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.formats import FORMATS, Look, formats
+from attncli.output_formats import FORMATS, Look, formats
 from attncli.readers.results import read_result
-from attncli.views.matrices import cell_writer
+from attncli.views.labelled import cell_writer
 from tests.conftest import SAMPLES
 
 HOSTILE = (

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from attncli.asked import Choosing, Reading, Showing
-from attncli.batch import fetch, lists, work
+from attncli.batch import job as work
+from attncli.batch import name_lists as lists
+from attncli.batch import sources as fetch
 from attncli.batch.inputs import Input, gather
 from attncli.batch.manifest import Manifest
 from attncli.errors import InputError
+from attncli.request import Choosing, Reading, Showing
 from tests.test_batch import GOOD, lines, names, write
 
 LINE = GOOD.encode() + b"\n"

@@ -170,7 +170,7 @@ def test_matrices_of_a_long_run_are_computed_in_the_file(attn, tmp_path, monkeyp
 def test_a_run_that_fails_leaves_no_file(attn, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", draws(1, 13, 4))
     monkeypatch.setattr(schedule, "DENSE", 0)
-    monkeypatch.setattr("attncli.core.attend.merge", lambda z: 1 / 0)
+    monkeypatch.setattr("attncli.core.attention.merge", lambda z: 1 / 0)
 
     done = attn("compute", "x.npy", "--only", "weights,context", "-o", "o.safetensors")
 
@@ -195,7 +195,7 @@ def test_chosen_rows_of_a_long_run_are_labelled(attn, tmp_path, monkeypatch):
 _SLOW = """
 import sys, time
 from attncli.plan import schedule
-import attncli.core.attend as attend
+import attncli.core.attention as attend
 schedule.DENSE, schedule.TILE = 0, 1
 was = attend.tiles
 def slow(plan):

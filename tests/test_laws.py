@@ -438,8 +438,8 @@ def test_every_choice_is_described():
 
 # ── problems that are met again ──────────────────────────────────────────────────────────────────
 def test_an_outline_that_is_remembered_is_the_one_that_would_be_made():
-    from attncli.gate import admit
     from attncli.plan import _REMEMBERED, _outlined, outline
+    from attncli.validation import admit
 
     _REMEMBERED.clear()
     variant = Variant(mask="causal", heads=2, softcap=20)

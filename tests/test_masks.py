@@ -9,7 +9,7 @@ import pytest
 
 import attncli
 from attncli.errors import OptionError
-from attncli.expression import both, parse
+from attncli.mask_expression import both, parse
 from attncli.parts.masks import mask
 from attncli.types import Grid
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from attncli.errors import OptionError
-from attncli.expression import parse
+from attncli.mask_expression import parse
 from attncli.parts.masks import mask
 from attncli.presets import PRESETS, choices_of, named
 from attncli.types import Grid

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import attncli
 from attncli.errors import AttnError, InputError
-from attncli.gate import admit
 from attncli.readers import READERS, Source, formats
 from attncli.types import FIELDS
+from attncli.validation import admit
 from tests.conftest import SAMPLES
 
 X = [[1.0, -2.5], [0.25, 3.0], [7.0, 0.5]]

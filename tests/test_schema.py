@@ -55,8 +55,8 @@ def test_what_is_no_problem_does_not_validate(document):
 
 
 def test_the_schemas_name_every_field_choice_and_parameter(attn):
-    from attncli.gate.arrays import known_parameters
     from attncli.types import FIELDS
+    from attncli.validation.fields import known_parameters
     from attncli.variant import CHOICES
 
     text = attn("schema", "problem").out

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attncli
-from attncli.core.attend import follow
+from attncli.core.attention import follow
 from attncli.core.tiles import tiles
 from attncli.errors import CannotError, InputError
 from attncli.plan import outline, plan, schedule, settled

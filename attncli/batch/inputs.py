@@ -19,9 +19,9 @@ from glob import glob, has_magic
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
-from attncli.batch.fetch import failing, inside, remote, shown, system, web
-from attncli.batch.lists import listed
 from attncli.batch.manifest import SCHEMA
+from attncli.batch.name_lists import listed
+from attncli.batch.sources import failing, inside, remote, shown, system, web
 from attncli.errors import AttnError, InputError, OptionError, as_input, brief
 from attncli.readers import Reader, format_of, formats
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attncli.batch.lists import spelled
+from attncli.atomic_file import unfinished, unwritable, whole
+from attncli.batch.name_lists import spelled
 from attncli.errors import CannotError, printable
-from attncli.whole import unfinished, unwritable, whole
 
 SCHEMA = "attn.batch/1"
 RUN = ".attn-batch"  # while a run has workers elsewhere

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from attncli.batch.engines import Engine
+from attncli.batch.executors import Engine
 from attncli.batch.inputs import Input
 from attncli.batch.manifest import GOES_ON, Done, Manifest, Receipt
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError

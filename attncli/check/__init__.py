@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from attncli.check import rules
-from attncli.check.bench import Bench
 from attncli.check.claims import Claim, claims_of, full_shape, named, printed, top_of, where
 from attncli.check.figures import Figures
+from attncli.check.trials import Bench
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
 from attncli.types import Problem
@@ -80,7 +80,7 @@ def prepare(
 
 def _plain(problem: Problem) -> Problem:
     """The same values in numpy, where tensors came in."""
-    from attncli.gate.arrays import as_numpy, is_tensor
+    from attncli.validation.fields import as_numpy, is_tensor
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -104,7 +104,7 @@ def settle(task: Task, *, identify: bool | None = None, progress: Progress | Non
         identify: search what the figures are instead: on a difference (None), always, or never.
         progress: told how far the search is.
     """
-    from attncli.check.court import Court
+    from attncli.check.comparison import Court
 
     return Court(task, progress).verdict(identify)
 
@@ -113,7 +113,7 @@ def check(
     problem: Problem, variant: Variant | None, figures: Figures, *, identify: bool | None = None, **options: Any
 ) -> Verdict:
     """Figures held against a problem: `prepare`, then `settle`."""
-    from attncli.gate import admit
+    from attncli.validation import admit
 
     problem = admit(problem)
     return settle(prepare(problem, variant or Variant(**problem.variant), figures, **options), identify=identify)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from attncli.errors import InputError, OptionError, Place, listed, nearest, printable
-from attncli.gate.arrays import STEP_NAMES, array, is_tensor
 from attncli.types import AXES, FIELDS, NONFINITE, Attention, Field
+from attncli.validation.fields import STEP_NAMES, array, is_tensor
 
 _NUMBER = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 _ENOUGH = 8  # significant digits that people write; more is a program's
@@ -137,7 +137,7 @@ def _rounded_to(values: np.ndarray) -> int | None:
 
 def narrowest(values: np.ndarray, own: str) -> str:
     """The narrowest dtype that holds every value, where some need most of its digits; else its own."""
-    from attncli.gate.arrays import to_bfloat16
+    from attncli.validation.fields import to_bfloat16
 
     x = values[np.isfinite(values)].ravel()
     with np.errstate(over="ignore"):
@@ -233,7 +233,7 @@ def _ndjson(path: str, data: bytes) -> Figures:
 
 def _figure(step: str, figure: Any, *, inside: bool = False) -> Given:
     """One step of an object, by the grammar of `expected`, with the digits it is written with."""
-    from attncli.gate.arrays import one_field
+    from attncli.validation.fields import one_field
 
     _check_name(step)
     said = figure if isinstance(figure, dict) else {"values": figure}
@@ -325,13 +325,13 @@ def _named(path: str, arrays: Mapping[str, np.ndarray]) -> Figures:
 
 
 def _npy(path: str, data: bytes) -> Figures:
-    from attncli.readers.numpy import _array as npy
+    from attncli.readers.npz import _array as npy
 
     return _named(path, {"": npy(data, "figures")})
 
 
 def _npz(path: str, data: bytes) -> Figures:
-    from attncli.readers.numpy import archive
+    from attncli.readers.npz import archive
 
     arrays, rest = archive(data)
     return _archive(path, arrays, rest)
@@ -356,7 +356,7 @@ def _archive(path: str, arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any
 
 def of_arrays(arrays: Mapping[str, Any], name: str = "figures") -> Figures:
     """Arrays or tensors by the names of steps, for callers from Python. What numpy has no dtype for is told by its bits."""
-    from attncli.gate.arrays import as_numpy
+    from attncli.validation.fields import as_numpy
 
     made = _named(name, {step: as_numpy(x) for step, x in arrays.items()})
     known = {step: str(x.dtype).removeprefix("torch.") for step, x in arrays.items() if is_tensor(x)}

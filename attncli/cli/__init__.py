@@ -15,8 +15,8 @@ import typer
 
 from attncli import __version__
 from attncli.cli import batch, check, compute, demo, explain, list, schema
+from attncli.cli.messages import Talk, escape, spell
 from attncli.cli.options import takes
-from attncli.cli.talk import Talk, escape, spell
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, nearest
 
 app = typer.Typer(

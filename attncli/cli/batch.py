@@ -17,11 +17,11 @@ from typing import Annotated, Any
 
 import typer
 
-from attncli.asked import Choosing, Reading, Showing
+from attncli.cli.messages import Talk
 from attncli.cli.run import standard_output
-from attncli.cli.talk import Talk
 from attncli.errors import AttnError, ExitStatus, OptionError, brief, counted, printable
-from attncli.formats import Format, format_for
+from attncli.output_formats import Format, format_for
+from attncli.request import Choosing, Reading, Showing
 
 EXAMPLES = """
     attn batch data/ -o results --causal
@@ -208,7 +208,7 @@ class _Batch:
 
     def job(self, folder: Path | str, drawn: int | None) -> Any:
         """What is done; `drawn` is the seed that the folder has from before."""
-        from attncli.batch.work import Job
+        from attncli.batch.job import Job
 
         said = self.choosing.choices.get("seed")
         if said is None and drawn is None:
@@ -298,9 +298,9 @@ class _Batch:
 
     def dry(self, folder: Path, retry: bool) -> ExitStatus:
         """What would be done, and what would be refused before anything is computed."""
+        from attncli.batch.job import foreseen
         from attncli.batch.manifest import Manifest
         from attncli.batch.runner import finished
-        from attncli.batch.work import foreseen
 
         manifest = Manifest(folder)
         self._check_folder(folder, manifest)
@@ -346,7 +346,8 @@ class _Batch:
     @contextmanager
     def _engine(self, tell: _Tell, out: Any = None) -> Iterator[Callable[[Any, str], Any]]:
         """Who computes, once it is told what (the job, and the hash of it)."""
-        from attncli.batch import clusters, engines
+        from attncli.batch import dask_cluster as clusters
+        from attncli.batch import executors as engines
 
         if self.scheduler is None and self.jobs == 1:
             yield lambda job, variant: engines.Here(job, variant, out, tell)

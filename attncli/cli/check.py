@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attncli.asked import Choosing, Reading, Showing
+from attncli.cli.messages import Talk
 from attncli.cli.run import check_output, core, emit, look, progress, reads
-from attncli.cli.talk import Talk
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError, listed
-from attncli.formats import Format, Look, format_for
+from attncli.output_formats import Format, Look, format_for
+from attncli.request import Choosing, Reading, Showing
 
 if TYPE_CHECKING:
     from attncli.check import Task

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from attncli.asked import Choosing, Reading, Showing
 from attncli.cli.run import run
 from attncli.errors import ExitStatus
+from attncli.request import Choosing, Reading, Showing
 
 EXAMPLES = """
     attn compute tokens.csv --causal

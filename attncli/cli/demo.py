@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from attncli.asked import Choosing, Reading, Showing
+from attncli.cli.messages import Talk
 from attncli.cli.run import run
-from attncli.cli.talk import Talk
 from attncli.errors import ExitStatus, OptionError, nearest
+from attncli.request import Choosing, Reading, Showing
 
 EXAMPLES = """
     attn demo

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from attncli.asked import Choosing, Reading, Showing
 from attncli.cli.run import explained
 from attncli.errors import ExitStatus, OptionError
+from attncli.request import Choosing, Reading, Showing
 
 EXAMPLES = """
     attn explain tokens.csv cat

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from attncli.catalogue import catalogue, one_variant, output_formats
-from attncli.cli.talk import wants_color
+from attncli.cli.messages import wants_color
 from attncli.errors import ExitStatus, OptionError, nearest
-from attncli.formats import Look
+from attncli.output_formats import Look
 
 EXAMPLES = """
     attn list

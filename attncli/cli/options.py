@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from attncli.asked import Choosing, Reading, Showing
 from attncli.errors import OptionError
 from attncli.registry import integer
+from attncli.request import Choosing, Reading, Showing
 from attncli.variant import CHOICES
 
 Words = list[str] | None

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from attncli.answer import answers, picked, planned
-from attncli.asked import Choosing, Reading, Showing
-from attncli.cli.talk import Talk, wants_color
+from attncli.atomic_file import in_bytes, whole
+from attncli.cli.messages import Talk, wants_color
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, listed
-from attncli.formats import Content, Format, Look, format_for
-from attncli.whole import in_bytes, whole
+from attncli.output_formats import Content, Format, Look, format_for
+from attncli.pipeline import answers, picked, planned
+from attncli.request import Choosing, Reading, Showing
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -90,8 +90,8 @@ def _hands(scheduler: str | None, made: Plan, talk: Talk) -> Iterator[Any]:
     if scheduler is None:
         yield None
         return
-    from attncli.batch.clusters import Tasks, reached
-    from attncli.batch.long import Crew
+    from attncli.batch.dask_cluster import Tasks, reached
+    from attncli.batch.remote_tiles import Crew
 
     with reached(scheduler) as client:
         if not made.tile:
@@ -99,7 +99,7 @@ def _hands(scheduler: str | None, made: Plan, talk: Talk) -> Iterator[Any]:
             yield None
             return
         core(talk)
-        from attncli.core.away import away
+        from attncli.core.remote import away
 
         tasks = Tasks(client, made.variant["device"], lambda: talk.note("the cluster has no workers; waiting for some"))
         yield functools.partial(away, Crew(tasks))
@@ -116,12 +116,12 @@ def explained(
     grad: str | None,
 ) -> ExitStatus:
     """One query of one input, worked on a page."""
+    from attncli.derivation import noting
     from attncli.plan import outline, settled
     from attncli.plan.steps import check_step, kept
     from attncli.select import choose
     from attncli.views.board import WRITERS, Sheet, page_of
     from attncli.views.explain import Place, explain
-    from attncli.worked import noting
 
     talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet)
     for name in blank:
@@ -187,7 +187,7 @@ def _upstream(said: str | None, made: Plan) -> Any:
         InputError: there is no context, or the file holds another shape.
     """
     from attncli.errors import InputError
-    from attncli.readers.fields import one_array
+    from attncli.readers.with_field import one_array
 
     if said is None:
         return None
@@ -208,20 +208,20 @@ def _upstream(said: str | None, made: Plan) -> Any:
 
 
 def _back(made: Plan, upstream: Any) -> Any:
-    from attncli.core.back import follow_back
+    from attncli.core.gradients import follow_back
 
     return follow_back(made, upstream)
 
 
 def core(talk: Talk) -> Callable[..., Attention]:
     """The algebra, and on a terminal a word while it loads."""
-    import attncli.answer
+    import attncli.pipeline
 
-    waiting = attncli.answer._follow is None and sys.stderr.isatty() and not talk.quiet
+    waiting = attncli.pipeline._follow is None and sys.stderr.isatty() and not talk.quiet
     if waiting:
         print("loading torch…", end="\r", file=sys.stderr, flush=True)
     try:
-        return attncli.answer.core()
+        return attncli.pipeline.core()
     finally:
         if waiting:
             print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
@@ -329,7 +329,7 @@ def emit(content: Content, showing: Showing, format: Format) -> None:
         and look(showing).color
         and look(showing).width
     ):
-        from attncli.views.terminal import coloured_json
+        from attncli.views.json_color import coloured_json
 
         content = coloured_json(content)
     with destination(showing, format) as out:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+from attncli.derivation import Line, Num, Work
 from attncli.registry import Family, Range
 from attncli.types import Tensor
-from attncli.worked import Line, Num, Work
 
 dropout = Family("dropout", "weights that are dropped at random", plural="dropouts")
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator
 from typing import Annotated
 
+from attncli.derivation import Line, Num, Work, finer, per_key
 from attncli.registry import Family, Part, Range
 from attncli.types import Grid, Tensor
-from attncli.worked import Line, Num, Work, finer, per_key
 
 link = Family("link", "what is done to scores before the normaliser; --chain is their order")
 

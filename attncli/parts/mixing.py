@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
+from attncli.derivation import Line, Num, Work, finer, per_key
 from attncli.registry import Family, Parameter, Range
 from attncli.types import Tensor
-from attncli.worked import Line, Num, Work, finer, per_key
 
 mixing = Family("head-mixing", "what heads tell each other", plural="head-mixings")
 

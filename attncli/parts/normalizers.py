@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+from attncli.derivation import WORKING, Cell, Expr, Line, Num, Work, explaining, finer, per_key
 from attncli.registry import Family, Range
 from attncli.types import Tensor
-from attncli.worked import WORKING, Cell, Expr, Line, Num, Work, explaining, finer, per_key
 
 normalizer = Family("normalizer", "scores into weights, row by row")
 

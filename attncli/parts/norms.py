@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
+from attncli.derivation import Expr, Line, Num, Vec, Work, finer
 from attncli.registry import Family, Parameter, Range
 from attncli.types import Tensor
-from attncli.worked import Expr, Line, Num, Vec, Work, finer
 
 norm = Family("qk-norm", "queries and keys brought to one length", plural="qk-norms")
 

@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
+from attncli.derivation import Line, Num, Vec, Work, finer, per_key
 from attncli.registry import Family, Parameter, Range
 from attncli.types import Grid, Tensor
-from attncli.worked import Line, Num, Vec, Work, finer, per_key
 
 position = Family("position", "how a token knows where it is")
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from attncli.derivation import Line, Work
 from attncli.registry import Family, Parameter, Range
 from attncli.types import Tensor
-from attncli.worked import Line, Work
 
 projection = Family("projection", "what becomes of a token before it is compared")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+from attncli.derivation import Cell, Expr, Line, Num, Vec, Work, finer, per_key, scaled
 from attncli.registry import Family, Parameter
 from attncli.types import Tensor
-from attncli.worked import Cell, Expr, Line, Num, Vec, Work, finer, per_key, scaled
 
 score = Family("score", "how alike a query and a key are")
 

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 
 from attncli.errors import InputError, OptionError, listed, wrong
-from attncli.expression import Expression
-from attncli.gate import Extent, admit, extent
-from attncli.gate.arrays import as_numpy, is_tensor
+from attncli.mask_expression import Expression
 from attncli.parts.projections import Sizes
 from attncli.plan.chain import Link, chain_of
-from attncli.plan.places import arrays, columns, full_rank, masks, positions, rows, visible
-from attncli.plan.reach import Spans, spans
+from attncli.plan.head_shapes import Shapes, projected_by, shapes_of, sizes_of
+from attncli.plan.key_ranges import Spans, spans
 from attncli.plan.schedule import TILE, matrices, settle
-from attncli.plan.shapes import Shapes, projected_by, shapes_of, sizes_of
 from attncli.plan.steps import kept, steps_of, unused
-from attncli.plan.words import labels, summary
+from attncli.plan.summary import labels, summary
+from attncli.plan.visibility import arrays, columns, full_rank, masks, positions, rows, visible
 from attncli.types import Grid, Problem
+from attncli.validation import Extent, admit, extent
+from attncli.validation.fields import as_numpy, is_tensor
 from attncli.variant import Variant
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attncli.errors import CannotError, wrong
-from attncli.gate.arrays import is_tensor
 from attncli.parts.projections import widths
-from attncli.plan.places import seen_shape
-from attncli.plan.reach import spans
+from attncli.plan.key_ranges import spans
+from attncli.plan.visibility import seen_shape
+from attncli.validation.fields import is_tensor
 
 if TYPE_CHECKING:
     from attncli.plan import Plan

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from attncli.errors import OptionError, listed, nearest, wrong
-from attncli.expression import Expression
-from attncli.gate import Extent
-from attncli.gate.arrays import STEP_NAMES
+from attncli.mask_expression import Expression
 from attncli.plan.chain import Link
-from attncli.plan.places import follows, reads
-from attncli.plan.shapes import Shapes
+from attncli.plan.head_shapes import Shapes
+from attncli.plan.visibility import follows, reads
 from attncli.types import BASE_STEPS, SHOWN, Problem
+from attncli.validation import Extent
+from attncli.validation.fields import STEP_NAMES
 from attncli.variant import Variant
 
 ROW_STATISTICS = ("max_score", "log_sum_exp", "entropy", "visible_keys")

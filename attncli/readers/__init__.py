@@ -213,8 +213,8 @@ def parse(
     Raises:
         InputError: they make no sense; with the place.
     """
-    from attncli.gate import admit
-    from attncli.readers.fields import taken
+    from attncli.readers.with_field import taken
+    from attncli.validation import admit
 
     try:
         path = "" if type(data) is bytes else name  # of what is mapped
@@ -286,8 +286,8 @@ def problem(fields: Mapping[str, Any]) -> Problem:
     Raises:
         InputError: a name that no field has; the nearest is offered.
     """
-    from attncli.gate.arrays import field_of
     from attncli.types import Problem
+    from attncli.validation.fields import field_of
 
     if str(fields.get("schema", "")).startswith("attn.result"):
         raise InputError(

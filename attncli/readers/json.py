@@ -52,7 +52,7 @@ def read_line(source: Source) -> Problem:
 
 def lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | AttnError]]:
     """JSON lines as they come in: (line number, its problem, or what is wrong with it). Blank lines are passed over."""
-    from attncli.gate import admit
+    from attncli.validation import admit
 
     for number, line in enumerate(stream, 1):
         if not line.strip():
@@ -104,7 +104,7 @@ def _fields(data: bytes) -> dict[str, Any]:
     """A JSON object → fields; arrays of numbers as fast as msgspec reads them."""
     import msgspec
 
-    from attncli.gate import GROUPS
+    from attncli.validation import GROUPS
 
     raw: dict[str, Any] = _decode(data, dict[str, msgspec.Raw])
     _check_twice(data)
@@ -137,7 +137,7 @@ def _check_twice(data: bytes) -> None:
 
 
 def _value(text: memoryview, name: str, whole: bytes) -> Any:
-    from attncli.gate.arrays import field_of
+    from attncli.validation.fields import field_of
 
     kind = field_of(name).kind
     if bytes(text[:5]) == b"null" and kind != "any":

@@ -21,11 +21,11 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
     import msgspec
     import numpy as np
 
-    from attncli.gate.arrays import array, field_of, to_bfloat16
     from attncli.readers import merged, nested, slurp
-    from attncli.readers.numpy import archive
+    from attncli.readers.npz import archive
     from attncli.readers.safetensors import tensors
     from attncli.types import Field
+    from attncli.validation.fields import array, field_of, to_bfloat16
 
     path = str(path)
     fields: dict[str, Any]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from attncli.derivation import WORKING, Cell, Line, Num, Vec, Work, scaled, working
 from attncli.plan.chain import Link
 from attncli.views.explain import Cells, Head, Section
-from attncli.worked import WORKING, Cell, Line, Num, Vec, Work, scaled, working
 
 
 class Back(Head):

@@ -17,12 +17,12 @@ import numpy as np
 from rich.cells import cell_len
 from rich.text import Text
 
+from attncli.derivation import WORKING, Expr, Line, Num, Vec
 from attncli.errors import in_ascii
-from attncli.formats import Look
+from attncli.output_formats import Look
 from attncli.views.console import console_for
 from attncli.views.explain import Board, Section
 from attncli.views.text import latex, markdown
-from attncli.worked import WORKING, Expr, Line, Num, Vec
 
 GAP = "____"
 ROUNDED = "†"

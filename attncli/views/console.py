@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-from attncli.formats import Look
+from attncli.output_formats import Look
 
 
 def console_for(out: io.TextIOBase | io.StringIO, look: Look) -> Console:

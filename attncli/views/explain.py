@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from attncli.derivation import WORKING, Cell, Line, Num, Vec, Work, scaled, working
 from attncli.errors import listed, printable
-from attncli.gate.arrays import as_numpy
 from attncli.parts.projections import work_linear
 from attncli.plan import Plan
 from attncli.plan.chain import Link
-from attncli.plan.shapes import kv_head
+from attncli.plan.head_shapes import kv_head
 from attncli.registry import Part
 from attncli.types import Attention, Grid
-from attncli.worked import WORKING, Cell, Line, Num, Vec, Work, scaled, working
+from attncli.validation.fields import as_numpy
 
 FEW = 16  # keys worked one by one before the smallest are left out
 _LINES = 12  # lines of one vector before its middle is left out

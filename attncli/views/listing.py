@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from attncli.formats import Look
+from attncli.output_formats import Look
 from attncli.views.console import console_for
 
 _HEAD = ("formula", "command", "values")  # what stands first, whichever a member has

@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from attncli.errors import listed, printable
-from attncli.formats import Look, output_format
+from attncli.output_formats import Look, output_format
 from attncli.types import Attention
 from attncli.views.console import console_for
 from attncli.views.heat import LEGEND, glyph, shade
-from attncli.views.matrices import Column, Matrix, matrices
+from attncli.views.labelled import Column, Matrix, matrices
 
 _MOST_ROWS = 40  # on a terminal, before the middle is left out
 _GAP = 3  # spaces between two columns

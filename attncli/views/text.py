@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from attncli.errors import printable
-from attncli.formats import Look, output_format
+from attncli.output_formats import Look, output_format
 from attncli.types import Attention
-from attncli.views.matrices import Matrix, matrices
+from attncli.views.labelled import Matrix, matrices
 
 
 @output_format("plain")

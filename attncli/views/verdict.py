@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attncli.errors import counted, in_ascii, listed, printable
-from attncli.formats import Look
+from attncli.output_formats import Look
 from attncli.verdict import Answer, Finding, Matrix, Verdict
 from attncli.views.console import console_for
 from attncli.views.tables import wrapped

@@ -1,1 +1,1 @@
-"""Attention → bytes for programs: every number in full. One file a format; each registers in `attncli.formats`."""
+"""Attention → bytes for programs: every number in full. One file a format; each registers in `attncli.output_formats`."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from attncli.errors import printable
-from attncli.formats import Look, output_format
-from attncli.gate.arrays import as_numpy
+from attncli.output_formats import Look, output_format
 from attncli.types import AXES, Attention, Step
+from attncli.validation.fields import as_numpy
 
 _TIDY = ("batch", "head", "query", "key")  # columns that are always there; others where a step has them
 

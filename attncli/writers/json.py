@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from attncli.formats import Look, output_format
+from attncli.output_formats import Look, output_format
 from attncli.types import Attention
 from attncli.writers.record import numbers, record
 

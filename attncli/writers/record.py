@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from attncli import __version__
-from attncli.gate.arrays import as_numpy, to_bfloat16
 from attncli.types import Attention
+from attncli.validation.fields import as_numpy, to_bfloat16
 
 SCHEMA = "attn.result/1"
 

@@ -15,12 +15,12 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from attncli.formats import Look, output_format
-from attncli.gate.arrays import shape_of
+from attncli.output_formats import Look, output_format
 from attncli.plan import Plan
 from attncli.plan.schedule import matrices
 from attncli.types import Attention
-from attncli.writers.numpy import flat
+from attncli.validation.fields import shape_of
+from attncli.writers.npz import flat
 
 _NAMES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "|b1": "BOOL", "<u2": "BF16"}
 

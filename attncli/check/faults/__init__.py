@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
 
-from attncli.check.bench import Bench
-from attncli.check.faults.suspicion import FAULTS, Suspicion
+from attncli.check.faults.base import FAULTS, Suspicion
+from attncli.check.trials import Bench
 
 _ORDER = (  # of faults that are as far-fetched and fit as well, the first is named first; other groups come after these
     "scale",
-    "normaliser",
+    "normalizers",
     "masks",
     "positions",
     "links",

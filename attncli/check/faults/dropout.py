@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from attncli.check.bench import Bench
 from attncli.check.claims import block, full_shape
-from attncli.check.faults.suspicion import Figures, Suspicion, fault
-from attncli.check.rewrites import mixed, normalised
+from attncli.check.faults.base import Figures, Suspicion, fault
+from attncli.check.plan_edits import mixed, normalised
+from attncli.check.trials import Bench
 from attncli.plan import Plan
 from attncli.variant import Variant
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attncli.check.bench import Bench
+from attncli.check.faults.base import Suspicion, fault
 from attncli.check.faults.masks import bias_forgotten, hides
-from attncli.check.faults.suspicion import Suspicion, fault
-from attncli.check.rewrites import relinked
+from attncli.check.plan_edits import relinked
+from attncli.check.trials import Bench
 
 
 @fault

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from attncli.check.bench import Bench
-from attncli.check.choices import reworked
-from attncli.check.faults.suspicion import Suspicion, fault
-from attncli.check.rewrites import Run, hidden_by, normalised, seen_by, unhidden
+from attncli.check.alternatives import reworked
+from attncli.check.faults.base import Suspicion, fault
+from attncli.check.plan_edits import Run, hidden_by, normalised, seen_by, unhidden
+from attncli.check.trials import Bench
 from attncli.plan import Plan
 from attncli.types import Grid
 

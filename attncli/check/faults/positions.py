@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from attncli.check.bench import Bench, beside
-from attncli.check.faults.suspicion import Suspicion, fault
-from attncli.check.rewrites import part, relinked, with_part
+from attncli.check.faults.base import Suspicion, fault
+from attncli.check.plan_edits import part, relinked, with_part
+from attncli.check.trials import Bench, beside
 from attncli.plan import Plan
 
 

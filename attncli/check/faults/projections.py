@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from attncli.check.bench import Bench
-from attncli.check.faults.suspicion import Suspicion, fault
-from attncli.check.rewrites import scored
+from attncli.check.faults.base import Suspicion, fault
+from attncli.check.plan_edits import scored
+from attncli.check.trials import Bench
 from attncli.plan import Plan
 
 

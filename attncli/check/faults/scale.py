@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from functools import partial
 
-from attncli.check.bench import Bench
-from attncli.check.faults.suspicion import Suspicion, fault
+from attncli.check.faults.base import Suspicion, fault
+from attncli.check.trials import Bench
 
 
 @fault

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from attncli.check.bench import Bench
-from attncli.check.faults.suspicion import Figures, Suspicion, fault
-from attncli.check.rewrites import contexts, divided, mixed, normalised
+from attncli.check.faults.base import Figures, Suspicion, fault
+from attncli.check.plan_edits import contexts, divided, mixed, normalised
+from attncli.check.trials import Bench
 from attncli.plan import Plan
 
 

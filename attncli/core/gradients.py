@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.attend import merge, work
-from attncli.gate.arrays import as_numpy
+from attncli.core.attention import merge, work
 from attncli.plan import Plan
 from attncli.types import Attention
+from attncli.validation.fields import as_numpy
 
 
 @dataclass(frozen=True)

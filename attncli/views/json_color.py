@@ -7,7 +7,7 @@ import io
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
-from attncli.formats import Look
+from attncli.output_formats import Look
 from attncli.views.console import console_for
 
 

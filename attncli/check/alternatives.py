@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from attncli import expression
+from attncli import mask_expression as expression
 from attncli.errors import AttnError
-from attncli.expression import Expression
+from attncli.mask_expression import Expression
 from attncli.parts.links import link
 from attncli.parts.masks import mask
 from attncli.plan import Plan

@@ -7,11 +7,11 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attncli import __version__
-from attncli.batch.clusters import Died, Lost, Tasks, gone, lacking, one_thread
+from attncli.batch.dask_cluster import Died, Lost, Tasks, gone, lacking, one_thread
 from attncli.errors import CannotError
 
 if TYPE_CHECKING:
-    from attncli.core.away import Block, Common, Piece, Task
+    from attncli.core.remote import Block, Common, Piece, Task
 
 _DEATHS = 4  # of workers that had the same task, and after that no more are tried
 _LOSSES = 3  # of all that the workers held in common
@@ -26,7 +26,7 @@ class Sent(NamedTuple):
 
 
 class Crew:
-    """The workers of a Dask cluster, as those who take the tiles of one problem (`attncli.core.away`)."""
+    """The workers of a Dask cluster, as those who take the tiles of one problem (`attncli.core.remote`)."""
 
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks
@@ -110,6 +110,6 @@ def version() -> str:
 def remote(common: Common, task: Task) -> Piece | None:
     """The task itself, on a worker."""
     one_thread()
-    from attncli.core.away import piece
+    from attncli.core.remote import piece
 
     return piece(common, task)

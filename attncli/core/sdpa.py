@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from attncli.core.given import Given
-from attncli.core.notes import Notes, finite
+from attncli.core.inputs import Given
+from attncli.core.recorder import Notes, finite
 from attncli.core.tiles import Tile
 from attncli.errors import CannotError
 from attncli.plan.schedule import causal

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attncli.check import rules
-from attncli.check.bench import Bench, quiet
 from attncli.check.claims import Claim, block, full_shape, where
-from attncli.check.identify import Found, Search
-from attncli.check.power import power
 from attncli.check.rules import Judged
-from attncli.core.attend import follow
+from attncli.check.search import Found, Search
+from attncli.check.sensitivity import power
+from attncli.check.trials import Bench, quiet
+from attncli.core.attention import follow
 from attncli.types import Attention
 from attncli.verdict import Answer, Finding, Rule, Verdict
 
@@ -226,7 +226,7 @@ class Court:
 
     def _follows(self, m: int, n: int) -> bool | None:
         """Whether claim n is what claim m gives when computed onwards; None where that cannot be tried."""
-        from attncli.check.onwards import onwards
+        from attncli.check.resume import onwards
 
         claim, later = self.task.claims[m], self.task.claims[n]
         if not claim.whole:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from attncli.derivation import finer
 from attncli.errors import OptionError, Place
 from attncli.registry import Family, Part
-from attncli.worked import finer
 
 _WORD = re.compile(r"\s*([()]|[^\s()]+)")
 _DEEPEST = 50  # parentheses and nots within each other; more is a slip, and Python's own stack is not endless

@@ -7,7 +7,7 @@ import io
 import msgspec
 import numpy as np
 
-from attncli.formats import Look, output_format
+from attncli.output_formats import Look, output_format
 from attncli.types import Attention
 from attncli.writers.record import record
 

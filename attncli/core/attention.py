@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attncli.core.fused import fused
-from attncli.core.given import Given
-from attncli.core.notes import Notes, Place, finite
+from attncli.core.inputs import Given
+from attncli.core.recorder import Notes, Place, finite
+from attncli.core.sdpa import fused
 from attncli.core.tiles import Progress, Tile, joined, tiles
+from attncli.derivation import finer
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
-from attncli.plan.shapes import kv_head
+from attncli.plan.head_shapes import kv_head
 from attncli.types import Attention, Problem
 from attncli.variant import Variant
-from attncli.worked import finer
 
 Parts = Iterator[tuple[Tile, Tensor | None]]  # tiles, and what they make of v: (b, h', n, c)
 Hands = Callable[[Tensor, Tensor, Tensor | None, Given, Notes], Parts]  # who attends, tile by tile: `here`, or `away`

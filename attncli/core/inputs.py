@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.notes import Notes
+from attncli.core.recorder import Notes
 from attncli.core.tiles import Stream, Tile
+from attncli.derivation import Finer, explaining, finer, take
 from attncli.errors import CannotError
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
-from attncli.plan.places import arrays, full_rank, visible
+from attncli.plan.visibility import arrays, full_rank, visible
 from attncli.registry import Part
 from attncli.types import Grid
-from attncli.worked import Finer, explaining, finer, take
 
 _PROJECTED = {parameter.name for parameter in LEARNED}
 

@@ -17,7 +17,7 @@ def name_and_path(pair: str) -> tuple[str, str]:
     Raises:
         OptionError: it is no `name=path`, there is no field of that name, or its file is none.
     """
-    from attncli.gate.arrays import field_of
+    from attncli.validation.fields import field_of
 
     name, equals, path = pair.partition("=")
     if not equals or not name or not path:
@@ -63,8 +63,8 @@ def one_array(path: str) -> Any:
         OptionError: the suffix says no format.
         InputError: the file cannot be read, or holds something else.
     """
-    from attncli.gate.arrays import one_field
     from attncli.readers import Source, format_of, slurp
+    from attncli.validation.fields import one_field
 
     one = format_of(path)
     try:
@@ -80,8 +80,8 @@ def one_array(path: str) -> Any:
 
 def _checked(name: str, value: Any) -> Any:
     """The value through the gate by itself, so that what is wrong with it is said of its own file."""
-    from attncli.gate import GROUPS
-    from attncli.gate.arrays import one_field
+    from attncli.validation import GROUPS
+    from attncli.validation.fields import one_field
 
     if name in GROUPS and isinstance(value, dict):
         return {key: one_field(f"{name}.{key}", inner) for key, inner in value.items()}

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from attncli.errors import counted
-from attncli.gate import Extent
 from attncli.plan.chain import Link
-from attncli.plan.shapes import Shapes, sizes_of
+from attncli.plan.head_shapes import Shapes, sizes_of
 from attncli.types import Problem
+from attncli.validation import Extent
 from attncli.variant import CHOICES, Variant
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from attncli.check.bench import Bench
-from attncli.check.faults.suspicion import Suspicion, fault
-from attncli.check.rewrites import Run, divided, normalised, shifted, uniform
+from attncli.check.faults.base import Suspicion, fault
+from attncli.check.plan_edits import Run, divided, normalised, shifted, uniform
+from attncli.check.trials import Bench
 
 
 def _by(b: Bench, name: str, says: str, run: Run, rank: int = 1, *, flat: bool = False) -> Suspicion:

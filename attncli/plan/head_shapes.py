@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from attncli.errors import InputError, counted, listed, wrong
-from attncli.gate import Extent
-from attncli.gate.arrays import shape_of
 from attncli.parts.projections import LEARNED, Sizes, projection, widths
 from attncli.registry import Part
 from attncli.types import Problem
+from attncli.validation import Extent
+from attncli.validation.fields import shape_of
 from attncli.variant import Variant
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from attncli.check.bench import Bench
-from attncli.expression import Expression
+from attncli.check.trials import Bench
+from attncli.mask_expression import Expression
 from attncli.plan import Plan
 from attncli.plan.chain import Link
 from attncli.registry import Member, Option, Part
@@ -128,7 +128,7 @@ def seen_by(plan: Plan) -> Any:
     import numpy as np
     import torch
 
-    from attncli.plan.places import visible
+    from attncli.plan.visibility import visible
 
     seen = np.asarray(visible(plan.grid(), plan.mask))
     whole = np.broadcast_shapes(seen.shape, (1, 1, plan.size.queries, plan.size.keys))

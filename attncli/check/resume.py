@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from attncli.check.bench import Bench, beside
-from attncli.check.rewrites import chained, part, with_part
+from attncli.check.plan_edits import chained, part, with_part
+from attncli.check.trials import Bench, beside
 from attncli.plan import Plan
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from attncli import expression
+from attncli import mask_expression as expression
 from attncli.errors import InputError, listed, wrong
-from attncli.expression import Expression
-from attncli.gate import Extent, extent
-from attncli.gate.arrays import as_numpy, shape_of
+from attncli.mask_expression import Expression
 from attncli.parts.masks import mask
 from attncli.registry import Part
 from attncli.types import Grid, Problem
+from attncli.validation import Extent, extent
+from attncli.validation.fields import as_numpy, shape_of
 from attncli.variant import Variant
 
 

@@ -6,8 +6,8 @@ import gc
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from attncli.asked import Choosing, Showing
 from attncli.errors import AttnError, CannotError, ExitStatus
+from attncli.request import Choosing, Showing
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -59,7 +59,7 @@ def answers(
     """A stream of problems → a line of JSON for each, and what is wrong where it is an error; a bad one does not stop the others."""
     import msgspec
 
-    from attncli.formats import Look, format_for
+    from attncli.output_formats import Look, format_for
 
     write = format_for(None, "ndjson").function
     for _, problem in incoming:
@@ -92,7 +92,7 @@ def core() -> Follow:
     if _follow is None:
         gc.disable()  # nothing that torch makes while it loads is garbage: a quarter of the time is spent looking
         try:
-            from attncli.core.attend import follow
+            from attncli.core.attention import follow
         except (ImportError, OSError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CannotError(

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from attncli import __version__
-from attncli.answer import answers, bug, core, picked, planned
-from attncli.asked import Choosing, Reading, Showing
-from attncli.batch.fetch import absolute, fetched
+from attncli.atomic_file import in_bytes, unwritable, whole
 from attncli.batch.inputs import Input, reader_of
 from attncli.batch.manifest import RUN, Done, Receipt
+from attncli.batch.sources import absolute, fetched
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError, listed
-from attncli.formats import Format, Look, format_for
-from attncli.readers.fields import name_and_path
-from attncli.whole import in_bytes, unwritable, whole
+from attncli.output_formats import Format, Look, format_for
+from attncli.pipeline import answers, bug, core, picked, planned
+from attncli.readers.with_field import name_and_path
+from attncli.request import Choosing, Reading, Showing
 
 if TYPE_CHECKING:
     from attncli.plan import Plan

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from attncli.expression import Expression
+from attncli.mask_expression import Expression
 from attncli.registry import Part
 from attncli.types import Grid
 

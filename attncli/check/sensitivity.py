@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attncli.check import rules
-from attncli.check.bench import Bench, quiet
-from attncli.check.rewrites import normalised, uniform
+from attncli.check.plan_edits import normalised, uniform
+from attncli.check.trials import Bench, quiet
 from attncli.errors import listed
 from attncli.verdict import Power
 
 if TYPE_CHECKING:
-    from attncli.check.court import Court
+    from attncli.check.comparison import Court
 
 _TOLD = 1e-9  # of the largest: what is nearer no ordinary tolerance tells
 Wrong = tuple[str, str, Callable[[], Any]]  # its name, the first step that it changes, how it is computed

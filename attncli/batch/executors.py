@@ -9,10 +9,10 @@ from collections import deque
 from dataclasses import replace
 from typing import Any, Protocol
 
-from attncli.batch.clusters import Died, Lost, Tasks, gone, one_thread
+from attncli.batch.dask_cluster import Died, Lost, Tasks, gone, one_thread
 from attncli.batch.inputs import Input
+from attncli.batch.job import Job, Out, Tell, perform
 from attncli.batch.manifest import Done, Receipt
-from attncli.batch.work import Job, Out, Tell, perform
 
 Todo = tuple[Input, "Done | None"]  # an input, and what its result was made of, if there is one
 _WORTH = 0.1  # seconds that a task should take, to be worth sending

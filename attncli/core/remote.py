@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.attend import Parts, attended, share, strange
-from attncli.core.fused import fused
-from attncli.core.given import Given
-from attncli.core.notes import Notes
+from attncli.core.attention import Parts, attended, share, strange
+from attncli.core.inputs import Given
+from attncli.core.recorder import Notes
+from attncli.core.sdpa import fused
 from attncli.core.tiles import Stream, Tile, joined, tiles
-from attncli.gate.arrays import as_numpy, shape_of
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan.schedule import MASK, cells, item, matrices
+from attncli.validation.fields import as_numpy, shape_of
 
 _MOST = 2**28  # cells in a task: some seconds of one core, so that a worker that dies costs no more
 _FEWEST = 2**20

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from attncli.core.tiles import Keys, Tile
-from attncli.gate.arrays import as_numpy, is_tensor
+from attncli.derivation import Finer, take
 from attncli.plan import Plan, blind_rows
-from attncli.plan.places import seen_shape
+from attncli.plan.visibility import seen_shape
 from attncli.types import BASE_STEPS, Attention, Step
-from attncli.worked import Finer, take
+from attncli.validation.fields import as_numpy, is_tensor
 
 if TYPE_CHECKING:
-    from attncli.core.given import Given
+    from attncli.core.inputs import Given
 
 _BLOCK = 64  # columns whose largest is found together
 Place = Callable[[str, Sequence[int]], Tensor | None]  # the name of a step and its lengths → where to put it

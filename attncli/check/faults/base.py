@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attncli.check.bench import Bench
+from attncli.check.trials import Bench
 from attncli.plan import Plan
 
 Figures = dict[str, np.ndarray]

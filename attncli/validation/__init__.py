@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from attncli.errors import AttnError, as_input, counted, listed, path_of, wrong
-from attncli.gate.arrays import one_field, shape_of
 from attncli.types import FIELDS, Problem
+from attncli.validation.fields import one_field, shape_of
 from attncli.variant import Variant
 
 GROUPS = ("memory", "past", "parameters")  # fields that hold fields

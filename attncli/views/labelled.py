@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from attncli.errors import in_ascii, printable
-from attncli.gate.arrays import as_numpy
 from attncli.types import Attention, Step
+from attncli.validation.fields import as_numpy
 
 ROW_FACTS = ("max_score", "log_sum_exp", "entropy", "visible_keys", "sink_weights")  # shown beside the weights, if kept
 

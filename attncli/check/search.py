@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attncli.check import rules
-from attncli.check.bench import Bench, quiet
-from attncli.check.choices import Alternative, alternatives
+from attncli.check.alternatives import Alternative, alternatives
 from attncli.check.faults import Suspicion, suspicions
+from attncli.check.trials import Bench, quiet
 from attncli.errors import listed
 from attncli.plan import Plan
 from attncli.verdict import Suspect
 
 if TYPE_CHECKING:
-    from attncli.check.court import Court
+    from attncli.check.comparison import Court
 
 _PAIRS = 4000  # computations of two changes that are tried on a small problem, and fewer on a larger one
 _FAR = 5  # two changes that are more far-fetched together are not tried

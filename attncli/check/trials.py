@@ -77,7 +77,7 @@ class Bench:
 
     def figures(self, plan: Plan) -> dict[str, np.ndarray]:
         """What a plan gives for each claimed step, on all the step's axes."""
-        from attncli.core.attend import follow
+        from attncli.core.attention import follow
 
         self.tried += 1
         result = follow(plan)
@@ -105,7 +105,7 @@ class Bench:
         return self._direct  # type: ignore[return-value]
 
     def _projected(self) -> Plan:
-        from attncli.core.attend import follow
+        from attncli.core.attention import follow
 
         plan, p = self.plan, self.plan.problem
         letters = ("q", "k", "v") if plan.shapes.c is not None else ("q", "k")
