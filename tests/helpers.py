@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+# How long a test waits for a process, in seconds: how fast a machine is, is nothing that a test asserts.
+TIMEOUT = float(os.environ.get("ATTN_TEST_TIMEOUT", "300"))
+
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "sample_inputs"
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,7 +48,7 @@ def run_process(*words: object, stdin: bytes | None = None, env: dict[str, str] 
         [sys.executable, "-m", "attncli", *map(str, words)],
         input=stdin,
         capture_output=True,
-        timeout=60,
+        timeout=TIMEOUT,
         cwd=cwd or ROOT,
         env={**os.environ, **(env or {})},
         check=False,
@@ -83,7 +86,7 @@ def run_without_torch(commands: list[list[str]], planted: str = "") -> list[tupl
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=60,
+        timeout=TIMEOUT,
         check=True,
     )
     return [tuple(r) for r in json.loads(done.stdout)]

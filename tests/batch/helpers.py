@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from attncli.batch.inputs import gather
 from tests.batch.killing import family, left, manifest
-from tests.helpers import ROOT
+from tests.helpers import ROOT, TIMEOUT
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -46,7 +46,7 @@ def started(*words: object, command: str = "batch", **more) -> subprocess.Popen:
     return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **more)
 
 
-def until(condition, seconds: float = 40) -> None:
+def until(condition, seconds: float = TIMEOUT) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to be"

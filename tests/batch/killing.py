@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, TIMEOUT
 
 VARYING = ("seconds", "attempts")  # what may differ between two manifests, beside the order
 
@@ -96,7 +96,7 @@ def killed(inputs: Path, into: Path, jobs: int, after: float) -> tuple[int, int,
     process.send_signal(signal.SIGKILL)
     process.wait()
     took = time.monotonic() - started
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + TIMEOUT
     while alive(seen) and time.monotonic() < deadline:
         time.sleep(0.05)
     finished = len(manifest(into)) - 1 if (into / "manifest.ndjson").exists() else 0

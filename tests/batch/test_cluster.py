@@ -13,7 +13,7 @@ import pytest
 
 from tests.batch.helpers import ENVIRONMENT, GOOD, LONG, Cluster, finished, names, same_result, started, until, write
 from tests.batch.killing import left, manifest
-from tests.helpers import run_process
+from tests.helpers import TIMEOUT, run_process
 
 
 def test_a_cluster_of_processes_runs_the_batch(cluster, many, tmp_path):
@@ -147,11 +147,11 @@ def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_s
         slow = [*LONG["tiles"], "--empty-rows", "uniform", "-o", tmp_path / "4.safetensors"]
         long = started(big / "big.safetensors", *slow, "--scheduler", made.address, command="compute")
         until((tmp_path / "began").exists)
-        run = started("in", "-o", "more", "--scheduler", made.address, cwd=tmp_path)
+        run = started("in", "-o", "more", "--no-progress", "--scheduler", made.address, cwd=tmp_path)
         until(lambda: finished(tmp_path / "more") > 0)
         os.killpg(made.scheduler.pid, signal.SIGKILL)
         for one in (run, long):
-            _, err = one.communicate(timeout=60)
+            _, err = one.communicate(timeout=TIMEOUT)
             assert one.returncode == 4, err
             assert [line.partition(":")[0] for line in err.splitlines()][-2:] == ["error[scheduler-gone]", "  = help"]
             assert len(err.splitlines()) <= 3

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, write
-from tests.helpers import ROOT, run_process
+from tests.helpers import ROOT, TIMEOUT, run_process
 
 
 def test_json_lines_become_json_lines(attn, tmp_path):
@@ -50,7 +50,7 @@ def test_a_pipe_that_closes_ends_the_batch(tmp_path):
     command = [sys.executable, "-m", "attncli", "batch", str(tmp_path / "in"), "-o", "-"]
     piped = subprocess.run(
         ["bash", "-c", f"{' '.join(command)} | head -2 | wc -l; exit ${{PIPESTATUS[0]}}"],
-        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
+        capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, check=False,
     )  # fmt: skip
 
     assert (piped.stdout.strip(), piped.returncode) == ("2", 141)
@@ -67,7 +67,7 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(tmp_path):
         path.write_text((GOOD[:-1] + f', "about": "{"x" * 60_000}"}}\n') * count)
         done = subprocess.run(
             [sys.executable, "-c", peak, "batch", str(path), "-o", str(tmp_path / f"out{count}"), "-q"],
-            capture_output=True, text=True, timeout=60, env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"}, check=True,
+            capture_output=True, text=True, timeout=TIMEOUT, env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"}, check=True,
         )  # fmt: skip
         used.append(int(done.stderr.split()[-1]))
         assert len(lines(tmp_path / f"out{count}" / f"{count}.ndjson")) == count

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import attncli
-from tests.helpers import ROOT, SAMPLES, run_process
+from tests.helpers import ROOT, SAMPLES, TIMEOUT, run_process
 
 HELLO = SAMPLES / "hello_shiny_sun.json"
 
@@ -26,7 +26,7 @@ def test_a_closed_pipe_is_141():
         stdout=write,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
     os.close(write)
@@ -43,7 +43,7 @@ def test_help_into_a_closed_pipe_is_141(command):
         stdout=write,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
     os.close(write)
@@ -66,7 +66,7 @@ def test_closed_and_full_streams(redirection, status):
         ["sh", "-c", f"{sys.executable} -m attncli {redirection}"],
         capture_output=True,
         cwd=ROOT,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
 
@@ -81,7 +81,7 @@ def test_a_full_disk_is_4():
             stdout=full,
             stderr=subprocess.PIPE,
             cwd=ROOT,
-            timeout=60,
+            timeout=TIMEOUT,
             check=False,
         )
 
@@ -102,7 +102,7 @@ def test_an_interrupt_is_130():
         child.stdout.readline()  # it is up, and waits for the next line
         time.sleep(0.2)
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=TIMEOUT)
 
     assert (child.returncode, err) == (130, b"interrupted\n")
 

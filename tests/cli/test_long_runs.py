@@ -11,7 +11,7 @@ import pytest
 
 from attncli.plan import schedule
 from attncli.readers.results import read_result
-from tests.helpers import ROOT, draw_normal
+from tests.helpers import ROOT, TIMEOUT, draw_normal
 
 
 # ── matrices of a long run go straight to the file ───────────────────────────────────────────────
@@ -112,7 +112,7 @@ def test_a_bar_tells_how_far_a_long_run_is_on_a_terminal(tmp_path, more, seen):
             break
         if not more_said:
             break
-    out = done.communicate(timeout=60)[0]
+    out = done.communicate(timeout=TIMEOUT)[0]
     os.close(ours)
 
     assert done.returncode == 0, said

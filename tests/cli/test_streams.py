@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, TIMEOUT
 
 
 def test_a_stream_answers_each_line_before_the_next():
@@ -24,7 +24,7 @@ def test_a_stream_answers_each_line_before_the_next():
             if line:
                 answers.append(json.loads(child.stdout.readline()))
         child.stdin.close()
-        status = child.wait(timeout=30)
+        status = child.wait(timeout=TIMEOUT)
 
     assert status == 1
     assert answers[0]["scores"] == [[5.0]]
