@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from torch import Generator as Generator
     from torch import Tensor as Tensor
 else:
-    Tensor = Any  # parts are annotated without paying for torch
+    Generator = Tensor = Any  # parts are annotated without paying for torch
 
-Array = Any  # a numpy array, or a tensor where tensors came in
+Array: TypeAlias = Any  # a numpy array, or a tensor where tensors came in; shape comments say which
 NONFINITE = ("Infinity", "-Infinity", "NaN")  # how JSON spells them here, as Protocol Buffers does
 
 

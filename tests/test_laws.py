@@ -85,12 +85,9 @@ def parameters_for(variant: Variant, width: int, seed: int = 11) -> dict[str, np
     out = {}
     for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
         part = variant[name]
-        facts = part.member.facts
-        sizes = {"H": heads, "G": heads, "d": d, "d_k": d, "2d": 2 * d, "a": 11} | (
-            facts["sizes"](part) if "sizes" in facts else {}
-        )
-        if facts.get("acts") == "qk":
-            sizes["r"] = facts["even"](part, d) // 2
+        lengths = part.traits.axis_lengths
+        sizes = {"H": heads, "G": heads, "d": d, "d_k": d, "2d": 2 * d, "a": 11}
+        sizes |= lengths(part, d) if lengths else {}
         if name == "qk_norm" and part.name != "none" and part.get("scope") == "full":
             sizes["d"] = width
         rng = np.random.default_rng(seed)
@@ -156,7 +153,7 @@ def test_weights_are_weights(choices):
         "none",
     )  # shares of scores, which may be negative
     assert (weights[..., ~seen] == 0).all()
-    if variant["normalizer"].member.facts.get("sums_to_one"):
+    if variant.normalizer.traits.is_distribution:
         sinks = result["sink_weights"].values if "sink_weights" in result else 0
         sees = seen.any(-1) if variant["sink"].name == "none" else np.ones(N)
         np.testing.assert_allclose(
@@ -321,7 +318,7 @@ def test_random_products(n, m, heads, text, softcap, temperature, scale, chain, 
     assert (weights[~seen & ~blind[..., None]] == 0).all()
     np.testing.assert_allclose(weights[blind], 1 / m if empty_rows == "uniform" else 0)
     assert Variant(**result.variant).describe() == result.variant
-    if variant["normalizer"].member.facts.get("sums_to_one"):
+    if variant.normalizer.traits.is_distribution:
         np.testing.assert_allclose(weights[~blind].sum(-1), 1, rtol=1e-12)
 
 
@@ -366,7 +363,7 @@ def test_random_products_of_every_family(n, heads, text, choices, ending, chain,
     assert (weights[~seen] == 0).all()
     assert (weights >= 0).all() or ending[0] in ("sum", "none")
     assert Variant(**result.variant).describe() == result.variant
-    if variant["normalizer"].member.facts.get("sums_to_one"):
+    if variant.normalizer.traits.is_distribution:
         total = weights.sum(-1) + (result["sink_weights"].values if ending[1] != "none" else 0)
         np.testing.assert_allclose(total, 1.0 if ending[1] != "none" else seen.any(-1), rtol=1e-9)
 

@@ -46,7 +46,7 @@ class Common:
         Copies, for what arrives lies anywhere in memory, and products of the same numbers differ with where they lie.
         """
         if "ready" not in vars(self):
-            shapes, how = self.plan.shapes, self.plan.variant["kv_map"]
+            shapes, how = self.plan.shapes, self.plan.variant.kv_map
             k = share(given.tensor(self.k).clone(), shapes.heads, how)
             v = None if self.v is None else share(given.tensor(self.v).clone(), shapes.mixed_heads, how)
             vars(self)["ready"] = k, v, strange(v)
@@ -159,7 +159,7 @@ def travelling(plan: Plan) -> Plan:
     }
     rest: dict[str, Any] = {"v": None, "past": None, "tokens": None, "k_tokens": None, "about": None, "expected": {}}
     problem = replace(p, **shells, **places, **rest, memory=memory, parameters=learned, variant={})
-    chain = tuple(replace(link, facts={}) for link in plan.chain)
+    chain = tuple(replace(link, derivation=None, gradient_factor=None) for link in plan.chain)
     steps = {name: tuple(axes) for name, axes in plan.steps.items()}
     return replace(plan, problem=problem, chain=chain, steps=steps, tokens=(), k_tokens=(), warnings=(), alike=None)
 

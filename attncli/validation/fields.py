@@ -15,7 +15,7 @@ from attncli.registry import Parameter
 from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field
 from attncli.variant import FAMILIES
 
-STEP_NAMES = (*BASE_STEPS, *(member.facts["step"] for member in link))
+STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
 FIGURE = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
 
 
