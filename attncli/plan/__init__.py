@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from attncli.plan.steps import kept, steps_of, unused
 from attncli.plan.summary import labels, summary
 from attncli.plan.visibility import arrays, columns, full_rank, masks, positions, rows, visible
 from attncli.registry import AnyPart
-from attncli.types import Grid, Problem
+from attncli.types import PLAIN_NAMES, Grid, Problem
 from attncli.validation import Extent, admit, extent
 from attncli.validation.fields import as_numpy, is_tensor
 from attncli.variant import Variant
@@ -59,7 +59,7 @@ class Plan:
     warnings: tuple[str, ...]
     summary: tuple[str, ...]
     first_look: bool = False  # nobody said which steps to keep
-    schedule: str = ""  # dense, tiled or fused, once it is settled
+    schedule: Literal["", "dense", "tiled", "fused"] = ""  # once it is settled
     tile: int = 0  # how many cells a tile may have; 0: one tile holds everything
     rows: np.ndarray | None = None  # the queries that are computed; None: all
     alike: Alike | None = field(default=None, repr=False, compare=False)  # what it shares with plans of its like
@@ -156,7 +156,6 @@ def _bare(plan: Plan) -> Plan:
 
 _REMEMBERED: dict[tuple[Any, ...], tuple[Plan, Variant]] = {}  # outlines of problems that are met again and again
 _MOST = 64
-_VALUES = {"tokens", "embeddings", "parameters", "variant", "about", "expected", "source", "notes", "admitted"}
 
 
 def _alike(p: Problem, v: Variant, keep: Collection[str] | None, top: int | None) -> tuple[Any, ...] | None:
@@ -164,7 +163,7 @@ def _alike(p: Problem, v: Variant, keep: Collection[str] | None, top: int | None
 
     The variant is known by its identity, and held beside the outline, so that no other can take its place.
     """
-    if any(value is not None and name not in _VALUES for name, value in vars(p).items()):
+    if any(value is not None and name not in PLAIN_NAMES for name, value in vars(p).items()):
         return None
     named = [("embeddings", p.embeddings), *p.parameters.items()]
     if any(is_tensor(x) for _, x in named):
