@@ -6,8 +6,9 @@ from typing import Any
 
 from attncli.output_formats import formats
 from attncli.parts.links import link
+from attncli.parts.traits import LinkTraits
 from attncli.presets import PRESETS, Preset, choices_of, named
-from attncli.registry import Member, spelled
+from attncli.registry import Member, Traits, spelled
 from attncli.types import BASE_STEPS
 from attncli.variant import CHOICES, FAMILIES, Variant
 
@@ -34,11 +35,11 @@ def _axes(axes: tuple[str, ...]) -> str:
 
 def _steps() -> dict[str, tuple[str, ...]]:
     """Every step some variant has, with its axes where the problem has them all."""
-    links = {member.facts["step"]: BASE_STEPS["scores"] for member in link}
+    links = {member.traits.step: BASE_STEPS["scores"] for member in link}
     return {**BASE_STEPS, **links}
 
 
-def _member(member: Member) -> dict[str, Any]:
+def _member(member: Member[Traits]) -> dict[str, Any]:
     formula = member.formula
     for option in member.options:
         formula = formula.replace("{" + option.name + "}", option.name)
@@ -49,8 +50,8 @@ def _member(member: Member) -> dict[str, Any]:
         out["parameters"] = [
             f"{p.name} {' or '.join(_axes(axes) for axes in (p.axes, *p.also))}: {p.help}" for p in member.parameters
         ]
-    if "step" in member.facts:
-        out["step"] = member.facts["step"]
+    if isinstance(member.traits, LinkTraits):
+        out["step"] = member.traits.step
     laws = ", ".join(sorted(member.laws))
     out["keeps"] = "; ".join(filter(None, (laws or "no law", member.lawless)))
     if member.source:

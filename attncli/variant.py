@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from attncli import mask_expression as expression
 from attncli.errors import OptionError, listed, nearest
@@ -22,11 +22,22 @@ from attncli.parts.positions import position
 from attncli.parts.projections import projection
 from attncli.parts.scores import score
 from attncli.parts.sinks import sink
+from attncli.parts.traits import (
+    DropoutTraits,
+    MixingTraits,
+    NormalizerTraits,
+    NormTraits,
+    PartTraits,
+    PositionTraits,
+    ProjectionTraits,
+    ScoreTraits,
+    SinkTraits,
+)
 from attncli.presets import choices_of, named
 from attncli.registry import Family, Option, Part, Range, number, spelled
 
 _ORDER = (projection, norm, position, score, link, mask, normalizer, sink, dropout, mixing)  # of computation
-FAMILIES: Mapping[str, Family] = {family.name: family for family in _ORDER}
+FAMILIES: Mapping[str, Family[PartTraits]] = {family.name: family for family in _ORDER}
 CHAIN = tuple(member.name for member in link)  # the default order is the order of declaration
 
 
@@ -48,11 +59,11 @@ class Choice:
         return "--" + self.name.replace("_", "-")
 
 
-def _names(family: Family) -> str:
+def _names(family: Family[PartTraits]) -> str:
     return ", ".join(family.members)
 
 
-def _part(name: str, family: Family, default: str) -> Choice:
+def _part(name: str, family: Family[PartTraits], default: str) -> Choice:
     """A choice of one part of a family."""
     return Choice(name, family.parse, family.parse(default), "PART", f"{family.help}: {_names(family)}")
 
@@ -99,7 +110,7 @@ def read_chain(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _read_dropout(value: Any) -> Part:
+def _read_dropout(value: Any) -> Part[DropoutTraits]:
     """A part, or its probability alone; 0 is none."""
     try:
         p = number(value)
@@ -111,7 +122,7 @@ def _read_dropout(value: Any) -> Part:
 
 
 def _link_value(name: str) -> Callable[[Any], Any]:
-    option, words = link[name].options[0], ("none", *link[name].facts.get("words", ()))
+    option, words = link[name].options[0], ("none", *link[name].traits.value_words)
 
     def read(value: Any) -> Any:
         if str(value) in words:
@@ -131,12 +142,12 @@ def _link_choices() -> list[Choice]:
     out = []
     for member in link:
         for option in member.options:
-            words = "|".join((*member.facts.get("words", ()), "none", option.name.upper()))
+            words = "|".join((*member.traits.value_words, "none", option.name.upper()))
             out.append(
                 Choice(
                     member.name.replace("-", "_"),
                     _link_value(member.name),
-                    member.facts.get("default", "none"),
+                    member.traits.default_value,
                     words,
                     f"{member.name}: {member.summary}",
                     numeric=True,
@@ -221,34 +232,126 @@ class Variant:
             if isinstance(value, bool | dict):
                 raise OptionError("bad-option", f"{key} is {CHOICES[key].metavar}, not {str(value).lower()}")
             self._values[key] = CHOICES[key].read(value)
-        if self["sink"].name != "none" and not self["normalizer"].member.facts.get("sinks"):
-            message = f"sink {self['sink']} joins the denominator of softmax, and {self['normalizer']} has none"
+        if not self.sink.is_none and not self.normalizer.traits.has_denominator:
+            message = f"sink {self.sink} joins the denominator of softmax, and {self.normalizer} has none"
             raise OptionError("parts-disagree", message, help="leave the sink out, or normalise by softmax")
         self._check_heads()
         for member in link:
             key = member.name.replace("-", "_")
-            if (
-                isinstance(self._values.get(key), int | float)
-                and self.chosen & {key}
-                and member.name not in self["chain"]
-            ):
+            if isinstance(self._values.get(key), int | float) and self.chosen & {key} and member.name not in self.chain:
                 raise OptionError(
                     "left-out",
-                    f"{key} is {spelled(self[key])}, but the chain {','.join(self['chain']) or 'is empty and'} leaves {member.name} out",
+                    f"{key} is {spelled(self[key])}, but the chain {','.join(self.chain) or 'is empty and'} leaves {member.name} out",
                     help=f"add {member.name} to the chain where it should stand, or say {CHOICES[key].option} none",
                 )
 
     def _check_heads(self) -> None:
-        heads, kv_heads = self["heads"], self["kv_heads"]
+        heads, kv_heads = self.heads, self.kv_heads
         if heads and kv_heads and heads % kv_heads:
             divisors = listed([n for n in range(1, heads + 1) if heads % n == 0], "or")
             message = f"{heads} query heads cannot share {kv_heads} kv heads equally"
             raise OptionError("heads-mismatch", message, help=f"{heads} heads, {kv_heads} kv heads: {divisors}")
-        if heads and heads % 2 and self["head_mixing"].member.facts.get("pairs"):
-            raise OptionError("heads-mismatch", f"{self['head_mixing'].name} pairs heads, and {heads} is odd")
+        if heads and heads % 2 and self.head_mixing.traits.is_pairing:
+            raise OptionError("heads-mismatch", f"{self.head_mixing.name} pairs heads, and {heads} is odd")
 
     def __getitem__(self, name: str) -> Any:
+        """A choice by its name, for code that loops over `CHOICES`; the properties below have types."""
         return self._values[name]
+
+    @property
+    def projection(self) -> Part[ProjectionTraits]:
+        """Where q, k and v come from. What has not been said is decided by the plan: ask its variant."""
+        return self._values["projection"]
+
+    @property
+    def heads(self) -> int | None:
+        return self._values["heads"]
+
+    @property
+    def kv_heads(self) -> int | None:
+        return self._values["kv_heads"]
+
+    @property
+    def kv_map(self) -> Literal["interleave", "tile"]:
+        return self._values["kv_map"]
+
+    @property
+    def qk_norm(self) -> Part[NormTraits]:
+        return self._values["qk_norm"]
+
+    @property
+    def position(self) -> Part[PositionTraits]:
+        return self._values["position"]
+
+    @property
+    def score(self) -> Part[ScoreTraits]:
+        return self._values["score"]
+
+    @property
+    def scale(self) -> float | Literal["auto", "none"]:
+        return self._values["scale"]
+
+    @property
+    def softcap(self) -> float | Literal["none"]:
+        return self._values["softcap"]
+
+    @property
+    def temperature(self) -> float | Literal["none"]:
+        return self._values["temperature"]
+
+    @property
+    def log_n(self) -> float | Literal["none"]:
+        return self._values["log_n"]
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Names of links, in order."""
+        return self._values["chain"]
+
+    @property
+    def mask(self) -> Expression:
+        return self._values["mask"]
+
+    @property
+    def normalizer(self) -> Part[NormalizerTraits]:
+        return self._values["normalizer"]
+
+    @property
+    def sink(self) -> Part[SinkTraits]:
+        return self._values["sink"]
+
+    @property
+    def dropout(self) -> Part[DropoutTraits]:
+        return self._values["dropout"]
+
+    @property
+    def head_mixing(self) -> Part[MixingTraits]:
+        return self._values["head_mixing"]
+
+    @property
+    def empty_rows(self) -> Literal["zero", "nan", "uniform", "error"]:
+        return self._values["empty_rows"]
+
+    @property
+    def align(self) -> Literal["top-left", "bottom-right"] | None:
+        return self._values["align"]
+
+    @property
+    def seed(self) -> int | None:
+        return self._values["seed"]
+
+    @property
+    def dtype(self) -> str:
+        """float64, float32, float16 or bfloat16; what has not been said is decided by the plan."""
+        return self._values["dtype"]
+
+    @property
+    def device(self) -> str:
+        return self._values["device"]
+
+    @property
+    def schedule(self) -> Literal["dense", "tiled", "fused"] | None:
+        return self._values["schedule"]
 
     def but(self, **choices: Any) -> Variant:
         """The same with other choices, as values rather than text."""
@@ -293,6 +396,6 @@ def combine(file: Mapping[str, Any], command: Mapping[str, Any], also: tuple[str
     variant = Variant(**choices)
     if not also:
         return variant
-    wider = variant.but(mask=expression.both(variant["mask"], *map(read_mask, also)))
+    wider = variant.but(mask=expression.both(variant.mask, *map(read_mask, also)))
     wider.chosen |= {"mask"}
     return wider

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+Outcome = Literal["right", "wrong", "too-loose", "unanswered"]
 SCHEMA = "attn.check/1"
 
 
@@ -13,7 +14,7 @@ SCHEMA = "attn.check/1"
 class Rule:
     """When a figure is right: by which rule, with which numbers, and why this one."""
 
-    name: str  # digits, close, flash, exact
+    name: Literal["digits", "close", "flash", "exact"]
     why: str = ""
     dtype: str = "float64"  # of the figures; under flash, of the plain attention they are held against
     rtol: float | None = None
@@ -94,7 +95,7 @@ class Answer:
 class Verdict:
     """The answer to: are these figures right?"""
 
-    verdict: str  # right, wrong, too-loose, unanswered
+    verdict: Outcome
     input: str
     figures: str
     variant: Mapping[str, Any]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from attncli.atomic_file import unfinished, unwritable, whole
 from attncli.batch.name_lists import spelled
@@ -27,7 +27,8 @@ class Receipt:
 
     input: str
     result: str
-    status: str  # done, failed; skipped: it was done before; stopped: nothing can be written, or the command is wrong
+    # skipped: it was done before; stopped: nothing can be written, or the command is wrong
+    status: Literal["done", "failed", "skipped", "stopped"]
     sha256: str | None = None  # of the input's content
     variant: str = ""  # the hash of all that was asked for
     bytes: int | None = None  # how long the result is

@@ -17,7 +17,7 @@ from attncli.check.sensitivity import power
 from attncli.check.trials import Bench, quiet
 from attncli.core.attention import follow
 from attncli.types import Attention
-from attncli.verdict import Answer, Finding, Rule, Verdict
+from attncli.verdict import Answer, Finding, Outcome, Rule, Verdict
 
 if TYPE_CHECKING:
     from attncli.check import Progress, Task
@@ -157,7 +157,7 @@ class Court:
         findings = self.caused(findings)
         told = power(self) if task.claims else ()
         loose = any(p.caught is False for p in told)
-        verdict = "wrong" if not right else "unanswered" if task.missing else "too-loose" if loose else "right"
+        verdict: Outcome = "wrong" if not right else "unanswered" if task.missing else "too-loose" if loose else "right"
         search = not right if identify is None else identify
         with few_threads(self.cells):
             found = Search(self).run(self.progress) if task.claims and search else Found((), (), (), 0)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Figures:
     """All that a file claims."""
 
     name: str
-    kind: str  # result, expected, arrays, text, worksheet
+    kind: Literal["result", "expected", "arrays", "text", "worksheet"]
     given: tuple[Given, ...]
     notes: tuple[str, ...] = ()
     layout_known: bool = True  # heads stand where a result has them

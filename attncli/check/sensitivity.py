@@ -26,7 +26,7 @@ def wrongs(bench: Bench, reference: dict[str, np.ndarray]) -> Iterator[Wrong]:
     yield "uniform weights", "weights", lambda: bench.figures(normalised(plan, uniform))
     if plan.shapes.c is not None:
         yield "shuffled values", "v", lambda: _shuffled(bench)
-    if any(link.name == "scale" for link in plan.chain):
+    if any(link.is_scale for link in plan.chain):
         yield "no scale", "scaled_scores", lambda: bench.figures(bench.chosen(scale="none"))
     if plan.shapes.headed and plan.shapes.heads > 1:
         yield "another head's figures", "", lambda: _turned(bench, reference)

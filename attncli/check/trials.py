@@ -110,14 +110,14 @@ class Bench:
         plan, p = self.plan, self.plan.problem
         letters = ("q", "k", "v") if plan.shapes.c is not None else ("q", "k")
         result = follow(dataclasses.replace(plan, keep=frozenset(letters)))
-        own = plan.variant["projection"]
+        own = plan.variant.projection
         held = {**p.parameters, **result.parameters}
-        applies = own.member.facts.get("drawn") or "w_o" in {q.name for q in own.member.parameters}
+        applies = own.traits.is_drawn or "w_o" in {q.name for q in own.member.parameters}
         kept = {k: x for k, x in held.items() if k not in _PROJECTED or (k in ("w_o", "b_o") and applies)}
-        acts = plan.variant["position"].member.facts["acts"]
+        acts = plan.variant.position.traits.acts_on
         v = plan.variant.but(projection=None, align=None)
         if acts == "embeddings":
-            v = v.but(position=Variant()["position"])
+            v = v.but(position=Variant().position)
         if plan.shapes.headed:
             v = v.but(heads=plan.shapes.heads, kv_heads=plan.shapes.kv_heads)
         arrays: dict[str, Any] = {x: beside(plan, np.asarray(result[x].values, np.float64)) for x in letters}

@@ -101,7 +101,7 @@ def _hands(scheduler: str | None, made: Plan, talk: Talk) -> Iterator[Any]:
         core(talk)
         from attncli.core.remote import away
 
-        tasks = Tasks(client, made.variant["device"], lambda: talk.note("the cluster has no workers; waiting for some"))
+        tasks = Tasks(client, made.variant.device, lambda: talk.note("the cluster has no workers; waiting for some"))
         yield functools.partial(away, Crew(tasks))
 
 

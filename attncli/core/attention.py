@@ -90,7 +90,7 @@ def work(
         note.off()
 
         note("head_context", z, "weights · v")  # (b, h', n, c)
-        formula = plan.variant["head_mixing"].member.facts.get("context_formula", "")
+        formula = plan.variant.head_mixing.traits.context_formula
         z = note("normed_context", given.sub_norm(z), formula)  # (b, h', n, c)
         side_by_side = "weights · v" + ", heads side by side" * heads.headed
         z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
@@ -101,8 +101,8 @@ def work(
 def here(q: Tensor, k: Tensor, v: Tensor | None, given: Given, note: Notes) -> Parts:
     """Every query: by one kernel that says the same, or tile by tile. q (b, h, n, d), k, v (b, g, m, ·) → (b, h', ·, c)"""
     chosen, heads = given.plan.variant, given.plan.shapes
-    k = share(k, heads.heads, chosen["kv_map"])  # (b, h, m, d)
-    v = share(v, heads.mixed_heads, chosen["kv_map"])  # (b, h', m, c); h' is h/2 where heads pair
+    k = share(k, heads.heads, chosen.kv_map)  # (b, h, m, d)
+    v = share(v, heads.mixed_heads, chosen.kv_map)  # (b, h', m, c); h' is h/2 where heads pair
 
     z = fused(q, k, v, given, note) if given.plan.schedule == "fused" else None  # (b, h, n, c)
     if z is not None:
@@ -120,28 +120,28 @@ def attended(
     chosen, at = given.plan.variant, given.on(tile)  # what `at` holds broadcasts to (b, h, n, m)
     note.on(tile)
 
-    s = chosen["score"](q, tile.of_keys(k), at.parameters)  # (b, h, n, m)
-    note("scores", s, chosen["score"].member.formula)
+    s = chosen.score(q, tile.of_keys(k), at.parameters)  # (b, h, n, m)
+    note("scores", s, chosen.score.member.formula)
     hidden = False  # whether the mask has been met: from there on, what is masked stays so
     for link in given.plan.chain:
         s = link.run(s, at)  # (b, h, n, m)
         s = s.where(at.visible, -torch.inf) if hidden else s
-        hidden = hidden or link.name == "mask"
-        note("mask", at.visible if link.step == "masked_scores" else None, "may attend")
+        hidden = hidden or link.is_mask
+        note("mask", at.visible if link.grid_field == "visible" else None, "may attend")
         note(link.step, s, link.formula)
 
-    sink = chosen["sink"](at.parameters, s)  # (1, h, 1, 1), or None
+    sink = chosen.sink(at.parameters, s)  # (1, h, 1, 1), or None
     seen = at.visible if given.plan.masked else None  # None: every key
     s, seen = beside(s, sink), beside(seen, None if sink is None else sink == sink)  # m + 1
     finer("sink", sink, given=True)
-    w = chosen["normalizer"](wide(s), seen)  # (b, h, n, m), + 1 with a sink
+    w = chosen.normalizer(wide(s), seen)  # (b, h, n, m), + 1 with a sink
     note.row_statistics(s, w, at.visible)  # (b, h, n)
     w, w_sink = note.checked(w, at.visible)  # (b, h, n, m), (b, h, n) or None
-    note("weights", w, chosen["normalizer"].member.formula + ", Σ with the sink" * (w_sink is not None))
-    note("sink_weights", w_sink, chosen["sink"].member.formula)
+    note("weights", w, chosen.normalizer.member.formula + ", Σ with the sink" * (w_sink is not None))
+    note("sink_weights", w_sink, chosen.sink.member.formula)
     note.entropy(w)  # (b, h, n)
-    w = note("dropout_weights", given.drop(w, tile), chosen["dropout"].member.formula)
-    mixing = chosen["head_mixing"]
+    w = note("dropout_weights", given.drop(w, tile), chosen.dropout.member.formula)
+    mixing = chosen.head_mixing
     w = note("mixed_weights", mixing(w, at.parameters), mixing.member.formula)  # (b, h', n, m)
     note.largest(w)  # (b, h', n, top)
     if v is None:

@@ -17,7 +17,7 @@ from attncli.errors import CannotError
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan.visibility import arrays, full_rank, visible
-from attncli.registry import Part
+from attncli.registry import AnyPart
 from attncli.types import Grid
 
 _PROJECTED = {parameter.name for parameter in LEARNED}
@@ -31,9 +31,9 @@ class Given:
         self.traced = traced  # gradients will be taken of whatever came in
         self.problem = plan.problem
         self.borrowed: set[int] = set()  # where memory lies that the caller may still write to
-        self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
-        self.device = found(device or plan.variant["device"])
-        seed = plan.variant["seed"]
+        self.dtype: torch.dtype = getattr(torch, plan.variant.dtype)
+        self.device = found(device or plan.variant.device)
+        seed = plan.variant.seed
         self.stream = None if seed is None else torch.Generator().manual_seed(seed)  # one for all that is drawn
         self.parameters, self.drawn = self._parameters()
         held = self.problem.parameters
@@ -57,7 +57,7 @@ class Given:
 
     def positioned(self, note: Notes) -> tuple[Tensor, Tensor] | None:
         """What queries, and keys and values, are made of: (b, n, x) and (b, s, y), with a position that acts there."""
-        p, part = self.problem, self.plan.variant["position"]
+        p, part = self.problem, self.plan.variant.position
         if p.embeddings is None:
             return None
         x = self.tensor(p.embeddings)
@@ -66,7 +66,7 @@ class Given:
         if p.memory:
             y = self.tensor(p.memory["embeddings"])
             y = y if y.ndim == 3 else y[None]
-        if part.member.facts["acts"] != "embeddings":
+        if part.traits.acts_on != "embeddings":
             return self._chosen(x), y
         x, q_pos = self._chosen(x), self.grid.q_pos[:, 0]  # (b, n, ·), (b, n, 1)
         k_pos = self.grid.k_pos[:, 0, 0, self.plan.size.past :, None]  # (b, s, 1)
@@ -121,10 +121,11 @@ class Given:
         return self._normed(q, k, note, "after")
 
     def _normed(self, q: Tensor, k: Tensor, note: Notes, when: str) -> tuple[Tensor, Tensor]:
-        part = self.plan.variant["qk_norm"]
-        if part.name == "none" or part.get("at") != when:
+        part = self.plan.variant.qk_norm
+        late, across = part.traits.is_after_position, part.traits.is_across_heads
+        if part.is_none or (late is not None and late(part)) != (when == "after"):
             return q, k
-        full, out = part.get("scope") == "full", []
+        full, out = across is not None and across(part), []
         for name, x in (("q", q), ("k", k)):
             whole = x.transpose(1, 2).flatten(2) if full else x  # (b, t, h·d) or (b, h, t, d)
             whole = part(whole)
@@ -138,8 +139,8 @@ class Given:
 
     def turn(self, q: Tensor, k: Tensor, note: Notes) -> tuple[Tensor, Tensor]:
         """q and the new k with a position that acts on them; what is in the past was turned when it was new."""
-        part, at = self.plan.variant["position"], self.grid
-        if part.member.facts["acts"] != "qk":
+        part, at = self.plan.variant.position, self.grid
+        if part.traits.acts_on != "qk":
             return q, k
         assert self.plan.q_pos is not None  # a position reads them
         length = int(max(self.plan.q_pos.max(), self.plan.k_pos.max())) + 1  # whichever queries are computed
@@ -170,14 +171,14 @@ class Given:
 
     def seen_mixed(self, at: Grid) -> Tensor:
         """What each head may see once heads are mixed: (b|1, h'|1, n, m)"""
-        part = self.plan.variant["head_mixing"]
-        combine = part.member.facts.get("visible")
+        part = self.plan.variant.head_mixing
+        combine = part.traits.mix_visible
         return combine(at.visible, part) if combine else at.visible
 
     def sub_norm(self, z: Tensor | None) -> Tensor | None:
         """What head mixing does to each head's context."""
-        part = self.plan.variant["head_mixing"]
-        act = part.member.facts.get("context")
+        part = self.plan.variant.head_mixing
+        act = part.traits.transform_context
         return z if z is None or act is None else act(z, self.learned, part)
 
     def past(self, letter: str) -> Tensor | None:
@@ -187,15 +188,16 @@ class Given:
 
     def drop(self, w: Tensor, tile: Tile) -> Tensor:
         """Inverted dropout of (b, h, n, m), drawn on the CPU over the whole grid: one seed is one pattern."""
-        if self.kept is None:
+        part = self.plan.variant.dropout
+        if self.kept is None or part.traits.drop is None:
             return w
         kept = finer("kept", self.kept.of(tile).to(w.device).expand(w.shape), given=True)  # (b, h, n, m)
-        return torch.where(kept, w / (1 - self.plan.variant["dropout"].get("p")), torch.zeros_like(w))
+        return part.traits.drop(w, kept, part)
 
     def _kept(self) -> Stream | _Held | None:
         """Which weights survive, tile by tile: drawn, or given."""
-        part, mask = self.plan.variant["dropout"], self.problem.dropout_mask
-        if part.name == "none":
+        part, mask = self.plan.variant.dropout, self.problem.dropout_mask
+        if part.is_none:
             return None
         if mask is not None:
             kept = as_tensor(full_rank(mask))  # (b, h, n, m), 1 where an axis is absent
@@ -208,14 +210,14 @@ class Given:
         """(b, n, h·c) → (b, n, ·), where there is a W_o"""
         return self._linear(z, "o") if z is not None and "w_o" in self.parameters else None
 
-    def _generator(self, part: Part) -> torch.Generator | None:
+    def _generator(self, part: AnyPart) -> torch.Generator | None:
         """The part's own stream where it has a seed of its own."""
         own = part.get("seed") if part.given("seed") else None
         return self.stream if own is None else torch.Generator().manual_seed(own)
 
     def _parameters(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         """(as x @ W wants them, those that were drawn, as the file lays them out)"""
-        part, sizes = self.plan.variant["projection"], self.plan.sizes()
+        part, sizes = self.plan.variant.projection, self.plan.sizes()
 
         def turned(x: Any) -> Any:
             return x.T if sizes.out_in and x.ndim == 2 else x
@@ -226,7 +228,7 @@ class Given:
         shown = (
             torch.float64 if self.dtype == torch.float64 else torch.float32
         )  # so that what is printed computes the same
-        drawn = {k: turned(x).to(shown) for k, x in chosen.items()} if part.member.facts.get("drawn") else {}
+        drawn = {k: turned(x).to(shown) for k, x in chosen.items()} if part.traits.is_drawn else {}
         return {k: self.tensor(x) for k, x in chosen.items()}, drawn
 
     def _grid(self) -> Grid:
@@ -283,7 +285,7 @@ class _Held:
 def _small(plan: Plan) -> bool:
     """Whether no option that places are compared with is too large for half an integer."""
     options = [
-        o for part in (*(plan.mask.parts() if plan.mask else ()), plan.variant["position"]) for _, o in part.options
+        o for part in (*(plan.mask.parts() if plan.mask else ()), plan.variant.position) for _, o in part.options
     ]
     numbers = [n for o in options for n in (o if isinstance(o, tuple) else (o,)) if isinstance(n, int)]
     return all(abs(n) < 2**30 for n in numbers)

@@ -7,7 +7,7 @@ need them, keys and values once to every worker; a piece of each step that is ke
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -46,7 +46,7 @@ class Common:
         Copies, for what arrives lies anywhere in memory, and products of the same numbers differ with where they lie.
         """
         if "ready" not in vars(self):
-            shapes, how = self.plan.shapes, self.plan.variant["kv_map"]
+            shapes, how = self.plan.shapes, self.plan.variant.kv_map
             k = share(given.tensor(self.k).clone(), shapes.heads, how)
             v = None if self.v is None else share(given.tensor(self.v).clone(), shapes.mixed_heads, how)
             vars(self)["ready"] = k, v, strange(v)
@@ -147,19 +147,21 @@ def travelling(plan: Plan) -> Plan:
     """The plan with what tiles need, and nothing that is large and needed only before or after them."""
     p = plan.problem
     projected = {parameter.name for parameter in LEARNED}
-    shells: dict[str, Any] = {
-        name: Hollow(shape_of(x)) for name in ("embeddings", "q", "k") if (x := getattr(p, name)) is not None
-    }
     memory = {"embeddings": Hollow(shape_of(p.memory["embeddings"]))} if p.memory else None
     learned = {name: as_numpy(x) for name, x in p.parameters.items() if name not in projected}
-    places: dict[str, Any] = {
-        name: as_numpy(x)
-        for name in ("mask", "bias", "dropout_mask", "lengths", "segments", "k_segments")
-        if (x := getattr(p, name)) is not None
-    }
-    rest: dict[str, Any] = {"v": None, "past": None, "tokens": None, "k_tokens": None, "about": None, "expected": {}}
-    problem = replace(p, **shells, **places, **rest, memory=memory, parameters=learned, variant={})
-    chain = tuple(replace(link, facts={}) for link in plan.chain)
+    needed: dict[str, Any] = {"memory": memory, "parameters": learned}
+    for declared in fields(p):
+        x, what = getattr(p, declared.name), declared.metadata.get("on_workers")
+        if declared.name in needed or x is None:
+            continue
+        if what == "nothing":
+            needed[declared.name] = {} if declared.default_factory is dict else None
+        elif what == "shape":
+            needed[declared.name] = Hollow(shape_of(x))
+        elif what == "values" and not isinstance(x, str):
+            needed[declared.name] = as_numpy(x)
+    problem = replace(p, **needed)
+    chain = tuple(replace(link, derivation=None, gradient_factor=None) for link in plan.chain)
     steps = {name: tuple(axes) for name, axes in plan.steps.items()}
     return replace(plan, problem=problem, chain=chain, steps=steps, tokens=(), k_tokens=(), warnings=(), alike=None)
 

@@ -64,7 +64,7 @@ def tiles(plan: Plan) -> Iterator[Tile]:
     torch.empty(_KEPT, dtype=torch.uint8)  # made and given back: from now on tiles reuse each other's memory
     b, h, n, m = plan.size.batch or 1, plan.shapes.heads, plan.length("scores", "query"), plan.size.keys
     reach = plan.spans()
-    together = h if plan.variant["head_mixing"].name != "none" else max(1, min(h, plan.tile // (n * m)))
+    together = h if not plan.variant.head_mixing.is_none else max(1, min(h, plan.tile // (n * m)))
     for i in range(b):
         ranges: Ranges | None = None if reach is None else [tuple(end[i % len(end)] for end in span) for span in reach]
         for first in range(0, h, together):

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from attncli.derivation import Line, Work
-from attncli.registry import Family, Parameter, Range
+from attncli.parts.traits import ProjectionTraits
+from attncli.registry import Family, Parameter, Part, Range
 from attncli.types import Tensor
 
-projection = Family("projection", "what becomes of a token before it is compared")
+projection = Family("projection", "what becomes of a token before it is compared", ProjectionTraits)
 
 LEARNED = (
     Parameter("w_q", ("d", "d_q"), "queries: x W_q"),
@@ -55,16 +56,22 @@ class Sizes:
     source="Vaswani et al. 2017, §3.2.2",
     parameters=LEARNED,
     laws=_LAWS,
+    is_from_file=True,
 )
 def given(sizes: Sizes, parameters: Mapping[str, Any], generator: Any) -> Mapping[str, Any]:
     """The file's own w_q, w_k, w_v, w_o and biases; one that it lacks is the identity."""
     return parameters
 
 
-@projection("identity", "q = x, k = v = m", laws=_LAWS)
+@projection("identity", "q = x, k = v = m", laws=_LAWS, is_identity=True)
 def identity(sizes: Sizes, parameters: Mapping[str, Any], generator: Any) -> Mapping[str, Any]:
     """No projections at all: embeddings are their own queries, keys and values."""
     return {}
+
+
+def undecided(has_parameters: bool) -> Part[ProjectionTraits]:
+    """Where q, k and v come from when nobody said: from the file where it has them."""
+    return projection.parse("given" if has_parameters else "identity")
 
 
 # ── drawn ones ───────────────────────────────────────────────────────────────────────────────────
@@ -136,7 +143,7 @@ def drawn(
         return {k: torch.cat(v, -1) for k, v in found.items() if out == "yes" or not k.endswith("_o")}
 
     draw.__doc__ = f"Drawn from a seed, as {source} draws them."
-    projection(name, formula, source=source, laws=_LAWS, drawn=True)(draw)
+    projection(name, formula, source=source, laws=_LAWS, is_drawn=True)(draw)
 
 
 def _rand(shape: tuple[int, ...], generator: Any, *_: Any) -> Tensor:

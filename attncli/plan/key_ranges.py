@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from attncli.mask_expression import Expression
+from attncli.parts.traits import MaskTraits
 from attncli.registry import Part
 from attncli.types import Grid
 
@@ -59,10 +60,10 @@ def _around(one: Span, other: Span) -> Span:
     return first, np.maximum(np.where(none, 0, one[1]), np.where(void, 0, other[1]))
 
 
-def _declared(part: Part, at: Grid) -> Spans | None:
+def _declared(part: Part[MaskTraits], at: Grid) -> Spans | None:
     """What the mask declares of itself."""
-    reach = part.member.facts.get("reach")
-    return None if reach is None else _few([_span(at, *bounds) for bounds in reach(at, part)])
+    reachable = part.traits.reachable_keys
+    return None if reachable is None else _few([_span(at, *bounds) for bounds in reachable(at, part)])
 
 
 def _span(at: Grid, field: str, low: Any, high: Any) -> Span:

@@ -11,6 +11,7 @@ from attncli import mask_expression as expression
 from attncli.errors import InputError, listed, wrong
 from attncli.mask_expression import Expression
 from attncli.parts.masks import mask
+from attncli.parts.traits import MaskTraits
 from attncli.registry import Part
 from attncli.types import Grid, Problem
 from attncli.validation import Extent, extent
@@ -24,7 +25,7 @@ def masks(p: Problem, v: Variant) -> Expression | None:
     Raises:
         InputError: a mask looks at what the problem lacks.
     """
-    expr: Expression = v["mask"]
+    expr: Expression = v.mask
     looked = reads(expr)
     if "given" in looked and p.mask is None:
         raise wrong("missing-field", f"mask {expr} looks at the file's mask, and it has none", "mask")
@@ -61,7 +62,7 @@ def reads(expr: Expression | None) -> set[str]:
     return watch.seen
 
 
-def alone(part: Part) -> Expression:
+def alone(part: Part[MaskTraits]) -> Expression:
     """A part as an expression."""
     return Expression("part", part)
 
@@ -83,7 +84,7 @@ def positions(p: Problem, v: Variant, size: Extent, mask: Expression | None) -> 
     if k is None and q is not None and follows(p, size):
         past = np.broadcast_to(np.arange(size.past), (*shape_of(q)[:-1], size.past))
         k = np.concatenate([past, q], -1)
-    aligned = v["align"] if k is None else None
+    aligned = v.align if k is None else None
     k = np.arange(size.keys) if k is None else k
     if q is not None:
         return q, k
@@ -92,7 +93,7 @@ def positions(p: Problem, v: Variant, size: Extent, mask: Expression | None) -> 
     if aligned:
         return np.arange(size.queries) + (size.keys - size.queries if aligned == "bottom-right" else 0), k
     readers = [str(part) for part in mask.parts() if "q_pos" in reads(alone(part))] if mask else []
-    readers += [str(v["position"])] if v["position"].name != "none" else []
+    readers += [] if v.position.is_none else [str(v.position)]
     if readers:
         raise _unaligned(p, size, listed(readers))
     return None, k

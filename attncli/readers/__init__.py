@@ -6,7 +6,6 @@ knows of the place, and `read` adds the file.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -305,6 +304,6 @@ def problem(fields: Mapping[str, Any]) -> Problem:
 @cache
 def _known() -> frozenset[str]:
     """What a problem may hold by its own name."""
-    from attncli.types import Problem
+    from attncli.types import INPUT_NAMES
 
-    return frozenset(f.name for f in dataclasses.fields(Problem)) - {"source", "notes", "admitted"}
+    return INPUT_NAMES

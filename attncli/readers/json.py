@@ -104,7 +104,7 @@ def _fields(data: bytes) -> dict[str, Any]:
     """A JSON object → fields; arrays of numbers as fast as msgspec reads them."""
     import msgspec
 
-    from attncli.validation import GROUPS
+    from attncli.types import GROUPS
 
     raw: dict[str, Any] = _decode(data, dict[str, msgspec.Raw])
     _check_twice(data)

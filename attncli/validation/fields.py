@@ -12,10 +12,10 @@ import numpy as np
 from attncli.errors import InputError, counted, listed, nearest, wrong
 from attncli.parts.links import link
 from attncli.registry import Parameter
-from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field
+from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field, FieldKind
 from attncli.variant import FAMILIES
 
-STEP_NAMES = (*BASE_STEPS, *(member.facts["step"] for member in link))
+STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
 FIGURE = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
 
 
@@ -272,7 +272,7 @@ def _expected(value: Mapping[str, Any]) -> dict[str, Any]:
         truths = (
             held.dtype == bool if isinstance(held, np.ndarray) else isinstance(next(_leaves(held), ((), 0))[1], bool)
         )
-        kind = "booleans" if truths else "floats"
+        kind: FieldKind = "booleans" if truths else "floats"
         given["values"] = array(held, Field(f"{name}.values", kind, ("*",), finite=False))
         for key in ("rows", "columns"):
             if key in given:

@@ -75,7 +75,7 @@ class Spool:
 def stream(file: IO[bytes], plan: Plan, compute: Callable[..., Attention]) -> Attention:
     """A long run whose matrices are computed straight into the file, tile by tile."""
     labels = Attention(plan.variant.describe(), plan.tokens, plan.k_tokens, (), about=plan.problem.about)
-    spool, large = Spool(file, plan.variant["dtype"], labels), matrices(plan)
+    spool, large = Spool(file, plan.variant.dtype, labels), matrices(plan)
     attention = compute(lambda name, lengths: spool.room(name, lengths) if name in large else None)
     spool.finish(attention)
     return attention

@@ -83,12 +83,9 @@ def parameters_for(variant: Variant, width: int, seed: int = 11) -> dict[str, np
     out = {}
     for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
         part = variant[name]
-        facts = part.member.facts
-        sizes = {"H": heads, "G": heads, "d": d, "d_k": d, "2d": 2 * d, "a": 11} | (
-            facts["sizes"](part) if "sizes" in facts else {}
-        )
-        if facts.get("acts") == "qk":
-            sizes["r"] = facts["even"](part, d) // 2
+        lengths = part.traits.axis_lengths
+        sizes = {"H": heads, "G": heads, "d": d, "d_k": d, "2d": 2 * d, "a": 11}
+        sizes |= lengths(part, d) if lengths else {}
         if name == "qk_norm" and part.name != "none" and part.get("scope") == "full":
             sizes["d"] = width
         rng = np.random.default_rng(seed)

@@ -56,7 +56,7 @@ def test_weights_are_weights(choices):
         "none",
     )  # shares of scores, which may be negative
     assert (weights[..., ~seen] == 0).all()
-    if variant["normalizer"].member.facts.get("sums_to_one"):
+    if variant.normalizer.traits.is_distribution:
         sinks = result["sink_weights"].values if "sink_weights" in result else 0
         sees = seen.any(-1) if variant["sink"].name == "none" else np.ones(N)
         np.testing.assert_allclose(
@@ -207,7 +207,7 @@ def test_random_products(n, m, heads, text, softcap, temperature, scale, chain, 
     assert (weights[~seen & ~blind[..., None]] == 0).all()
     np.testing.assert_allclose(weights[blind], 1 / m if empty_rows == "uniform" else 0)
     assert Variant(**result.variant).describe() == result.variant
-    if variant["normalizer"].member.facts.get("sums_to_one"):
+    if variant.normalizer.traits.is_distribution:
         np.testing.assert_allclose(weights[~blind].sum(-1), 1, rtol=1e-12)
 
 
@@ -252,6 +252,6 @@ def test_random_products_of_every_family(n, heads, text, choices, ending, chain,
     assert (weights[~seen] == 0).all()
     assert (weights >= 0).all() or ending[0] in ("sum", "none")
     assert Variant(**result.variant).describe() == result.variant
-    if variant["normalizer"].member.facts.get("sums_to_one"):
+    if variant.normalizer.traits.is_distribution:
         total = weights.sum(-1) + (result["sink_weights"].values if ending[1] != "none" else 0)
         np.testing.assert_allclose(total, 1.0 if ending[1] != "none" else seen.any(-1), rtol=1e-9)

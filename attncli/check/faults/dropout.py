@@ -53,10 +53,10 @@ def _dropped(b: Bench, kept: np.ndarray, factor: float) -> Plan:
 @fault
 def left_off(b: Bench) -> Iterator[Suspicion]:
     """Dropout that the variant has, and the figures have not or only half."""
-    own = b.plan.variant["dropout"]
-    if own.name == "none":
+    own = b.plan.variant.dropout
+    if own.is_none:
         return
-    yield Suspicion("dropout not applied", "without dropout", partial(b.chosen, dropout=Variant()["dropout"]), 0)
+    yield Suspicion("dropout not applied", "without dropout", partial(b.chosen, dropout=Variant().dropout), 0)
     rest = 1 - own.get("p")
     says = f"with dropout not divided by 1 − p = {rest:.4g}"
     yield Suspicion("dropout not rescaled", says, partial(_unscaled, b, rest), 0)

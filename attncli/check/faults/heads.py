@@ -74,7 +74,7 @@ def groups(b: Bench) -> Iterator[Suspicion]:
         return
     yield Suspicion("all heads on kv head 0", "with every query head reading the first kv head", partial(_first, b))
     if shapes.kv_heads > 1:
-        tile = b.plan.variant["kv_map"] != "tile"
+        tile = b.plan.variant.kv_map != "tile"
         name = "kv heads tiled instead of interleaved" if tile else "kv heads interleaved instead of tiled"
         size = shapes.heads // shapes.kv_heads
         own = f"⌊h / {size}⌋" if tile else f"h mod {shapes.kv_heads}"

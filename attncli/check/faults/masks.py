@@ -204,10 +204,10 @@ def _windowed(b: Bench, step: int, side: str) -> Iterator[Suspicion]:
     """Each window of the mask one wider or narrower."""
     if b.plan.mask is None:
         return
-    sizes = {str(p): p.get(side) for p in b.plan.mask.parts() if p.name == "window" and p.get(side) >= 0}
+    sizes = {str(p): p.get(side) for p in b.plan.mask.parts() if p.traits.is_window and p.get(side) >= 0}
     for old, size in sizes.items():
         for changed, _ in reworked("mask", b.plan.mask):
-            now = [p for p in changed.parts() if p.name == "window" and str(p) not in sizes]
+            now = [p for p in changed.parts() if p.traits.is_window and str(p) not in sizes]
             if len(now) == 1 and now[0].get(side) == size + step and str(changed).count("window") == len(sizes):
                 word = "wide" if step > 0 else "narrow"
                 says = f"with a window one too {word}: {now[0]} where {old} is meant; left and right count neighbours beside the query itself"

@@ -21,8 +21,8 @@ def _by(b: Bench, name: str, says: str, run: Run, rank: int = 1, *, flat: bool =
 @fault
 def axes(b: Bench) -> Iterator[Suspicion]:
     """Over the wrong axis."""
-    plan, name = b.plan, b.plan.variant["normalizer"].name
-    if plan.variant["sink"].name != "none":
+    plan, name = b.plan, b.plan.variant.normalizer.name
+    if not plan.variant.sink.is_none:
         return
     others = {"the queries (columns sum to 1)": -2}
     others |= {"the heads": 1} if plan.shapes.heads > 1 else {}
@@ -49,7 +49,7 @@ def _over_all(own: Any, s: Any, seen: Any) -> Any:
 @fault
 def twice(b: Bench) -> Iterator[Suspicion]:
     """Weights normalised once more."""
-    name = b.plan.variant["normalizer"].name
+    name = b.plan.variant.normalizer.name
     says = f"with {name} applied twice"
     yield _by(b, f"{name} applied twice", says, lambda own, s, seen: own(own(s, seen), seen))
     if b.plan.masked:
@@ -65,7 +65,7 @@ def twice(b: Bench) -> Iterator[Suspicion]:
 @fault
 def alike(b: Bench) -> Iterator[Suspicion]:
     """A mean, or rows of another length."""
-    if b.plan.variant["sink"].name != "none":
+    if not b.plan.variant.sink.is_none:
         return
     says = "with the same weight on every key that is seen (a mean), whatever the scores are"
     yield _by(b, "uniform weights", says, uniform, 0, flat=True)
@@ -78,7 +78,7 @@ def alike(b: Bench) -> Iterator[Suspicion]:
             0,
             flat=True,
         )
-    says = f"with each row of scores divided by its length (L2) instead of {b.plan.variant['normalizer'].name}"
+    says = f"with each row of scores divided by its length (L2) instead of {b.plan.variant.normalizer.name}"
     yield _by(b, "rows divided by their length", says, _by_length)
 
 
@@ -91,7 +91,7 @@ def _by_length(_: Any, s: Any, seen: Any) -> Any:
 @fault
 def exponentials(b: Bench) -> Iterator[Suspicion]:
     """Softmax to another base, or its exponentials divided by something else."""
-    if b.plan.variant["normalizer"].name != "softmax":
+    if not b.plan.variant.normalizer.traits.is_exponential:
         return
     for base, factor in (("2", math.log(2)), ("10", math.log(10))):
         says = f"with softmax to base {base}, {base}^s instead of e^s: use exp, or multiply the scores by 1/ln {base}"

@@ -14,6 +14,8 @@ from attncli.check.faults.base import Suspicion, fault
 from attncli.check.plan_edits import contexts, divided, normalised, scored, shifted
 from attncli.check.trials import Bench
 from attncli.plan import Plan
+from attncli.plan.chain import Link
+from attncli.types import Grid, Tensor
 
 Rounding = Callable[[Any], Any]
 
@@ -37,7 +39,7 @@ _ROUNDED = {  # the plainest first
 @fault
 def by_hand(b: Bench) -> Iterator[Suspicion]:
     """Intermediates rounded to n digits."""
-    softmax = b.plan.variant["normalizer"].name == "softmax" and b.plan.variant["sink"].name == "none"
+    softmax = b.plan.variant.normalizer.traits.is_exponential and b.plan.variant.sink.is_none
     for n in range(1, 7):
         for what, where in _ROUNDED.items():
             if "exponentials" in where and not softmax:
@@ -110,6 +112,11 @@ def _accumulated(_: Any, q: Any, k: Any, learned: Any) -> Any:
 
 
 # ── what is rounded ──────────────────────────────────────────────────────────────────────────────
+def _rounded_link(link: Link, rounding: Rounding, s: Tensor, at: Grid) -> Tensor:
+    """What a link makes of the scores, rounded."""
+    return rounding(link.run(s, at))
+
+
 def _each(b: Bench, rounding: Rounding, where: tuple[str, ...]) -> Plan:
     """The plan with some intermediates rounded."""
     plan = b.plan
@@ -117,10 +124,10 @@ def _each(b: Bench, rounding: Rounding, where: tuple[str, ...]) -> Plan:
         plan = scored(plan, lambda own, q, k, learned: rounding(own(q, k, learned)))
     if ("chain" in where or "scaled" in where) and plan.chain:
         links = [
-            dataclasses.replace(x, run=lambda s, at, x=x: rounding(x.run(s, at)))
-            if "chain" in where or x.name == "scale"
-            else x
-            for x in plan.chain
+            dataclasses.replace(link, run=partial(_rounded_link, link, rounding))
+            if "chain" in where or link.is_scale
+            else link
+            for link in plan.chain
         ]
         plan = dataclasses.replace(plan, chain=tuple(links))
     if "exponentials" in where:

@@ -27,12 +27,12 @@ def values(b: Bench) -> Iterator[Suspicion]:
         yield Suspicion("weights transposed", says, lambda: mixed(plan, lambda w: w.mT), 0)
     says = "with the values weighted by the scores, not by the weights"
     yield Suspicion("values weighted by scores", says, partial(_weighted_by_scores, plan), 0)
-    if plan.shapes.heads > 1 and plan.variant["head_mixing"].name == "none":
+    if plan.shapes.heads > 1 and plan.variant.head_mixing.is_none:
         says = "with the weights averaged over heads before they meet v"
         yield Suspicion(
             "weights averaged over heads", says, lambda: mixed(plan, lambda w: w.mean(1, keepdim=True).expand(w.shape))
         )
-    if plan.variant["sink"].name != "none":
+    if not plan.variant.sink.is_none:
         says = "with the weights brought to sum 1 again after the sink was taken off"
         yield Suspicion("sink renormalised away", says, partial(normalised, plan, partial(_summing, plan.size.keys)))
 
