@@ -35,6 +35,7 @@ from attncli.parts.traits import (
 )
 from attncli.presets import choices_of, named
 from attncli.registry import Family, Option, Part, Range, number, spelled
+from attncli.types import Json
 
 _ORDER = (projection, norm, position, score, link, mask, normalizer, sink, dropout, mixing)  # of computation
 FAMILIES: Mapping[str, Family[PartTraits]] = {family.name: family for family in _ORDER}
@@ -221,10 +222,10 @@ class Variant:
         if found:
             self.name = found.name if layer is None else f"{found.name}:layer={layer}"
         self.asks: tuple[str, ...] = found.asks if found else ()
-        chosen: dict[str, Any] = choices_of(found, layer) if found else {}
+        chosen: Json = choices_of(found, layer) if found else {}
         chosen |= {k: v for k, v in choices.items() if v is not None}
         self._values = {c.name: c.default for c in CHOICES.values()}
-        self._described: dict[str, Any] | None = None  # once somebody has asked
+        self._described: Json | None = None  # once somebody has asked
         self.chosen = frozenset(chosen)  # by preset, file or command line; the rest is default
         for key, value in chosen.items():
             if key not in CHOICES:
@@ -359,10 +360,10 @@ class Variant:
         other.__dict__ = self.__dict__ | {"_values": self._values | choices, "_described": None}
         return other
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Every choice that was made or stands by default, spelled so that `Variant(**…)` reads it back."""
         if self._described is None:
-            out: dict[str, Any] = {"name": self.name} if self.name else {}
+            out: Json = {"name": self.name} if self.name else {}
             for key, value in self._values.items():
                 if value is not None:
                     plain = isinstance(value, int | float) and not isinstance(value, bool)
@@ -383,7 +384,7 @@ class Variant:
         return f"Variant({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
 
-def combine(file: Mapping[str, Any], command: Mapping[str, Any], also: tuple[str, ...] = ()) -> Variant:
+def combine(file: Json, command: Json, also: tuple[str, ...] = ()) -> Variant:
     """Preset < file < command line, choice by choice.
 
     `command["name"]` drops the file's choices, `command["mask"]` replaces the mask of file and preset, and the

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from attncli.errors import InputError, OptionError, Place, listed, nearest, printable
-from attncli.types import AXES, FIELDS, NONFINITE, Attention, Field
+from attncli.types import AXES, FIELDS, NONFINITE, Attention, Field, Json
 from attncli.validation.fields import STEP_NAMES, array, is_tensor
 
 _NUMBER = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
@@ -82,7 +82,7 @@ class _Written(float):
 
 
 # ── from a problem or a result in memory ─────────────────────────────────────────────────────────
-def of_expected(expected: Mapping[str, Any], name: str) -> Figures:
+def of_expected(expected: Json, name: str) -> Figures:
     """A problem's `expected`, as the gate admits it."""
     given = []
     for step, figure in expected.items():
@@ -186,7 +186,7 @@ def read_figures(path: str) -> Figures:
         raise error.at(file=path) from None
 
 
-def _problem_names(names: Mapping[str, Any] | set[str]) -> bool:
+def _problem_names(names: Json | set[str]) -> bool:
     tops = {name.partition(".")[0] for name in FIELDS}
     return any(name.partition(".")[0] in tops - set(STEP_NAMES) for name in names) or "expected" in names
 
@@ -344,7 +344,7 @@ def _safetensors(path: str, data: bytes) -> Figures:
     return _archive(path, arrays, rest)
 
 
-def _archive(path: str, arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> Figures:
+def _archive(path: str, arrays: Mapping[str, np.ndarray], rest: Json) -> Figures:
     if str(rest.get("schema", "")).startswith("attn.result"):
         from attncli.readers.results import read_result
 
@@ -354,7 +354,7 @@ def _archive(path: str, arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any
     return _named(path, arrays)
 
 
-def of_arrays(arrays: Mapping[str, Any], name: str = "figures") -> Figures:
+def of_arrays(arrays: Json, name: str = "figures") -> Figures:
     """Arrays or tensors by the names of steps, for callers from Python. What numpy has no dtype for is told by its bits."""
     from attncli.validation.fields import as_numpy
 

@@ -11,6 +11,7 @@ from attncli.check import rules
 from attncli.check.plan_edits import normalised, uniform
 from attncli.check.trials import Bench, quiet
 from attncli.errors import listed
+from attncli.types import Json
 from attncli.verdict import Power
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _shuffled(bench: Bench) -> dict[str, np.ndarray] | None:
     if base is None:
         return None
     p = base.problem
-    changes: dict[str, Any] = {"v": np.roll(np.asarray(p.v), 1, axis=-2)}
+    changes: Json = {"v": np.roll(np.asarray(p.v), 1, axis=-2)}
     if p.past and "v" in p.past:
         both = np.asarray(p.past["v"], np.float64)
         changes["past"] = {**p.past, "v": np.roll(both, 1, axis=-2)}

@@ -13,7 +13,7 @@ from attncli.errors import AttnError
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
-from attncli.types import Problem
+from attncli.types import Json, Problem
 from attncli.variant import Variant
 
 Arrays = Mapping[str, np.ndarray]
@@ -120,7 +120,7 @@ class Bench:
             v = v.but(position=Variant().position)
         if plan.shapes.headed:
             v = v.but(heads=plan.shapes.heads, kv_heads=plan.shapes.kv_heads)
-        arrays: dict[str, Any] = {x: beside(plan, np.asarray(result[x].values, np.float64)) for x in letters}
+        arrays: Json = {x: beside(plan, np.asarray(result[x].values, np.float64)) for x in letters}
         problem = dataclasses.replace(
             p,
             embeddings=None,

@@ -18,7 +18,7 @@ from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan.visibility import arrays, full_rank, visible
 from attncli.registry import AnyPart
-from attncli.types import Grid
+from attncli.types import Array, Grid
 
 _PROJECTED = {parameter.name for parameter in LEARNED}
 
@@ -156,7 +156,7 @@ class Given:
 
     def _seen(self, tile: Tile) -> Grid:
         """The grid of one tile, with what is visible there."""
-        cut: dict[str, Any] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
+        cut: dict[str, Array] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
         at = replace(self.grid, **cut)
         seen = visible(at, self.plan.mask)
         self.predicates = take()  # what each mask of the expression says
@@ -215,7 +215,7 @@ class Given:
         own = part.get("seed") if part.given("seed") else None
         return self.stream if own is None else torch.Generator().manual_seed(own)
 
-    def _parameters(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    def _parameters(self) -> tuple[dict[str, Tensor], Mapping[str, Array]]:
         """(as x @ W wants them, those that were drawn, as the file lays them out)"""
         part, sizes = self.plan.variant.projection, self.plan.sizes()
 
@@ -234,7 +234,7 @@ class Given:
     def _grid(self) -> Grid:
         at = self.plan.grid()
         small = _small(self.plan)
-        moved: dict[str, Any] = {
+        moved: dict[str, Array] = {
             name: self._lent(_narrow(x) if small else x).to(self.device)
             for name, x in arrays(at).items()
             if name != "bias"

@@ -22,6 +22,7 @@ from attncli.core.tiles import Stream, Tile, joined, tiles
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan.schedule import MASK, cells, item, matrices
+from attncli.types import Json
 from attncli.validation.fields import as_numpy, shape_of
 
 _MOST = 2**28  # cells in a task: some seconds of one core, so that a worker that dies costs no more
@@ -149,7 +150,7 @@ def travelling(plan: Plan) -> Plan:
     projected = {parameter.name for parameter in LEARNED}
     memory = {"embeddings": Hollow(shape_of(p.memory["embeddings"]))} if p.memory else None
     learned = {name: as_numpy(x) for name, x in p.parameters.items() if name not in projected}
-    needed: dict[str, Any] = {"memory": memory, "parameters": learned}
+    needed: Json = {"memory": memory, "parameters": learned}
     for declared in fields(p):
         x, what = getattr(p, declared.name), declared.metadata.get("on_workers")
         if declared.name in needed or x is None:

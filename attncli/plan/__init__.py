@@ -24,7 +24,7 @@ from attncli.plan.steps import kept, steps_of, unused
 from attncli.plan.summary import labels, summary
 from attncli.plan.visibility import arrays, columns, full_rank, masks, positions, rows, visible
 from attncli.registry import AnyPart
-from attncli.types import PLAIN_NAMES, Grid, Problem
+from attncli.types import PLAIN_NAMES, Array, Grid, Problem
 from attncli.validation import Extent, admit, extent
 from attncli.validation.fields import as_numpy, is_tensor
 from attncli.variant import Variant
@@ -253,7 +253,7 @@ def _check_rows(plan: Plan) -> None:
     if plan.variant.empty_rows != "error" or not plan.masked:
         return
     at = plan.grid()
-    held: dict[str, Any] = {name: as_numpy(x) for name, x in arrays(at).items()}
+    held: dict[str, Array] = {name: as_numpy(x) for name, x in arrays(at).items()}
     n, step = plan.length("scores", "query"), max(1, TILE // plan.size.keys)
     blind = np.zeros((plan.size.batch or 1, plan.shapes.heads, n), bool)
     for first in range(0, n, step):

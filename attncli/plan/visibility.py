@@ -13,7 +13,7 @@ from attncli.mask_expression import Expression
 from attncli.parts.masks import mask
 from attncli.parts.traits import MaskTraits
 from attncli.registry import Part
-from attncli.types import Grid, Problem
+from attncli.types import Array, Grid, Problem
 from attncli.validation import Extent, extent
 from attncli.validation.fields import as_numpy, shape_of
 from attncli.variant import Variant
@@ -126,14 +126,14 @@ def full_rank(x: Any) -> Any:
     return x if x is None else x.reshape((1,) * (4 - x.ndim) + shape_of(x))
 
 
-def arrays(at: Grid) -> dict[str, Any]:
+def arrays(at: Grid) -> dict[str, Array]:
     """What the grid holds by cell: everything of four axes."""
     return {name: x for name, x in vars(at).items() if getattr(x, "ndim", 0) == 4}
 
 
 def seen_shape(at: Grid, mask: Expression | None) -> tuple[int, int]:
     """How many batch items and heads differ in what they may see: 1 where all see the same."""
-    corner: dict[str, Any] = {name: as_numpy(x[..., :1, :1]) for name, x in arrays(at).items()}
+    corner: dict[str, Array] = {name: as_numpy(x[..., :1, :1]) for name, x in arrays(at).items()}
     b, h, *_ = np.shape(visible(replace(at, **corner), mask))
     return b, h
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from attncli.errors import AttnError, InputError, Place, nearest, wrong
 from attncli.readers import Source, problem, reader
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.types import Problem
 
 _SPACE = b" \t\r\n"
-_KINDS: dict[str, Any] = {"floats": float, "booleans": bool, "integers": int}
+_KINDS: Json = {"floats": float, "booleans": bool, "integers": int}
 
 
 @reader("json", ".json")
@@ -100,20 +101,20 @@ def _malformed(message: str, data: bytes) -> InputError:
     return InputError("bad-json", f"this is no JSON: {what}", place=place, help=hint)
 
 
-def _fields(data: bytes) -> dict[str, Any]:
+def _fields(data: bytes) -> Json:
     """A JSON object → fields; arrays of numbers as fast as msgspec reads them."""
     import msgspec
 
     from attncli.types import GROUPS
 
-    raw: dict[str, Any] = _decode(data, dict[str, msgspec.Raw])
+    raw: Json = _decode(data, dict[str, msgspec.Raw])
     _check_twice(data)
-    out: dict[str, Any] = {}
+    out: Json = {}
     for name, text in raw.items():
         if name == "schema":
             return {name: _decode(bytes(text))}
         if name in GROUPS and bytes(memoryview(text)[:1]) == b"{":
-            inner: dict[str, Any] = _decode(bytes(text), dict[str, msgspec.Raw])
+            inner: Json = _decode(bytes(text), dict[str, msgspec.Raw])
             out[name] = {k: _value(memoryview(v), f"{name}.{k}", data) for k, v in inner.items()}
         elif name in GROUPS:
             raise wrong("wrong-type", f"{name} is an object, not {_decode(bytes(text))!r:.40}", name)
@@ -177,7 +178,7 @@ def _array(text: bytes | memoryview, kind: str) -> Any:
         return value
 
 
-def _tokens(items: list[Any]) -> dict[str, Any]:
+def _tokens(items: list[Any]) -> Json:
     """[{"token": "a", "embedding": […]}, …]"""
     tokens, vectors = [], []
     for i, item in enumerate(items):

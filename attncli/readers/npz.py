@@ -6,10 +6,11 @@ import io
 import math
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attncli.errors import InputError, Place
 from attncli.readers import Source, merged, nested, problem, reader
+from attncli.types import Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,13 +31,13 @@ def read_npz(source: Source) -> Problem:
     return problem(merged(nested(arrays), rest))
 
 
-def archive(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+def archive(data: bytes) -> tuple[Json, Json]:
     """The arrays of an NPZ archive, and the JSON beside them.
 
     Raises:
         InputError: it is no NPZ, or holds what is no array.
     """
-    arrays: dict[str, Any] = {}
+    arrays: Json = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as members:
             for info in members.infolist():
@@ -51,12 +52,12 @@ def archive(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return arrays, beside(arrays)
 
 
-def beside(arrays: dict[str, Any]) -> dict[str, Any]:
+def beside(arrays: Json) -> Json:
     """What is not an array: JSON, taken out of the text array `attn`; other text arrays become lists."""
     import msgspec
     import numpy as np
 
-    out: dict[str, Any] = {}
+    out: Json = {}
     for name in list(arrays):
         if arrays[name].dtype.kind not in "US":
             continue

@@ -12,7 +12,7 @@ import numpy as np
 from attncli.errors import InputError, counted, listed, nearest, wrong
 from attncli.parts.links import link
 from attncli.registry import Parameter
-from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field, FieldKind
+from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field, FieldKind, Json
 from attncli.variant import FAMILIES
 
 STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
@@ -143,7 +143,7 @@ def _typed(value: np.ndarray, field: Field) -> np.ndarray:
 
 
 _PLAIN: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
-_DTYPES: dict[str, Any] = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
+_DTYPES: Json = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
 
 
 _DEEPEST = 8  # lists within lists; an array has at most four axes
@@ -256,8 +256,8 @@ def texts(value: Any, field: Field) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _expected(value: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _expected(value: Json) -> Json:
+    out: Json = {}
     for step, figure in value.items():
         name = f"expected.{step}"
         if step.rstrip("0123456789").removesuffix("_") not in STEP_NAMES and step not in STEP_NAMES:

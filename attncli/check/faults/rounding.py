@@ -15,7 +15,7 @@ from attncli.check.plan_edits import contexts, divided, normalised, scored, shif
 from attncli.check.trials import Bench
 from attncli.plan import Plan
 from attncli.plan.chain import Link
-from attncli.types import Grid, Tensor
+from attncli.types import Grid, Json, Tensor
 
 Rounding = Callable[[Any], Any]
 
@@ -164,9 +164,7 @@ def _from_inputs(b: Bench, rounding: Rounding, where: tuple[str, ...]) -> Plan:
 def _stored(b: Bench, rounding: Rounding) -> Plan:
     """Every array of the problem rounded."""
     p, each = b.plan.problem, partial(_array, rounding)
-    fields: dict[str, Any] = {
-        x: each(getattr(p, x)) for x in ("embeddings", "q", "k", "v", "bias") if getattr(p, x) is not None
-    }
+    fields: Json = {x: each(getattr(p, x)) for x in ("embeddings", "q", "k", "v", "bias") if getattr(p, x) is not None}
     fields["parameters"] = {k: each(x) for k, x in p.parameters.items()}
     if p.memory:
         fields["memory"] = {**p.memory, "embeddings": each(p.memory["embeddings"])}
