@@ -12,12 +12,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Generator as Generator
     from torch import Tensor as Tensor
 
     from attncli.derivation import Finer
+
+    NumpyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 else:
-    Generator = Tensor = Any  # parts are annotated without paying for torch
+    Generator = NumpyArray = Tensor = Any  # annotations that neither load numpy nor torch
 
 Array: TypeAlias = Any  # a numpy array, or a tensor where tensors came in; shape comments say which
 FieldKind = Literal["floats", "booleans", "integers", "texts", "text", "object", "expected", "any"]

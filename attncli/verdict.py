@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from attncli.types import Json
 
@@ -53,8 +53,8 @@ class Finding:
     tolerance: float  # at that place
     at: Mapping[str, int]  # where the error is largest
     where: str  # the same in words: sat → cat
-    mine: Any
-    reference: Any
+    mine: float | bool
+    reference: float | bool
     cause: str = ""  # a step that is wrong: first, follows, itself
     digits: int | None = None  # decimals that were written there
 
@@ -90,7 +90,7 @@ class Answer:
     where: str
     right: bool | None  # None: left open
     written: str = ""
-    reference: Any = None
+    reference: object = None
 
 
 @dataclass(frozen=True)

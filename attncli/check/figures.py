@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from attncli.errors import InputError, OptionError, Place, listed, nearest, printable
-from attncli.types import AXES, FIELDS, NONFINITE, Attention, Field, Json
+from attncli.types import AXES, FIELDS, NONFINITE, Attention, Field, Json, NumpyArray
 from attncli.validation.fields import STEP_NAMES, array, is_tensor
 
 _NUMBER = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
@@ -26,9 +26,9 @@ class Given:
     """Figures of one step, or of a step that the command line names."""
 
     step: str | None
-    values: np.ndarray  # float64, booleans or integers
+    values: NumpyArray  # float64, booleans or integers
     dtype: str = "float64"  # what they were computed in, as far as can be seen; text: a few written digits
-    decimals: np.ndarray | None = None  # how many each was written with, where it is text
+    decimals: NumpyArray | None = None  # how many each was written with, where it is text
     axes: tuple[str, ...] | None = None  # its own, where it says them
     at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # which indices of an axis
     rows: tuple[int, ...] | None = None  # which of the last axis but one
@@ -111,7 +111,7 @@ def of_result(result: Attention, name: str) -> Figures:
     return Figures(name, "result", tuple(given))
 
 
-def _typed(step: str | None, values: np.ndarray) -> Given:
+def _typed(step: str | None, values: NumpyArray) -> Given:
     """An array whose numbers say by their own bits, or by how short they are written, what they were computed in."""
     if values.dtype.kind in "biu":
         return Given(step, values)
@@ -123,7 +123,7 @@ def _typed(step: str | None, values: np.ndarray) -> Given:
     return Given(step, wide, dtype)
 
 
-def _rounded_to(values: np.ndarray) -> int | None:
+def _rounded_to(values: NumpyArray) -> int | None:
     """To how many decimals an array was rounded: the most that any of it has, if none needs more than people write."""
     finite = values[np.isfinite(values)].ravel()
     if (finite == np.rint(finite)).all():  # whole numbers were not rounded
@@ -135,7 +135,7 @@ def _rounded_to(values: np.ndarray) -> int | None:
     return max(decimals for _, decimals, _ in written)
 
 
-def narrowest(values: np.ndarray, own: str) -> str:
+def narrowest(values: NumpyArray, own: str) -> str:
     """The narrowest dtype that holds every value, where some need most of its digits; else its own."""
     from attncli.validation.fields import to_bfloat16
 
@@ -293,7 +293,7 @@ def _from_lists(step: str | None, held: Any) -> Given:
     return _written(step, values, texts)
 
 
-def _written(step: str | None, values: np.ndarray, texts: list[str]) -> Given:
+def _written(step: str | None, values: NumpyArray, texts: list[str]) -> Given:
     """Numbers and their texts, in order: few digits are judged as written, many say their dtype."""
     digits = [digits_of(t)[1:] if t and is_number(t) else (0, 0) for t in texts]
     if max((sig for _, sig in digits), default=0) > _ENOUGH:
@@ -305,14 +305,14 @@ def _written(step: str | None, values: np.ndarray, texts: list[str]) -> Given:
     return Given(step, values, "text", np.array([d for d, _ in digits], int).reshape(values.shape))
 
 
-def _short_float32(values: np.ndarray, texts: list[str]) -> bool:
+def _short_float32(values: NumpyArray, texts: list[str]) -> bool:
     """Whether every text is the shortest that reads back to some float32, as programs print them."""
     with np.errstate(over="ignore"):
         short = values.astype(np.float32).ravel()
     return all(not t or float(str(x)) == float(t.replace("−", "-")) for x, t in zip(short, texts, strict=True))
 
 
-def _named(path: str, arrays: Mapping[str, np.ndarray]) -> Figures:
+def _named(path: str, arrays: Mapping[str, NumpyArray]) -> Figures:
     """Arrays under the names of steps, or one without a name."""
     unnamed = [name for name in arrays if re.fullmatch(r"arr_\d+", name) or name in ("", "array", "data")]
     if len(arrays) == 1 and unnamed:
@@ -344,7 +344,7 @@ def _safetensors(path: str, data: bytes) -> Figures:
     return _archive(path, arrays, rest)
 
 
-def _archive(path: str, arrays: Mapping[str, np.ndarray], rest: Json) -> Figures:
+def _archive(path: str, arrays: Mapping[str, NumpyArray], rest: Json) -> Figures:
     if str(rest.get("schema", "")).startswith("attn.result"):
         from attncli.readers.results import read_result
 

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 
 from attncli.errors import InputError, Place
 from attncli.readers import Source, merged, nested, problem, reader
-from attncli.types import Json
+from attncli.types import Json, NumpyArray
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from attncli.types import Problem
 
 
@@ -109,7 +107,7 @@ def _check_header(start: bytes, size: int, name: str) -> None:
         )
 
 
-def _array(data: bytes, name: str) -> np.ndarray:
+def _array(data: bytes, name: str) -> NumpyArray:
     import numpy as np
 
     _check_header(data[: 1 << 16], len(data), name)

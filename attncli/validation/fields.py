@@ -12,7 +12,7 @@ import numpy as np
 from attncli.errors import InputError, counted, listed, nearest, wrong
 from attncli.parts.links import link
 from attncli.registry import Parameter
-from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field, FieldKind, Json
+from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field, FieldKind, Json, NumpyArray
 from attncli.variant import FAMILIES
 
 STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
@@ -77,7 +77,7 @@ def is_tensor(value: Any) -> bool:
     return hasattr(value, "requires_grad")
 
 
-def as_numpy(value: Any) -> np.ndarray:
+def as_numpy(value: Any) -> NumpyArray:
     """A tensor's values outside its graph, in the nearest dtype numpy has."""
     if not is_tensor(value):
         return np.asarray(value)
@@ -85,7 +85,7 @@ def as_numpy(value: Any) -> np.ndarray:
     return np.asarray((plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy())
 
 
-def to_bfloat16(values: np.ndarray) -> np.ndarray:
+def to_bfloat16(values: NumpyArray) -> NumpyArray:
     """Numbers → the nearest bfloat16, ties to even, held in float32 since numpy has no such dtype."""
     bits = values.astype(np.float32).view(np.uint32)
     upper = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
@@ -120,7 +120,7 @@ def array(value: Any, field: Field) -> Any:
     return value
 
 
-def _typed(value: np.ndarray, field: Field) -> np.ndarray:
+def _typed(value: NumpyArray, field: Field) -> NumpyArray:
     """An array of the field's kind, in a dtype that is computed with: float16 and what is wider than float64 change."""
     if value.dtype.kind == "V" and value.dtype.name == "bfloat16":  # numpy's by way of ml_dtypes
         value = value.astype(np.float32)
@@ -150,7 +150,7 @@ _DEEPEST = 8  # lists within lists; an array has at most four axes
 _FARTHEST = 2**53  # positions and the like, so that differences of two never overflow
 
 
-def _from_lists(value: Any, field: Field) -> np.ndarray:
+def _from_lists(value: Any, field: Field) -> NumpyArray:
     value = _leaves_checked(value, field, ())
     try:
         return np.array(value, dtype=_DTYPES[field.kind])

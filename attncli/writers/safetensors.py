@@ -18,7 +18,7 @@ import numpy as np
 from attncli.output_formats import Look, output_format
 from attncli.plan import Plan
 from attncli.plan.schedule import matrices
-from attncli.types import Attention, Json
+from attncli.types import Attention, Json, NumpyArray
 from attncli.validation.fields import shape_of
 from attncli.writers.npz import flat
 
@@ -94,7 +94,7 @@ def write_safetensors(attention: Attention, look: Look) -> list[bytes | memoryvi
     return [_header(places, rest), *(_bytes(arrays[name]) for name in order)]
 
 
-def _packed(attention: Attention) -> tuple[dict[str, np.ndarray], str]:
+def _packed(attention: Attention) -> tuple[dict[str, NumpyArray], str]:
     """Every array as its bytes shall be, and the rest of the record; of a bfloat16 the upper half of its float32."""
     arrays, rest = flat(attention)
     for step in attention.steps if attention.dtype == "bfloat16" else ():
@@ -103,11 +103,11 @@ def _packed(attention: Attention) -> tuple[dict[str, np.ndarray], str]:
     return arrays, rest
 
 
-def _bytes(x: np.ndarray) -> memoryview:
+def _bytes(x: NumpyArray) -> memoryview:
     return np.ascontiguousarray(x).reshape(-1).view(np.uint8).data if x.size else memoryview(b"")
 
 
-def _place(x: np.ndarray, at: int) -> Json:
+def _place(x: NumpyArray, at: int) -> Json:
     return {"dtype": _NAMES[x.dtype.str], "shape": list(x.shape), "data_offsets": [at, at + x.nbytes]}
 
 
