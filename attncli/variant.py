@@ -47,7 +47,7 @@ class Choice:
     """One thing that can be chosen: its name, how text becomes a value, and what it is without being said."""
 
     name: str  # as files spell it: kv_heads
-    read: Callable[[Any], Any]  # text, a number or a list → the value; raises OptionError
+    read: Callable[[object], object]  # text, a number or a list → the value; raises OptionError
     default: Any  # None: it follows from the problem
     metavar: str
     help: str
@@ -72,7 +72,7 @@ def _part(name: str, family: Family[PartTraits], default: str) -> Choice:
 def _worded(name: str, words: tuple[str, ...], default: str | None, help: str) -> Choice:
     """A choice among a few words."""
 
-    def read(value: Any) -> str:
+    def read(value: object) -> str:
         return str(Option(name, name, str, None, choices=words).parse(value, "this"))
 
     return Choice(name, read, default, "|".join(words), help, words=words)
@@ -81,7 +81,7 @@ def _worded(name: str, words: tuple[str, ...], default: str | None, help: str) -
 def _whole(name: str, low: int, high: int, metavar: str, help: str) -> Choice:
     """A choice of an integer."""
 
-    def read(value: Any) -> int:
+    def read(value: object) -> int:
         try:
             return int(Option(name, name, int, None, Range(low=low, high=high)).parse(value, "this"))
         except OptionError:
@@ -90,7 +90,7 @@ def _whole(name: str, low: int, high: int, metavar: str, help: str) -> Choice:
     return Choice(name, read, None, metavar, help, numeric=True, whole=(low, high))
 
 
-def read_mask(value: Any) -> Expression:
+def read_mask(value: object) -> Expression:
     """An expression, or a list of them, all of which must hold."""
     texts = value if isinstance(value, list | tuple) else [value]
     if not texts:
@@ -98,7 +98,7 @@ def read_mask(value: Any) -> Expression:
     return expression.both(*(expression.parse(str(t), mask) for t in texts))
 
 
-def read_chain(value: Any) -> tuple[str, ...]:
+def read_chain(value: object) -> tuple[str, ...]:
     """Names of links, in order; a name may stand twice."""
     names = value if isinstance(value, list | tuple) else str(value).split(",")
     names = tuple(str(n).strip() for n in names if str(n).strip())
@@ -111,7 +111,7 @@ def read_chain(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _read_dropout(value: Any) -> Part[DropoutTraits]:
+def _read_dropout(value: object) -> Part[DropoutTraits]:
     """A part, or its probability alone; 0 is none."""
     try:
         p = number(value)
@@ -122,10 +122,10 @@ def _read_dropout(value: Any) -> Part[DropoutTraits]:
     return dropout.parse("none" if p == 0 else f"dropout:p={spelled(p)}")
 
 
-def _link_value(name: str) -> Callable[[Any], Any]:
+def _link_value(name: str) -> Callable[[object], object]:
     option, words = link[name].options[0], ("none", *link[name].traits.value_words)
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if str(value) in words:
             return str(value)
         try:
@@ -157,7 +157,7 @@ def _link_choices() -> list[Choice]:
     return out
 
 
-def _device(value: Any) -> str:
+def _device(value: object) -> str:
     kind, _, number = str(value).partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()) or (number and kind != "cuda"):
         raise OptionError("bad-option", f"no device is called {value!r}", help="it can be cpu, cuda, cuda:0 or mps")
@@ -215,7 +215,7 @@ class Variant:
         OptionError: a choice, part or option does not exist or cannot be.
     """
 
-    def __init__(self, **choices: Any) -> None:
+    def __init__(self, **choices: object) -> None:
         name = choices.pop("name", None)
         found, layer = (None, None) if name is None else named(str(name))
         self.name: str | None = None
@@ -354,7 +354,7 @@ class Variant:
     def schedule(self) -> Literal["dense", "tiled", "fused"] | None:
         return self._values["schedule"]
 
-    def but(self, **choices: Any) -> Variant:
+    def but(self, **choices: object) -> Variant:
         """The same with other choices, as values rather than text."""
         other = object.__new__(Variant)
         other.__dict__ = self.__dict__ | {"_values": self._values | choices, "_described": None}

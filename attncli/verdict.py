@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from attncli.types import Json
+if TYPE_CHECKING:
+    from attncli.types import Json
 
 Outcome = Literal["right", "wrong", "too-loose", "unanswered"]
 SCHEMA = "attn.check/1"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -231,7 +231,7 @@ def _ndjson(path: str, data: bytes) -> Figures:
     return _json(path, lines[0] if lines else data)
 
 
-def _figure(step: str, figure: Any, *, inside: bool = False) -> Given:
+def _figure(step: str, figure: object, *, inside: bool = False) -> Given:
     """One step of an object, by the grammar of `expected`, with the digits it is written with."""
     from attncli.validation.fields import one_field
 
@@ -261,7 +261,7 @@ def _check_name(step: str) -> None:
         raise InputError("unknown-step", f"no step is called {printable(step)!r}", help=nearest(step, STEP_NAMES))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Written numbers → numbers as the gate knows them."""
     if isinstance(value, list):
         return [_plain(v) for v in value]
@@ -270,7 +270,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _from_lists(step: str | None, held: Any) -> Given:
+def _from_lists(step: str | None, held: object) -> Given:
     """Nested lists of written numbers."""
     plain = _plain(held)
     leaf = plain
@@ -285,7 +285,7 @@ def _from_lists(step: str | None, held: Any) -> Given:
         return Given(step, values)
     texts: list[str] = []
 
-    def gather(value: Any) -> None:
+    def gather(value: object) -> None:
         for item in value if isinstance(value, list) else [value]:
             gather(item) if isinstance(item, list) else texts.append(getattr(item, "text", ""))
 

@@ -200,7 +200,7 @@ def read(
 
 
 def parse(
-    data: Any,
+    data: object,
     name: str,
     reader: Reader,
     *,

@@ -65,14 +65,14 @@ def lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | A
             yield number, error
 
 
-def _decode(data: bytes | memoryview, type: Any = Any) -> Any:
+def _decode(data: bytes | memoryview, type: object = object) -> Any:
     """msgspec's decoder, with its complaint about the text turned into a place in it."""
     import msgspec
 
     try:
         return msgspec.json.decode(data, type=type)
     except msgspec.ValidationError as error:
-        if type is not Any:
+        if type is not object:
             raise
         found = re.search(r"`\$(.*)`", str(error))  # nothing was asked of the text but that its numbers are numbers
         place = Place(path="$" + found.group(1) if found else "")
@@ -127,7 +127,7 @@ def _check_twice(data: bytes) -> None:
     """A key that stands twice; looked for in files of a size that people write."""
     import json
 
-    def pairs(items: list[tuple[str, Any]]) -> None:
+    def pairs(items: list[tuple[str, object]]) -> None:
         names = [name for name, _ in items]
         for name in names:
             if names.count(name) > 1:
@@ -137,7 +137,7 @@ def _check_twice(data: bytes) -> None:
         json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs)
 
 
-def _value(text: memoryview, name: str, whole: bytes) -> Any:
+def _value(text: memoryview, name: str, whole: bytes) -> object:
     from attncli.validation.fields import field_of
 
     kind = field_of(name).kind
@@ -154,7 +154,7 @@ def _value(text: memoryview, name: str, whole: bytes) -> Any:
         raise
 
 
-def _array(text: bytes | memoryview, kind: str) -> Any:
+def _array(text: bytes | memoryview, kind: str) -> object:
     """Nested lists of one kind of leaf, typed by how deep they open, as an array; what does not fit is left to the gate to name."""
     import msgspec
     import numpy as np
@@ -178,7 +178,7 @@ def _array(text: bytes | memoryview, kind: str) -> Any:
         return value
 
 
-def _tokens(items: list[Any]) -> Json:
+def _tokens(items: list[object]) -> Json:
     """[{"token": "a", "embedding": […]}, …]"""
     tokens, vectors = [], []
     for i, item in enumerate(items):

@@ -72,7 +72,7 @@ def one_field(name: str, value: Any) -> Any:
     return _expected(value) if field.kind == "expected" else value
 
 
-def is_tensor(value: Any) -> bool:
+def is_tensor(value: object) -> bool:
     """Whether it is a torch tensor, asked without torch."""
     return hasattr(value, "requires_grad")
 
@@ -150,7 +150,7 @@ _DEEPEST = 8  # lists within lists; an array has at most four axes
 _FARTHEST = 2**53  # positions and the like, so that differences of two never overflow
 
 
-def _from_lists(value: Any, field: Field) -> NumpyArray:
+def _from_lists(value: object, field: Field) -> NumpyArray:
     value = _leaves_checked(value, field, ())
     try:
         return np.array(value, dtype=_DTYPES[field.kind])
@@ -160,7 +160,7 @@ def _from_lists(value: Any, field: Field) -> NumpyArray:
         raise _ragged(value, field, ()) or wrong("wrong-type", f"{field.name} is no array", field.name) from None
 
 
-def _leaves_checked(value: Any, field: Field, index: tuple[int, ...]) -> Any:
+def _leaves_checked(value: object, field: Field, index: tuple[int, ...]) -> object:
     """Lists in which every leaf is of the field's kind, and "NaN" and its like have become numbers."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if len(index) > _DEEPEST:
@@ -184,7 +184,7 @@ def _numeric_mask(field: Field, holds: str, index: tuple[int, ...] = ()) -> Inpu
     return wrong("numeric-mask", f"{holds}; a mask holds booleans", field.name, index, help=way)
 
 
-def _ragged(items: Any, field: Field, index: tuple[int, ...]) -> InputError | None:
+def _ragged(items: object, field: Field, index: tuple[int, ...]) -> InputError | None:
     """The first row of some lists that is not as long as the first of its kind."""
     if not isinstance(items, list | tuple):
         return None
@@ -200,7 +200,7 @@ def _ragged(items: Any, field: Field, index: tuple[int, ...]) -> InputError | No
     return None
 
 
-def _leaves(value: Any, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
+def _leaves(value: object, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], object]]:
     if isinstance(value, list | tuple):
         for i, item in enumerate(value):
             yield from _leaves(item, (*index, i))
@@ -237,11 +237,11 @@ def _check_finite(value: Any, field: Field) -> None:
         )
 
 
-def _first(truth: Any) -> tuple[int, ...]:
+def _first(truth: object) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(as_numpy(truth))[0])
 
 
-def texts(value: Any, field: Field) -> tuple[Any, ...]:
+def texts(value: object, field: Field) -> tuple[object, ...]:
     """Labels: T strings, or B lists of T."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, list | tuple) or not value:
