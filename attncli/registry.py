@@ -72,7 +72,7 @@ class Option:
     name: str  # as the small language spells it: v-dim
     argument: str  # as the function does: v_dim
     kind: type  # int, float, bool, str or tuple (of ints, joined by +)
-    default: Any  # inspect.Parameter.empty if it must be given
+    default: object  # inspect.Parameter.empty if it must be given
     range: Range = Range()
     choices: tuple[str, ...] = ()  # the only texts it may be
     words: tuple[str, ...] = ()  # texts it may be beside a number
@@ -122,7 +122,7 @@ class Option:
         return parsed
 
 
-def _read(kind: type, value: Any) -> Any:
+def _read(kind: type, value: object) -> object:
     if kind is bool:
         words = {"yes": True, "true": True, "no": False, "false": False}
         if str(value).lower() not in words:
@@ -177,7 +177,7 @@ class Traits:
     millisecond of start-up a class. Every trait has a default, so that a member declares only what is special.
     """
 
-    option_conflict: Callable[[Mapping[str, Any]], str] | None = None  # option → value: why they cannot be together
+    option_conflict: Callable[[Mapping[str, object]], str] | None = None  # option → value: why they cannot be together
 
     def __init__(self, **declared: object) -> None:
         known = self.names()
@@ -239,7 +239,7 @@ def _registered(module: str, family: str, name: str) -> Member[Traits]:
 
 
 @functools.cache
-def _options(function: Callable[..., Any]) -> tuple[Option, ...]:
+def _options(function: Callable[..., object]) -> tuple[Option, ...]:
     arguments = [a for a in inspect.signature(function).parameters.values() if a.kind is a.KEYWORD_ONLY]
     if not arguments:  # reading annotations costs more than everything else here
         return ()
@@ -271,7 +271,7 @@ class Part(Generic[TraitsT]):
     """A choice: which member of a family, with which options. Calling it calls the member's function."""
 
     member: Member[TraitsT]
-    options: tuple[tuple[str, Any], ...] = ()  # those that were given, in the order of the declaration
+    options: tuple[tuple[str, object], ...] = ()  # those that were given, in the order of the declaration
 
     @property
     def name(self) -> str:
@@ -295,7 +295,7 @@ class Part(Generic[TraitsT]):
         """Whether an option was said."""
         return name in dict(self.options)
 
-    def __call__(self, *args: Any, **more: Any) -> Any:
+    def __call__(self, *args: object, **more: object) -> Any:
         if not self.options:
             return self.member.function(*args, **more)
         spelled = {o.name: o.argument for o in self.member.options}
@@ -331,7 +331,7 @@ class Family(Generic[TraitsT]):
         parameters: tuple[Parameter, ...] = (),
         laws: tuple[str, ...] = (),
         lawless: str = "",
-        **traits: Any,
+        **traits: object,
     ) -> Callable[[Function], Function]:
         """Register the decorated function.
 
@@ -377,7 +377,7 @@ class Family(Generic[TraitsT]):
         member = self[name.strip()]
         whose = f"{self.name} {member.name!r}"
         options = {o.name: o for o in member.options}
-        given: dict[str, Any] = {}
+        given: dict[str, object] = {}
         for item in rest.split(",") if colon else ():
             key, equals, value = (s.strip() for s in item.partition("="))
             key = key.replace("_", "-")

@@ -12,13 +12,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Generator as Generator
     from torch import Tensor as Tensor
+
+    from attncli.derivation import Finer
+
+    NumpyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 else:
-    Generator = Tensor = Any  # parts are annotated without paying for torch
+    Generator = NumpyArray = Tensor = Any  # annotations that neither load numpy nor torch
 
 Array: TypeAlias = Any  # a numpy array, or a tensor where tensors came in; shape comments say which
 FieldKind = Literal["floats", "booleans", "integers", "texts", "text", "object", "expected", "any"]
+Json: TypeAlias = dict[str, Any]  # an object, as it was read or as it will be written
+Labels: TypeAlias = tuple[Any, ...]  # of tokens; for a batch, a tuple of them per item
 NONFINITE = ("Infinity", "-Infinity", "NaN")  # how JSON spells them here, as Protocol Buffers does
 
 
@@ -71,12 +78,12 @@ class Problem:
     after that it is rectangular and everything in it goes together.
     """
 
-    tokens: tuple[Any, ...] | None = _declared(
+    tokens: Labels | None = _declared(
         Field("", "texts", ("T", "B T"), "labels of the tokens; may repeat; 0 … T−1 where there are none"),
         on_workers="nothing",
         is_plain=True,
     )
-    k_tokens: tuple[Any, ...] | None = _declared(
+    k_tokens: Labels | None = _declared(
         Field("", "texts", ("Tk", "B Tk"), "labels of the keys, where q, k and v are given"), on_workers="nothing"
     )
     embeddings: Array = _declared(
@@ -84,7 +91,7 @@ class Problem:
         on_workers="shape",
         is_plain=True,
     )
-    memory: Mapping[str, Any] | None = _declared(
+    memory: Mapping[str, Array] | None = _declared(
         Field("tokens", "texts", ("Tk", "B Tk"), "labels of the tokens attended to"),
         Field("embeddings", "floats", ("Tk e", "B Tk e"), "cross-attention: keys and values come from here"),
         on_workers="nothing",
@@ -107,14 +114,14 @@ class Problem:
             "", "text", (), "how q, k, v of rank 4 lie; htd for rank 3 without a batch", choices=("bhtd", "bthd", "htd")
         )
     )
-    past: Mapping[str, Any] | None = _declared(
+    past: Mapping[str, Array] | None = _declared(
         Field("k", "floats", ("B H P d",), "cached keys, as they were stored", finite=False),
         Field("v", "floats", ("B H P d",), "cached values", finite=False),
         Field("tokens", "texts", ("P", "B P"), "labels of the cached tokens"),
         on_workers="nothing",
         is_group=True,
     )
-    parameters: Mapping[str, Any] = _declared_mapping(is_group=True)
+    parameters: Mapping[str, Array] = _declared_mapping(is_group=True)
     w_layout: str | None = _declared(
         Field("", "text", (), "in-out: x @ W; out-in: as nn.Linear stores it", choices=("in-out", "out-in"))
     )
@@ -128,11 +135,11 @@ class Problem:
     segments: Array = _declared(Field("", "integers", ("T", "B T"), "the document of each token"))
     k_segments: Array = _declared(Field("", "integers", ("Tk", "B Tk"), "the document of each key"))
     dropout_mask: Array = _declared(Field("", "booleans", ("*",), "true = kept; wins over drawing"))
-    variant: Mapping[str, Any] = _declared_mapping(Field("", "object", (), "the choices, by name; `name` is a preset"))
+    variant: Json = _declared_mapping(Field("", "object", (), "the choices, by name; `name` is a preset"))
     about: object = _declared(
         Field("", "any", (), "source, licence, notes; carried along, never used"), on_workers="nothing", is_plain=True
     )
-    expected: Mapping[str, Any] = _declared_mapping(Field("", "expected", (), "figures to be checked, step by step"))
+    expected: Json = _declared_mapping(Field("", "expected", (), "figures to be checked, step by step"))
     source: str = ""  # where it came from, for messages
     notes: tuple[str, ...] = ()  # what a reader had to find out, said on standard error
     admitted: bool = field(default=False, repr=False)  # it has passed the gate
@@ -158,21 +165,21 @@ class Grid:
     Every array broadcasts to (b, h, n, m); they are numpy arrays or tensors, whichever is at hand.
     """
 
-    q_pos: Any  # (b, 1, n, 1)  positions i of the queries
-    k_pos: Any  # (b, 1, 1, m)  positions j of the keys
-    q_idx: Any  # (1, 1, n, 1)  indices I, counting on from the past
-    k_idx: Any  # (1, 1, 1, m)  indices J
-    q_seg: Any = None  # (b, 1, n, 1)  documents
-    k_seg: Any = None  # (b, 1, 1, m)
-    lengths: Any = None  # (b, 1, 1, 1)  how many keys are no padding
-    given: Any = None  # the problem's mask
-    bias: Any = None  # the problem's bias
+    q_pos: Array  # (b, 1, n, 1)  positions i of the queries
+    k_pos: Array  # (b, 1, 1, m)  positions j of the keys
+    q_idx: Array  # (1, 1, n, 1)  indices I, counting on from the past
+    k_idx: Array  # (1, 1, 1, m)  indices J
+    q_seg: Array = None  # (b, 1, n, 1)  documents
+    k_seg: Array = None  # (b, 1, 1, m)
+    lengths: Array = None  # (b, 1, 1, 1)  how many keys are no padding
+    given: Array = None  # the problem's mask
+    bias: Array = None  # the problem's bias
     keys: int = 0  # how many keys there are, whether they stand here or not
     longest: int = 0  # one more than the largest index there is, of a query or a key
     heads: int = 1  # how many query heads there are
-    head: Any = None  # (1, h, 1, 1)  which of them stand here
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # learned arrays of the parts that act on scores
-    visible: Any = None  # what mask, lengths and bias together let through
+    head: Array = None  # (1, h, 1, 1)  which of them stand here
+    parameters: Mapping[str, Array] = field(default_factory=dict)  # learned arrays of the parts that act on scores
+    visible: Array = None  # what mask, lengths and bias together let through
 
 
 # ── what comes out ───────────────────────────────────────────────────────────────────────────────
@@ -226,21 +233,21 @@ class Step:
     name: str
     formula: str
     axes: tuple[str, ...]
-    values: Any
-    finer: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what parts noted on the way, if asked
+    values: Array
+    finer: Mapping[str, Finer] = field(default_factory=dict, repr=False)  # what parts noted on the way, if asked
 
 
 @dataclass(frozen=True)
 class Attention:
     """A result: the steps that were kept, in order of computation, and what they were computed from."""
 
-    variant: Mapping[str, Any]  # every choice, spelled so that it parses back
-    tokens: tuple[Any, ...]  # labels of the queries; for a batch, a tuple of labels per item
-    k_tokens: tuple[Any, ...]  # labels of the keys
+    variant: Json  # every choice, spelled so that it parses back
+    tokens: Labels  # labels of the queries; for a batch, a tuple of labels per item
+    k_tokens: Labels  # labels of the keys
     steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()  # "code: sentence"
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # those that were drawn
-    about: Any = None
+    parameters: Mapping[str, Array] = field(default_factory=dict)  # those that were drawn
+    about: object = None
     layout: str = "bhtd"
     dtype: str = "float64"
     at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # axis → indices, where some were selected

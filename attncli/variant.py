@@ -35,6 +35,7 @@ from attncli.parts.traits import (
 )
 from attncli.presets import choices_of, named
 from attncli.registry import Family, Option, Part, Range, number, spelled
+from attncli.types import Json
 
 _ORDER = (projection, norm, position, score, link, mask, normalizer, sink, dropout, mixing)  # of computation
 FAMILIES: Mapping[str, Family[PartTraits]] = {family.name: family for family in _ORDER}
@@ -46,7 +47,7 @@ class Choice:
     """One thing that can be chosen: its name, how text becomes a value, and what it is without being said."""
 
     name: str  # as files spell it: kv_heads
-    read: Callable[[Any], Any]  # text, a number or a list → the value; raises OptionError
+    read: Callable[[object], object]  # text, a number or a list → the value; raises OptionError
     default: Any  # None: it follows from the problem
     metavar: str
     help: str
@@ -71,7 +72,7 @@ def _part(name: str, family: Family[PartTraits], default: str) -> Choice:
 def _worded(name: str, words: tuple[str, ...], default: str | None, help: str) -> Choice:
     """A choice among a few words."""
 
-    def read(value: Any) -> str:
+    def read(value: object) -> str:
         return str(Option(name, name, str, None, choices=words).parse(value, "this"))
 
     return Choice(name, read, default, "|".join(words), help, words=words)
@@ -80,7 +81,7 @@ def _worded(name: str, words: tuple[str, ...], default: str | None, help: str) -
 def _whole(name: str, low: int, high: int, metavar: str, help: str) -> Choice:
     """A choice of an integer."""
 
-    def read(value: Any) -> int:
+    def read(value: object) -> int:
         try:
             return int(Option(name, name, int, None, Range(low=low, high=high)).parse(value, "this"))
         except OptionError:
@@ -89,7 +90,7 @@ def _whole(name: str, low: int, high: int, metavar: str, help: str) -> Choice:
     return Choice(name, read, None, metavar, help, numeric=True, whole=(low, high))
 
 
-def read_mask(value: Any) -> Expression:
+def read_mask(value: object) -> Expression:
     """An expression, or a list of them, all of which must hold."""
     texts = value if isinstance(value, list | tuple) else [value]
     if not texts:
@@ -97,7 +98,7 @@ def read_mask(value: Any) -> Expression:
     return expression.both(*(expression.parse(str(t), mask) for t in texts))
 
 
-def read_chain(value: Any) -> tuple[str, ...]:
+def read_chain(value: object) -> tuple[str, ...]:
     """Names of links, in order; a name may stand twice."""
     names = value if isinstance(value, list | tuple) else str(value).split(",")
     names = tuple(str(n).strip() for n in names if str(n).strip())
@@ -110,7 +111,7 @@ def read_chain(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _read_dropout(value: Any) -> Part[DropoutTraits]:
+def _read_dropout(value: object) -> Part[DropoutTraits]:
     """A part, or its probability alone; 0 is none."""
     try:
         p = number(value)
@@ -121,10 +122,10 @@ def _read_dropout(value: Any) -> Part[DropoutTraits]:
     return dropout.parse("none" if p == 0 else f"dropout:p={spelled(p)}")
 
 
-def _link_value(name: str) -> Callable[[Any], Any]:
+def _link_value(name: str) -> Callable[[object], object]:
     option, words = link[name].options[0], ("none", *link[name].traits.value_words)
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if str(value) in words:
             return str(value)
         try:
@@ -156,7 +157,7 @@ def _link_choices() -> list[Choice]:
     return out
 
 
-def _device(value: Any) -> str:
+def _device(value: object) -> str:
     kind, _, number = str(value).partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()) or (number and kind != "cuda"):
         raise OptionError("bad-option", f"no device is called {value!r}", help="it can be cpu, cuda, cuda:0 or mps")
@@ -214,17 +215,17 @@ class Variant:
         OptionError: a choice, part or option does not exist or cannot be.
     """
 
-    def __init__(self, **choices: Any) -> None:
+    def __init__(self, **choices: object) -> None:
         name = choices.pop("name", None)
         found, layer = (None, None) if name is None else named(str(name))
         self.name: str | None = None
         if found:
             self.name = found.name if layer is None else f"{found.name}:layer={layer}"
         self.asks: tuple[str, ...] = found.asks if found else ()
-        chosen: dict[str, Any] = choices_of(found, layer) if found else {}
+        chosen: Json = choices_of(found, layer) if found else {}
         chosen |= {k: v for k, v in choices.items() if v is not None}
         self._values = {c.name: c.default for c in CHOICES.values()}
-        self._described: dict[str, Any] | None = None  # once somebody has asked
+        self._described: Json | None = None  # once somebody has asked
         self.chosen = frozenset(chosen)  # by preset, file or command line; the rest is default
         for key, value in chosen.items():
             if key not in CHOICES:
@@ -353,16 +354,16 @@ class Variant:
     def schedule(self) -> Literal["dense", "tiled", "fused"] | None:
         return self._values["schedule"]
 
-    def but(self, **choices: Any) -> Variant:
+    def but(self, **choices: object) -> Variant:
         """The same with other choices, as values rather than text."""
         other = object.__new__(Variant)
         other.__dict__ = self.__dict__ | {"_values": self._values | choices, "_described": None}
         return other
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Every choice that was made or stands by default, spelled so that `Variant(**…)` reads it back."""
         if self._described is None:
-            out: dict[str, Any] = {"name": self.name} if self.name else {}
+            out: Json = {"name": self.name} if self.name else {}
             for key, value in self._values.items():
                 if value is not None:
                     plain = isinstance(value, int | float) and not isinstance(value, bool)
@@ -383,7 +384,7 @@ class Variant:
         return f"Variant({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
 
-def combine(file: Mapping[str, Any], command: Mapping[str, Any], also: tuple[str, ...] = ()) -> Variant:
+def combine(file: Json, command: Json, also: tuple[str, ...] = ()) -> Variant:
     """Preset < file < command line, choice by choice.
 
     `command["name"]` drops the file's choices, `command["mask"]` replaces the mask of file and preset, and the

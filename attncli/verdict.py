@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from attncli.types import Json
 
 Outcome = Literal["right", "wrong", "too-loose", "unanswered"]
 SCHEMA = "attn.check/1"
@@ -51,8 +54,8 @@ class Finding:
     tolerance: float  # at that place
     at: Mapping[str, int]  # where the error is largest
     where: str  # the same in words: sat → cat
-    mine: Any
-    reference: Any
+    mine: float | bool
+    reference: float | bool
     cause: str = ""  # a step that is wrong: first, follows, itself
     digits: int | None = None  # decimals that were written there
 
@@ -88,7 +91,7 @@ class Answer:
     where: str
     right: bool | None  # None: left open
     written: str = ""
-    reference: Any = None
+    reference: object = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Verdict:
     verdict: Outcome
     input: str
     figures: str
-    variant: Mapping[str, Any]
+    variant: Json
     summary: tuple[str, ...]
     steps: tuple[Finding, ...]
     power: tuple[Power, ...] = ()
@@ -116,7 +119,7 @@ class Verdict:
     def first_wrong(self) -> str | None:
         return next((f.step for f in self.steps if not f.right), None)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Json:
         """Everything for programs, as plain values; see the README."""
         return {
             "schema": SCHEMA,
@@ -140,11 +143,11 @@ class Verdict:
         }
 
 
-def _suspect(s: Suspect) -> dict[str, Any]:
+def _suspect(s: Suspect) -> Json:
     return {"names": list(s.names), "says": s.says, "steps": list(s.steps), "max_abs": s.max_abs}
 
 
-def _step(f: Finding) -> dict[str, Any]:
+def _step(f: Finding) -> Json:
     rule = {k: v for k, v in vars(f.rule).items() if v is not None and v != "" and k != "relative"}
     if f.rule.relative:
         rule["atol_of"] = "the step's largest"
@@ -179,7 +182,7 @@ class Matrix:
     def right(self) -> int:
         return sum(v is not None and v.verdict == "right" for _, v, _ in self.rows)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Json:
         """One record for the folder, a verdict or an error for each problem in it."""
         return {
             "schema": SCHEMA,

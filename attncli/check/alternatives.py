@@ -6,7 +6,6 @@ import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from attncli import mask_expression as expression
 from attncli.errors import AttnError
@@ -28,7 +27,7 @@ class Alternative:
     """Another value of one choice."""
 
     choice: str
-    value: Any
+    value: object
     text: str  # as the command line writes it: --mask causal
     now: str  # what it is instead of
     rank: int = 2  # how far-fetched
@@ -39,9 +38,9 @@ class Alternative:
 
 
 @functools.cache
-def known() -> dict[tuple[str, str, str], tuple[Any, ...]]:
+def known() -> dict[tuple[str, str, str], tuple[object, ...]]:
     """(choice, member, option) → the values that named variants give it, so that numbers of the field are tried first."""
-    found: dict[tuple[str, str, str], dict[Any, None]] = {}
+    found: dict[tuple[str, str, str], dict[object, None]] = {}
     for preset in PRESETS.values():
         for layer in range(_LAYERS) if preset.layers else (None,):
             try:
@@ -68,12 +67,12 @@ def alternatives(plan: Plan) -> Iterator[Alternative]:
                 yield Alternative(choice.name, value, f"{choice.option} {_text(value)}", _text(now), rank)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     text = ",".join(value) or "none" if isinstance(value, tuple) else "the default" if value is None else spelled(value)
     return f"'{text}'" if any(c in text for c in " ()") else text
 
 
-def _values(choice: Choice, plan: Plan) -> Iterator[tuple[Any, int]]:
+def _values(choice: Choice, plan: Plan) -> Iterator[tuple[object, int]]:
     v, size = plan.variant, plan.size
     if choice.name in ("dtype", "device"):
         return
@@ -149,7 +148,7 @@ def _changed(
     given = dict(now.options)
     for option in now.member.options:
         value = now.get(option.name)
-        tried: list[Any] = [word for word in (*option.choices, *option.words) if word != value]
+        tried: list[object] = [word for word in (*option.choices, *option.words) if word != value]
         if option.kind is bool:
             tried.append(not value)
         tried += [x for x in known().get((choice, now.name, option.name), ()) if x != value]
@@ -166,7 +165,7 @@ def _changed(
                 yield part, 1 if word else 2
 
 
-def _made(family: Family[T], member: Member[T], given: dict[str, Any]) -> Part[T] | None:
+def _made(family: Family[T], member: Member[T], given: dict[str, object]) -> Part[T] | None:
     """A part, if its options may be that."""
     options = {option.name: option for option in member.options}
     try:

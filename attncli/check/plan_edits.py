@@ -14,6 +14,7 @@ from attncli.parts.traits import MaskTraits, MixingTraits
 from attncli.plan import Plan
 from attncli.plan.chain import Link
 from attncli.registry import AnyPart, Member, Option, Part, T, TraitsT
+from attncli.types import Array, Grid, Tensor
 
 Run: TypeAlias = Callable[..., Any]
 
@@ -40,7 +41,7 @@ def normalised(plan: Plan, run: Run) -> Plan:
     """The plan with another normaliser: run(normaliser of the plan, scores, visible)."""
     own = plan.variant.normalizer
 
-    def act(s: Any, seen: Any) -> Any:
+    def act(s: Tensor, seen: Tensor) -> Tensor:
         return run(own, s, s.new_ones(s.shape[-2:], dtype=bool) if seen is None else seen)
 
     return with_part(plan, "normalizer", part("normalizer", "rewritten", act, own.traits))
@@ -52,19 +53,19 @@ def scored(plan: Plan, run: Run) -> Plan:
     return with_part(plan, "score", part("score", "rewritten", partial(run, own), own.traits))
 
 
-def uniform(_: Any, s: Any, seen: Any) -> Any:
+def uniform(_: object, s: Tensor, seen: Tensor) -> Tensor:
     """In the place of a normaliser: the same weight on every key that is seen."""
     seen = seen.expand(s.shape).to(s.dtype)
     return seen / seen.sum(-1, keepdim=True).clamp(min=1)  # (b, h, n, m)
 
 
-def shifted(s: Any) -> Any:
+def shifted(s: Tensor) -> Tensor:
     """Scores less the largest of their row; a row that sees nothing stays −∞."""
     top = s.amax(-1, keepdim=True)
     return s - top.masked_fill(top == -math.inf, 0)
 
 
-def divided(x: Any, total: Any) -> Any:
+def divided(x: Tensor, total: Tensor) -> Tensor:
     """x / total, and x itself where the total is 0: a row that sees nothing."""
     return x / total.masked_fill(total == 0, 1)
 
@@ -99,11 +100,11 @@ def mixed(plan: Plan, run: Run) -> Plan | None:
     return with_part(plan, "head_mixing", part("head-mixing", "rewritten", lambda w, _: run(w), MixingTraits()))
 
 
-def hidden_by(bench: Bench, predicate: Callable[[Any, Any], Any]) -> Plan:
+def hidden_by(bench: Bench, predicate: Callable[[Grid, Array], Array]) -> Plan:
     """Another mask: predicate(grid, what the plan's own mask lets through) → what is let through."""
     own = bench.plan.mask
 
-    def seen(at: Any) -> Any:
+    def seen(at: Grid) -> Tensor:
         return predicate(at, own(at) if own else at.k_idx >= 0)
 
     made = Expression("part", part("mask", "rewritten", seen, MaskTraits()))
@@ -127,7 +128,7 @@ def unhidden(bench: Bench, run: Run) -> Plan | None:
     )
 
 
-def seen_by(plan: Plan) -> Any:
+def seen_by(plan: Plan) -> Tensor:
     """What mask, lengths and bias let through, as a tensor: (b|1, h|1, n, m)"""
     import numpy as np
     import torch

@@ -11,9 +11,10 @@ from attncli.check.plan_edits import chained, part, with_part
 from attncli.check.trials import Bench, beside
 from attncli.parts.traits import MixingTraits, NormalizerTraits, ScoreTraits
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 
 
-def onwards(bench: Bench, step: str, values: np.ndarray) -> Plan | None:
+def onwards(bench: Bench, step: str, values: NumpyArray) -> Plan | None:
     """A plan in which a step has these values, on all its axes; None where it cannot be taken up there."""
     plan = bench.plan
     if step in ("q", "k", "v") and bench.direct:

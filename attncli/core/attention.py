@@ -8,7 +8,6 @@ Where there is no batch, or no heads are named, b or h is 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from attncli.derivation import finer
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
 from attncli.plan.head_shapes import kv_head
-from attncli.types import Attention, Problem
+from attncli.types import Array, Attention, Problem
 from attncli.variant import Variant
 
 Parts = Iterator[tuple[Tile, Tensor | None]]  # tiles, and what they make of v: (b, h', n, c)
@@ -149,7 +148,7 @@ def attended(
     return weigh(w, tile.of_keys(v), odd if odd is None else tile.of_keys(odd), given.seen_mixed(at))  # (b, h', n, c)
 
 
-def beside(x: Any, column: Tensor | None) -> Any:
+def beside(x: Array, column: Tensor | None) -> Array:
     """(b, h, n, m), (1, h, 1, 1) → (b, h, n, m + 1): a sink as one more key, of no value."""
     if x is None or column is None:
         return x
@@ -157,7 +156,7 @@ def beside(x: Any, column: Tensor | None) -> Any:
     return torch.cat([x.expand(b, h, n, -1), column.expand(shape)], -1)
 
 
-def split(x: Tensor | None, heads: int) -> Any:
+def split(x: Tensor | None, heads: int) -> Array:
     """(b, t, h·d) → (b, h, t, d): head i takes the columns from i·d up to (i + 1)·d."""
     return None if x is None else x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
@@ -172,7 +171,7 @@ def append(past: Tensor | None, new: Tensor | None) -> Tensor | None:
     return new if past is None or new is None else torch.cat([past, new], 2)
 
 
-def share(x: Any, heads: int, how: str) -> Any:
+def share(x: Array, heads: int, how: str) -> Array:
     """(b, g, m, ·) → (b, h, m, ·): query head i reads kv head ⌊i / (h/g)⌋, or i mod g under `tile`."""
     if x is None or x.shape[1] == heads:
         return x

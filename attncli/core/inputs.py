@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attncli.core.recorder import Notes
-from attncli.core.tiles import Stream, Tile
+from attncli.core.tiles import Slice, Stream, Tile
 from attncli.derivation import Finer, explaining, finer, take
 from attncli.errors import CannotError
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan.visibility import arrays, full_rank, visible
 from attncli.registry import AnyPart
-from attncli.types import Grid
+from attncli.types import Array, Grid
 
 _PROJECTED = {parameter.name for parameter in LEARNED}
 
@@ -44,12 +43,12 @@ class Given:
         self.grid = self.places.grid or self._grid()
         self.kept = self._kept()
 
-    def tensor(self, x: Any) -> Tensor:
+    def tensor(self, x: Array) -> Tensor:
         """An array of numbers → the run's dtype and device; a tensor keeps its graph."""
         tensor = self._lent(x).to(self.device, self.dtype)
         return tensor.detach().clone().requires_grad_() if self.traced else tensor
 
-    def _lent(self, x: Any) -> Tensor:
+    def _lent(self, x: Array) -> Tensor:
         """An array as a tensor that may share its memory, which is remembered."""
         tensor = as_tensor(x)
         self.borrowed.add(tensor.untyped_storage().data_ptr())
@@ -156,14 +155,14 @@ class Given:
 
     def _seen(self, tile: Tile) -> Grid:
         """The grid of one tile, with what is visible there."""
-        cut: dict[str, Any] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
+        cut: dict[str, Array] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
         at = replace(self.grid, **cut)
         seen = visible(at, self.plan.mask)
         self.predicates = take()  # what each mask of the expression says
         whole = np.broadcast_shapes(seen.shape, (1, 1, at.q_idx.shape[2], at.k_idx.shape[3]))
         return replace(at, visible=seen.expand(whole))
 
-    def _of_heads(self, name: str, x: Tensor, tile: Tile) -> tuple[slice, ...]:
+    def _of_heads(self, name: str, x: Tensor, tile: Tile) -> tuple[Slice, ...]:
         """The heads of a tile, on the axis that an array declares for them."""
         names = ("position", "score", "sink", "head_mixing")
         axes = {p.name: p.axes for part in names for p in self.plan.variant[part].member.parameters}.get(name, ())
@@ -215,11 +214,11 @@ class Given:
         own = part.get("seed") if part.given("seed") else None
         return self.stream if own is None else torch.Generator().manual_seed(own)
 
-    def _parameters(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    def _parameters(self) -> tuple[dict[str, Tensor], Mapping[str, Array]]:
         """(as x @ W wants them, those that were drawn, as the file lays them out)"""
         part, sizes = self.plan.variant.projection, self.plan.sizes()
 
-        def turned(x: Any) -> Any:
+        def turned(x: Array) -> Array:
             return x.T if sizes.out_in and x.ndim == 2 else x
 
         named = {p.name for p in part.member.parameters}
@@ -234,7 +233,7 @@ class Given:
     def _grid(self) -> Grid:
         at = self.plan.grid()
         small = _small(self.plan)
-        moved: dict[str, Any] = {
+        moved: dict[str, Array] = {
             name: self._lent(_narrow(x) if small else x).to(self.device)
             for name, x in arrays(at).items()
             if name != "bias"
@@ -268,7 +267,8 @@ def _shared(plan: Plan) -> _Places | None:
         places = [x for at in (first.grid, seen) for x in arrays(at).values()]
         lent = frozenset(x.untyped_storage().data_ptr() for x in places)
         plan.alike.places = _Places(known, first.grid, seen, lent)
-    found: _Places = plan.alike.places
+    found = plan.alike.places
+    assert isinstance(found, _Places)
     return found
 
 
@@ -291,13 +291,13 @@ def _small(plan: Plan) -> bool:
     return all(abs(n) < 2**30 for n in numbers)
 
 
-def _narrow(x: Any) -> Any:
+def _narrow(x: Array) -> Array:
     """Integers in half their width where differences of two still fit: places are compared cell by cell."""
     small = isinstance(x, np.ndarray) and x.dtype == np.int64 and (x.size == 0 or abs(x).max() < 2**30)
     return x.astype(np.int32) if small else x
 
 
-def as_tensor(x: Any) -> Tensor:
+def as_tensor(x: Array) -> Tensor:
     """An array, whatever its strides and flags → a tensor, sharing its memory where torch can."""
     if isinstance(x, np.ndarray) and not (x.flags.writeable and all(stride >= 0 for stride in x.strides)):
         x = x.copy()

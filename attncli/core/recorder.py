@@ -6,17 +6,16 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.tiles import Keys, Tile
+from attncli.core.tiles import Keys, Slice, Tile
 from attncli.derivation import Finer, take
 from attncli.plan import Plan, blind_rows
 from attncli.plan.visibility import seen_shape
-from attncli.types import BASE_STEPS, Attention, Step
+from attncli.types import BASE_STEPS, Array, Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy, is_tensor
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Notes:
         """What is noted from now on is whole."""
         self.tile = None
 
-    def __call__(self, name: str, values: Tensor | None, formula: str) -> Any:
+    def __call__(self, name: str, values: Tensor | None, formula: str) -> Array:
         """Keep `values` if the step was asked for, without the axes that the problem lacks; hand them back whole."""
         self._keep(name, values, formula, self.given.predicates if name == "mask" else take())
         return values
@@ -79,13 +78,13 @@ class Notes:
             self.steps[name] = Step(name, formula, axes, None)
         self.whole[name][self._part(axes)] = kept
 
-    def _part(self, axes: Sequence[str]) -> tuple[slice, ...]:
+    def _part(self, axes: Sequence[str]) -> tuple[Slice, ...]:
         """Where the tile at hand lies in a step."""
         assert self.tile is not None
         part = {"batch": self.tile.batch, "head": self.tile.heads, "query": self.tile.rows}
         return tuple(part.get(axis, slice(None)) for axis in axes)
 
-    def sent(self, tile: Tile) -> tuple[dict[str, tuple[str, tuple[str, ...], np.ndarray]], dict[str, np.ndarray]]:
+    def sent(self, tile: Tile) -> tuple[dict[str, tuple[str, tuple[str, ...], NumpyArray]], dict[str, NumpyArray]]:
         """What a worker has noted of a tile: steps by name (formula, axes, values), and the rows that warnings are about."""
         self.on(tile)
         steps = {
@@ -98,9 +97,9 @@ class Notes:
     def received(
         self,
         tile: Tile,
-        steps: Mapping[str, tuple[str, tuple[str, ...], np.ndarray]],
+        steps: Mapping[str, tuple[str, tuple[str, ...], NumpyArray]],
         odd: Iterable[str],
-        rows: Mapping[str, np.ndarray],
+        rows: Mapping[str, NumpyArray],
     ) -> None:
         """Note what a worker has sent of a tile."""
         self.on(tile)
@@ -129,7 +128,7 @@ class Notes:
         self.placed.add(name)
         return room
 
-    def _own(self, kept: Tensor) -> Any:
+    def _own(self, kept: Tensor) -> Array:
         """As the kind that came in, and never the caller's own memory."""
         kept = kept.to(self.dtype) if kept.is_floating_point() else kept
         if kept.untyped_storage().data_ptr() in self.given.borrowed:

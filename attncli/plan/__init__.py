@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from attncli.plan.steps import kept, steps_of, unused
 from attncli.plan.summary import labels, summary
 from attncli.plan.visibility import arrays, columns, full_rank, masks, positions, rows, visible
 from attncli.registry import AnyPart
-from attncli.types import PLAIN_NAMES, Grid, Problem
+from attncli.types import PLAIN_NAMES, Array, Grid, Labels, NumpyArray, Problem
 from attncli.validation import Extent, admit, extent
 from attncli.validation.fields import as_numpy, is_tensor
 from attncli.variant import Variant
@@ -35,7 +35,7 @@ class Alike:
     """What the plans of problems alike (of the same shapes and variant, met again and again) need find but once."""
 
     settled: Plan | None = None  # without its problem
-    places: Any = None  # where the scores sit, as the core has it
+    places: object = None  # where the scores sit, as the core has it
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ class Plan:
     steps: Mapping[str, tuple[str, ...]]  # every step this variant has on this problem, with its axes
     keep: frozenset[str]
     top: int
-    q_pos: np.ndarray | None  # (b, n) or (n,); None: nothing reads positions, and they cannot be known
-    k_pos: np.ndarray  # (b, m) or (m,)
-    tokens: tuple[Any, ...]
-    k_tokens: tuple[Any, ...]
+    q_pos: NumpyArray | None  # (b, n) or (n,); None: nothing reads positions, and they cannot be known
+    k_pos: NumpyArray  # (b, m) or (m,)
+    tokens: Labels
+    k_tokens: Labels
     warnings: tuple[str, ...]
     summary: tuple[str, ...]
     first_look: bool = False  # nobody said which steps to keep
     schedule: Literal["", "dense", "tiled", "fused"] = ""  # once it is settled
     tile: int = 0  # how many cells a tile may have; 0: one tile holds everything
-    rows: np.ndarray | None = None  # the queries that are computed; None: all
+    rows: NumpyArray | None = None  # the queries that are computed; None: all
     alike: Alike | None = field(default=None, repr=False, compare=False)  # what it shares with plans of its like
 
     def grid(self) -> Grid:
@@ -154,11 +154,11 @@ def _bare(plan: Plan) -> Plan:
     return replace(plan, problem=Problem(), tokens=(), k_tokens=())
 
 
-_REMEMBERED: dict[tuple[Any, ...], tuple[Plan, Variant]] = {}  # outlines of problems that are met again and again
+_REMEMBERED: dict[tuple[object, ...], tuple[Plan, Variant]] = {}  # outlines of problems that are met again and again
 _MOST = 64
 
 
-def _alike(p: Problem, v: Variant, keep: Collection[str] | None, top: int | None) -> tuple[Any, ...] | None:
+def _alike(p: Problem, v: Variant, keep: Collection[str] | None, top: int | None) -> tuple[object, ...] | None:
     """What the outline of a plain problem depends on: shapes and dtypes, not values. None: it may depend on more.
 
     The variant is known by its identity, and held beside the outline, so that no other can take its place.
@@ -211,7 +211,7 @@ def _outlined(p: Problem, v: Variant, keep: Collection[str] | None, top: int | N
     )
 
 
-def blind_rows(blind: np.ndarray, plan: Plan) -> str:
+def blind_rows(blind: NumpyArray, plan: Plan) -> str:
     """Which queries see no key, in words ("queries 0 and 2 see"); empty where all see one. blind: (b, h, n) booleans."""
     if not blind.any():
         return ""
@@ -253,7 +253,7 @@ def _check_rows(plan: Plan) -> None:
     if plan.variant.empty_rows != "error" or not plan.masked:
         return
     at = plan.grid()
-    held: dict[str, Any] = {name: as_numpy(x) for name, x in arrays(at).items()}
+    held: dict[str, Array] = {name: as_numpy(x) for name, x in arrays(at).items()}
     n, step = plan.length("scores", "query"), max(1, TILE // plan.size.keys)
     blind = np.zeros((plan.size.batch or 1, plan.shapes.heads, n), bool)
     for first in range(0, n, step):
@@ -265,7 +265,7 @@ def _check_rows(plan: Plan) -> None:
         raise InputError("empty-rows", f"{said} no key, and empty_rows is error", help=way)
 
 
-def _hides(bias: Any) -> bool:
+def _hides(bias: Array) -> bool:
     return bias is not None and bool((bias == float("-inf")).any())
 
 

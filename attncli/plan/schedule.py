@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -221,5 +221,5 @@ def available() -> int | None:
 
 def _reclaimable(group: Path) -> int:
     """What a control group holds of files, which it gives back when asked."""
-    told: Any = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    told: dict[str, str] = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     return int(told.get("inactive_file", 0)) + int(told.get("active_file", 0))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from attncli.errors import counted
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import Shapes, sizes_of
-from attncli.types import Problem
+from attncli.types import Labels, Problem
 from attncli.validation import Extent
 from attncli.variant import CHOICES, Variant
 
 
-def labels(p: Problem, size: Extent) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def labels(p: Problem, size: Extent) -> tuple[Labels, Labels]:
     """Labels of queries and keys: the file's, or their numbers; a batch has one list an item."""
     counted = tuple(map(str, range(max(size.queries, size.keys))))
     tokens = p.tokens if p.tokens is not None else counted[: size.queries]
@@ -24,11 +23,11 @@ def labels(p: Problem, size: Extent) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     past = (p.past or {}).get("tokens")
     batched = size.batch is not None
 
-    def per_item(labels: tuple[Any, ...]) -> tuple[Any, ...]:
+    def per_item(labels: Labels) -> Labels:
         nested = bool(labels) and isinstance(labels[0], tuple)
         return labels if nested == batched else (labels,) * (size.batch or 1) if batched else labels[0]
 
-    def numbered(first: int, n: int) -> tuple[Any, ...]:
+    def numbered(first: int, n: int) -> Labels:
         return per_item(counted[first : first + n])
 
     if new is not None and len(new[0] if isinstance(new[0], tuple) else new) == size.keys:

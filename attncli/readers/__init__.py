@@ -18,6 +18,7 @@ from pkgutil import iter_modules
 from typing import IO, TYPE_CHECKING, Any
 
 from attncli.errors import InputError, OptionError, brief, listed, nearest
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.types import Problem
@@ -199,7 +200,7 @@ def read(
 
 
 def parse(
-    data: Any,
+    data: object,
     name: str,
     reader: Reader,
     *,
@@ -256,9 +257,9 @@ def decoded(data: bytes, *, what: str) -> str:
     return text
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nested(flat: Json) -> Json:
     """Dotted names → objects in objects: `parameters.w_q` → {"parameters": {"w_q": …}}."""
-    out: dict[str, Any] = {}
+    out: Json = {}
     for name, value in flat.items():
         *path, last = name.split(".")
         inner = out
@@ -270,7 +271,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def merged(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def merged(one: Json, other: Json) -> Json:
     """Two nests of objects as one; what both hold must be objects."""
     for key, value in other.items():
         if key in one and not (isinstance(one[key], dict) and isinstance(value, Mapping)):
@@ -279,7 +280,7 @@ def merged(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return one
 
 
-def problem(fields: Mapping[str, Any]) -> Problem:
+def problem(fields: Json) -> Problem:
     """Fields by name → a Problem that has yet to pass the gate.
 
     Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attncli.errors import InputError, OptionError
-from attncli.types import Attention, Step
+from attncli.types import Attention, Json, Step
 
 
 def read_result(path: str | Path, data: bytes | None = None) -> Attention:
@@ -28,7 +28,7 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
     from attncli.validation.fields import array, field_of, to_bfloat16
 
     path = str(path)
-    fields: dict[str, Any]
+    fields: Json
     if path.endswith(".json") or data is not None:
         try:
             fields = msgspec.json.decode(slurp(path) if data is None else data)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attncli.errors import AttnError, as_input, counted, listed, path_of, wrong
-from attncli.types import FIELDS, GROUPS, Problem
+from attncli.types import FIELDS, GROUPS, Json, Problem
 from attncli.validation.fields import one_field, shape_of
 from attncli.variant import Variant
 
@@ -24,7 +24,7 @@ def admit(problem: Problem, source: str = "") -> Problem:
     """
     if problem.admitted:
         return problem
-    values: dict[str, Any] = {"source": source} if source else {}
+    values: Json = {"source": source} if source else {}
     for item in dataclasses.fields(problem):
         value = getattr(problem, item.name)
         nothing = item.default_factory is dict and isinstance(value, Mapping) and not value

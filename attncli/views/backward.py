@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,13 +13,17 @@ from attncli.derivation import WORKING, Cell, Line, Num, Vec, Work, scaled, work
 from attncli.parts.traits import PartTraits
 from attncli.plan.chain import Link
 from attncli.registry import Part
+from attncli.types import NumpyArray
 from attncli.views.explain import Cells, Head, Section
+
+if TYPE_CHECKING:
+    from attncli.core.gradients import Gradients
 
 
 class Back(Head):
     """The way back of one query in one head."""
 
-    def __init__(self, page: Cells, head: int, gradients: Any) -> None:
+    def __init__(self, page: Cells, head: int, gradients: Gradients) -> None:
         super().__init__(page, head)
         self.grad = gradients
 
@@ -264,7 +268,7 @@ class Back(Head):
         lines += [Line(f"d{name}", (sides, [total]))] * (len(parts) > 1)
         return Section(f"gradient of {what}", f"d{name} = {formula}", tuple(lines), f"of {who}, all heads")
 
-    def _side_by_side(self, letter: str, row: int) -> np.ndarray:
+    def _side_by_side(self, letter: str, row: int) -> NumpyArray:
         """The gradient of a token's q, k or v, heads side by side."""
         grad, axes = self.grad.steps[letter], self.page.steps[letter].axes
         at = {"batch": self.at["b"], "query": row, "key": row, "new_key": row}

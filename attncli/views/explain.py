@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,11 @@ from attncli.plan import Plan
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import kv_head
 from attncli.registry import AnyPart, Part
-from attncli.types import Attention, Grid
+from attncli.types import Array, Attention, Grid
 from attncli.validation.fields import as_numpy
+
+if TYPE_CHECKING:
+    from attncli.core.gradients import Gradients
 
 FEW = 16  # keys worked one by one before the smallest are left out
 _LINES = 12  # lines of one vector before its middle is left out
@@ -67,7 +70,7 @@ class Place:
     full: bool = False
 
 
-def explain(plan: Plan, attention: Attention, place: Place, gradients: Any = None) -> Board:
+def explain(plan: Plan, attention: Attention, place: Place, gradients: Gradients | None = None) -> Board:
     """A result that kept every step, with its finer ones → the page of one query; with gradients, the way back too."""
     from attncli.views.backward import Back
 
@@ -149,7 +152,7 @@ class Cells:
             for i, axis in enumerate(axes)
         )
 
-        def numbers(x: Any) -> Any:
+        def numbers(x: Array) -> Array:
             return Num(float(x), "" if given else WORKING) if np.ndim(x) == 0 else Vec(numbers(y) for y in x)
 
         return numbers(values[where])
@@ -531,7 +534,7 @@ class Head:
         plan, reasons = self.plan, []
         grid = plan.grid()
 
-        def here(x: Any) -> Any:
+        def here(x: Array) -> Array:
             if x is None:
                 return None
             x = as_numpy(x)
@@ -675,7 +678,7 @@ class Head:
 def _alike(one: Section, other: Section) -> bool:
     """Whether two sections hold the same numbers."""
 
-    def values(section: Section) -> list[Any]:
+    def values(section: Section) -> list[list[float]]:
         return [
             [n.value for item in expr if isinstance(item, Vec) for n in item]
             for line in section.lines

@@ -12,6 +12,7 @@ from attncli.check.faults.base import Figures, Suspicion, fault
 from attncli.check.plan_edits import mixed, normalised
 from attncli.check.trials import Bench
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 from attncli.variant import Variant
 
 
@@ -39,7 +40,7 @@ def left_on(b: Bench) -> Iterator[Suspicion]:
     yield Suspicion("dropout left on", says, partial(_dropped, b, ~gone, 1.0), 0, cost=cost)
 
 
-def _dropped(b: Bench, kept: np.ndarray, factor: float) -> Plan:
+def _dropped(b: Bench, kept: NumpyArray, factor: float) -> Plan:
     import torch
 
     mask = torch.as_tensor(kept)

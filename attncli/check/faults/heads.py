@@ -12,6 +12,7 @@ from attncli.check.faults.base import Suspicion, fault
 from attncli.check.plan_edits import contexts
 from attncli.check.trials import Bench
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 
 
 @fault
@@ -56,7 +57,7 @@ def columns(b: Bench) -> Iterator[Suspicion]:
     yield Suspicion("heads averaged", says, lambda: also(b.plan, "mean"))
 
 
-def _columns(x: Any, heads: int, how: str) -> np.ndarray:
+def _columns(x: Any, heads: int, how: str) -> NumpyArray:
     """(…, t, h·d) with columns that belong to other heads."""
     x = np.asarray(x)
     t, width = x.shape[-2:]

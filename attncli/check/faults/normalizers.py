@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from attncli.check.faults.base import Suspicion, fault
 from attncli.check.plan_edits import Run, divided, normalised, shifted, uniform
 from attncli.check.trials import Bench
+from attncli.registry import AnyPart
+from attncli.types import Tensor
 
 
 def _by(b: Bench, name: str, says: str, run: Run, rank: int = 1, *, flat: bool = False) -> Suspicion:
@@ -35,14 +36,14 @@ def axes(b: Bench) -> Iterator[Suspicion]:
 
 
 def _over(axis: int) -> Run:
-    def run(own: Any, s: Any, seen: Any) -> Any:
+    def run(own: AnyPart, s: Tensor, seen: Tensor) -> Tensor:
         seen = seen.expand(s.shape)
         return own(s.movedim(axis, -1), seen.movedim(axis, -1)).movedim(-1, axis)
 
     return run
 
 
-def _over_all(own: Any, s: Any, seen: Any) -> Any:
+def _over_all(own: AnyPart, s: Tensor, seen: Tensor) -> Tensor:
     return own(s.flatten(-2), seen.expand(s.shape).flatten(-2)).unflatten(-1, s.shape[-2:])
 
 
@@ -82,7 +83,7 @@ def alike(b: Bench) -> Iterator[Suspicion]:
     yield _by(b, "rows divided by their length", says, _by_length)
 
 
-def _by_length(_: Any, s: Any, seen: Any) -> Any:
+def _by_length(_: object, s: Tensor, seen: Tensor) -> Tensor:
     s = s.masked_fill(~seen, 0)
     return divided(s, s.square().sum(-1, keepdim=True).sqrt())
 
@@ -133,17 +134,19 @@ def _multiplied(factor: float) -> Run:
     return lambda own, s, seen: own(s * factor, seen)
 
 
-def _exponentials(less: Callable[[Any], Any] = lambda s: s, by: Callable[[Any], Any] = lambda e: 1) -> Run:
+def _exponentials(
+    less: Callable[[Tensor], Tensor] = lambda s: s, by: Callable[[Tensor], Tensor | int] = lambda e: 1
+) -> Run:
     """e^s of what is seen, s made less before and the exponentials divided after."""
 
-    def run(_: Any, s: Any, seen: Any) -> Any:
+    def run(_: object, s: Tensor, seen: Tensor) -> Tensor:
         e = less(s.masked_fill(~seen, -math.inf)).exp()
         return e / by(e)
 
     return run
 
 
-def _naive_one(_: Any, s: Any, seen: Any) -> Any:
+def _naive_one(_: object, s: Tensor, seen: Tensor) -> Tensor:
     s = s.masked_fill(~seen, -math.inf)
     e = (s - s.amax(-1, keepdim=True)).exp()
     return e / (1 + e.sum(-1, keepdim=True))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from attncli.check.faults.base import Suspicion, fault
 from attncli.check.plan_edits import part, relinked, with_part
 from attncli.check.trials import Bench, beside
 from attncli.plan import Plan
+from attncli.types import Grid, Tensor
 
 
 @fault
@@ -61,7 +61,7 @@ def turns(b: Bench) -> Iterator[Suspicion]:
 def _turned(plan: Plan, how: tuple[int, int]) -> Plan:
     own, turn = plan.variant.position, itertools.count()
 
-    def run(x: Any, at: Any, length: Any, learned: Any) -> Any:
+    def run(x: Tensor, at: Tensor, length: int, learned: Mapping[str, Tensor]) -> Tensor:
         times = how[next(turn)]
         return own(x, at * times, length, learned)
 
@@ -100,7 +100,7 @@ def distances(b: Bench) -> Iterator[Suspicion]:
     )
     heads = plan.shapes.heads
 
-    def slopes(own: Any, s: Any, at: Any) -> Any:
+    def slopes(own: object, s: Tensor, at: Grid) -> Tensor:
         m = s.new_tensor([2 ** (-8 * (h + 1) / heads) for h in range(heads)]).reshape(-1, 1, 1)
         return s - m * abs(at.q_pos - at.k_pos)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,9 @@ from attncli.check.plan_edits import contexts, divided, normalised, scored, shif
 from attncli.check.trials import Bench
 from attncli.plan import Plan
 from attncli.plan.chain import Link
-from attncli.types import Grid, Tensor
+from attncli.types import Grid, Json, NumpyArray, Tensor
 
-Rounding = Callable[[Any], Any]
+Rounding = Callable[[Tensor], Tensor]
 
 
 # ── digits ───────────────────────────────────────────────────────────────────────────────────────
@@ -102,7 +101,7 @@ def _narrow(dtype: str) -> Rounding:
     return lambda x: x.to(kind).to(x.dtype)
 
 
-def _accumulated(_: Any, q: Any, k: Any, learned: Any) -> Any:
+def _accumulated(_: object, q: Tensor, k: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
     """q·k with every product and sum rounded to float16."""
     q, k = q.half(), k.half()
     total = q.new_zeros(()).half()
@@ -132,7 +131,7 @@ def _each(b: Bench, rounding: Rounding, where: tuple[str, ...]) -> Plan:
         plan = dataclasses.replace(plan, chain=tuple(links))
     if "exponentials" in where:
 
-        def run(_: Any, s: Any, seen: Any) -> Any:
+        def run(_: object, s: Tensor, seen: Tensor) -> Tensor:
             s = s.masked_fill(~seen, -math.inf)
             e = rounding((shifted(s) if "shifted" in where else s).exp())
             w = divided(e, rounding(e.sum(-1, keepdim=True))).masked_fill(~seen, 0)
@@ -164,9 +163,7 @@ def _from_inputs(b: Bench, rounding: Rounding, where: tuple[str, ...]) -> Plan:
 def _stored(b: Bench, rounding: Rounding) -> Plan:
     """Every array of the problem rounded."""
     p, each = b.plan.problem, partial(_array, rounding)
-    fields: dict[str, Any] = {
-        x: each(getattr(p, x)) for x in ("embeddings", "q", "k", "v", "bias") if getattr(p, x) is not None
-    }
+    fields: Json = {x: each(getattr(p, x)) for x in ("embeddings", "q", "k", "v", "bias") if getattr(p, x) is not None}
     fields["parameters"] = {k: each(x) for k, x in p.parameters.items()}
     if p.memory:
         fields["memory"] = {**p.memory, "embeddings": each(p.memory["embeddings"])}
@@ -175,8 +172,8 @@ def _stored(b: Bench, rounding: Rounding) -> Plan:
     return b.given(**fields)
 
 
-def _array(rounding: Rounding, x: Any) -> np.ndarray:
+def _array(rounding: Rounding, x: Tensor) -> NumpyArray:
     import torch
 
-    rounded: np.ndarray = rounding(torch.as_tensor(np.array(x, np.float64))).numpy()
+    rounded: NumpyArray = rounding(torch.as_tensor(np.array(x, np.float64))).numpy()
     return rounded
