@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Generator as Generator
     from torch import Tensor as Tensor
 
-    from attncli.derivation import Finer
+    from attncli.derivation import Intermediate
 
     NumpyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 else:
@@ -26,7 +26,7 @@ Array: TypeAlias = Any  # a numpy array, or a tensor where tensors came in; shap
 FieldKind = Literal["floats", "booleans", "integers", "texts", "text", "object", "expected", "any"]
 Json: TypeAlias = dict[str, Any]  # an object, as it was read or as it will be written
 Labels: TypeAlias = tuple[Any, ...]  # of tokens; for a batch, a tuple of them per item
-NONFINITE = ("Infinity", "-Infinity", "NaN")  # how JSON spells them here, as Protocol Buffers does
+NONFINITE_SPELLINGS = ("Infinity", "-Infinity", "NaN")  # how JSON spells them here, as Protocol Buffers does
 
 
 # ── what a problem may hold ──────────────────────────────────────────────────────────────────────
@@ -39,7 +39,7 @@ class Field:
     shapes: tuple[str, ...] = ()  # every shape it may have, axes by name; "*" broadcasts to B H Tq Tk
     help: str = ""
     finite: bool = True
-    choices: tuple[str, ...] = ()
+    allowed_values: tuple[str, ...] = ()
 
     @cached_property
     def ranks(self) -> tuple[int, ...]:
@@ -111,7 +111,11 @@ class Problem:
     )
     layout: str | None = _declared(
         Field(
-            "", "text", (), "how q, k, v of rank 4 lie; htd for rank 3 without a batch", choices=("bhtd", "bthd", "htd")
+            "",
+            "text",
+            (),
+            "how q, k, v of rank 4 lie; htd for rank 3 without a batch",
+            allowed_values=("bhtd", "bthd", "htd"),
         )
     )
     past: Mapping[str, Array] | None = _declared(
@@ -123,7 +127,7 @@ class Problem:
     )
     parameters: Mapping[str, Array] = _declared_mapping(is_group=True)
     w_layout: str | None = _declared(
-        Field("", "text", (), "in-out: x @ W; out-in: as nn.Linear stores it", choices=("in-out", "out-in"))
+        Field("", "text", (), "in-out: x @ W; out-in: as nn.Linear stores it", allowed_values=("in-out", "out-in"))
     )
     mask: Array = _declared(Field("", "booleans", ("*",), "true = may attend; broadcasts to (B, H, Tq, Tk)"))
     bias: Array = _declared(
@@ -142,12 +146,12 @@ class Problem:
     expected: Json = _declared_mapping(Field("", "expected", (), "figures to be checked, step by step"))
     source: str = ""  # where it came from, for messages
     notes: tuple[str, ...] = ()  # what a reader had to find out, said on standard error
-    admitted: bool = field(default=False, repr=False)  # it has passed the gate
+    validated: bool = field(default=False, repr=False)  # it has passed the gate
 
 
 _INPUTS = [item for item in fields(Problem) if item.metadata]
 INPUT_NAMES = frozenset(item.name for item in _INPUTS)  # what a file may hold
-GROUPS = tuple(item.name for item in _INPUTS if item.metadata.get("is_group"))  # those that hold fields
+NESTED_FIELDS = tuple(item.name for item in _INPUTS if item.metadata.get("is_group"))  # those that hold fields
 PLAIN_NAMES = frozenset(item.name for item in fields(Problem) if not item.metadata or item.metadata["is_plain"])
 FIELDS: Mapping[str, Field] = {
     field.name: field
@@ -172,12 +176,12 @@ class Grid:
     q_seg: Array = None  # (b, 1, n, 1)  documents
     k_seg: Array = None  # (b, 1, 1, m)
     lengths: Array = None  # (b, 1, 1, 1)  how many keys are no padding
-    given: Array = None  # the problem's mask
+    problem_mask: Array = None  # the problem's mask
     bias: Array = None  # the problem's bias
-    keys: int = 0  # how many keys there are, whether they stand here or not
-    longest: int = 0  # one more than the largest index there is, of a query or a key
-    heads: int = 1  # how many query heads there are
-    head: Array = None  # (1, h, 1, 1)  which of them stand here
+    key_count: int = 0  # how many keys there are, whether they stand here or not
+    max_length: int = 0  # one more than the largest index there is, of a query or a key
+    head_count: int = 1  # how many query heads there are
+    head_idx: Array = None  # (1, h, 1, 1)  which of them stand here
     parameters: Mapping[str, Array] = field(default_factory=dict)  # learned arrays of the parts that act on scores
     visible: Array = None  # what mask, lengths and bias together let through
 
@@ -185,7 +189,7 @@ class Grid:
 # ── what comes out ───────────────────────────────────────────────────────────────────────────────
 AXES = ("batch", "head", "kv_head", "query", "key", "new_key", "dim", "rank")
 
-_ROWS = ("query", "key")
+_QUERY_KEY_AXES = ("query", "key")
 # Every step there can be, in order, with the axes that follow batch and head (DESIGN §2).
 # A `…` stands for batch, then head, where the problem has them; links add their steps between.
 BASE_STEPS: Mapping[str, tuple[str, ...]] = {
@@ -199,16 +203,16 @@ BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "positioned_k": ("batch", "kv_head", "new_key", "dim"),
     "present_k": ("batch", "kv_head", "key", "dim"),
     "present_v": ("batch", "kv_head", "key", "dim"),
-    "scores": ("batch", "head", *_ROWS),
-    "mask": ("batch", "head", *_ROWS),
+    "scores": ("batch", "head", *_QUERY_KEY_AXES),
+    "mask": ("batch", "head", *_QUERY_KEY_AXES),
     "max_score": ("batch", "head", "query"),
     "log_sum_exp": ("batch", "head", "query"),
     "entropy": ("batch", "head", "query"),
     "visible_keys": ("batch", "head", "query"),
     "sink_weights": ("batch", "head", "query"),
-    "weights": ("batch", "head", *_ROWS),
-    "dropout_weights": ("batch", "head", *_ROWS),
-    "mixed_weights": ("batch", "head", *_ROWS),
+    "weights": ("batch", "head", *_QUERY_KEY_AXES),
+    "dropout_weights": ("batch", "head", *_QUERY_KEY_AXES),
+    "mixed_weights": ("batch", "head", *_QUERY_KEY_AXES),
     "top_keys": ("batch", "head", "query", "rank"),
     "top_weights": ("batch", "head", "query", "rank"),
     "head_context": ("batch", "head", "query", "dim"),
@@ -216,7 +220,7 @@ BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "context": ("batch", "query", "dim"),
     "output": ("batch", "query", "dim"),
 }
-SHOWN = (
+DEFAULT_STEPS = (
     "scores",
     "scaled_scores",
     "masked_scores",
@@ -234,7 +238,9 @@ class Step:
     formula: str
     axes: tuple[str, ...]
     values: Array
-    finer: Mapping[str, Finer] = field(default_factory=dict, repr=False)  # what parts noted on the way, if asked
+    intermediates: Mapping[str, Intermediate] = field(
+        default_factory=dict, repr=False
+    )  # what parts noted on the way, if asked
 
 
 @dataclass(frozen=True)

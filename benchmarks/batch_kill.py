@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.batch.killing import again, moments, problems
+from tests.batch.killing import kill_at_random_moments, run_to_end, write_problems
 
 
 def main() -> None:
@@ -24,10 +24,10 @@ def main() -> None:
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
-        problems(folder / "in", size)
-        again(folder / "in", folder / "whole", 1)
+        write_problems(folder / "in", size)
+        run_to_end(folder / "in", folder / "whole", 1)
         for jobs in (1, 2):
-            for moment in moments(folder / "in", folder / "whole", folder, jobs, count):
+            for moment in kill_at_random_moments(folder / "in", folder / "whole", folder, jobs, count):
                 print(json.dumps(moment), flush=True)
     print(f"{2 * count} kills: every rerun left what an undisturbed run leaves, and no process")
 

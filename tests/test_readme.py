@@ -109,14 +109,14 @@ _CATALOGUE = re.compile(r"(<!-- catalogue: .*? -->\n).*?(<!-- end of the catalog
 
 def written_catalogue() -> str:
     """The parts and named variants as tables, from what they declare."""
-    from attncli.catalogue import catalogue
-    from attncli.views.text import markdown
+    from attncli.catalogue import build_catalogue
+    from attncli.views.text import escape_markdown
 
     def row(*cells: str) -> str:
-        return f"| {' | '.join(markdown(cell) for cell in cells)} |"
+        return f"| {' | '.join(escape_markdown(cell) for cell in cells)} |"
 
     out = []
-    for family, members in catalogue().items():
+    for family, members in build_catalogue().items():
         if family in ("steps", "formats", "choices"):
             continue
         out += [f"**{family}**", ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from attncli.derivation import Line, Num, Work
+from attncli.derivation import Equation, Number, RowDerivation
 from attncli.parts.traits import DropoutTraits
 from attncli.registry import AnyPart, Family, Range
 from attncli.types import Generator, Tensor
@@ -18,29 +18,29 @@ def none(shape: tuple[int, ...], generator: Generator | None) -> None:
     """Nothing is dropped."""
 
 
-def _work_dropped(w: Work) -> Iterator[Line]:
+def _derive_dropout(w: RowDerivation) -> Iterator[Equation]:
     """Survivors divided by what share survives."""
-    keep = Num(1 - w.part.get("p"))
-    for c in w.seen:
+    keep = Number(1 - w.part.option_value("p"))
+    for c in w.unhidden_cells:
         if c("kept").value:
-            yield Line(c.label, ([c.before, " / ", keep], [c.after]))
+            yield Equation(c.label, ([c.before, " / ", keep], [c.after]))
         else:
-            yield Line(c.label, ([c.after],), "dropped")
+            yield Equation(c.label, ([c.after],), "dropped")
 
 
 def rescaled(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
     """Survivors divided by 1 − p, so that the mean stays; the others 0. (b, h, n, m) each → (b, h, n, m)"""
-    return (w / (1 - part.get("p"))).where(kept, 0)
+    return (w / (1 - part.option_value("p"))).where(kept, 0)
 
 
 @dropout(
     "dropout",
     "w / (1 − p) where u < 1 − p, else 0",
     source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
-    lawless="what is drawn belongs to the whole grid",
+    law_exceptions="what is drawn belongs to the whole grid",
     drop=rescaled,
-    derivation=_work_dropped,
-    gradient_factor=lambda w, c: ["(", c("kept"), " / ", Num(1 - w.part.get("p")), ")"],
+    derivation=_derive_dropout,
+    gradient_factor=lambda w, c: ["(", c("kept"), " / ", Number(1 - w.part.option_value("p")), ")"],
 )
 def inverted(
     shape: tuple[int, ...],

@@ -40,9 +40,9 @@ def causal(at: Grid) -> Tensor:
     return at.k_pos <= at.q_pos
 
 
-def _beyond(at: Grid, part: AnyPart) -> str:
-    left, far = part.get("left"), at.k_pos - at.q_pos
-    return f"{at.k_pos} − {at.q_pos} {f'< {-left}' if 0 <= left < -far else '> ' + str(part.get('right'))}"
+def _why_outside_window(at: Grid, part: AnyPart) -> str:
+    left, far = part.option_value("left"), at.k_pos - at.q_pos
+    return f"{at.k_pos} − {at.q_pos} {f'< {-left}' if 0 <= left < -far else '> ' + str(part.option_value('right'))}"
 
 
 @mask(
@@ -53,11 +53,11 @@ def _beyond(at: Grid, part: AnyPart) -> str:
     reachable_keys=lambda at, part: [
         (
             "k_pos",
-            at.q_pos - part.get("left") if part.get("left") >= 0 else None,
-            at.q_pos + part.get("right") if part.get("right") >= 0 else None,
+            at.q_pos - part.option_value("left") if part.option_value("left") >= 0 else None,
+            at.q_pos + part.option_value("right") if part.option_value("right") >= 0 else None,
         )
     ],
-    why_hidden=_beyond,
+    why_hidden=_why_outside_window,
     is_window=True,
 )
 def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotated[int, Range(low=-1)] = -1) -> Tensor:
@@ -71,8 +71,8 @@ def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotat
     "j < length",
     source="Raffel et al. 2020, §3.2.1",
     laws=("prefix", "decode"),
-    reachable_keys=lambda at, part: [("k_pos", None, 0 * at.q_pos + part.get("length") - 1)],
-    why_hidden=lambda at, part: f"{at.k_pos} ≥ {part.get('length')}",
+    reachable_keys=lambda at, part: [("k_pos", None, 0 * at.q_pos + part.option_value("length") - 1)],
+    why_hidden=lambda at, part: f"{at.k_pos} ≥ {part.option_value('length')}",
 )
 def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     """Every query sees the first so many positions (prefix-LM is `causal or prefix:length=…`)."""
@@ -83,7 +83,7 @@ def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     "document",
     "segment of I = segment of J",
     source="Raffel et al. 2020, §2.2 (packing)",
-    lawless="its segments belong to indices of one problem",
+    law_exceptions="its segments belong to indices of one problem",
     reachable_keys=lambda at, part: [("k_seg", at.q_seg, at.q_seg)],
     why_hidden=lambda at, part: f"segment {at.k_seg} ≠ {at.q_seg}",
 )
@@ -100,11 +100,11 @@ def document(at: Grid) -> Tensor:
     reachable_keys=lambda at, part: [
         (
             "k_pos",
-            at.q_pos // part.get("size") * part.get("size"),
-            at.q_pos // part.get("size") * part.get("size") + part.get("size") - 1,
+            at.q_pos // part.option_value("size") * part.option_value("size"),
+            at.q_pos // part.option_value("size") * part.option_value("size") + part.option_value("size") - 1,
         )
     ],
-    why_hidden=lambda at, part: f"⌊{at.q_pos}/{part.get('size')}⌋ ≠ ⌊{at.k_pos}/{part.get('size')}⌋",
+    why_hidden=lambda at, part: f"⌊{at.q_pos}/{part.option_value('size')}⌋ ≠ ⌊{at.k_pos}/{part.option_value('size')}⌋",
 )
 def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees the keys of its own chunk of so many positions."""
@@ -116,7 +116,7 @@ def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     "(i − j) mod rate = 0",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
-    why_hidden=lambda at, part: f"({at.q_pos} − {at.k_pos}) mod {part.get('rate')} ≠ 0",
+    why_hidden=lambda at, part: f"({at.q_pos} − {at.k_pos}) mod {part.option_value('rate')} ≠ 0",
 )
 def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees every so many positions, itself among them."""
@@ -132,7 +132,7 @@ def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     why_hidden=lambda at, part: (
         f"{at.k_pos} > {at.q_pos}"
         if at.k_pos > at.q_pos
-        else f"{at.q_pos} − {at.k_pos} ≥ {part.get('stride')}, and no multiple of it"
+        else f"{at.q_pos} − {at.k_pos} ≥ {part.option_value('stride')}, and no multiple of it"
     ),
 )
 def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
@@ -160,13 +160,13 @@ def fixed(at: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[
     return (at.k_pos <= at.q_pos) & (own | (at.k_pos % stride >= stride - summary))
 
 
-def _reach_global(at: Grid, part: AnyPart) -> list[KeyBounds]:
+def _global_key_ranges(at: Grid, part: AnyPart) -> list[KeyBounds]:
     """Runs of tokens that follow each other; every key for a query that is one of them."""
-    tokens = sorted({t for t in part.get("tokens") if t < at.longest})
+    tokens = sorted({t for t in part.option_value("tokens") if t < at.max_length})
     ends = [t for t in tokens if t + 1 not in tokens]
     starts = [t for t in tokens if t - 1 not in tokens]
     one = sum(at.q_idx == t for t in tokens)  # (1, 1, n, 1)
-    return [("k_idx", a - a * one, z + (at.keys - 1 - z) * one) for a, z in zip(starts, ends, strict=True)]
+    return [("k_idx", a - a * one, z + (at.key_count - 1 - z) * one) for a, z in zip(starts, ends, strict=True)]
 
 
 @mask(
@@ -174,7 +174,7 @@ def _reach_global(at: Grid, part: AnyPart) -> list[KeyBounds]:
     "I or J among the tokens",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
-    reachable_keys=_reach_global,
+    reachable_keys=_global_key_ranges,
     why_hidden=lambda at, part: f"neither {at.q_idx} nor {at.k_idx} is among the tokens",
 )
 def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
@@ -189,22 +189,26 @@ def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Te
     "natten",
     "s ≤ J < s + K, s = clamp(I − ⌊K/2⌋, 0, T − K)",
     source="Hassani et al. 2023, §3.1",
-    lawless="its window moves inward at the end, so that what is seen depends on how many keys there are",
+    law_exceptions="its window moves inward at the end, so that what is seen depends on how many keys there are",
     reachable_keys=lambda at, part: [
-        ("k_idx", _first(at, part.get("kernel")), _first(at, part.get("kernel")) + part.get("kernel") - 1)
+        (
+            "k_idx",
+            _window_start(at, part.option_value("kernel")),
+            _window_start(at, part.option_value("kernel")) + part.option_value("kernel") - 1,
+        )
     ],
-    why_hidden=lambda at, part: f"{at.k_idx} is outside the {part.get('kernel')} keys around {at.q_idx}",
+    why_hidden=lambda at, part: f"{at.k_idx} is outside the {part.option_value('kernel')} keys around {at.q_idx}",
 )
 def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees K keys around it; at the ends the window moves inward, so that there are always K."""
-    start = _first(at, kernel)
+    start = _window_start(at, kernel)
     return (at.k_idx >= start) & (at.k_idx < start + kernel)
 
 
-def _first(at: Grid, kernel: int) -> Array:
+def _window_start(at: Grid, kernel: int) -> Array:
     """The first key of each query's window."""
     start = at.q_idx - kernel // 2
-    last = max(at.keys - kernel, 0)
+    last = max(at.key_count - kernel, 0)
     start = start * (start > 0)  # max(start, 0)
     return start - (start - last) * (start > last)  # min(start, last)
 
@@ -213,10 +217,10 @@ def _first(at: Grid, kernel: int) -> Array:
     "bigbird",
     "blocks: |⌊I/b⌋ − ⌊J/b⌋| ≤ ⌊w/2⌋, or one of the first g, or one of r drawn",
     source="Zaheer et al. 2020, §2 and App. D (ITC)",
-    lawless="its random blocks are drawn over all the blocks there are",
+    law_exceptions="its random blocks are drawn over all the blocks there are",
     option_conflict=lambda o: "" if o["window"] % 2 else "window counts blocks around its own, and is odd",
     why_hidden=lambda at, part: (
-        f"block {at.k_idx // part.get('block')} is not near, first or drawn for block {at.q_idx // part.get('block')}"
+        f"block {at.k_idx // part.option_value('block')} is not near, first or drawn for block {at.q_idx // part.option_value('block')}"
     ),
 )
 def bigbird(
@@ -231,13 +235,13 @@ def bigbird(
     """A query's block sees its neighbours, the first blocks (which see all), and some that are drawn from a seed."""
     i, j = at.q_idx // block, at.k_idx // block
     seen = (abs(i - j) <= window // 2) | (i < global_) | (j < global_)
-    table = _drawn_blocks((at.longest - 1) // block + 1, window // 2, global_, random, seed)
+    table = _draw_random_blocks((at.max_length - 1) // block + 1, window // 2, global_, random, seed)
     chosen = (i.new_tensor(table) if hasattr(i, "new_tensor") else table)[i, j]  # 1 for a pair that was drawn
     return seen | (chosen > 0)
 
 
 @functools.cache
-def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) -> Array:
+def _draw_random_blocks(blocks: int, reach: int, first: int, drawn_per_block: int, seed: int) -> Array:
     """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed."""
     import numpy as np
 
@@ -245,16 +249,16 @@ def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) ->
     table = np.zeros((blocks, blocks), int)
     for a in range(first, blocks):
         unseen = [b for b in range(first, blocks) if abs(a - b) > reach]
-        table[a, stream.permutation(unseen)[:drawn].astype(int)] = 1
+        table[a, stream.permutation(unseen)[:drawn_per_block].astype(int)] = 1
     return table
 
 
 @mask(
     "given",
     "the problem's mask",
-    lawless="its cells belong to indices of one problem",
+    law_exceptions="its cells belong to indices of one problem",
     why_hidden=lambda at, part: "the file says false",
 )
 def given(at: Grid) -> Tensor:
     """The file's `mask`; and-ed in whenever the file has one and the expression does not name it."""
-    return at.given
+    return at.problem_mask

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from attncli.registry import Traits
 
 if TYPE_CHECKING:
-    from attncli.derivation import Cell, Expr, Work, Worked
+    from attncli.derivation import Derivation, EquationSide, KeyCell, RowDerivation
     from attncli.registry import AnyPart
     from attncli.types import Array, Grid, Tensor
 
@@ -21,8 +21,10 @@ KeyBounds: TypeAlias = "tuple[str, Array | None, Array | None]"  # a field of th
 class PartTraits(Traits):
     """What a member of any family may declare."""
 
-    derivation: Worked | None = None  # its lines with numbers, from one query's row; None: the result stands alone
-    gradient_factor: Callable[[Work, Cell], Expr] | None = None  # d(after)/d(before) of one key, where it has one
+    derivation: Derivation | None = None  # its lines with numbers, from one query's row; None: the result stands alone
+    gradient_factor: Callable[[RowDerivation, KeyCell], EquationSide] | None = (
+        None  # d(after)/d(before) of one key, where it has one
+    )
 
 
 class ParameterTraits(PartTraits):
@@ -54,7 +56,7 @@ class ScoreTraits(ParameterTraits):
     has_equal_widths: bool = False  # a query and a key must be equally wide
     has_vector_per_score: bool = False  # every score is made of a vector of its own, which takes memory
     is_fused: bool = False  # scaled_dot_product_attention computes it
-    gradient_derivation: Worked | None = None  # the lines of dq
+    gradient_derivation: Derivation | None = None  # the lines of dq
 
 
 class PositionTraits(ParameterTraits):
@@ -75,7 +77,7 @@ class NormalizerTraits(PartTraits):
     is_key_count_dependent: Callable[[AnyPart], bool] | None = None  # weights depend on how many keys there are
     is_fused: bool = False  # scaled_dot_product_attention computes it
     jacobian: str = ""  # the formula of ds
-    gradient_derivation: Worked | None = None  # the lines of ds
+    gradient_derivation: Derivation | None = None  # the lines of ds
 
 
 class LinkTraits(PartTraits):
@@ -122,10 +124,10 @@ class MixingTraits(ParameterTraits):
 
     mix_scores: Callable[[Tensor, Mapping[str, Tensor]], Tensor] | None = None  # what the link `mix` does
     scores_parameter: str = ""  # the array without which scores are not mixed
-    scores_derivation: Worked | None = None
+    scores_derivation: Derivation | None = None
     is_pairing: bool = False  # two heads become one after the normaliser, and share a value
     mixed_head: Callable[[AnyPart, int, int], int] | None = None  # (part, head, heads) → which head it becomes part of
     mix_visible: Callable[[Tensor, AnyPart], Tensor] | None = None  # what a mixed head may see
     transform_context: Callable[[Tensor, Mapping[str, Tensor], AnyPart], Tensor] | None = None  # of each head
     context_formula: str = ""
-    context_derivation: Worked | None = None
+    context_derivation: Derivation | None = None

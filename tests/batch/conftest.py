@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.batch.helpers import LONG, Cluster
-from tests.batch.killing import problems
+from tests.batch.killing import write_problems
 from tests.helpers import run_process
 
 
@@ -15,7 +15,7 @@ from tests.helpers import run_process
 def many(tmp_path_factory):
     """Two hundred and forty inputs, and what an undisturbed run leaves of them."""
     folder = tmp_path_factory.mktemp("many")
-    problems(folder / "in", 240)
+    write_problems(folder / "in", 240)
     done = run_process("batch", folder / "in", "-o", folder / "whole", "-q")
     assert (done.returncode, done.stderr) == (0, b"")
     return folder

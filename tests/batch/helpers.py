@@ -16,8 +16,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from attncli.batch.inputs import gather
-from tests.batch.killing import family, left, manifest
+from attncli.batch.inputs import gather_inputs
+from tests.batch.killing import descendants, read_manifest, read_results
 from tests.helpers import ROOT, TIMEOUT
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -59,13 +59,16 @@ def finished(folder: Path) -> int:
 
 
 def left_undisturbed(folder: Path, many: Path) -> bool:
-    wanted = {k: v for k, v in manifest(many / "whole").items() if k}
-    return left(folder) == left(many / "whole") and {k: v for k, v in manifest(folder).items() if k} == wanted
+    wanted = {k: v for k, v in read_manifest(many / "whole").items() if k}
+    return (
+        read_results(folder) == read_results(many / "whole")
+        and {k: v for k, v in read_manifest(folder).items() if k} == wanted
+    )
 
 
 def worker_processes(pid: int) -> set[int]:
     """The processes of a local cluster that compute."""
-    return {p for p in family(pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()}
+    return {p for p in descendants(pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()}
 
 
 # ── a cluster of processes ───────────────────────────────────────────────────────────────────────
@@ -126,8 +129,8 @@ def same_result(made: Path, wanted: Path) -> bool:
 
 def results_by_input(*words: object, **how: object) -> dict[str, str]:
     """What words stand for: results by input."""
-    inputs, _ = gather(map(str, words), suffix=".json", into=Path("out"), **how)
-    return {one.path: one.result for one in inputs}
+    inputs, _ = gather_inputs(map(str, words), result_suffix=".json", results_folder=Path("out"), **how)
+    return {one.path: one.result_path for one in inputs}
 
 
 def failure_codes(folder: Path) -> dict[str, str]:

@@ -12,51 +12,62 @@ from pathlib import Path
 
 from tests.helpers import ROOT, TIMEOUT
 
-VARYING = ("seconds", "attempts")  # what may differ between two manifests, beside the order
+VARYING_KEYS = ("seconds", "attempts")  # what may differ between two manifests, beside the order
 
 
-def problems(folder: Path, count: int, tokens: int = 3) -> None:
+def write_problems(folder: Path, count: int, token_count: int = 3) -> None:
     """So many problems, small ones unless told."""
     folder.mkdir()
     draw = random.Random(1)
 
-    def matrix(rows: int, columns: int) -> list[list[float]]:
+    def random_matrix(rows: int, columns: int) -> list[list[float]]:
         return [[round(draw.uniform(-1, 1), 3) for _ in range(columns)] for _ in range(rows)]
 
     for i in range(count):
-        parameters = {name: matrix(4, 2) for name in ("w_q", "w_k", "w_v")}
+        parameters = {name: random_matrix(4, 2) for name in ("w_q", "w_k", "w_v")}
         problem = {
-            "tokens": [f"t{i}" for i in range(tokens)],
-            "embeddings": matrix(tokens, 4),
+            "tokens": [f"t{i}" for i in range(token_count)],
+            "embeddings": random_matrix(token_count, 4),
             "parameters": parameters,
         }
         (folder / f"p{i:05d}.json").write_text(json.dumps(problem))
 
 
-def command(inputs: Path, into: Path, jobs: int) -> list[str]:
+def batch_command(input_folder: Path, results_folder: Path, jobs: int) -> list[str]:
     """The batch, as a process of its own."""
-    return [sys.executable, "-m", "attncli", "batch", str(inputs), "-o", str(into), "-j", str(jobs), "-q"]
+    return [
+        sys.executable,
+        "-m",
+        "attncli",
+        "batch",
+        str(input_folder),
+        "-o",
+        str(results_folder),
+        "-j",
+        str(jobs),
+        "-q",
+    ]
 
 
-def manifest(folder: Path) -> dict[str, dict]:
+def read_manifest(results_folder: Path) -> dict[str, dict]:
     """Its lines by result, without what may differ; a torn one is no line."""
     found = {}
-    for line in (folder / "manifest.ndjson").read_bytes().splitlines():
+    for line in (results_folder / "manifest.ndjson").read_bytes().splitlines():
         try:
             fields = json.loads(line)
         except ValueError:
             continue
-        found[fields.get("result", "")] = {k: v for k, v in fields.items() if k not in VARYING}
+        found[fields.get("result", "")] = {k: v for k, v in fields.items() if k not in VARYING_KEYS}
     return found
 
 
-def left(folder: Path) -> dict[str, bytes]:
+def read_results(results_folder: Path) -> dict[str, bytes]:
     """Every file below a folder but the manifest."""
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "manifest.ndjson")
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+    files = (p for p in sorted(results_folder.rglob("*")) if p.is_file() and p.name != "manifest.ndjson")
+    return {str(p.relative_to(results_folder)): p.read_bytes() for p in files}
 
 
-def family(pid: int) -> set[int]:
+def descendants(process_id: int) -> set[int]:
     """The processes that a process started, and those that they did."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -65,7 +76,7 @@ def family(pid: int) -> set[int]:
         except OSError:
             continue
         children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    out, todo = set(), [pid]
+    out, todo = set(), [process_id]
     while todo:
         for child in children.get(todo.pop(), []):
             out.add(child)
@@ -73,10 +84,10 @@ def family(pid: int) -> set[int]:
     return out
 
 
-def alive(pids: set[int]) -> set[int]:
+def running_processes(process_ids: set[int]) -> set[int]:
     """Those that still run; a zombie does not."""
     out = set()
-    for pid in pids:
+    for pid in process_ids:
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
                 out.add(pid)
@@ -85,46 +96,56 @@ def alive(pids: set[int]) -> set[int]:
     return out
 
 
-def killed(inputs: Path, into: Path, jobs: int, after: float) -> tuple[int, int, float]:
+def run_and_kill(input_folder: Path, results_folder: Path, jobs: int, seconds: float) -> tuple[int, int, float]:
     """Start a batch, kill it after so many seconds: (inputs that were finished, processes left behind, its length)."""
-    process = subprocess.Popen(command(inputs, into, jobs), stderr=subprocess.DEVNULL, cwd=ROOT)
+    process = subprocess.Popen(batch_command(input_folder, results_folder, jobs), stderr=subprocess.DEVNULL, cwd=ROOT)
     started, seen = time.monotonic(), set()
-    while time.monotonic() - started < after and process.poll() is None:
-        seen |= family(process.pid)
+    while time.monotonic() - started < seconds and process.poll() is None:
+        seen |= descendants(process.pid)
         time.sleep(0.02)
-    seen |= family(process.pid)
+    seen |= descendants(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
     took = time.monotonic() - started
     deadline = time.monotonic() + TIMEOUT
-    while alive(seen) and time.monotonic() < deadline:
+    while running_processes(seen) and time.monotonic() < deadline:
         time.sleep(0.05)
-    finished = len(manifest(into)) - 1 if (into / "manifest.ndjson").exists() else 0
-    return max(finished, 0), len(alive(seen)), took
+    finished = len(read_manifest(results_folder)) - 1 if (results_folder / "manifest.ndjson").exists() else 0
+    return max(finished, 0), len(running_processes(seen)), took
 
 
-def again(inputs: Path, into: Path, jobs: int) -> int:
+def run_to_end(input_folder: Path, results_folder: Path, jobs: int) -> int:
     """Run it to the end: how many were computed a second time."""
-    before = {name: (into / name).stat().st_mtime_ns for name in left(into)} if into.exists() else {}
-    subprocess.run(command(inputs, into, jobs), check=True, stderr=subprocess.DEVNULL, cwd=ROOT)
-    return sum((into / name).stat().st_mtime_ns != when for name, when in before.items() if (into / name).exists())
+    before = (
+        {name: (results_folder / name).stat().st_mtime_ns for name in read_results(results_folder)}
+        if results_folder.exists()
+        else {}
+    )
+    subprocess.run(batch_command(input_folder, results_folder, jobs), check=True, stderr=subprocess.DEVNULL, cwd=ROOT)
+    return sum(
+        (results_folder / name).stat().st_mtime_ns != when
+        for name, when in before.items()
+        if (results_folder / name).exists()
+    )
 
 
-def moments(inputs: Path, whole: Path, folder: Path, jobs: int, count: int, seed: int = 0) -> list[dict]:
+def kill_at_random_moments(
+    input_folder: Path, undisturbed_results: Path, scratch_folder: Path, jobs: int, count: int, seed: int = 0
+) -> list[dict]:
     """The experiment, `count` times; each raises where something differs."""
     draw, out = random.Random(seed), []
-    wanted, listed = left(whole), manifest(whole)
+    wanted, listed = read_results(undisturbed_results), read_manifest(undisturbed_results)
     started = time.monotonic()
-    again(inputs, folder / f"length-{jobs}", jobs)
+    run_to_end(input_folder, scratch_folder / f"length-{jobs}", jobs)
     length = time.monotonic() - started
     for i in range(count):
-        into = folder / f"{jobs}-{i}"
+        into = scratch_folder / f"{jobs}-{i}"
         after = draw.uniform(0.05, length)
-        finished, behind, _ = killed(inputs, into, jobs, after)
-        twice = again(inputs, into, jobs)
+        finished, behind, _ = run_and_kill(input_folder, into, jobs, after)
+        twice = run_to_end(input_folder, into, jobs)
         assert behind == 0, f"{behind} processes were left behind"
-        assert left(into) == wanted, f"after a kill at {after:.2f} s the results differ"
-        have = manifest(into)
+        assert read_results(into) == wanted, f"after a kill at {after:.2f} s the results differ"
+        have = read_manifest(into)
         assert {k: v for k, v in have.items() if k} == {k: v for k, v in listed.items() if k}, "the manifests differ"
         out.append({"jobs": jobs, "after": round(after, 2), "finished": finished, "twice": twice})
     return out

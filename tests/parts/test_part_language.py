@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncli.errors import OptionError
-from attncli.registry import Family, Range, Traits, spelled
+from attncli.registry import Family, Range, Traits, format_value
 from attncli.variant import Variant
 
 shape = Family("shape", "parts for this test alone", Traits)
@@ -103,7 +103,7 @@ def test_values_are_spelled_so_that_they_read_back(value):
         3 if isinstance(value, bool) else 5 if isinstance(value, int) else 1
     ]
 
-    assert option.parse(spelled(value), "this") == value
+    assert option.parse(format_value(value), "this") == value
 
 
 @given(st.text(max_size=30))
