@@ -190,6 +190,7 @@ class Traits:
         raise AttributeError(f"{type(self).__name__} is frozen")
 
     @classmethod
+    @functools.cache
     def names(cls) -> dict[str, object]:
         """Every trait, with its default."""
         classes = [c for c in reversed(cls.__mro__) if issubclass(c, Traits)]
