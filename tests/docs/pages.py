@@ -239,8 +239,8 @@ def catalogue_tables() -> str:
     from attncli.catalogue import catalogue
     from attncli.views.text import markdown
 
-    def row(*cells: str) -> str:
-        return f"| {' | '.join(markdown(cell) for cell in cells)} |"
+    def row(name: str, *cells: str) -> str:
+        return f"| {' | '.join([f'`{name}`', *map(markdown, cells)])} |"
 
     out: list[str] = []
     for family, members in catalogue().items():
