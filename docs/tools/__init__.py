@@ -1,0 +1,1 @@
+"""What the documentation is made with: pictures, and the hooks of the site."""

@@ -18,6 +18,7 @@ PICTURES = {  # file in docs/assets → the command whose output it shows
     "compute.svg": "attn compute sample_inputs/tokens.csv --causal --heat on",
     "explain.svg": "attn explain sample_inputs/cat_sat.json cat --causal",
 }
+TERMINAL = "TERM=xterm-256color COLORTERM=truecolor"
 _FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 
@@ -50,8 +51,10 @@ def texts(drawn: str) -> list[str]:
 def main() -> None:
     """Draw every picture."""
     for name, command in PICTURES.items():
-        words = [sys.executable, "-m", "attncli", *command.split()[1:], "--color", "always"]
-        output = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, check=True)
+        words = f"{TERMINAL} {sys.executable} -m attncli {command.removeprefix('attn ')} --color always"
+        output = subprocess.run(
+            ["sh", "-c", words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, check=True
+        )
         (ROOT / "docs" / "assets" / name).write_text(svg(command, output.stdout), encoding="utf-8")
 
 

@@ -35,7 +35,7 @@ def _run(program: str, arguments: list[str], folder: str, environment: dict[str,
     os.environ.update(environment)
     sys.argv = [program, *arguments]
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", errors=errors)
+        os.fdopen(number, mode, encoding="utf-8", errors=errors)
         for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
     )
     try:
