@@ -15,8 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PICTURES = {  # file in docs/assets → the command whose output it shows
-    "compute.svg": "attn compute sample_inputs/tokens.csv --causal --heat on",
-    "explain.svg": "attn explain sample_inputs/cat_sat.json cat --causal",
+    "compute.svg": "attn compute sample_inputs/journey_self_attention.json --causal --only weights,context --heat on",
 }
 TERMINAL = "TERM=xterm-256color COLORTERM=truecolor"
 _FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"

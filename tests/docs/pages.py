@@ -240,7 +240,7 @@ def catalogue_tables() -> str:
     from attncli.views.text import markdown
 
     def row(name: str, *cells: str) -> str:
-        return f"| {' | '.join([f'`{name}`', *map(markdown, cells)])} |"
+        return f"| {' | '.join([f'`{name}`' if len(name) < 30 else markdown(name), *map(markdown, cells)])} |"
 
     out: list[str] = []
     for family, members in catalogue().items():
