@@ -244,3 +244,11 @@ def test_words_with_options_in_tables_are_shell_words():
     for page in PAGES:
         for command in re.findall(r"`(attn [^`]+)`", page.read_text(encoding="utf-8")):
             shlex.split(command)
+
+
+@pytest.mark.xfail(strict=False, reason="until every module has moved to the tree that DESIGN.md describes")
+@pytest.mark.parametrize("page", [ROOT / "DESIGN.md", ROOT / "CONTRIBUTING.md"], ids=identity)
+def test_files_that_are_named_exist(page):
+    named = set(re.findall(r"`([a-z_/]+\.py|[a-z_/]+/)`", page.read_text(encoding="utf-8"))) - {"site/"}
+
+    assert {name for name in named if not (ROOT / name).exists() and not (ROOT / "attncli" / name).exists()} == set()
