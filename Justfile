@@ -19,7 +19,6 @@ test *words:
 
 # run the documentation's commands, and write what they print into its pages
 docs *pages:
-    python -m docs.tools.picture
     python -m tests.docs {{pages}}
 
 # build docs/ as a website into site/ (needs the extra `docs`)

@@ -6,12 +6,16 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.docs.pages import Shell, pages, rewritten
+from tests.docs.pages import ROOT, Shell, pages, rewritten
+from tests.docs.picture import PICTURES, TERMINAL, svg
 
 if not shutil.which("jq"):
     sys.exit("the pages' commands need jq: https://jqlang.org/download/")
 shell = Shell()
 try:
+    for name, command in PICTURES.items():
+        drawn = svg(command, shell.run(f"{TERMINAL} {command} --color always", ROOT))
+        (ROOT / "docs" / "assets" / name).write_text(drawn, encoding="utf-8")
     for page in [Path(name).resolve() for name in sys.argv[1:]] or pages():
         before, after = page.read_text(encoding="utf-8"), rewritten(page, shell)
         if after != before:

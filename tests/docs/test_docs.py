@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, Block, PageRun, Shell, agree, blocks, catalogue_tables, pages, with_sources
+from tests.docs.picture import PICTURES, TERMINAL, svg, texts
 
 PAGES = pages()
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -225,8 +226,6 @@ def test_the_readme_is_short():
 
 
 def test_pictures_show_what_their_commands_print(shell):
-    from docs.tools.picture import PICTURES, TERMINAL, svg, texts
-
     for name, command in PICTURES.items():
         drawn = (DOCS / "assets" / name).read_text(encoding="utf-8")
         assert texts(drawn) == texts(svg(command, shell.run(f"{TERMINAL} {command} --color always", ROOT))), name

@@ -1,6 +1,6 @@
 """Draw the documentation's pictures: real output of attn, as SVG, through Rich.
 
-`python -m docs.tools.picture` writes `docs/assets/*.svg`. The pictures bring their own dark background and use
+`python -m tests.docs` writes `docs/assets/*.svg`. The pictures bring their own dark background and use
 the reader's monospace font, so that they read alike on light and dark pages and load nothing from elsewhere.
 """
 
@@ -9,13 +9,9 @@ from __future__ import annotations
 import html
 import io
 import re
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 PICTURES = {  # file in docs/assets → the command whose output it shows
-    "compute.svg": "attn compute sample_inputs/journey_self_attention.json --causal --only weights,context --heat on",
+    "compute.svg": "attn compute sample_inputs/journey_self_attention.json --causal --only weights,context --heat on"
 }
 TERMINAL = "TERM=xterm-256color COLORTERM=truecolor"
 _FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
@@ -45,17 +41,3 @@ def svg(command: str, output: str) -> str:
 def texts(drawn: str) -> list[str]:
     """The texts of a picture, line by line."""
     return [html.unescape(text) for text in re.findall(r"<text [^>]*>([^<]*)</text>", drawn)]
-
-
-def main() -> None:
-    """Draw every picture."""
-    for name, command in PICTURES.items():
-        words = f"{TERMINAL} {sys.executable} -m attncli {command.removeprefix('attn ')} --color always"
-        output = subprocess.run(
-            ["sh", "-c", words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, check=True
-        )
-        (ROOT / "docs" / "assets" / name).write_text(svg(command, output.stdout), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FROM_ROOT = ("DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
