@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attncli.output_formats import formats
 from attncli.parts.links import link
+from attncli.parts.traits import LinkTraits
 from attncli.presets import PRESETS, Preset, choices_of, named
-from attncli.registry import Member, spelled
-from attncli.types import BASE_STEPS
+from attncli.registry import Member, Traits, spelled
+from attncli.types import BASE_STEPS, Json
 from attncli.variant import CHOICES, FAMILIES, Variant
 
 
-def catalogue() -> dict[str, dict[str, Any]]:
+def catalogue() -> dict[str, Json]:
     """Family → member → what it says of itself."""
     return {
         **{family.plural: {member.name: _member(member) for member in family} for family in FAMILIES.values()},
@@ -34,23 +33,23 @@ def _axes(axes: tuple[str, ...]) -> str:
 
 def _steps() -> dict[str, tuple[str, ...]]:
     """Every step some variant has, with its axes where the problem has them all."""
-    links = {member.facts["step"]: BASE_STEPS["scores"] for member in link}
+    links = {member.traits.step: BASE_STEPS["scores"] for member in link}
     return {**BASE_STEPS, **links}
 
 
-def _member(member: Member) -> dict[str, Any]:
+def _member(member: Member[Traits]) -> Json:
     formula = member.formula
     for option in member.options:
         formula = formula.replace("{" + option.name + "}", option.name)
-    out: dict[str, Any] = {"formula": formula, "summary": member.summary}
+    out: Json = {"formula": formula, "summary": member.summary}
     if member.options:
         out["options"] = [option.describe() for option in member.options]
     if member.parameters:
         out["parameters"] = [
             f"{p.name} {' or '.join(_axes(axes) for axes in (p.axes, *p.also))}: {p.help}" for p in member.parameters
         ]
-    if "step" in member.facts:
-        out["step"] = member.facts["step"]
+    if isinstance(member.traits, LinkTraits):
+        out["step"] = member.traits.step
     laws = ", ".join(sorted(member.laws))
     out["keeps"] = "; ".join(filter(None, (laws or "no law", member.lawless)))
     if member.source:
@@ -58,14 +57,14 @@ def _member(member: Member) -> dict[str, Any]:
     return out
 
 
-def _preset(preset: Preset) -> dict[str, Any]:
+def _preset(preset: Preset) -> Json:
     if preset.layers is None:
         return {"command": command_line(preset), "summary": preset.summary, "source": preset.source}
     differ = f"this is layer 0, and layers differ: attn list variants {preset.name}:layer=3 prints layer 3"
     return {"command": command_line(preset, 0), "summary": preset.summary, "layer": differ, "source": preset.source}
 
 
-def one_variant(text: str) -> dict[str, Any]:
+def one_variant(text: str) -> Json:
     """What a named variant says of itself; of one layer, where one is named.
 
     Raises:

@@ -1,6 +1,6 @@
 """How a part works its line with numbers, as on a board: what it writes, and the finer steps it notes when asked.
 
-A part says `worked=` beside its formula: a function (Work) → lines. The numbers in them are those that were
+A part says `derivation=` beside its formula: a function (Work) → lines. The numbers in them are those that were
 computed: cells of the steps before and after it, and what the part itself handed to `finer` on its way.
 """
 

@@ -53,7 +53,7 @@ class AttnError(Exception):
         self.place = place or Place()
         self.help = help
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.code, self.message), self.__dict__  # from a worker to who asked
 
     def at(self, **where: Any) -> AttnError:

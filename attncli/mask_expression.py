@@ -10,11 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from attncli.derivation import finer
 from attncli.errors import OptionError, Place
 from attncli.registry import Family, Part
+
+if TYPE_CHECKING:
+    from attncli.parts.traits import MaskTraits
+    from attncli.types import Array, Grid
 
 _WORD = re.compile(r"\s*([()]|[^\s()]+)")
 _DEEPEST = 50  # parentheses and nots within each other; more is a slip, and Python's own stack is not endless
@@ -24,11 +28,11 @@ _DEEPEST = 50  # parentheses and nots within each other; more is a slip, and Pyt
 class Expression:
     """A part, or `not`, `and`, `or` over expressions."""
 
-    word: str  # part, not, and, or
-    part: Part | None = None
+    word: Literal["part", "not", "and", "or"]
+    part: Part[MaskTraits] | None = None
     terms: tuple[Expression, ...] = ()
 
-    def __call__(self, at: Any) -> Any:
+    def __call__(self, at: Grid) -> Array:
         """The booleans of the whole expression on a grid, as broadcastable as its parts leave them."""
         if self.part:
             return finer(str(self.part), self.part(at))
@@ -40,14 +44,16 @@ class Expression:
             out = out & value if self.word == "and" else out | value
         return out
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[Part[MaskTraits]]:
         """Every part that is named, left to right."""
         if self.part:
             yield self.part
         for term in self.terms:
             yield from term.parts()
 
-    def blame(self, holds: Callable[[Part], bool], value: bool = False) -> Iterator[tuple[Part, bool]]:
+    def blame(
+        self, holds: Callable[[Part[MaskTraits]], bool], value: bool = False
+    ) -> Iterator[tuple[Part[MaskTraits], bool]]:
         """The parts to which a cell owes that the whole is `value`, each with what it says itself."""
         if self.part:
             yield self.part, value
@@ -58,7 +64,7 @@ class Expression:
             for term in decisive:
                 yield from term.blame(holds, value)
 
-    def says(self, holds: Callable[[Part], bool]) -> bool:
+    def says(self, holds: Callable[[Part[MaskTraits]], bool]) -> bool:
         """The whole at one cell, from what its parts say there."""
         if self.part:
             return holds(self.part)
@@ -80,7 +86,7 @@ def both(*terms: Expression) -> Expression:
     return flat[0] if len(flat) == 1 else Expression("and", terms=tuple(flat))
 
 
-def parse(text: str, family: Family) -> Expression:
+def parse(text: str, family: Family[MaskTraits]) -> Expression:
     """Text → tree.
 
     Raises:
@@ -100,7 +106,7 @@ def parse(text: str, family: Family) -> Expression:
             help="join names by and, or, not and parentheses: 'causal and (window:left=2 or prefix:length=4)'",
         )
 
-    def joined(word: str, below: Any, depth: int) -> Expression:
+    def joined(word: Literal["and", "or"], below: Callable[[int], Expression], depth: int) -> Expression:
         nonlocal at
         terms = [below(depth)]
         while at < len(words) and words[at][0] == word:

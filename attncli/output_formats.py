@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import PurePath
 from pkgutil import iter_modules
+from typing import Literal
 
 from attncli.errors import OptionError, listed, nearest
 from attncli.types import Attention
@@ -25,6 +26,7 @@ class Look:
     unicode: bool = True  # the console can show more than ASCII
 
 
+Codec = Literal["attn", "attn.json", "utf-8"]  # the error handler for a console that is not UTF-8, or utf-8 itself
 Content = str | bytes | Sequence[bytes | memoryview]  # the last piece by piece, each as it lies in memory
 Writer = Callable[[Attention, Look], Content]
 
@@ -37,7 +39,7 @@ class Format:
     suffixes: tuple[str, ...]
     function: Writer
     binary: bool = False
-    codec: str = ""  # for a console that is not UTF-8: the error handler to encode with, or utf-8 itself
+    codec: Codec = "attn"
     lacks: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
     streams: Callable[..., Attention] | None = None  # (file, plan, compute): steps too large for memory go to the file
 
@@ -56,7 +58,7 @@ def output_format(
     name: str,
     *suffixes: str,
     binary: bool = False,
-    codec: str = "attn",
+    codec: Codec = "attn",
     lacks: tuple[str, ...] = (),
     streams: Callable[..., Attention] | None = None,
 ) -> Callable[[Writer], Writer]:

@@ -32,7 +32,7 @@ def planned(
     try:
         variant = choosing.variant(problem.variant)
         drawn = outline(problem, variant, keep, top=showing.top)
-        if seed is not None and variant["seed"] is None and drawn.variant["seed"] is not None:
+        if seed is not None and variant.seed is None and drawn.variant.seed is not None:
             drawn = outline(problem, variant.but(seed=seed), keep, top=showing.top)
         at = choose(drawn, showing.at)
         return settled(drawn, at, streamed=streamed and not {*at} - {"query"}), at

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from attncli.errors import OptionError, nearest
 from attncli.registry import Option, Range
+from attncli.types import Json
 
-Choices = Mapping[str, Any]
+Choices = Json
 
 
 @dataclass(frozen=True)
@@ -502,7 +502,7 @@ def named(text: str) -> tuple[Preset, int | None]:
     return found, _LAYER.parse(value, f"variant {found.name!r}")
 
 
-def choices_of(preset: Preset, layer: int | None) -> dict[str, Any]:
+def choices_of(preset: Preset, layer: int | None) -> Json:
     """All choices of one layer: what the layers share, and on top what that one has for itself.
 
     Raises:

@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, dataclass_transform, get_args, get_origin
 
 from attncli.errors import OptionError, nearest
 
@@ -72,7 +72,7 @@ class Option:
     name: str  # as the small language spells it: v-dim
     argument: str  # as the function does: v_dim
     kind: type  # int, float, bool, str or tuple (of ints, joined by +)
-    default: Any  # inspect.Parameter.empty if it must be given
+    default: object  # inspect.Parameter.empty if it must be given
     range: Range = Range()
     choices: tuple[str, ...] = ()  # the only texts it may be
     words: tuple[str, ...] = ()  # texts it may be beside a number
@@ -122,7 +122,7 @@ class Option:
         return parsed
 
 
-def _read(kind: type, value: Any) -> Any:
+def _read(kind: type, value: object) -> object:
     if kind is bool:
         words = {"yes": True, "true": True, "no": False, "false": False}
         if str(value).lower() not in words:
@@ -169,21 +169,58 @@ def spelled(value: object) -> str:
     return str(value)
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Traits:
+    """What a member declares beside its formula and laws. Each family lists its own, with their types and defaults.
+
+    To a type checker a subclass is a frozen dataclass. It is made without `dataclass`, which takes half a
+    millisecond of start-up a class. Every trait has a default, so that a member declares only what is special.
+    """
+
+    option_conflict: Callable[[Mapping[str, object]], str] | None = None  # option → value: why they cannot be together
+
+    def __init__(self, **declared: object) -> None:
+        known = self.names()
+        for name in declared:
+            if name not in known:
+                raise TypeError(f"{type(self).__name__} has no {name!r} ({nearest(name, known)})")
+        vars(self).update(known | declared)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    @classmethod
+    def names(cls) -> dict[str, object]:
+        """Every trait, with its default."""
+        classes = [c for c in reversed(cls.__mro__) if issubclass(c, Traits)]
+        return {
+            name: default
+            for c in classes
+            for name, default in vars(c).items()
+            if not name.startswith("_") and name != "names"
+        }
+
+
+TraitsT = TypeVar("TraitsT", bound=Traits, covariant=True)
+T = TypeVar("T", bound=Traits)  # the same, for functions
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
 @dataclass(frozen=True)
-class Member:
+class Member(Generic[TraitsT]):
     """One registered part and everything it declares about itself."""
 
     family: str
     name: str
     function: Callable[..., Any] = field(compare=False)
+    traits: TraitsT = field(compare=False)
     formula: str = ""
     source: str = ""
     parameters: tuple[Parameter, ...] = ()  # arrays it reads from the problem
     laws: frozenset[str] = frozenset()  # which laws it keeps: prefix, decode, permutation
     lawless: str = ""  # why it keeps none
-    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # what its family asks beside
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str, str]]:
         return _registered, (self.function.__module__, self.family, self.name)  # it travels by its name
 
     @property
@@ -195,14 +232,14 @@ class Member:
         return _options(self.function)
 
 
-def _registered(module: str, family: str, name: str) -> Member:
+def _registered(module: str, family: str, name: str) -> Member[Traits]:
     """A member by its name, in a process that may not have met its family yet."""
     importlib.import_module(module)
     return _FAMILIES[family].members[name]
 
 
 @functools.cache
-def _options(function: Callable[..., Any]) -> tuple[Option, ...]:
+def _options(function: Callable[..., object]) -> tuple[Option, ...]:
     arguments = [a for a in inspect.signature(function).parameters.values() if a.kind is a.KEYWORD_ONLY]
     if not arguments:  # reading annotations costs more than everything else here
         return ()
@@ -230,15 +267,24 @@ def _option(argument: inspect.Parameter, hint: Any) -> Option:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[TraitsT]):
     """A choice: which member of a family, with which options. Calling it calls the member's function."""
 
-    member: Member
-    options: tuple[tuple[str, Any], ...] = ()  # those that were given, in the order of the declaration
+    member: Member[TraitsT]
+    options: tuple[tuple[str, object], ...] = ()  # those that were given, in the order of the declaration
 
     @property
     def name(self) -> str:
         return self.member.name
+
+    @property
+    def traits(self) -> TraitsT:
+        return self.member.traits
+
+    @property
+    def is_none(self) -> bool:
+        """Whether it is the member that does nothing."""
+        return self.member.name == "none"
 
     def get(self, name: str) -> Any:
         """The value of an option, given or by default."""
@@ -249,7 +295,7 @@ class Part:
         """Whether an option was said."""
         return name in dict(self.options)
 
-    def __call__(self, *args: Any, **more: Any) -> Any:
+    def __call__(self, *args: object, **more: object) -> Any:
         if not self.options:
             return self.member.function(*args, **more)
         spelled = {o.name: o.argument for o in self.member.options}
@@ -261,17 +307,19 @@ class Part:
         return f"{self.name}:{options}" if options else self.name
 
 
-_FAMILIES: dict[str, Family] = {}
+AnyPart: TypeAlias = Part[Traits]  # of whichever family
+_FAMILIES: dict[str, Family[Traits]] = {}
 
 
-class Family:
-    """One family of parts; as a decorator it registers a member."""
+class Family(Generic[TraitsT]):
+    """One family of parts; as a decorator it registers a member, whose traits are keyword arguments."""
 
-    def __init__(self, name: str, help: str, *, plural: str = "") -> None:
+    def __init__(self, name: str, help: str, traits: type[TraitsT], *, plural: str = "") -> None:
         self.name = name
         self.help = help
+        self.traits = traits
         self.plural = plural or name + "s"
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, Member[TraitsT]] = {}
         _FAMILIES[name] = self
 
     def __call__(
@@ -283,21 +331,31 @@ class Family:
         parameters: tuple[Parameter, ...] = (),
         laws: tuple[str, ...] = (),
         lawless: str = "",
-        **facts: Any,
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        **traits: object,
+    ) -> Callable[[Function], Function]:
+        """Register the decorated function.
+
+        Raises:
+            TypeError: the family has no such trait.
+        """
+        try:
+            declared = self.traits(**traits)
+        except TypeError as error:
+            raise TypeError(f"{self.name} {name!r}: {error}") from None
+
+        def register(function: Function) -> Function:
             assert name not in self.members, f"two members of {self.name} are called {name}"
             self.members[name] = Member(
-                self.name, name, function, formula, source, parameters, frozenset(laws), lawless, facts
+                self.name, name, function, declared, formula, source, parameters, frozenset(laws), lawless
             )
             return function
 
         return register
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[Member[TraitsT]]:
         return iter(self.members.values())
 
-    def __getitem__(self, name: str) -> Member:
+    def __getitem__(self, name: str) -> Member[TraitsT]:
         """The member of that name.
 
         Raises:
@@ -309,7 +367,7 @@ class Family:
             )
         return self.members[name]
 
-    def parse(self, spec: object) -> Part:
+    def parse(self, spec: object) -> Part[TraitsT]:
         """`window:left=3,right=0` → the part.
 
         Raises:
@@ -319,7 +377,7 @@ class Family:
         member = self[name.strip()]
         whose = f"{self.name} {member.name!r}"
         options = {o.name: o for o in member.options}
-        given: dict[str, Any] = {}
+        given: dict[str, object] = {}
         for item in rest.split(",") if colon else ():
             key, equals, value = (s.strip() for s in item.partition("="))
             key = key.replace("_", "-")
@@ -345,7 +403,7 @@ class Family:
             given[key] = options[key].parse(value, whose)
         return self.part(member, given)
 
-    def part(self, member: Member, given: Mapping[str, Any]) -> Part:
+    def part(self, member: Member[TraitsT], given: Mapping[str, object]) -> Part[TraitsT]:
         for option in member.options:
             if option.required and option.name not in given:
                 raise OptionError(
@@ -354,7 +412,7 @@ class Family:
                     help=f"write {member.name}:{option.name}=…",
                 )
         part = Part(member, tuple((o.name, given[o.name]) for o in member.options if o.name in given))
-        refuse = member.facts.get("refuse")  # what its options cannot be together
-        if why := refuse({o.name: part.get(o.name) for o in member.options}) if refuse else "":
+        conflict = member.traits.option_conflict
+        if why := conflict({o.name: part.get(o.name) for o in member.options}) if conflict else "":
             raise OptionError("bad-option", f"{self.name} {member.name!r}: {why}")
         return part

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from attncli.types import Json
 from attncli.variant import Variant, combine
 
 
@@ -42,7 +43,7 @@ class Showing:
 class Choosing:
     """What the command line chose, to be combined with what the file says."""
 
-    choices: dict[str, Any] = field(default_factory=dict)
+    choices: Json = field(default_factory=dict)
     also: tuple[str, ...] = ()  # masks that sugar adds
 
     def variant(self, file: Any) -> Variant:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from attncli.types import AXES, FIELDS, NONFINITE, Field
+from attncli.types import AXES, FIELDS, NONFINITE, Field, Json
 from attncli.validation.fields import STEP_NAMES, field_of, known_parameters
 from attncli.variant import CHOICES
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBER = {"type": "number"}
 _ANY_NUMBER = {"anyOf": [_NUMBER, {"enum": list(NONFINITE)}]}
-_LEAVES: dict[str, Any] = {
-    "booleans": {"type": "boolean"},
-    "integers": {"type": "integer"},
-    "texts": {"type": "string"},
-}
+_LEAVES: Json = {"booleans": {"type": "boolean"}, "integers": {"type": "integer"}, "texts": {"type": "string"}}
 
 
-def _array(leaf: Any, ranks: tuple[int, ...]) -> dict[str, Any]:
+def _array(leaf: Any, ranks: tuple[int, ...]) -> Json:
     """Nested lists of one kind of leaf, of any of some ranks."""
     forms = []
     for rank in ranks:
@@ -29,9 +25,9 @@ def _array(leaf: Any, ranks: tuple[int, ...]) -> dict[str, Any]:
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
 
-def _field(field: Field) -> dict[str, Any]:
+def _field(field: Field) -> Json:
     if field.kind == "object":
-        made: dict[str, Any] = _variant()
+        made: Json = _variant()
     elif field.kind == "expected":
         made = {
             "type": "object",
@@ -49,11 +45,11 @@ def _field(field: Field) -> dict[str, Any]:
     return {**made, "description": f"{field.help}{f'; {shapes}' if shapes else ''}"}
 
 
-def _any_leaf() -> dict[str, Any]:
+def _any_leaf() -> Json:
     return {"anyOf": [_NUMBER, {"type": "boolean"}, {"enum": list(NONFINITE)}]}
 
 
-def _figures() -> dict[str, Any]:
+def _figures() -> Json:
     indices = {"type": "array", "items": {"type": "integer"}}
     limit = {"type": "number", "minimum": 0}
     return {
@@ -71,9 +67,9 @@ def _figures() -> dict[str, Any]:
     }
 
 
-def _variant() -> dict[str, Any]:
+def _variant() -> Json:
     text, items = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
-    made: dict[str, Any] = {"name": {**text, "description": "a named variant; the other choices override its own"}}
+    made: Json = {"name": {**text, "description": "a named variant; the other choices override its own"}}
     for choice in CHOICES.values():
         kinds: list[Any] = [{"enum": list(choice.words)} if choice.words else text]
         if choice.whole:
@@ -88,9 +84,9 @@ def _variant() -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": made}
 
 
-def problem_schema() -> dict[str, Any]:
+def problem_schema() -> Json:
     """What `attn compute` reads as JSON."""
-    made: dict[str, Any] = {}
+    made: Json = {}
     for field in FIELDS.values():
         group, dot, inner = field.name.partition(".")
         if dot:
@@ -126,12 +122,12 @@ def problem_schema() -> dict[str, Any]:
     }
 
 
-def result_schema() -> dict[str, Any]:
+def result_schema() -> Json:
     """What `attn compute --json` writes."""
     text, counts = {"type": "string"}, {"type": "array", "items": {"type": "integer", "minimum": 0}}
     pattern = f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"
 
-    def per_step(value: Any) -> dict[str, Any]:
+    def per_step(value: Any) -> Json:
         return {"type": "object", "propertyNames": {"pattern": pattern}, "additionalProperties": value}
 
     labels = _array(text, (1, 2))
@@ -177,16 +173,16 @@ def result_schema() -> dict[str, Any]:
     }
 
 
-def check_schema() -> dict[str, Any]:
+def check_schema() -> Json:
     """What `attn check --json` writes, for one problem or for a folder."""
     text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, _ANY_NUMBER
     maybe = {"anyOf": [text, {"type": "null"}]}
     truth = {"type": "boolean"}
 
-    def items(made: dict[str, Any]) -> dict[str, Any]:
+    def items(made: Json) -> Json:
         return {"type": "array", "items": made}
 
-    def fields(required: dict[str, Any], **more: Any) -> dict[str, Any]:
+    def fields(required: Json, **more: Any) -> Json:
         made = {"type": "object", "required": list(required), "additionalProperties": False}
         return {**made, "properties": {**required, **more}}
 

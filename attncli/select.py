@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from attncli.errors import InputError, OptionError, listed, nearest, printable
 from attncli.plan import Plan
-from attncli.types import AXES, Attention, Step
+from attncli.types import AXES, Attention, Labels, Step
 
 At = Mapping[str, tuple[int, ...]]
 
@@ -110,7 +109,7 @@ def select(attention: Attention, at: At, done: Collection[str] = ()) -> Attentio
                 values = values[(slice(None),) * i + (list(at[axis]),)]
         return dataclasses.replace(step, values=values)
 
-    def labels(tokens: tuple[Any, ...], axis: str) -> tuple[Any, ...]:
+    def labels(tokens: Labels, axis: str) -> Labels:
         batched = bool(tokens) and isinstance(tokens[0], tuple)
         items = [tokens[b] for b in at.get("batch", range(len(tokens)))] if batched else [tokens]
         cut = [tuple(item[i] for i in at[axis]) if axis in at else item for item in items]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from attncli import mask_expression as expression
 from attncli.errors import OptionError, listed, nearest
@@ -22,11 +22,23 @@ from attncli.parts.positions import position
 from attncli.parts.projections import projection
 from attncli.parts.scores import score
 from attncli.parts.sinks import sink
+from attncli.parts.traits import (
+    DropoutTraits,
+    MixingTraits,
+    NormalizerTraits,
+    NormTraits,
+    PartTraits,
+    PositionTraits,
+    ProjectionTraits,
+    ScoreTraits,
+    SinkTraits,
+)
 from attncli.presets import choices_of, named
 from attncli.registry import Family, Option, Part, Range, number, spelled
+from attncli.types import Json
 
 _ORDER = (projection, norm, position, score, link, mask, normalizer, sink, dropout, mixing)  # of computation
-FAMILIES: Mapping[str, Family] = {family.name: family for family in _ORDER}
+FAMILIES: Mapping[str, Family[PartTraits]] = {family.name: family for family in _ORDER}
 CHAIN = tuple(member.name for member in link)  # the default order is the order of declaration
 
 
@@ -35,7 +47,7 @@ class Choice:
     """One thing that can be chosen: its name, how text becomes a value, and what it is without being said."""
 
     name: str  # as files spell it: kv_heads
-    read: Callable[[Any], Any]  # text, a number or a list → the value; raises OptionError
+    read: Callable[[object], object]  # text, a number or a list → the value; raises OptionError
     default: Any  # None: it follows from the problem
     metavar: str
     help: str
@@ -48,11 +60,11 @@ class Choice:
         return "--" + self.name.replace("_", "-")
 
 
-def _names(family: Family) -> str:
+def _names(family: Family[PartTraits]) -> str:
     return ", ".join(family.members)
 
 
-def _part(name: str, family: Family, default: str) -> Choice:
+def _part(name: str, family: Family[PartTraits], default: str) -> Choice:
     """A choice of one part of a family."""
     return Choice(name, family.parse, family.parse(default), "PART", f"{family.help}: {_names(family)}")
 
@@ -60,7 +72,7 @@ def _part(name: str, family: Family, default: str) -> Choice:
 def _worded(name: str, words: tuple[str, ...], default: str | None, help: str) -> Choice:
     """A choice among a few words."""
 
-    def read(value: Any) -> str:
+    def read(value: object) -> str:
         return str(Option(name, name, str, None, choices=words).parse(value, "this"))
 
     return Choice(name, read, default, "|".join(words), help, words=words)
@@ -69,7 +81,7 @@ def _worded(name: str, words: tuple[str, ...], default: str | None, help: str) -
 def _whole(name: str, low: int, high: int, metavar: str, help: str) -> Choice:
     """A choice of an integer."""
 
-    def read(value: Any) -> int:
+    def read(value: object) -> int:
         try:
             return int(Option(name, name, int, None, Range(low=low, high=high)).parse(value, "this"))
         except OptionError:
@@ -78,7 +90,7 @@ def _whole(name: str, low: int, high: int, metavar: str, help: str) -> Choice:
     return Choice(name, read, None, metavar, help, numeric=True, whole=(low, high))
 
 
-def read_mask(value: Any) -> Expression:
+def read_mask(value: object) -> Expression:
     """An expression, or a list of them, all of which must hold."""
     texts = value if isinstance(value, list | tuple) else [value]
     if not texts:
@@ -86,7 +98,7 @@ def read_mask(value: Any) -> Expression:
     return expression.both(*(expression.parse(str(t), mask) for t in texts))
 
 
-def read_chain(value: Any) -> tuple[str, ...]:
+def read_chain(value: object) -> tuple[str, ...]:
     """Names of links, in order; a name may stand twice."""
     names = value if isinstance(value, list | tuple) else str(value).split(",")
     names = tuple(str(n).strip() for n in names if str(n).strip())
@@ -99,7 +111,7 @@ def read_chain(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _read_dropout(value: Any) -> Part:
+def _read_dropout(value: object) -> Part[DropoutTraits]:
     """A part, or its probability alone; 0 is none."""
     try:
         p = number(value)
@@ -110,10 +122,10 @@ def _read_dropout(value: Any) -> Part:
     return dropout.parse("none" if p == 0 else f"dropout:p={spelled(p)}")
 
 
-def _link_value(name: str) -> Callable[[Any], Any]:
-    option, words = link[name].options[0], ("none", *link[name].facts.get("words", ()))
+def _link_value(name: str) -> Callable[[object], object]:
+    option, words = link[name].options[0], ("none", *link[name].traits.value_words)
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if str(value) in words:
             return str(value)
         try:
@@ -131,12 +143,12 @@ def _link_choices() -> list[Choice]:
     out = []
     for member in link:
         for option in member.options:
-            words = "|".join((*member.facts.get("words", ()), "none", option.name.upper()))
+            words = "|".join((*member.traits.value_words, "none", option.name.upper()))
             out.append(
                 Choice(
                     member.name.replace("-", "_"),
                     _link_value(member.name),
-                    member.facts.get("default", "none"),
+                    member.traits.default_value,
                     words,
                     f"{member.name}: {member.summary}",
                     numeric=True,
@@ -145,7 +157,7 @@ def _link_choices() -> list[Choice]:
     return out
 
 
-def _device(value: Any) -> str:
+def _device(value: object) -> str:
     kind, _, number = str(value).partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()) or (number and kind != "cuda"):
         raise OptionError("bad-option", f"no device is called {value!r}", help="it can be cpu, cuda, cuda:0 or mps")
@@ -203,17 +215,17 @@ class Variant:
         OptionError: a choice, part or option does not exist or cannot be.
     """
 
-    def __init__(self, **choices: Any) -> None:
+    def __init__(self, **choices: object) -> None:
         name = choices.pop("name", None)
         found, layer = (None, None) if name is None else named(str(name))
         self.name: str | None = None
         if found:
             self.name = found.name if layer is None else f"{found.name}:layer={layer}"
         self.asks: tuple[str, ...] = found.asks if found else ()
-        chosen: dict[str, Any] = choices_of(found, layer) if found else {}
+        chosen: Json = choices_of(found, layer) if found else {}
         chosen |= {k: v for k, v in choices.items() if v is not None}
         self._values = {c.name: c.default for c in CHOICES.values()}
-        self._described: dict[str, Any] | None = None  # once somebody has asked
+        self._described: Json | None = None  # once somebody has asked
         self.chosen = frozenset(chosen)  # by preset, file or command line; the rest is default
         for key, value in chosen.items():
             if key not in CHOICES:
@@ -221,45 +233,137 @@ class Variant:
             if isinstance(value, bool | dict):
                 raise OptionError("bad-option", f"{key} is {CHOICES[key].metavar}, not {str(value).lower()}")
             self._values[key] = CHOICES[key].read(value)
-        if self["sink"].name != "none" and not self["normalizer"].member.facts.get("sinks"):
-            message = f"sink {self['sink']} joins the denominator of softmax, and {self['normalizer']} has none"
+        if not self.sink.is_none and not self.normalizer.traits.has_denominator:
+            message = f"sink {self.sink} joins the denominator of softmax, and {self.normalizer} has none"
             raise OptionError("parts-disagree", message, help="leave the sink out, or normalise by softmax")
         self._check_heads()
         for member in link:
             key = member.name.replace("-", "_")
-            if (
-                isinstance(self._values.get(key), int | float)
-                and self.chosen & {key}
-                and member.name not in self["chain"]
-            ):
+            if isinstance(self._values.get(key), int | float) and self.chosen & {key} and member.name not in self.chain:
                 raise OptionError(
                     "left-out",
-                    f"{key} is {spelled(self[key])}, but the chain {','.join(self['chain']) or 'is empty and'} leaves {member.name} out",
+                    f"{key} is {spelled(self[key])}, but the chain {','.join(self.chain) or 'is empty and'} leaves {member.name} out",
                     help=f"add {member.name} to the chain where it should stand, or say {CHOICES[key].option} none",
                 )
 
     def _check_heads(self) -> None:
-        heads, kv_heads = self["heads"], self["kv_heads"]
+        heads, kv_heads = self.heads, self.kv_heads
         if heads and kv_heads and heads % kv_heads:
             divisors = listed([n for n in range(1, heads + 1) if heads % n == 0], "or")
             message = f"{heads} query heads cannot share {kv_heads} kv heads equally"
             raise OptionError("heads-mismatch", message, help=f"{heads} heads, {kv_heads} kv heads: {divisors}")
-        if heads and heads % 2 and self["head_mixing"].member.facts.get("pairs"):
-            raise OptionError("heads-mismatch", f"{self['head_mixing'].name} pairs heads, and {heads} is odd")
+        if heads and heads % 2 and self.head_mixing.traits.is_pairing:
+            raise OptionError("heads-mismatch", f"{self.head_mixing.name} pairs heads, and {heads} is odd")
 
     def __getitem__(self, name: str) -> Any:
+        """A choice by its name, for code that loops over `CHOICES`; the properties below have types."""
         return self._values[name]
 
-    def but(self, **choices: Any) -> Variant:
+    @property
+    def projection(self) -> Part[ProjectionTraits]:
+        """Where q, k and v come from. What has not been said is decided by the plan: ask its variant."""
+        return self._values["projection"]
+
+    @property
+    def heads(self) -> int | None:
+        return self._values["heads"]
+
+    @property
+    def kv_heads(self) -> int | None:
+        return self._values["kv_heads"]
+
+    @property
+    def kv_map(self) -> Literal["interleave", "tile"]:
+        return self._values["kv_map"]
+
+    @property
+    def qk_norm(self) -> Part[NormTraits]:
+        return self._values["qk_norm"]
+
+    @property
+    def position(self) -> Part[PositionTraits]:
+        return self._values["position"]
+
+    @property
+    def score(self) -> Part[ScoreTraits]:
+        return self._values["score"]
+
+    @property
+    def scale(self) -> float | Literal["auto", "none"]:
+        return self._values["scale"]
+
+    @property
+    def softcap(self) -> float | Literal["none"]:
+        return self._values["softcap"]
+
+    @property
+    def temperature(self) -> float | Literal["none"]:
+        return self._values["temperature"]
+
+    @property
+    def log_n(self) -> float | Literal["none"]:
+        return self._values["log_n"]
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Names of links, in order."""
+        return self._values["chain"]
+
+    @property
+    def mask(self) -> Expression:
+        return self._values["mask"]
+
+    @property
+    def normalizer(self) -> Part[NormalizerTraits]:
+        return self._values["normalizer"]
+
+    @property
+    def sink(self) -> Part[SinkTraits]:
+        return self._values["sink"]
+
+    @property
+    def dropout(self) -> Part[DropoutTraits]:
+        return self._values["dropout"]
+
+    @property
+    def head_mixing(self) -> Part[MixingTraits]:
+        return self._values["head_mixing"]
+
+    @property
+    def empty_rows(self) -> Literal["zero", "nan", "uniform", "error"]:
+        return self._values["empty_rows"]
+
+    @property
+    def align(self) -> Literal["top-left", "bottom-right"] | None:
+        return self._values["align"]
+
+    @property
+    def seed(self) -> int | None:
+        return self._values["seed"]
+
+    @property
+    def dtype(self) -> str:
+        """float64, float32, float16 or bfloat16; what has not been said is decided by the plan."""
+        return self._values["dtype"]
+
+    @property
+    def device(self) -> str:
+        return self._values["device"]
+
+    @property
+    def schedule(self) -> Literal["dense", "tiled", "fused"] | None:
+        return self._values["schedule"]
+
+    def but(self, **choices: object) -> Variant:
         """The same with other choices, as values rather than text."""
         other = object.__new__(Variant)
         other.__dict__ = self.__dict__ | {"_values": self._values | choices, "_described": None}
         return other
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Every choice that was made or stands by default, spelled so that `Variant(**…)` reads it back."""
         if self._described is None:
-            out: dict[str, Any] = {"name": self.name} if self.name else {}
+            out: Json = {"name": self.name} if self.name else {}
             for key, value in self._values.items():
                 if value is not None:
                     plain = isinstance(value, int | float) and not isinstance(value, bool)
@@ -280,7 +384,7 @@ class Variant:
         return f"Variant({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
 
-def combine(file: Mapping[str, Any], command: Mapping[str, Any], also: tuple[str, ...] = ()) -> Variant:
+def combine(file: Json, command: Json, also: tuple[str, ...] = ()) -> Variant:
     """Preset < file < command line, choice by choice.
 
     `command["name"]` drops the file's choices, `command["mask"]` replaces the mask of file and preset, and the
@@ -293,6 +397,6 @@ def combine(file: Mapping[str, Any], command: Mapping[str, Any], also: tuple[str
     variant = Variant(**choices)
     if not also:
         return variant
-    wider = variant.but(mask=expression.both(variant["mask"], *map(read_mask, also)))
+    wider = variant.but(mask=expression.both(variant.mask, *map(read_mask, also)))
     wider.chosen |= {"mask"}
     return wider

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
+if TYPE_CHECKING:
+    from attncli.types import Json
+
+Outcome = Literal["right", "wrong", "too-loose", "unanswered"]
 SCHEMA = "attn.check/1"
 
 
@@ -13,7 +17,7 @@ SCHEMA = "attn.check/1"
 class Rule:
     """When a figure is right: by which rule, with which numbers, and why this one."""
 
-    name: str  # digits, close, flash, exact
+    name: Literal["digits", "close", "flash", "exact"]
     why: str = ""
     dtype: str = "float64"  # of the figures; under flash, of the plain attention they are held against
     rtol: float | None = None
@@ -50,8 +54,8 @@ class Finding:
     tolerance: float  # at that place
     at: Mapping[str, int]  # where the error is largest
     where: str  # the same in words: sat → cat
-    mine: Any
-    reference: Any
+    mine: float | bool
+    reference: float | bool
     cause: str = ""  # a step that is wrong: first, follows, itself
     digits: int | None = None  # decimals that were written there
 
@@ -87,17 +91,17 @@ class Answer:
     where: str
     right: bool | None  # None: left open
     written: str = ""
-    reference: Any = None
+    reference: object = None
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The answer to: are these figures right?"""
 
-    verdict: str  # right, wrong, too-loose, unanswered
+    verdict: Outcome
     input: str
     figures: str
-    variant: Mapping[str, Any]
+    variant: Json
     summary: tuple[str, ...]
     steps: tuple[Finding, ...]
     power: tuple[Power, ...] = ()
@@ -115,7 +119,7 @@ class Verdict:
     def first_wrong(self) -> str | None:
         return next((f.step for f in self.steps if not f.right), None)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Json:
         """Everything for programs, as plain values; see the README."""
         return {
             "schema": SCHEMA,
@@ -139,11 +143,11 @@ class Verdict:
         }
 
 
-def _suspect(s: Suspect) -> dict[str, Any]:
+def _suspect(s: Suspect) -> Json:
     return {"names": list(s.names), "says": s.says, "steps": list(s.steps), "max_abs": s.max_abs}
 
 
-def _step(f: Finding) -> dict[str, Any]:
+def _step(f: Finding) -> Json:
     rule = {k: v for k, v in vars(f.rule).items() if v is not None and v != "" and k != "relative"}
     if f.rule.relative:
         rule["atol_of"] = "the step's largest"
@@ -178,7 +182,7 @@ class Matrix:
     def right(self) -> int:
         return sum(v is not None and v.verdict == "right" for _, v, _ in self.rows)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Json:
         """One record for the folder, a verdict or an error for each problem in it."""
         return {
             "schema": SCHEMA,

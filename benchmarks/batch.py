@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.batch_kill import ROOT, problems
+from tests.batch.killing import problems
+from tests.helpers import ROOT
 
 LOOP = """
 import json, math, sys

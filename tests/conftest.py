@@ -1,21 +1,14 @@
-"""One way to run the program in a test, and one rule for when a figure agrees."""
+"""Fixtures of every test: the program in this process, and what is shared or put back."""
 
 from __future__ import annotations
 
 import io
-import json
-import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-ROOT = Path(__file__).parents[1]
-SAMPLES = ROOT / "sample_inputs"
-GOLDEN = Path(__file__).parent / "golden"
+from tests.helpers import Run
 
 settings.register_profile("attn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("attn")
@@ -41,24 +34,13 @@ def own_stream():
         yield
 
 
-def compute(fields, *, top=None, **choices):
-    """Attention of a problem by its fields and a variant by its choices."""
-    import attncli
-
-    return attncli.attend(attncli.Problem(**fields), attncli.Variant(**choices), top=top)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one command line did."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
+@pytest.fixture(scope="module")
+def small_stretches():
+    """Keys that nobody reaches are left out even where that does not pay."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attncli.core.tiles._NEAR", 1)
+        patch.setattr("attncli.core.tiles._SMALL", 1)
+        yield
 
 
 @pytest.fixture
@@ -78,39 +60,3 @@ def attn(monkeypatch, capfd, tmp_path):
         return Run(status, captured.out, captured.err)
 
     return run
-
-
-def process(*words: object, stdin: bytes | None = None, env: dict[str, str] | None = None, cwd: Path | None = None):
-    """Run the program as a process of its own; bytes in and out."""
-    import os
-
-    return subprocess.run(
-        [sys.executable, "-m", "attncli", *map(str, words)],
-        input=stdin,
-        capture_output=True,
-        timeout=60,
-        cwd=cwd or ROOT,
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
-
-
-def agrees(figure, have) -> bool:
-    """Whether computed values are the published figure, by the figure's own rule."""
-    want, have = np.asarray(figure["values"]), np.asarray(have)
-    if "rows" in figure:
-        have = have[..., list(figure["rows"]), :]
-    if "columns" in figure:
-        have = have[..., list(figure["columns"])]
-    if want.shape != have.shape:
-        return False
-    if want.dtype == bool:
-        return np.array_equal(want, have)
-    if "decimals" in figure:
-        rtol, atol = 0.0, 0.5 * 10.0 ** -figure["decimals"] * (1 + 1e-9)  # a printed tie agrees too
-    else:
-        rtol, atol = figure.get("rtol", 0.0), figure.get("atol", 0.0)
-    strange = ~np.isfinite(want)
-    same = np.array_equal(want[strange], have[strange], equal_nan=True)
-    want, have = want[~strange], have[~strange]
-    return same and bool((np.abs(want - have) <= atol + rtol * np.abs(want)).all())

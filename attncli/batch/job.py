@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from attncli import __version__
 from attncli.atomic_file import in_bytes, unwritable, whole
@@ -25,6 +25,7 @@ from attncli.output_formats import Format, Look, format_for
 from attncli.pipeline import answers, bug, core, picked, planned
 from attncli.readers.with_field import name_and_path
 from attncli.request import Choosing, Reading, Showing
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -52,7 +53,7 @@ class Job:
     base: str | None = None  # the folder that the inputs were named in, where workers may run in another
     version: str = __version__
 
-    def head(self) -> dict[str, Any]:
+    def head(self) -> Json:
         """What decides a result beside the content of its input, as the manifest keeps it: the seed, and a hash of the rest.
 
         A seed that was said is a choice; one that was drawn stays the folder's.

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 from attncli.atomic_file import unfinished, unwritable, whole
 from attncli.batch.name_lists import spelled
 from attncli.errors import CannotError, printable
+from attncli.types import Json
 
 SCHEMA = "attn.batch/1"
 RUN = ".attn-batch"  # while a run has workers elsewhere
@@ -27,7 +28,8 @@ class Receipt:
 
     input: str
     result: str
-    status: str  # done, failed; skipped: it was done before; stopped: nothing can be written, or the command is wrong
+    # skipped: it was done before; stopped: nothing can be written, or the command is wrong
+    status: Literal["done", "failed", "skipped", "stopped"]
     sha256: str | None = None  # of the input's content
     variant: str = ""  # the hash of all that was asked for
     bytes: int | None = None  # how long the result is
@@ -36,7 +38,7 @@ class Receipt:
     seconds: float = 0.0
     attempts: int = 1
     warnings: tuple[str, ...] = ()
-    error: dict[str, Any] | None = None
+    error: Json | None = None
 
 
 class Done(NamedTuple):
@@ -56,7 +58,7 @@ class Manifest:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "manifest.ndjson"
-        self.head: dict[str, Any] = {}
+        self.head: Json = {}
         self.receipts: dict[str, Receipt] = {}  # by result
         self.lock = self.file = -1
         self.torn = False
@@ -98,7 +100,7 @@ class Manifest:
         ours = [path for path in (self.path, self.folder / "failed.txt") if path.exists()]
         return next((path for path in ours if path.is_dir() or path.stat().st_size), None)
 
-    def begin(self, head: dict[str, Any]) -> None:
+    def begin(self, head: Json) -> None:
         """Make the folder, take it, and say what will be done there.
 
         Raises:
@@ -203,10 +205,10 @@ class Manifest:
         self.file = self.lock = -1
 
 
-def _record(receipt: Receipt) -> dict[str, Any]:
+def _record(receipt: Receipt) -> Json:
     """A receipt without what it does not have."""
     return {k: v for k, v in vars(receipt).items() if v is not None and v != ()}
 
 
-def _line(fields: dict[str, Any]) -> bytes:
+def _line(fields: Json) -> bytes:
     return json.dumps(fields).encode() + b"\n"

@@ -61,7 +61,7 @@ def prepare(
     figures, given = named(figures, step)
     given = printed(given)
     top = top_of((*given, *figures.missing))
-    drawn = variant["seed"] is None
+    drawn = variant.seed is None
     plan = make_plan(problem, variant.but(dtype="float64", device="cpu", schedule="dense"), (), top=top)
     claims = claims_of(figures, given, plan, layout)
     missing = (
@@ -69,7 +69,7 @@ def prepare(
     )
     keep = {c.step for c in (*claims, *missing)}
     warnings = []
-    if drawn and plan.variant["seed"] is not None:
+    if drawn and plan.variant.seed is not None:
         warnings.append(
             "drawn-seed: parameters are drawn and no seed is said, so that no figures can be right: --seed N"
         )

@@ -6,7 +6,6 @@ import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from attncli import mask_expression as expression
 from attncli.errors import AttnError
@@ -15,7 +14,7 @@ from attncli.parts.links import link
 from attncli.parts.masks import mask
 from attncli.plan import Plan
 from attncli.presets import PRESETS, choices_of
-from attncli.registry import Family, Member, Part, spelled
+from attncli.registry import Family, Member, Part, T, spelled
 from attncli.variant import CHOICES, FAMILIES, Choice, Variant
 
 _COUNTS = (1, 2, 3, 4)  # what an integer that is not known may be
@@ -28,7 +27,7 @@ class Alternative:
     """Another value of one choice."""
 
     choice: str
-    value: Any
+    value: object
     text: str  # as the command line writes it: --mask causal
     now: str  # what it is instead of
     rank: int = 2  # how far-fetched
@@ -39,9 +38,9 @@ class Alternative:
 
 
 @functools.cache
-def known() -> dict[tuple[str, str, str], tuple[Any, ...]]:
+def known() -> dict[tuple[str, str, str], tuple[object, ...]]:
     """(choice, member, option) → the values that named variants give it, so that numbers of the field are tried first."""
-    found: dict[tuple[str, str, str], dict[Any, None]] = {}
+    found: dict[tuple[str, str, str], dict[object, None]] = {}
     for preset in PRESETS.values():
         for layer in range(_LAYERS) if preset.layers else (None,):
             try:
@@ -68,17 +67,17 @@ def alternatives(plan: Plan) -> Iterator[Alternative]:
                 yield Alternative(choice.name, value, f"{choice.option} {_text(value)}", _text(now), rank)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     text = ",".join(value) or "none" if isinstance(value, tuple) else "the default" if value is None else spelled(value)
     return f"'{text}'" if any(c in text for c in " ()") else text
 
 
-def _values(choice: Choice, plan: Plan) -> Iterator[tuple[Any, int]]:
+def _values(choice: Choice, plan: Plan) -> Iterator[tuple[object, int]]:
     v, size = plan.variant, plan.size
     if choice.name in ("dtype", "device"):
         return
     if choice.name == "seed":
-        yield from ((seed, 3) for seed in _SEEDS if v["seed"] is not None)
+        yield from ((seed, 3) for seed in _SEEDS if v.seed is not None)
     elif choice.name == "chain":
         yield from ((chain, 1) for chain in _chains(plan))
     elif choice.words:
@@ -97,7 +96,7 @@ def _values(choice: Choice, plan: Plan) -> Iterator[tuple[Any, int]]:
         else:
             yield from _parts(choice.name, family, v[choice.name], plan)
     elif choice.name.replace("_", "-") in link.members:
-        words = ("none", *link[choice.name.replace("_", "-")].facts.get("words", ()))
+        words = ("none", *link[choice.name.replace("_", "-")].traits.value_words)
         yield from ((word, 1) for word in words)
         yield from ((value, 3) for value in known().get((choice.name, "", ""), ()))
 
@@ -113,15 +112,15 @@ def _chains(plan: Plan) -> Iterator[tuple[str, ...]]:
         yield (*moved[:j], active[i], *moved[j:])
 
 
-def _parts(choice: str, family: Family, now: Part, plan: Plan) -> Iterator[tuple[Part, int]]:
+def _parts(choice: str, family: Family[T], now: Part[T], plan: Plan) -> Iterator[tuple[Part[T], int]]:
     """Other options of the same part, and the other members of its family; what is drawn only where a seed says how."""
-    yield from _changed(choice, now)
+    yield from _changed(choice, family, now)
     for member in family:
-        if member.name != now.name and not (member.facts.get("drawn") and plan.variant["seed"] is None):
+        if member.name != now.name and not (getattr(member.traits, "is_drawn", False) and plan.variant.seed is None):
             yield from _members(choice, family, member, plan)
 
 
-def _members(choice: str, family: Family, member: Member, plan: Plan) -> Iterator[tuple[Part, int]]:
+def _members(choice: str, family: Family[T], member: Member[T], plan: Plan) -> Iterator[tuple[Part[T], int]]:
     """A member by its defaults, and by one option that it must or can be given."""
     required = [option for option in member.options if option.required]
     if len(required) > 1:
@@ -130,7 +129,7 @@ def _members(choice: str, family: Family, member: Member, plan: Plan) -> Iterato
     if not required:
         base = Part(member)
         yield base, plain
-        yield from ((part, 3) for part, _ in _changed(choice, base, words_only=True))
+        yield from ((part, 3) for part, _ in _changed(choice, family, base, words_only=True))
         return
     option = required[0]
     tried = known().get((choice, member.name, option.name), ())
@@ -142,13 +141,14 @@ def _members(choice: str, family: Family, member: Member, plan: Plan) -> Iterato
             yield part, 3
 
 
-def _changed(choice: str, now: Part, *, words_only: bool = False) -> Iterator[tuple[Part, int]]:
+def _changed(
+    choice: str, family: Family[T], now: Part[T], *, words_only: bool = False
+) -> Iterator[tuple[Part[T], int]]:
     """The same part with one option changed: its other words, its neighbours, the field's own values."""
-    family = FAMILIES[now.member.family]
     given = dict(now.options)
     for option in now.member.options:
         value = now.get(option.name)
-        tried: list[Any] = [word for word in (*option.choices, *option.words) if word != value]
+        tried: list[object] = [word for word in (*option.choices, *option.words) if word != value]
         if option.kind is bool:
             tried.append(not value)
         tried += [x for x in known().get((choice, now.name, option.name), ()) if x != value]
@@ -165,7 +165,7 @@ def _changed(choice: str, now: Part, *, words_only: bool = False) -> Iterator[tu
                 yield part, 1 if word else 2
 
 
-def _made(family: Family, member: Member, given: dict[str, Any]) -> Part | None:
+def _made(family: Family[T], member: Member[T], given: dict[str, object]) -> Part[T] | None:
     """A part, if its options may be that."""
     options = {option.name: option for option in member.options}
     try:
@@ -217,7 +217,7 @@ def _other_masks(
 def reworked(choice: str, term: Expression) -> Iterator[tuple[Expression, int]]:
     """An expression with one option of one of its parts changed."""
     if term.part:
-        yield from ((Expression("part", part), rank) for part, rank in _changed(choice, term.part))
+        yield from ((Expression("part", part), rank) for part, rank in _changed(choice, mask, term.part))
         return
     for i, inner in enumerate(term.terms):
         for changed, rank in reworked(choice, inner):

@@ -12,6 +12,7 @@ from attncli.check.figures import Figures, Given
 from attncli.errors import OptionError, counted, listed, nearest, wrong
 from attncli.plan import Plan
 from attncli.plan.steps import check_step
+from attncli.types import NumpyArray
 
 _PLURAL = {"query": "queries", "batch": "batches"}
 _PLAIN = "as it is"
@@ -25,11 +26,11 @@ class Claim:
 
     step: str
     axes: tuple[str, ...]
-    values: np.ndarray
-    index: tuple[np.ndarray, ...]  # an open mesh, or a list of cells
+    values: NumpyArray
+    index: tuple[NumpyArray, ...]  # an open mesh, or a list of cells
     whole: bool  # every cell of the step
     given: Given
-    decimals: np.ndarray | None = None
+    decimals: NumpyArray | None = None
 
     def cell(self, place: tuple[int, ...]) -> dict[str, int]:
         """Where in the step a figure is: its index on each axis."""
@@ -131,7 +132,7 @@ def _claim(g: Given, plan: Plan, layout: str | None, known: bool) -> Claim:
     return Claim(step, axes, values, np.ix_(*chosen), whole, g, decimals)
 
 
-def _labelled(g: Given, plan: Plan, chosen: list[np.ndarray]) -> Given:
+def _labelled(g: Given, plan: Plan, chosen: list[NumpyArray]) -> Given:
     """Rows of a table that carry tokens: found by them, where there are fewer rows than the step has."""
     axes = plan.steps[str(g.step)]
     if not g.labels or len(axes) < 2 or len(g.labels) == len(chosen[-2]) or axes[-2] not in ("query", "key"):
@@ -145,7 +146,7 @@ def _labelled(g: Given, plan: Plan, chosen: list[np.ndarray]) -> Given:
 
 def _fitted(
     g: Given, plan: Plan, wanted: tuple[int, ...], layout: str | None, known: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[NumpyArray, NumpyArray | None]:
     """Values laid out as the step is; how they lie is said, or there is one way only."""
     step, axes = str(g.step), plan.steps[str(g.step)]
     values = g.values
@@ -268,7 +269,7 @@ def _cells(g: Given, plan: Plan) -> Claim:
     return Claim(step, axes, g.values, index, whole, g, g.decimals)
 
 
-def block(claim: Claim, full: tuple[int, ...]) -> np.ndarray:
+def block(claim: Claim, full: tuple[int, ...]) -> NumpyArray:
     """The figures of a whole step, in its shape."""
     out = np.zeros(full, claim.values.dtype)
     out[claim.index] = claim.values

@@ -16,8 +16,8 @@ from attncli.check.search import Found, Search
 from attncli.check.sensitivity import power
 from attncli.check.trials import Bench, quiet
 from attncli.core.attention import follow
-from attncli.types import Attention
-from attncli.verdict import Answer, Finding, Rule, Verdict
+from attncli.types import Attention, NumpyArray
+from attncli.verdict import Answer, Finding, Outcome, Rule, Verdict
 
 if TYPE_CHECKING:
     from attncli.check import Progress, Task
@@ -77,14 +77,14 @@ class Court:
         least = 2 * rules.unit(rule.dtype, self.largest[claim.step])
         return dataclasses.replace(rule, bound=max(2 * error, least), plain=error)
 
-    def plain(self, dtype: str) -> dict[str, np.ndarray]:
+    def plain(self, dtype: str) -> dict[str, NumpyArray]:
         """The same problem computed in a dtype."""
         plan = quiet(lambda: self.bench.chosen(dtype=dtype))
-        found: dict[str, np.ndarray] = quiet(lambda: self.bench.figures(plan), {}) if plan else {}
+        found: dict[str, NumpyArray] = quiet(lambda: self.bench.figures(plan), {}) if plan else {}
         return found
 
     def judged(
-        self, n: int, ref: np.ndarray, values: np.ndarray | None = None, *, largest: float | None = None
+        self, n: int, ref: NumpyArray, values: NumpyArray | None = None, *, largest: float | None = None
     ) -> Judged:
         """The n-th claim, or other values in its place, against figures of its whole step."""
         claim = self.task.claims[n]
@@ -157,7 +157,7 @@ class Court:
         findings = self.caused(findings)
         told = power(self) if task.claims else ()
         loose = any(p.caught is False for p in told)
-        verdict = "wrong" if not right else "unanswered" if task.missing else "too-loose" if loose else "right"
+        verdict: Outcome = "wrong" if not right else "unanswered" if task.missing else "too-loose" if loose else "right"
         search = not right if identify is None else identify
         with few_threads(self.cells):
             found = Search(self).run(self.progress) if task.claims and search else Found((), (), (), 0)
@@ -233,7 +233,7 @@ class Court:
             return None
         full = full_shape(self.task.plan, claim.step)
 
-        def from_(values: np.ndarray) -> np.ndarray | None:
+        def from_(values: NumpyArray) -> NumpyArray | None:
             plan = onwards(self.bench, claim.step, values)
             return self.bench.figures(plan).get(later.step) if plan else None
 
@@ -258,7 +258,7 @@ class Court:
         return bool((found.error <= found.tolerance + 3 * spread).all())
 
 
-def _alike(x: np.ndarray) -> bool:
+def _alike(x: NumpyArray) -> bool:
     """Whether all figures are one."""
     return bool((x == x.flat[0]).all() or (x.dtype.kind == "f" and np.isnan(x).all()))
 

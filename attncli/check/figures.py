@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from attncli.errors import InputError, OptionError, Place, listed, nearest, printable
-from attncli.types import AXES, FIELDS, NONFINITE, Attention, Field
+from attncli.types import AXES, FIELDS, NONFINITE, Attention, Field, Json, NumpyArray
 from attncli.validation.fields import STEP_NAMES, array, is_tensor
 
 _NUMBER = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
@@ -26,9 +26,9 @@ class Given:
     """Figures of one step, or of a step that the command line names."""
 
     step: str | None
-    values: np.ndarray  # float64, booleans or integers
+    values: NumpyArray  # float64, booleans or integers
     dtype: str = "float64"  # what they were computed in, as far as can be seen; text: a few written digits
-    decimals: np.ndarray | None = None  # how many each was written with, where it is text
+    decimals: NumpyArray | None = None  # how many each was written with, where it is text
     axes: tuple[str, ...] | None = None  # its own, where it says them
     at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # which indices of an axis
     rows: tuple[int, ...] | None = None  # which of the last axis but one
@@ -48,7 +48,7 @@ class Figures:
     """All that a file claims."""
 
     name: str
-    kind: str  # result, expected, arrays, text, worksheet
+    kind: Literal["result", "expected", "arrays", "text", "worksheet"]
     given: tuple[Given, ...]
     notes: tuple[str, ...] = ()
     layout_known: bool = True  # heads stand where a result has them
@@ -82,7 +82,7 @@ class _Written(float):
 
 
 # ── from a problem or a result in memory ─────────────────────────────────────────────────────────
-def of_expected(expected: Mapping[str, Any], name: str) -> Figures:
+def of_expected(expected: Json, name: str) -> Figures:
     """A problem's `expected`, as the gate admits it."""
     given = []
     for step, figure in expected.items():
@@ -111,7 +111,7 @@ def of_result(result: Attention, name: str) -> Figures:
     return Figures(name, "result", tuple(given))
 
 
-def _typed(step: str | None, values: np.ndarray) -> Given:
+def _typed(step: str | None, values: NumpyArray) -> Given:
     """An array whose numbers say by their own bits, or by how short they are written, what they were computed in."""
     if values.dtype.kind in "biu":
         return Given(step, values)
@@ -123,7 +123,7 @@ def _typed(step: str | None, values: np.ndarray) -> Given:
     return Given(step, wide, dtype)
 
 
-def _rounded_to(values: np.ndarray) -> int | None:
+def _rounded_to(values: NumpyArray) -> int | None:
     """To how many decimals an array was rounded: the most that any of it has, if none needs more than people write."""
     finite = values[np.isfinite(values)].ravel()
     if (finite == np.rint(finite)).all():  # whole numbers were not rounded
@@ -135,7 +135,7 @@ def _rounded_to(values: np.ndarray) -> int | None:
     return max(decimals for _, decimals, _ in written)
 
 
-def narrowest(values: np.ndarray, own: str) -> str:
+def narrowest(values: NumpyArray, own: str) -> str:
     """The narrowest dtype that holds every value, where some need most of its digits; else its own."""
     from attncli.validation.fields import to_bfloat16
 
@@ -186,7 +186,7 @@ def read_figures(path: str) -> Figures:
         raise error.at(file=path) from None
 
 
-def _problem_names(names: Mapping[str, Any] | set[str]) -> bool:
+def _problem_names(names: Json | set[str]) -> bool:
     tops = {name.partition(".")[0] for name in FIELDS}
     return any(name.partition(".")[0] in tops - set(STEP_NAMES) for name in names) or "expected" in names
 
@@ -231,7 +231,7 @@ def _ndjson(path: str, data: bytes) -> Figures:
     return _json(path, lines[0] if lines else data)
 
 
-def _figure(step: str, figure: Any, *, inside: bool = False) -> Given:
+def _figure(step: str, figure: object, *, inside: bool = False) -> Given:
     """One step of an object, by the grammar of `expected`, with the digits it is written with."""
     from attncli.validation.fields import one_field
 
@@ -261,7 +261,7 @@ def _check_name(step: str) -> None:
         raise InputError("unknown-step", f"no step is called {printable(step)!r}", help=nearest(step, STEP_NAMES))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Written numbers → numbers as the gate knows them."""
     if isinstance(value, list):
         return [_plain(v) for v in value]
@@ -270,7 +270,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _from_lists(step: str | None, held: Any) -> Given:
+def _from_lists(step: str | None, held: object) -> Given:
     """Nested lists of written numbers."""
     plain = _plain(held)
     leaf = plain
@@ -285,7 +285,7 @@ def _from_lists(step: str | None, held: Any) -> Given:
         return Given(step, values)
     texts: list[str] = []
 
-    def gather(value: Any) -> None:
+    def gather(value: object) -> None:
         for item in value if isinstance(value, list) else [value]:
             gather(item) if isinstance(item, list) else texts.append(getattr(item, "text", ""))
 
@@ -293,7 +293,7 @@ def _from_lists(step: str | None, held: Any) -> Given:
     return _written(step, values, texts)
 
 
-def _written(step: str | None, values: np.ndarray, texts: list[str]) -> Given:
+def _written(step: str | None, values: NumpyArray, texts: list[str]) -> Given:
     """Numbers and their texts, in order: few digits are judged as written, many say their dtype."""
     digits = [digits_of(t)[1:] if t and is_number(t) else (0, 0) for t in texts]
     if max((sig for _, sig in digits), default=0) > _ENOUGH:
@@ -305,14 +305,14 @@ def _written(step: str | None, values: np.ndarray, texts: list[str]) -> Given:
     return Given(step, values, "text", np.array([d for d, _ in digits], int).reshape(values.shape))
 
 
-def _short_float32(values: np.ndarray, texts: list[str]) -> bool:
+def _short_float32(values: NumpyArray, texts: list[str]) -> bool:
     """Whether every text is the shortest that reads back to some float32, as programs print them."""
     with np.errstate(over="ignore"):
         short = values.astype(np.float32).ravel()
     return all(not t or float(str(x)) == float(t.replace("−", "-")) for x, t in zip(short, texts, strict=True))
 
 
-def _named(path: str, arrays: Mapping[str, np.ndarray]) -> Figures:
+def _named(path: str, arrays: Mapping[str, NumpyArray]) -> Figures:
     """Arrays under the names of steps, or one without a name."""
     unnamed = [name for name in arrays if re.fullmatch(r"arr_\d+", name) or name in ("", "array", "data")]
     if len(arrays) == 1 and unnamed:
@@ -344,7 +344,7 @@ def _safetensors(path: str, data: bytes) -> Figures:
     return _archive(path, arrays, rest)
 
 
-def _archive(path: str, arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> Figures:
+def _archive(path: str, arrays: Mapping[str, NumpyArray], rest: Json) -> Figures:
     if str(rest.get("schema", "")).startswith("attn.result"):
         from attncli.readers.results import read_result
 
@@ -354,7 +354,7 @@ def _archive(path: str, arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any
     return _named(path, arrays)
 
 
-def of_arrays(arrays: Mapping[str, Any], name: str = "figures") -> Figures:
+def of_arrays(arrays: Json, name: str = "figures") -> Figures:
     """Arrays or tensors by the names of steps, for callers from Python. What numpy has no dtype for is told by its bits."""
     from attncli.validation.fields import as_numpy
 

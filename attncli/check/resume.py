@@ -9,10 +9,12 @@ import numpy as np
 
 from attncli.check.plan_edits import chained, part, with_part
 from attncli.check.trials import Bench, beside
+from attncli.parts.traits import MixingTraits, NormalizerTraits, ScoreTraits
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 
 
-def onwards(bench: Bench, step: str, values: np.ndarray) -> Plan | None:
+def onwards(bench: Bench, step: str, values: NumpyArray) -> Plan | None:
     """A plan in which a step has these values, on all its axes; None where it cannot be taken up there."""
     plan = bench.plan
     if step in ("q", "k", "v") and bench.direct:
@@ -29,23 +31,25 @@ def onwards(bench: Bench, step: str, values: np.ndarray) -> Plan | None:
         return given
 
     if step == "scores":
-        return with_part(plan, "score", part("score", "given-scores", instead))
+        return with_part(plan, "score", part("score", "given-scores", instead, ScoreTraits()))
     if step in {link.step for link in plan.chain}:
         links = [dataclasses.replace(link, run=instead) if link.step == step else link for link in plan.chain]
         return chained(plan, links)
     if step == "weights":
-        if plan.variant["sink"].name != "none":
+        if not plan.variant.sink.is_none:
             return None
-        return with_part(plan, "normalizer", part("normalizer", "given-weights", instead))
+        return with_part(plan, "normalizer", part("normalizer", "given-weights", instead, NormalizerTraits()))
     if step in ("head_context", "context"):
         if step == "context":
             given = given.unflatten(-1, (plan.shapes.mixed_heads, -1)).transpose(1, 2)  # (b, h, n, c)
         elif not plan.shapes.headed:
             given = given[:, None]
-        mixing = plan.variant["head_mixing"]
-        if "context" in mixing.member.facts:
+        mixing = plan.variant.head_mixing
+        if mixing.traits.transform_context:
             return None
         return with_part(
-            plan, "head_mixing", part("head-mixing", "given-context", mixing.member.function, context=instead)
+            plan,
+            "head_mixing",
+            part("head-mixing", "given-context", mixing.member.function, MixingTraits(transform_context=instead)),
         )
     return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attncli.check.claims import Claim
+from attncli.types import NumpyArray
 from attncli.verdict import Rule
 
 NAMES = ("digits", "close", "flash")
@@ -39,7 +40,7 @@ def rule_for(claim: Claim, said: str | None, rtol: float | None, atol: float | N
     return Rule("close", f"they are {dtype}" if said is None else "--rule close", dtype, near, near, relative=True)
 
 
-def decimals_of(claim: Claim, rule: Rule) -> np.ndarray | None:
+def decimals_of(claim: Claim, rule: Rule) -> NumpyArray | None:
     """How many decimals each figure was written with, where digits are what counts."""
     if rule.name != "digits":
         return None
@@ -57,12 +58,12 @@ def decimals_of(claim: Claim, rule: Rule) -> np.ndarray | None:
 class Judged:
     """Figures held against a reference, cell by cell."""
 
-    ok: np.ndarray
-    error: np.ndarray  # |Δ|; ∞ where one is not finite and the other is not the same
-    tolerance: np.ndarray
+    ok: NumpyArray
+    error: NumpyArray  # |Δ|; ∞ where one is not finite and the other is not the same
+    tolerance: NumpyArray
 
 
-def judge(rule: Rule, mine: np.ndarray, ref: np.ndarray, decimals: np.ndarray | None, largest: float) -> Judged:
+def judge(rule: Rule, mine: NumpyArray, ref: NumpyArray, decimals: NumpyArray | None, largest: float) -> Judged:
     """Each figure against the reference, by the rule. `largest`: of the reference's whole step, finite ones."""
     if mine.dtype.kind in "biu" and ref.dtype.kind in "biu":
         same = mine == ref
@@ -89,7 +90,7 @@ def judge(rule: Rule, mine: np.ndarray, ref: np.ndarray, decimals: np.ndarray | 
     return Judged(ok, error, tolerance)
 
 
-def largest_of(ref: np.ndarray) -> float:
+def largest_of(ref: NumpyArray) -> float:
     """The largest finite figure of a step."""
     if ref.dtype.kind in "biu":
         return 1.0
@@ -103,7 +104,7 @@ def unit(dtype: str, x: float) -> float:
     return float(2.0 ** (float(exponent) - BITS[dtype]))
 
 
-def rounded(values: np.ndarray, decimals: np.ndarray) -> np.ndarray:
+def rounded(values: NumpyArray, decimals: NumpyArray) -> NumpyArray:
     """Figures as they would have been written with so many decimals."""
     with np.errstate(all="ignore"):
         factor = 10.0 ** decimals.astype(np.float64)

@@ -19,6 +19,7 @@ from attncli.check.faults import Suspicion, suspicions
 from attncli.check.trials import Bench, quiet
 from attncli.errors import listed
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 from attncli.verdict import Suspect
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Tried:
     key: bytes  # its figures, so that what gives the same is tried once
     changes: bool  # it differs from the reference somewhere
     breaks: bool  # it makes wrong what was right
-    figures: tuple[np.ndarray, ...]  # the same, of what fits, for telling it from the others that do
+    figures: tuple[NumpyArray, ...]  # the same, of what fits, for telling it from the others that do
     of: Suspicion
     kin: bool  # it fits by the direction of its errors alone
 
@@ -173,7 +174,7 @@ class Search:
         self.distinct.add(key)
         return Tried(names or (s.name,), s.says, s.rank, fault, match, _SHARE * digits - s.cost, worst, share, tuple(dict.fromkeys(steps)), key, changes, breaks, tuple(held) if match else (), s, match and not exact)  # fmt: skip
 
-    def near(self, s: Suspicion, figures: dict[str, np.ndarray]) -> bool:
+    def near(self, s: Suspicion, figures: dict[str, NumpyArray]) -> bool:
         """Whether what is left after rounding is no more than the rounding itself moved."""
         court = self.court
         for claim in court.task.claims:
@@ -323,23 +324,23 @@ def _one_of(a: Alternative) -> Suspicion:
     return Suspicion(a.text, a.says, lambda: None, a.rank)
 
 
-def _brief(x: np.ndarray) -> np.ndarray:
+def _brief(x: NumpyArray) -> NumpyArray:
     """Figures with the last digits, in which two ways of computing the same differ, taken off."""
     if x.dtype.kind in "biu":
         return x
     with np.errstate(all="ignore"):
-        rough: np.ndarray = np.round(x, 10) + 0.0
+        rough: NumpyArray = np.round(x, 10) + 0.0
     return rough
 
 
-def _same_gaps(mine: np.ndarray, other: np.ndarray) -> bool:
+def _same_gaps(mine: NumpyArray, other: NumpyArray) -> bool:
     """Whether the very same cells are NaN, ∞ and −∞, and some are."""
     if mine.dtype.kind != "f" or other.dtype.kind != "f" or np.isfinite(mine).all():
         return False
     return all(np.array_equal(f(mine), f(other)) for f in (np.isnan, np.isposinf, np.isneginf))
 
 
-def _gained(before: np.ndarray, mine: np.ndarray, tolerance: np.ndarray, where: np.ndarray) -> float:
+def _gained(before: NumpyArray, mine: NumpyArray, tolerance: NumpyArray, where: NumpyArray) -> float:
     """Digits by which figures are nearer than they were, over the cells that were wrong and are right."""
     size = np.where(np.isfinite(before), before, np.abs(mine.astype(np.float64)))  # a number where none should be
     with np.errstate(all="ignore"):

@@ -11,6 +11,7 @@ from attncli.check import rules
 from attncli.check.plan_edits import normalised, uniform
 from attncli.check.trials import Bench, quiet
 from attncli.errors import listed
+from attncli.types import Json, NumpyArray
 from attncli.verdict import Power
 
 if TYPE_CHECKING:
@@ -20,25 +21,25 @@ _TOLD = 1e-9  # of the largest: what is nearer no ordinary tolerance tells
 Wrong = tuple[str, str, Callable[[], Any]]  # its name, the first step that it changes, how it is computed
 
 
-def wrongs(bench: Bench, reference: dict[str, np.ndarray]) -> Iterator[Wrong]:
+def wrongs(bench: Bench, reference: dict[str, NumpyArray]) -> Iterator[Wrong]:
     """Uniform weights, shuffled values, no scale, another head's figures: each where the problem has what it is wrong about."""
     plan = bench.plan
     yield "uniform weights", "weights", lambda: bench.figures(normalised(plan, uniform))
     if plan.shapes.c is not None:
         yield "shuffled values", "v", lambda: _shuffled(bench)
-    if any(link.name == "scale" for link in plan.chain):
+    if any(link.is_scale for link in plan.chain):
         yield "no scale", "scaled_scores", lambda: bench.figures(bench.chosen(scale="none"))
     if plan.shapes.headed and plan.shapes.heads > 1:
         yield "another head's figures", "", lambda: _turned(bench, reference)
 
 
-def _shuffled(bench: Bench) -> dict[str, np.ndarray] | None:
+def _shuffled(bench: Bench) -> dict[str, NumpyArray] | None:
     """Every key with its neighbour's value."""
     base = bench.direct
     if base is None:
         return None
     p = base.problem
-    changes: dict[str, Any] = {"v": np.roll(np.asarray(p.v), 1, axis=-2)}
+    changes: Json = {"v": np.roll(np.asarray(p.v), 1, axis=-2)}
     if p.past and "v" in p.past:
         both = np.asarray(p.past["v"], np.float64)
         changes["past"] = {**p.past, "v": np.roll(both, 1, axis=-2)}
@@ -46,7 +47,7 @@ def _shuffled(bench: Bench) -> dict[str, np.ndarray] | None:
     return bench.figures(plan) if plan else None
 
 
-def _turned(bench: Bench, reference: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _turned(bench: Bench, reference: dict[str, NumpyArray]) -> dict[str, NumpyArray]:
     """Each head's figures in the place of the next."""
     out = {}
     for step, values in reference.items():
@@ -66,7 +67,7 @@ def power(court: Court) -> tuple[Power, ...]:
     out = []
     order = list(court.task.plan.steps)
     for name, first, compute in wrongs(court.bench, court.reference):
-        found: dict[str, np.ndarray] | None = quiet(compute)
+        found: dict[str, NumpyArray] | None = quiet(compute)
         if found is None:
             continue
         told, differs, most, at = False, False, 0.0, ""
@@ -99,11 +100,11 @@ def power(court: Court) -> tuple[Power, ...]:
     return tuple(out)
 
 
-def _same(a: np.ndarray, b: np.ndarray, largest: float) -> np.ndarray:
+def _same(a: NumpyArray, b: NumpyArray, largest: float) -> NumpyArray:
     """Too near for any ordinary tolerance."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(all="ignore"):
-        near: np.ndarray = (np.abs(a - b) <= _TOLD * max(largest, 1e-300)) | (a == b) | (np.isnan(a) & np.isnan(b))
+        near: NumpyArray = (np.abs(a - b) <= _TOLD * max(largest, 1e-300)) | (a == b) | (np.isnan(a) & np.isnan(b))
     return near
 
 

@@ -13,10 +13,10 @@ from attncli.errors import AttnError
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
-from attncli.types import Problem
+from attncli.types import Json, NumpyArray, Problem
 from attncli.variant import Variant
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, NumpyArray]
 _OF_ONE_KIND = (  # where a variant lacks a step, the one before it of its kind stands for it
     ("q", "normed_q", "positioned_q"),
     ("k", "normed_k", "positioned_k"),
@@ -75,7 +75,7 @@ class Bench:
         before = [s for s in order[: order.index(step)] if kind and s in kind and s in steps]
         return before[-1] if before else None
 
-    def figures(self, plan: Plan) -> dict[str, np.ndarray]:
+    def figures(self, plan: Plan) -> dict[str, NumpyArray]:
         """What a plan gives for each claimed step, on all the step's axes."""
         from attncli.core.attention import follow
 
@@ -110,17 +110,17 @@ class Bench:
         plan, p = self.plan, self.plan.problem
         letters = ("q", "k", "v") if plan.shapes.c is not None else ("q", "k")
         result = follow(dataclasses.replace(plan, keep=frozenset(letters)))
-        own = plan.variant["projection"]
+        own = plan.variant.projection
         held = {**p.parameters, **result.parameters}
-        applies = own.member.facts.get("drawn") or "w_o" in {q.name for q in own.member.parameters}
+        applies = own.traits.is_drawn or "w_o" in {q.name for q in own.member.parameters}
         kept = {k: x for k, x in held.items() if k not in _PROJECTED or (k in ("w_o", "b_o") and applies)}
-        acts = plan.variant["position"].member.facts["acts"]
+        acts = plan.variant.position.traits.acts_on
         v = plan.variant.but(projection=None, align=None)
         if acts == "embeddings":
-            v = v.but(position=Variant()["position"])
+            v = v.but(position=Variant().position)
         if plan.shapes.headed:
             v = v.but(heads=plan.shapes.heads, kv_heads=plan.shapes.kv_heads)
-        arrays: dict[str, Any] = {x: beside(plan, np.asarray(result[x].values, np.float64)) for x in letters}
+        arrays: Json = {x: beside(plan, np.asarray(result[x].values, np.float64)) for x in letters}
         problem = dataclasses.replace(
             p,
             embeddings=None,
@@ -141,7 +141,7 @@ class Bench:
         return base and self.again(dataclasses.replace(base.problem, **changes), base.variant)
 
 
-def beside(plan: Plan, x: np.ndarray) -> np.ndarray:
+def beside(plan: Plan, x: NumpyArray) -> NumpyArray:
     """Heads side by side, where a plan has heads: (…, h, t, d) → (…, t, h·d)"""
     return x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], -1) if plan.shapes.headed else x
 

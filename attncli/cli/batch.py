@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,14 @@ from attncli.cli.run import standard_output
 from attncli.errors import AttnError, ExitStatus, OptionError, brief, counted, printable
 from attncli.output_formats import Format, format_for
 from attncli.request import Choosing, Reading, Showing
+
+if TYPE_CHECKING:
+    from attncli.batch.executors import Engine
+    from attncli.batch.inputs import Input
+    from attncli.batch.job import Job, Out
+    from attncli.batch.manifest import Manifest, Receipt
+    from attncli.batch.runner import Tally
+    from attncli.views.tally import Bar
 
 EXAMPLES = """
     attn batch data/ -o results --causal
@@ -201,12 +209,12 @@ class _Batch:
     showing: Showing
     format: str
     talk: Talk
-    inputs: Sequence[Any]
+    inputs: Sequence[Input]
     jobs: int
     scheduler: str | None
     most: str | None  # how many may fail
 
-    def job(self, folder: Path | str, drawn: int | None) -> Any:
+    def job(self, folder: Path | str, drawn: int | None) -> Job:
         """What is done; `drawn` is the seed that the folder has from before."""
         from attncli.batch.job import Job
 
@@ -218,7 +226,7 @@ class _Batch:
 
     def to_folder(self, folder: Path, retry: bool) -> ExitStatus:
         """Results, a manifest, and the list of what failed."""
-        from attncli.batch.manifest import Manifest, Receipt
+        from attncli.batch.manifest import Manifest
         from attncli.batch.runner import Tally, finished, most_failures, run
 
         manifest = Manifest(folder)
@@ -243,7 +251,7 @@ class _Batch:
             engine = made(job, variant)
             interrupted = stack.enter_context(_interrupts(self.talk))
 
-            def record(input: Any, receipt: Receipt) -> None:
+            def record(input: Input, receipt: Receipt) -> None:
                 if receipt.status != "skipped":
                     earlier = before.get(receipt.result)
                     attempts = receipt.attempts + (earlier.attempts if earlier else 0)
@@ -265,7 +273,6 @@ class _Batch:
 
     def to_standard_output(self) -> ExitStatus:
         """A result or an error a line, in the order of the inputs; nothing is kept."""
-        from attncli.batch.manifest import Receipt
         from attncli.batch.runner import Tally, in_order, most_failures, run
 
         tally = Tally(len(self.inputs), streams=any(one.stream for one in self.inputs))
@@ -280,7 +287,7 @@ class _Batch:
             engine = stack.enter_context(self._engine(tell, out))(job, "")
             ahead, in_turn = in_order(inputs, 64 * self.jobs)
 
-            def record(input: Any, receipt: Receipt) -> None:
+            def record(input: Input, receipt: Receipt) -> None:
                 for one, its in in_turn(input, receipt):
                     spooled = Path(folder, one.result)
                     if folder and spooled.exists():
@@ -321,7 +328,7 @@ class _Batch:
         return status
 
     # ── its parts ────────────────────────────────────────────────────────────────────────────────
-    def _check_folder(self, folder: Path, manifest: Any) -> None:
+    def _check_folder(self, folder: Path, manifest: Manifest) -> None:
         """Nothing that is there and not this batch's is replaced unless that is said."""
         if self.showing.force:
             return
@@ -337,14 +344,14 @@ class _Batch:
                 message = f"{folder / one.result} exists, and no manifest says that a batch made it"
                 raise OptionError("output-exists", message, help="another folder, or --force to replace it")
 
-    def _chosen(self, manifest: Any, retry: bool) -> Sequence[Any]:
+    def _chosen(self, manifest: Manifest, retry: bool) -> Sequence[Input]:
         if not retry:
             return self.inputs
         failed = {result for result, receipt in manifest.receipts.items() if receipt.status == "failed"}
         return [one for one in self.inputs if one.result in failed]
 
     @contextmanager
-    def _engine(self, tell: _Tell, out: Any = None) -> Iterator[Callable[[Any, str], Any]]:
+    def _engine(self, tell: _Tell, out: Out | None = None) -> Iterator[Callable[[Job, str], Engine]]:
         """Who computes, once it is told what (the job, and the hash of it)."""
         from attncli.batch import dask_cluster as clusters
         from attncli.batch import executors as engines
@@ -360,7 +367,7 @@ class _Batch:
             tasks.gather()
             yield lambda job, variant: engines.Cluster(tasks, job, variant)
 
-    def _summed(self, tally: Any, where: str) -> ExitStatus:
+    def _summed(self, tally: Tally, where: str) -> ExitStatus:
         """What it came to, and the status that says so."""
         talk, left = self.talk, tally.total - tally.seen
         if talk.form == "json":
@@ -379,7 +386,7 @@ class _Batch:
             return ExitStatus.INTERRUPTED
         return ExitStatus.NO if tally.failed else ExitStatus.OK
 
-    def _say_summary(self, tally: Any, left: int, where: str) -> None:
+    def _say_summary(self, tally: Tally, left: int, where: str) -> None:
         talk = self.talk
         for code, count in tally.warned.items():
             talk.warning(f"{code}: in {counted(count, 'result')}")
@@ -431,12 +438,12 @@ def _interrupts(talk: Talk) -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _progress(tally: Any, talk: Talk, showing: Showing) -> Iterator[_Tell]:
+def _progress(tally: Tally, talk: Talk, showing: Showing) -> Iterator[_Tell]:
     """How far it is, on standard error: a bar on a terminal, elsewhere a line every so often."""
     if talk.quiet or not showing.progress or talk.form != "full":
         yield lambda *_: None
         return
-    bar: Any = None
+    bar: Bar | None = None
     said = tally.started
 
     def tell(lines: int = 0, wrong: int = 0, within: float = 0.0) -> None:

@@ -12,6 +12,7 @@ from attncli.cli.run import check_output, core, emit, look, progress, reads
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError, listed
 from attncli.output_formats import Format, Look, format_for
 from attncli.request import Choosing, Reading, Showing
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.check import Task
@@ -118,9 +119,7 @@ def _format(telling: Showing) -> Format:
     return format
 
 
-def _task(
-    path: str, figures: str | None, choosing: Choosing, reading: Reading, options: dict[str, Any], talk: Talk
-) -> Task:
+def _task(path: str, figures: str | None, choosing: Choosing, reading: Reading, options: Json, talk: Talk) -> Task:
     """Everything that can be refused, before torch."""
     from attncli.check import prepare
     from attncli.check.figures import of_expected, read_figures
@@ -146,13 +145,7 @@ def _settled(task: Task, identify: bool | None, telling: Showing, talk: Talk) ->
 
 
 def _folder(
-    path: str,
-    choosing: Choosing,
-    reading: Reading,
-    options: dict[str, Any],
-    identify: bool | None,
-    telling: Showing,
-    talk: Talk,
+    path: str, choosing: Choosing, reading: Reading, options: Json, identify: bool | None, telling: Showing, talk: Talk
 ) -> Matrix:
     """Every problem below a folder that says what it expects; one that cannot be read costs only itself."""
     from attncli.readers import formats
@@ -191,7 +184,7 @@ def _write(what: Verdict | Matrix, telling: Showing, format: Format) -> None:
     emit(text, telling, format)
 
 
-def _json(record: dict[str, Any], *, indented: bool) -> str:
+def _json(record: Json, *, indented: bool) -> str:
     """JSON, with what is not finite as strings."""
     import math
 

@@ -11,6 +11,7 @@ from attncli.catalogue import catalogue, one_variant, output_formats
 from attncli.cli.messages import wants_color
 from attncli.errors import ExitStatus, OptionError, nearest
 from attncli.output_formats import Look
+from attncli.types import Json
 
 EXAMPLES = """
     attn list
@@ -35,7 +36,7 @@ def list_(
     ] = "full",
 ) -> ExitStatus:
     """List what there is: parts with formulas, options and sources; named variants; steps; choices; formats."""
-    chosen: dict[str, dict[str, Any]] = catalogue()
+    chosen: dict[str, Json] = catalogue()
     if family in ("format", "formats"):
         chosen["formats"] = output_formats()
     if family:
@@ -64,7 +65,7 @@ def list_(
     return ExitStatus.OK
 
 
-def _one(family: str, name: str, members: dict[str, Any]) -> Any:
+def _one(family: str, name: str, members: Json) -> Any:
     if family == "variants":
         return one_variant(name)
     if name not in members:

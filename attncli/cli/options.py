@@ -16,11 +16,11 @@ from attncli.variant import CHOICES
 Words = list[str] | None
 
 
-Declared = tuple[str, Any, Any]  # the name of a parameter, its annotation as Typer reads it, its default
+Declared = tuple[str, Any, object]  # the name of a parameter, its annotation as Typer reads it, its default
 
 
 def _option(
-    name: str, kind: Any, help: str, metavar: str | None = None, *, flags: str = "", default: Any = None
+    name: str, kind: object, help: str, metavar: str | None = None, *, flags: str = "", default: object = None
 ) -> Declared:
     """One option; its flag is its name unless others are given."""
     words = flags.split() or ["--" + name.replace("_", "-")]
@@ -112,7 +112,7 @@ def whole_number(name: str, value: str, low: int, high: int) -> int:
     return n
 
 
-def _told(v: dict[str, Any]) -> Showing:
+def _told(v: dict[str, object]) -> Showing:
     """What of `Showing` goes with a verdict."""
     absent = {"only": None, "at": None, "top": None, "precision": "4", "heat": "off", "full": False}
     return _showing({**v, **absent})
@@ -164,7 +164,7 @@ def _choosing(v: dict[str, Any]) -> Choosing:
     return Choosing(choices, tuple(also))
 
 
-def takes(command: Callable[..., Any]) -> Callable[..., Any]:
+def takes(command: Callable[..., object]) -> Callable[..., object]:
     """Give a command the shared options; it receives `choosing`, `reading` and `showing` (or `telling`) in their place."""
     own = [
         p
@@ -175,8 +175,8 @@ def takes(command: Callable[..., Any]) -> Callable[..., Any]:
     groups = {"reading": _READING, "choosing": _variant_options(), "showing": _SHOWING, "telling": _TELLING}
     shared = [o for name, group in groups.items() if name in wanted for o in group if o[0] not in wanted]
 
-    def run(**values: Any) -> Any:
-        made: dict[str, Any] = {}
+    def run(**values: Any) -> object:
+        made: dict[str, object] = {}
         if "showing" in wanted:
             made["showing"] = _showing(values)
         if "telling" in wanted:

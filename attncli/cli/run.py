@@ -74,7 +74,7 @@ def reads(path: str, reading: Reading, talk: Talk) -> Problem:
 
 
 def computed(
-    made: Plan, at: At, showing: Showing, talk: Talk, place: Any = None, scheduler: str | None = None
+    made: Plan, at: At, showing: Showing, talk: Talk, place: object = None, scheduler: str | None = None
 ) -> Attention:
     """A plan followed, with a bar where it is long, and the part that was chosen of what it makes."""
     with _hands(scheduler, made, talk) as hands:
@@ -85,7 +85,7 @@ def computed(
 
 
 @contextmanager
-def _hands(scheduler: str | None, made: Plan, talk: Talk) -> Iterator[Any]:
+def _hands(scheduler: str | None, made: Plan, talk: Talk) -> Iterator[object]:
     """Who takes the tiles: the workers of a cluster, if one is named; None: this process."""
     if scheduler is None:
         yield None
@@ -101,7 +101,7 @@ def _hands(scheduler: str | None, made: Plan, talk: Talk) -> Iterator[Any]:
         core(talk)
         from attncli.core.remote import away
 
-        tasks = Tasks(client, made.variant["device"], lambda: talk.note("the cluster has no workers; waiting for some"))
+        tasks = Tasks(client, made.variant.device, lambda: talk.note("the cluster has no workers; waiting for some"))
         yield functools.partial(away, Crew(tasks))
 
 
@@ -180,7 +180,7 @@ def explained(
     return ExitStatus.OK
 
 
-def _upstream(said: str | None, made: Plan) -> Any:
+def _upstream(said: str | None, made: Plan) -> object:
     """The gradient that arrives at the context: ones, or what a file holds.
 
     Raises:
@@ -207,7 +207,7 @@ def _upstream(said: str | None, made: Plan) -> Any:
     return found
 
 
-def _back(made: Plan, upstream: Any) -> Any:
+def _back(made: Plan, upstream: object) -> Any:
     from attncli.core.gradients import follow_back
 
     return follow_back(made, upstream)

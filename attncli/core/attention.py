@@ -8,7 +8,6 @@ Where there is no batch, or no heads are named, b or h is 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from attncli.derivation import finer
 from attncli.plan import Plan
 from attncli.plan import plan as make_plan
 from attncli.plan.head_shapes import kv_head
-from attncli.types import Attention, Problem
+from attncli.types import Array, Attention, Problem
 from attncli.variant import Variant
 
 Parts = Iterator[tuple[Tile, Tensor | None]]  # tiles, and what they make of v: (b, h', n, c)
@@ -90,7 +89,7 @@ def work(
         note.off()
 
         note("head_context", z, "weights · v")  # (b, h', n, c)
-        formula = plan.variant["head_mixing"].member.facts.get("context_formula", "")
+        formula = plan.variant.head_mixing.traits.context_formula
         z = note("normed_context", given.sub_norm(z), formula)  # (b, h', n, c)
         side_by_side = "weights · v" + ", heads side by side" * heads.headed
         z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
@@ -101,8 +100,8 @@ def work(
 def here(q: Tensor, k: Tensor, v: Tensor | None, given: Given, note: Notes) -> Parts:
     """Every query: by one kernel that says the same, or tile by tile. q (b, h, n, d), k, v (b, g, m, ·) → (b, h', ·, c)"""
     chosen, heads = given.plan.variant, given.plan.shapes
-    k = share(k, heads.heads, chosen["kv_map"])  # (b, h, m, d)
-    v = share(v, heads.mixed_heads, chosen["kv_map"])  # (b, h', m, c); h' is h/2 where heads pair
+    k = share(k, heads.heads, chosen.kv_map)  # (b, h, m, d)
+    v = share(v, heads.mixed_heads, chosen.kv_map)  # (b, h', m, c); h' is h/2 where heads pair
 
     z = fused(q, k, v, given, note) if given.plan.schedule == "fused" else None  # (b, h, n, c)
     if z is not None:
@@ -120,28 +119,28 @@ def attended(
     chosen, at = given.plan.variant, given.on(tile)  # what `at` holds broadcasts to (b, h, n, m)
     note.on(tile)
 
-    s = chosen["score"](q, tile.of_keys(k), at.parameters)  # (b, h, n, m)
-    note("scores", s, chosen["score"].member.formula)
+    s = chosen.score(q, tile.of_keys(k), at.parameters)  # (b, h, n, m)
+    note("scores", s, chosen.score.member.formula)
     hidden = False  # whether the mask has been met: from there on, what is masked stays so
     for link in given.plan.chain:
         s = link.run(s, at)  # (b, h, n, m)
         s = s.where(at.visible, -torch.inf) if hidden else s
-        hidden = hidden or link.name == "mask"
-        note("mask", at.visible if link.step == "masked_scores" else None, "may attend")
+        hidden = hidden or link.is_mask
+        note("mask", at.visible if link.grid_field == "visible" else None, "may attend")
         note(link.step, s, link.formula)
 
-    sink = chosen["sink"](at.parameters, s)  # (1, h, 1, 1), or None
+    sink = chosen.sink(at.parameters, s)  # (1, h, 1, 1), or None
     seen = at.visible if given.plan.masked else None  # None: every key
     s, seen = beside(s, sink), beside(seen, None if sink is None else sink == sink)  # m + 1
     finer("sink", sink, given=True)
-    w = chosen["normalizer"](wide(s), seen)  # (b, h, n, m), + 1 with a sink
+    w = chosen.normalizer(wide(s), seen)  # (b, h, n, m), + 1 with a sink
     note.row_statistics(s, w, at.visible)  # (b, h, n)
     w, w_sink = note.checked(w, at.visible)  # (b, h, n, m), (b, h, n) or None
-    note("weights", w, chosen["normalizer"].member.formula + ", Σ with the sink" * (w_sink is not None))
-    note("sink_weights", w_sink, chosen["sink"].member.formula)
+    note("weights", w, chosen.normalizer.member.formula + ", Σ with the sink" * (w_sink is not None))
+    note("sink_weights", w_sink, chosen.sink.member.formula)
     note.entropy(w)  # (b, h, n)
-    w = note("dropout_weights", given.drop(w, tile), chosen["dropout"].member.formula)
-    mixing = chosen["head_mixing"]
+    w = note("dropout_weights", given.drop(w, tile), chosen.dropout.member.formula)
+    mixing = chosen.head_mixing
     w = note("mixed_weights", mixing(w, at.parameters), mixing.member.formula)  # (b, h', n, m)
     note.largest(w)  # (b, h', n, top)
     if v is None:
@@ -149,7 +148,7 @@ def attended(
     return weigh(w, tile.of_keys(v), odd if odd is None else tile.of_keys(odd), given.seen_mixed(at))  # (b, h', n, c)
 
 
-def beside(x: Any, column: Tensor | None) -> Any:
+def beside(x: Array, column: Tensor | None) -> Array:
     """(b, h, n, m), (1, h, 1, 1) → (b, h, n, m + 1): a sink as one more key, of no value."""
     if x is None or column is None:
         return x
@@ -157,7 +156,7 @@ def beside(x: Any, column: Tensor | None) -> Any:
     return torch.cat([x.expand(b, h, n, -1), column.expand(shape)], -1)
 
 
-def split(x: Tensor | None, heads: int) -> Any:
+def split(x: Tensor | None, heads: int) -> Array:
     """(b, t, h·d) → (b, h, t, d): head i takes the columns from i·d up to (i + 1)·d."""
     return None if x is None else x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
@@ -172,7 +171,7 @@ def append(past: Tensor | None, new: Tensor | None) -> Tensor | None:
     return new if past is None or new is None else torch.cat([past, new], 2)
 
 
-def share(x: Any, heads: int, how: str) -> Any:
+def share(x: Array, heads: int, how: str) -> Array:
     """(b, g, m, ·) → (b, h, m, ·): query head i reads kv head ⌊i / (h/g)⌋, or i mod g under `tile`."""
     if x is None or x.shape[1] == heads:
         return x

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from attncli.core.attention import merge, work
 from attncli.plan import Plan
-from attncli.types import Attention
+from attncli.types import Array, Attention, NumpyArray
 from attncli.validation.fields import as_numpy
 
 
@@ -19,13 +17,13 @@ from attncli.validation.fields import as_numpy
 class Gradients:
     """What a small change of each number would change, times the gradient that arrives at the context."""
 
-    steps: dict[str, np.ndarray]  # on the axes of the step
-    parameters: dict[str, np.ndarray]  # W as x @ W wants it, (d_in, d_out)
-    embeddings: dict[str, np.ndarray]  # (b, t, ·): through q, k and v, of what each is made of
-    upstream: np.ndarray
+    steps: dict[str, NumpyArray]  # on the axes of the step
+    parameters: dict[str, NumpyArray]  # W as x @ W wants it, (d_in, d_out)
+    embeddings: dict[str, NumpyArray]  # (b, t, ·): through q, k and v, of what each is made of
+    upstream: NumpyArray
 
 
-def follow_back(plan: Plan, upstream: Any) -> tuple[Attention, Gradients]:
+def follow_back(plan: Plan, upstream: Array) -> tuple[Attention, Gradients]:
     """The steps of a plan, and their gradients.
 
     Args:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attncli.core.recorder import Notes
-from attncli.core.tiles import Stream, Tile
+from attncli.core.tiles import Slice, Stream, Tile
 from attncli.derivation import Finer, explaining, finer, take
 from attncli.errors import CannotError
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan.visibility import arrays, full_rank, visible
-from attncli.registry import Part
-from attncli.types import Grid
+from attncli.registry import AnyPart
+from attncli.types import Array, Grid
 
 _PROJECTED = {parameter.name for parameter in LEARNED}
 
@@ -31,9 +30,9 @@ class Given:
         self.traced = traced  # gradients will be taken of whatever came in
         self.problem = plan.problem
         self.borrowed: set[int] = set()  # where memory lies that the caller may still write to
-        self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
-        self.device = found(device or plan.variant["device"])
-        seed = plan.variant["seed"]
+        self.dtype: torch.dtype = getattr(torch, plan.variant.dtype)
+        self.device = found(device or plan.variant.device)
+        seed = plan.variant.seed
         self.stream = None if seed is None else torch.Generator().manual_seed(seed)  # one for all that is drawn
         self.parameters, self.drawn = self._parameters()
         held = self.problem.parameters
@@ -44,12 +43,12 @@ class Given:
         self.grid = self.places.grid or self._grid()
         self.kept = self._kept()
 
-    def tensor(self, x: Any) -> Tensor:
+    def tensor(self, x: Array) -> Tensor:
         """An array of numbers → the run's dtype and device; a tensor keeps its graph."""
         tensor = self._lent(x).to(self.device, self.dtype)
         return tensor.detach().clone().requires_grad_() if self.traced else tensor
 
-    def _lent(self, x: Any) -> Tensor:
+    def _lent(self, x: Array) -> Tensor:
         """An array as a tensor that may share its memory, which is remembered."""
         tensor = as_tensor(x)
         self.borrowed.add(tensor.untyped_storage().data_ptr())
@@ -57,7 +56,7 @@ class Given:
 
     def positioned(self, note: Notes) -> tuple[Tensor, Tensor] | None:
         """What queries, and keys and values, are made of: (b, n, x) and (b, s, y), with a position that acts there."""
-        p, part = self.problem, self.plan.variant["position"]
+        p, part = self.problem, self.plan.variant.position
         if p.embeddings is None:
             return None
         x = self.tensor(p.embeddings)
@@ -66,7 +65,7 @@ class Given:
         if p.memory:
             y = self.tensor(p.memory["embeddings"])
             y = y if y.ndim == 3 else y[None]
-        if part.member.facts["acts"] != "embeddings":
+        if part.traits.acts_on != "embeddings":
             return self._chosen(x), y
         x, q_pos = self._chosen(x), self.grid.q_pos[:, 0]  # (b, n, ·), (b, n, 1)
         k_pos = self.grid.k_pos[:, 0, 0, self.plan.size.past :, None]  # (b, s, 1)
@@ -121,10 +120,11 @@ class Given:
         return self._normed(q, k, note, "after")
 
     def _normed(self, q: Tensor, k: Tensor, note: Notes, when: str) -> tuple[Tensor, Tensor]:
-        part = self.plan.variant["qk_norm"]
-        if part.name == "none" or part.get("at") != when:
+        part = self.plan.variant.qk_norm
+        late, across = part.traits.is_after_position, part.traits.is_across_heads
+        if part.is_none or (late is not None and late(part)) != (when == "after"):
             return q, k
-        full, out = part.get("scope") == "full", []
+        full, out = across is not None and across(part), []
         for name, x in (("q", q), ("k", k)):
             whole = x.transpose(1, 2).flatten(2) if full else x  # (b, t, h·d) or (b, h, t, d)
             whole = part(whole)
@@ -138,8 +138,8 @@ class Given:
 
     def turn(self, q: Tensor, k: Tensor, note: Notes) -> tuple[Tensor, Tensor]:
         """q and the new k with a position that acts on them; what is in the past was turned when it was new."""
-        part, at = self.plan.variant["position"], self.grid
-        if part.member.facts["acts"] != "qk":
+        part, at = self.plan.variant.position, self.grid
+        if part.traits.acts_on != "qk":
             return q, k
         assert self.plan.q_pos is not None  # a position reads them
         length = int(max(self.plan.q_pos.max(), self.plan.k_pos.max())) + 1  # whichever queries are computed
@@ -155,14 +155,14 @@ class Given:
 
     def _seen(self, tile: Tile) -> Grid:
         """The grid of one tile, with what is visible there."""
-        cut: dict[str, Any] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
+        cut: dict[str, Array] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
         at = replace(self.grid, **cut)
         seen = visible(at, self.plan.mask)
         self.predicates = take()  # what each mask of the expression says
         whole = np.broadcast_shapes(seen.shape, (1, 1, at.q_idx.shape[2], at.k_idx.shape[3]))
         return replace(at, visible=seen.expand(whole))
 
-    def _of_heads(self, name: str, x: Tensor, tile: Tile) -> tuple[slice, ...]:
+    def _of_heads(self, name: str, x: Tensor, tile: Tile) -> tuple[Slice, ...]:
         """The heads of a tile, on the axis that an array declares for them."""
         names = ("position", "score", "sink", "head_mixing")
         axes = {p.name: p.axes for part in names for p in self.plan.variant[part].member.parameters}.get(name, ())
@@ -170,14 +170,14 @@ class Given:
 
     def seen_mixed(self, at: Grid) -> Tensor:
         """What each head may see once heads are mixed: (b|1, h'|1, n, m)"""
-        part = self.plan.variant["head_mixing"]
-        combine = part.member.facts.get("visible")
+        part = self.plan.variant.head_mixing
+        combine = part.traits.mix_visible
         return combine(at.visible, part) if combine else at.visible
 
     def sub_norm(self, z: Tensor | None) -> Tensor | None:
         """What head mixing does to each head's context."""
-        part = self.plan.variant["head_mixing"]
-        act = part.member.facts.get("context")
+        part = self.plan.variant.head_mixing
+        act = part.traits.transform_context
         return z if z is None or act is None else act(z, self.learned, part)
 
     def past(self, letter: str) -> Tensor | None:
@@ -187,15 +187,16 @@ class Given:
 
     def drop(self, w: Tensor, tile: Tile) -> Tensor:
         """Inverted dropout of (b, h, n, m), drawn on the CPU over the whole grid: one seed is one pattern."""
-        if self.kept is None:
+        part = self.plan.variant.dropout
+        if self.kept is None or part.traits.drop is None:
             return w
         kept = finer("kept", self.kept.of(tile).to(w.device).expand(w.shape), given=True)  # (b, h, n, m)
-        return torch.where(kept, w / (1 - self.plan.variant["dropout"].get("p")), torch.zeros_like(w))
+        return part.traits.drop(w, kept, part)
 
     def _kept(self) -> Stream | _Held | None:
         """Which weights survive, tile by tile: drawn, or given."""
-        part, mask = self.plan.variant["dropout"], self.problem.dropout_mask
-        if part.name == "none":
+        part, mask = self.plan.variant.dropout, self.problem.dropout_mask
+        if part.is_none:
             return None
         if mask is not None:
             kept = as_tensor(full_rank(mask))  # (b, h, n, m), 1 where an axis is absent
@@ -208,16 +209,16 @@ class Given:
         """(b, n, h·c) → (b, n, ·), where there is a W_o"""
         return self._linear(z, "o") if z is not None and "w_o" in self.parameters else None
 
-    def _generator(self, part: Part) -> torch.Generator | None:
+    def _generator(self, part: AnyPart) -> torch.Generator | None:
         """The part's own stream where it has a seed of its own."""
         own = part.get("seed") if part.given("seed") else None
         return self.stream if own is None else torch.Generator().manual_seed(own)
 
-    def _parameters(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    def _parameters(self) -> tuple[dict[str, Tensor], Mapping[str, Array]]:
         """(as x @ W wants them, those that were drawn, as the file lays them out)"""
-        part, sizes = self.plan.variant["projection"], self.plan.sizes()
+        part, sizes = self.plan.variant.projection, self.plan.sizes()
 
-        def turned(x: Any) -> Any:
+        def turned(x: Array) -> Array:
             return x.T if sizes.out_in and x.ndim == 2 else x
 
         named = {p.name for p in part.member.parameters}
@@ -226,13 +227,13 @@ class Given:
         shown = (
             torch.float64 if self.dtype == torch.float64 else torch.float32
         )  # so that what is printed computes the same
-        drawn = {k: turned(x).to(shown) for k, x in chosen.items()} if part.member.facts.get("drawn") else {}
+        drawn = {k: turned(x).to(shown) for k, x in chosen.items()} if part.traits.is_drawn else {}
         return {k: self.tensor(x) for k, x in chosen.items()}, drawn
 
     def _grid(self) -> Grid:
         at = self.plan.grid()
         small = _small(self.plan)
-        moved: dict[str, Any] = {
+        moved: dict[str, Array] = {
             name: self._lent(_narrow(x) if small else x).to(self.device)
             for name, x in arrays(at).items()
             if name != "bias"
@@ -266,7 +267,8 @@ def _shared(plan: Plan) -> _Places | None:
         places = [x for at in (first.grid, seen) for x in arrays(at).values()]
         lent = frozenset(x.untyped_storage().data_ptr() for x in places)
         plan.alike.places = _Places(known, first.grid, seen, lent)
-    found: _Places = plan.alike.places
+    found = plan.alike.places
+    assert isinstance(found, _Places)
     return found
 
 
@@ -283,19 +285,19 @@ class _Held:
 def _small(plan: Plan) -> bool:
     """Whether no option that places are compared with is too large for half an integer."""
     options = [
-        o for part in (*(plan.mask.parts() if plan.mask else ()), plan.variant["position"]) for _, o in part.options
+        o for part in (*(plan.mask.parts() if plan.mask else ()), plan.variant.position) for _, o in part.options
     ]
     numbers = [n for o in options for n in (o if isinstance(o, tuple) else (o,)) if isinstance(n, int)]
     return all(abs(n) < 2**30 for n in numbers)
 
 
-def _narrow(x: Any) -> Any:
+def _narrow(x: Array) -> Array:
     """Integers in half their width where differences of two still fit: places are compared cell by cell."""
     small = isinstance(x, np.ndarray) and x.dtype == np.int64 and (x.size == 0 or abs(x).max() < 2**30)
     return x.astype(np.int32) if small else x
 
 
-def as_tensor(x: Any) -> Tensor:
+def as_tensor(x: Array) -> Tensor:
     """An array, whatever its strides and flags → a tensor, sharing its memory where torch can."""
     if isinstance(x, np.ndarray) and not (x.flags.writeable and all(stride >= 0 for stride in x.strides)):
         x = x.copy()

@@ -6,17 +6,16 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.tiles import Keys, Tile
+from attncli.core.tiles import Keys, Slice, Tile
 from attncli.derivation import Finer, take
 from attncli.plan import Plan, blind_rows
 from attncli.plan.visibility import seen_shape
-from attncli.types import BASE_STEPS, Attention, Step
+from attncli.types import BASE_STEPS, Array, Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy, is_tensor
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class Notes:
 
     def __init__(self, plan: Plan, given: Given, place: Place | None = None) -> None:
         self.plan, self.given = plan, given
-        self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
+        self.dtype: torch.dtype = getattr(torch, plan.variant.dtype)
         self.place = place  # where steps too large for memory go
         self.placed: set[str] = set()  # which have gone there
         self.steps: dict[str, Step] = {}
@@ -51,7 +50,7 @@ class Notes:
         """What is noted from now on is whole."""
         self.tile = None
 
-    def __call__(self, name: str, values: Tensor | None, formula: str) -> Any:
+    def __call__(self, name: str, values: Tensor | None, formula: str) -> Array:
         """Keep `values` if the step was asked for, without the axes that the problem lacks; hand them back whole."""
         self._keep(name, values, formula, self.given.predicates if name == "mask" else take())
         return values
@@ -79,13 +78,13 @@ class Notes:
             self.steps[name] = Step(name, formula, axes, None)
         self.whole[name][self._part(axes)] = kept
 
-    def _part(self, axes: Sequence[str]) -> tuple[slice, ...]:
+    def _part(self, axes: Sequence[str]) -> tuple[Slice, ...]:
         """Where the tile at hand lies in a step."""
         assert self.tile is not None
         part = {"batch": self.tile.batch, "head": self.tile.heads, "query": self.tile.rows}
         return tuple(part.get(axis, slice(None)) for axis in axes)
 
-    def sent(self, tile: Tile) -> tuple[dict[str, tuple[str, tuple[str, ...], np.ndarray]], dict[str, np.ndarray]]:
+    def sent(self, tile: Tile) -> tuple[dict[str, tuple[str, tuple[str, ...], NumpyArray]], dict[str, NumpyArray]]:
         """What a worker has noted of a tile: steps by name (formula, axes, values), and the rows that warnings are about."""
         self.on(tile)
         steps = {
@@ -98,9 +97,9 @@ class Notes:
     def received(
         self,
         tile: Tile,
-        steps: Mapping[str, tuple[str, tuple[str, ...], np.ndarray]],
+        steps: Mapping[str, tuple[str, tuple[str, ...], NumpyArray]],
         odd: Iterable[str],
-        rows: Mapping[str, np.ndarray],
+        rows: Mapping[str, NumpyArray],
     ) -> None:
         """Note what a worker has sent of a tile."""
         self.on(tile)
@@ -129,7 +128,7 @@ class Notes:
         self.placed.add(name)
         return room
 
-    def _own(self, kept: Tensor) -> Any:
+    def _own(self, kept: Tensor) -> Array:
         """As the kind that came in, and never the caller's own memory."""
         kept = kept.to(self.dtype) if kept.is_floating_point() else kept
         if kept.untyped_storage().data_ptr() in self.given.borrowed:
@@ -143,7 +142,7 @@ class Notes:
         if "max_score" in self.plan.keep:
             self._keep("max_score", s[..., : visible.shape[-1]].amax(-1), "max s")
         if "log_sum_exp" in self.plan.keep:
-            exponential = self.plan.variant["normalizer"].member.facts.get("kernel")
+            exponential = self.plan.variant.normalizer.traits.is_exponential
             self._keep("log_sum_exp", log_sum_exp(s, w) if exponential else s.logsumexp(-1), "ln Σ e^s")
         if "visible_keys" in self.plan.keep:
             self._keep("visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen")
@@ -163,7 +162,7 @@ class Notes:
         w, sink = w[..., :m], w[..., m] if w.shape[-1] > m else None
         if not finite(w):
             self.odd.add("not-finite")
-        if self.plan.variant["normalizer"].member.facts.get("shares"):
+        if self.plan.variant.normalizer.traits.is_ratio_of_sum:
             if (w < 0).any():
                 self.odd.add("negative-weights")
             self._about("zero-sum", ~some(w != 0) & some(visible))
@@ -173,14 +172,14 @@ class Notes:
         if not blind.any():
             return w, sink
         value = self.blind(blind[..., 0])
-        if sink is not None and self.plan.variant["empty_rows"] != "zero":  # the keys have what the sink had
+        if sink is not None and self.plan.variant.empty_rows != "zero":  # the keys have what the sink had
             sink = sink.masked_fill(blind[..., 0], torch.nan if math.isnan(value) else 0)
         return w.masked_fill(blind, value), sink
 
     def blind(self, rows: Tensor) -> float:
         """Remember which rows see no key, (b, h, n); what their weights are."""
         self._about("empty-rows", rows)
-        return {"zero": 0.0, "nan": math.nan, "uniform": 1 / self.plan.size.keys}[self.plan.variant["empty_rows"]]
+        return {"zero": 0.0, "nan": math.nan, "uniform": 1 / self.plan.size.keys}[self.plan.variant.empty_rows]
 
     def _about(self, code: str, rows: Tensor) -> None:
         """Rows that a warning is about, (b, h, n), of this tile."""
@@ -207,14 +206,14 @@ class Notes:
         """What was found out on the way, in words."""
         v = self.plan.variant
         said = {
-            "not-finite": f"some weights are not finite: a visible NaN or ∞, or scores beyond {v['dtype']}",
-            "negative-weights": f"under {v['normalizer'].name} negative scores give negative weights",
+            "not-finite": f"some weights are not finite: a visible NaN or ∞, or scores beyond {v.dtype}",
+            "negative-weights": f"under {v.normalizer.name} negative scores give negative weights",
             "zero-sum": "{}: scores sum to 0, so weights are 0",
             "empty-rows": {
                 "zero": "{} see no key: weights and context are 0",
                 "nan": "{} see no key: weights and context are NaN",
                 "uniform": "{} see no key: weights are uniform over all keys",
-            }.get(v["empty_rows"], ""),
+            }.get(v.empty_rows, ""),
             "no-entropy": "some weights are negative, and where they are entropy is no number",
         }
         out = list(self.plan.warnings)
@@ -241,7 +240,7 @@ class Notes:
             parameters={k: x if self.tensors else as_numpy(x) for k, x in self.given.drawn.items()},
             about=plan.problem.about,
             layout=plan.problem.layout or "bhtd",
-            dtype=plan.variant["dtype"],
+            dtype=plan.variant.dtype,
             summary=plan.summary,
         )
 

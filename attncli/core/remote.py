@@ -7,8 +7,8 @@ need them, keys and values once to every worker; a piece of each step that is ke
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from attncli.core.attention import Parts, attended, share, strange
 from attncli.core.inputs import Given
 from attncli.core.recorder import Notes
 from attncli.core.sdpa import fused
-from attncli.core.tiles import Stream, Tile, joined, tiles
+from attncli.core.tiles import Slice, Stream, Tile, joined, tiles
 from attncli.parts.projections import LEARNED
 from attncli.plan import Plan
 from attncli.plan.schedule import MASK, cells, item, matrices
+from attncli.types import Array, Json, NumpyArray
 from attncli.validation.fields import as_numpy, shape_of
 
 _MOST = 2**28  # cells in a task: some seconds of one core, so that a worker that dies costs no more
@@ -36,24 +37,24 @@ class Common:
     """What every task needs: it travels to each worker once."""
 
     plan: Plan  # without what the tiles do not need
-    k: np.ndarray  # (b, g, m, d)
-    v: np.ndarray | None  # (b, g, m, c)
+    k: NumpyArray  # (b, g, m, d)
+    v: NumpyArray | None  # (b, g, m, c)
     begins: dict[int, Tensor] = field(default_factory=dict)  # where a worker's tasks have been in what is drawn
 
-    def held(self, given: Given) -> tuple[Tensor, Any, Tensor | None]:
+    def held(self, given: Given) -> tuple[Tensor, Array, Tensor | None]:
         """k (b, h, m, d), v (b, h', m, c) and where v is not finite: made by the first task of a worker, for all.
 
         Copies, for what arrives lies anywhere in memory, and products of the same numbers differ with where they lie.
         """
         if "ready" not in vars(self):
-            shapes, how = self.plan.shapes, self.plan.variant["kv_map"]
+            shapes, how = self.plan.shapes, self.plan.variant.kv_map
             k = share(given.tensor(self.k).clone(), shapes.heads, how)
             v = None if self.v is None else share(given.tensor(self.v).clone(), shapes.mixed_heads, how)
             vars(self)["ready"] = k, v, strange(v)
-        ready: tuple[Tensor, Any, Tensor | None] = vars(self)["ready"]
+        ready: tuple[Tensor, Array, Tensor | None] = vars(self)["ready"]
         return ready
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return Common, (self.plan, self.k, self.v)  # from one worker to the next without what it made of it
 
 
@@ -73,16 +74,16 @@ class Task(NamedTuple):
     """A block, and its queries."""
 
     block: Block
-    q: np.ndarray  # (b, h, n, d), of the batch items, heads and rows of the block
+    q: NumpyArray  # (b, h, n, d), of the batch items, heads and rows of the block
 
 
 class Piece(NamedTuple):
     """What came of a block."""
 
-    z: np.ndarray | None  # (b, h', n, c)
-    steps: dict[str, tuple[str, tuple[str, ...], np.ndarray]]  # formula, axes, values
+    z: NumpyArray | None  # (b, h', n, c)
+    steps: dict[str, tuple[str, tuple[str, ...], NumpyArray]]  # formula, axes, values
     odd: set[str]
-    rows: dict[str, np.ndarray]
+    rows: dict[str, NumpyArray]
 
 
 class Crew(Protocol):
@@ -147,19 +148,21 @@ def travelling(plan: Plan) -> Plan:
     """The plan with what tiles need, and nothing that is large and needed only before or after them."""
     p = plan.problem
     projected = {parameter.name for parameter in LEARNED}
-    shells: dict[str, Any] = {
-        name: Hollow(shape_of(x)) for name in ("embeddings", "q", "k") if (x := getattr(p, name)) is not None
-    }
     memory = {"embeddings": Hollow(shape_of(p.memory["embeddings"]))} if p.memory else None
     learned = {name: as_numpy(x) for name, x in p.parameters.items() if name not in projected}
-    places: dict[str, Any] = {
-        name: as_numpy(x)
-        for name in ("mask", "bias", "dropout_mask", "lengths", "segments", "k_segments")
-        if (x := getattr(p, name)) is not None
-    }
-    rest: dict[str, Any] = {"v": None, "past": None, "tokens": None, "k_tokens": None, "about": None, "expected": {}}
-    problem = replace(p, **shells, **places, **rest, memory=memory, parameters=learned, variant={})
-    chain = tuple(replace(link, facts={}) for link in plan.chain)
+    needed: Json = {"memory": memory, "parameters": learned}
+    for declared in fields(p):
+        x, what = getattr(p, declared.name), declared.metadata.get("on_workers")
+        if declared.name in needed or x is None:
+            continue
+        if what == "nothing":
+            needed[declared.name] = {} if declared.default_factory is dict else None
+        elif what == "shape":
+            needed[declared.name] = Hollow(shape_of(x))
+        elif what == "values" and not isinstance(x, str):
+            needed[declared.name] = as_numpy(x)
+    problem = replace(p, **needed)
+    chain = tuple(replace(link, derivation=None, gradient_factor=None) for link in plan.chain)
     steps = {name: tuple(axes) for name, axes in plan.steps.items()}
     return replace(plan, problem=problem, chain=chain, steps=steps, tokens=(), k_tokens=(), warnings=(), alike=None)
 
@@ -199,5 +202,5 @@ def piece(common: Common, task: Task) -> Piece | None:
     return Piece(None if z is None else as_numpy(own.of(z, columns=False)), steps, note.odd, said)
 
 
-def _less(rows: slice, start: int) -> slice:
+def _less(rows: Slice, start: int) -> Slice:
     return slice(rows.start - start, rows.stop - start)

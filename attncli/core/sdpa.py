@@ -26,7 +26,7 @@ def fused(q: Tensor, k: Tensor, v: Tensor, given: Given, note: Notes, tile: Tile
     k, v = tile.of_keys(k), tile.of_keys(v)  # (b, h, m, d)
     visible = given.on(tile).visible if plan.masked and not causal(plan) else None  # (b, h, n, m)
     if finite(q) and finite(k) and finite(v):
-        scale = next((link.value for link in plan.chain if link.name == "scale"), 1.0)
+        scale = next((link.value for link in plan.chain if link.is_scale), 1.0)
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal(plan), scale=scale)
     if z is None or not finite(z):
         if "schedule" in plan.variant.chosen:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 
-Ranges = list[tuple[np.ndarray, ...]]  # (n,) each: the first key and one past the last, for a few stretches
-Keys = tuple[slice, ...]  # in order, and apart from each other
+Ranges = list[tuple[NumpyArray, ...]]  # (n,) each: the first key and one past the last, for a few stretches
+Slice: TypeAlias = "slice[Any, Any, Any]"
+Keys = tuple[Slice, ...]  # in order, and apart from each other
 Progress = Callable[[float], None]  # told how much of the work is done, 0 … 1
-ALL = slice(None)
+ALL: Slice = slice(None)
 _NEAR = 64  # keys between two stretches that are computed rather than put side by side without them
 _SMALL = 2**16  # cells that cost less than the calls they are computed by
 _KEPT = 2**25 - 2**13  # bytes: the largest block whose return makes glibc reuse memory of that size, not hand it back
@@ -28,9 +30,9 @@ _KEPT = 2**25 - 2**13  # bytes: the largest block whose return makes glibc reuse
 class Tile(NamedTuple):
     """Some query rows, of some batch items and heads, and the keys that they can reach."""
 
-    batch: slice = ALL
-    heads: slice = ALL
-    rows: slice = ALL
+    batch: Slice = ALL
+    heads: Slice = ALL
+    rows: Slice = ALL
     keys: Keys = (ALL,)
 
     @property
@@ -64,7 +66,7 @@ def tiles(plan: Plan) -> Iterator[Tile]:
     torch.empty(_KEPT, dtype=torch.uint8)  # made and given back: from now on tiles reuse each other's memory
     b, h, n, m = plan.size.batch or 1, plan.shapes.heads, plan.length("scores", "query"), plan.size.keys
     reach = plan.spans()
-    together = h if plan.variant["head_mixing"].name != "none" else max(1, min(h, plan.tile // (n * m)))
+    together = h if not plan.variant.head_mixing.is_none else max(1, min(h, plan.tile // (n * m)))
     for i in range(b):
         ranges: Ranges | None = None if reach is None else [tuple(end[i % len(end)] for end in span) for span in reach]
         for first in range(0, h, together):
@@ -72,7 +74,7 @@ def tiles(plan: Plan) -> Iterator[Tile]:
                 yield Tile(slice(i, i + 1), slice(first, first + together), rows, keys)
 
 
-def _cut(n: int, m: int, most: int, ranges: Ranges | None, *, even: bool) -> Iterator[tuple[slice, Keys]]:
+def _cut(n: int, m: int, most: int, ranges: Ranges | None, *, even: bool) -> Iterator[tuple[Slice, Keys]]:
     """Rows in blocks of at most `most` cells; unless `even`, fewer where the rows of a block reach for different keys."""
     bend = ranges is not None and not even
     row, take = 0, 256 if bend else max(1, most // m)
@@ -88,7 +90,7 @@ def _cut(n: int, m: int, most: int, ranges: Ranges | None, *, even: bool) -> Ite
         row, take = rows.stop, 2 * take if bend else take
 
 
-def _reached(ranges: Ranges, rows: slice) -> tuple[Keys, int]:
+def _reached(ranges: Ranges, rows: Slice) -> tuple[Keys, int]:
     """The keys that some rows reach together, and about how many cells they reach, each by itself."""
     hulls: list[tuple[int, int]] = []
     own = 0

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from attncli.derivation import Line, Num, Work
-from attncli.registry import Family, Range
-from attncli.types import Tensor
+from attncli.parts.traits import DropoutTraits
+from attncli.registry import AnyPart, Family, Range
+from attncli.types import Generator, Tensor
 
-dropout = Family("dropout", "weights that are dropped at random", plural="dropouts")
+dropout = Family("dropout", "weights that are dropped at random", DropoutTraits, plural="dropouts")
 
 
 @dropout("none", "kept always", laws=("prefix", "decode", "permutation"))
-def none(shape: tuple[int, ...], generator: Any) -> None:
+def none(shape: tuple[int, ...], generator: Generator | None) -> None:
     """Nothing is dropped."""
 
 
@@ -27,17 +28,23 @@ def _work_dropped(w: Work) -> Iterator[Line]:
             yield Line(c.label, ([c.after],), "dropped")
 
 
+def rescaled(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
+    """Survivors divided by 1 − p, so that the mean stays; the others 0. (b, h, n, m) each → (b, h, n, m)"""
+    return (w / (1 - part.get("p"))).where(kept, 0)
+
+
 @dropout(
     "dropout",
     "w / (1 − p) where u < 1 − p, else 0",
     source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
     lawless="what is drawn belongs to the whole grid",
-    worked=_work_dropped,
-    slope=lambda w, c: ["(", c("kept"), " / ", Num(1 - w.part.get("p")), ")"],
+    drop=rescaled,
+    derivation=_work_dropped,
+    gradient_factor=lambda w, c: ["(", c("kept"), " / ", Num(1 - w.part.get("p")), ")"],
 )
 def inverted(
     shape: tuple[int, ...],
-    generator: Any,
+    generator: Generator | None,
     *,
     p: Annotated[float, Range(low=0, below=1)],
     seed: Annotated[int, Range(low=0, below=2**64)] | None = None,

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from attncli.derivation import Line, Num, Work, finer, per_key
+from attncli.parts.traits import LinkTraits, MixingTraits, PositionTraits
 from attncli.registry import Family, Part, Range
 from attncli.types import Grid, Tensor
 
-link = Family("link", "what is done to scores before the normaliser; --chain is their order")
+link = Family("link", "what is done to scores before the normaliser; --chain is their order", LinkTraits)
 
 _PER_CELL = ("prefix", "decode", "permutation")
 
@@ -25,11 +26,13 @@ _PER_CELL = ("prefix", "decode", "permutation")
     source="Vaswani et al. 2017, §3.2.1",
     step="scaled_scores",
     laws=_PER_CELL,
-    default="auto",
-    words=("auto",),
-    neutral=1,
-    worked=per_key(lambda w, c: ([c.before, " × ", Num(w.value)],)),
-    slope=lambda w, c: [Num(w.value)],
+    default_value="auto",
+    value_words=("auto",),
+    neutral_value=1,
+    is_scale=True,
+    is_fused=True,
+    derivation=per_key(lambda w, c: ([c.before, " × ", Num(w.value)],)),
+    gradient_factor=lambda w, c: [Num(w.value)],
 )
 def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
     """The factor of the scores; auto is 1/√d_k of one head for `dot`, else 1."""
@@ -41,12 +44,13 @@ def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
     "what --head-mixing does to scores",
     source="Shazeer et al. 2020, §3",
     step="mixed_scores",
-    reads="head_mixing",
+    part_choice="head_mixing",
     laws=_PER_CELL,
 )
-def mix(s: Tensor, at: Grid, part: Part) -> Tensor:
+def mix(s: Tensor, at: Grid, part: Part[MixingTraits]) -> Tensor:
     """The scores mixed across heads, by `--head-mixing`."""
-    return part.member.facts["scores"](s, at.parameters)  # (b, h, n, m)
+    act = part.traits.mix_scores
+    return s if act is None else act(s, at.parameters)  # (b, h, n, m)
 
 
 @link(
@@ -55,8 +59,8 @@ def mix(s: Tensor, at: Grid, part: Part) -> Tensor:
     source="Gemma Team 2024, §2 (logit soft-capping)",
     step="softcapped_scores",
     laws=_PER_CELL,
-    worked=per_key(lambda w, c: ([Num(w.value), "·tanh(", c.before, " / ", Num(w.value), ")"],)),
-    slope=lambda w, c: ["(1 − (", c.after, " / ", Num(w.value), ")²)"],
+    derivation=per_key(lambda w, c: ([Num(w.value), "·tanh(", c.before, " / ", Num(w.value), ")"],)),
+    gradient_factor=lambda w, c: ["(1 − (", c.after, " / ", Num(w.value), ")²)"],
 )
 def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores bent smoothly into ±cap."""
@@ -69,9 +73,9 @@ def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Te
     source="Hinton et al. 2015, §2",
     step="tempered_scores",
     laws=_PER_CELL,
-    neutral=1,
-    worked=per_key(lambda w, c: ([c.before, " / ", Num(w.value)],)),
-    slope=lambda w, c: ["(1 / ", Num(w.value), ")"],
+    neutral_value=1,
+    derivation=per_key(lambda w, c: ([c.before, " / ", Num(w.value)],)),
+    gradient_factor=lambda w, c: ["(1 / ", Num(w.value), ")"],
 )
 def temperature(s: Tensor, at: Grid, *, t: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores divided by a temperature: below 1 sharpens, above 1 flattens."""
@@ -90,8 +94,8 @@ def _work_log_n(w: Work) -> Iterator[Line]:
     source="Chiang and Cholak 2022, §5.3; Bai et al. 2023 (Qwen), §2.3",
     step="length_scaled_scores",
     laws=_PER_CELL,
-    worked=_work_log_n,
-    slope=lambda w, c: [w("factor")],
+    derivation=_work_log_n,
+    gradient_factor=lambda w, c: [w("factor")],
 )
 def log_n(s: Tensor, at: Grid, *, base: Annotated[float, Range(above=1)]) -> Tensor:
     """Scores grow with the logarithm of how many keys the query may see, beyond a base."""
@@ -105,10 +109,10 @@ def log_n(s: Tensor, at: Grid, *, base: Annotated[float, Range(above=1)]) -> Ten
     "what --position does to scores",
     source="Press et al. 2022 (alibi); Raffel et al. 2020 (t5)",
     step="positioned_scores",
-    reads="position",
+    part_choice="position",
     lawless="its law is that of the position",
 )
-def position(s: Tensor, at: Grid, part: Part) -> Tensor:
+def position(s: Tensor, at: Grid, part: Part[PositionTraits]) -> Tensor:
     """The position's bias, by `--position`."""
     return part(s, at)  # (b, h, n, m)
 
@@ -118,9 +122,9 @@ def position(s: Tensor, at: Grid, part: Part) -> Tensor:
     "s + bias",
     source="Raffel et al. 2020, §2.1; ONNX Attention's attn_mask",
     step="biased_scores",
-    reads="bias",
+    grid_field="bias",
     lawless="its cells belong to indices of one problem",
-    worked=per_key(lambda w, c: ([c.before, " + ", c("bias")],)),
+    derivation=per_key(lambda w, c: ([c.before, " + ", c("bias")],)),
 )
 def bias(s: Tensor, at: Grid) -> Tensor:
     """The file's `bias`, added."""
@@ -132,7 +136,9 @@ def bias(s: Tensor, at: Grid) -> Tensor:
     "s where visible, else −∞",
     source="Vaswani et al. 2017, §3.2.3",
     step="masked_scores",
-    reads="visible",
+    grid_field="visible",
+    is_mask=True,
+    is_fused=True,
     laws=_PER_CELL,
 )
 def mask(s: Tensor, at: Grid) -> Tensor:

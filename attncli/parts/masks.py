@@ -5,18 +5,19 @@ It speaks in operators only, so it runs on plain integers, numpy arrays and tens
 
 A mask may say how far it reaches: (Grid, part) → a few triples, each the field of the keys that it goes by, its lowest and its
 highest value for each query, None being no bound. What lies outside all of them is hidden for certain, so that long runs never
-compute it; a mask that declares no `reach` may see every key.
+compute it; a mask that declares no `reachable_keys` may see every key.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any
+from typing import Annotated
 
-from attncli.registry import Family, Part, Range
-from attncli.types import Grid, Tensor
+from attncli.parts.traits import KeyBounds, MaskTraits
+from attncli.registry import AnyPart, Family, Range
+from attncli.types import Array, Grid, Tensor
 
-mask = Family("mask", "who may attend to whom")
+mask = Family("mask", "who may attend to whom", MaskTraits)
 
 
 @mask("full", "always", laws=("prefix", "decode", "permutation"))
@@ -30,16 +31,16 @@ def full(at: Grid) -> Tensor:
     "j ≤ i",
     source="Vaswani et al. 2017, §3.2.3",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [("k_pos", None, at.q_pos)],
-    kernel="causal",  # what fused kernels call it
-    hides=lambda at, part: f"{at.k_pos} > {at.q_pos}",
+    reachable_keys=lambda at, part: [("k_pos", None, at.q_pos)],
+    is_causal=True,
+    why_hidden=lambda at, part: f"{at.k_pos} > {at.q_pos}",
 )
 def causal(at: Grid) -> Tensor:
     """A query sees itself and what came before it."""
     return at.k_pos <= at.q_pos
 
 
-def _beyond(at: Grid, part: Part) -> str:
+def _beyond(at: Grid, part: AnyPart) -> str:
     left, far = part.get("left"), at.k_pos - at.q_pos
     return f"{at.k_pos} − {at.q_pos} {f'< {-left}' if 0 <= left < -far else '> ' + str(part.get('right'))}"
 
@@ -49,14 +50,15 @@ def _beyond(at: Grid, part: Part) -> str:
     "−left ≤ j − i ≤ right",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [
+    reachable_keys=lambda at, part: [
         (
             "k_pos",
             at.q_pos - part.get("left") if part.get("left") >= 0 else None,
             at.q_pos + part.get("right") if part.get("right") >= 0 else None,
         )
     ],
-    hides=_beyond,
+    why_hidden=_beyond,
+    is_window=True,
 )
 def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotated[int, Range(low=-1)] = -1) -> Tensor:
     """A query sees so many neighbours on each side, and itself; −1, or left out, is no bound."""
@@ -69,8 +71,8 @@ def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotat
     "j < length",
     source="Raffel et al. 2020, §3.2.1",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [("k_pos", None, 0 * at.q_pos + part.get("length") - 1)],
-    hides=lambda at, part: f"{at.k_pos} ≥ {part.get('length')}",
+    reachable_keys=lambda at, part: [("k_pos", None, 0 * at.q_pos + part.get("length") - 1)],
+    why_hidden=lambda at, part: f"{at.k_pos} ≥ {part.get('length')}",
 )
 def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     """Every query sees the first so many positions (prefix-LM is `causal or prefix:length=…`)."""
@@ -82,8 +84,8 @@ def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     "segment of I = segment of J",
     source="Raffel et al. 2020, §2.2 (packing)",
     lawless="its segments belong to indices of one problem",
-    reach=lambda at, part: [("k_seg", at.q_seg, at.q_seg)],
-    hides=lambda at, part: f"segment {at.k_seg} ≠ {at.q_seg}",
+    reachable_keys=lambda at, part: [("k_seg", at.q_seg, at.q_seg)],
+    why_hidden=lambda at, part: f"segment {at.k_seg} ≠ {at.q_seg}",
 )
 def document(at: Grid) -> Tensor:
     """A query sees the keys of its own document, by the problem's segments."""
@@ -95,14 +97,14 @@ def document(at: Grid) -> Tensor:
     "⌊i/size⌋ = ⌊j/size⌋",
     source="Llama 4's attention_chunk_size; Child et al. 2019, §4.3",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [
+    reachable_keys=lambda at, part: [
         (
             "k_pos",
             at.q_pos // part.get("size") * part.get("size"),
             at.q_pos // part.get("size") * part.get("size") + part.get("size") - 1,
         )
     ],
-    hides=lambda at, part: f"⌊{at.q_pos}/{part.get('size')}⌋ ≠ ⌊{at.k_pos}/{part.get('size')}⌋",
+    why_hidden=lambda at, part: f"⌊{at.q_pos}/{part.get('size')}⌋ ≠ ⌊{at.k_pos}/{part.get('size')}⌋",
 )
 def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees the keys of its own chunk of so many positions."""
@@ -114,7 +116,7 @@ def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     "(i − j) mod rate = 0",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
-    hides=lambda at, part: f"({at.q_pos} − {at.k_pos}) mod {part.get('rate')} ≠ 0",
+    why_hidden=lambda at, part: f"({at.q_pos} − {at.k_pos}) mod {part.get('rate')} ≠ 0",
 )
 def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees every so many positions, itself among them."""
@@ -126,8 +128,8 @@ def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     "j ≤ i and (i − j < stride or (i − j) mod stride = 0)",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [("k_pos", None, at.q_pos)],
-    hides=lambda at, part: (
+    reachable_keys=lambda at, part: [("k_pos", None, at.q_pos)],
+    why_hidden=lambda at, part: (
         f"{at.k_pos} > {at.q_pos}"
         if at.k_pos > at.q_pos
         else f"{at.q_pos} − {at.k_pos} ≥ {part.get('stride')}, and no multiple of it"
@@ -144,9 +146,9 @@ def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
     "j ≤ i and (⌊i/stride⌋ = ⌊j/stride⌋ or j mod stride ≥ stride − summary)",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
-    refuse=lambda o: "summary is at most stride" if o["summary"] > o["stride"] else "",
-    reach=lambda at, part: [("k_pos", None, at.q_pos)],
-    hides=lambda at, part: (
+    option_conflict=lambda o: "summary is at most stride" if o["summary"] > o["stride"] else "",
+    reachable_keys=lambda at, part: [("k_pos", None, at.q_pos)],
+    why_hidden=lambda at, part: (
         f"{at.k_pos} > {at.q_pos}"
         if at.k_pos > at.q_pos
         else f"{at.k_pos} stands in an earlier block, and not at its end"
@@ -158,7 +160,7 @@ def fixed(at: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[
     return (at.k_pos <= at.q_pos) & (own | (at.k_pos % stride >= stride - summary))
 
 
-def _reach_global(at: Grid, part: Part) -> list[tuple[str, Any, Any]]:
+def _reach_global(at: Grid, part: AnyPart) -> list[KeyBounds]:
     """Runs of tokens that follow each other; every key for a query that is one of them."""
     tokens = sorted({t for t in part.get("tokens") if t < at.longest})
     ends = [t for t in tokens if t + 1 not in tokens]
@@ -172,8 +174,8 @@ def _reach_global(at: Grid, part: Part) -> list[tuple[str, Any, Any]]:
     "I or J among the tokens",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
-    reach=_reach_global,
-    hides=lambda at, part: f"neither {at.q_idx} nor {at.k_idx} is among the tokens",
+    reachable_keys=_reach_global,
+    why_hidden=lambda at, part: f"neither {at.q_idx} nor {at.k_idx} is among the tokens",
 )
 def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
     """Some tokens see every key, and every query sees them (Longformer is a window or these)."""
@@ -188,10 +190,10 @@ def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Te
     "s ≤ J < s + K, s = clamp(I − ⌊K/2⌋, 0, T − K)",
     source="Hassani et al. 2023, §3.1",
     lawless="its window moves inward at the end, so that what is seen depends on how many keys there are",
-    reach=lambda at, part: [
+    reachable_keys=lambda at, part: [
         ("k_idx", _first(at, part.get("kernel")), _first(at, part.get("kernel")) + part.get("kernel") - 1)
     ],
-    hides=lambda at, part: f"{at.k_idx} is outside the {part.get('kernel')} keys around {at.q_idx}",
+    why_hidden=lambda at, part: f"{at.k_idx} is outside the {part.get('kernel')} keys around {at.q_idx}",
 )
 def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees K keys around it; at the ends the window moves inward, so that there are always K."""
@@ -199,7 +201,7 @@ def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
     return (at.k_idx >= start) & (at.k_idx < start + kernel)
 
 
-def _first(at: Grid, kernel: int) -> Any:
+def _first(at: Grid, kernel: int) -> Array:
     """The first key of each query's window."""
     start = at.q_idx - kernel // 2
     last = max(at.keys - kernel, 0)
@@ -212,8 +214,8 @@ def _first(at: Grid, kernel: int) -> Any:
     "blocks: |⌊I/b⌋ − ⌊J/b⌋| ≤ ⌊w/2⌋, or one of the first g, or one of r drawn",
     source="Zaheer et al. 2020, §2 and App. D (ITC)",
     lawless="its random blocks are drawn over all the blocks there are",
-    refuse=lambda o: "" if o["window"] % 2 else "window counts blocks around its own, and is odd",
-    hides=lambda at, part: (
+    option_conflict=lambda o: "" if o["window"] % 2 else "window counts blocks around its own, and is odd",
+    why_hidden=lambda at, part: (
         f"block {at.k_idx // part.get('block')} is not near, first or drawn for block {at.q_idx // part.get('block')}"
     ),
 )
@@ -235,7 +237,7 @@ def bigbird(
 
 
 @functools.cache
-def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) -> Any:
+def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) -> Array:
     """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed."""
     import numpy as np
 
@@ -251,7 +253,7 @@ def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) ->
     "given",
     "the problem's mask",
     lawless="its cells belong to indices of one problem",
-    hides=lambda at, part: "the file says false",
+    why_hidden=lambda at, part: "the file says false",
 )
 def given(at: Grid) -> Tensor:
     """The file's `mask`; and-ed in whenever the file has one and the expression does not name it."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from attncli.derivation import Line, Num, Work, finer, per_key
-from attncli.registry import Family, Parameter, Range
+from attncli.parts.traits import MixingTraits
+from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
 
-mixing = Family("head-mixing", "what heads tell each other", plural="head-mixings")
+mixing = Family("head-mixing", "what heads tell each other", MixingTraits, plural="head-mixings")
 
 Learned = Mapping[str, Tensor]
 _LAWS = ("prefix", "decode", "permutation")
@@ -46,12 +47,12 @@ def talk_before(s: Tensor, parameters: Learned) -> Tensor:
         Parameter("talking_pre", ("H", "H"), "mixes the scores, at the link `mix`; absent: they are not mixed"),
         Parameter("talking_post", ("H", "H"), "mixes the weights, after dropout; absent: they are not mixed"),
     ),
-    any_of=("talking_pre", "talking_post"),
+    any_of_parameters=("talking_pre", "talking_post"),
     laws=_LAWS,
-    scores=talk_before,
-    scores_need="talking_pre",
-    worked=_across,
-    scores_worked=_across,
+    mix_scores=talk_before,
+    scores_parameter="talking_pre",
+    derivation=_across,
+    scores_derivation=_across,
 )
 def talking_heads(w: Tensor, parameters: Learned) -> Tensor:
     """Scores are mixed across heads before the normaliser, and weights after it."""
@@ -64,7 +65,7 @@ def lambda_init(depth: int) -> float:
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
 
 
-def sub_norm(z: Tensor, parameters: Learned, part: Any) -> Tensor:
+def sub_norm(z: Tensor, parameters: Learned, part: AnyPart) -> Tensor:
     """Each pair's context to root mean square 1, times its gain and 1 − λ_init. (b, h/2, n, 2d) → the same"""
     mean = finer("mean", z.square().mean(-1, keepdim=True), "bhn1")  # (b, h/2, n, 1)
     root = finer("root", (mean + 1e-5).sqrt(), "bhn1")  # (b, h/2, n, 1)
@@ -85,7 +86,7 @@ def paired(x: Tensor, pairing: str) -> tuple[Tensor, Tensor]:
     return (x[:, ::2], x[:, 1::2]) if pairing == "adjacent" else (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :])
 
 
-def seen_by_either(visible: Tensor, part: Any) -> Tensor:
+def seen_by_either(visible: Tensor, part: AnyPart) -> Tensor:
     """What a pair may see: what one of its heads may."""
     if visible.shape[1] == 1:
         return visible
@@ -93,7 +94,7 @@ def seen_by_either(visible: Tensor, part: Any) -> Tensor:
     return first | second
 
 
-def _pair_of(part: Any, head: int, heads: int) -> int:
+def _pair_of(part: AnyPart, head: int, heads: int) -> int:
     """Which pair a head is part of."""
     return head // 2 if part.get("pairing") == "adjacent" else head % (heads // 2)
 
@@ -121,15 +122,15 @@ def _work_difference(w: Work) -> Iterator[Line]:
         ),
         Parameter("sub_norm", ("2d",), "gain of the norm of each pair's context"),
     ),
-    all_of=("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"),
+    all_or_none_parameters=("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"),
     laws=_LAWS,
-    pairs=True,  # a pair of heads shares a value twice as wide, and becomes one
-    context=sub_norm,
+    is_pairing=True,  # a pair of heads shares a value twice as wide, and becomes one
+    transform_context=sub_norm,
     context_formula="z / √(mean z² + 1e-5) × gain × (1 − λ_init)",
-    visible=seen_by_either,
-    into=_pair_of,
-    worked=_work_difference,
-    context_worked=_work_sub_norm,
+    mix_visible=seen_by_either,
+    mixed_head=_pair_of,
+    derivation=_work_difference,
+    context_derivation=_work_sub_norm,
 )
 def differential(
     w: Tensor,

@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from attncli.derivation import WORKING, Cell, Expr, Line, Num, Work, explaining, finer, per_key
+from attncli.parts.traits import NormalizerTraits
 from attncli.registry import Family, Range
 from attncli.types import Tensor
 
-normalizer = Family("normalizer", "scores into weights, row by row")
+normalizer = Family("normalizer", "scores into weights, row by row", NormalizerTraits)
 
 _LAWS = ("prefix", "decode", "permutation")
 _HIDDEN = float("-inf")
@@ -58,12 +59,13 @@ def _slopes(w: Work, write: Callable[[Cell], Expr]) -> Iterator[Line]:
     "e^(s − max s) / Σ e^(s − max s)",
     source="Vaswani et al. 2017, §3.2.1; 0 for a row that sees nothing, as in PyTorch SDPA and ONNX",
     laws=_LAWS,
-    sums_to_one=True,
-    sinks=True,  # a sink may join its denominator
-    kernel=True,  # what fused kernels do
-    worked=_work_softmax,
+    is_distribution=True,
+    is_exponential=True,
+    has_denominator=True,
+    is_fused=True,
+    derivation=_work_softmax,
     jacobian="dsⱼ = wⱼ (dwⱼ − Σ w·dw)",
-    backward=_jacobian_softmax,
+    gradient_derivation=_jacobian_softmax,
 )
 def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Exponentials, divided by their sum; the largest is subtracted first, which changes nothing but rounding."""
@@ -85,10 +87,10 @@ def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     source="Ramapuram et al. 2024, §3",
     laws=_LAWS,
     lawless="bias=auto counts all keys, and keeps neither prefix nor decode",
-    counts_keys=lambda part: part.get("bias") == "auto",
-    worked=per_key(lambda w, c: (["1 / (1 + e^(−(", c.before, " + ", w("b"), ")))"],)),
+    is_key_count_dependent=lambda part: part.get("bias") == "auto",
+    derivation=per_key(lambda w, c: (["1 / (1 + e^(−(", c.before, " + ", w("b"), ")))"],)),
     jacobian="dsⱼ = wⱼ (1 − wⱼ) dwⱼ",
-    backward=lambda w: _slopes(w, lambda c: [c.after, " × (1 − ", c.after, ") × ", c("dw")]),
+    gradient_derivation=lambda w: _slopes(w, lambda c: [c.after, " × (1 − ", c.after, ") × ", c("dw")]),
 )
 def sigmoid(scores: Tensor, visible: Tensor | None, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
     """Each weight by itself, so that rows need not sum to 1; auto is −ln of the number of keys."""
@@ -126,9 +128,9 @@ def _jacobian_entmax(w: Work) -> Iterator[Line]:
 
 
 _ENTMAX: Mapping[str, Any] = {
-    "worked": lambda w: (_work_softmax if "e" in w else _work_entmax)(w),  # α = 1 is softmax
+    "derivation": lambda w: (_work_softmax if "e" in w else _work_entmax)(w),  # α = 1 is softmax
     "jacobian": "dsⱼ = gⱼ (dwⱼ − Σ g·dw / Σ g), gⱼ = wⱼ^(2 − α) where wⱼ > 0",
-    "backward": lambda w: (_jacobian_softmax if "e" in w else _jacobian_entmax)(w),
+    "gradient_derivation": lambda w: (_jacobian_softmax if "e" in w else _jacobian_entmax)(w),
 }
 
 
@@ -137,7 +139,7 @@ _ENTMAX: Mapping[str, Any] = {
     "max(s − τ, 0) with τ such that Σ = 1",
     source="Martins and Astudillo 2016, Alg. 1",
     laws=_LAWS,
-    sums_to_one=True,
+    is_distribution=True,
     **_ENTMAX,
 )
 def sparsemax(scores: Tensor, visible: Tensor | None) -> Tensor:
@@ -150,7 +152,7 @@ def sparsemax(scores: Tensor, visible: Tensor | None) -> Tensor:
     "max(s/2 − τ, 0)² with τ such that Σ = 1",
     source="Peters et al. 2019, §3 and Alg. 2",
     laws=_LAWS,
-    sums_to_one=True,
+    is_distribution=True,
     **_ENTMAX,
 )
 def entmax15(scores: Tensor, visible: Tensor | None) -> Tensor:
@@ -163,8 +165,8 @@ def entmax15(scores: Tensor, visible: Tensor | None) -> Tensor:
     "max((α − 1) s − τ, 0)^(1/(α − 1)) with τ such that Σ = 1",
     source="Peters et al. 2019, §3 and Alg. 1",
     laws=_LAWS,
-    sums_to_one=True,
-    refuse=lambda o: (
+    is_distribution=True,
+    option_conflict=lambda o: (
         "alpha between 1 and 1.01 cannot be told from softmax in floating point" if 1 < o["alpha"] < 1.01 else ""
     ),
     **_ENTMAX,
@@ -209,9 +211,9 @@ def _entmax(scores: Tensor, visible: Tensor | None, alpha: float) -> Tensor:
     "max(s, 0)",
     source="Shen et al. 2023, §3; Wortsman et al. 2023 divide by the number of keys (--temperature)",
     laws=_LAWS,
-    worked=per_key(lambda w, c: (["max(", c.before, ", 0)"],)),
+    derivation=per_key(lambda w, c: (["max(", c.before, ", 0)"],)),
     jacobian="dsⱼ = dwⱼ where sⱼ > 0, else 0",
-    backward=lambda w: _slopes(w, lambda c: [c("dw")] if c.before.value > 0 else [Num(0.0)]),
+    gradient_derivation=lambda w: _slopes(w, lambda c: [c("dw")] if c.before.value > 0 else [Num(0.0)]),
 )
 def relu(scores: Tensor, visible: Tensor | None) -> Tensor:
     """What is above 0, as it is; rows need not sum to 1."""
@@ -240,10 +242,10 @@ def _among(w: Work) -> Work:
     "softmax over the k largest scores",
     source="Gupta et al. 2021, §3",
     laws=_LAWS,
-    sums_to_one=True,
-    worked=_work_topk,
+    is_distribution=True,
+    derivation=_work_topk,
     jacobian="dsⱼ = wⱼ (dwⱼ − Σ w·dw) among the k largest, else 0",
-    backward=lambda w: _jacobian_softmax(_among(w)),
+    gradient_derivation=lambda w: _jacobian_softmax(_among(w)),
 )
 def topk(scores: Tensor, visible: Tensor | None, *, k: Annotated[int, Range(low=1)]) -> Tensor:
     """Softmax among the k largest scores that a query sees; of equal ones the lower index stays."""
@@ -264,8 +266,8 @@ def _work_hardmax(w: Work) -> Iterator[Line]:
     "1 for the largest score, else 0",
     source="ONNX Hardmax; Luong et al. 2015 in TensorFlow Addons",
     laws=_LAWS,
-    sums_to_one=True,
-    worked=_work_hardmax,
+    is_distribution=True,
+    derivation=_work_hardmax,
     jacobian="dsⱼ = 0: a step has no slope",
 )
 def hardmax(scores: Tensor, visible: Tensor | None) -> Tensor:
@@ -299,10 +301,10 @@ def _jacobian_sum(w: Work) -> Iterator[Line]:
     "s / Σ s, 0 where Σ s = 0",
     source="Katharopoulos et al. 2020, §3.1; negative scores give negative weights, and are warned of",
     laws=_LAWS,
-    worked=_work_sum,
+    derivation=_work_sum,
     jacobian="dsⱼ = (dwⱼ − Σ w·dw) / Σ s",
-    backward=_jacobian_sum,
-    shares=True,  # weights are shares of a sum, which may be 0 and whose parts may be negative
+    gradient_derivation=_jacobian_sum,
+    is_ratio_of_sum=True,
 )
 def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Each score's share of the row's sum."""
@@ -316,9 +318,9 @@ def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
     "s",
     source="Schlag et al. 2021, §3.2 (unnormalised linear attention)",
     laws=_LAWS,
-    worked=per_key(lambda w, c: ()),
+    derivation=per_key(lambda w, c: ()),
     jacobian="dsⱼ = dwⱼ",
-    backward=lambda w: _slopes(w, lambda c: [c("dw")]),
+    gradient_derivation=lambda w: _slopes(w, lambda c: [c("dw")]),
 )
 def none(scores: Tensor, visible: Tensor | None) -> Tensor:
     """The scores themselves."""

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from attncli.derivation import Expr, Line, Num, Vec, Work, finer
-from attncli.registry import Family, Parameter, Range
+from attncli.parts.traits import NormTraits
+from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
 
-norm = Family("qk-norm", "queries and keys brought to one length", plural="qk-norms")
+norm = Family("qk-norm", "queries and keys brought to one length", NormTraits, plural="qk-norms")
 
 GAINS = (
     Parameter(
@@ -24,6 +25,14 @@ _LAWS = ("prefix", "decode", "permutation")
 Eps = Annotated[float, Range(above=0)]
 Scope = Literal["head", "full"]
 At = Literal["before", "after"]
+
+
+def _is_after_position(part: AnyPart) -> bool:
+    return bool(part.get("at") == "after")
+
+
+def _is_across_heads(part: AnyPart) -> bool:
+    return bool(part.get("scope") == "full")
 
 
 @norm("none", "x", laws=_LAWS)
@@ -44,7 +53,7 @@ def _squares(w: Work, x: Sequence[Num]) -> Expr:
 
 def _line(w: Work, label: str, whole: Expr, result: Num) -> Line:
     """A number made of the whole row: written out if the row is this head's own."""
-    if w.part.get("scope") == "full":
+    if _is_across_heads(w.part):
         return Line(label, ([result],), "over all heads' columns")
     return Line(label, (whole, [result]))
 
@@ -64,7 +73,7 @@ def _work_layer(w: Work) -> Iterator[Line]:
     yield _line(
         w, "mean x", ["(", *w.sum([[a] for a in w.q], [a.value for a in w.q]), ") / ", Num(len(w.q))], w("mean")
     )
-    start = w.first if w.part.get("scope") == "full" else 0
+    start = w.first if _is_across_heads(w.part) else 0
     centred = w("centred")[start : start + len(w.q)]
     yield Line("x − mean", ([w.q, " − ", w("mean")], [Vec(centred)]))
     yield _line(w, "var x", ["(", *_squares(w, centred), ") / ", Num(len(w.q))], w("var"))
@@ -77,9 +86,11 @@ def _work_layer(w: Work) -> Iterator[Line]:
     "x / max(|x|, eps)",
     source="Henry et al. 2020, §3",
     parameters=GAINS,
-    of_keys=("k_norm",),
+    key_parameters=("k_norm",),
+    is_after_position=_is_after_position,
+    is_across_heads=_is_across_heads,
     laws=_LAWS,
-    worked=_work_l2,
+    derivation=_work_l2,
 )
 def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: At = "before") -> Tensor:
     """To length 1; scope=full over all heads' columns together, at=after the position acts."""
@@ -91,9 +102,11 @@ def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: At = "before")
     "x / √(mean x² + eps)",
     source="Zhang and Sennrich 2019, §3; Dehghani et al. 2023, §2",
     parameters=GAINS,
-    of_keys=("k_norm",),
+    key_parameters=("k_norm",),
+    is_after_position=_is_after_position,
+    is_across_heads=_is_across_heads,
     laws=_LAWS,
-    worked=_work_rms,
+    derivation=_work_rms,
 )
 def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: At = "before") -> Tensor:
     """To root mean square 1, as in Qwen 3, Gemma 3 and (scope=full) OLMo 2."""
@@ -106,9 +119,11 @@ def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: At = "before")
     "(x − mean x) / √(var x + eps)",
     source="Ba et al. 2016, §3; Dehghani et al. 2023, §2",
     parameters=GAINS,
-    of_keys=("k_norm",),
+    key_parameters=("k_norm",),
+    is_after_position=_is_after_position,
+    is_across_heads=_is_across_heads,
     laws=_LAWS,
-    worked=_work_layer,
+    derivation=_work_layer,
 )
 def layer(x: Tensor, *, eps: Eps = 1e-5, scope: Scope = "head", at: At = "before") -> Tensor:
     """To mean 0 and variance 1, as in ViT-22B and Cohere."""

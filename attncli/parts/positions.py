@@ -12,16 +12,17 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from attncli.derivation import Line, Num, Vec, Work, finer, per_key
-from attncli.registry import Family, Parameter, Range
+from attncli.parts.traits import PositionTraits
+from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Grid, Tensor
 
-position = Family("position", "how a token knows where it is")
+position = Family("position", "how a token knows where it is", PositionTraits)
 
 _LAWS = ("prefix", "decode")
 Theta = Annotated[float, Range(above=1)]
 
 
-@position("none", "x", laws=("prefix", "decode", "permutation"), acts="")
+@position("none", "x", laws=("prefix", "decode", "permutation"))
 def none(x: Tensor) -> Tensor:
     """Nothing says where a token is."""
     return x
@@ -41,9 +42,9 @@ def _work_waves(w: Work) -> Iterator[Line]:
     "x + [sin(p ω), cos(p ω)], ω_i = theta^(−2i/d)",
     source="Vaswani et al. 2017, §3.5",
     laws=_LAWS,
-    acts="embeddings",
-    even=lambda part, d: d,
-    worked=_work_waves,
+    acts_on="embeddings",
+    paired_columns=lambda part, d: d,
+    derivation=_work_waves,
 )
 def sinusoidal(
     x: Tensor, positions: Tensor, *, layout: Literal["interleaved", "halves"] = "interleaved", theta: Theta = 10000.0
@@ -91,7 +92,7 @@ def _columns(d: int, scaling: str, dims: int | None, fraction: float | None) -> 
     return d if scaling == "proportional" else dims or int(d * (fraction or 1))
 
 
-def turned(part: Any, d: int) -> int:
+def turned(part: AnyPart, d: int) -> int:
     """The same, of a part's options; for NTK, whose exponent is r/(r − 2), two are too few."""
     r = _columns(d, part.get("scaling"), part.get("dims"), part.get("fraction"))
     return 0 if r == 2 and part.get("scaling") in ("ntk", "dynamic") else r
@@ -119,16 +120,17 @@ def _work_turn(w: Work) -> Iterator[Line]:
     source="Su et al. 2021, §3.4.2; scalings: Chen et al. 2023 (linear), bloc97 2023 (ntk, dynamic), Peng et al. 2023 (yarn), "
     "Llama Team 2024 §3.4.2 and its code (llama3), Ding et al. 2024 (longrope), Gemma 4's configuration (proportional)",
     laws=_LAWS,
-    acts="qk",
-    even=turned,
-    refuse=_refuse_rope,
+    acts_on="qk",
+    paired_columns=turned,
+    axis_lengths=lambda part, d: {"r": turned(part, d) // 2},
+    option_conflict=_refuse_rope,
     parameters=(
         Parameter("rope_short", ("r",), "longrope: divides each frequency up to the original length"),
         Parameter("rope_long", ("r",), "longrope: beyond it"),
     ),
     lawless="dynamic and longrope follow the length of the text, and keep neither",
-    needs_parameters=lambda part: ("rope_short", "rope_long") if part.get("scaling") == "longrope" else (),
-    worked=_work_turn,
+    required_parameters=lambda part: ("rope_short", "rope_long") if part.get("scaling") == "longrope" else (),
+    derivation=_work_turn,
 )
 def rope(
     x: Tensor,
@@ -235,8 +237,9 @@ def slopes(heads: int, most: float) -> list[float]:
     "s − m_h |i − j|",
     source="Press et al. 2022, §3; slopes for any number of heads as in its code",
     laws=_LAWS,
-    acts="scores",
-    worked=per_key(lambda w, c: ([c.before, " − ", w("m"), "·|", Num(c.i or 0), " − ", Num(c.j or 0), "|"],)),
+    has_head_slopes=True,
+    acts_on="scores",
+    derivation=per_key(lambda w, c: ([c.before, " − ", w("m"), "·|", Num(c.i or 0), " − ", Num(c.j or 0), "|"],)),
 )
 def alibi(s: Tensor, at: Grid, *, max: Annotated[float, Range(above=0)] = 8.0) -> Tensor:
     """A penalty that grows with the distance, by a slope of each head's own."""
@@ -270,13 +273,13 @@ def _refuse_t5(o: Mapping[str, Any]) -> str:
     "s + table[bucket(j − i), h]",
     source="Raffel et al. 2020, §2.1; buckets as in its code",
     laws=_LAWS,
-    acts="scores",
+    acts_on="scores",
     parameters=(
         Parameter("bias_table", ("buckets", "H"), "a bias for each bucket of distances and each head", required=True),
     ),
-    sizes=lambda part: {"buckets": part.get("buckets")},
-    refuse=_refuse_t5,
-    worked=_work_table,
+    axis_lengths=lambda part, d: {"buckets": part.get("buckets")},
+    option_conflict=_refuse_t5,
+    derivation=_work_table,
 )
 def t5(
     s: Tensor,
@@ -306,12 +309,12 @@ def t5(
     "s + table[clip(j − i, −m, m) + m, h]",
     source="Shaw et al. 2018, §3.2, as a bias: Liu et al. 2021, §3.2",
     laws=_LAWS,
-    acts="scores",
+    acts_on="scores",
     parameters=(
         Parameter("bias_table", ("2m+1", "H"), "a bias for each distance −m … m and each head", required=True),
     ),
-    sizes=lambda part: {"2m+1": 2 * part.get("max-distance") + 1},
-    worked=_work_table,
+    axis_lengths=lambda part, d: {"2m+1": 2 * part.get("max-distance") + 1},
+    derivation=_work_table,
 )
 def relative(s: Tensor, at: Grid, *, max_distance: Annotated[int, Range(low=0)]) -> Tensor:
     """A learned bias for each distance, the same for all beyond the largest."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from attncli.derivation import Line, Work
-from attncli.registry import Family, Parameter, Range
-from attncli.types import Tensor
+from attncli.parts.traits import ProjectionTraits
+from attncli.registry import Family, Parameter, Part, Range
+from attncli.types import Array, Generator, Tensor
 
-projection = Family("projection", "what becomes of a token before it is compared")
+projection = Family("projection", "what becomes of a token before it is compared", ProjectionTraits)
 
 LEARNED = (
     Parameter("w_q", ("d", "d_q"), "queries: x W_q"),
@@ -55,16 +56,22 @@ class Sizes:
     source="Vaswani et al. 2017, §3.2.2",
     parameters=LEARNED,
     laws=_LAWS,
+    is_from_file=True,
 )
-def given(sizes: Sizes, parameters: Mapping[str, Any], generator: Any) -> Mapping[str, Any]:
+def given(sizes: Sizes, parameters: Mapping[str, Array], generator: Generator | None) -> Mapping[str, Array]:
     """The file's own w_q, w_k, w_v, w_o and biases; one that it lacks is the identity."""
     return parameters
 
 
-@projection("identity", "q = x, k = v = m", laws=_LAWS)
-def identity(sizes: Sizes, parameters: Mapping[str, Any], generator: Any) -> Mapping[str, Any]:
+@projection("identity", "q = x, k = v = m", laws=_LAWS, is_identity=True)
+def identity(sizes: Sizes, parameters: Mapping[str, Array], generator: Generator | None) -> Mapping[str, Array]:
     """No projections at all: embeddings are their own queries, keys and values."""
     return {}
+
+
+def undecided(has_parameters: bool) -> Part[ProjectionTraits]:
+    """Where q, k and v come from when nobody said: from the file where it has them."""
+    return projection.parse("given" if has_parameters else "identity")
 
 
 # ── drawn ones ───────────────────────────────────────────────────────────────────────────────────
@@ -110,8 +117,8 @@ def drawn(
 
     def draw(
         sizes: Sizes,
-        parameters: Mapping[str, Any],
-        generator: Any,
+        parameters: Mapping[str, Array],
+        generator: Generator | None,
         *,
         dim: Width | None = None,
         v_dim: Width | None = None,
@@ -119,7 +126,7 @@ def drawn(
         out: Literal["yes", "no"] = "no",
         order: Order = order,
         seed: Seed | None = None,
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, Array]:
         import torch
 
         shapes = widths(sizes, dim, v_dim)
@@ -136,46 +143,48 @@ def drawn(
         return {k: torch.cat(v, -1) for k, v in found.items() if out == "yes" or not k.endswith("_o")}
 
     draw.__doc__ = f"Drawn from a seed, as {source} draws them."
-    projection(name, formula, source=source, laws=_LAWS, drawn=True)(draw)
+    projection(name, formula, source=source, laws=_LAWS, is_drawn=True)(draw)
 
 
-def _rand(shape: tuple[int, ...], generator: Any, *_: Any) -> Tensor:
+def _rand(shape: tuple[int, ...], generator: Generator | None, *_: object) -> Tensor:
     import torch
 
     return torch.rand(shape, generator=generator)
 
 
-def _randn(shape: tuple[int, ...], generator: Any, *_: Any) -> Tensor:
+def _randn(shape: tuple[int, ...], generator: Generator | None, *_: object) -> Tensor:
     import torch
 
     return torch.randn(shape, generator=generator)
 
 
-def _linear(shape: tuple[int, ...], generator: Any, *_: Any) -> Tensor:
+def _linear(shape: tuple[int, ...], generator: Generator | None, *_: object) -> Tensor:
     import torch
 
     return torch.nn.init.kaiming_uniform_(torch.empty(shape), a=5**0.5, generator=generator)
 
 
-def _linear_bias(shape: tuple[int, ...], generator: Any, letter: str, d_in: int) -> Tensor:
+def _linear_bias(shape: tuple[int, ...], generator: Generator | None, letter: str, d_in: int) -> Tensor:
     import torch
 
     return torch.nn.init.uniform_(torch.empty(shape), -(d_in**-0.5), d_in**-0.5, generator=generator)
 
 
-def _xavier(shape: tuple[int, ...], generator: Any, *_: Any) -> Tensor:
+def _xavier(shape: tuple[int, ...], generator: Generator | None, *_: object) -> Tensor:
     import torch
 
     return torch.nn.init.xavier_uniform_(torch.empty(shape), generator=generator)
 
 
-def _zeros(shape: tuple[int, ...], *_: Any) -> Tensor:
+def _zeros(shape: tuple[int, ...], *_: object) -> Tensor:
     import torch
 
     return torch.zeros(shape)
 
 
-def _mha(shape: tuple[int, ...], generator: Any, letter: str, shapes: Mapping[str, tuple[int, int]]) -> Tensor:
+def _mha(
+    shape: tuple[int, ...], generator: Generator | None, letter: str, shapes: Mapping[str, tuple[int, int]]
+) -> Tensor:
     """nn.MultiheadAttention: W_o as a linear layer; q, k, v as one packed Xavier matrix where they share d_in."""
     import torch
 
@@ -188,7 +197,7 @@ def _mha(shape: tuple[int, ...], generator: Any, letter: str, shapes: Mapping[st
     return torch.nn.init.uniform_(torch.empty(shape), -a, a, generator=generator)
 
 
-def _mha_bias(shape: tuple[int, ...], generator: Any, letter: str, d_in: int) -> Tensor:
+def _mha_bias(shape: tuple[int, ...], generator: Generator | None, letter: str, d_in: int) -> Tensor:
     """All zero, but that of W_o is drawn before it is zeroed, which moves the stream on."""
     return _linear_bias(shape, generator, letter, d_in) * 0 if letter == "o" else _zeros(shape)
 

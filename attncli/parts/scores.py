@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from attncli.derivation import Cell, Expr, Line, Num, Vec, Work, finer, per_key, scaled
+from attncli.parts.traits import ScoreTraits
 from attncli.registry import Family, Parameter
 from attncli.types import Tensor
 
-score = Family("score", "how alike a query and a key are")
+score = Family("score", "how alike a query and a key are", ScoreTraits)
 
 Learned = Mapping[str, Tensor]
 _LAWS = ("prefix", "decode", "permutation")
@@ -42,11 +43,11 @@ def one_over_root(d: int) -> float:
     "q·k",
     source="Luong et al. 2015, §3.1; Vaswani et al. 2017, §3.2.1",
     laws=_LAWS,
-    scale=one_over_root,  # what `--scale auto` means for this score; 1 where nothing stands
-    same_width=True,  # a query and a key must be equally wide
-    kernel=True,  # what fused kernels do
-    worked=per_key(_products),
-    backward=_back_dot,
+    auto_scale=one_over_root,
+    has_equal_widths=True,
+    is_fused=True,
+    derivation=per_key(_products),
+    gradient_derivation=_back_dot,
 )
 def dot(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """How far two vectors point the same way, times their lengths."""
@@ -65,7 +66,7 @@ def _work_general(w: Work) -> Iterator[Line]:
     source="Luong et al. 2015, §3.1",
     laws=_LAWS,
     parameters=(Parameter("score_w_q", ("d", "d_k"), "the bilinear form W", required=True),),
-    worked=_work_general,
+    derivation=_work_general,
 )
 def general(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """A bilinear form between query and key, which may differ in width."""
@@ -90,9 +91,9 @@ def _work_hidden(w: Work) -> Iterator[Line]:
     source="Bahdanau et al. 2015, App. A.1.2",
     laws=_LAWS,
     parameters=_HIDDEN,
-    identity=_HALVES,
-    spreads=True,  # each cell works on a vector
-    worked=_work_hidden,
+    identity_parameters=_HALVES,
+    has_vector_per_score=True,
+    derivation=_work_hidden,
 )
 def additive(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """A layer of hidden units over query and key."""
@@ -110,9 +111,9 @@ def additive(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     source="Luong et al. 2015, §3.1",
     laws=_LAWS,
     parameters=_HIDDEN,
-    identity=_HALVES,
-    spreads=True,
-    worked=_work_hidden,
+    identity_parameters=_HALVES,
+    has_vector_per_score=True,
+    derivation=_work_hidden,
 )
 def concat(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """The same as additive: the two matrices are the halves of W."""
@@ -140,8 +141,8 @@ def _work_cosine(w: Work) -> Iterator[Line]:
     "q·k / (|q| |k|), 0 for a zero vector",
     source="Graves et al. 2014, §3.3.1",
     laws=_LAWS,
-    same_width=True,
-    worked=_work_cosine,
+    has_equal_widths=True,
+    derivation=_work_cosine,
 )
 def cosine(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """How far two vectors point the same way, whatever their lengths."""
@@ -170,9 +171,9 @@ def _squares(w: Work, c: Cell) -> Sequence[Expr]:
     "−|q − k|²",
     source="Kim et al. 2021, §3.2 (L2 attention)",
     laws=_LAWS,
-    same_width=True,
-    spreads=True,
-    worked=per_key(_squares),
+    has_equal_widths=True,
+    has_vector_per_score=True,
+    derivation=per_key(_squares),
 )
 def euclidean(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     """How near two vectors are: minus the squared distance."""
@@ -192,8 +193,8 @@ def _work_features(w: Work) -> Iterator[Line]:
     "φ(q)·φ(k), φ(x) = elu(x) + 1, max(x, 0) or e^x",
     source="Katharopoulos et al. 2020, §3.2; with --normalizer sum it is linear attention",
     laws=_LAWS,
-    same_width=True,
-    worked=_work_features,
+    has_equal_widths=True,
+    derivation=_work_features,
 )
 def kernel(q: Tensor, k: Tensor, parameters: Learned, *, phi: Literal["elu", "relu", "exp"] = "elu") -> Tensor:
     """A dot product of features that are never negative."""

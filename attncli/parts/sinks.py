@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attncli.parts.traits import SinkTraits
 from attncli.registry import Family, Parameter
 from attncli.types import Tensor
 
-sink = Family("sink", "a place for weight that goes to no key; with softmax only")
+sink = Family("sink", "a place for weight that goes to no key; with softmax only", SinkTraits)
 
 _LAWS = ("prefix", "decode", "permutation")
 

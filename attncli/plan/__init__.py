@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -23,7 +23,8 @@ from attncli.plan.schedule import TILE, matrices, settle
 from attncli.plan.steps import kept, steps_of, unused
 from attncli.plan.summary import labels, summary
 from attncli.plan.visibility import arrays, columns, full_rank, masks, positions, rows, visible
-from attncli.types import Grid, Problem
+from attncli.registry import AnyPart
+from attncli.types import PLAIN_NAMES, Array, Grid, Labels, NumpyArray, Problem
 from attncli.validation import Extent, admit, extent
 from attncli.validation.fields import as_numpy, is_tensor
 from attncli.variant import Variant
@@ -34,7 +35,7 @@ class Alike:
     """What the plans of problems alike (of the same shapes and variant, met again and again) need find but once."""
 
     settled: Plan | None = None  # without its problem
-    places: Any = None  # where the scores sit, as the core has it
+    places: object = None  # where the scores sit, as the core has it
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,16 @@ class Plan:
     steps: Mapping[str, tuple[str, ...]]  # every step this variant has on this problem, with its axes
     keep: frozenset[str]
     top: int
-    q_pos: np.ndarray | None  # (b, n) or (n,); None: nothing reads positions, and they cannot be known
-    k_pos: np.ndarray  # (b, m) or (m,)
-    tokens: tuple[Any, ...]
-    k_tokens: tuple[Any, ...]
+    q_pos: NumpyArray | None  # (b, n) or (n,); None: nothing reads positions, and they cannot be known
+    k_pos: NumpyArray  # (b, m) or (m,)
+    tokens: Labels
+    k_tokens: Labels
     warnings: tuple[str, ...]
     summary: tuple[str, ...]
     first_look: bool = False  # nobody said which steps to keep
-    schedule: str = ""  # dense, tiled or fused, once it is settled
+    schedule: Literal["", "dense", "tiled", "fused"] = ""  # once it is settled
     tile: int = 0  # how many cells a tile may have; 0: one tile holds everything
-    rows: np.ndarray | None = None  # the queries that are computed; None: all
+    rows: NumpyArray | None = None  # the queries that are computed; None: all
     alike: Alike | None = field(default=None, repr=False, compare=False)  # what it shares with plans of its like
 
     def grid(self) -> Grid:
@@ -89,8 +90,9 @@ class Plan:
     def spans(self) -> Spans | None:
         """For each query the keys that are computed, in a few spans; None: all of them."""
         v = self.variant
-        counts = v["normalizer"].member.facts.get("counts_keys", lambda part: False)(v["normalizer"])
-        if not self.masked or matrices(self) or counts or v["empty_rows"] != "zero":  # these need every key
+        counts_keys = v.normalizer.traits.is_key_count_dependent
+        all_count = counts_keys is not None and counts_keys(v.normalizer)
+        if not self.masked or matrices(self) or all_count or v.empty_rows != "zero":  # these need every key
             return None
         return spans(self.grid(), self.mask)
 
@@ -140,7 +142,7 @@ def outline(
         tokens, k_tokens = labels(p, made.size)
         return replace(made, problem=p, tokens=tokens, k_tokens=k_tokens)  # the problem's own arrays are not remembered
     made = _outlined(p, v, keep, top)
-    if alike is not None and made.variant["seed"] == v["seed"]:  # one that was drawn is not drawn again
+    if alike is not None and made.variant.seed == v.seed:  # one that was drawn is not drawn again
         while len(_REMEMBERED) >= _MOST:
             _REMEMBERED.pop(next(iter(_REMEMBERED)))
         _REMEMBERED[alike] = replace(_bare(made), alike=Alike()), v
@@ -152,17 +154,16 @@ def _bare(plan: Plan) -> Plan:
     return replace(plan, problem=Problem(), tokens=(), k_tokens=())
 
 
-_REMEMBERED: dict[tuple[Any, ...], tuple[Plan, Variant]] = {}  # outlines of problems that are met again and again
+_REMEMBERED: dict[tuple[object, ...], tuple[Plan, Variant]] = {}  # outlines of problems that are met again and again
 _MOST = 64
-_VALUES = {"tokens", "embeddings", "parameters", "variant", "about", "expected", "source", "notes", "admitted"}
 
 
-def _alike(p: Problem, v: Variant, keep: Collection[str] | None, top: int | None) -> tuple[Any, ...] | None:
+def _alike(p: Problem, v: Variant, keep: Collection[str] | None, top: int | None) -> tuple[object, ...] | None:
     """What the outline of a plain problem depends on: shapes and dtypes, not values. None: it may depend on more.
 
     The variant is known by its identity, and held beside the outline, so that no other can take its place.
     """
-    if any(value is not None and name not in _VALUES for name, value in vars(p).items()):
+    if any(value is not None and name not in PLAIN_NAMES for name, value in vars(p).items()):
         return None
     named = [("embeddings", p.embeddings), *p.parameters.items()]
     if any(is_tensor(x) for _, x in named):
@@ -182,7 +183,7 @@ def _outlined(p: Problem, v: Variant, keep: Collection[str] | None, top: int | N
     masked = mask is not None or p.lengths is not None or _hides(p.bias)
     chain = chain_of(p, v, shapes.d, masked)
     q_pos, k_pos = positions(p, v, size, mask)
-    v = v.but(mask=mask or v["mask"], seed=_seed(p, v), dtype=_dtype(p, v))
+    v = v.but(mask=mask or v.mask, seed=_seed(p, v), dtype=_dtype(p, v))
     if shapes.headed:
         v = v.but(heads=shapes.heads, kv_heads=shapes.kv_heads)
     steps = steps_of(p, v, size, shapes, chain, top)
@@ -210,7 +211,7 @@ def _outlined(p: Problem, v: Variant, keep: Collection[str] | None, top: int | N
     )
 
 
-def blind_rows(blind: np.ndarray, plan: Plan) -> str:
+def blind_rows(blind: NumpyArray, plan: Plan) -> str:
     """Which queries see no key, in words ("queries 0 and 2 see"); empty where all see one. blind: (b, h, n) booleans."""
     if not blind.any():
         return ""
@@ -249,10 +250,10 @@ def _check_rows(plan: Plan) -> None:
     Raises:
         InputError: some do not.
     """
-    if plan.variant["empty_rows"] != "error" or not plan.masked:
+    if plan.variant.empty_rows != "error" or not plan.masked:
         return
     at = plan.grid()
-    held: dict[str, Any] = {name: as_numpy(x) for name, x in arrays(at).items()}
+    held: dict[str, Array] = {name: as_numpy(x) for name, x in arrays(at).items()}
     n, step = plan.length("scores", "query"), max(1, TILE // plan.size.keys)
     blind = np.zeros((plan.size.batch or 1, plan.shapes.heads, n), bool)
     for first in range(0, n, step):
@@ -264,40 +265,40 @@ def _check_rows(plan: Plan) -> None:
         raise InputError("empty-rows", f"{said} no key, and empty_rows is error", help=way)
 
 
-def _hides(bias: Any) -> bool:
+def _hides(bias: Array) -> bool:
     return bias is not None and bool((bias == float("-inf")).any())
 
 
 def _seed(p: Problem, v: Variant) -> int | None:
     """The seed of what is drawn without a seed of its own; drawn itself where nobody said one."""
-    drawn = []
-    if v["projection"].member.facts.get("drawn"):
-        drawn.append(v["projection"])
-    if v["dropout"].name != "none" and p.dropout_mask is None:
-        drawn.append(v["dropout"])
-    if v["seed"] is None and any(not part.given("seed") for part in drawn):
+    drawn: list[AnyPart] = []
+    if v.projection.traits.is_drawn:
+        drawn.append(v.projection)
+    if not v.dropout.is_none and p.dropout_mask is None:
+        drawn.append(v.dropout)
+    if v.seed is None and any(not part.given("seed") for part in drawn):
         return secrets.randbelow(2**31)
-    return None if v["seed"] is None else int(v["seed"])
+    return None if v.seed is None else int(v.seed)
 
 
 def _dtype(p: Problem, v: Variant) -> str:
     """float64 for text; of arrays the widest there is, at least float32; float32 where a device has no float64."""
-    if v["device"] == "mps" and v["dtype"] == "float64":
+    if v.device == "mps" and v.dtype == "float64":
         raise OptionError("bad-option", "mps has no float64", help="--dtype float32, or --device cpu")
-    if v["dtype"]:
-        return str(v["dtype"])
+    if v.dtype:
+        return str(v.dtype)
     held = [p.embeddings, p.q, p.k, p.v, *(p.memory or {}).values(), *(p.past or {}).values(), *p.parameters.values()]
     names = {str(a.dtype).removeprefix("torch.") for a in held if hasattr(a, "dtype")}
     wide = bool(names - {"float32", "float16", "bfloat16"})
-    return "float64" if wide and v["device"] != "mps" else "float32"
+    return "float64" if wide and v.device != "mps" else "float32"
 
 
 def _check_asks(p: Problem, v: Variant, size: Extent) -> None:
     """What a named variant cannot know is there."""
-    windowed = any(part.name == "window" for part in v["mask"].parts())
+    windowed = any(part.traits.is_window for part in v.mask.parts())
     ways = {
-        "heads": (v["heads"] or size.heads, "add --heads H; the width is split into so many"),
-        "kv_heads": (v["kv_heads"] or size.kv_heads, "add --kv-heads G; it divides the number of heads"),
+        "heads": (v.heads or size.heads, "add --heads H; the width is split into so many"),
+        "kv_heads": (v.kv_heads or size.kv_heads, "add --kv-heads G; it divides the number of heads"),
         "memory": (p.memory is not None or p.q is not None, "give memory in the file, or --with memory=FILE"),
         "window": (windowed, "add --window LEFT,RIGHT, as in --window 2,0"),
     }

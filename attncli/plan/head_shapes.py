@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from attncli.errors import InputError, counted, listed, wrong
-from attncli.parts.projections import LEARNED, Sizes, projection, widths
+from attncli.parts.projections import LEARNED, Sizes, undecided, widths
+from attncli.parts.traits import NormTraits, ParameterTraits, ProjectionTraits
 from attncli.registry import Part
 from attncli.types import Problem
 from attncli.validation import Extent
@@ -65,7 +66,7 @@ def shapes_of(p: Problem, v: Variant, size: Extent) -> Shapes:
         InputError: two of them cannot be multiplied, heads do not divide a width, or a part's array is missing.
     """
     heads, kv_heads, headed = _heads(p, v, size)
-    pairs = bool(v["head_mixing"].member.facts.get("pairs"))
+    pairs = v.head_mixing.traits.is_pairing
     if pairs and (heads % 2 or kv_heads % 2):
         way = "differential attention needs an even number of heads, and of kv heads"
         message = f"{counted(heads, 'head')} and {counted(kv_heads, 'kv head')} cannot be paired"
@@ -81,17 +82,17 @@ def shapes_of(p: Problem, v: Variant, size: Extent) -> Shapes:
 
 def _heads(p: Problem, v: Variant, size: Extent) -> tuple[int, int, bool]:
     """(query heads, kv heads, whether heads are named)."""
-    for name, held, asked in (("heads", size.heads, v["heads"]), ("kv_heads", size.kv_heads, v["kv_heads"])):
+    for name, held, asked in (("heads", size.heads, v.heads), ("kv_heads", size.kv_heads, v.kv_heads)):
         if held is not None and asked not in (None, held):
             raise wrong(
                 "heads-mismatch",
                 f"{name} is {asked}, but {'q' if name == 'heads' else 'k'} comes in {held} heads",
                 "q" if name == "heads" else "k",
             )
-    named = size.heads is not None or v["heads"] is not None
-    heads = size.heads or v["heads"] or 1
-    kv_heads = size.kv_heads or v["kv_heads"] or heads
-    if not named and v["kv_heads"] not in (None, 1):
+    named = size.heads is not None or v.heads is not None
+    heads = size.heads or v.heads or 1
+    kv_heads = size.kv_heads or v.kv_heads or heads
+    if not named and v.kv_heads not in (None, 1):
         raise wrong(
             "missing-heads",
             f"kv_heads is {kv_heads}, but how many query heads share them is not said",
@@ -107,20 +108,20 @@ def _heads(p: Problem, v: Variant, size: Extent) -> tuple[int, int, bool]:
     return heads, kv_heads, named
 
 
-def projected_by(p: Problem, v: Variant) -> Part:
+def projected_by(p: Problem, v: Variant) -> Part[ProjectionTraits]:
     """Where q, k, v come from when nobody said: from the file where it has them."""
     learned = {parameter.name for parameter in LEARNED} & set(p.parameters)
-    chosen: Part | None = v["projection"]
+    chosen: Part[ProjectionTraits] | None = v.projection
     if chosen is None:
-        return projection.parse("given" if learned else "identity")
-    if chosen.name == "given" and not learned:
+        return undecided(bool(learned))
+    if chosen.traits.is_from_file and not learned:
         raise wrong(
             "missing-parameters",
             "projection is given, but the file has none of w_q, w_k, w_v, w_o",
             "parameters",
             help="add them, or draw them: --projection linear:dim=…",
         )
-    if p.q is not None and chosen.member.facts.get("drawn"):
+    if p.q is not None and chosen.traits.is_drawn:
         raise wrong(
             "already-projected",
             f"projection is {chosen.name}, but q, k and v are already projected",
@@ -139,15 +140,15 @@ def sizes_of(p: Problem, heads: int, kv_heads: int) -> Sizes:
 
 def _parameter_shapes(p: Problem, v: Variant, sizes: Sizes) -> dict[str, tuple[int, int]]:
     """(d_in, d_out) of the matrices this variant applies: those of the file, or those that will be drawn."""
-    part: Part = v["projection"]
-    if part.member.facts.get("drawn"):
+    part = v.projection
+    if part.traits.is_drawn:
         drawn = widths(sizes, part.get("dim"), part.get("v-dim"))
         for letter, n in (("q", sizes.heads), ("v", sizes.heads)):
             d_out = (part.get("v-dim") or part.get("dim") or sizes.d) if letter == "v" else drawn["q"][1]
             if d_out % n:
                 raise _indivisible(letter, d_out, n)
         return {f"w_{x}": drawn[x] for x in ("qkvo" if part.get("out") == "yes" else "qkv")}
-    if part.name != "given":
+    if not part.traits.is_from_file:
         return {}
     found = {}
     for name in ("w_q", "w_k", "w_v", "w_o"):
@@ -170,7 +171,7 @@ def _projected(p: Problem, v: Variant, size: Extent, heads: Shapes) -> Shapes:
     """Widths of what heads work on, from what goes in and the matrices it meets."""
     sizes = sizes_of(p, heads.heads, heads.kv_heads)
     matrices = _parameter_shapes(p, v, sizes)
-    biases = v["projection"].name == "given" and p.q is None
+    biases = v.projection.traits.is_from_file and p.q is None
     whose = "the memory" if p.memory else "the embeddings"
     for name, d_in, of in (("w_q", sizes.d, "the embeddings"), ("w_k", sizes.e, whose), ("w_v", sizes.e, whose)):
         _check_matrix(name, matrices.get(name), d_in, of, sizes.out_in)
@@ -186,17 +187,17 @@ def _projected(p: Problem, v: Variant, size: Extent, heads: Shapes) -> Shapes:
             raise _indivisible(name, total, n)
         columns[name] = None if total is None else total // n
     made = replace(heads, d=columns["q"] or 0, d_k=columns["k"] or 0, c=columns["v"])
-    if v["score"].member.facts.get("same_width") and made.d != made.d_k:
+    if v.score.traits.has_equal_widths and made.d != made.d_k:
         fewer = made.kv_heads < made.heads and "w_k" not in matrices and p.q is None
         way = f"fewer kv heads need w_k and w_v of {counted(made.d * made.kv_heads, 'column')}" if fewer else ""
-        message = f"a query of one head has {counted(made.d, 'column')}, a key {made.d_k}, and {v['score'].name} needs them equal"
+        message = f"a query of one head has {counted(made.d, 'column')}, a key {made.d_k}, and {v.score.name} needs them equal"
         raise wrong("shape-mismatch", message, help=way)
     if "w_o" not in matrices or made.c is None:
         return made
     if matrices["w_o"][0] != made.mixed_heads * made.c:
         message = f"w_o takes {counted(matrices['w_o'][0], 'column')}, but the context has {made.mixed_heads * made.c}"
         raise wrong("shape-mismatch", message, "parameters.w_o")
-    if v["projection"].name == "given":
+    if v.projection.traits.is_from_file:
         _check_bias(p, "b_o", matrices["w_o"][1], "the output")
     return replace(made, out=matrices["w_o"][1])
 
@@ -252,20 +253,20 @@ def _check_head_axes(p: Problem, shapes: Shapes) -> None:
 
 def _check_position(p: Problem, v: Variant, width: int, shapes: Shapes) -> None:
     """Pairs of columns are there to be turned, or to take a sine and a cosine."""
-    part: Part = v["position"]
-    pairing = part.member.facts.get("even")
-    if part.member.facts["acts"] == "embeddings" and p.embeddings is None:
+    part = v.position
+    pairing = part.traits.paired_columns
+    if part.traits.acts_on == "embeddings" and p.embeddings is None:
         way = "give embeddings, or a position that acts on q and k: rope, alibi, t5"
         raise wrong("already-projected", f"position {part} acts on embeddings, but q and k are given", "q", help=way)
     if pairing is None:
         return
-    if part.member.facts["acts"] == "qk" and shapes.d != shapes.d_k:
+    if part.traits.acts_on == "qk" and shapes.d != shapes.d_k:
         message = (
             f"position {part} turns queries and keys alike, but one has {shapes.d} columns and the other {shapes.d_k}"
         )
         raise wrong("shape-mismatch", message)
     memory = shape_of(p.memory["embeddings"])[-1] if p.memory else width
-    for d in (width, memory) if part.member.facts["acts"] == "embeddings" else (shapes.d,):
+    for d in (width, memory) if part.traits.acts_on == "embeddings" else (shapes.d,):
         turned = pairing(part, d)
         if turned % 2 == 0 and 2 <= turned <= d:
             continue
@@ -273,14 +274,14 @@ def _check_position(p: Problem, v: Variant, width: int, shapes: Shapes) -> None:
         raise wrong("odd-width", message, help="give it an even width, or for rope an even dims= of at most the head's")
 
 
-def _check_parameters(p: Problem, part: Part, shapes: Shapes) -> None:
+def _check_parameters(p: Problem, part: Part[ParameterTraits], shapes: Shapes) -> None:
     """The arrays that a part takes are there, and as large as it says, each size alike wherever it stands."""
-    facts = part.member.facts
+    traits = part.traits
     known = {"H": shapes.heads, "G": shapes.kv_heads, "d": shapes.d, "d_k": shapes.d_k, "2d": shapes.c or 0}
-    known |= facts["sizes"](part) if "sizes" in facts else {}
-    if (pairing := facts.get("even")) and facts["acts"] == "qk":
-        known["r"] = pairing(part, shapes.d) // 2
-    needed = facts["needs_parameters"](part) if "needs_parameters" in facts else ()
+    known |= traits.axis_lengths(part, shapes.d) if traits.axis_lengths else {}
+    needed = traits.required_parameters(part) if traits.required_parameters else ()
+    across = traits.is_across_heads if isinstance(traits, NormTraits) else None
+    is_across_heads = across is not None and across(part)
     for parameter in part.member.parameters:
         name = parameter.name
         if name not in p.parameters:
@@ -292,7 +293,7 @@ def _check_parameters(p: Problem, part: Part, shapes: Shapes) -> None:
                     "parameters",
                     help=way,
                 )
-            if name in facts.get("identity", ()):  # where it is absent, its two axes are one
+            if name in traits.identity_parameters:  # where it is absent, its two axes are one
                 given, hidden = parameter.axes
                 if known.setdefault(hidden, known[given]) != known[given]:
                     message = f"without {name} a width of {known[given]} meets one of {known[hidden]}"
@@ -300,8 +301,8 @@ def _check_parameters(p: Problem, part: Part, shapes: Shapes) -> None:
                         "shape-mismatch", message, "parameters", help=f"add {name}, ({known[given]}, {known[hidden]})"
                     )
             continue
-        own = {**known, "H": shapes.kv_heads, "d": shapes.d_k} if name in facts.get("of_keys", ()) else dict(known)
-        if len(shape_of(p.parameters[name])) == 1 and part.member.family == "qk-norm" and part.get("scope") == "full":
+        own = {**known, "H": shapes.kv_heads, "d": shapes.d_k} if name in traits.key_parameters else dict(known)
+        if len(shape_of(p.parameters[name])) == 1 and is_across_heads:
             own["d"] *= own["H"]  # a gain for every column of every head
         shape = shape_of(p.parameters[name])
         forms = [axes for axes in (parameter.axes, *parameter.also) if len(axes) == len(shape)]
@@ -311,12 +312,12 @@ def _check_parameters(p: Problem, part: Part, shapes: Shapes) -> None:
             )
             raise wrong("shape-mismatch", f"{name} has shape {shape}, but should be {want}", f"parameters.{name}")
         known |= {a: n for a, n in zip(forms[0], shape, strict=True) if a not in known}
-    all_of = set(facts.get("all_of", ()))
+    all_of = set(traits.all_or_none_parameters)
     if all_of & set(p.parameters) and not all_of <= set(p.parameters):
         missing = listed(sorted(all_of - set(p.parameters)))
         raise wrong(
             "missing-parameters", f"{part.member.family} {part.name} needs {missing} too, or none of them", "parameters"
         )
-    if (any_of := facts.get("any_of")) and not set(any_of) & set(p.parameters):
+    if (any_of := traits.any_of_parameters) and not set(any_of) & set(p.parameters):
         message = f"{part.member.family} {part.name} needs the parameter {listed(any_of, 'or')}"
         raise wrong("missing-parameters", message, "parameters")

@@ -6,15 +6,16 @@ A span holds every key that the query may see, and perhaps others: positions nee
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from attncli.mask_expression import Expression
+from attncli.parts.traits import MaskTraits
 from attncli.registry import Part
-from attncli.types import Grid
+from attncli.types import Array, Grid, NumpyArray
 
-Span = tuple[np.ndarray, np.ndarray]  # (b, n) each: the first key, and one past the last; empty where they meet
+Span = tuple[NumpyArray, NumpyArray]  # (b, n) each: the first key, and one past the last; empty where they meet
 Spans = tuple[Span, ...]  # each query reaches the keys of all of them
 _MOST = 4  # beyond so many, one around them all
 
@@ -59,13 +60,13 @@ def _around(one: Span, other: Span) -> Span:
     return first, np.maximum(np.where(none, 0, one[1]), np.where(void, 0, other[1]))
 
 
-def _declared(part: Part, at: Grid) -> Spans | None:
+def _declared(part: Part[MaskTraits], at: Grid) -> Spans | None:
     """What the mask declares of itself."""
-    reach = part.member.facts.get("reach")
-    return None if reach is None else _few([_span(at, *bounds) for bounds in reach(at, part)])
+    reachable = part.traits.reachable_keys
+    return None if reachable is None else _few([_span(at, *bounds) for bounds in reachable(at, part)])
 
 
-def _span(at: Grid, field: str, low: Any, high: Any) -> Span:
+def _span(at: Grid, field: str, low: Array | None, high: Array | None) -> Span:
     """The keys whose field is between two bounds, (b, 1, n, 1) each or None: from the first that is not too low to the last
     that is not too high, wherever the others lie."""
     held = getattr(at, field)[:, 0, 0]  # (b, m)
@@ -73,7 +74,9 @@ def _span(at: Grid, field: str, low: Any, high: Any) -> Span:
     falling = np.minimum.accumulate(held[:, ::-1], -1)[:, ::-1]  # (b, m): the least from there on
     n = at.q_idx.shape[2]
 
-    def places(bound: Any, held: np.ndarray, side: Any, otherwise: int) -> np.ndarray:  # (b, n)
+    def places(
+        bound: Array | None, held: NumpyArray, side: Literal["left", "right"], otherwise: int
+    ) -> NumpyArray:  # (b, n)
         if bound is None:
             return np.full((1, n), otherwise)
         bound = np.broadcast_to(bound[:, 0, :, 0], (len(bound), n))  # (b, n)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def settle(plan: Plan, at: Mapping[str, tuple[int, ...]] | None = None, *, strea
         plan = replace(plan, rows=np.array(at["query"]))
     if plan.first_look and cells(plan) > LOOK and "key" not in at:
         plan = _without_matrices(plan)
-    asked, graph = plan.variant["schedule"], _has_graph(plan)
+    asked, graph = plan.variant.schedule, _has_graph(plan)
     if graph and asked in ("tiled", "fused"):
         raise wrong(
             "no-graph", f"a tensor requires grad, and the {asked} schedule keeps no graph", help="schedule dense"
@@ -101,10 +101,9 @@ def unfused(plan: Plan, asked: bool) -> str:
     """
     v, shapes = plan.variant, plan.shapes
     inside = sorted(plan.keep - _OUTSIDE)
-    others = [link.name for link in plan.chain if link.name not in ("scale", "mask")]
-    odd = [f"{name} {v[name]}" for name in ("sink", "dropout", "head_mixing") if v[name].name != "none"]
-    odd += [str(v[name]) for name in ("score", "normalizer") if not v[name].member.facts.get("kernel")]
-    odd += [f"the link {name}" for name in others]
+    odd = [f"{name} {v[name]}" for name in ("sink", "dropout", "head_mixing") if not v[name].is_none]
+    odd += [str(v[name]) for name in ("score", "normalizer") if not v[name].traits.is_fused]
+    odd += [f"the link {link.name}" for link in plan.chain if not link.is_fused]
     if shapes.c is None:
         return "there is no v"
     if odd:
@@ -113,11 +112,11 @@ def unfused(plan: Plan, asked: bool) -> str:
         return f"it does not tell {inside[0]}"
     if shapes.c != shapes.d:
         return f"values are {shapes.c} wide, and keys {shapes.d}"
-    if not v["device"].startswith("cpu") and v["dtype"] == "float64":
+    if not v.device.startswith("cpu") and v.dtype == "float64":
         return "on this device it has no float64"
     if not plan.masked or causal(plan):
         return ""
-    if v["empty_rows"] == "uniform":
+    if v.empty_rows == "uniform":
         return "it has no uniform weights for a query that sees no key"
     size = (
         math.prod(seen_shape(plan.grid(), plan.mask))
@@ -133,7 +132,7 @@ def unfused(plan: Plan, asked: bool) -> str:
 def causal(plan: Plan) -> bool:
     """Whether the mask is causal over indices and nothing else hides a key: what kernels call `is_causal`."""
     part, p = plan.mask.part if plan.mask else None, plan.problem
-    if part is None or part.member.facts.get("kernel") != "causal" or p.lengths is not None or p.bias is not None:
+    if part is None or not part.traits.is_causal or p.lengths is not None or p.bias is not None:
         return False
     n, m = plan.size.queries, plan.size.keys
     counted = plan.q_pos is not None and (plan.q_pos == np.arange(n)).all() and (plan.k_pos == np.arange(m)).all()
@@ -143,17 +142,17 @@ def causal(plan: Plan) -> bool:
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────
 def item(plan: Plan) -> int:
     """Bytes of a number while it is computed with: half precision is widened."""
-    return 8 if plan.variant["dtype"] == "float64" else 4
+    return 8 if plan.variant.dtype == "float64" else 4
 
 
 def _spread(plan: Plan) -> int:
     """How many numbers a cell needs beside its score."""
-    return 2 * plan.shapes.d if plan.variant["score"].member.facts.get("spreads") else 0
+    return 2 * plan.shapes.d if plan.variant.score.traits.has_vector_per_score else 0
 
 
 def _tile(plan: Plan) -> int:
     """How many cells a tile may have; at least a row of each head that must be computed together."""
-    together = plan.shapes.heads if plan.variant["head_mixing"].name != "none" else 1
+    together = plan.shapes.heads if not plan.variant.head_mixing.is_none else 1
     return max(TILE // (1 + _spread(plan)), together * plan.size.keys)
 
 
@@ -172,11 +171,11 @@ def _check_memory(plan: Plan, streamed: bool) -> None:
     width = max(shapes.d, shapes.d_k, shapes.c or 0)
     vectors = 3 * (size.batch or 1) * shapes.heads * (plan.length("scores", "query") + size.keys) * width * number
     vectors += (sum(kept.values()) - big) * number
-    part = plan.variant["projection"]
-    drawn = widths(plan.sizes(), part.get("dim"), part.get("v-dim")) if part.member.facts.get("drawn") else {}
+    part = plan.variant.projection
+    drawn = widths(plan.sizes(), part.get("dim"), part.get("v-dim")) if part.traits.is_drawn else {}
     projections = sum(a * b for a, b in drawn.values()) * 12
     all_of_it = grids + vectors + projections
-    have = None if all_of_it <= _ALWAYS or plan.variant["device"] != "cpu" else available()
+    have = None if all_of_it <= _ALWAYS or plan.variant.device != "cpu" else available()
     if have is None or all_of_it <= have:
         return
     heads = (size.batch or 1) * shapes.heads
@@ -222,5 +221,5 @@ def available() -> int | None:
 
 def _reclaimable(group: Path) -> int:
     """What a control group holds of files, which it gives back when asked."""
-    told: Any = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    told: dict[str, str] = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     return int(told.get("inactive_file", 0)) + int(told.get("active_file", 0))

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterator, Mapping
 
 from attncli.errors import OptionError, listed, nearest, wrong
 from attncli.mask_expression import Expression
+from attncli.parts.traits import ParameterTraits
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import Shapes
 from attncli.plan.visibility import follows, reads
+from attncli.registry import Part
 from attncli.types import BASE_STEPS, SHOWN, Problem
 from attncli.validation import Extent
 from attncli.validation.fields import STEP_NAMES
@@ -22,7 +24,7 @@ def steps_of(
     p: Problem, v: Variant, size: Extent, shapes: Shapes, chain: tuple[Link, ...], top: int | None
 ) -> dict[str, tuple[str, ...]]:
     """Every step that will exist, in order of computation, with its axes."""
-    acts, normed = v["position"].member.facts["acts"], v["qk_norm"].name != "none"
+    acts, normed = v.position.traits.acts_on, not v.qk_norm.is_none
     absent = {
         "positioned_embeddings": acts != "embeddings",
         "v": shapes.c is None,
@@ -32,12 +34,12 @@ def steps_of(
         "positioned_k": acts != "qk",
         "present_k": p.past is None,
         "present_v": p.past is None or shapes.c is None,
-        "sink_weights": v["sink"].name == "none",
-        "dropout_weights": v["dropout"].name == "none",
-        "mixed_weights": v["head_mixing"].name == "none",
+        "sink_weights": v.sink.is_none,
+        "dropout_weights": v.dropout.is_none,
+        "mixed_weights": v.head_mixing.is_none,
         **dict.fromkeys(TOP, top is None),
         "head_context": shapes.c is None or not shapes.headed,
-        "normed_context": shapes.c is None or "context" not in v["head_mixing"].member.facts,
+        "normed_context": shapes.c is None or v.head_mixing.traits.transform_context is None,
         "context": shapes.c is None,
         "output": shapes.out is None,
     }
@@ -45,10 +47,11 @@ def steps_of(
     for name in BASE_STEPS:
         if name == "mask":  # here the chain stands
             for link in chain:
-                names += ["mask", link.step] if link.name == "mask" and "mask" not in names else [link.step]
+                names += ["mask", link.step] if link.grid_field == "visible" and "mask" not in names else [link.step]
         elif not absent.get(name):
             names.append(name)
-    if normed and v["qk_norm"].get("at") == "after" and acts == "qk":  # norms follow the position
+    late = v.qk_norm.traits.is_after_position
+    if late and late(v.qk_norm) and acts == "qk":  # norms follow the position
         first = names.index("normed_q")
         names[first : first + 4] = ["positioned_q", "positioned_k", "normed_q", "normed_k"]
     return {name: _axes(BASE_STEPS.get(name, BASE_STEPS["scores"]), p, size, shapes, name) for name in names}
@@ -109,16 +112,17 @@ def check_step(name: str) -> None:
 
 def unused(p: Problem, v: Variant, size: Extent, shapes: Shapes, mask: Expression | None) -> Iterator[str]:
     """Fields that the problem holds and nothing of this variant reads."""
-    applied = {parameter.name for parameter in v["projection"].member.parameters}
+    applied = {parameter.name for parameter in v.projection.member.parameters}
     if p.q is not None:
         applied &= {"w_o", "b_o"}
     if shapes.out is None:
         applied -= {"w_o", "b_o"}
-    for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
-        needs = v[name].member.facts.get("needs_parameters")  # which it takes may hang on its options
-        applied |= set(needs(v[name])) if needs else {parameter.name for parameter in v[name].member.parameters}
+    parts: tuple[Part[ParameterTraits], ...] = (v.qk_norm, v.position, v.score, v.sink, v.head_mixing)
+    for part in parts:
+        needs = part.traits.required_parameters  # which it takes may hang on its options
+        applied |= set(needs(part)) if needs else {parameter.name for parameter in part.member.parameters}
     yield from (f"parameters.{name}" for name in p.parameters if name not in applied)
-    acts = v["position"].member.facts["acts"]
+    acts = v.position.traits.acts_on
     looked = reads(mask) | ({"q_pos", "k_pos"} if acts else set())
     if acts == "embeddings" and p.memory is None and p.positions is not None and "k_pos" not in reads(mask):
         looked -= {"k_pos"}  # the keys are the queries' own embeddings
@@ -127,11 +131,11 @@ def unused(p: Problem, v: Variant, size: Extent, shapes: Shapes, mask: Expressio
     used = {
         "k_tokens": p.q is not None,
         "layout": p.q is not None,
-        "w_layout": bool(p.parameters) or bool(v["projection"].member.facts.get("drawn")),
+        "w_layout": bool(p.parameters) or v.projection.traits.is_drawn,
         "positions": "q_pos" in looked,
         "k_positions": "k_pos" in looked,
         "segments": "q_seg" in looked,
         "k_segments": "k_seg" in looked,
-        "dropout_mask": v["dropout"].name != "none",
+        "dropout_mask": not v.dropout.is_none,
     }
     yield from (name for name, read in used.items() if getattr(p, name) is not None and not read)

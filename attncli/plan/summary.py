@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from attncli.errors import counted
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import Shapes, sizes_of
-from attncli.types import Problem
+from attncli.types import Labels, Problem
 from attncli.validation import Extent
 from attncli.variant import CHOICES, Variant
 
 
-def labels(p: Problem, size: Extent) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def labels(p: Problem, size: Extent) -> tuple[Labels, Labels]:
     """Labels of queries and keys: the file's, or their numbers; a batch has one list an item."""
     counted = tuple(map(str, range(max(size.queries, size.keys))))
     tokens = p.tokens if p.tokens is not None else counted[: size.queries]
@@ -24,11 +23,11 @@ def labels(p: Problem, size: Extent) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     past = (p.past or {}).get("tokens")
     batched = size.batch is not None
 
-    def per_item(labels: tuple[Any, ...]) -> tuple[Any, ...]:
+    def per_item(labels: Labels) -> Labels:
         nested = bool(labels) and isinstance(labels[0], tuple)
         return labels if nested == batched else (labels,) * (size.batch or 1) if batched else labels[0]
 
-    def numbered(first: int, n: int) -> tuple[Any, ...]:
+    def numbered(first: int, n: int) -> Labels:
         return per_item(counted[first : first + n])
 
     if new is not None and len(new[0] if isinstance(new[0], tuple) else new) == size.keys:
@@ -54,15 +53,15 @@ def summary(
                 _counts(p, size, shapes),
                 _heads(shapes),
                 _projection(p, v),
-                *(f"{what} {v[name]}" for name, what in _PARTS.items() if v[name].name != "none"),
+                *(f"{what} {v[name]}" for name, what in _PARTS.items() if not v[name].is_none),
                 *_links(chain, v, shapes.d),
-                f"mask {v['mask']}" if str(v["mask"]) != "full" else _hidden(p) if masked else "no mask",
-                str(v["normalizer"]) if v["normalizer"] != CHOICES["normalizer"].default else "",
-                f"sink {v['sink']}" if v["sink"].name != "none" else "",
-                str(v["dropout"]) if v["dropout"].name != "none" else "",
-                str(v["head_mixing"]) if v["head_mixing"].name != "none" else "",
-                f"seed {v['seed']}" if v["seed"] is not None else "",
-                str(v["dtype"]),
+                f"mask {v.mask}" if str(v.mask) != "full" else _hidden(p) if masked else "no mask",
+                str(v.normalizer) if v.normalizer != CHOICES["normalizer"].default else "",
+                "" if v.sink.is_none else f"sink {v.sink}",
+                "" if v.dropout.is_none else str(v.dropout),
+                "" if v.head_mixing.is_none else str(v.head_mixing),
+                f"seed {v.seed}" if v.seed is not None else "",
+                str(v.dtype),
             ),
         )
     )
@@ -95,15 +94,15 @@ def _heads(shapes: Shapes) -> str:
 def _projection(p: Problem, v: Variant) -> str:
     if p.q is not None:
         return ""
-    if v["projection"].name == "identity":
+    if v.projection.traits.is_identity:
         return "q = x, k = v = memory" if p.memory else "q = k = v = x"
-    return f"projection {v['projection']}"
+    return f"projection {v.projection}"
 
 
 def _links(chain: tuple[Link, ...], v: Variant, width: int) -> Iterator[str]:
     """`scale 0.5 = 1/√4`, and the value of every other link that has one."""
-    if not any(link.name == "scale" for link in chain):
-        yield "no scale" if v["scale"] != "auto" or width != 1 else "scale 1 = 1/√1"
+    if not any(link.is_scale for link in chain):
+        yield "no scale" if v.scale != "auto" or width != 1 else "scale 1 = 1/√1"
     for link in chain:
         if link.value is not None:
             yield f"{link.name} {link.value:.6g}" + (f" = {link.why}" if link.why else "")

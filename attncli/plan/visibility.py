@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -11,8 +10,9 @@ from attncli import mask_expression as expression
 from attncli.errors import InputError, listed, wrong
 from attncli.mask_expression import Expression
 from attncli.parts.masks import mask
+from attncli.parts.traits import MaskTraits
 from attncli.registry import Part
-from attncli.types import Grid, Problem
+from attncli.types import Array, Grid, NumpyArray, Problem
 from attncli.validation import Extent, extent
 from attncli.validation.fields import as_numpy, shape_of
 from attncli.variant import Variant
@@ -24,7 +24,7 @@ def masks(p: Problem, v: Variant) -> Expression | None:
     Raises:
         InputError: a mask looks at what the problem lacks.
     """
-    expr: Expression = v["mask"]
+    expr: Expression = v.mask
     looked = reads(expr)
     if "given" in looked and p.mask is None:
         raise wrong("missing-field", f"mask {expr} looks at the file's mask, and it has none", "mask")
@@ -48,7 +48,7 @@ class _Watch:
     def __init__(self) -> None:
         self.seen: set[str] = set()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Array:
         self.seen.add(name)
         return np.zeros((1, 1, 1, 1), bool if name == "given" else np.int64)
 
@@ -61,7 +61,7 @@ def reads(expr: Expression | None) -> set[str]:
     return watch.seen
 
 
-def alone(part: Part) -> Expression:
+def alone(part: Part[MaskTraits]) -> Expression:
     """A part as an expression."""
     return Expression("part", part)
 
@@ -71,7 +71,7 @@ def follows(p: Problem, size: Extent) -> bool:
     return p.memory is None and size.queries == size.new_keys
 
 
-def positions(p: Problem, v: Variant, size: Extent, mask: Expression | None) -> tuple[np.ndarray | None, np.ndarray]:
+def positions(p: Problem, v: Variant, size: Extent, mask: Expression | None) -> tuple[NumpyArray | None, NumpyArray]:
     """Positions of queries and keys (DESIGN §3.1): given, or counted on from the past, or by --align.
 
     Raises:
@@ -83,7 +83,7 @@ def positions(p: Problem, v: Variant, size: Extent, mask: Expression | None) -> 
     if k is None and q is not None and follows(p, size):
         past = np.broadcast_to(np.arange(size.past), (*shape_of(q)[:-1], size.past))
         k = np.concatenate([past, q], -1)
-    aligned = v["align"] if k is None else None
+    aligned = v.align if k is None else None
     k = np.arange(size.keys) if k is None else k
     if q is not None:
         return q, k
@@ -92,7 +92,7 @@ def positions(p: Problem, v: Variant, size: Extent, mask: Expression | None) -> 
     if aligned:
         return np.arange(size.queries) + (size.keys - size.queries if aligned == "bottom-right" else 0), k
     readers = [str(part) for part in mask.parts() if "q_pos" in reads(alone(part))] if mask else []
-    readers += [str(v["position"])] if v["position"].name != "none" else []
+    readers += [] if v.position.is_none else [str(v.position)]
     if readers:
         raise _unaligned(p, size, listed(readers))
     return None, k
@@ -110,34 +110,34 @@ def _unaligned(p: Problem, size: Extent, readers: str) -> InputError:
     )
 
 
-def rows(x: Any) -> Any:
+def rows(x: Array) -> Array:
     """(n,) or (b, n) → (b, 1, n, 1)"""
     return x if x is None else x.reshape(-1, 1, x.shape[-1], 1)
 
 
-def columns(x: Any) -> Any:
+def columns(x: Array) -> Array:
     """(m,) or (b, m) → (b, 1, 1, m)"""
     return x if x is None else x.reshape(-1, 1, 1, x.shape[-1])
 
 
-def full_rank(x: Any) -> Any:
+def full_rank(x: Array) -> Array:
     """(…, n, m) → (b, h, n, m), with 1 where an axis is absent"""
     return x if x is None else x.reshape((1,) * (4 - x.ndim) + shape_of(x))
 
 
-def arrays(at: Grid) -> dict[str, Any]:
+def arrays(at: Grid) -> dict[str, Array]:
     """What the grid holds by cell: everything of four axes."""
     return {name: x for name, x in vars(at).items() if getattr(x, "ndim", 0) == 4}
 
 
 def seen_shape(at: Grid, mask: Expression | None) -> tuple[int, int]:
     """How many batch items and heads differ in what they may see: 1 where all see the same."""
-    corner: dict[str, Any] = {name: as_numpy(x[..., :1, :1]) for name, x in arrays(at).items()}
+    corner: dict[str, Array] = {name: as_numpy(x[..., :1, :1]) for name, x in arrays(at).items()}
     b, h, *_ = np.shape(visible(replace(at, **corner), mask))
     return b, h
 
 
-def visible(at: Grid, mask: Expression | None) -> Any:
+def visible(at: Grid, mask: Expression | None) -> Array:
     """What mask, lengths and bias together let through: booleans that broadcast to (b, h, n, m)."""
     seen = at.k_idx >= 0 if mask is None else mask(at)
     if at.lengths is not None:

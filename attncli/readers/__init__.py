@@ -6,7 +6,6 @@ knows of the place, and `read` adds the file.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pkgutil import iter_modules
 from typing import IO, TYPE_CHECKING, Any
 
 from attncli.errors import InputError, OptionError, brief, listed, nearest
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.types import Problem
@@ -200,7 +200,7 @@ def read(
 
 
 def parse(
-    data: Any,
+    data: object,
     name: str,
     reader: Reader,
     *,
@@ -257,9 +257,9 @@ def decoded(data: bytes, *, what: str) -> str:
     return text
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nested(flat: Json) -> Json:
     """Dotted names → objects in objects: `parameters.w_q` → {"parameters": {"w_q": …}}."""
-    out: dict[str, Any] = {}
+    out: Json = {}
     for name, value in flat.items():
         *path, last = name.split(".")
         inner = out
@@ -271,7 +271,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def merged(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def merged(one: Json, other: Json) -> Json:
     """Two nests of objects as one; what both hold must be objects."""
     for key, value in other.items():
         if key in one and not (isinstance(one[key], dict) and isinstance(value, Mapping)):
@@ -280,7 +280,7 @@ def merged(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return one
 
 
-def problem(fields: Mapping[str, Any]) -> Problem:
+def problem(fields: Json) -> Problem:
     """Fields by name → a Problem that has yet to pass the gate.
 
     Raises:
@@ -305,6 +305,6 @@ def problem(fields: Mapping[str, Any]) -> Problem:
 @cache
 def _known() -> frozenset[str]:
     """What a problem may hold by its own name."""
-    from attncli.types import Problem
+    from attncli.types import INPUT_NAMES
 
-    return frozenset(f.name for f in dataclasses.fields(Problem)) - {"source", "notes", "admitted"}
+    return INPUT_NAMES

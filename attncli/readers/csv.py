@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from attncli.errors import InputError, Place, counted, nearest, printable
 from attncli.readers import Source, decoded, problem, reader
+from attncli.types import NumpyArray
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from attncli.types import Problem
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -158,7 +157,7 @@ class _Table:
         vectors = np.array([[self._value(row, c) for c in numeric] for row in self.body])
         return self.made(vectors, None if column is None else [row.cells[column] for row in self.body])
 
-    def made(self, vectors: np.ndarray, tokens: list[str] | None) -> Problem:
+    def made(self, vectors: NumpyArray, tokens: list[str] | None) -> Problem:
         """The problem, and what was found out on the way to it."""
         column, (n, d) = self.token_column(), vectors.shape
         fields = {"embeddings": vectors} | ({} if tokens is None else {"tokens": tokens})

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from attncli.errors import AttnError, InputError, Place, nearest, wrong
 from attncli.readers import Source, problem, reader
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.types import Problem
 
 _SPACE = b" \t\r\n"
-_KINDS: dict[str, Any] = {"floats": float, "booleans": bool, "integers": int}
+_KINDS: Json = {"floats": float, "booleans": bool, "integers": int}
 
 
 @reader("json", ".json")
@@ -64,14 +65,14 @@ def lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | A
             yield number, error
 
 
-def _decode(data: bytes | memoryview, type: Any = Any) -> Any:
+def _decode(data: bytes | memoryview, type: object = object) -> Any:
     """msgspec's decoder, with its complaint about the text turned into a place in it."""
     import msgspec
 
     try:
         return msgspec.json.decode(data, type=type)
     except msgspec.ValidationError as error:
-        if type is not Any:
+        if type is not object:
             raise
         found = re.search(r"`\$(.*)`", str(error))  # nothing was asked of the text but that its numbers are numbers
         place = Place(path="$" + found.group(1) if found else "")
@@ -100,20 +101,20 @@ def _malformed(message: str, data: bytes) -> InputError:
     return InputError("bad-json", f"this is no JSON: {what}", place=place, help=hint)
 
 
-def _fields(data: bytes) -> dict[str, Any]:
+def _fields(data: bytes) -> Json:
     """A JSON object → fields; arrays of numbers as fast as msgspec reads them."""
     import msgspec
 
-    from attncli.validation import GROUPS
+    from attncli.types import GROUPS
 
-    raw: dict[str, Any] = _decode(data, dict[str, msgspec.Raw])
+    raw: Json = _decode(data, dict[str, msgspec.Raw])
     _check_twice(data)
-    out: dict[str, Any] = {}
+    out: Json = {}
     for name, text in raw.items():
         if name == "schema":
             return {name: _decode(bytes(text))}
         if name in GROUPS and bytes(memoryview(text)[:1]) == b"{":
-            inner: dict[str, Any] = _decode(bytes(text), dict[str, msgspec.Raw])
+            inner: Json = _decode(bytes(text), dict[str, msgspec.Raw])
             out[name] = {k: _value(memoryview(v), f"{name}.{k}", data) for k, v in inner.items()}
         elif name in GROUPS:
             raise wrong("wrong-type", f"{name} is an object, not {_decode(bytes(text))!r:.40}", name)
@@ -126,7 +127,7 @@ def _check_twice(data: bytes) -> None:
     """A key that stands twice; looked for in files of a size that people write."""
     import json
 
-    def pairs(items: list[tuple[str, Any]]) -> None:
+    def pairs(items: list[tuple[str, object]]) -> None:
         names = [name for name, _ in items]
         for name in names:
             if names.count(name) > 1:
@@ -136,7 +137,7 @@ def _check_twice(data: bytes) -> None:
         json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs)
 
 
-def _value(text: memoryview, name: str, whole: bytes) -> Any:
+def _value(text: memoryview, name: str, whole: bytes) -> object:
     from attncli.validation.fields import field_of
 
     kind = field_of(name).kind
@@ -153,7 +154,7 @@ def _value(text: memoryview, name: str, whole: bytes) -> Any:
         raise
 
 
-def _array(text: bytes | memoryview, kind: str) -> Any:
+def _array(text: bytes | memoryview, kind: str) -> object:
     """Nested lists of one kind of leaf, typed by how deep they open, as an array; what does not fit is left to the gate to name."""
     import msgspec
     import numpy as np
@@ -177,7 +178,7 @@ def _array(text: bytes | memoryview, kind: str) -> Any:
         return value
 
 
-def _tokens(items: list[Any]) -> dict[str, Any]:
+def _tokens(items: list[object]) -> Json:
     """[{"token": "a", "embedding": […]}, …]"""
     tokens, vectors = [], []
     for i, item in enumerate(items):

@@ -6,14 +6,13 @@ import io
 import math
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attncli.errors import InputError, Place
 from attncli.readers import Source, merged, nested, problem, reader
+from attncli.types import Json, NumpyArray
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from attncli.types import Problem
 
 
@@ -30,13 +29,13 @@ def read_npz(source: Source) -> Problem:
     return problem(merged(nested(arrays), rest))
 
 
-def archive(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+def archive(data: bytes) -> tuple[Json, Json]:
     """The arrays of an NPZ archive, and the JSON beside them.
 
     Raises:
         InputError: it is no NPZ, or holds what is no array.
     """
-    arrays: dict[str, Any] = {}
+    arrays: Json = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as members:
             for info in members.infolist():
@@ -51,12 +50,12 @@ def archive(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return arrays, beside(arrays)
 
 
-def beside(arrays: dict[str, Any]) -> dict[str, Any]:
+def beside(arrays: Json) -> Json:
     """What is not an array: JSON, taken out of the text array `attn`; other text arrays become lists."""
     import msgspec
     import numpy as np
 
-    out: dict[str, Any] = {}
+    out: Json = {}
     for name in list(arrays):
         if arrays[name].dtype.kind not in "US":
             continue
@@ -108,7 +107,7 @@ def _check_header(start: bytes, size: int, name: str) -> None:
         )
 
 
-def _array(data: bytes, name: str) -> np.ndarray:
+def _array(data: bytes, name: str) -> NumpyArray:
     import numpy as np
 
     _check_header(data[: 1 << 16], len(data), name)

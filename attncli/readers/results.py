@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attncli.errors import InputError, OptionError
-from attncli.types import Attention, Step
+from attncli.types import Attention, Json, Step
 
 
 def read_result(path: str | Path, data: bytes | None = None) -> Attention:
@@ -24,11 +24,11 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
     from attncli.readers import merged, nested, slurp
     from attncli.readers.npz import archive
     from attncli.readers.safetensors import tensors
-    from attncli.types import Field
+    from attncli.types import Field, FieldKind
     from attncli.validation.fields import array, field_of, to_bfloat16
 
     path = str(path)
-    fields: dict[str, Any]
+    fields: Json
     if path.endswith(".json") or data is not None:
         try:
             fields = msgspec.json.decode(slurp(path) if data is None else data)
@@ -52,7 +52,8 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
         held = fields[name]
         if isinstance(held, np.ndarray):
             return held
-        kind = {bool: "booleans", int: "integers"}.get(type(_leaf(held)), "floats")
+        kinds: dict[type, FieldKind] = {bool: "booleans", int: "integers"}
+        kind = kinds.get(type(_leaf(held)), "floats")
         if kind == "integers" and name not in ("top_keys", "visible_keys"):
             kind = "floats"  # 1 stands for 1.0
         whole = array(held, Field(name, kind, ("*",), finite=False))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attncli.errors import InputError, Place
 from attncli.readers import Source, merged, nested, problem, reader
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.types import Problem
@@ -36,7 +37,7 @@ def read_safetensors(source: Source) -> Problem:
     return problem(merged(nested(arrays), rest))
 
 
-def tensors(data: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
+def tensors(data: Any) -> tuple[Json, Json, set[str]]:
     """The tensors, widened where numpy lacks their type; the JSON beside them; and the types there were.
 
     Raises:
@@ -54,7 +55,7 @@ def tensors(data: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
         ) from None
     if not isinstance(rest, dict):
         raise InputError("bad-json", "the text beside the tensors is no object", place=Place(path="attn"))
-    out: dict[str, Any] = {}
+    out: Json = {}
     for name, dtype, shape, first in held:
         if dtype not in _DTYPES:
             raise InputError(
@@ -78,7 +79,7 @@ def _header(data: Any) -> tuple[int, Any, list[tuple[str, str, list[int], int]]]
     start = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or start > len(data):
         raise ValueError(f"a header of {start - 8:,} bytes is declared, and the file has {len(data):,}")
-    declared = msgspec.json.decode(data[8:start], type=dict[str, dict[str, Any]])
+    declared = msgspec.json.decode(data[8:start], type=dict[str, Json])
     metadata = declared.pop("__metadata__", {})
     held, end = [], 0
     for name, tensor in sorted(declared.items(), key=lambda item: item[1]["data_offsets"]):

@@ -80,7 +80,7 @@ def one_array(path: str) -> Any:
 
 def _checked(name: str, value: Any) -> Any:
     """The value through the gate by itself, so that what is wrong with it is said of its own file."""
-    from attncli.validation import GROUPS
+    from attncli.types import GROUPS
     from attncli.validation.fields import one_field
 
     if name in GROUPS and isinstance(value, dict):

@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from attncli.errors import AttnError, as_input, counted, listed, path_of, wrong
-from attncli.types import FIELDS, Problem
+from attncli.types import FIELDS, GROUPS, Json, Problem
 from attncli.validation.fields import one_field, shape_of
 from attncli.variant import Variant
-
-GROUPS = ("memory", "past", "parameters")  # fields that hold fields
 
 
 def admit(problem: Problem, source: str = "") -> Problem:
@@ -26,10 +24,10 @@ def admit(problem: Problem, source: str = "") -> Problem:
     """
     if problem.admitted:
         return problem
-    values: dict[str, Any] = {"source": source} if source else {}
+    values: Json = {"source": source} if source else {}
     for item in dataclasses.fields(problem):
         value = getattr(problem, item.name)
-        nothing = item.name in ("parameters", "variant", "expected") and isinstance(value, Mapping) and not value
+        nothing = item.default_factory is dict and isinstance(value, Mapping) and not value
         if value is None or nothing:
             continue
         if item.name in GROUPS:

@@ -12,10 +12,10 @@ import numpy as np
 from attncli.errors import InputError, counted, listed, nearest, wrong
 from attncli.parts.links import link
 from attncli.registry import Parameter
-from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field
+from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field, FieldKind, Json, NumpyArray
 from attncli.variant import FAMILIES
 
-STEP_NAMES = (*BASE_STEPS, *(member.facts["step"] for member in link))
+STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
 FIGURE = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
 
 
@@ -72,12 +72,12 @@ def one_field(name: str, value: Any) -> Any:
     return _expected(value) if field.kind == "expected" else value
 
 
-def is_tensor(value: Any) -> bool:
+def is_tensor(value: object) -> bool:
     """Whether it is a torch tensor, asked without torch."""
     return hasattr(value, "requires_grad")
 
 
-def as_numpy(value: Any) -> np.ndarray:
+def as_numpy(value: Any) -> NumpyArray:
     """A tensor's values outside its graph, in the nearest dtype numpy has."""
     if not is_tensor(value):
         return np.asarray(value)
@@ -85,7 +85,7 @@ def as_numpy(value: Any) -> np.ndarray:
     return np.asarray((plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy())
 
 
-def to_bfloat16(values: np.ndarray) -> np.ndarray:
+def to_bfloat16(values: NumpyArray) -> NumpyArray:
     """Numbers → the nearest bfloat16, ties to even, held in float32 since numpy has no such dtype."""
     bits = values.astype(np.float32).view(np.uint32)
     upper = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
@@ -120,7 +120,7 @@ def array(value: Any, field: Field) -> Any:
     return value
 
 
-def _typed(value: np.ndarray, field: Field) -> np.ndarray:
+def _typed(value: NumpyArray, field: Field) -> NumpyArray:
     """An array of the field's kind, in a dtype that is computed with: float16 and what is wider than float64 change."""
     if value.dtype.kind == "V" and value.dtype.name == "bfloat16":  # numpy's by way of ml_dtypes
         value = value.astype(np.float32)
@@ -143,14 +143,14 @@ def _typed(value: np.ndarray, field: Field) -> np.ndarray:
 
 
 _PLAIN: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
-_DTYPES: dict[str, Any] = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
+_DTYPES: Json = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
 
 
 _DEEPEST = 8  # lists within lists; an array has at most four axes
 _FARTHEST = 2**53  # positions and the like, so that differences of two never overflow
 
 
-def _from_lists(value: Any, field: Field) -> np.ndarray:
+def _from_lists(value: object, field: Field) -> NumpyArray:
     value = _leaves_checked(value, field, ())
     try:
         return np.array(value, dtype=_DTYPES[field.kind])
@@ -160,7 +160,7 @@ def _from_lists(value: Any, field: Field) -> np.ndarray:
         raise _ragged(value, field, ()) or wrong("wrong-type", f"{field.name} is no array", field.name) from None
 
 
-def _leaves_checked(value: Any, field: Field, index: tuple[int, ...]) -> Any:
+def _leaves_checked(value: object, field: Field, index: tuple[int, ...]) -> object:
     """Lists in which every leaf is of the field's kind, and "NaN" and its like have become numbers."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if len(index) > _DEEPEST:
@@ -184,7 +184,7 @@ def _numeric_mask(field: Field, holds: str, index: tuple[int, ...] = ()) -> Inpu
     return wrong("numeric-mask", f"{holds}; a mask holds booleans", field.name, index, help=way)
 
 
-def _ragged(items: Any, field: Field, index: tuple[int, ...]) -> InputError | None:
+def _ragged(items: object, field: Field, index: tuple[int, ...]) -> InputError | None:
     """The first row of some lists that is not as long as the first of its kind."""
     if not isinstance(items, list | tuple):
         return None
@@ -200,7 +200,7 @@ def _ragged(items: Any, field: Field, index: tuple[int, ...]) -> InputError | No
     return None
 
 
-def _leaves(value: Any, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
+def _leaves(value: object, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], object]]:
     if isinstance(value, list | tuple):
         for i, item in enumerate(value):
             yield from _leaves(item, (*index, i))
@@ -237,11 +237,11 @@ def _check_finite(value: Any, field: Field) -> None:
         )
 
 
-def _first(truth: Any) -> tuple[int, ...]:
+def _first(truth: object) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(as_numpy(truth))[0])
 
 
-def texts(value: Any, field: Field) -> tuple[Any, ...]:
+def texts(value: object, field: Field) -> tuple[object, ...]:
     """Labels: T strings, or B lists of T."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, list | tuple) or not value:
@@ -256,8 +256,8 @@ def texts(value: Any, field: Field) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _expected(value: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _expected(value: Json) -> Json:
+    out: Json = {}
     for step, figure in value.items():
         name = f"expected.{step}"
         if step.rstrip("0123456789").removesuffix("_") not in STEP_NAMES and step not in STEP_NAMES:
@@ -272,7 +272,7 @@ def _expected(value: Mapping[str, Any]) -> dict[str, Any]:
         truths = (
             held.dtype == bool if isinstance(held, np.ndarray) else isinstance(next(_leaves(held), ((), 0))[1], bool)
         )
-        kind = "booleans" if truths else "floats"
+        kind: FieldKind = "booleans" if truths else "floats"
         given["values"] = array(held, Field(f"{name}.values", kind, ("*",), finite=False))
         for key in ("rows", "columns"):
             if key in given:

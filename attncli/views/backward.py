@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attncli.derivation import WORKING, Cell, Line, Num, Vec, Work, scaled, working
+from attncli.parts.traits import PartTraits
 from attncli.plan.chain import Link
+from attncli.registry import Part
+from attncli.types import NumpyArray
 from attncli.views.explain import Cells, Head, Section
+
+if TYPE_CHECKING:
+    from attncli.core.gradients import Gradients
 
 
 class Back(Head):
     """The way back of one query in one head."""
 
-    def __init__(self, page: Cells, head: int, gradients: Any) -> None:
+    def __init__(self, page: Cells, head: int, gradients: Gradients) -> None:
         super().__init__(page, head)
         self.grad = gradients
 
@@ -98,11 +104,16 @@ class Back(Head):
 
     def _to_weights(self) -> Iterator[Section]:
         """Back through head mixing and dropout."""
-        for name, choice in (("mixed_weights", "head_mixing"), ("dropout_weights", "dropout")):
+        v = self.plan.variant
+        parts: tuple[tuple[str, str, Part[PartTraits]], ...] = (
+            ("mixed_weights", "head mixing", v.head_mixing),
+            ("dropout_weights", "dropout", v.dropout),
+        )
+        for name, choice, part in parts:
             if name not in self.page.steps:
                 continue
-            before, part = self._before(name), self.plan.variant[choice]
-            slope = part.member.facts.get("slope")
+            before = self._before(name)
+            slope = part.traits.gradient_factor
             lines = []
             work = self._row_work(name, before, part, None) if slope else None
             cells = {c.index: c for c in work.every} if work else {}
@@ -110,19 +121,16 @@ class Back(Head):
                 if self._hidden(j):
                     continue
                 out = self.number(before, j)
-                exprs = ([self.number(name, j), " × ", *slope(work, cells[j])], [out]) if slope else ([out],)
+                exprs = ([self.number(name, j), " × ", *slope(work, cells[j])], [out]) if slope and work else ([out],)
                 lines.append(Line(self._key_label(j), exprs))
             yield Section(
-                f"gradient of {before}",
-                f"back through {choice.replace('_', ' ')}",
-                tuple(lines),
-                "" if slope else "taken from autograd",
+                f"gradient of {before}", f"back through {choice}", tuple(lines), "" if slope else "taken from autograd"
             )
 
     def _scores_back(self) -> Section:
         """Through the normaliser's Jacobian, to the scores it saw."""
-        part, source = self.plan.variant["normalizer"], self.page.scores[-1]
-        facts = part.member.facts
+        part, source = self.plan.variant.normalizer, self.page.scores[-1]
+        derivation = part.traits.gradient_derivation
         work = self._row_work("weights", source, part, None)
 
         def with_gradients(c: Cell) -> Cell:
@@ -133,20 +141,20 @@ class Back(Head):
         work = dataclasses.replace(
             work, cells=tuple(cells[c.index] for c in work.cells), every=tuple(cells[c.index] for c in work.every)
         )
-        title, formula = f"gradient of {source}", facts.get("jacobian", "")
+        title, formula = f"gradient of {source}", part.traits.jacobian
         seen = [c for c in work.cells if not c.hidden]
-        if facts.get("backward") and seen:
-            return Section(title, formula, tuple(facts["backward"](work)))
+        if derivation and seen:
+            return Section(title, formula, tuple(derivation(work)))
         lines = tuple(Line(c.label, ([c("ds")],)) for c in seen)
         return Section(title, formula, lines, "" if formula else "taken from autograd")
 
     def _link_back(self, link: Link) -> Section:
         """Back through one link of the chain."""
         before = self._before(link.step)
-        slope = link.facts.get("slope")
+        slope = link.gradient_factor
         title = f"gradient of {before}"
         shown = [j for j in self.shown if not self._hidden(j)]
-        if link.facts.get("reads") == "visible":
+        if link.is_mask:
             return Section(f"{title}: that of {link.step}; hidden keys get none", idle=True)
         if slope is None and all(self.number(before, j).value == self.number(link.step, j).value for j in shown):
             return Section(f"{title}: that of {link.step}; what {link.name} adds does not change it", idle=True)
@@ -161,10 +169,10 @@ class Back(Head):
 
     def _query_back(self) -> Section:
         """dq: every key pulls at the query, as strongly as the gradient of its score."""
-        score = self.plan.variant["score"]
+        score = self.plan.variant.score
         name = next(s for s in reversed(list(self.page.steps)) if s.rpartition("_")[2] == "q")
         out = Line("dq", ([], [self.vector(name, **self._row(name, self.page.place.query))]))
-        backward = score.member.facts.get("backward")
+        backward = score.traits.gradient_derivation
         if backward is None:
             return Section(f"gradient of {name}", "", (out,), "taken from autograd")
         work = self._row_work("scores", "scores", score, None)
@@ -185,7 +193,7 @@ class Back(Head):
         """dk: this query's share, and that of all."""
         name = next(s for s in reversed(list(self.page.steps)) if s.rpartition("_")[2] == "k")
         new = 0 if name.startswith("present") else self.plan.size.past
-        dots = "backward" in self.plan.variant["score"].member.facts
+        dots = self.plan.variant.score.traits.gradient_derivation is not None
         q = self._query_vector()
         lines = []
         for j in self.shown if dots else ():
@@ -260,7 +268,7 @@ class Back(Head):
         lines += [Line(f"d{name}", (sides, [total]))] * (len(parts) > 1)
         return Section(f"gradient of {what}", f"d{name} = {formula}", tuple(lines), f"of {who}, all heads")
 
-    def _side_by_side(self, letter: str, row: int) -> np.ndarray:
+    def _side_by_side(self, letter: str, row: int) -> NumpyArray:
         """The gradient of a token's q, k or v, heads side by side."""
         grad, axes = self.grad.steps[letter], self.page.steps[letter].axes
         at = {"batch": self.at["b"], "query": row, "key": row, "new_key": row}

@@ -1,7 +1,7 @@
 """One query, every multiplication: the steps of a result as a page of worked lines.
 
 Nothing is computed here but sums of what a line leaves out; numbers are cells of the steps, and what parts noted on their
-way to them. How a line is worked its part says (`worked`, `backward`, `slope`); this page only lays them out in order.
+way to them. How a line is worked its part says (`derivation`, `gradient_derivation`, `gradient_factor`); this page only lays them out in order.
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attncli.derivation import WORKING, Cell, Line, Num, Vec, Work, scaled, working
+from attncli.derivation import WORKING, Cell, Line, Num, Vec, Work, Worked, scaled, working
 from attncli.errors import listed, printable
 from attncli.parts.projections import work_linear
+from attncli.parts.traits import PartTraits
 from attncli.plan import Plan
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import kv_head
-from attncli.registry import Part
-from attncli.types import Attention, Grid
+from attncli.registry import AnyPart, Part
+from attncli.types import Array, Attention, Grid
 from attncli.validation.fields import as_numpy
+
+if TYPE_CHECKING:
+    from attncli.core.gradients import Gradients
 
 FEW = 16  # keys worked one by one before the smallest are left out
 _LINES = 12  # lines of one vector before its middle is left out
@@ -66,7 +70,7 @@ class Place:
     full: bool = False
 
 
-def explain(plan: Plan, attention: Attention, place: Place, gradients: Any = None) -> Board:
+def explain(plan: Plan, attention: Attention, place: Place, gradients: Gradients | None = None) -> Board:
     """A result that kept every step, with its finer ones → the page of one query; with gradients, the way back too."""
     from attncli.views.backward import Back
 
@@ -148,7 +152,7 @@ class Cells:
             for i, axis in enumerate(axes)
         )
 
-        def numbers(x: Any) -> Any:
+        def numbers(x: Array) -> Array:
             return Num(float(x), "" if given else WORKING) if np.ndim(x) == 0 else Vec(numbers(y) for y in x)
 
         return numbers(values[where])
@@ -198,9 +202,9 @@ class Head:
     def __init__(self, page: Cells, head: int) -> None:
         self.page, self.plan, self.head = page, page.plan, head
         place, shapes = page.place, self.plan.shapes
-        how = self.plan.variant["kv_map"]
-        mixing = self.plan.variant["head_mixing"]
-        into = mixing.member.facts.get("into")
+        how = self.plan.variant.kv_map
+        mixing = self.plan.variant.head_mixing
+        into = mixing.traits.mixed_head
         self.mixed = into(mixing, head, shapes.heads) if into else head
         self.at = {
             "batch": place.batch,
@@ -243,7 +247,7 @@ class Head:
             if f"{prefix}_q" in steps:
                 for letter in "qk":
                     yield "", self._moved(f"{prefix}_{letter}", variant[choice])
-            elif prefix == "normed" or not variant["position"].member.facts["acts"]:
+            elif prefix == "normed" or not variant.position.traits.acts_on:
                 yield choice.replace("_", "-"), None
         for letter in "kv":
             if f"present_{letter}" in steps:
@@ -251,11 +255,11 @@ class Head:
         yield "", self._scores()
         links = iter(self.plan.chain)
         link = next(links, None)
-        for name in variant["chain"]:
+        for name in variant.chain:
             if link is not None and name == link.name:
-                yield "", self._masked(link) if link.facts.get("reads") == "visible" else self._link(link)
+                yield "", self._masked(link) if link.is_mask else self._link(link)
                 link = next(links, None)
-            elif name != "position" or not variant["position"].member.facts["acts"]:
+            elif name != "position" or not variant.position.traits.acts_on:
                 yield name, None
         if "sink_weights" not in steps:
             yield "sink", None
@@ -264,7 +268,7 @@ class Head:
             yield "", self._statistics()
         for step, choice in (("dropout_weights", "dropout"), ("mixed_weights", "head_mixing")):
             if step in steps:
-                yield "", self._per_cell(step, self._before(step), variant[choice], variant[choice].member.facts)
+                yield "", self._per_cell(step, self._before(step), variant[choice], variant[choice].traits.derivation)
             else:
                 yield choice.replace("_", " "), None
         if "context" in steps:
@@ -282,7 +286,9 @@ class Head:
             at["h"] = at["kv_head"]
         return at
 
-    def _work(self, step: str, index: int, before: Vec, out: Vec, part: Part | None = None, **more: Any) -> Work:
+    def _work(
+        self, step: str, index: int, before: Vec, out: Vec, part: Part[PartTraits] | None = None, **more: Any
+    ) -> Work:
         at = self._row(step, index)
         return Work(
             (),
@@ -304,12 +310,12 @@ class Head:
         return Vec(Num(float(x)) for x in row)
 
     def _positioned_embeddings(self) -> Section:
-        name, i, part = "positioned_embeddings", self.page.row, self.plan.variant["position"]
+        name, i, part = "positioned_embeddings", self.page.row, self.plan.variant.position
         out = self.page.vector(name, **self.at)
         work = dataclasses.replace(
             self._work(name, i, self._embedding("q", self.page.place.query), out, part), label="x"
         )
-        return Section(name, part.member.formula, _fitted(part.member.facts["worked"](work), self.page))
+        return Section(name, part.member.formula, _fitted(_lines(part, work), self.page))
 
     def _vectors(self) -> Iterator[tuple[str, Section | None]]:
         """q of this query, k and v of each key: projected, or as they came in."""
@@ -362,7 +368,7 @@ class Head:
         past = self.plan.size.past
         return [j - past for j in self.shown if j >= past]
 
-    def _moved(self, name: str, part: Part) -> Section:
+    def _moved(self, name: str, part: Part[PartTraits]) -> Section:
         """A norm or a position, on the query or on the keys: the first key is worked out, the others are as they come."""
         letter = name[-1]
         steps = list(self.page.steps)
@@ -377,7 +383,7 @@ class Head:
             plain = self.page.noted(name, "normed", **at) if "normed" in finer else out
             work = self._work(name, row, before, plain, part, first=head * len(before))
             if n == 0 or self.page.place.full:
-                lines += _fitted(part.member.facts["worked"](work), self.page)
+                lines += _fitted(_lines(part, work), self.page)
                 if "gain" in finer:
                     lines.append(Line("× gain", ([plain, " × ", self.page.noted(name, "gain", **at)], [out])))
             lines.append(Line(letter if letter == "q" else self._key_label(row + self.plan.size.past), ([out],)))
@@ -463,10 +469,10 @@ class Head:
         )
 
     def _row_work(
-        self, name: str, before: str, part: Part | None, value: float | None, extra: tuple[Cell, ...] = ()
+        self, name: str, before: str, part: Part[PartTraits] | None, value: float | None, extra: tuple[Cell, ...] = ()
     ) -> Work:
         order = self.page.scores
-        hidden = [link.step for link in self.plan.chain if link.facts.get("reads") == "visible"]
+        hidden = [link.step for link in self.plan.chain if link.is_mask]
         masked = name not in order or any(order.index(step) < order.index(name) for step in hidden)
         cells = self._cells(name, before, masked=masked)
         at = self._where(name)
@@ -480,9 +486,16 @@ class Head:
             most=self.page.most,
         )
 
-    def _per_cell(self, name: str, before: str, part: Part | None, facts: Any, value: float | None = None) -> Section:
+    def _per_cell(
+        self,
+        name: str,
+        before: str,
+        part: Part[PartTraits] | None,
+        derivation: Worked | None,
+        value: float | None = None,
+    ) -> Section:
         work = self._row_work(name, before, part, value)
-        lines = tuple(facts["worked"](work)) if facts.get("worked") else tuple(work.each(lambda c: ()))
+        lines = tuple(derivation(work) if derivation else work.each(lambda c: ()))
         return Section(name, self.page.steps[name].formula, lines, self._left_out(work), uses=self._earlier(name))
 
     def _earlier(self, name: str) -> frozenset[str]:
@@ -497,11 +510,11 @@ class Head:
         return f"{len(rest)} more keys are made alike" if rest else ""
 
     def _scores(self) -> Section:
-        score = self.plan.variant["score"]
-        return self._per_cell("scores", "scores", score, score.member.facts)
+        score = self.plan.variant.score
+        return self._per_cell("scores", "scores", score, score.traits.derivation)
 
     def _link(self, link: Link) -> Section:
-        return self._per_cell(link.step, self._before(link.step), link.part, link.facts, link.value)
+        return self._per_cell(link.step, self._before(link.step), link.part, link.derivation, link.value)
 
     def _masked(self, link: Link) -> Section:
         """Which keys are hidden, and by what."""
@@ -521,7 +534,7 @@ class Head:
         plan, reasons = self.plan, []
         grid = plan.grid()
 
-        def here(x: Any) -> Any:
+        def here(x: Array) -> Array:
             if x is None:
                 return None
             x = as_numpy(x)
@@ -534,13 +547,13 @@ class Head:
         if plan.mask is not None:
             finer = self.page.steps["mask"].finer
 
-            def holds(part: Part) -> bool:
+            def holds(part: AnyPart) -> bool:
                 return bool(here(finer[str(part)].values))
 
             if not plan.mask.says(holds):
                 for part, held in plan.mask.blame(holds):
-                    hides = part.member.facts.get("hides")
-                    said = hides(one, part) if hides and not held else _in_numbers(part, one)
+                    why = part.traits.why_hidden
+                    said = why(one, part) if why and not held else _in_numbers(part, one)
                     reasons.append(f"{'not ' * held}{part.name}: {said}")
         if grid.lengths is not None and c.index >= here(np.broadcast_to(grid.lengths, (len(grid.lengths), 1, 1, 1))):
             reasons.append(f"padding: {c.index} ≥ {int(np.ravel(grid.lengths)[self.at['b'] % len(grid.lengths)])}")
@@ -550,7 +563,7 @@ class Head:
 
     # ── weights ──────────────────────────────────────────────────────────────────────────────────
     def _weights(self) -> Section:
-        part = self.plan.variant["normalizer"]
+        part = self.plan.variant.normalizer
         extra: tuple[Cell, ...] = ()
         if "sink_weights" in self.page.steps:
             m = self.plan.size.keys
@@ -566,12 +579,12 @@ class Head:
         hidden = [c for c in work.every if c.hidden]
         remark = f"{len(hidden)} hidden: weight 0" if hidden else ""
         if not any(not c.hidden for c in work.every) or self._blind(work):
-            rule = str(self.plan.variant["empty_rows"])
+            rule = str(self.plan.variant.empty_rows)
             lines = tuple(Line(c.label, ([c.after],)) for c in work.cells)
             return Section("weights", step.formula, lines, f"the query sees no key: empty rows are {rule}")
         uses = self._earlier("weights")
-        lines = tuple(part.member.facts["worked"](work))
-        if part.member.facts.get("sums_to_one"):
+        lines = tuple(_lines(part, work))
+        if part.traits.is_distribution:
             total = work.added(lambda c: [c.after], lambda c: c.after.value)
             lines = (*lines, Line("check", (total, [working(sum(c.after.value for c in work.every))])))
         return Section(
@@ -583,8 +596,8 @@ class Head:
 
     def _statistics(self) -> Section:
         """What the whole row comes to, on one grey line."""
-        facts = self.plan.variant["normalizer"].member.facts
-        asked = {"log_sum_exp": facts.get("sinks"), "entropy": facts.get("sums_to_one")}  # of e^s, of a distribution
+        traits = self.plan.variant.normalizer.traits
+        asked = {"log_sum_exp": traits.is_exponential, "entropy": traits.is_distribution}
         names = [n for n in ("max_score", "log_sum_exp", "entropy", "visible_keys") if asked.get(n, True)]
         said = {
             "max_score": "largest score",
@@ -619,11 +632,12 @@ class Head:
         return Section(out_name, "Σ weight × value", tuple(lines), uses=uses)
 
     def _normed_context(self) -> Section:
-        mixing = self.plan.variant["head_mixing"]
+        mixing = self.plan.variant.head_mixing
         at = self._where("normed_context")
         before, out = (self.page.vector(name, **at) for name in ("head_context", "normed_context"))
         work = Work((), (), lambda word: self.page.noted("normed_context", word, **at), q=before, out=out, part=mixing)
-        lines = _fitted(mixing.member.facts["context_worked"](work), self.page)
+        derivation = mixing.traits.context_derivation
+        lines = _fitted(derivation(work) if derivation else (), self.page)
         formula = self.page.steps["normed_context"].formula
         return Section("normed_context", formula, lines, uses=frozenset({"head_context"}))
 
@@ -664,7 +678,7 @@ class Head:
 def _alike(one: Section, other: Section) -> bool:
     """Whether two sections hold the same numbers."""
 
-    def values(section: Section) -> list[Any]:
+    def values(section: Section) -> list[list[float]]:
         return [
             [n.value for item in expr if isinstance(item, Vec) for n in item]
             for line in section.lines
@@ -674,11 +688,16 @@ def _alike(one: Section, other: Section) -> bool:
     return (one.formula, values(one)) == (other.formula, values(other))
 
 
-def _in_numbers(part: Part, at: Grid) -> str:
+def _in_numbers(part: AnyPart, at: Grid) -> str:
     """A mask's formula with the numbers of one cell."""
     known = {"i": at.q_pos, "j": at.k_pos, "I": at.q_idx, "J": at.k_idx}
     known |= {o.name: part.get(o.name) for o in part.member.options}
     return re.sub(r"\b[A-Za-z-]+\b", lambda m: str(known.get(m[0], m[0])), part.member.formula)
+
+
+def _lines(part: Part[PartTraits], work: Work) -> Iterable[Line]:
+    """The lines that a part writes of itself; a part that writes none shows its result alone."""
+    return part.traits.derivation(work) if part.traits.derivation else ()
 
 
 _MERGED = {"head_context", "normed_context", "context"}

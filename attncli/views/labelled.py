@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from attncli.errors import in_ascii, printable
-from attncli.types import Attention, Step
+from attncli.types import Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy
 
 ROW_FACTS = ("max_score", "log_sum_exp", "entropy", "visible_keys", "sink_weights")  # shown beside the weights, if kept
@@ -34,7 +34,7 @@ class Matrix:
     corner: str  # query ╲ key
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    values: np.ndarray  # (row, column)
+    values: NumpyArray  # (row, column)
     cells: tuple[tuple[str, ...], ...]
     facts: tuple[Column, ...] = field(default_factory=tuple)
 
@@ -107,7 +107,7 @@ def _slices(attention: Attention, step: Step, beside: list[Step], precision: int
 
 
 def _facts(
-    attention: Attention, step: Step, inner: np.ndarray, index: tuple[int, ...], beside: list[Step], precision: int
+    attention: Attention, step: Step, inner: NumpyArray, index: tuple[int, ...], beside: list[Step], precision: int
 ) -> tuple[Column, ...]:
     facts = []
     if step.name in ("weights", "dropout_weights", "mixed_weights") and "key" not in attention.at:
@@ -119,7 +119,7 @@ def _facts(
     return tuple(facts)
 
 
-def _remark(step: Step, values: np.ndarray) -> str:
+def _remark(step: Step, values: NumpyArray) -> str:
     if step.name == "scores":
         return "unnormalised"
     if step.name == "weights" and values.size and np.allclose(values.astype(np.float64).sum(-1), 1, atol=1e-3):
@@ -139,7 +139,7 @@ def _labels(attention: Attention, axis: str, n: int, item: int | None) -> tuple[
     return tuple(label(i, t) for i, t in zip(indices, own, strict=True))
 
 
-def cell_writer(values: np.ndarray, precision: int) -> Any:
+def cell_writer(values: NumpyArray, precision: int) -> Any:
     """How the numbers of one step are written: all alike, with so many digits after the point."""
     if values.dtype == bool:
         return lambda x: "yes" if x else "·"

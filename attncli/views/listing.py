@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from attncli.output_formats import Look
+from attncli.types import Json
 from attncli.views.console import console_for
 
 _HEAD = ("formula", "command", "values")  # what stands first, whichever a member has
 
 
-def listing(catalogue: dict[str, dict[str, Any]], look: Look, *, detail: bool) -> str:
+def listing(catalogue: dict[str, Json], look: Look, *, detail: bool) -> str:
     """Family by family; with `detail` every option, parameter and source."""
     out = io.StringIO()
     console = console_for(out, look)
@@ -40,7 +40,7 @@ def listing(catalogue: dict[str, dict[str, Any]], look: Look, *, detail: bool) -
     return out.getvalue()
 
 
-def _lines(said: dict[str, Any], *, detail: bool) -> Iterator[Text]:
+def _lines(said: Json, *, detail: bool) -> Iterator[Text]:
     head = next((said[key] for key in _HEAD if key in said), said["summary"])
     yield Text(head)
     if said["summary"] != head:

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 
 from attncli.output_formats import Look, output_format
-from attncli.types import Attention
+from attncli.types import Attention, NumpyArray
 from attncli.writers.record import record
 
 
-def flat(attention: Attention) -> tuple[dict[str, np.ndarray], str]:
+def flat(attention: Attention) -> tuple[dict[str, NumpyArray], str]:
     """(arrays by dotted name, the rest as JSON)"""
     fields = record(attention, in_lists=False)
     parameters = fields.pop("parameters", {})

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from attncli import __version__
-from attncli.types import Attention
+from attncli.types import Attention, Json, NumpyArray
 from attncli.validation.fields import as_numpy, to_bfloat16
 
 SCHEMA = "attn.result/1"
 
 
-def record(attention: Attention, *, in_lists: bool) -> dict[str, Any]:
+def record(attention: Attention, *, in_lists: bool) -> Json:
     """Every field in order; steps and drawn parameters as numpy arrays (`parameters` as lists, if `in_lists`)."""
     steps = {step.name: as_numpy(step.values) for step in attention.steps}
     drawn = {name: as_numpy(x) for name, x in attention.parameters.items()}
-    parameters: dict[str, Any] = {name: numbers(x, str(x.dtype)) for name, x in drawn.items()} if in_lists else drawn
+    parameters: Json = {name: numbers(x, str(x.dtype)) for name, x in drawn.items()} if in_lists else drawn
     return {
         "schema": SCHEMA,
         "attn_version": __version__,
@@ -40,7 +40,7 @@ def record(attention: Attention, *, in_lists: bool) -> dict[str, Any]:
     }
 
 
-def numbers(values: np.ndarray, dtype: str) -> Any:
+def numbers(values: NumpyArray, dtype: str) -> Any:
     """An array → nested lists whose numbers print as the shortest text of their dtype; non-finite ones as strings."""
     if values.dtype.kind != "f":
         return values.tolist()
@@ -61,7 +61,7 @@ def numbers(values: np.ndarray, dtype: str) -> Any:
     return spelled.tolist()
 
 
-def _short_bfloat16(values: np.ndarray) -> np.ndarray:
+def _short_bfloat16(values: NumpyArray) -> NumpyArray:
     """The shortest decimal that rounds to the same bfloat16: at most four digits are needed."""
     out = values.astype(np.float64)
     todo = np.isfinite(out)

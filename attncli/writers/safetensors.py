@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import msgspec
@@ -18,7 +18,7 @@ import numpy as np
 from attncli.output_formats import Look, output_format
 from attncli.plan import Plan
 from attncli.plan.schedule import matrices
-from attncli.types import Attention
+from attncli.types import Attention, Json, NumpyArray
 from attncli.validation.fields import shape_of
 from attncli.writers.npz import flat
 
@@ -33,7 +33,7 @@ class Spool:
         _, rest = _packed(attention)  # of a result without steps: its labels make the header long
         self.start = len(_header({}, rest)) + 2**18  # and formulas, warnings and names are a few lines
         self.start += -self.start % 8
-        self.places: dict[str, Any] = {}
+        self.places: Json = {}
         self.end = 0
 
     def room(self, name: str, lengths: Sequence[int]) -> Any:
@@ -75,7 +75,7 @@ class Spool:
 def stream(file: IO[bytes], plan: Plan, compute: Callable[..., Attention]) -> Attention:
     """A long run whose matrices are computed straight into the file, tile by tile."""
     labels = Attention(plan.variant.describe(), plan.tokens, plan.k_tokens, (), about=plan.problem.about)
-    spool, large = Spool(file, plan.variant["dtype"], labels), matrices(plan)
+    spool, large = Spool(file, plan.variant.dtype, labels), matrices(plan)
     attention = compute(lambda name, lengths: spool.room(name, lengths) if name in large else None)
     spool.finish(attention)
     return attention
@@ -86,7 +86,7 @@ def write_safetensors(attention: Attention, look: Look) -> list[bytes | memoryvi
     """Tensors in their own dtype; bfloat16 is kept."""
     arrays, rest = _packed(attention)
     order = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)  # so that each lies where its items may
-    places: dict[str, Any] = {}
+    places: Json = {}
     at = 0
     for name in order:
         places[name] = _place(arrays[name], at)
@@ -94,7 +94,7 @@ def write_safetensors(attention: Attention, look: Look) -> list[bytes | memoryvi
     return [_header(places, rest), *(_bytes(arrays[name]) for name in order)]
 
 
-def _packed(attention: Attention) -> tuple[dict[str, np.ndarray], str]:
+def _packed(attention: Attention) -> tuple[dict[str, NumpyArray], str]:
     """Every array as its bytes shall be, and the rest of the record; of a bfloat16 the upper half of its float32."""
     arrays, rest = flat(attention)
     for step in attention.steps if attention.dtype == "bfloat16" else ():
@@ -103,15 +103,15 @@ def _packed(attention: Attention) -> tuple[dict[str, np.ndarray], str]:
     return arrays, rest
 
 
-def _bytes(x: np.ndarray) -> memoryview:
+def _bytes(x: NumpyArray) -> memoryview:
     return np.ascontiguousarray(x).reshape(-1).view(np.uint8).data if x.size else memoryview(b"")
 
 
-def _place(x: np.ndarray, at: int) -> dict[str, Any]:
+def _place(x: NumpyArray, at: int) -> Json:
     return {"dtype": _NAMES[x.dtype.str], "shape": list(x.shape), "data_offsets": [at, at + x.nbytes]}
 
 
-def _header(places: Mapping[str, Any], rest: str, size: int = 0) -> bytes:
+def _header(places: Json, rest: str, size: int = 0) -> bytes:
     """The length and the header, filled up with spaces to a multiple of eight or to a size."""
     text = msgspec.json.encode({"__metadata__": {"attn": rest}, **places})
     size = size or (len(text) + 8 + 7) // 8 * 8

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from attncli.check.trials import Bench
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 
-Figures = dict[str, np.ndarray]
+Figures = dict[str, NumpyArray]
 
 
 @dataclass(frozen=True)

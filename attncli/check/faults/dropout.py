@@ -12,6 +12,7 @@ from attncli.check.faults.base import Figures, Suspicion, fault
 from attncli.check.plan_edits import mixed, normalised
 from attncli.check.trials import Bench
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 from attncli.variant import Variant
 
 
@@ -39,7 +40,7 @@ def left_on(b: Bench) -> Iterator[Suspicion]:
     yield Suspicion("dropout left on", says, partial(_dropped, b, ~gone, 1.0), 0, cost=cost)
 
 
-def _dropped(b: Bench, kept: np.ndarray, factor: float) -> Plan:
+def _dropped(b: Bench, kept: NumpyArray, factor: float) -> Plan:
     import torch
 
     mask = torch.as_tensor(kept)
@@ -53,10 +54,10 @@ def _dropped(b: Bench, kept: np.ndarray, factor: float) -> Plan:
 @fault
 def left_off(b: Bench) -> Iterator[Suspicion]:
     """Dropout that the variant has, and the figures have not or only half."""
-    own = b.plan.variant["dropout"]
-    if own.name == "none":
+    own = b.plan.variant.dropout
+    if own.is_none:
         return
-    yield Suspicion("dropout not applied", "without dropout", partial(b.chosen, dropout=Variant()["dropout"]), 0)
+    yield Suspicion("dropout not applied", "without dropout", partial(b.chosen, dropout=Variant().dropout), 0)
     rest = 1 - own.get("p")
     says = f"with dropout not divided by 1 − p = {rest:.4g}"
     yield Suspicion("dropout not rescaled", says, partial(_unscaled, b, rest), 0)

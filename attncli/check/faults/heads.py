@@ -12,6 +12,7 @@ from attncli.check.faults.base import Suspicion, fault
 from attncli.check.plan_edits import contexts
 from attncli.check.trials import Bench
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 
 
 @fault
@@ -56,7 +57,7 @@ def columns(b: Bench) -> Iterator[Suspicion]:
     yield Suspicion("heads averaged", says, lambda: also(b.plan, "mean"))
 
 
-def _columns(x: Any, heads: int, how: str) -> np.ndarray:
+def _columns(x: Any, heads: int, how: str) -> NumpyArray:
     """(…, t, h·d) with columns that belong to other heads."""
     x = np.asarray(x)
     t, width = x.shape[-2:]
@@ -74,7 +75,7 @@ def groups(b: Bench) -> Iterator[Suspicion]:
         return
     yield Suspicion("all heads on kv head 0", "with every query head reading the first kv head", partial(_first, b))
     if shapes.kv_heads > 1:
-        tile = b.plan.variant["kv_map"] != "tile"
+        tile = b.plan.variant.kv_map != "tile"
         name = "kv heads tiled instead of interleaved" if tile else "kv heads interleaved instead of tiled"
         size = shapes.heads // shapes.kv_heads
         own = f"⌊h / {size}⌋" if tile else f"h mod {shapes.kv_heads}"

@@ -27,7 +27,7 @@ def bias(b: Bench) -> Iterator[Suspicion]:
 @fault
 def softcap(b: Bench) -> Iterator[Suspicion]:
     """The cap half done."""
-    cap = b.plan.variant["softcap"]
+    cap = b.plan.variant.softcap
     if not isinstance(cap, int | float):
         return
     yield Suspicion(

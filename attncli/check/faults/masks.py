@@ -7,7 +7,6 @@ import itertools
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,8 @@ from attncli.check.faults.base import Suspicion, fault
 from attncli.check.plan_edits import Run, hidden_by, normalised, seen_by, unhidden
 from attncli.check.trials import Bench
 from attncli.plan import Plan
-from attncli.types import Grid
+from attncli.registry import AnyPart
+from attncli.types import Grid, Tensor
 
 
 def _instead(b: Bench, name: str, says: str, run: Run, rank: int = 1, *, flat: bool = False) -> Suspicion:
@@ -43,7 +43,7 @@ def _after(b: Bench) -> Plan | None:
     seen = seen_by(b.plan)
     free = unhidden(b, lambda s, _: s)
 
-    def run(own: Any, s: Any, visible: Any) -> Any:
+    def run(own: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
         w, m = own(s, visible), seen.shape[-1]
         kept = w[..., :m] * seen
         return kept if w.shape[-1] == m else torch.cat([kept, w[..., m:]], -1)
@@ -138,7 +138,7 @@ def _leaking(b: Bench) -> Plan | None:
 
 
 # ── another mask ─────────────────────────────────────────────────────────────────────────────────
-def _diagonal(at: Any) -> Any:
+def _diagonal(at: Grid) -> Tensor:
     return at.k_pos == at.q_pos
 
 
@@ -194,7 +194,7 @@ def _off(b: Bench, step: int) -> Plan | None:
     if own is None or b.plan.q_pos is None:
         return None
 
-    def moved(at: Any, seen: Any) -> Any:
+    def moved(at: Grid, seen: Tensor) -> Tensor:
         return own(dataclasses.replace(at, q_pos=at.q_pos + step)) if isinstance(at, Grid) else seen
 
     return hidden_by(b, moved)
@@ -204,10 +204,10 @@ def _windowed(b: Bench, step: int, side: str) -> Iterator[Suspicion]:
     """Each window of the mask one wider or narrower."""
     if b.plan.mask is None:
         return
-    sizes = {str(p): p.get(side) for p in b.plan.mask.parts() if p.name == "window" and p.get(side) >= 0}
+    sizes = {str(p): p.get(side) for p in b.plan.mask.parts() if p.traits.is_window and p.get(side) >= 0}
     for old, size in sizes.items():
         for changed, _ in reworked("mask", b.plan.mask):
-            now = [p for p in changed.parts() if p.name == "window" and str(p) not in sizes]
+            now = [p for p in changed.parts() if p.traits.is_window and str(p) not in sizes]
             if len(now) == 1 and now[0].get(side) == size + step and str(changed).count("window") == len(sizes):
                 word = "wide" if step > 0 else "narrow"
                 says = f"with a window one too {word}: {now[0]} where {old} is meant; left and right count neighbours beside the query itself"

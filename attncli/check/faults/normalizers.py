@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from attncli.check.faults.base import Suspicion, fault
 from attncli.check.plan_edits import Run, divided, normalised, shifted, uniform
 from attncli.check.trials import Bench
+from attncli.registry import AnyPart
+from attncli.types import Tensor
 
 
 def _by(b: Bench, name: str, says: str, run: Run, rank: int = 1, *, flat: bool = False) -> Suspicion:
@@ -21,8 +22,8 @@ def _by(b: Bench, name: str, says: str, run: Run, rank: int = 1, *, flat: bool =
 @fault
 def axes(b: Bench) -> Iterator[Suspicion]:
     """Over the wrong axis."""
-    plan, name = b.plan, b.plan.variant["normalizer"].name
-    if plan.variant["sink"].name != "none":
+    plan, name = b.plan, b.plan.variant.normalizer.name
+    if not plan.variant.sink.is_none:
         return
     others = {"the queries (columns sum to 1)": -2}
     others |= {"the heads": 1} if plan.shapes.heads > 1 else {}
@@ -35,21 +36,21 @@ def axes(b: Bench) -> Iterator[Suspicion]:
 
 
 def _over(axis: int) -> Run:
-    def run(own: Any, s: Any, seen: Any) -> Any:
+    def run(own: AnyPart, s: Tensor, seen: Tensor) -> Tensor:
         seen = seen.expand(s.shape)
         return own(s.movedim(axis, -1), seen.movedim(axis, -1)).movedim(-1, axis)
 
     return run
 
 
-def _over_all(own: Any, s: Any, seen: Any) -> Any:
+def _over_all(own: AnyPart, s: Tensor, seen: Tensor) -> Tensor:
     return own(s.flatten(-2), seen.expand(s.shape).flatten(-2)).unflatten(-1, s.shape[-2:])
 
 
 @fault
 def twice(b: Bench) -> Iterator[Suspicion]:
     """Weights normalised once more."""
-    name = b.plan.variant["normalizer"].name
+    name = b.plan.variant.normalizer.name
     says = f"with {name} applied twice"
     yield _by(b, f"{name} applied twice", says, lambda own, s, seen: own(own(s, seen), seen))
     if b.plan.masked:
@@ -65,7 +66,7 @@ def twice(b: Bench) -> Iterator[Suspicion]:
 @fault
 def alike(b: Bench) -> Iterator[Suspicion]:
     """A mean, or rows of another length."""
-    if b.plan.variant["sink"].name != "none":
+    if not b.plan.variant.sink.is_none:
         return
     says = "with the same weight on every key that is seen (a mean), whatever the scores are"
     yield _by(b, "uniform weights", says, uniform, 0, flat=True)
@@ -78,11 +79,11 @@ def alike(b: Bench) -> Iterator[Suspicion]:
             0,
             flat=True,
         )
-    says = f"with each row of scores divided by its length (L2) instead of {b.plan.variant['normalizer'].name}"
+    says = f"with each row of scores divided by its length (L2) instead of {b.plan.variant.normalizer.name}"
     yield _by(b, "rows divided by their length", says, _by_length)
 
 
-def _by_length(_: Any, s: Any, seen: Any) -> Any:
+def _by_length(_: object, s: Tensor, seen: Tensor) -> Tensor:
     s = s.masked_fill(~seen, 0)
     return divided(s, s.square().sum(-1, keepdim=True).sqrt())
 
@@ -91,7 +92,7 @@ def _by_length(_: Any, s: Any, seen: Any) -> Any:
 @fault
 def exponentials(b: Bench) -> Iterator[Suspicion]:
     """Softmax to another base, or its exponentials divided by something else."""
-    if b.plan.variant["normalizer"].name != "softmax":
+    if not b.plan.variant.normalizer.traits.is_exponential:
         return
     for base, factor in (("2", math.log(2)), ("10", math.log(10))):
         says = f"with softmax to base {base}, {base}^s instead of e^s: use exp, or multiply the scores by 1/ln {base}"
@@ -133,17 +134,19 @@ def _multiplied(factor: float) -> Run:
     return lambda own, s, seen: own(s * factor, seen)
 
 
-def _exponentials(less: Callable[[Any], Any] = lambda s: s, by: Callable[[Any], Any] = lambda e: 1) -> Run:
+def _exponentials(
+    less: Callable[[Tensor], Tensor] = lambda s: s, by: Callable[[Tensor], Tensor | int] = lambda e: 1
+) -> Run:
     """e^s of what is seen, s made less before and the exponentials divided after."""
 
-    def run(_: Any, s: Any, seen: Any) -> Any:
+    def run(_: object, s: Tensor, seen: Tensor) -> Tensor:
         e = less(s.masked_fill(~seen, -math.inf)).exp()
         return e / by(e)
 
     return run
 
 
-def _naive_one(_: Any, s: Any, seen: Any) -> Any:
+def _naive_one(_: object, s: Tensor, seen: Tensor) -> Tensor:
     s = s.masked_fill(~seen, -math.inf)
     e = (s - s.amax(-1, keepdim=True)).exp()
     return e / (1 + e.sum(-1, keepdim=True))

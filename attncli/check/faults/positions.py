@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from attncli.check.faults.base import Suspicion, fault
 from attncli.check.plan_edits import part, relinked, with_part
 from attncli.check.trials import Bench, beside
 from attncli.plan import Plan
+from attncli.types import Grid, Tensor
 
 
 @fault
@@ -46,8 +46,8 @@ def places(b: Bench) -> Iterator[Suspicion]:
 @fault
 def turns(b: Bench) -> Iterator[Suspicion]:
     """What turns q and k, on one of them, the other way or on v too."""
-    plan, name = b.plan, b.plan.variant["position"].name
-    if plan.q_pos is None or plan.variant["position"].member.facts["acts"] != "qk":
+    plan, name = b.plan, b.plan.variant.position.name
+    if plan.q_pos is None or plan.variant.position.traits.acts_on != "qk":
         return
     for which, times in (("queries only", (1, 0)), ("keys only", (0, 1))):
         yield Suspicion(f"{name}: {which}", f"with {name} applied to {which}", partial(_turned, plan, times))
@@ -59,13 +59,13 @@ def turns(b: Bench) -> Iterator[Suspicion]:
 
 
 def _turned(plan: Plan, how: tuple[int, int]) -> Plan:
-    own, turn = plan.variant["position"], itertools.count()
+    own, turn = plan.variant.position, itertools.count()
 
-    def run(x: Any, at: Any, length: Any, learned: Any) -> Any:
+    def run(x: Tensor, at: Tensor, length: int, learned: Mapping[str, Tensor]) -> Tensor:
         times = how[next(turn)]
         return own(x, at * times, length, learned)
 
-    return with_part(plan, "position", part("position", "rewritten", run, **own.member.facts))
+    return with_part(plan, "position", part("position", "rewritten", run, own.traits))
 
 
 def _values_turned(b: Bench) -> Plan | None:
@@ -83,15 +83,15 @@ def _values_turned(b: Bench) -> Plan | None:
 @fault
 def distances(b: Bench) -> Iterator[Suspicion]:
     """What is added to the scores by distance, of the wrong sign or slope."""
-    plan, name = b.plan, b.plan.variant["position"].name
-    if plan.q_pos is None or plan.variant["position"].member.facts["acts"] != "scores":
+    plan, name = b.plan, b.plan.variant.position.name
+    if plan.q_pos is None or plan.variant.position.traits.acts_on != "scores":
         return
     yield Suspicion(
         f"{name} with the wrong sign",
         f"with {name} of the wrong sign: it is added where it should be subtracted",
         lambda: relinked(plan, "position", lambda own, s, at: 2 * s - own.run(s, at)),
     )
-    if name != "alibi":
+    if not plan.variant.position.traits.has_head_slopes:
         return
     yield Suspicion(
         "alibi signed",
@@ -100,7 +100,7 @@ def distances(b: Bench) -> Iterator[Suspicion]:
     )
     heads = plan.shapes.heads
 
-    def slopes(own: Any, s: Any, at: Any) -> Any:
+    def slopes(own: object, s: Tensor, at: Grid) -> Tensor:
         m = s.new_tensor([2 ** (-8 * (h + 1) / heads) for h in range(heads)]).reshape(-1, 1, 1)
         return s - m * abs(at.q_pos - at.k_pos)
 

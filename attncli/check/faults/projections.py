@@ -21,7 +21,7 @@ def matrices(b: Bench) -> Iterator[Suspicion]:
     plan, p = b.plan, b.plan.problem
     held = p.parameters
     named = [f"w_{x}" for x in "qkvo" if f"w_{x}" in held]
-    if plan.variant["projection"].name != "given":
+    if not plan.variant.projection.traits.is_from_file:
         named = []
     if p.embeddings is None:
         named = [n for n in named if n == "w_o"]
@@ -74,8 +74,8 @@ def sinks(b: Bench) -> Iterator[Suspicion]:
     plan = b.plan
     if "sinks" not in plan.problem.parameters:
         return
-    value = plan.variant["scale"]
-    now = next((link.value for link in plan.chain if link.name == "scale"), value if isinstance(value, float) else None)
+    value = plan.variant.scale
+    now = next((link.value for link in plan.chain if link.is_scale), value if isinstance(value, float) else None)
     if now:
         says = "with the sinks scaled like the scores: a sink's logit is taken as it is"
         scaled = np.asarray(plan.problem.parameters["sinks"]) * now

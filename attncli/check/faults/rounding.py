@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,10 @@ from attncli.check.faults.base import Suspicion, fault
 from attncli.check.plan_edits import contexts, divided, normalised, scored, shifted
 from attncli.check.trials import Bench
 from attncli.plan import Plan
+from attncli.plan.chain import Link
+from attncli.types import Grid, Json, NumpyArray, Tensor
 
-Rounding = Callable[[Any], Any]
+Rounding = Callable[[Tensor], Tensor]
 
 
 # ── digits ───────────────────────────────────────────────────────────────────────────────────────
@@ -37,7 +38,7 @@ _ROUNDED = {  # the plainest first
 @fault
 def by_hand(b: Bench) -> Iterator[Suspicion]:
     """Intermediates rounded to n digits."""
-    softmax = b.plan.variant["normalizer"].name == "softmax" and b.plan.variant["sink"].name == "none"
+    softmax = b.plan.variant.normalizer.traits.is_exponential and b.plan.variant.sink.is_none
     for n in range(1, 7):
         for what, where in _ROUNDED.items():
             if "exponentials" in where and not softmax:
@@ -100,7 +101,7 @@ def _narrow(dtype: str) -> Rounding:
     return lambda x: x.to(kind).to(x.dtype)
 
 
-def _accumulated(_: Any, q: Any, k: Any, learned: Any) -> Any:
+def _accumulated(_: object, q: Tensor, k: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
     """q·k with every product and sum rounded to float16."""
     q, k = q.half(), k.half()
     total = q.new_zeros(()).half()
@@ -110,6 +111,11 @@ def _accumulated(_: Any, q: Any, k: Any, learned: Any) -> Any:
 
 
 # ── what is rounded ──────────────────────────────────────────────────────────────────────────────
+def _rounded_link(link: Link, rounding: Rounding, s: Tensor, at: Grid) -> Tensor:
+    """What a link makes of the scores, rounded."""
+    return rounding(link.run(s, at))
+
+
 def _each(b: Bench, rounding: Rounding, where: tuple[str, ...]) -> Plan:
     """The plan with some intermediates rounded."""
     plan = b.plan
@@ -117,15 +123,15 @@ def _each(b: Bench, rounding: Rounding, where: tuple[str, ...]) -> Plan:
         plan = scored(plan, lambda own, q, k, learned: rounding(own(q, k, learned)))
     if ("chain" in where or "scaled" in where) and plan.chain:
         links = [
-            dataclasses.replace(x, run=lambda s, at, x=x: rounding(x.run(s, at)))
-            if "chain" in where or x.name == "scale"
-            else x
-            for x in plan.chain
+            dataclasses.replace(link, run=partial(_rounded_link, link, rounding))
+            if "chain" in where or link.is_scale
+            else link
+            for link in plan.chain
         ]
         plan = dataclasses.replace(plan, chain=tuple(links))
     if "exponentials" in where:
 
-        def run(_: Any, s: Any, seen: Any) -> Any:
+        def run(_: object, s: Tensor, seen: Tensor) -> Tensor:
             s = s.masked_fill(~seen, -math.inf)
             e = rounding((shifted(s) if "shifted" in where else s).exp())
             w = divided(e, rounding(e.sum(-1, keepdim=True))).masked_fill(~seen, 0)
@@ -157,9 +163,7 @@ def _from_inputs(b: Bench, rounding: Rounding, where: tuple[str, ...]) -> Plan:
 def _stored(b: Bench, rounding: Rounding) -> Plan:
     """Every array of the problem rounded."""
     p, each = b.plan.problem, partial(_array, rounding)
-    fields: dict[str, Any] = {
-        x: each(getattr(p, x)) for x in ("embeddings", "q", "k", "v", "bias") if getattr(p, x) is not None
-    }
+    fields: Json = {x: each(getattr(p, x)) for x in ("embeddings", "q", "k", "v", "bias") if getattr(p, x) is not None}
     fields["parameters"] = {k: each(x) for k, x in p.parameters.items()}
     if p.memory:
         fields["memory"] = {**p.memory, "embeddings": each(p.memory["embeddings"])}
@@ -168,8 +172,8 @@ def _stored(b: Bench, rounding: Rounding) -> Plan:
     return b.given(**fields)
 
 
-def _array(rounding: Rounding, x: Any) -> np.ndarray:
+def _array(rounding: Rounding, x: Tensor) -> NumpyArray:
     import torch
 
-    rounded: np.ndarray = rounding(torch.as_tensor(np.array(x, np.float64))).numpy()
+    rounded: NumpyArray = rounding(torch.as_tensor(np.array(x, np.float64))).numpy()
     return rounded

@@ -13,7 +13,7 @@ from attncli.check.trials import Bench
 @fault
 def scale(b: Bench) -> Iterator[Suspicion]:
     """Not scaled, or by another number."""
-    own = next((link for link in b.plan.chain if link.name == "scale"), None)
+    own = next((link for link in b.plan.chain if link.is_scale), None)
     d, heads = b.plan.shapes.d, b.plan.shapes.heads
     now = own.value if own and own.value else 1.0
     if own:

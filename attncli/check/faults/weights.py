@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,8 @@ from attncli.check.faults.base import Figures, Suspicion, fault
 from attncli.check.plan_edits import contexts, divided, mixed, normalised
 from attncli.check.trials import Bench
 from attncli.plan import Plan
+from attncli.registry import AnyPart
+from attncli.types import NumpyArray, Tensor
 
 
 @fault
@@ -27,27 +28,27 @@ def values(b: Bench) -> Iterator[Suspicion]:
         yield Suspicion("weights transposed", says, lambda: mixed(plan, lambda w: w.mT), 0)
     says = "with the values weighted by the scores, not by the weights"
     yield Suspicion("values weighted by scores", says, partial(_weighted_by_scores, plan), 0)
-    if plan.shapes.heads > 1 and plan.variant["head_mixing"].name == "none":
+    if plan.shapes.heads > 1 and plan.variant.head_mixing.is_none:
         says = "with the weights averaged over heads before they meet v"
         yield Suspicion(
             "weights averaged over heads", says, lambda: mixed(plan, lambda w: w.mean(1, keepdim=True).expand(w.shape))
         )
-    if plan.variant["sink"].name != "none":
+    if not plan.variant.sink.is_none:
         says = "with the weights brought to sum 1 again after the sink was taken off"
         yield Suspicion("sink renormalised away", says, partial(normalised, plan, partial(_summing, plan.size.keys)))
 
 
 def _weighted_by_scores(plan: Plan) -> Plan | None:
-    held: dict[str, Any] = {}
+    held: dict[str, Tensor] = {}
 
-    def keep(own: Any, s: Any, seen: Any) -> Any:
+    def keep(own: AnyPart, s: Tensor, seen: Tensor) -> Tensor:
         held["s"] = s.masked_fill(~seen, 0)
         return own(s, seen)
 
     return mixed(normalised(plan, keep), lambda w: held["s"][..., : w.shape[-1]])
 
 
-def _summing(keys: int, own: Any, s: Any, seen: Any) -> Any:
+def _summing(keys: int, own: AnyPart, s: Tensor, seen: Tensor) -> Tensor:
     w = own(s, seen)
     return divided(w, w[..., :keys].sum(-1, keepdim=True))
 
@@ -69,7 +70,7 @@ def residual(b: Bench) -> Iterator[Suspicion]:
     yield Suspicion("residual added", "with the embeddings added (a residual connection)", added)
     if "output" in plan.steps:
 
-        def inside(z: Any, *_: Any) -> Any:
+        def inside(z: Tensor, *_: object) -> Tensor:
             import torch
 
             beside = torch.as_tensor(np.array(x, np.float64)).unflatten(-1, (z.shape[1], -1))  # ([b] n, h, c)
@@ -103,7 +104,7 @@ def statistics(b: Bench) -> Iterator[Suspicion]:
         yield Suspicion("entropy with the wrong sign", "with the sign of the entropy turned", turned)
 
 
-def _moved(b: Bench, step: str, run: Callable[[np.ndarray], np.ndarray]) -> Figures:
+def _moved(b: Bench, step: str, run: Callable[[NumpyArray], NumpyArray]) -> Figures:
     """The figures with those of one step changed."""
     out = b.figures(b.plan)
     return {**out, step: run(out[step])}

@@ -1,0 +1,135 @@
+"""Folders of inputs, processes that run a batch, and a Dask cluster from the README's lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from attncli.batch.inputs import gather
+from tests.batch.killing import family, left, manifest
+from tests.helpers import ROOT, TIMEOUT
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+GOOD = '{"tokens": ["a", "b"], "embeddings": [[1, 0.5, 2], [0, 1, 1]]}'
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def started(*words: object, command: str = "batch", **more) -> subprocess.Popen:
+    line = [sys.executable, "-m", "attncli", command, *map(str, words)]
+    return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **more)
+
+
+def until(condition, seconds: float = TIMEOUT) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.01)
+
+
+def finished(folder: Path) -> int:
+    path = folder / "manifest.ndjson"
+    return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
+
+
+def left_undisturbed(folder: Path, many: Path) -> bool:
+    wanted = {k: v for k, v in manifest(many / "whole").items() if k}
+    return left(folder) == left(many / "whole") and {k: v for k, v in manifest(folder).items() if k} == wanted
+
+
+def worker_processes(pid: int) -> set[int]:
+    """The processes of a local cluster that compute."""
+    return {p for p in family(pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()}
+
+
+# ── a cluster of processes ───────────────────────────────────────────────────────────────────────
+def readme(start: str, port: int) -> list[str]:
+    """The words of the README's line that starts the scheduler or the workers."""
+    [line] = re.findall(rf"^(?:DASK_\S+ )?{start} .*$", (ROOT / "README.md").read_text(), re.M)
+    return line.replace("8786", str(port)).split()
+
+
+class Cluster:
+    """A scheduler and two workers as processes of their own, from the README's lines."""
+
+    def __init__(self, folder: Path, preload: str = "") -> None:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+        self.address, self.folder = f"tcp://127.0.0.1:{port}", folder
+        setting, *scheduler = readme("dask scheduler", port)
+        worker = readme("dask worker", port)
+        scheduler += ["--scheduler-file", str(folder / "scheduler.json")]
+        if preload:
+            (folder / "preload.py").write_text(preload)
+            worker += ["--preload", str(folder / "preload.py")]
+        name, _, value = setting.partition("=")
+        self.log = (folder / "dask.log").open("wb")
+
+        def start(words: list[str], **said: str) -> subprocess.Popen:
+            return subprocess.Popen(
+                [sys.executable, "-m", *words], stdout=self.log, stderr=self.log, cwd=folder, start_new_session=True,
+                env={**ENVIRONMENT, "DASK_TEMPORARY_DIRECTORY": str(folder), **said},
+            )  # fmt: skip
+
+        self.scheduler, self.workers = start(scheduler, **{name: value}), start(worker)
+
+    def close(self) -> None:
+        for one in (self.workers, self.scheduler):
+            if one.poll() is None:
+                os.killpg(one.pid, signal.SIGKILL)
+            one.wait()
+        self.log.close()
+
+
+LONG = {
+    "kernel": ["--causal", "--only", "context"],
+    "tiles": ["--only", "context,log_sum_exp", "--softcap", "20", "--top", "3"],
+    "matrix": ["--only", "weights,context", "--window", "3,0", "--at", "query=100:1900"],
+}
+
+
+def same_result(made: Path, wanted: Path) -> bool:
+    """The same in all but the last digits of numbers."""
+    (one, head), (other, its) = ((load_file(str(p)), safe_open(str(p), "np").metadata()) for p in (made, wanted))
+    assert (head, [*one]) == (its, [*other])
+    for name, values in one.items():
+        np.testing.assert_allclose(values, other[name], rtol=1e-12, atol=1e-14)
+    return True
+
+
+def results_by_input(*words: object, **how: object) -> dict[str, str]:
+    """What words stand for: results by input."""
+    inputs, _ = gather(map(str, words), suffix=".json", into=Path("out"), **how)
+    return {one.path: one.result for one in inputs}
+
+
+def failure_codes(folder: Path) -> dict[str, str]:
+    """Codes of what failed, by input."""
+    return {r["input"]: r["error"]["code"] for r in lines(folder / "manifest.ndjson") if r.get("status") == "failed"}

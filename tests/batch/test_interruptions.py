@@ -1,0 +1,133 @@
+"""`attn batch` when something dies: kills, Ctrl-C, full disks, read-only folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.batch.helpers import GOOD, finished, left_undisturbed, names, started, until, worker_processes
+from tests.batch.killing import alive, family, left, moments
+from tests.helpers import ROOT, TIMEOUT, run_process
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_and_run_again_it_leaves_what_an_undisturbed_run_leaves(many, tmp_path, jobs):
+    for moment in moments(many / "in", many / "whole", tmp_path, jobs, 1, seed=jobs):
+        assert moment["twice"] <= (1 if jobs == 1 else 4 * 64)
+
+
+def test_a_worker_that_is_killed_costs_nothing(many, tmp_path):
+    run = started(many / "in", "-o", tmp_path / "out", "-j", 2, "--no-progress")
+    until(lambda: finished(tmp_path / "out") > 0)
+    os.kill(max(worker_processes(run.pid)), signal.SIGKILL)
+
+    _, err = run.communicate(timeout=TIMEOUT)
+
+    assert run.returncode == 0, err
+    assert err.splitlines()[-1].startswith("240 done, 0 failed")
+    assert len(err.splitlines()) == 1, err  # the cluster says nothing of its own
+    assert left_undisturbed(tmp_path / "out", many)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_finishes_what_runs(many, tmp_path, jobs):
+    run = started(many / "in", "-o", tmp_path / "out", "-j", jobs, "--no-progress", start_new_session=True)
+    until(lambda: finished(tmp_path / "out") > 0)
+    children = family(run.pid)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: everyone in the group hears it
+
+    _, err = run.communicate(timeout=TIMEOUT)
+
+    assert run.returncode == 130, err
+    assert err.startswith("finishing what runs; Ctrl-C again stops at once\n")
+    assert "stopped: interrupted; " in err
+    assert " failed" not in err.replace(", 0 failed", "")
+    until(lambda: not alive(children))
+    assert run_process("batch", many / "in", "-o", tmp_path / "out", "-q").returncode == 0
+    assert left_undisturbed(tmp_path / "out", many)
+
+
+def test_ctrl_c_twice_stops(many, tmp_path):
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "a.json").write_text(GOOD)
+    (slow / "b.json").write_text(json.dumps({"embeddings": [[float(i % 7), 1.0] for i in range(3000)]}))
+    run = started(
+        slow, "-o", tmp_path / "out", "--only", "context", "--normalizer", "entmax:alpha=1.3", "--no-progress"
+    )
+    until(lambda: finished(tmp_path / "out") > 0)
+    run.send_signal(signal.SIGINT)
+    assert run.stderr.readline().startswith("finishing what runs")
+    run.send_signal(signal.SIGINT)
+
+    _, err = run.communicate(timeout=TIMEOUT)
+
+    assert (run.returncode, err) == (130, "interrupted\n")
+    assert names(tmp_path / "out") == ["a.json", "manifest.ndjson"]
+
+
+def mounted(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A shell script in a mount namespace of its own."""
+    attn = f"{sys.executable} -m attncli"
+    return subprocess.run(
+        ["unshare", "-rm", "bash", "-c", script.replace("attn ", f"{attn} ").replace("ROOT", str(folder))],
+        capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, check=False,
+    )  # fmt: skip
+
+
+CAN_MOUNT = (
+    shutil.which("unshare") is not None
+    and subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode == 0
+)
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="no file system can be mounted here")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_stops_the_batch_and_the_rerun_completes_it(many, tmp_path, jobs):
+    (tmp_path / "out").mkdir()
+    done = mounted(
+        f"""
+        mount -t tmpfs -o size=200k tmpfs ROOT/out
+        attn batch {many}/in -o ROOT/out -j {jobs}; echo "status $?"
+        find ROOT/out -name '.*' -type f | wc -l
+        mount -o remount,size=50m ROOT/out
+        attn batch {many}/in -o ROOT/out -j {jobs}; echo "status $?"
+        cp -r ROOT/out ROOT/kept
+        """,
+        tmp_path,
+    )
+
+    assert done.stdout.split("\n")[:3] == ["status 4", "0", "status 0"], done.stderr
+    assert "cannot be written: No space left on device" in done.stderr
+    assert "what is finished is kept, and the same command goes on from there" in done.stderr
+    assert " skipped" in done.stderr
+    assert left_undisturbed(tmp_path / "kept", many)
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="no file system can be mounted here")
+def test_a_read_only_folder_stops_the_batch_and_the_rerun_completes_it(many, tmp_path):
+    (tmp_path / "out").mkdir()
+    done = mounted(
+        f"""
+        mount -t tmpfs tmpfs ROOT/out
+        attn batch {many}/in/p0001*.json -o ROOT/out -q; echo "status $?"
+        mount -o remount,ro ROOT/out
+        attn batch {many}/in -o ROOT/out; echo "status $?"
+        mount -o remount,rw ROOT/out
+        attn batch {many}/in -o ROOT/out; echo "status $?"
+        cp -r ROOT/out ROOT/kept
+        """,
+        tmp_path,
+    )
+
+    assert done.stdout.split("\n")[:3] == ["status 0", "status 4", "status 0"], done.stderr
+    assert "manifest.ndjson cannot be written: Read-only file system" in done.stderr
+    assert "230 done, 0 failed, 10 skipped" in done.stderr
+    assert left(tmp_path / "kept") == left(many / "whole")

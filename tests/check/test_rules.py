@@ -1,0 +1,192 @@
+"""By which rule a figure is right, which wrong step is the cause, and what a tolerance lets pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import attncli
+from attncli.check import check
+from attncli.check.figures import of_arrays, of_expected, read_figures
+from tests.check.faulty import Case, masked, merge, triangle
+from tests.helpers import softmax
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+# ── rules ────────────────────────────────────────────────────────────────────────────────────────
+ONE = {"q": [[1.0]], "k": [[0.0]], "v": [[0.25]]}  # one key: the context is v
+
+
+def one_context(text, tmp_path, value=0.25, **options):
+    (tmp_path / "mine.json").write_text(f'{{"context": [[{text}]]}}')
+    problem = attncli.Problem(**{**ONE, "v": [[value]]})
+    return check(problem, None, read_figures(str(tmp_path / "mine.json")), identify=False, **options).steps[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "right"),
+    [
+        (0.23849, "0.238", True),
+        (0.23851, "0.239", True),  # rounded
+        (0.23851, "0.238", True),  # cut off
+        (0.23849, "0.239", False),  # neither
+        (0.23849, "0.237", False),
+        (0.25, "0.2", True),  # a tie goes either way
+        (0.25, "0.3", True),
+        (0.25, "0.25", True),
+        (0.3, "0.2", False),  # one unit off is not cut off
+        (-0.23851, "-0.238", True),
+        (-0.23851, "-0.239", True),
+        (-0.23851, "0.239", False),
+        (-0.00004, "0.0000", True),
+        (-0.00004, "-0.0000", True),
+        (0.00006, "0.0000", True),
+        (0.5, "0.50", True),
+        (0.504, "0.50", True),
+        (0.504, "0.5", True),
+        (0.514, "0.50", False),
+        (0.514, "0.5", True),
+        (1234.4, "1234", True),
+        (1234.4, "1.2e3", True),
+        (1234.4, "1.3e3", False),
+        (0.00123, "1.2e-3", True),
+    ],
+)
+def test_digits(value, text, right, tmp_path):
+    found = one_context(text, tmp_path, value)
+
+    assert found.rule.name == "digits"
+    assert found.right is right
+
+
+def test_arrays_that_were_rounded_are_judged_by_their_digits():
+    case = Case(0)
+    w = softmax(case.scores()[0])
+    found = case.verdict({"weights": w.round(4)}).steps[0]
+    off = case.verdict({"weights": (w + 2e-4).round(4)}, identify=False).steps[0]
+
+    assert (found.rule.name, found.right, found.digits) == ("digits", True, 4)
+    assert (off.rule.name, off.right) == ("digits", False)
+    assert case.verdict({"weights": w.astype(np.float32).astype(float)}).steps[0].rule.dtype == "float32"
+
+
+def test_short_numbers_beside_long_ones_are_a_programs(tmp_path):
+    (tmp_path / "mine.json").write_text('{"scores": [[2.0]], "context": [[0.123456789012345]]}')
+    problem = attncli.Problem(q=[[1.0]], k=[[2.04]], v=[[0.123456789012345]])
+
+    said = check(problem, None, read_figures(str(tmp_path / "mine.json")), identify=False)
+
+    assert [(f.rule.name, f.right) for f in said.steps] == [("close", False), ("close", True)]
+
+
+@pytest.mark.parametrize(("dtype", "near", "far"), [(np.float64, 5e-10, 5e-9), (np.float32, 5e-6, 1e-4)])
+def test_close(dtype, near, far):
+    case = Case(0)
+    w = softmax(case.scores()[0])
+
+    assert case.verdict({"weights": (w * (1 + near)).astype(dtype)}).verdict == "right"
+    assert case.verdict({"weights": (w * (1 + far)).astype(dtype)}, identify=False).verdict == "wrong"
+
+
+def test_tolerances_of_expected_and_of_the_command_line_are_numpys():
+    problem = attncli.Problem(**{**ONE, "v": [[2.0]]})
+
+    def right(mine, **said):
+        return (
+            check(problem, None, of_expected({"context": {"values": np.array([[mine]]), **said}}, "mine"))
+            .steps[0]
+            .right
+        )
+
+    assert right(2.019, rtol=0.01)
+    assert not right(2.021, rtol=0.01)
+    assert right(2.021, rtol=0.01, atol=0.002)
+    assert not right(2.0000001, rtol=0.0, atol=0.0)
+
+
+def test_flash_allows_twice_the_error_of_plain_half_precision():
+    import torch
+
+    case = Case(2, tokens=9, width=12, heads=2)
+    s, v = case.scores()
+    right = merge(softmax(s) @ v)
+
+    def verdict(off):
+        return case.verdict({"context": torch.as_tensor(right + off).half()}, identify=False).steps[0]
+
+    bound = verdict(0).rule.bound
+    assert verdict(0).rule.plain < bound < 0.02
+    assert verdict(0).right
+    assert not verdict(1.6 * bound).right
+    assert verdict(0).ulp <= 0.5
+
+
+def test_what_is_not_finite_must_be_the_same():
+    case = Case(0, mask="causal")
+    s, _ = case.scores()
+    mine = masked(s, triangle(case.n))
+    finite, nan = (np.where(np.isinf(mine), fill, mine) for fill in (-1e9, np.nan))
+
+    assert case.verdict({"masked_scores": mine}).verdict == "right"
+    assert case.verdict({"masked_scores": finite}, identify=False).steps[0].max_abs == np.inf
+    assert case.verdict({"masked_scores": nan}, identify=False).verdict == "wrong"
+    assert "fill −1e9 instead of −∞" in case.verdict({"masked_scores": finite}).identified[0].names
+
+
+def test_booleans_integers_and_ties():
+    problem = attncli.Problem(q=[[1.0]], k=[[3.0], [1.0], [3.0], [0.0]], v=[[1.0], [2.0], [3.0], [4.0]])
+
+    def right(step, values):
+        return check(problem, None, of_arrays({step: np.array(values)}), identify=False).verdict == "right"
+
+    assert right("top_keys", [[0, 2]])
+    assert right("top_keys", [[2, 0]])  # equal weights: either first
+    assert not right("top_keys", [[0, 1]])
+    assert not right("top_keys", [[0, 0]])
+    assert right("visible_keys", [4])
+    assert not right("visible_keys", [3])
+
+
+def test_the_first_wrong_step_is_the_cause_of_those_that_follow_from_it():
+    case = Case(0)
+    s, v = case.scores()
+    s = s * 1.5
+    follows = {"scaled_scores": s, "weights": softmax(s), "context": merge(softmax(s) @ v)}
+    own = {**follows, "context": follows["context"] + 0.1}
+
+    causes = [f.cause for f in case.verdict(follows, identify=False).steps]
+    assert causes == ["first", "follows from your scaled_scores", "follows from your weights"]
+    assert case.verdict(own, identify=False).steps[2].cause == "wrong by itself, even from your weights"
+    assert case.verdict(own, identify=False).first_wrong == "scaled_scores"
+
+
+# ── power ────────────────────────────────────────────────────────────────────────────────────────
+def told(verdict):
+    return {p.name: p.caught for p in verdict.power}
+
+
+def test_a_tolerance_that_lets_wrong_figures_pass_is_too_loose():
+    case = Case(0)
+    s, v = case.scores()
+    right = merge(softmax(s) @ v)
+
+    strict, loose = case.verdict({"context": right}), case.verdict({"context": right}, atol=50.0)
+
+    assert strict.verdict == "right"
+    assert set(told(strict).values()) == {True}
+    assert set(told(strict)) == {"uniform weights", "shuffled values", "no scale", "another head's figures"}
+    assert loose.verdict == "too-loose"
+    assert set(told(loose).values()) == {False}
+
+
+def test_what_cannot_be_told_here_is_no_fault_of_the_tolerance():
+    one_key = check(attncli.Problem(**ONE), None, of_arrays({"context": np.array([[0.25]])}))
+    equal = attncli.Problem(q=[[1.0, 2.0]], k=[[1.0, 0.5], [0.0, 1.0]], v=[[3.0], [3.0]])
+    same_values = check(equal, None, of_arrays({"context": np.array([[3.0]])}))
+    scores = check(equal, None, of_arrays({"scores": np.array([[2.0, 2.0]])}))
+
+    assert one_key.verdict == same_values.verdict == scores.verdict == "right"
+    assert {p.why for p in one_key.power} == {"there is only one key"}
+    assert told(same_values)["shuffled values"] is None
+    assert [p.why for p in scores.power] == ["scores comes before it"] * 3

@@ -1,0 +1,133 @@
+"""Worksheets that were filled in are marked."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.helpers import SAMPLES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CAT_SAT = SAMPLES / "cat_sat.json"
+SHEET = """\
+# Where does cat look?
+
+scores: 2·0 + … = {0}, {1} and {2}; divided by 2
+
+weights | {3} | {4} | {5} |
+context = {3} × 1 + {4} × 0 + ⟨6⟩ × 2 = {6}
+
+⟨1⟩ to ⟨3⟩: scaled_scores[1][0:3]
+⟨4⟩ to ⟨6⟩: weights[1][0:3]
+`⟨7⟩: context[1][0]`
+"""
+
+
+BLANK = [f"⟨{n}⟩____" for n in range(1, 8)]
+RIGHT = ["⟨1⟩0.5", "⟨2⟩ 3.00", "⟨3⟩__1.5__", "⟨4⟩0.0629", "⟨5⟩0,7662", "⟨6⟩ 0.17", "⟨7⟩_0.405_"]
+
+
+def marked(attn, tmp_path, gaps, name="sheet.md", escape=lambda text: text):
+    (tmp_path / name).write_text(escape(SHEET.format(*gaps)), encoding="utf-8")
+    run = attn("check", SAMPLES / "tokens.csv", "--figures", name, "--json", "--no-identify", "-q")
+    assert run.out, run.err
+    return run.status, run.json["verdict"], [a["right"] for a in run.json["answers"]]
+
+
+def test_a_worksheet_is_marked(attn, tmp_path):
+    some = [*RIGHT[:4], *BLANK[4:]]
+    off = ["⟨1⟩0.6", *RIGHT[1:6], "⟨7⟩0.406"]
+
+    assert marked(attn, tmp_path, RIGHT) == (0, "right", [True] * 7)
+    assert marked(attn, tmp_path, BLANK) == (1, "unanswered", [None] * 7)
+    assert marked(attn, tmp_path, some) == (1, "unanswered", [True] * 4 + [None] * 3)
+    assert marked(attn, tmp_path, off) == (1, "wrong", [False, *[True] * 5, False])
+
+
+def test_a_worksheet_in_ascii_and_as_markdown_escapes_it(attn, tmp_path):
+    def ascii(text):
+        return text.replace("⟨", "<").replace("⟩", ">").replace("×", "x").replace("·", ".").replace("…", "...")
+
+    def markdown(text):
+        return ascii(text).replace("_", "\\_").replace("<", "&lt;").replace(">", "&gt;")
+
+    assert marked(attn, tmp_path, RIGHT, "sheet.txt", ascii) == (0, "right", [True] * 7)
+    assert marked(attn, tmp_path, RIGHT, "sheet.md", markdown) == (0, "right", [True] * 7)
+    assert marked(attn, tmp_path, BLANK, "sheet.md", markdown) == (1, "unanswered", [None] * 7)
+
+
+def test_each_answer_is_right_by_its_own_digits(attn, tmp_path):
+    exact = [0.5, 3.0, 1.5, 0.0628900132, 0.7661572066, 0.1709527802, 0.4047955737]
+    for digits in range(1, 7):
+        rounded = [f"⟨{n}⟩{x:.{digits}f}" for n, x in enumerate(exact, 1)]
+        off = [f"⟨{n}⟩{x + 2 * 10**-digits:.{digits}f}" for n, x in enumerate(exact, 1)]
+
+        assert marked(attn, tmp_path, rounded)[2] == [True] * 7
+        assert marked(attn, tmp_path, off)[2] == [False] * 7
+
+
+def test_a_sheet_shows_what_was_written_and_what_is_right(attn, tmp_path):
+    (tmp_path / "sheet.md").write_text(SHEET.format("⟨1⟩0.6", *RIGHT[1:4], *BLANK[4:]), encoding="utf-8")
+
+    run = attn("check", SAMPLES / "tokens.csv", "--figures", "sheet.md", "--no-identify", "-q")
+
+    rows = [line.split() for line in run.out.splitlines() if line.startswith("⟨")]
+    assert rows[0] == ["⟨1⟩", "scaled_scores,", "cat", "→", "the", "0.6", "0.50", "✗"]
+    assert rows[1][-2:] == ["3.00", "✓"]
+    assert rows[4][-3:] == ["____", "0.7662", "–"]
+    assert run.out.splitlines()[-1] == "wrong: 4 of 7 answered, 3 right, 3 left open"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("⟨1⟩0.5\n", "no-figures"),
+        ("⟨1⟩0.5\n⟨1⟩: nothing[0][0]\n", "absent-step"),
+        ("⟨1⟩0.5\n⟨1⟩: weights[0]\n", "wrong-place"),
+        ("⟨1⟩0.5\n⟨1⟩: weights[0][9]\n", "out-of-range"),
+        ("⟨1⟩0.5\n⟨1⟩ to ⟨3⟩: weights[0][0:2]\n", "bad-gap"),
+        ("⟨1⟩0.5\n⟨1⟩: weights[0:1][0]\n", "bad-gap"),
+        ("⟨1⟩__many__\n⟨1⟩: weights[0][0]\n", "not-a-number"),
+        ("⟨1⟩0.5 ⟨1⟩0.6\n⟨1⟩: weights[0][0]\n", "two-answers"),
+        ("⟨2⟩0.5\n⟨1⟩: weights[0][0]\n", "unknown-gap"),
+    ],
+)
+def test_sheets_that_are_refused(attn, tmp_path, text, code):
+    (tmp_path / "sheet.md").write_text(text, encoding="utf-8")
+
+    run = attn("check", CAT_SAT, "--figures", "sheet.md")
+
+    assert (run.status, run.out) == (3, "")
+    assert f"error[{code}]" in run.err
+
+
+@pytest.mark.parametrize("format", ["markdown", "plain"])
+def test_a_worksheet_of_explain_is_marked(attn, tmp_path, format):
+    """Written by attn, filled in by a script: right digits are right, wrong ones wrong, open gaps open."""
+    problem = [SAMPLES / "journey_two_heads.json", "--causal"]
+    sheet = attn("explain", problem[0], "2", "--causal", "--blank", "weights,context", "--format", format).out
+    (tmp_path / "open.md").write_text(sheet, encoding="utf-8")
+    words = [*problem, "--json", "-q", "--no-identify", "--figures"]
+    answers = attn("check", *words, "open.md").json["answers"]
+    assert len(answers) >= 4
+    assert {a["right"] for a in answers} == {None}
+
+    filled = sheet
+    for a in answers:
+        value = a["reference"] + (0.02 if a["gap"] == 2 else 0)
+        assert f"⟨{a['gap']}⟩____" in filled
+        filled = filled.replace(f"⟨{a['gap']}⟩____", f"⟨{a['gap']}⟩{value:.4f}", 1) if a["gap"] != 3 else filled
+    (tmp_path / "filled.md").write_text(filled, encoding="utf-8")
+    marked = attn("check", *words, "filled.md")
+
+    assert marked.status == 1
+    assert {a["gap"]: a["right"] for a in marked.json["answers"] if a["right"] is not True} == {2: False, 3: None}
+
+
+def test_a_verdict_goes_to_a_file(attn, tmp_path):
+    assert attn("check", CAT_SAT, "-o", "verdict.json").out == ""
+    assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "right"
+    assert "error[output-exists]" in attn("check", CAT_SAT, "-o", "verdict.json").err
+    assert attn("check", CAT_SAT, "-o", "verdict.md").status == 0
+    assert "**right" in (tmp_path / "verdict.md").read_text(encoding="utf-8")

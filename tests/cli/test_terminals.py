@@ -1,0 +1,98 @@
+"""Colour, width and escapes on terminals and off them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from tests.helpers import ROOT, SAMPLES
+
+HELLO = SAMPLES / "hello_shiny_sun.json"
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "coloured"),
+    [
+        ([], {}, False),
+        (["--color", "always"], {}, True),
+        ([], {"FORCE_COLOR": "1"}, True),
+        ([], {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        (["--color", "always"], {"NO_COLOR": "1"}, True),
+        (["--color", "never"], {"FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_colour(attn, monkeypatch, words, env, coloured):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    done = attn("compute", HELLO, *words)
+
+    assert ("\x1b[" in done.out) == coloured
+
+
+def _on_a_terminal(command: str, columns: int) -> str:
+    """What a terminal of so many columns shows."""
+    import pty
+
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execvpe(
+            "sh",
+            ["sh", "-c", f"stty cols {columns} rows 50; cd {ROOT}; {sys.executable} -m attncli {command}"],
+            {**os.environ, "TERM": "xterm-256color"},
+        )
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.waitpid(pid, 0)
+    os.close(master)
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_has_colour_and_keeps_its_width(columns):
+    from rich.cells import cell_len
+
+    shown = _on_a_terminal("demo journey_two_heads --quiet", columns)
+
+    assert "\x1b[" in shown
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert max(cell_len(line) for line in plain.splitlines()) <= columns
+    assert "output" in plain
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_numbers_on_a_terminal_are_whole_or_absent(tmp_path, columns):
+    x = (np.random.default_rng(0).normal(size=(40, 12)) * 3).round(3)
+    (tmp_path / "x.json").write_text(json.dumps({"tokens": [f"word{i}" for i in range(40)], "embeddings": x.tolist()}))
+
+    shown = _on_a_terminal(f"compute {tmp_path}/x.json --only context,weights --color never", columns)
+
+    assert not re.search(r"\d…|…\d", shown)
+    assert len(re.findall(r"^\d+ wo.*\d\.\d{4} +… +.*\d\.\d{4}", shown, re.M)) >= 40
+
+
+def test_csv_on_a_terminal_sends_no_escape(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({"tokens": ["\x1b[31mred"], "embeddings": [[1]]}))
+
+    assert "\x1b" not in _on_a_terminal(f"compute {tmp_path}/x.json --only context -f csv --quiet", 80)
+
+
+def test_json_on_a_terminal_is_indented_and_coloured():
+    shown = _on_a_terminal("demo --json --only weights --quiet", 80)
+
+    assert "\x1b[" in shown
+    assert len(shown.splitlines()) > 20
+    assert json.loads(re.sub(r"\x1b\[[0-9;]*m", "", shown))["weights"][1][1] > 0.76

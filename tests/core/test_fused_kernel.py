@@ -1,0 +1,79 @@
+"""PyTorch's fused kernel gives what the algebra gives, or is refused with the reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import attncli
+from attncli.errors import CannotError, InputError
+from attncli.plan import plan, schedule
+from attncli.variant import Variant
+from tests.core.tiles import assert_same_steps
+from tests.helpers import draw_normal
+
+pytestmark = pytest.mark.usefixtures("small_stretches")
+LONG = 13  # queries and keys; prime, so that no tile but of one row divides them
+
+
+FUSED = [
+    {},
+    {"mask": "causal"},
+    {"scale": 0.3},
+    {"heads": 2},
+    {"heads": 4, "kv_heads": 2},
+    {"mask": "window:left=2 and not prefix:length=2"},
+    {"mask": "causal and not prefix:length=1", "empty_rows": "nan", "heads": 2},
+    {"position": "rope"},
+]
+
+
+@pytest.mark.parametrize("choices", FUSED, ids=str)
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_the_kernel_says_the_same(choices, dtype, rtol, one_thread):
+    kv = 8 * choices.get("kv_heads", 1) // choices.get("heads", 1) if "kv_heads" in choices else 8
+    x = draw_normal(2, LONG, 8)
+    problem = attncli.Problem(
+        embeddings=x,
+        parameters={"w_k": draw_normal(3, 8, kv), "w_v": draw_normal(4, 8, kv), "w_o": draw_normal(5, 8, 6)},
+    )
+    variant = Variant(dtype=dtype, **choices)
+
+    dense = attncli.attend(problem, variant, ["context", "output"])
+    fused = attncli.attend(problem, Variant(dtype=dtype, schedule="fused", **choices), ["context", "output"])
+
+    assert (dense.variant["schedule"], fused.variant["schedule"]) == ("dense", "fused")
+    largest = np.abs(dense["output"].values[np.isfinite(dense["output"].values)]).max()
+    assert_same_steps(dense, fused, largest, rtol, rtol / 100 if dtype == "float64" else rtol / 10)
+
+
+@pytest.mark.parametrize(
+    ("choices", "keep", "why"),
+    [
+        ({"softcap": 2}, "context", "the link softcap is not in it"),
+        ({"normalizer": "sparsemax"}, "context", "sparsemax is not in it"),
+        ({"sink": "zero"}, "context", "sink zero is not in it"),
+        ({}, "weights", "it does not tell weights"),
+        ({"mask": "causal", "empty_rows": "uniform", "lengths": [3]}, "context", "it has no uniform weights"),
+    ],
+)
+def test_a_kernel_that_cannot_is_refused_with_the_reason(choices, keep, why):
+    fields = {"lengths": choices.pop("lengths")} if "lengths" in choices else {}
+
+    with pytest.raises(InputError, match=f"no fused kernel says this: {why}"):
+        plan(attncli.Problem(embeddings=draw_normal(1, 5, 2), **fields), Variant(schedule="fused", **choices), [keep])
+
+
+def test_values_that_a_kernel_would_let_through_go_the_long_way(monkeypatch):
+    monkeypatch.setattr(schedule, "DENSE", 0)
+    q, k, v = (draw_normal(i, 5, 3) for i in range(3))
+    v[4] = np.nan
+    problem = attncli.Problem(q=q, k=k, v=v)
+
+    result = attncli.attend(problem, Variant(mask="causal"), ["context"])
+
+    assert result.variant["schedule"] == "tiled"
+    assert np.isfinite(result["context"].values[:4]).all()
+    assert np.isnan(result["context"].values[4]).all()
+    with pytest.raises(CannotError, match="finite values"):
+        attncli.attend(problem, Variant(mask="causal", schedule="fused"), ["context"])

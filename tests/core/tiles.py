@@ -1,0 +1,24 @@
+"""A run in tiles, and the comparison of two results step by step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from attncli.core.attention import follow
+from attncli.plan import outline, settled
+
+
+def assert_same_steps(dense, other, largest=1.0, rtol=1e-12, atol=1e-14):
+    """Every step of one result is that of the other, warnings too."""
+    assert other.warnings == dense.warnings
+    for a, b in zip(dense, other, strict=True):
+        assert (a.name, a.axes, a.values.dtype) == (b.name, b.axes, b.values.dtype)
+        np.testing.assert_allclose(b.values, a.values, rtol=rtol, atol=atol * largest * 10, err_msg=a.name)
+
+
+def in_tiles(problem, variant, keep=None, top=4, *, rows=1, at=None):
+    """A run in tiles of so many rows of every head."""
+    made = settled(outline(problem, variant.but(schedule="tiled"), keep, top=top), at)
+    return follow(replace(made, tile=rows * made.size.keys))

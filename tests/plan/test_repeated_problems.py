@@ -1,0 +1,80 @@
+"""Problems that are met again: outlines are remembered, and answers are those of the first time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import attncli
+from attncli.parts.masks import mask
+from attncli.parts.mixing import mixing
+from attncli.parts.normalizers import normalizer
+from attncli.parts.norms import norm
+from attncli.parts.positions import position
+from attncli.parts.scores import score
+from attncli.parts.sinks import sink
+from attncli.plan import plan
+from attncli.variant import Variant
+from tests.helpers import draw_normal
+from tests.laws.problems import spellings
+
+N, M, D, H, B = 7, 5, 30, 3, 2  # queries, keys of a memory, width, heads, batch; 30 = 3 heads of 10
+
+
+def test_an_outline_that_is_remembered_is_the_one_that_would_be_made():
+    from attncli.plan import _REMEMBERED, _outlined, outline
+    from attncli.validation import admit
+
+    _REMEMBERED.clear()
+    variant = Variant(mask="causal", heads=2, softcap=20)
+    for n, seed in ((5, 1), (5, 2), (4, 3), (5, 4)):
+        tokens = [f"t{seed}{i}" for i in range(n)]
+        problem = attncli.Problem(
+            embeddings=draw_normal(seed, n, 6), tokens=tokens, parameters={"w_o": draw_normal(seed, 6, 3)}
+        )
+        made, anew = outline(problem, variant), _outlined(admit(problem), variant, None, None)
+
+        assert made.tokens == tuple(tokens)
+        assert (made.steps, made.keep, made.shapes, made.size) == (anew.steps, anew.keep, anew.shapes, anew.size)
+        assert (made.variant, made.summary, made.warnings) == (anew.variant, anew.summary, anew.warnings)
+        np.testing.assert_array_equal(made.problem.embeddings, draw_normal(seed, n, 6))
+        np.testing.assert_array_equal(made.q_pos, anew.q_pos)
+    assert len(_REMEMBERED) == 2
+
+
+@pytest.mark.parametrize(
+    "family", [mask, position, score, normalizer, mixing, norm, sink], ids=lambda family: family.name
+)
+def test_problems_alike_are_answered_as_if_each_were_the_first(family):
+    """What the first has found is used again by the others, and no result that is written on reaches it."""
+    choice = {"norm": "qk_norm", "mixing": "head_mixing"}.get(family.name, family.name.replace("-", "_"))
+    for member in family:
+        if member.parameters or member.name in ("given", "document", "kernel"):
+            continue
+        choices = {choice: spellings(member)[0], "heads": 2, "dtype": "float64"}
+        try:
+            again = Variant(**choices)
+            plan(attncli.Problem(embeddings=draw_normal(0, N, 12)), again)
+        except attncli.errors.AttnError:
+            continue  # it needs something beside
+        for seed in (1, 2, 3):
+            problem = attncli.Problem(embeddings=draw_normal(seed, N, 12))
+            made, anew = attncli.attend(problem, again), attncli.attend(problem, Variant(**choices))
+            assert made.variant == anew.variant
+            assert [step.name for step in made] == [step.name for step in anew]
+            for step in made:
+                np.testing.assert_array_equal(step.values, anew[step.name].values, err_msg=str(choices))
+            for step in made:
+                step.values[:] = 1  # whoever has a result may write on it
+
+
+def test_what_is_drawn_is_drawn_anew_for_each_problem():
+    variant = Variant(projection="linear:dim=4")
+    problems = [attncli.Problem(embeddings=draw_normal(1, 5, 6)) for _ in range(3)]
+
+    seeds = {plan(problem, variant).variant["seed"] for problem in problems}
+
+    assert len(seeds) == 3
+    masked = attncli.Problem(embeddings=draw_normal(1, 5, 6), mask=np.tri(5, dtype=bool))
+    assert plan(masked, Variant()).masked
+    assert not plan(problems[0], Variant()).masked

@@ -1,0 +1,90 @@
+"""Which schedule is chosen, what is kept in a long run, and what cannot fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import attncli
+from attncli.errors import CannotError, InputError
+from attncli.plan import outline, plan, schedule, settled
+from attncli.variant import Variant
+from tests.core.tiles import assert_same_steps, in_tiles
+from tests.helpers import draw_normal
+
+pytestmark = pytest.mark.usefixtures("small_stretches")
+LONG = 13  # queries and keys; prime, so that no tile but of one row divides them
+
+
+@pytest.mark.parametrize(
+    ("choices", "keep", "ran"),
+    [
+        ({}, ["context"], "fused"),
+        ({"mask": "causal"}, ["output", "context"], "fused"),
+        ({"mask": "window:left=2"}, ["context"], "tiled"),
+        ({"mask": "not causal"}, ["context"], "fused"),
+        ({"softcap": 5}, ["context"], "tiled"),
+        ({}, ["context", "log_sum_exp"], "tiled"),
+    ],
+)
+def test_the_schedule_is_found_and_said(choices, keep, ran, monkeypatch):
+    problem = attncli.Problem(embeddings=draw_normal(1, LONG, 4), parameters={"w_o": np.eye(4)})
+    dense = attncli.attend(problem, Variant(**choices), keep)
+    monkeypatch.setattr(schedule, "DENSE", 0)
+
+    result = attncli.attend(problem, Variant(**choices), keep)
+
+    assert (dense.variant["schedule"], result.variant["schedule"]) == ("dense", ran)
+    assert_same_steps(dense, result, 5)
+
+
+@pytest.mark.parametrize("dropout", ["none", "dropout:p=0.5,seed=5"])
+@pytest.mark.parametrize("rows", [(4,), (11, 2, 3, 12), tuple(range(LONG))])
+def test_chosen_rows_alone_are_computed_and_are_the_whole_runs(rows, dropout, monkeypatch):
+    variant = Variant(heads=2, mask="causal and not prefix:length=3", position="alibi", dropout=dropout)
+    problem = attncli.Problem(embeddings=draw_normal(1, LONG, 4))
+    whole = attncli.attend(problem, variant, top=3)
+    monkeypatch.setattr(schedule, "DENSE", 0)
+
+    result = in_tiles(problem, variant, None, 3, rows=2, at={"query": rows})
+
+    assert result["context"].values.shape == (len(rows), 4)
+    for step in whole:
+        cut = step.values[tuple(list(rows) if axis == "query" else slice(None) for axis in step.axes)]
+        np.testing.assert_allclose(result[step.name].values, cut, rtol=1e-12, atol=1e-14, err_msg=step.name)
+    blind = [r for r in rows if r < 3]
+    assert [w.partition(" see")[0] for w in result.warnings] == (
+        []
+        if not blind
+        else [f"empty-rows: query {blind[0]}"]
+        if len(blind) == 1
+        else ["empty-rows: queries 0, 1 and 2"]
+    )
+
+
+def test_a_first_look_at_a_long_run_leaves_matrices_out_and_says_so(monkeypatch):
+    monkeypatch.setattr(schedule, "LOOK", 10)
+    problem = attncli.Problem(embeddings=draw_normal(1, 4, 2))
+
+    result = attncli.attend(problem, keep="shown")
+
+    assert [step.name for step in result] == ["context"]
+    assert result.warnings[0].startswith("left-out: scores, scaled_scores and weights of 4 × 4")
+    assert "weights" in attncli.attend(problem, keep=["shown", "weights"])
+    with pytest.raises(InputError, match="there is no v"):
+        plan(attncli.Problem(q=draw_normal(1, 4, 2), k=draw_normal(2, 4, 2)), keep="shown")
+
+
+def test_what_cannot_fit_is_refused_with_sizes_and_the_way_out(monkeypatch):
+    monkeypatch.setattr(schedule, "available", lambda: 2**20)
+    x = np.zeros((3000, 2), np.float32)
+
+    with pytest.raises(
+        CannotError, match=r"3,000 × 3,000 scores in 1 head need about 0\.1 GiB, and 0\.0 are to be had"
+    ) as e:
+        plan(attncli.Problem(embeddings=x), Variant(schedule="dense"), ["context"])
+    assert "tiled" in e.value.help
+    with pytest.raises(CannotError, match="weights kept") as e:
+        plan(attncli.Problem(embeddings=x), Variant(), ["weights"])
+    assert "--top 8" in e.value.help
+    assert settled(outline(attncli.Problem(embeddings=x), Variant(schedule="fused"), ["context"])).schedule == "fused"

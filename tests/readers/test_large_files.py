@@ -1,0 +1,127 @@
+"""Large files: CSV has one grammar and two readers; binary files are mapped."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import attncli
+from attncli import readers
+from attncli.errors import InputError
+from attncli.readers import Source, csv, slurp
+from attncli.readers.safetensors import tensors
+from tests.helpers import draw_normal
+
+
+# ── CSV: one grammar, two readers ────────────────────────────────────────────────────────────────
+def outcome(text: bytes, **said):
+    """What reading comes to: the problem, or the error with its place."""
+    try:
+        problem = csv.read_csv(Source("x.csv", text, "csv", **said))
+    except InputError as error:
+        return error.code, error.message, str(error.place), error.help
+    return problem.embeddings.tolist(), problem.tokens, problem.notes
+
+
+CELLS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.integers(-99, 99).map(str),
+    st.sampled_from([
+        "cat", "sat", "", " ", " 1.5", "2 ", "+1", "1.", ".5", "-.5E+3", "1e400", "1e-400", "nan", "inf", "-Infinity", "1_0", "0x1",
+        "٣", "1,5", "null", "NA", "é", '"a"', '"1"', "\ufeff", "- 1", "1e", "d0", "0", "-0", "4.9e-324", "0.1e-5", "\x0b", "\x85",
+    ]),
+)  # fmt: skip
+
+
+@given(
+    cells=st.lists(st.lists(CELLS, min_size=1, max_size=4), min_size=1, max_size=5),
+    plain=st.booleans(),
+    separator=st.sampled_from(",;\t"),
+    end=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+    last=st.sampled_from(["", "\n", "\n\n\n", " \n"]),
+    header=st.sampled_from([None, "yes", "no"]),
+    column=st.sampled_from([None, "none", "0", "1"]),
+    before=st.sampled_from(["", "\ufeff", "\n"]),
+    head=st.sampled_from([6, 2**16]),
+)
+@settings(max_examples=300)
+def test_both_csv_readers_accept_and_refuse_the_same(cells, plain, separator, end, last, header, column, before, head):
+    if plain:  # rows of one width, whose first cell is a token
+        width = len(cells[0])
+        cells = [
+            ["w" + str(i), *(c if _numeric(c) else "1.25" for c in (row * width)[: width - 1])]
+            for i, row in enumerate(cells)
+        ]
+    text = (before + end.join(separator.join(row) for row in cells) + last).encode()
+    kept = csv._LARGE, csv._HEAD
+    try:
+        csv._LARGE, csv._HEAD = 0, head
+        quick = outcome(text, header=header, token_column=column)
+        csv._LARGE = 2**40
+        assert outcome(text, header=header, token_column=column) == quick
+    finally:
+        csv._LARGE, csv._HEAD = kept
+
+
+def _numeric(cell: str) -> bool:
+    return csv._NUMBER.fullmatch(cell) is not None and abs(float(cell)) < float("inf")
+
+
+@pytest.mark.parametrize("said", [{}, {"header": "yes"}, {"token_column": "0"}])
+def test_a_large_plain_file_is_polarss(said, monkeypatch):
+    monkeypatch.setattr(csv, "_LARGE", 0)
+    monkeypatch.setattr(csv._Table, "problem", lambda self: pytest.fail("the standard library read it"))
+
+    values, tokens, notes = outcome(b"token,a,b\ncat,1,2.5\n sat ,-3e-2,.5\r\n\n", **said)
+
+    assert values == [[1, 2.5], [-0.03, 0.5]]
+    assert tokens == ["cat", " sat "]
+    assert notes == ("x.csv: 2 tokens × 2 dims, header row, token column 'token', separator comma",)
+
+
+# ── binary files are mapped ──────────────────────────────────────────────────────────────────────
+def test_a_large_binary_file_is_mapped_and_never_written_on(tmp_path, monkeypatch):
+    from safetensors.numpy import save_file
+
+    monkeypatch.setattr(readers, "_LARGE", 0)
+    path, x = tmp_path / "x.safetensors", draw_normal(1, 5, 3)
+    save_file({"embeddings": x, "positions": np.arange(5)}, path)
+    before = path.read_bytes()
+
+    problem = attncli.read(path)
+    problem.embeddings[0, 0] = 7
+
+    assert type(slurp(str(path), mapped=True)).__name__ == "mmap"
+    np.testing.assert_array_equal(problem.embeddings[1:], x[1:])
+    assert path.read_bytes() == before
+
+
+def built(header: dict, data: bytes = bytes(24), length: int | None = None) -> bytes:
+    text = json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
+
+
+F64 = {"dtype": "F64", "shape": [3], "data_offsets": [0, 24]}
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (built({"a": F64}, length=10**9), "a header of 1,000,000,000 bytes is declared"),
+        (built({"a": F64}, bytes(23)), "a does not lie in the file"),
+        (built({"a": F64}, bytes(25)), "1 bytes belong to no tensor"),
+        (built({"a": {**F64, "shape": [4]}}), "a declares 32 bytes, and has 24"),
+        (built({"a": {**F64, "shape": [-3]}}), "a does not lie in the file"),
+        (built({"a": F64, "b": F64}, bytes(48)), "b does not lie in the file"),
+        (built({"a": {"dtype": "F64", "shape": [3]}}), "data_offsets"),
+        (b"\x01", "a header of"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else f"{len(x)} bytes",
+)
+def test_a_header_that_lies_is_refused(file, said):
+    with pytest.raises(InputError, match=f"this is no whole safetensors file: .*{said}"):
+        tensors(file)

@@ -1,0 +1,123 @@
+"""What is wrong with an input is said with its place and the way out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.validation.bad_files import X
+
+
+@pytest.mark.parametrize("words", [["--error-format", "json"], ["--error-format", "concise"]], ids=lambda w: w[1])
+def test_errors_for_programs(attn, tmp_path, words):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"token,d0,d1\na,1,2\nb,3\n")
+
+    done = attn("compute", path, *words)
+
+    assert (done.status, done.out) == (3, "")
+    if words[1] == "json":
+        record = json.loads(done.err)
+        assert record["code"] == "ragged-row"
+        assert record["file"] == str(path)
+        assert record["location"] == {"row": 3, "column": 4}
+        assert record["help"] == "add the missing value; short rows are never padded"
+    else:
+        assert done.err == f'{path}:3:4: ragged-row row for "b" has 1 value, but the header and line 2 have 2\n'
+
+
+def test_the_message_is_the_specification(attn, tmp_path):
+    path = tmp_path / "ragged.csv"
+    path.write_bytes(b"token,d0,d1,d2,d3\nthe,1,0,1,0\ncat,0,1,2\nsat,2,1,0,1\n")
+
+    done = attn("compute", "ragged.csv")
+
+    assert done.err == (
+        'error[ragged-row]: row for "cat" has 3 values, but the header and line 2 have 4\n'
+        " --> ragged.csv:3:10\n"
+        "  |\n"
+        "1 | token,d0,d1,d2,d3\n"
+        "2 | the,1,0,1,0\n"
+        "3 | cat,0,1,2\n"
+        "  |          ^ value 4 (d3) is missing\n"
+        "4 | sat,2,1,0,1\n"
+        "  |\n"
+        "  = help: add the missing value; short rows are never padded\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "message", "help"),
+    [
+        (
+            {"embeddings": np.ones((2, 8)).tolist()},
+            ["--heads", "3"],
+            "q has 8 columns, which 3 heads do not divide",
+            "8 columns, 3 heads: 1, 2, 4 or 8",
+        ),
+        (
+            {"embeddings": X, "mask": [[1, 0, 0]]},
+            [],
+            "mask holds 1; a mask holds booleans",
+            "write true/false; to add numbers to the scores use bias",
+        ),
+        ({"embeddings": X, "bias": [[0, "NaN", 0]]}, [], "bias holds NaN", "0 × −∞ is NaN: a mask multiplied by −∞"),
+        ({"embeddings": X, "paramters": {}}, [], "a problem has no field 'paramters'", "did you mean 'parameters'?"),
+        (
+            {"q": X, "k": X[:2]},
+            ["--causal"],
+            "3 queries meet 2 keys, and causal must know which stand side by side",
+            "--align top-left",
+        ),
+        (
+            {"embeddings": X},
+            ["--only", "output"],
+            "this variant has no step 'output'",
+            "it has q, k, v, scores, scaled_scores",
+        ),
+        (
+            {"embeddings": X, "tokens": ["a", "b", "a"]},
+            ["--at", "query=a"],
+            "'a' stands 2 times",
+            "choose by index: --at query=0, or 2",
+        ),
+    ],
+)
+def test_messages_say_the_way_out(attn, tmp_path, content, words, message, help):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content))
+
+    done = attn("compute", path, *words, "--error-format", "json")
+
+    record = json.loads(done.err)
+    assert record["message"] == message
+    assert record["help"].startswith(help)
+
+
+def test_json_errors_are_pointed_at(attn, tmp_path):
+    (tmp_path / "a.json").write_text('{\n  "embeddings": [[1, NaN]]\n}\n')
+
+    done = attn("compute", "a.json")
+
+    assert " --> a.json:2:22\n" in done.err
+    assert '2 |   "embeddings": [[1, NaN]]\n' in done.err
+    assert "  |                      ^\n" in done.err
+    assert 'write "NaN"' in done.err
+
+
+def test_the_path_of_what_is_wrong(attn, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"embeddings": [[1, 2], [3, "x"]]}))
+
+    assert "--> a.json at $.embeddings[1][1]" in attn("compute", "a.json").err
+
+
+def test_a_fault_in_another_file_is_said_of_that_file(attn, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"embeddings": X}))
+    (tmp_path / "m.json").write_text(json.dumps({"mask": [[1, 0, 1]]}))
+
+    done = attn("compute", "a.json", "--with", "mask=m.json")
+
+    assert done.status == 3
+    assert "--> m.json at $.mask[0][0]" in done.err
