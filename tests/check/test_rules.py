@@ -11,9 +11,6 @@ from attncli.check.figures import of_arrays, of_expected, read_figures
 from tests.check.faulty import Case, masked, merge, triangle
 from tests.helpers import softmax
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────
 ONE = {"q": [[1.0]], "k": [[0.0]], "v": [[0.25]]}  # one key: the context is v
 
