@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import pytest
@@ -10,19 +11,11 @@ from hypothesis import HealthCheck, settings
 
 from tests.helpers import Run
 
+# Arrays as small as a test's cost more to share between threads than to compute, here and in every child process.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 settings.register_profile("attn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("attn")
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Arrays as small as a test's cost more to share between threads than to compute."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 
 from tests.helpers import GOLDEN, SAMPLES, run_without_torch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CAT_SAT = SAMPLES / "cat_sat.json"
 
 

@@ -10,7 +10,6 @@ import pytest
 from tests.check.faulty import FAULTS, Case, case_of, masked, merge, no_scale, rope, steps, swap, triangle
 from tests.helpers import softmax
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TRIALS = [(name, i % 3) for i, name in enumerate(FAULTS)]
 
 

@@ -8,7 +8,6 @@ import pytest
 from tests.check.faulty import Case
 from tests.helpers import SAMPLES
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CAT_SAT = SAMPLES / "cat_sat.json"
 
 

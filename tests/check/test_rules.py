@@ -11,9 +11,6 @@ from attncli.check.figures import figures_from_arrays, figures_from_expected, re
 from tests.check.faulty import Case, masked, merge, triangle
 from tests.helpers import softmax
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────
 ONE = {"q": [[1.0]], "k": [[0.0]], "v": [[0.25]]}  # one key: the context is v
 

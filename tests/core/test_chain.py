@@ -12,7 +12,7 @@ import pytest
 from tests.helpers import assert_close, compute, step_values
 from tests.oracles.tensors import floats, stream
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
+pytestmark = pytest.mark.usefixtures("own_stream")
 INF = math.inf
 B, H, G, N, M, D, C, P = 2, 6, 3, 4, 5, 7, 9, 8  # batch, heads, kv heads, queries, keys, width of q and k, of v, past
 SCALE, CAP, HEAT = -0.75, 1.5, 2.5  # a negative scale turns −∞ into +∞, if anyone lets it

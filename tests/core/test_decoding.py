@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tests.helpers import assert_close, compute, step_values
 from tests.oracles.tensors import floats, merged, stream
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
+pytestmark = pytest.mark.usefixtures("own_stream")
 B, H, G, N, M, D, C, P = 2, 6, 3, 4, 5, 7, 9, 8  # batch, heads, kv heads, queries, keys, width of q and k, of v, past
 E, HEADS, T, SOURCE, K_DIM = 12, 3, 5, 4, 7
 DECODED = {

@@ -30,7 +30,7 @@ FUSED = [
 
 @pytest.mark.parametrize("choices", FUSED, ids=str)
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-12), ("float32", 1e-5)])
-def test_the_kernel_says_the_same(choices, dtype, rtol, one_thread):
+def test_the_kernel_says_the_same(choices, dtype, rtol):
     kv = 8 * choices.get("kv_heads", 1) // choices.get("heads", 1) if "kv_heads" in choices else 8
     x = draw_normal(2, LONG, 8)
     problem = attncli.Problem(

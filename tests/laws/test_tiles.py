@@ -37,7 +37,7 @@ MASKS = [
 
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
 @pytest.mark.parametrize("mask", MASKS)
-def test_every_part_is_the_same_in_tiles(choices, mask, one_thread):
+def test_every_part_is_the_same_in_tiles(choices, mask):
     variant = Variant(**{"heads": 3, "mask": mask} | choices)
     problem = problem_for(str(choices.get("mask")), variant=variant)
     for keep in (None, steps_by_row(variant)):
@@ -48,7 +48,7 @@ def test_every_part_is_the_same_in_tiles(choices, mask, one_thread):
 
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
 @pytest.mark.parametrize(("dtype", "rtol", "atol"), [("float64", 1e-12, 1e-14), ("float32", 1e-5, 1e-5)])
-def test_the_context_is_the_same_to_the_last_digits(choices, dtype, rtol, atol, one_thread):
+def test_the_context_is_the_same_to_the_last_digits(choices, dtype, rtol, atol):
     variant = Variant(**{"heads": 3, "mask": MASKS[2]} | choices | {"dtype": dtype})
     problem = problem_for(str(choices.get("mask")), variant=variant)
     dense = attncli.attend(problem, variant, ["v", "context"])

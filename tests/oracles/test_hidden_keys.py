@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.helpers import assert_close, assert_identical, compute, step_values
 from tests.oracles.tensors import floats, stream
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
+pytestmark = pytest.mark.usefixtures("own_stream")
 INF = math.inf
 B, H, G, N, M, D, C, P = 2, 6, 3, 4, 5, 7, 9, 8  # batch, heads, kv heads, queries, keys, width of q and k, of v, past
 

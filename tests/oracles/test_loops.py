@@ -14,7 +14,7 @@ import attncli
 from tests.helpers import assert_close, assert_identical, compute, step_values
 from tests.oracles.tensors import coins, floats, stream
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
+pytestmark = pytest.mark.usefixtures("own_stream")
 INF = math.inf
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tests.helpers import assert_close, assert_identical, compute, step_values
 from tests.oracles.tensors import coins, floats, stream
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
+pytestmark = pytest.mark.usefixtures("own_stream")
 B, H, G, N, M, D, C, P = 2, 6, 3, 4, 5, 7, 9, 8  # batch, heads, kv heads, queries, keys, width of q and k, of v, past
 E, HEADS, T, SOURCE, K_DIM = 12, 3, 5, 4, 7
 TOLERANCE = {torch.float32: {"rtol": 1e-5, "atol": 1e-6}, torch.float64: {"rtol": 1e-12, "atol": 1e-14}}

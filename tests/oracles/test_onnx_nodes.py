@@ -32,7 +32,6 @@ from attncli.types import Step
 
 # Older releases give other figures for the same opset: softcap after the mask, modes 1 and 2 swapped, NaN for empty rows
 # (onnx #7867, #7913, #8068), and have no opset 25.
-pytestmark = pytest.mark.usefixtures("one_thread")
 onnx = pytest.importorskip("onnx", minversion="1.23.2")
 
 CASES_OF = {"1.23.2": 93}  # how many cases a release has; a later one has no fewer

@@ -11,7 +11,7 @@ import pytest
 import attncli
 from tests.helpers import assert_identical, step_values
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
+pytestmark = pytest.mark.usefixtures("own_stream")
 T, S = 17, 23  # queries, keys of the larger grids
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers import assert_close, compute, draw_normal, softmax, step_names, step_values
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
+pytestmark = pytest.mark.usefixtures("own_stream")
 INF = math.inf
 B, H, G, N, M, D, E, C = 2, 6, 3, 4, 5, 8, 7, 9  # batch, heads, kv heads, queries, keys, width of q, of another k, of v
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from tests.helpers import assert_close, assert_identical, compute, draw_normal, softmax, step_names, step_values
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
+pytestmark = pytest.mark.usefixtures("own_stream")
 B, H, G, N, M, D, E, C = 2, 6, 3, 4, 5, 8, 7, 9  # batch, heads, kv heads, queries, keys, width of q, of another k, of v
 
 

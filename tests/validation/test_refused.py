@@ -12,7 +12,7 @@ import attncli
 from attncli.errors import AttnError, InputError, OptionError
 from tests.helpers import compute, draw_normal, step_values
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_stream")
+pytestmark = pytest.mark.usefixtures("own_stream")
 B, H, G, N, M, D, E, C = 2, 6, 3, 4, 5, 8, 7, 9  # batch, heads, kv heads, queries, keys, width of q, of another k, of v
 EVEN, ODD = (
     {"q": draw_normal(131, N, D), "k": draw_normal(132, N, D)},
