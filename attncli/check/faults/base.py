@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from attncli.check.trials import Trials
+from attncli.check.trials import StepArrays, Trials
 from attncli.plan import Plan
-from attncli.types import NumpyArray
-
-StepArrays = dict[str, NumpyArray]
 
 
 @dataclass(frozen=True)

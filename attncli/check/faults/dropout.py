@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 
 from attncli.check.claims import step_shape, to_step_array
-from attncli.check.faults.base import Hypothesis, StepArrays, fault
+from attncli.check.faults.base import Hypothesis, fault
 from attncli.check.plan_edits import with_mixed_weights, with_normalizer
-from attncli.check.trials import Trials
+from attncli.check.trials import StepArrays, Trials
 from attncli.plan import Plan
 from attncli.types import NumpyArray
 from attncli.variant import Variant

@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from attncli.check.faults.base import Hypothesis, StepArrays, fault
+from attncli.check.faults.base import Hypothesis, fault
 from attncli.check.plan_edits import divide_where_nonzero, with_head_context, with_mixed_weights, with_normalizer
-from attncli.check.trials import Trials
+from attncli.check.trials import StepArrays, Trials
 from attncli.plan import Plan
 from attncli.registry import AnyPart
 from attncli.types import NumpyArray, Tensor
