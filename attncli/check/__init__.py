@@ -8,9 +8,24 @@ The reference is the problem computed in float64 from its inputs as stored. Faul
 variant or the plan; the algebra knows nothing of them.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from attncli.check.figures import Figures
 from attncli.check.task import CheckTask, prepare
-from attncli.check.verdicts import check, settle
 from attncli.verdict import Verdict
 
+if TYPE_CHECKING:
+    from attncli.check.verdicts import check, settle
+
 __all__ = ["CheckTask", "Figures", "Verdict", "check", "prepare", "settle"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what compares and searches when it is asked for: a refusal does without it, and comes sooner."""
+    if name in ("check", "settle"):
+        from attncli.check import verdicts
+
+        return getattr(verdicts, name)
+    raise AttributeError(f"module 'attncli.check' has no attribute {name!r}")
