@@ -244,7 +244,8 @@ class Search:
         """Whether the error that is left is no larger than what the hypothesis's own rounding moved."""
         for claim in self.comparison.task.claims:
             values = figures[claim.step][claim.index].astype(np.float64)
-            moved, left = np.abs(values - self.comparison.reference_cells(claim)), np.abs(values - claim.values)
+            with np.errstate(all="ignore"):
+                moved, left = np.abs(values - self.comparison.reference_cells(claim)), np.abs(values - claim.values)
             is_finite = np.isfinite(moved) & np.isfinite(left)
             if not is_finite.any():
                 continue
