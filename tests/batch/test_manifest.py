@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from tests.batch.helpers import GOOD, names, write
-from tests.batch.killing import left, manifest
+from tests.batch.helpers import GOOD, left, manifest, names, write
 
 
 @pytest.mark.parametrize("torn", ['{"input": "in/c.js', '{"input": "in/a.json", "result": "a.json"}\n', "\x00\x00\n[1"])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.batch.helpers import GOOD, lines, write
-from tests.batch.killing import left
+from tests.batch.helpers import GOOD, left, lines, write
 
 
 def test_a_seed_is_drawn_once_recorded_and_used_again(attn, tmp_path):
