@@ -39,6 +39,11 @@ class WarmProgram:
 
     def __init__(self, folder: Path) -> None:
         self.socket = str(folder / "socket")
+        self.bin = folder / "bin"  # for a shell's PATH
+        self.bin.mkdir()
+        for name in ("attn", "python"):
+            (self.bin / name).write_text(f"#!{sys.executable} -SEs\n{CLIENT.format(socket=self.socket)}")
+            (self.bin / name).chmod(0o755)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.warm", self.socket], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
         )
@@ -133,8 +138,9 @@ def _become(program: str, arguments: list[str], folder: str, environment: dict[s
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [program, *arguments]
+    encoding = environment.get("PYTHONIOENCODING", "utf-8")
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+        open(number, mode, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
         for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
     )
     status = 0
@@ -144,6 +150,7 @@ def _become(program: str, arguments: list[str], folder: str, environment: dict[s
 
             run()
         if arguments[0] == "-c":
+            sys.argv = ["-c", *arguments[2:]]
             exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
         else:
             runpy.run_path(arguments[0], run_name="__main__")
