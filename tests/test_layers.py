@@ -275,6 +275,6 @@ def test_the_torch_refusing_process_would_notice():
 
 def test_importing_the_package_imports_no_library():
     code = "import sys, attncli, attncli.types, attncli.variant; print([m for m in ('torch', 'numpy', 'rich', 'typer', 'msgspec') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
 
     assert done.stdout.strip() == "[]"
