@@ -37,7 +37,7 @@ for _group in sorted((module.name for module in iter_modules(__path__)), key=_gr
 
 
 def fault_hypotheses(trials: Trials) -> Iterator[Hypothesis]:
-    """The hypotheses of every fault that this problem could show."""
+    """Yield the hypotheses of every fault that this problem could show."""
     for find_hypotheses in FAULTS:
         yield from find_hypotheses(trials)
 
