@@ -101,6 +101,12 @@ def as_input_error(error: AttnError, **details: Any) -> InputError:
     return wrong
 
 
+def split_warning(warning: str) -> tuple[str, str]:
+    """Split a warning of a result, "code: sentence", into the two."""
+    code, _, message = warning.partition(": ")
+    return code, message
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """“did you mean 'causal'?”, or the whole list while it is short; never nothing."""
     names = sorted(map(str, known))

@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attncli.cli.environment import Environment
+from attncli.cli.input import read_problem
 from attncli.cli.messages import Messages
-from attncli.cli.run import (
-    check_output_path,
-    load_engine_with_message,
-    read_problem,
-    render_options_for,
-    show_progress,
-    write_output,
-)
+from attncli.cli.output import check_output_path, render_options_for, write_output
+from attncli.cli.progress import load_engine_with_message, show_progress
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError, join_names
 from attncli.output_formats import Format, RenderOptions, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
@@ -71,14 +67,15 @@ def check(
         ),
     ] = None,
     *,
-    choosing: VariantRequest,
-    reading: ReadOptions,
-    telling: OutputOptions,
+    environment: Environment,
+    variant_request: VariantRequest,
+    read_options: ReadOptions,
+    verdict_options: OutputOptions,
 ) -> ExitStatus:
     """Check figures against the reference, step by step: where they differ, and what they are instead."""
-    talk = Messages(error_format=telling.error_format, color=telling.color, quiet=telling.quiet)
-    format = _verdict_format(telling)
-    check_output_path(telling)
+    talk = Messages.from_options(environment, verdict_options)
+    format = _verdict_format(verdict_options)
+    check_output_path(verdict_options)
     options = {
         "step": step,
         "layout": layout,
@@ -98,14 +95,14 @@ def check(
         if figures is not None:
             way = "a folder's problems say themselves what they expect"
             raise OptionError("bad-option", "--figures goes with one problem, not with a folder", help=way)
-        matrix = _check_problem_folder(input, choosing, reading, options, identify, telling, talk)
-        _write_verdict(matrix, telling, format)
+        matrix = _check_problem_folder(input, variant_request, read_options, options, identify, verdict_options, talk)
+        _write_verdict(environment, matrix, verdict_options, format)
         return ExitStatus.OK if matrix.right_count == len(matrix.rows) else ExitStatus.NO
-    task = _prepare_task(input, figures, choosing, reading, options, talk)
-    verdict = _settle_task(task, identify, telling, talk)
+    task = _prepare_task(input, figures, variant_request, read_options, options, talk)
+    verdict = _settle_task(task, identify, verdict_options, talk)
     for warning in verdict.warnings:
         talk.warning(warning)
-    _write_verdict(verdict, telling, format)
+    _write_verdict(environment, verdict, verdict_options, format)
     return ExitStatus.OK if verdict.verdict == "right" else ExitStatus.NO
 
 
@@ -185,7 +182,9 @@ def _check_problem_folder(
     for file in files:
         name = file.relative_to(path).as_posix()
         try:
-            task = _prepare_task(str(file), None, variant_request, read_options, options, Messages(quiet=True))
+            task = _prepare_task(
+                str(file), None, variant_request, read_options, options, Messages(messages.environment, quiet=True)
+            )
             rows.append((name, _settle_task(task, bool(identify), output_options, messages), ""))
         except AttnError as error:
             if error.status == ExitStatus.CANNOT and error.code == "torch-missing":
@@ -198,10 +197,12 @@ def _check_problem_folder(
     return FolderVerdict(path, tuple(rows))
 
 
-def _write_verdict(verdict: Verdict | FolderVerdict, output_options: OutputOptions, format: Format) -> None:
+def _write_verdict(
+    environment: Environment, verdict: Verdict | FolderVerdict, output_options: OutputOptions, format: Format
+) -> None:
     from attncli.verdict import Verdict
 
-    seen: RenderOptions = render_options_for(output_options)
+    seen: RenderOptions = render_options_for(environment, output_options)
     if format.name == "json":
         text = _to_json(verdict.to_record(), indented=seen.is_terminal)
     else:
@@ -209,7 +210,7 @@ def _write_verdict(verdict: Verdict | FolderVerdict, output_options: OutputOptio
 
         kind = "verdict" if isinstance(verdict, Verdict) else "folder"
         text = getattr(views, f"{kind}_{format.name}")(verdict, seen)
-    write_output(text, output_options, format)
+    write_output(environment, text, output_options, format)
 
 
 def _to_json(record: Json, *, indented: bool) -> str:

@@ -90,10 +90,10 @@ class WorkerPool(Protocol):
     """Those who take the tasks."""
 
     @property
-    def workers(self) -> int:
+    def worker_count(self) -> int:
         """How many tasks they do at a time."""
 
-    def __call__(
+    def run(
         self, shared_tensors: SharedTensors, tasks: Iterator[BlockTask]
     ) -> Generator[tuple[TileBlock, BlockResult | None]]:
         """Every task done, in whatever order."""
@@ -107,9 +107,9 @@ def attend_remotely(
     common = SharedTensors(strip_plan(plan), as_numpy(k), None if v is None else as_numpy(v))
     tasks = (
         BlockTask(block, as_numpy(block.combined_tile.select(q, has_key_axis=False)))
-        for block in make_tile_blocks(plan, worker_pool.workers)
+        for block in make_tile_blocks(plan, worker_pool.worker_count)
     )
-    pieces = worker_pool(common, tasks)
+    pieces = worker_pool.run(common, tasks)
     for block, piece in pieces:
         if piece is None:  # what the kernel cannot do of one block it does of none, as on one machine
             pieces.close()

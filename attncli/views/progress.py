@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -13,9 +12,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 class ComputeProgressBar:
     """A bar that goes away when it is done. Standard output is left alone: what is printed there is data."""
 
-    def __init__(self, color: bool, started_at: float, row_count: int) -> None:
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some terminals do not say
-        console = Console(stderr=True, no_color=not color, width=min(80, columns))
+    def __init__(self, stream: TextIO, columns: int, color: bool, started_at: float, row_count: int) -> None:
+        console = Console(file=stream, no_color=not color, width=min(80, columns))
         self.started_at, self.row_count = started_at, row_count
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -12,9 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 class BatchProgressBar:
     """A bar that goes away when it is done. Standard output is left alone: what is printed there is data."""
 
-    def __init__(self, total: int, color: bool) -> None:
-        width = min(80, os.get_terminal_size(sys.stderr.fileno()).columns)
-        console = Console(stderr=True, no_color=not color, width=width)
+    def __init__(self, stream: TextIO, columns: int, color: bool, total: int) -> None:
+        console = Console(file=stream, no_color=not color, width=min(80, columns))
         self.progress = Progress(
             BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"),
             console=console, transient=True, redirect_stdout=False, redirect_stderr=False,
