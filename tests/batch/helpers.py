@@ -1,4 +1,4 @@
-"""Folders of inputs, processes that run a batch, and a Dask cluster from the README's lines."""
+"""Folders of inputs, processes that run a batch, and a Dask cluster from the lines of the documentation."""
 
 from __future__ import annotations
 
@@ -72,22 +72,22 @@ def worker_processes(pid: int) -> set[int]:
 
 
 # ── a cluster of processes ───────────────────────────────────────────────────────────────────────
-def readme(start: str, port: int) -> list[str]:
-    """The words of the README's line that starts the scheduler or the workers."""
-    [line] = re.findall(rf"^(?:DASK_\S+ )?{start} .*$", (ROOT / "README.md").read_text(), re.M)
+def documented_command(start: str, port: int) -> list[str]:
+    """The words of the line of the documentation that starts the scheduler or the workers."""
+    [line] = re.findall(rf"^(?:DASK_\S+ )?{start} .*$", (ROOT / "docs/batch.md").read_text(), re.M)
     return line.replace("8786", str(port)).split()
 
 
 class Cluster:
-    """A scheduler and two workers as processes of their own, from the README's lines."""
+    """A scheduler and two workers as processes of their own, from the lines of the documentation."""
 
     def __init__(self, folder: Path, preload: str = "") -> None:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
         self.address, self.folder = f"tcp://127.0.0.1:{port}", folder
-        setting, *scheduler = readme("dask scheduler", port)
-        worker = readme("dask worker", port)
+        setting, *scheduler = documented_command("dask scheduler", port)
+        worker = documented_command("dask worker", port)
         scheduler += ["--scheduler-file", str(folder / "scheduler.json")]
         if preload:
             (folder / "preload.py").write_text(preload)
