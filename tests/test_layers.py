@@ -192,12 +192,6 @@ def test_a_planted_circle_is_found(tmp_path, line):
 SHARED_NAMES = {
     "given": "the part of its family that takes what the problem's file gives",
     "none": "the part of its family that does nothing",
-    # Still being renamed; each goes from here when it is:
-    "beside": "",
-    "columns": "",
-    "matrices": "",
-    "remote": "",
-    "run": "",
 }
 
 
