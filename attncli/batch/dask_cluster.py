@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from attncli.errors import CannotError, OptionError
@@ -253,7 +254,12 @@ def _probe_scheduler(address: str) -> None:
     asyncio.run(complete_handshake())
 
 
-def _import_dask(option: str) -> tuple[Any, Any]:
+def _import_dask(option: str) -> tuple[ModuleType, ModuleType]:
+    """Import dask and distributed for an option.
+
+    Raises:
+        CannotError: they are not installed.
+    """
     try:
         import dask
         import distributed

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import IncompleteRead
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from attncli.errors import AttnError, CannotError, InputError, shorten
@@ -16,6 +16,7 @@ from attncli.readers import open_input
 
 _RETRY_HINT = "the connection was lost; the same command tries again"
 _BUFFER_BYTES = 1 << 16
+FileSystem: TypeAlias = Any  # of fsspec, which has no types
 
 
 # ── addresses ────────────────────────────────────────────────────────────────────────────────────
@@ -49,7 +50,7 @@ def absolute_path(path: str) -> str:
     return path if is_address(path) else os.path.abspath(path)
 
 
-def resolve_file_system(address: str) -> tuple[Any, str]:
+def resolve_file_system(address: str) -> tuple[FileSystem, str]:
     """The fsspec file system of an address, and the path in it.
 
     Raises:
@@ -119,7 +120,7 @@ def open_source(path: str, display_name: str = "") -> Iterator[SourceReader]:
         yield SourceReader(remote_file, path, display_name)
 
 
-def _open_web_address(address: str) -> Any:
+def _open_web_address(address: str) -> IO[bytes]:
     """Open a web address. User and password are sent to its own server, and not to one that it redirects to."""
     from base64 import b64encode
     from urllib.request import Request, urlopen
@@ -129,14 +130,16 @@ def _open_web_address(address: str) -> Any:
     if parts.username is not None:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         request.add_unredirected_header("Authorization", "Basic " + b64encode(credentials).decode())
-    return urlopen(request, timeout=60)
+    response: IO[bytes] = urlopen(request, timeout=60)
+    return response
 
 
 class SourceReader(io.BufferedReader):
     """A buffered reader of an open input, whose errors are InputErrors."""
 
-    def __init__(self, file: Any, path: str, display_name: str) -> None:
-        promised_bytes = file.length if is_web_address(path) else None  # what the server announces, if it does
+    def __init__(self, file: IO[bytes], path: str, display_name: str) -> None:
+        # What the server announces, if it does.
+        promised_bytes: int | None = getattr(file, "length", None) if is_web_address(path) else None
         self.total_bytes: int = promised_bytes or _file_size(file)  # 0 where nobody knows
         super().__init__(_CheckedReader(file, path, display_name, promised_bytes), _BUFFER_BYTES)
 
@@ -144,7 +147,7 @@ class SourceReader(io.BufferedReader):
 class _CheckedReader(io.RawIOBase):
     """Reads a file and raises an InputError where it cannot, or where fewer bytes come than were promised."""
 
-    def __init__(self, file: Any, path: str, display_name: str, promised_bytes: int | None) -> None:
+    def __init__(self, file: IO[bytes], path: str, display_name: str, promised_bytes: int | None) -> None:
         self.file, self.path, self.display_name, self.promised_bytes = file, path, display_name, promised_bytes
         self.bytes_read = 0
         self.read_available = getattr(file, "read1", file.read)  # returns what there is, rather than wait for more

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -20,6 +20,7 @@ from attncli.variant import CHOICES
 
 OptionalStrings = list[str] | None
 DeclaredOption = tuple[str, Any, object]  # the name of a parameter, its annotation as Typer reads it, its default
+OptionValues: TypeAlias = dict[str, Any]  # by the names of parameters, as Typer has parsed them
 
 
 def _declare_option(
@@ -119,13 +120,13 @@ def parse_whole_number(name: str, value: str, minimum: int, maximum: int) -> int
     return number
 
 
-def _make_read_options(values: dict[str, Any]) -> ReadOptions:
+def _make_read_options(values: OptionValues) -> ReadOptions:
     return ReadOptions(
         values["input_format"], values["token_column"], values["header"], replacing=tuple(values["with_"] or ())
     )
 
 
-def _make_output_options(values: dict[str, Any]) -> OutputOptions:
+def _make_output_options(values: OptionValues) -> OutputOptions:
     if values["json"] and values["format"] not in (None, "json"):
         raise OptionError(
             "bad-option", f"--json and --format {values['format']} say two things", help="say one of them"
@@ -150,13 +151,13 @@ def _make_output_options(values: dict[str, Any]) -> OutputOptions:
     )
 
 
-def _make_verdict_output_options(values: dict[str, Any]) -> OutputOptions:
+def _make_verdict_output_options(values: OptionValues) -> OutputOptions:
     """The output options of a verdict, which has no steps, numbers or weights to choose."""
     absent = {"only": None, "at": None, "top": None, "precision": "4", "heat": "off", "full": False}
     return _make_output_options(values | absent)
 
 
-def _make_variant_request(values: dict[str, Any]) -> VariantRequest:
+def _make_variant_request(values: OptionValues) -> VariantRequest:
     """What the command line chooses; what is wrong with it whatever the file holds is refused before a file is read.
 
     Raises:
@@ -194,7 +195,7 @@ class _SharedParameter:
     """What a command may receive: the options that are its source, and how they are parsed."""
 
     options: list[DeclaredOption]
-    parse: Callable[[dict[str, Any]], object]
+    parse: Callable[[OptionValues], object]
 
 
 _SHARED_PARAMETERS = {  # in the order in which errors are found
