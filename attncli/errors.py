@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from enum import IntEnum, unique
 from typing import Any
 
+from attncli.symbols import SYMBOLS
+
 
 @unique
 class ExitStatus(IntEnum):
@@ -138,21 +140,14 @@ def shorten(text: str, max_length: int = 120) -> str:
     return text if len(text) <= max_length else f"{text[: max_length // 2]}…{text[-max_length // 2 :]}"
 
 
-_ASCII_SPELLINGS = {
-    "−": "-", "·": ".", "×": "x", "√": "sqrt ", "Σ": "sum", "∞": "inf", "≤": "<=", "≥": ">=", "╲": "\\", "…": "...", "⌊": "floor(",
-    "⌋": ")", "₂": "2", "ᵀ": "^T", "→": "->", "─": "-", "“": '"', "”": '"', "█": "#", "↵": "\\n", "⇥": "\\t", "␛": "\\e", "▓": "=", "▒": "-", "░": ".",
-    "†": "*", "ⱼ": "_j", "ᵢ": "_i", "–": "-", "ω": "omega", "²": "^2", "≠": "!=", "τ": "tau", "φ": "phi", "λ": "lambda", "α": "alpha",
-    "⟨": "<", "⟩": ">", "✓": "ok", "✗": "x", "Δ": "d", **{c: f"({n})" for n, c in enumerate("①②③④⑤⑥⑦⑧⑨⑩", start=1)},
-}  # fmt: skip
-
-
 def to_ascii(text: str) -> str:
     """Text for a console that has no more: our own symbols spelled out, anything else as the escape JSON would use."""
-    return (
-        text
-        if text.isascii()
-        else "".join(c if c.isascii() else _ASCII_SPELLINGS.get(c) or json_escape(c) for c in text)
-    )
+    return text if text.isascii() else "".join(c if c.isascii() else _ascii_spelling(c) for c in text)
+
+
+def _ascii_spelling(character: str) -> str:
+    symbol = SYMBOLS.get(character)
+    return symbol.ascii if symbol and symbol.ascii else json_escape(character)
 
 
 def json_escape(character: str) -> str:

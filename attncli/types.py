@@ -6,6 +6,7 @@ computes, and nothing here imports torch or numpy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -27,6 +28,13 @@ FieldKind = Literal["floats", "booleans", "integers", "texts", "text", "object",
 Json: TypeAlias = dict[str, Any]  # an object, as it was read or as it will be written
 Labels: TypeAlias = tuple[Any, ...]  # of tokens; for a batch, a tuple of them per item
 NONFINITE_SPELLINGS = ("Infinity", "-Infinity", "NaN")  # how JSON spells them here, as Protocol Buffers does
+
+
+def to_json_number(value: float) -> float | str:
+    """A number as JSON holds it: one that is not finite as a string."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 # ── what a problem may hold ──────────────────────────────────────────────────────────────────────

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from attncli.batch.job import BytesWriter, Job
     from attncli.batch.manifest import Manifest, Receipt
     from attncli.batch.runner import BatchStats
-    from attncli.views.tally import BatchProgressBar
+    from attncli.views.progress import ProgressBar
 
 EXAMPLES = """
     attn batch data/ -o results --causal
@@ -487,7 +487,7 @@ def _show_batch_progress(
     if messages.quiet or not output_options.progress or messages.error_format != "full":
         yield lambda *_: None
         return
-    bar: BatchProgressBar | None = None
+    bar: ProgressBar | None = None
     said = stats.started_at
 
     def report_progress(lines: int = 0, failed_lines: int = 0, fraction: float = 0.0) -> None:
@@ -496,9 +496,9 @@ def _show_batch_progress(
         now = time.monotonic()
         if sys.stderr.isatty():
             if bar is None and now - stats.started_at > 1:
-                from attncli.views.tally import BatchProgressBar
+                from attncli.views.progress import open_batch_progress
 
-                bar = BatchProgressBar(stats.total, messages.color)
+                bar = open_batch_progress(stats.total, color=messages.color)
             if bar is not None:
                 bar.update(stats.finished_count + fraction, stats.describe())
         elif now - said >= _PROGRESS_LINE_SECONDS and stats.finished_count < stats.total:

@@ -214,18 +214,16 @@ def _write_verdict(verdict: Verdict | FolderVerdict, output_options: OutputOptio
 
 def _to_json(record: Json, *, indented: bool) -> str:
     """JSON, with what is not finite as strings."""
-    import math
-
     import msgspec
+
+    from attncli.types import to_json_number
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        return value
+        return to_json_number(value) if isinstance(value, float) else value
 
     data = msgspec.json.encode(plain(record))
     return (msgspec.json.format(data, indent=2) if indented else data).decode() + "\n"

@@ -135,8 +135,7 @@ def run_explain(
     from attncli.plan import finish_plan, outline_plan
     from attncli.plan.steps import require_step_name, resolve_keep
     from attncli.select import resolve_selection
-    from attncli.views.board import RENDERERS, Worksheet, render_page
-    from attncli.views.explain import Focus, explain_query
+    from attncli.views.explain import RENDERERS, Focus, Worksheet, explain_query, render_page
 
     talk = Messages(error_format=output_options.error_format, color=output_options.color, quiet=output_options.quiet)
     for name in blank_steps:
@@ -263,9 +262,9 @@ def show_progress(
     def report_progress(fraction: float, activity: str = "attending") -> None:
         nonlocal bar
         if bar is None and time.monotonic() - started > 1 and fraction < 1:
-            from attncli.views.progress import ComputeProgressBar
+            from attncli.views.progress import open_compute_progress
 
-            bar = ComputeProgressBar(messages.color, started, row_count)
+            bar = open_compute_progress(row_count, color=messages.color)
         if bar is not None:
             bar.update(fraction, activity)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from attncli import __version__
-from attncli.types import Attention, Json, NumpyArray
+from attncli.types import Attention, Json, NumpyArray, to_json_number
 from attncli.validation.fields import as_numpy, to_bfloat16
 
 RESULT_SCHEMA_ID = "attn.result/1"
@@ -55,9 +55,7 @@ def to_json_numbers(values: NumpyArray, dtype: str) -> Any:
     if finite.all():
         return short.tolist()
     spelled = short.astype(object)
-    spelled[np.isnan(short)] = "NaN"
-    spelled[short == np.inf] = "Infinity"
-    spelled[short == -np.inf] = "-Infinity"
+    spelled[~finite] = [to_json_number(x) for x in short[~finite]]
     return spelled.tolist()
 
 

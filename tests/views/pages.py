@@ -9,8 +9,7 @@ from attncli.output_formats import RenderOptions
 from attncli.plan import make_plan
 from attncli.types import Problem
 from attncli.variant import Variant
-from attncli.views.board import RENDERERS, Worksheet, render_page
-from attncli.views.explain import Focus, explain_query
+from attncli.views.explain import RENDERERS, Focus, Worksheet, explain_query, render_page
 from tests.calculator import adds_up, comes_out
 from tests.helpers import draw_normal
 
