@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -170,7 +169,7 @@ def _axis_labels(attention: Attention, axis: str, length: int, batch_item: int |
     return tuple(index_and_token(i, token) for i, token in zip(indices, tokens, strict=True))
 
 
-def cell_formatter(values: NumpyArray, precision: int) -> Callable[[Any], str]:
+def cell_formatter(values: NumpyArray, precision: int) -> Callable[[float], str]:
     """How the numbers of one step are written: all alike, with so many digits after the point."""
     if values.dtype == bool:
         return lambda value: "yes" if value else "·"

@@ -1,6 +1,6 @@
-"""Whether a printed equation comes out when its printed numbers are worked with a calculator. `is_consistent` is the entry.
+"""Whether a printed equation comes out when it is worked with a calculator. `is_consistent` is the entry.
 
-What is worked are the numbers as they were printed, joined by the operators that stand between them.
+Each side is evaluated from its numbers as they are printed, digits lost, and the operators between them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ Value: TypeAlias = "np.float64 | NumpyArray"  # a number, or a vector
 _Token: TypeAlias = "str | Value"
 
 _OPERATORS: dict[str, Callable[[Value, Value], Value]] = {
-    "+": operator.add, "−": operator.sub, "-": operator.sub,
-    "·": operator.mul, "×": operator.mul, "*": operator.mul, "/": operator.truediv, "÷": operator.truediv,
-    "^": operator.pow,
+    "+": operator.add, "−": operator.sub, "·": operator.mul, "×": operator.mul, "/": operator.truediv,
 }  # fmt: skip
 _FUNCTIONS: dict[str, Callable[[Value], Value]] = {
     "√": np.sqrt, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "ln": np.log,
@@ -57,7 +55,7 @@ class PrintedSide:
         the number that it ends in."""
         *before, last = self.items
         if not before and isinstance(last, tuple):
-            return np.array([_number_tolerance(number, precision) for number in last])
+            return np.array([_number_tolerance(number, precision) for number in last if not number.is_reference])
         if last == ")" and before:
             last = before[-1]
         return _number_tolerance(last if isinstance(last, PrintedNumber) else None, precision)
@@ -135,18 +133,18 @@ class _Calculator:
 
     def _sum(self) -> Value:
         value = self._product()
-        while symbol := self._next_symbol("+−-"):
+        while symbol := self._next_symbol("+−"):
             value = _OPERATORS[symbol](value, self._product())
         return value
 
     def _product(self) -> Value:
         value = self._factor()
-        while symbol := self._next_symbol("·×*/÷"):
+        while symbol := self._next_symbol("·×/"):
             value = _OPERATORS[symbol](value, self._factor())
         return value
 
     def _factor(self) -> Value:
-        if self._next_symbol("−-"):
+        if self._next_symbol("−"):
             return -self._factor()
         value = self._atom()
         while symbol := self._next_symbol("^²"):
