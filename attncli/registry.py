@@ -283,6 +283,10 @@ class Part(Generic[TraitsT]):
         return self.member.traits
 
     @property
+    def formula(self) -> str:
+        return self.member.formula
+
+    @property
     def is_none(self) -> bool:
         """Whether it is the member that does nothing."""
         return self.member.name == "none"

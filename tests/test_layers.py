@@ -126,7 +126,6 @@ def test_a_planted_import_is_found(tmp_path, file, line, said):
 KNOWN_CIRCLES = [
     {"check", "check.comparison", "check.search", "check.sensitivity"},
     {"check.figures", "check.worksheet"},
-    {"core.inputs", "core.recorder"},
     {"plan", "plan.schedule"},
     {"readers", "readers.with_field"},
 ]

@@ -1,4 +1,4 @@
-"""The one kernel that PyTorch has for attention, where it says exactly what the plan says; the plan knows where."""
+"""PyTorch's kernel for attention, where it computes exactly what the plan says; `plan.schedule` knows where that is."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attncli.core.inputs import Inputs
-from attncli.core.recorder import Recorder, all_finite
+from attncli.core.recorder import Recorder
+from attncli.core.statistics import all_finite, weight_of_empty_row
 from attncli.core.tiles import Tile
 from attncli.errors import CannotError
+from attncli.plan import Plan
 from attncli.plan.schedule import is_causal
 
 _WHOLE_GRID = Tile()
 
 
 def try_sdpa(
-    q: Tensor, k: Tensor, v: Tensor, inputs: Inputs, recorder: Recorder, tile: Tile = _WHOLE_GRID
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor, inputs: Inputs, recorder: Recorder, tile: Tile = _WHOLE_GRID
 ) -> Tensor | None:
-    """q (b, h, n, d), k and v (b, h, m, d) → (b, h, n, d); None where only the algebra keeps what it promises.
+    """Compute one tile by the kernel, q (b, h, n, d), k and v (b, h, m, d) → (b, h, n, d); None where it cannot.
 
-    The kernel multiplies by zero what it hides, so that a NaN or ∞ there would arrive: such values go the long way.
+    The kernel multiplies what it hides by zero, so that a NaN or ∞ there would arrive: it is used on finite values only.
 
     Raises:
-        CannotError: the kernel was asked for, and the values are not finite.
+        CannotError: `--schedule fused` was asked for, and the values are not finite.
     """
-    plan, z = inputs.plan, None
+    z = None
     k, v = tile.select_kv(k), tile.select_kv(v)  # (b, h, m, d)
     visible = inputs.grid_of(tile).visible if plan.is_masked and not is_causal(plan) else None  # (b, h, n, m)
     if all_finite(q) and all_finite(k) and all_finite(v):
@@ -34,9 +36,9 @@ def try_sdpa(
         if "schedule" in plan.variant.explicit:
             message = "the fused kernel is for finite values, and here some are not, or come to be NaN or ∞"
             raise CannotError("not-fused", message, help="leave --schedule out")
-        recorder.fall_back_to_tiles()
         return None
     if visible is not None:
-        blind = ~visible.any(-1, keepdim=True)  # (b, h, n, 1)
-        z = z.masked_fill(blind, recorder.empty_row_value(blind[..., 0]))
+        empty = ~visible.any(-1)  # (b, h, n)
+        recorder.warn({"empty-rows": empty})
+        z = z.masked_fill(empty[..., None], weight_of_empty_row(plan))
     return z

@@ -104,6 +104,10 @@ class Plan:
             return None
         return find_key_ranges(self.make_grid(), self.mask)
 
+    def with_schedule(self, schedule: Literal["dense", "tiled", "fused"]) -> Plan:
+        """Return the plan with another schedule, which its variant names."""
+        return replace(self, schedule=schedule, variant=self.variant.replace(schedule=schedule))
+
     def axis_length(self, step: str, axis: str) -> int:
         """How long an axis of a step will be."""
         if step == "positioned_embeddings" and axis == "dim":

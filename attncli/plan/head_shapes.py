@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from attncli.errors import InputError, input_error, join_names, pluralize
-from attncli.parts.projections import PROJECTION_PARAMETERS, ProjectionSizes, projection_shapes, undecided
+from attncli.parts.projections import PROJECTION_PARAMETERS, ProjectionSizes, default_projection, projection_shapes
 from attncli.parts.traits import NormTraits, ParameterTraits, ProjectionTraits
 from attncli.registry import Part
 from attncli.types import Problem
@@ -113,7 +113,7 @@ def choose_projection(problem: Problem, variant: Variant) -> Part[ProjectionTrai
     learned = {parameter.name for parameter in PROJECTION_PARAMETERS} & set(problem.parameters)
     chosen: Part[ProjectionTraits] | None = variant.projection
     if chosen is None:
-        return undecided(bool(learned))
+        return default_projection(bool(learned))
     if chosen.traits.is_from_file and not learned:
         raise input_error(
             "missing-parameters",

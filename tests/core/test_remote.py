@@ -180,7 +180,7 @@ def test_what_a_kernel_would_let_through_gives_the_same_file(dtype):
 
 
 def test_a_worker_draws_the_grid_once_however_many_tasks_it_has(monkeypatch):
-    from attncli.core.tiles import DropoutStream
+    from attncli.core.dropout import DropoutStream
 
     drawn: list[int] = []
     rows = DropoutStream._draw_rows
