@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import secrets
 import signal
 import sys
@@ -498,7 +499,8 @@ def _show_batch_progress(
             if bar is None and now - stats.started_at > 1:
                 from attncli.views.progress import open_batch_progress
 
-                bar = open_batch_progress(stats.total, color=messages.color)
+                width = os.get_terminal_size(sys.stderr.fileno()).columns
+                bar = open_batch_progress(sys.stderr, width, stats.total, color=messages.color)
             if bar is not None:
                 bar.update(stats.finished_count + fraction, stats.describe())
         elif now - said >= _PROGRESS_LINE_SECONDS and stats.finished_count < stats.total:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -264,7 +265,8 @@ def show_progress(
         if bar is None and time.monotonic() - started > 1 and fraction < 1:
             from attncli.views.progress import open_compute_progress
 
-            bar = open_compute_progress(row_count, color=messages.color)
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            bar = open_compute_progress(sys.stderr, width, row_count, color=messages.color)
         if bar is not None:
             bar.update(fraction, activity)
 

@@ -1,28 +1,27 @@
-"""How far a run is, on standard error: a bar that goes away when it is done.
+"""How far a run is: a bar on standard error that goes away when the run is done.
 
 `open_compute_progress` and `open_batch_progress` start one; standard output is left alone, since what is printed there is data.
 """
 
 from __future__ import annotations
 
-import os
-import sys
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-_MAX_WIDTH = 80  # columns of the terminal
-_UNKNOWN_TERMINAL_WIDTH = 80  # some terminals do not say
+_MAX_WIDTH = 80  # columns of the terminal, and what is taken for its width if it says 0
 _SPEED_PERIOD_SECONDS = 24 * 3600.0  # a tile can take minutes, so that Rich's 30 seconds would hold no two of them
 
 
 class ProgressBar:
     """A bar between the columns that it is given."""
 
-    def __init__(self, *columns: ProgressColumn, total: float, color: bool) -> None:
-        width = os.get_terminal_size(sys.stderr.fileno()).columns or _UNKNOWN_TERMINAL_WIDTH
-        console = Console(stderr=True, no_color=not color, width=min(_MAX_WIDTH, width))
+    def __init__(
+        self, *columns: ProgressColumn, stream: TextIO, terminal_width: int, total: float, color: bool
+    ) -> None:
+        console = Console(file=stream, no_color=not color, width=min(_MAX_WIDTH, terminal_width or _MAX_WIDTH))
         self._progress = Progress(
             *columns,
             console=console,
@@ -57,13 +56,13 @@ class RateColumn(ProgressColumn):
         return Text(f"{task.speed * self.row_count:,.0f} rows/s, {left}" if self.row_count else left)
 
 
-def open_compute_progress(row_count: int, *, color: bool) -> ProgressBar:
+def open_compute_progress(stream: TextIO, terminal_width: int, row_count: int, *, color: bool) -> ProgressBar:
     """What is being done, and how much of it is, from 0 to 1."""
     columns = (TextColumn("{task.fields[status]}"), BarColumn(), TaskProgressColumn(), RateColumn(row_count))
-    return ProgressBar(*columns, total=1.0, color=color)
+    return ProgressBar(*columns, stream=stream, terminal_width=terminal_width, total=1.0, color=color)
 
 
-def open_batch_progress(input_count: int, *, color: bool) -> ProgressBar:
+def open_batch_progress(stream: TextIO, terminal_width: int, input_count: int, *, color: bool) -> ProgressBar:
     """How many inputs of a batch are done, and how it goes."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
-    return ProgressBar(*columns, total=input_count, color=color)
+    return ProgressBar(*columns, stream=stream, terminal_width=terminal_width, total=input_count, color=color)

@@ -19,7 +19,10 @@ def test_a_list_names_the_results_that_the_folder_has(tmp_path, attn):
 
     assert results_by_input("@out/failed.txt", known_results=known) == {"data/deep/bad.csv": "deep/bad.json"}
     assert results_by_input("@out/failed.txt") == {"data/deep/bad.csv": "data/deep/bad.json"}
-    assert results_by_input("@list", known_results=known) == {"other.csv": "other.json", "data/deep/bad.csv": "deep/bad.json"}
+    assert results_by_input("@list", known_results=known) == {
+        "other.csv": "other.json",
+        "data/deep/bad.csv": "deep/bad.json",
+    }
     assert results_by_input("data/deep/bad.csv", known_results=known) == {
         "data/deep/bad.csv": "bad.json"
     }  # a word is below what it names

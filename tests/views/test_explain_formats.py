@@ -7,7 +7,6 @@ import pytest
 
 import attncli
 from attncli.variant import Variant
-from attncli.views.explain import RENDERERS
 from tests.helpers import SAMPLES, draw_normal
 from tests.laws.problems import ONE_CHOICE, problem_for
 from tests.views.pages import page
