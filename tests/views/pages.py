@@ -10,7 +10,7 @@ from attncli.plan import make_plan
 from attncli.types import Problem
 from attncli.variant import Variant
 from attncli.views.explain import RENDERERS, Focus, Worksheet, explain_query, render_page
-from tests.calculator import adds_up, comes_out
+from tests.calculator import equation_holds, terms_add_up
 from tests.helpers import draw_normal
 
 
@@ -71,7 +71,7 @@ def check_arithmetic(record, precision: int) -> None:
     """Every equation and every sum of the page can be worked with a calculator."""
     assert equations(record)
     for equation in equations(record):
-        assert comes_out(equation, precision), equation
+        assert equation_holds(equation, precision), equation
     for total, terms in sums(record):
         assert total.startswith("[") == all(term.startswith("[") for term in terms)
-        assert not total.startswith("[") or adds_up(terms, total, precision), total
+        assert not total.startswith("[") or terms_add_up(terms, total, precision), total

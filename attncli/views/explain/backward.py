@@ -38,12 +38,12 @@ class HeadGradients:
     """The values of one query in one head, and the gradient of each."""
 
     def __init__(self, head: HeadValues, gradients: Gradients) -> None:
-        self.head, self.gradients = head, gradients
+        self.head, self.of_plan = head, gradients
 
     def vector_at(self, step_name: str, **indices: int) -> Vector:
         """The gradient of a row of a step."""
         axes = self.head.steps[step_name].axes[:-1]
-        return derived_vector(self.gradients.steps[step_name][tuple(indices[axis] for axis in axes)])
+        return derived_vector(self.of_plan.steps[step_name][tuple(indices[axis] for axis in axes)])
 
     def row_vector(self, step_name: str, row: int) -> Vector:
         """The gradient of one row of a step of vectors."""
@@ -53,7 +53,7 @@ class HeadGradients:
         """The gradient of one cell of scores or weights."""
         indices = {**self.head.cell_indices(step_name), "key": key_index}
         index = tuple(indices[axis] for axis in self.head.steps[step_name].axes)
-        return derived_number(float(self.gradients.steps[step_name][index]))
+        return derived_number(float(self.of_plan.steps[step_name][index]))
 
 
 def derived_vector(values: NumpyArray) -> Vector:
@@ -64,7 +64,7 @@ def derived_vector(values: NumpyArray) -> Vector:
 def gradient_sections(gradients: HeadGradients) -> Iterator[Section]:
     """From the context back to q and k of this head."""
     head = gradients.head
-    if not np.any(gradients.gradients.upstream):
+    if not np.any(gradients.of_plan.upstream):
         yield Section("the gradient that arrives is zero", is_idle=True)
     weights_step = head.final_weights_step
     dz = _upstream_gradient(gradients)
@@ -265,7 +265,7 @@ def _key_section(gradients: HeadGradients) -> Section:
 def _earlier_vector_sections(gradients: HeadGradients) -> Iterator[Section]:
     """Back through positions and norms, to q and k as they were projected."""
     head = gradients.head
-    order = [name for name in head.steps if letter_of(name) in ("q", "k") and name in gradients.gradients.steps]
+    order = [name for name in head.steps if letter_of(name) in ("q", "k") and name in gradients.of_plan.steps]
     shown_already = {[name for name in order if letter_of(name) == letter][-1] for letter in "qk"}
     for step_name in reversed([name for name in order if name not in shown_already]):
         letter = letter_of(step_name)
