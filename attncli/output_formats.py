@@ -10,7 +10,8 @@ from pathlib import PurePath
 from pkgutil import iter_modules
 from typing import Literal
 
-from attncli.errors import OptionError, join_names, suggestion
+from attncli.errors import OptionError
+from attncli.text import join_names, suggestion
 from attncli.types import Attention
 
 

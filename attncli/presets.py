@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from attncli.errors import OptionError, suggestion
+from attncli.errors import OptionError
 from attncli.registry import Option, Range
+from attncli.text import suggestion
 from attncli.types import Json
 
 Choices = Json

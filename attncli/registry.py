@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, dataclass_transform, get_args, get_origin
 
-from attncli.errors import OptionError, suggestion
+from attncli.errors import OptionError
+from attncli.text import suggestion
 
 
 @dataclass(frozen=True)

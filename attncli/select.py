@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from attncli.errors import InputError, OptionError, join_names, printable, suggestion
+from attncli.errors import InputError, OptionError
 from attncli.plan import Plan
+from attncli.text import join_names, printable, suggestion
 from attncli.types import AXES, Attention, Labels, Step
 
 Selection = Mapping[str, tuple[int, ...]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from attncli import mask_expression as expression
-from attncli.errors import OptionError, join_names, suggestion
+from attncli.errors import OptionError
 from attncli.mask_expression import MaskExpression
 from attncli.parts.dropout import dropout
 from attncli.parts.links import link
@@ -35,6 +35,7 @@ from attncli.parts.traits import (
 )
 from attncli.presets import parse_preset_name, preset_choices
 from attncli.registry import Family, Option, Part, Range, format_value, parse_number
+from attncli.text import join_names, suggestion
 from attncli.types import Json
 
 _FAMILIES_IN_ORDER = (

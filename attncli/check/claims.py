@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from attncli.check.figures import Figures, StepFigures
-from attncli.errors import OptionError, input_error, join_names, pluralize, suggestion
+from attncli.errors import OptionError, input_error
 from attncli.plan import Plan
 from attncli.plan.steps import require_step_name
+from attncli.text import join_names, pluralize, suggestion
 from attncli.types import NumpyArray
 
 _AXIS_PLURALS = {"query": "queries", "batch": "batches"}
@@ -301,7 +302,7 @@ def to_step_array(claim: Claim, shape: tuple[int, ...]) -> NumpyArray:
 
 def describe_cell(plan: Plan, cell: Mapping[str, int]) -> str:
     """A cell in words: `head 1, sat → cat`, `sat, dim 0`."""
-    from attncli.errors import printable
+    from attncli.text import printable
 
     def token(axis: str) -> str:
         labels = plan.tokens if axis == "query" else plan.k_tokens

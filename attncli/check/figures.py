@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from attncli.errors import InputError, Location, OptionError, join_names, printable, suggestion
+from attncli.errors import InputError, Location, OptionError
+from attncli.text import join_names, printable, suggestion
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Attention, Field, Json, NumpyArray
 from attncli.validation.fields import STEP_NAMES, is_tensor, validate_array
 

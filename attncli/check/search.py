@@ -17,8 +17,8 @@ from attncli.check import rules
 from attncli.check.alternatives import Alternative, one_choice_alternatives
 from attncli.check.faults import Hypothesis, fault_hypotheses
 from attncli.check.trials import Trials, compute_or_default
-from attncli.errors import join_names
 from attncli.plan import Plan
+from attncli.text import join_names
 from attncli.types import NumpyArray
 from attncli.verdict import Diagnosis
 

@@ -10,7 +10,7 @@ import numpy as np
 from attncli.check import rules
 from attncli.check.plan_edits import equal_weights, with_normalizer
 from attncli.check.trials import Trials, compute_or_default
-from attncli.errors import join_names
+from attncli.text import join_names
 from attncli.types import Json, NumpyArray
 from attncli.verdict import SensitivityCheck
 

@@ -8,7 +8,8 @@ import re
 import numpy as np
 
 from attncli.check.figures import Figures, StepFigures, parse_written_number
-from attncli.errors import InputError, Location, join_names, printable
+from attncli.errors import InputError, Location
+from attncli.text import join_names, printable
 
 _GAP_OPEN, _GAP_CLOSE = "[⟨<]", "[⟩>]"
 _LEGEND_PATTERN = re.compile(

@@ -17,7 +17,8 @@ from pathlib import Path, PurePath
 from pkgutil import iter_modules
 from typing import IO, TYPE_CHECKING, Any
 
-from attncli.errors import InputError, OptionError, join_names, shorten, suggestion
+from attncli.errors import InputError, OptionError
+from attncli.text import join_names, shorten, suggestion
 from attncli.types import Json
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from attncli.errors import InputError, Location, pluralize, printable, suggestion
+from attncli.errors import InputError, Location
 from attncli.readers import Source, decode_text, make_problem, reader
+from attncli.text import pluralize, printable, suggestion
 from attncli.types import NumpyArray
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from attncli.errors import AttnError, InputError, Location, input_error, suggestion
+from attncli.errors import AttnError, InputError, Location, input_error
 from attncli.readers import Source, make_problem, reader
+from attncli.text import suggestion
 from attncli.types import Json
 
 if TYPE_CHECKING:

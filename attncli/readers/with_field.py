@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from attncli.errors import AttnError, InputError, OptionError, suggestion
+from attncli.errors import AttnError, InputError, OptionError
+from attncli.text import suggestion
 
 if TYPE_CHECKING:
     from attncli.types import Problem

@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from attncli.errors import AttnError, as_input_error, input_error, join_names, json_path, pluralize
+from attncli.errors import AttnError, as_input_error, input_error, json_path
+from attncli.text import join_names, pluralize
 from attncli.types import FIELDS, NESTED_FIELDS, Json, Problem
 from attncli.validation.fields import shape_of, validate_field
 from attncli.variant import Variant

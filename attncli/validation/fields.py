@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from attncli.errors import InputError, input_error, join_names, pluralize, suggestion
+from attncli.errors import InputError, input_error
 from attncli.parts.links import link
 from attncli.registry import Parameter
+from attncli.text import join_names, pluralize, suggestion
 from attncli.types import BASE_STEPS, FIELDS, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.variant import FAMILIES
 

@@ -18,8 +18,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from attncli.derivation import DERIVED, Equation, EquationSide, Number, Vector
-from attncli.errors import to_ascii
 from attncli.output_formats import RenderOptions
+from attncli.text import to_ascii
 from attncli.views.console import console_for
 from attncli.views.explain import ExplanationPage, Section
 from attncli.views.text import escape_latex, escape_markdown

@@ -27,13 +27,13 @@ from attncli.derivation import (
     derived_number,
     scale_vector,
 )
-from attncli.errors import join_names, printable
 from attncli.parts.projections import derive_linear
 from attncli.parts.traits import PartTraits
 from attncli.plan import Plan
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import kv_head_of
 from attncli.registry import AnyPart, Part
+from attncli.text import join_names, printable
 from attncli.types import Array, Attention, Grid
 from attncli.validation.fields import as_numpy
 

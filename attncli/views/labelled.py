@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attncli.errors import printable, to_ascii
+from attncli.text import printable, to_ascii
 from attncli.types import Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy
 

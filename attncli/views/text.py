@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from attncli.errors import printable
 from attncli.output_formats import RenderOptions, output_format
+from attncli.text import printable
 from attncli.types import Attention
 from attncli.views.labelled import LabelledMatrix, labelled_matrices
 

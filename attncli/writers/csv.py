@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from attncli.errors import printable
 from attncli.output_formats import RenderOptions, output_format
+from attncli.text import printable
 from attncli.types import AXES, Attention, Step
 from attncli.validation.fields import as_numpy
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from attncli.output_formats import RenderOptions, output_format
 from attncli.plan import Plan
-from attncli.plan.schedule import matrix_steps
 from attncli.types import Attention, Json, NumpyArray
 from attncli.validation.fields import shape_of
 from attncli.writers.npz import flatten_record
@@ -83,7 +82,7 @@ class SafetensorsFile:
 def stream_safetensors(file: IO[bytes], plan: Plan, compute: Callable[..., Attention]) -> Attention:
     """A long run whose matrices are computed straight into the file, tile by tile."""
     labels = Attention(plan.variant.describe(), plan.tokens, plan.k_tokens, (), about=plan.problem.about)
-    spool, large = SafetensorsFile(file, plan.variant.dtype, labels), matrix_steps(plan)
+    spool, large = SafetensorsFile(file, plan.variant.dtype, labels), plan.matrix_steps
     attention = compute(lambda name, lengths: spool.allocate_tensor(name, lengths) if name in large else None)
     spool.finish(attention)
     return attention
