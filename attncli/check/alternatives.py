@@ -57,7 +57,7 @@ def preset_values() -> dict[tuple[str, str, str], tuple[object, ...]]:
                     else []
                 )
                 for part in parts:
-                    for name, option in part.option_values:
+                    for name, option in part.option_values.items():
                         found.setdefault((choice, part.name, name), {})[option] = None
                 if isinstance(value, int | float) and choice not in ("heads", "kv_heads"):
                     found.setdefault((choice, "", ""), {})[value] = None
