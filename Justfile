@@ -1,5 +1,5 @@
-# What a contributor types. `just` alone: lint and test.
-default: lint test
+# What a contributor types. `just` alone: lint and the fast tests.
+default: check
 
 # everything for development, into the current environment
 install:
@@ -14,8 +14,26 @@ format:
     ruff format .
     ruff check --fix .
 
+# the fast tests: under a minute, and every module is in them
 test *words:
+    python -m pytest -m "not slow and not cluster and not full" {{words}}
+
+# lint, and the fast tests
+check: lint test
+
+# every test, as CI runs them
+test-all *words:
     python -m pytest {{words}}
+
+# every test and every point of every grid, before a release
+test-full *words:
+    python -m pytest -m "full or not full" {{words}}
+
+# which lines and branches the tests run, and whether that is enough
+cov *words:
+    rm -f .coverage .coverage.*
+    COVERAGE_PROCESS_START="$PWD/pyproject.toml" COVERAGE_FILE="$PWD/.coverage" python -m pytest {{words}}
+    COVERAGE_FILE="$PWD/.coverage" .ci/coverage
 
 # run the documentation's commands, and write what they print into its pages
 docs *pages:

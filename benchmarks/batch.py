@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.batch.killing import write_problems
+from tests.batch.helpers import write_problems
 from tests.helpers import ROOT
 
 PEER_SCRIPT = """

@@ -18,6 +18,11 @@ settings.register_profile("attn", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("attn")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Files that are named run in this process: two workers take longer to import than a file takes to run."""
+    return 0 if any(".py" in word for word in config.args) else None
+
+
 @pytest.fixture
 def own_stream():
     """Oracles seed PyTorch's global stream; no other test shall notice."""
@@ -34,6 +39,16 @@ def small_stretches():
         patch.setattr("attncli.core.tiles._MIN_SKIPPED_KEYS", 1)
         patch.setattr("attncli.core.tiles._MIN_TILE_SCORES", 1)
         yield
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory):
+    """Run command lines in forks of a process that has everything loaded: warm.run("batch", "in", "-o", "out")."""
+    from tests.warm import WarmProgram
+
+    program = WarmProgram(tmp_path_factory.mktemp("warm"))
+    yield program
+    program.close()
 
 
 @pytest.fixture

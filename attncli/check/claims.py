@@ -1,24 +1,31 @@
-"""Figures and a plan → claims: which cells of which step each figure is, or a refusal where that cannot be known."""
+"""Figures and a plan → claims: which cell of which step each figure is, or a refusal where that cannot be known.
+
+`make_claims` is the entry, after `assign_steps` and `apply_common_dtype`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from attncli.check.figures import Figures, StepFigures
-from attncli.errors import OptionError, input_error
+from attncli.errors import InputError, OptionError, input_error
 from attncli.plan import Plan
 from attncli.plan.steps import require_step_name
-from attncli.text import join_names, pluralize, suggestion
+from attncli.text import join_names, pluralize, printable, suggestion
 from attncli.types import NumpyArray
 
 _AXIS_PLURALS = {"query": "queries", "batch": "batches"}
 _LAYOUT_OF_STEP = "as it is"
 LAYOUTS = ("bhtd", "bthd", "htd")
 _CONTEXT_STEPS = ("head_context", "normed_context", "context")  # what kernels write in heads
+_MAX_SIGNATURE_FIGURES = 1 << 20
+
+Shape: TypeAlias = tuple[int, ...]
+Rearrangement: TypeAlias = Callable[[NumpyArray], NumpyArray]
 
 
 @dataclass(frozen=True)
@@ -34,285 +41,298 @@ class Claim:
     decimals: NumpyArray | None = None
 
     def cell_at(self, position: tuple[int, ...]) -> dict[str, int]:
-        """Where in the step a figure is: its index on each axis."""
-        spread = np.broadcast_arrays(*self.index) if self.index else []
-        return {axis: int(i[position]) for axis, i in zip(self.axes, spread, strict=True)}
+        """Find the cell of a figure in the step: its index on each axis."""
+        indices = np.broadcast_arrays(*self.index) if self.index else []
+        return {axis: int(i[position]) for axis, i in zip(self.axes, indices, strict=True)}
 
 
+# ── which steps ──────────────────────────────────────────────────────────────────────────────────
 def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[StepFigures, ...]]:
-    """Every figure's step: its own, or the one that --step says. --step chooses among several too.
+    """Give all figures their step: their own, or the one that --step names, which also chooses among several.
+
+    Returns:
+        The figures, their open gaps those of the chosen steps, and the chosen steps.
 
     Raises:
         OptionError: an array has no name and --step gives none, or there is no such step at all.
+        InputError: there are no figures of the step.
     """
     if step in ("all", ""):
         raise OptionError("bad-option", "--step names one step", help="without it, all that are claimed are checked")
     if step is not None:
         require_step_name(step)
-    if any(g.step is None for g in figures.steps):
+    if any(s.step is None for s in figures.steps):
         if step is None:
             way = "say which: --step weights"
             raise OptionError("missing-option", f"{figures.name} does not say which step its figures are", help=way)
-        return figures, tuple(replace(g, step=step) for g in figures.steps)
-    if step is not None:
-        chosen = tuple(g for g in figures.steps if g.step == step)
-        if not chosen:
-            have = join_names(dict.fromkeys(str(g.step) for g in figures.steps))
-            raise input_error("absent-step", f"{figures.name} has no figures of {step}", help=f"it has {have}")
-        return replace(figures, open_gaps=tuple(g for g in figures.open_gaps if g.step == step)), chosen
-    return figures, figures.steps
+        return figures, tuple(replace(s, step=step) for s in figures.steps)
+    if step is None:
+        return figures, figures.steps
+    chosen = tuple(s for s in figures.steps if s.step == step)
+    if not chosen:
+        names = join_names(dict.fromkeys(str(s.step) for s in figures.steps))
+        raise input_error("absent-step", f"{figures.name} has no figures of {step}", help=f"it has {names}")
+    return replace(figures, open_gaps=tuple(s for s in figures.open_gaps if s.step == step)), chosen
 
 
 def apply_common_dtype(steps: tuple[StepFigures, ...]) -> tuple[StepFigures, ...]:
     """Where one step is written with all its digits, a program wrote them all: short figures are not rounded there."""
-    wide = [
-        g.dtype
-        for g in steps
-        if g.values.dtype.kind == "f" and g.dtype != "text" and g.expected_decimals is None and g.rtol is None
+    dtypes = [
+        s.dtype
+        for s in steps
+        if s.values.dtype.kind == "f" and s.dtype != "text" and s.expected_decimals is None and s.rtol is None
     ]
-    if not wide:
+    if not dtypes:
         return steps
-    dtype = max(wide, key=("bfloat16", "float16", "float32", "float64").index)
+    dtype = max(dtypes, key=("bfloat16", "float16", "float32", "float64").index)
     return tuple(
-        replace(g, dtype=dtype, decimals=None) if g.dtype == "text" and g.expected_decimals is None else g
-        for g in steps
+        replace(s, dtype=dtype, decimals=None) if s.dtype == "text" and s.expected_decimals is None else s
+        for s in steps
     )
 
 
-def largest_claimed_rank(steps: tuple[StepFigures, ...]) -> int | None:
+def largest_claimed_rank(steps: Sequence[StepFigures]) -> int | None:
     """How many ranks are claimed, which the plan must know first."""
-    wide = [g.values.shape[-1] for g in steps if g.step in ("top_keys", "top_weights") and g.values.ndim]
-    return max(wide, default=None)
+    widths = [s.values.shape[-1] for s in steps if s.step in ("top_keys", "top_weights") and s.values.ndim]
+    return max(widths, default=None)
 
 
-def make_claims(figures: Figures, steps: tuple[StepFigures, ...], plan: Plan, layout: str | None) -> tuple[Claim, ...]:
-    """Every figure at its cell, steps in order of computation.
+# ── which cells ──────────────────────────────────────────────────────────────────────────────────
+def make_claims(figures: Figures, steps: Sequence[StepFigures], plan: Plan, layout: str | None) -> tuple[Claim, ...]:
+    """Find the cell of every figure, steps in order of computation.
 
     Raises:
         InputError: a step that this variant lacks, a shape that is not the step's, or a place that may be two.
     """
-    for g in steps:
-        if g.step not in plan.steps:
+    for step_figures in steps:
+        if step_figures.step not in plan.steps:
             way = f"this variant has {join_names(plan.steps)}; --step checks one of yours alone"
-            raise input_error(
-                "absent-step", f"{figures.name} has figures of {g.step}, which this variant lacks", help=way
-            )
-    order = list(plan.steps)
-    made = [_make_claim(g, plan, layout, figures.is_layout_known and layout is None) for g in steps]
-    made = [claim for claim in made if claim.values.size]
-    if not made and not figures.open_gaps:
+            message = f"{figures.name} has figures of {step_figures.step}, which this variant lacks"
+            raise input_error("absent-step", message, help=way)
+    claims = [_make_claim(s, plan, layout, figures.is_layout_known and layout is None) for s in steps]
+    claims = [claim for claim in claims if claim.values.size]
+    if not claims and not figures.open_gaps:
         raise input_error("no-figures", f"{figures.name} claims no figure")
-    return tuple(sorted(made, key=lambda claim: order.index(claim.step)))
+    order = list(plan.steps)
+    return tuple(sorted(claims, key=lambda claim: order.index(claim.step)))
 
 
-def step_shape(plan: Plan, step: str) -> tuple[int, ...]:
+def step_shape(plan: Plan, step: str) -> Shape:
     """The shape of a step on all its axes."""
     return tuple(plan.axis_length(step, axis) for axis in plan.steps[step])
 
 
 def _make_claim(step_figures: StepFigures, plan: Plan, layout: str | None, is_layout_known: bool) -> Claim:
-    step = str(step_figures.step)
-    axes, full = plan.steps[step], step_shape(plan, step)
+    """Find the cells of one step's figures."""
     if step_figures.cells is not None or step_figures.cell_indices is not None:
         return _make_cell_claim(step_figures, plan)
-    chosen = [np.asarray(step_figures.axis_indices.get(axis, range(n))) for axis, n in zip(axes, full, strict=True)]
-    for name, where in (("rows", -2), ("columns", -1)):
-        indices = getattr(step_figures, name)
+    step = str(step_figures.step)
+    axes, shape = plan.steps[step], step_shape(plan, step)
+    axis_indices = [
+        np.asarray(step_figures.axis_indices.get(axis, range(n))) for axis, n in zip(axes, shape, strict=True)
+    ]
+    for name, indices, axis_position in (("rows", step_figures.rows, -2), ("columns", step_figures.columns, -1)):
         if indices is not None:
-            if len(axes) + where < 0:
+            if len(axes) + axis_position < 0:
                 raise input_error("wrong-shape", f"{step} has no {name}: its axes are {join_names(axes)}")
-            chosen[where] = np.asarray(indices)
-    step_figures = _select_labelled_rows(step_figures, plan, chosen)
-    for axis, indices, n in zip(axes, chosen, full, strict=True):
-        if (indices >= n).any() or (indices < -n).any():
+            axis_indices[axis_position] = np.asarray(indices)
+    labelled_rows = _find_labelled_rows(step_figures, plan, len(axis_indices[-2]) if len(axes) > 1 else 0)
+    if labelled_rows is not None:
+        axis_indices[-2] = labelled_rows
+    for axis, index, n in zip(axes, axis_indices, shape, strict=True):
+        if (index >= n).any() or (index < -n).any():
             raise input_error(
                 "out-of-range",
-                f"{step} has {pluralize(n, axis, _AXIS_PLURALS.get(axis, ''))}, and {axis} {max(indices)} is claimed",
+                f"{step} has {pluralize(n, axis, _AXIS_PLURALS.get(axis, ''))}, and {axis} {max(index)} is claimed",
             )
-        indices %= n
-    wanted = tuple(len(indices) for indices in chosen)
-    values, decimals = _apply_layout(step_figures, plan, wanted, layout, is_layout_known)
-    whole = wanted == full and all((indices == np.arange(n)).all() for indices, n in zip(chosen, full, strict=True))
-    return Claim(step, axes, values, np.ix_(*chosen), whole, step_figures, decimals)
+        index %= n
+    claimed_shape = tuple(len(index) for index in axis_indices)
+    values, decimals = _apply_layout(step_figures, plan, claimed_shape, layout, is_layout_known)
+    is_whole_step = claimed_shape == shape and all(
+        (index == np.arange(n)).all() for index, n in zip(axis_indices, shape, strict=True)
+    )
+    return Claim(step, axes, values, np.ix_(*axis_indices), is_whole_step, step_figures, decimals)
 
 
-def _select_labelled_rows(step_figures: StepFigures, plan: Plan, axis_indices: list[NumpyArray]) -> StepFigures:
-    """Rows of a table that carry tokens: found by them, where there are fewer rows than the step has."""
-    axes = plan.steps[str(step_figures.step)]
-    if (
-        not step_figures.row_labels
-        or len(axes) < 2
-        or len(step_figures.row_labels) == len(axis_indices[-2])
-        or axes[-2] not in ("query", "key")
-    ):
-        return step_figures
+def _find_labelled_rows(step_figures: StepFigures, plan: Plan, row_count: int) -> NumpyArray | None:
+    """Find the rows of a table by the tokens that label them, where there are fewer than the step has; else None."""
+    axes, labels = plan.steps[str(step_figures.step)], step_figures.row_labels
+    if not labels or len(axes) < 2 or len(labels) == row_count or axes[-2] not in ("query", "key"):
+        return None
     tokens = plan.tokens if axes[-2] == "query" else plan.k_tokens
-    if plan.size.batch is not None or any(tokens.count(label) != 1 for label in step_figures.row_labels):
-        return step_figures
-    axis_indices[-2] = np.array([tokens.index(label) for label in step_figures.row_labels])
-    return step_figures
+    if plan.size.batch is not None or any(tokens.count(label) != 1 for label in labels):
+        return None
+    return np.array([tokens.index(label) for label in labels])
 
 
+def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
+    """Make a claim of figures that say their cells one by one."""
+    step = str(step_figures.step)
+    axes, shape = plan.steps[step], step_shape(plan, step)
+    cells = [_index_of_cell(step, cell, axes, shape) for cell in step_figures.cells or ()]
+    for indices in step_figures.cell_indices or ():
+        if len(indices) != len(axes):
+            path = step + "".join(f"[{i}]" for i in indices)
+            raise input_error(
+                "wrong-place",
+                f"{path} has {pluralize(len(indices), 'index', 'indices')}, but its axes are {join_names(axes)}",
+            )
+        cells.append(indices)
+    for cell in cells:
+        for axis, i, n in zip(axes, cell, shape, strict=True):
+            if not 0 <= i < n:
+                raise input_error("out-of-range", f"there is no {axis} {i} in {step}: it has {n}")
+    index = tuple(np.array([cell[axis] for cell in cells], int) for axis in range(len(axes)))
+    is_whole_step = len(set(cells)) == int(np.prod(shape)) == len(cells)
+    return Claim(step, axes, step_figures.values, index, is_whole_step, step_figures, step_figures.decimals)
+
+
+def _index_of_cell(step: str, cell: Mapping[str, int], axes: tuple[str, ...], shape: Shape) -> tuple[int, ...]:
+    """The index of a cell that is named axis by axis; an axis of length 1 may be left out, and so may any of a mask."""
+    absent = [axis for axis in cell if axis not in axes and cell[axis] != 0]
+    missing = [axis for axis, n in zip(axes, shape, strict=True) if axis not in cell and n > 1]
+    if absent:
+        message = f"{step} has no axis {absent[0]!r}: its axes are {join_names(axes)}"
+        raise input_error("absent-axis", message, help=suggestion(absent[0], axes))
+    if missing and step != "mask":
+        raise input_error("missing-axis", f"a figure of {step} does not say its {join_names(missing)}")
+    return tuple(cell.get(axis, 0) for axis in axes)
+
+
+# ── layouts ──────────────────────────────────────────────────────────────────────────────────────
 def _apply_layout(
-    step_figures: StepFigures, plan: Plan, target_shape: tuple[int, ...], layout: str | None, is_layout_known: bool
+    step_figures: StepFigures, plan: Plan, target_shape: Shape, layout: str | None, is_layout_known: bool
 ) -> tuple[NumpyArray, NumpyArray | None]:
-    """Values laid out as the step is; how they lie is said, or there is one way only."""
+    """Lay out values and decimals as the step is; their layout is given, or only one is possible."""
     step, axes = str(step_figures.step), plan.steps[str(step_figures.step)]
-    values = step_figures.values
-    if (
-        step_figures.axes is not None and step_figures.axes != axes and set(step_figures.axes) <= set(axes)
-    ):  # a mask says only the axes it needs
-        at = tuple(slice(None) if axis in step_figures.axes else None for axis in axes)
-        values = np.broadcast_to(values[at], target_shape)
-        return values, None
-    found = list(_possible_layouts(values.shape, plan, step, target_shape))
-    said = {None: {*LAYOUTS, _LAYOUT_OF_STEP}, "bthd": {"bthd"}}.get(
-        layout, {"bhtd", "htd"}
-    )  # htd is bhtd without a batch
-    ways = {name: moved for name, moved in found if name in said}
-    if layout is not None and not ways:  # heads side by side, or no heads at all: there is but one way
-        ways = {name: moved for name, moved in found if name == _LAYOUT_OF_STEP}
+    values, decimals = step_figures.values, step_figures.decimals
+    own_axes = step_figures.axes
+    if own_axes is not None and own_axes != axes and set(own_axes) <= set(axes):  # a mask says only the axes it needs
+        expanded = tuple(slice(None) if axis in own_axes else None for axis in axes)
+        return np.broadcast_to(values[expanded], target_shape), None
+    possible = list(_possible_layouts(values.shape, plan, step, target_shape))
+    if layout is None:
+        allowed = {*LAYOUTS, _LAYOUT_OF_STEP}
+    elif layout == "bthd":
+        allowed = {"bthd"}
+    else:
+        allowed = {"bhtd", "htd"}  # htd is bhtd without a batch
+    rearrangements = {name: rearrange for name, rearrange in possible if name in allowed}
+    if layout is not None and not rearrangements:  # heads side by side, or no heads at all: there is but one layout
+        rearrangements = {name: rearrange for name, rearrange in possible if name == _LAYOUT_OF_STEP}
     if is_layout_known and _are_equal_but_leading_ones(values.shape, target_shape):
-        ways = {_LAYOUT_OF_STEP: _reshape_to(target_shape)}
-    if len({_layout_signature(values.shape, moved) for moved in ways.values()}) > 1:
-        names = [name for name in ways if name in LAYOUTS]
+        rearrangements = {_LAYOUT_OF_STEP: _reshape_to(target_shape)}
+    if len({_layout_signature(values.shape, rearrange) for rearrange in rearrangements.values()}) > 1:
+        names = [name for name in rearrangements if name in LAYOUTS]
         message = f"{step} of shape {values.shape} may be laid out as {join_names(names, 'or')}"
         raise input_error("ambiguous-layout", message, help=f"say which: --layout {names[0]}, or --layout {names[-1]}")
-    if not ways:
+    if not rearrangements:
         raise _wrong_shape_error(step_figures, plan, target_shape, layout)
-    move = next(iter(ways.values()))
-    return move(values), None if step_figures.decimals is None else move(step_figures.decimals)
+    rearrange = next(iter(rearrangements.values()))
+    return rearrange(values), None if decimals is None else rearrange(decimals)
 
 
-def _layout_signature(shape: tuple[int, ...], rearrange: Any) -> bytes:
-    """Where each value goes under a way of laying out: two ways that agree here are one."""
-    n = int(np.prod(shape))
-    return (
-        rearrange(np.arange(n, dtype=np.int64).reshape(shape)).tobytes() if n <= 1 << 20 else repr(rearrange).encode()
-    )
+def _layout_signature(shape: Shape, rearrange: Rearrangement) -> bytes:
+    """The signature of a layout: two layouts with equal signatures put every value in the same place."""
+    count = int(np.prod(shape))
+    if count > _MAX_SIGNATURE_FIGURES:
+        return repr(rearrange).encode()
+    return rearrange(np.arange(count, dtype=np.int64).reshape(shape)).tobytes()
 
 
-def _possible_layouts(
-    shape: tuple[int, ...], plan: Plan, step: str, target_shape: tuple[int, ...]
-) -> Iterator[tuple[str, Any]]:
-    """(layout, how to bring it to the step's axes) for every layout that a shape can be."""
+def _possible_layouts(shape: Shape, plan: Plan, step: str, target_shape: Shape) -> Iterator[tuple[str, Rearrangement]]:
+    """Every layout that a shape can be, with how it is brought to the step's axes."""
     axes = plan.steps[step]
-    heads = next((axis for axis in axes if axis in ("head", "kv_head")), None)
+    has_heads = "head" in axes or "kv_head" in axes
+    heads_first = "bhtd" if "batch" in axes else "htd"
     if _are_equal_but_leading_ones(shape, target_shape):
-        yield (
-            ("bhtd" if "batch" in axes else "htd") if heads and axes[-1] == "dim" else _LAYOUT_OF_STEP,
-            _reshape_to(target_shape),
-        )
+        yield heads_first if has_heads and axes[-1] == "dim" else _LAYOUT_OF_STEP, _reshape_to(target_shape)
     if axes[-1] != "dim":
         return
     batch = target_shape[0] if axes[0] == "batch" else 1
-    if heads:
+    if has_heads:
         h, t, d = target_shape[-3:]
-        for form in ((batch, t, h, d), (t, h, d)):
-            if _are_equal_but_leading_ones(shape, form) and (batch == 1 or len(form) == 4):
-                yield "bthd", lambda x: x.reshape(batch, t, h, d).swapaxes(1, 2).reshape(target_shape)
+        swap_heads = _exchange_middle_axes((batch, t, h, d), target_shape)
+        for candidate in ((batch, t, h, d), (t, h, d)):
+            if _are_equal_but_leading_ones(shape, candidate) and (batch == 1 or len(candidate) == 4):
+                yield "bthd", swap_heads
         if _are_equal_but_leading_ones(shape, (batch, t, h * d)):  # heads side by side
-            yield _LAYOUT_OF_STEP, lambda x: x.reshape(batch, t, h, d).swapaxes(1, 2).reshape(target_shape)
+            yield _LAYOUT_OF_STEP, swap_heads
     elif step in _CONTEXT_STEPS and plan.shapes.has_head_axis:  # the context in heads, as kernels write it
         h = plan.shapes.mixed_heads
         t, d = target_shape[-2], target_shape[-1] // h
         if target_shape[-1] != h * d:
             return
         if _are_equal_but_leading_ones(shape, (batch, h, t, d)):
-            name = "bhtd" if "batch" in axes else "htd"
-            yield name, lambda x: x.reshape(batch, h, t, d).swapaxes(1, 2).reshape(target_shape)
+            yield heads_first, _exchange_middle_axes((batch, h, t, d), target_shape)
         if _are_equal_but_leading_ones(shape, (batch, t, h, d)):
-            yield "bthd", lambda x: x.reshape(target_shape)
+            yield "bthd", _reshape_to(target_shape)
 
 
-def _reshape_to(target_shape: tuple[int, ...]) -> Any:
+def _reshape_to(target_shape: Shape) -> Rearrangement:
     return lambda x: x.reshape(target_shape)
 
 
-def _are_equal_but_leading_ones(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+def _exchange_middle_axes(shape: Shape, target_shape: Shape) -> Rearrangement:
+    """Read an array in a shape of rank 4, and exchange its tokens and heads: b t h d ↔ b h t d."""
+    return lambda x: x.reshape(shape).swapaxes(1, 2).reshape(target_shape)
+
+
+def _are_equal_but_leading_ones(shape: Shape, other: Shape) -> bool:
     """Whether two shapes differ by leading axes of 1 only."""
-
-    def cut(s: tuple[int, ...]) -> tuple[int, ...]:
-        while s and s[0] == 1:
-            s = s[1:]
-        return s
-
-    return cut(shape) == cut(other)
+    return _without_leading_ones(shape) == _without_leading_ones(other)
 
 
-def _wrong_shape_error(
-    step_figures: StepFigures, plan: Plan, target_shape: tuple[int, ...], layout: str | None
-) -> Exception:
+def _without_leading_ones(shape: Shape) -> Shape:
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shape, layout: str | None) -> InputError:
+    """The error of figures that fit in no layout; where rows may be missing it says how to name those that are there."""
     step, axes = str(step_figures.step), plan.steps[str(step_figures.step)]
     shape = step_figures.values.shape
-    want = f"({', '.join(f'{axis} {n}' for axis, n in zip(axes, target_shape, strict=True))})"
+    wanted = f"({', '.join(f'{axis} {n}' for axis, n in zip(axes, target_shape, strict=True))})"
     if layout and any(True for _ in _possible_layouts(shape, plan, step, target_shape)):
         return input_error(
-            "wrong-shape", f"{step} of shape {shape} is not {layout}: the step is {want}", help="leave --layout out"
+            "wrong-shape", f"{step} of shape {shape} is not {layout}: the step is {wanted}", help="leave --layout out"
         )
-    way = f"the step is {want}"
+    way = f"the step is {wanted}"
     if len(shape) >= 2 and len(target_shape) >= 2 and shape[-1] == target_shape[-1] and shape[-2] < target_shape[-2]:
         rows = join_names(range(shape[-2]), "and", max_names=4)
         way = (
             f'say which rows they are: {{"{step}": {{"values": …, "rows": [{rows.replace(" and ", ", ")}]}}}} in JSON, '
             f"or one figure a row under step,{','.join(axes)},value in CSV"
         )
-    return input_error("wrong-shape", f"the figures of {step} have shape {shape}, but should be {want}", help=way)
+    return input_error("wrong-shape", f"the figures of {step} have shape {shape}, but should be {wanted}", help=way)
 
 
-def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
-    """Figures that say their places one by one."""
-    step = str(step_figures.step)
-    axes, full = plan.steps[step], step_shape(plan, step)
-    places = []
-    for place in step_figures.cells or ():
-        absent = [axis for axis in place if axis not in axes and place[axis] != 0]
-        unsaid = [axis for axis, n in zip(axes, full, strict=True) if axis not in place and n > 1]
-        if absent:
-            help = suggestion(absent[0], axes)
-            raise input_error(
-                "absent-axis", f"{step} has no axis {absent[0]!r}: its axes are {join_names(axes)}", help=help
-            )
-        if unsaid and step != "mask":
-            raise input_error("missing-axis", f"a figure of {step} does not say its {join_names(unsaid)}")
-        places.append(tuple(place.get(axis, 0) for axis in axes))
-    for indices in step_figures.cell_indices or ():
-        if len(indices) != len(axes):
-            said = "".join(f"[{i}]" for i in indices)
-            raise input_error(
-                "wrong-place",
-                f"{step}{said} has {pluralize(len(indices), 'index', 'indices')}, but its axes are {join_names(axes)}",
-            )
-        places.append(indices)
-    for spot in places:
-        for axis, i, n in zip(axes, spot, full, strict=True):
-            if not 0 <= i < n:
-                raise input_error("out-of-range", f"there is no {axis} {i} in {step}: it has {n}")
-    index = tuple(np.array([place[a] for place in places], int) for a in range(len(axes)))
-    whole = len(set(places)) == int(np.prod(full)) == len(places)
-    return Claim(step, axes, step_figures.values, index, whole, step_figures, step_figures.decimals)
-
-
-def to_step_array(claim: Claim, shape: tuple[int, ...]) -> NumpyArray:
-    """The figures of a whole step, in its shape."""
-    out = np.zeros(shape, claim.values.dtype)
-    out[claim.index] = claim.values
-    return out
+# ── cells ────────────────────────────────────────────────────────────────────────────────────────
+def to_step_array(claim: Claim, shape: Shape) -> NumpyArray:
+    """The figures of a claim in the shape of the whole step; 0 where nothing is claimed."""
+    values = np.zeros(shape, claim.values.dtype)
+    values[claim.index] = claim.values
+    return values
 
 
 def describe_cell(plan: Plan, cell: Mapping[str, int]) -> str:
-    """A cell in words: `head 1, sat → cat`, `sat, dim 0`."""
-    from attncli.text import printable
+    """Describe a cell in words: `head 1, sat → cat`, `sat, dim 0`."""
+    heads = [f"{axis.replace('_', ' ')} {cell[axis]}" for axis in ("batch", "head", "kv_head") if axis in cell]
+    tokens = [_describe_token(plan, cell, axis) for axis in ("query", "key", "new_key") if axis in cell]
+    dims = [f"{axis} {cell[axis]}" for axis in ("dim", "rank") if axis in cell]
+    return ", ".join(filter(None, [*heads, " → ".join(tokens), *dims]))
 
-    def token(axis: str) -> str:
-        labels = plan.tokens if axis == "query" else plan.k_tokens
-        own = labels[cell.get("batch", 0)] if plan.size.batch is not None else labels
-        i = cell[axis] + (plan.size.past if axis == "new_key" else 0)
-        text = printable(str(own[i])) if i < len(own) else str(i)
-        twice = text == str(i) or own.count(own[i]) > 1
-        return f"{axis.replace('new_', '')} {i}" if text == str(i) else f"{text} ({i})" if twice else text
 
-    head = [f"{axis.replace('_', ' ')} {cell[axis]}" for axis in ("batch", "head", "kv_head") if axis in cell]
-    tokens = " → ".join(token(axis) for axis in ("query", "key", "new_key") if axis in cell)
-    tail = [f"{axis} {cell[axis]}" for axis in ("dim", "rank") if axis in cell]
-    return ", ".join([*head, *([tokens] if tokens else []), *tail])
+def _describe_token(plan: Plan, cell: Mapping[str, int], axis: str) -> str:
+    """The label of a cell's token, with its index where the label stands more than once; its index where it has none."""
+    labels = plan.tokens if axis == "query" else plan.k_tokens
+    if plan.size.batch is not None:
+        labels = labels[cell.get("batch", 0)]
+    i = cell[axis]
+    if axis == "new_key":
+        i += plan.size.past
+    text = printable(str(labels[i])) if i < len(labels) else str(i)
+    if text == str(i):
+        return f"{axis.replace('new_', '')} {i}"
+    return f"{text} ({i})" if labels.count(labels[i]) > 1 else text

@@ -1,4 +1,7 @@
-"""How a plan is rewritten around the algebra: a part, a link or the mask replaced by another that no family knows."""
+"""Editing a plan around the algebra: a part, a link or the mask is replaced by one that no family knows.
+
+Each function takes a plan, or the trials of one, and returns the edited plan; None where there is nothing to replace.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,23 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
+
+import numpy as np
 
 from attncli.check.trials import Trials
 from attncli.mask_expression import MaskExpression
 from attncli.parts.traits import MaskTraits, MixingTraits
 from attncli.plan import Plan
 from attncli.plan.chain import Link
+from attncli.plan.visibility import compute_visibility
 from attncli.registry import AnyPart, Member, Option, Part, T, TraitsT
 from attncli.types import Array, Grid, Tensor
 
-Replacement: TypeAlias = Callable[..., Any]
+Replacement: TypeAlias = Callable[..., Tensor]
 
 
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────
 class UnregisteredMember(Member[TraitsT]):
     """A member of no family: it takes no options, and what it needs is bound in its function."""
 
@@ -28,117 +35,131 @@ class UnregisteredMember(Member[TraitsT]):
 
 
 def unregistered_part(family: str, name: str, function: Replacement, traits: T) -> Part[T]:
-    """A part that stands in no family."""
+    """Make a part that stands in no family."""
     return Part(UnregisteredMember(family, name, function, traits))
 
 
 def with_part(plan: Plan, choice_name: str, part: AnyPart) -> Plan:
-    """The plan with one part replaced."""
+    """Replace the part of a choice."""
     return dataclasses.replace(plan, variant=plan.variant.replace(**{choice_name: part}))
 
 
 def with_normalizer(plan: Plan, replacement: Replacement) -> Plan:
-    """The plan with another normaliser: run(normaliser of the plan, scores, visible)."""
-    own = plan.variant.normalizer
+    """Replace the normaliser by replacement(normaliser of the plan, scores, visible)."""
+    import torch
 
-    def act(s: Tensor, seen: Tensor) -> Tensor:
-        return replacement(own, s, s.new_ones(s.shape[-2:], dtype=bool) if seen is None else seen)
+    normalizer = plan.variant.normalizer
 
-    return with_part(plan, "normalizer", unregistered_part("normalizer", "rewritten", act, own.traits))
+    def normalize(s: Tensor, visible: Tensor | None) -> Tensor:
+        if visible is None:
+            visible = s.new_ones(s.shape[-2:], dtype=torch.bool)
+        return replacement(normalizer, s, visible)
+
+    return with_part(plan, "normalizer", unregistered_part("normalizer", "rewritten", normalize, normalizer.traits))
 
 
 def with_score(plan: Plan, replacement: Replacement) -> Plan:
-    """The plan with another score: run(score of the plan, q, k, learned)."""
-    own = plan.variant.score
-    return with_part(plan, "score", unregistered_part("score", "rewritten", partial(replacement, own), own.traits))
+    """Replace the score by replacement(score of the plan, q, k, parameters)."""
+    score = plan.variant.score
+    return with_part(plan, "score", unregistered_part("score", "rewritten", partial(replacement, score), score.traits))
 
 
+def with_head_context(plan: Plan, replacement: Replacement) -> Plan | None:
+    """Change each head's context before heads are merged, to replacement(z, parameters, part)."""
+    if plan.variant.head_mixing.traits.transform_context:
+        return None
+    traits = MixingTraits(transform_context=replacement)
+    return with_part(plan, "head_mixing", unregistered_part("head-mixing", "rewritten", lambda w, _: w, traits))
+
+
+def with_mixed_weights(plan: Plan, replacement: Replacement) -> Plan | None:
+    """Change the weights that meet v, after they are recorded, to replacement(w)."""
+    if not plan.variant.head_mixing.is_none:
+        return None
+    mixing = unregistered_part("head-mixing", "rewritten", lambda w, _: replacement(w), MixingTraits())
+    return with_part(plan, "head_mixing", mixing)
+
+
+# ── in the place of a normaliser ─────────────────────────────────────────────────────────────────
 def equal_weights(_: object, s: Tensor, visible: Tensor) -> Tensor:
-    """In the place of a normaliser: the same weight on every key that is seen."""
+    """The same weight on every visible key, as a replacement of the normaliser."""
     visible = visible.expand(s.shape).to(s.dtype)
     return visible / visible.sum(-1, keepdim=True).clamp(min=1)  # (b, h, n, m)
 
 
 def subtract_row_max(scores: Tensor) -> Tensor:
-    """Scores less the largest of their row; a row that sees nothing stays −∞."""
-    top = scores.amax(-1, keepdim=True)
-    return scores - top.masked_fill(top == -math.inf, 0)
+    """Subtract the largest score of each row; a row without a visible key stays −∞."""
+    row_max = scores.amax(-1, keepdim=True)
+    return scores - row_max.masked_fill(row_max == -math.inf, 0)
 
 
 def divide_where_nonzero(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """x / total, and x itself where the total is 0: a row that sees nothing."""
+    """Divide, and leave the numerator where the denominator is 0: in a row without a visible key."""
     return numerator / denominator.masked_fill(denominator == 0, 1)
 
 
+# ── links ────────────────────────────────────────────────────────────────────────────────────────
 def with_chain(plan: Plan, links: Iterable[Link]) -> Plan:
-    """The plan with another chain."""
+    """Replace the chain."""
     return dataclasses.replace(plan, chain=tuple(links))
 
 
 def with_link(plan: Plan, name: str, replacement: Replacement) -> Plan | None:
-    """The plan with one link doing something else: run(link of the plan, scores, grid). None where it is not there."""
+    """Make a link of the chain run replacement(link of the plan, scores, grid)."""
     if not any(link.name == name for link in plan.chain):
         return None
     return with_chain(
-        plan, [dataclasses.replace(x, run=partial(replacement, x)) if x.name == name else x for x in plan.chain]
-    )  # fmt: skip
-
-
-def with_head_context(plan: Plan, replacement: Replacement) -> Plan | None:
-    """The plan with each head's context changed before heads are merged: run(z, learned, part)."""
-    if plan.variant.head_mixing.traits.transform_context:
-        return None
-    return with_part(
         plan,
-        "head_mixing",
-        unregistered_part("head-mixing", "rewritten", lambda w, _: w, MixingTraits(transform_context=replacement)),
+        (
+            dataclasses.replace(link, run=partial(replacement, link)) if link.name == name else link
+            for link in plan.chain
+        ),
     )
 
 
-def with_mixed_weights(plan: Plan, replacement: Replacement) -> Plan | None:
-    """The plan with the weights that meet v changed, once they are noted: run(w)."""
-    if not plan.variant.head_mixing.is_none:
-        return None
-    return with_part(
-        plan, "head_mixing", unregistered_part("head-mixing", "rewritten", lambda w, _: replacement(w), MixingTraits())
-    )
-
-
+# ── the mask ─────────────────────────────────────────────────────────────────────────────────────
 def with_mask(trials: Trials, predicate: Callable[[Grid, Array], Array]) -> Plan:
-    """Another mask: predicate(grid, what the plan's own mask lets through) → what is let through."""
-    own = trials.plan.mask
+    """Replace the mask by predicate(grid, what the plan's own mask lets through) → what is let through."""
+    mask = trials.plan.mask
 
-    def seen(at: Grid) -> Tensor:
-        return predicate(at, own(at) if own else at.k_idx >= 0)
+    def is_visible(grid: Grid) -> Array:
+        return predicate(grid, mask(grid) if mask else grid.k_idx >= 0)
 
-    made = MaskExpression("part", unregistered_part("mask", "rewritten", seen, MaskTraits()))
-    return trials.with_choices(mask=made)
+    part = unregistered_part("mask", "rewritten", is_visible, MaskTraits())
+    return trials.with_choices(mask=MaskExpression("part", part))
 
 
 def with_mask_link(trials: Trials, replacement: Replacement) -> Plan | None:
-    """Nothing is hidden by the algebra; where the mask stood there is run(scores, what the mask let through) instead."""
+    """Hide nothing; the link of the mask becomes replacement(scores, what the mask let through)."""
     plan = trials.plan
     if not plan.is_masked:
         return None
-    seen = visible_cells(plan)
-    links = [
-        dataclasses.replace(link, name="unmasked", is_mask=False, run=lambda s, _: replacement(s, seen))
-        if link.is_mask
-        else link
-        for link in plan.chain
-    ]
+    visible = visible_cells(plan)
+
+    def replace_mask(link: Link) -> Link:
+        if not link.is_mask:
+            return link
+        return dataclasses.replace(link, name="unmasked", is_mask=False, run=lambda s, _: replacement(s, visible))
+
     return dataclasses.replace(
-        plan, mask=None, is_masked=False, problem=dataclasses.replace(plan.problem, lengths=None), chain=tuple(links)
+        plan,
+        mask=None,
+        is_masked=False,
+        problem=dataclasses.replace(plan.problem, lengths=None),
+        chain=tuple(map(replace_mask, plan.chain)),
     )
 
 
 def visible_cells(plan: Plan) -> Tensor:
     """What mask, lengths and bias let through, as a tensor: (b|1, h|1, n, m)"""
-    import numpy as np
     import torch
 
-    from attncli.plan.visibility import compute_visibility
+    grid = plan.make_grid()
+    visible = np.asarray(compute_visibility(grid, plan.mask))
+    return torch.as_tensor(expand_over_grid(visible, grid).copy())
 
-    seen = np.asarray(compute_visibility(plan.make_grid(), plan.mask))
-    whole = np.broadcast_shapes(seen.shape, (1, 1, plan.size.queries, plan.size.keys))
-    return torch.as_tensor(np.broadcast_to(seen, whole).copy())
+
+def expand_over_grid(visible: Array, grid: Grid) -> Array:
+    """Broadcast what is visible over every query and key, an array or a tensor: (b|1, h|1, n|1, m|1) → (b|1, h|1, n, m)"""
+    shape = np.broadcast_shapes(visible.shape, grid.q_idx.shape, grid.k_idx.shape)
+    return np.broadcast_to(visible, shape) if isinstance(visible, np.ndarray) else visible.expand(shape)

@@ -1,4 +1,8 @@
-"""What are these figures instead? Variants one and two choices away and the classic faults, each judged on every claimed step."""
+"""Searching for a computation that gives the figures: classic faults and other choices, one change at a time, then two.
+
+`Search(comparison).run()` is the entry. Every trial is judged on every claim; a match counts only if it says more than
+so many trials would hit by chance.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +10,41 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TypeAlias
 
 import numpy as np
 
 from attncli.check import rules
 from attncli.check.alternatives import Alternative, one_choice_alternatives
+from attncli.check.comparison import Comparison
 from attncli.check.faults import Hypothesis, fault_hypotheses
-from attncli.check.trials import Trials, compute_or_default
+from attncli.check.trials import StepArrays, Trials, or_none
 from attncli.plan import Plan
 from attncli.text import join_names
 from attncli.types import NumpyArray
 from attncli.verdict import Diagnosis
 
-if TYPE_CHECKING:
-    from attncli.check.comparison import Comparison
-
 _MAX_PAIR_TRIALS = 4000  # computations of two changes that are tried on a small problem, and fewer on a larger one
 _PAIR_IMPLAUSIBILITY_LIMIT = 5  # two changes that are more far-fetched together are not tried
-_SMALL_PROBLEM_SCORES = 2048  # cells
-_LARGE_PROBLEM_SCORES = 1 << 20  # cells beyond which only what is likely is tried
+_SMALL_PROBLEM_SCORES = 2048
+_LARGE_PROBLEM_SCORES = 1 << 20  # with more of them only what is likely is tried
 _MAX_NEAREST_CANDIDATES = 5
 _MAX_NEAREST_ERROR_RATIO = 0.9  # of the reference's own distance
 _NONFINITE_PATTERN_DIGITS = 6.0  # digits that the very cells without a number are worth
 _SIGNIFICANCE_MARGIN_DIGITS = 1.0  # digits by which a match must exceed what so many trials hit by chance
 _INDEPENDENT_DIGITS_SHARE = 0.7  # of the digits of figures that hang together (rows sum to 1)
+_MIN_SCALE = 1e-300  # in the place of a largest figure of 0, where an error is divided by it
+
+ProgressCallback: TypeAlias = Callable[[float, str], None]  # (share done, what is being done)
+FaultsByName: TypeAlias = dict[str, Hypothesis]
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """A computation that was tried, and how its figures stand to the claims."""
+    """A computation that was tried, and how its figures compare with the claims."""
 
     names: tuple[str, ...]
     description: str
@@ -46,23 +52,28 @@ class TrialResult:
     is_fault: bool
     is_match: bool
     evidence_digits: float  # by how many it is nearer to the figures than the reference, over all that are wrong
-    max_error: float  # its largest error
+    max_error: float
     max_relative_error: float  # the same as a share of each step's largest figure
     explained_steps: tuple[str, ...]  # wrong ones that it gives
     figures_key: bytes  # its figures, so that what gives the same is tried once
     differs_from_reference: bool  # it differs from the reference somewhere
     breaks_right_claims: bool  # it makes wrong what was right
-    claimed_cells: tuple[NumpyArray, ...]  # the same, of what fits, for telling it from the others that do
+    claimed_cells: tuple[NumpyArray, ...]  # its figures, where it matches: they tell it from other matches
     hypothesis: Hypothesis
-    approximate: bool  # it fits by the direction of its errors alone
+    approximate: bool  # it matches by the direction of its errors alone
 
 
-SingleTrial = tuple[TrialResult, Alternative | None]
+@dataclass(frozen=True)
+class SingleTrial:
+    """A trial of one change; without an alternative the change is a fault."""
+
+    result: TrialResult
+    alternative: Alternative | None
 
 
 @dataclass(frozen=True)
 class PairTrial:
-    """Two changes that will be tried."""
+    """Two changes that will be tried together."""
 
     implausibility: int
     run: Callable[[], TrialResult | None]
@@ -70,355 +81,454 @@ class PairTrial:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search came to."""
+    """What a search found."""
 
-    identified: tuple[Diagnosis, ...]
-    nearest_candidates: tuple[Diagnosis, ...]
-    equivalent_choices: tuple[str, ...]
-    trial_count: int
+    identified: tuple[Diagnosis, ...] = ()
+    nearest_candidates: tuple[Diagnosis, ...] = ()
+    equivalent_choices: tuple[str, ...] = ()
+    trial_count: int = 0
 
 
 class Search:
-    """One search, on the claims of one court."""
+    """One search for the computation behind the claims of a comparison."""
 
-    def __init__(self, court: Comparison) -> None:
-        self.comparison = court
-        self.wrong_claims = {n for n, f in enumerate(court.cell_comparisons) if not f.is_right.all()}
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self.trials = comparison.trials
+        self.wrong_claims = comparison.wrong_claims
         self.distinct_figures_keys: set[bytes] = set()
-        self.limit = 0.0
 
-    def run(self, progress: Callable[[float, str], None] | None) -> SearchResult:
-        """One change, and only where none fits, two."""
-        say = progress or (lambda share, what: None)
-        bench = self.comparison.trials
-        singles: list[SingleTrial] = []
-        todo = [
-            one
-            for one in single_changes(bench)
-            if self.comparison.score_count <= _LARGE_PROBLEM_SCORES or one[0].implausibility <= 1
-        ]
-        todo.sort(key=lambda one: one[0].is_rounding)  # rounding is looked for where nothing else fits
-        for i, (suspicion, alternative) in enumerate(todo):
-            say(i / len(todo), "one change")
-            if (
-                suspicion.is_rounding
-                and (not todo[i - 1][0].is_rounding)
-                and self.significant_matches([t for t, _ in singles])
-            ):
-                break
-            tried = self.try_hypothesis(suspicion, alternative is None)
-            if tried:
-                singles.append((tried, alternative))
+    def run(self, report_progress: ProgressCallback | None = None) -> SearchResult:
+        """Try one change, and two only where no single one matches."""
+        report_progress = report_progress or _ignore_progress
+        singles = self._try_single_changes(report_progress)
+        results = [single.result for single in singles]
         if not self.wrong_claims:
-            alike = [t.names[0] for t, a in singles if a and not t.differs_from_reference and t.implausibility < 3]
-            return SearchResult((), (), tuple(dict.fromkeys(alike)), bench.trial_count)
-        matches = self.significant_matches([t for t, _ in singles])
-        everything = [t for t, _ in singles]
-        if self.comparison.constant_claims and self.wrong_claims <= set(
-            self.comparison.constant_claims
-        ):  # figures all alike tell of little
-            matches = [
-                t for t, _ in singles if t.is_match and t.differs_from_reference and t.hypothesis.explains_constant
+            same = [
+                single.result.names[0]
+                for single in singles
+                if single.alternative and not single.result.differs_from_reference and single.result.implausibility < 3
             ]
-            return SearchResult(self.diagnose(matches), (), (), bench.trial_count)
+            return self._make_result(equivalent_choices=tuple(dict.fromkeys(same)))
+        if self.comparison.constant_claims and self.wrong_claims <= set(self.comparison.constant_claims):
+            # figures that are all equal tell little: only what explains constant figures counts, by any match
+            matches = [r for r in results if _is_real_match(r) and r.hypothesis.explains_constant]
+            return self._make_result(identified=self._diagnose(matches))
+        matches = self._significant_matches(results)
         if not matches:
-            matches = self.significant_matches(self.try_pairs(singles, say))
-        return SearchResult(
-            self.diagnose(matches), () if matches else self.nearest_candidates(everything), (), bench.trial_count
-        )
+            matches = self._significant_matches(self._try_pairs(singles, report_progress))
+        if matches:
+            return self._make_result(identified=self._diagnose(matches))
+        return self._make_result(nearest_candidates=self._find_nearest_candidates(results))
 
-    # ── trying ───────────────────────────────────────────────────────────────────────────────────
-    def try_hypothesis(
-        self, hypothesis: Hypothesis, is_fault: bool, trials: Trials | None = None, names: tuple[str, ...] = ()
+    def _make_result(
+        self,
+        *,
+        identified: tuple[Diagnosis, ...] = (),
+        nearest_candidates: tuple[Diagnosis, ...] = (),
+        equivalent_choices: tuple[str, ...] = (),
+    ) -> SearchResult:
+        return SearchResult(identified, nearest_candidates, equivalent_choices, self.trials.trial_count)
+
+    # ── one change ───────────────────────────────────────────────────────────────────────────────
+    def _try_single_changes(self, report_progress: ProgressCallback) -> list[SingleTrial]:
+        """Try every single change; rounding comes last, and only where nothing else matches."""
+        is_large = self.comparison.score_count > _LARGE_PROBLEM_SCORES
+        changes = [
+            (hypothesis, alternative)
+            for hypothesis, alternative in single_changes(self.trials)
+            if not is_large or hypothesis.implausibility <= 1
+        ]
+        changes.sort(key=lambda change: change[0].is_rounding)
+        singles: list[SingleTrial] = []
+        for i, (hypothesis, alternative) in enumerate(changes):
+            report_progress(i / len(changes), "one change")
+            is_first_rounding = hypothesis.is_rounding and not changes[i - 1][0].is_rounding
+            if is_first_rounding and self._significant_matches([single.result for single in singles]):
+                break
+            result = self._try_hypothesis(hypothesis, is_fault=alternative is None)
+            if result:
+                singles.append(SingleTrial(result, alternative))
+        return singles
+
+    def _try_hypothesis(
+        self, hypothesis: Hypothesis, *, is_fault: bool, trials: Trials | None = None, names: tuple[str, ...] = ()
     ) -> TrialResult | None:
-        """Compute a suspicion and hold its figures against every claim; None where it cannot be computed."""
-        court, trials = self.comparison, trials or self.comparison.trials
-        made = compute_or_default(hypothesis.compute)
-        figures: dict[str, np.ndarray] | None = (
-            compute_or_default(lambda: trials.compute_steps(made)) if isinstance(made, Plan) else made
-        )
+        """Compute a hypothesis and compare its figures with every claim; None where it cannot be computed."""
+        figures = self._compute_figures(hypothesis, trials or self.trials)
         if figures is None:
             return None
-        court.trials.trial_count += trials is not court.trials
-        for step in (*hypothesis.unchanged_steps, "positioned_embeddings"):
-            if step in court.reference:
-                figures = {**figures, step: court.reference[step]}
-        match, breaks, changes, digits, worst, share = True, False, False, 0.0, 0.0, 0.0
-        residual, before, cells = 0.0, 0.0, 0
-        steps, keys, held = [], [], []
-        for n, claim in enumerate(court.task.claims):
-            ref = court.reference[claim.step]
-            whole = figures.get(claim.step)
-            if whole is None or whole.shape != ref.shape:
+        evidence = _Evidence()
+        for n, claim in enumerate(self.comparison.task.claims):
+            step_values = figures.get(claim.step)
+            if step_values is None or step_values.shape != self.comparison.reference[claim.step].shape:
                 return None
-            found = court.compare(n, whole, largest_figure=rules.largest_finite(whole))
-            right = court.cell_comparisons[n]
-            here = whole[claim.index]
-            held.append(here)
-            keys.append(np.ascontiguousarray(_drop_last_digits(here)).tobytes())
-            with np.errstate(all="ignore"):
-                moved = ~((here == ref[claim.index]) | ((here != here) & (ref[claim.index] != ref[claim.index])))
-                moved &= ~(
-                    np.abs(here.astype(np.float64) - ref[claim.index])
-                    <= 1e-12 * max(court.largest_figures[claim.step], 1e-300)
-                )
-            changes = changes or bool(moved.any())
-            ok = bool(found.is_right.all())
-            match = match and ok
-            breaks = breaks or (n not in self.wrong_claims and not ok)
-            if n in self.wrong_claims:
-                if ok:
-                    steps.append(claim.step)
-                digits += _count_gained_digits(
-                    right.error, claim.values, found.tolerance, ~right.is_right & found.is_right
-                )
-                if (
-                    n not in court.constant_claims
-                    and _have_same_nonfinite_cells(claim.values, here)
-                    and not _have_same_nonfinite_cells(claim.values, ref[claim.index])
-                ):
-                    digits += _NONFINITE_PATTERN_DIGITS
-                fine = ~right.is_right & np.isfinite(right.error) & np.isfinite(found.error)
-                residual += float((found.error[fine] ** 2).sum() / max(court.largest_figures[claim.step], 1e-300) ** 2)
-                before += float((right.error[fine] ** 2).sum() / max(court.largest_figures[claim.step], 1e-300) ** 2)
-                cells += int(fine.sum())
-            most = float(found.error.max(initial=0.0))
-            worst = max(worst, most)
-            share = max(share, most / max(court.largest_figures[claim.step], 1e-300))
-        exact = match
-        if hypothesis.approximate and not match:
-            ratio = math.sqrt(residual / before) if before else 1.0
-            digits = cells * -math.log10(max(ratio, 1e-12)) if ratio < 0.5 else 0.0
-            match = ratio < 0.5 and not breaks and self.is_within_own_rounding(hypothesis, figures)
-            steps = [court.task.claims[n].step for n in sorted(self.wrong_claims)] if match else steps
-        key = b"".join(keys)
-        self.distinct_figures_keys.add(key)
-        return TrialResult(names or (hypothesis.name,), hypothesis.description, hypothesis.implausibility, is_fault, match, _INDEPENDENT_DIGITS_SHARE * digits - hypothesis.evidence_cost, worst, share, tuple(dict.fromkeys(steps)), key, changes, breaks, tuple(held) if match else (), hypothesis, match and not exact)  # fmt: skip
+            self._add_evidence(evidence, n, step_values)
+        is_match, digits, steps = evidence.is_match, evidence.gained_digits, evidence.explained_steps
+        approximate = hypothesis.approximate and not is_match
+        if approximate:
+            ratio = evidence.residual_ratio
+            digits = evidence.compared_cells * -math.log10(max(ratio, 1e-12)) if ratio < 0.5 else 0.0
+            is_match = (
+                ratio < 0.5 and not evidence.breaks_right_claims and self._is_within_own_rounding(hypothesis, figures)
+            )
+            if is_match:
+                steps = [self.comparison.task.claims[n].step for n in sorted(self.wrong_claims)]
+        figures_key = b"".join(evidence.figures_keys)
+        self.distinct_figures_keys.add(figures_key)
+        return TrialResult(
+            names=names or (hypothesis.name,),
+            description=hypothesis.description,
+            implausibility=hypothesis.implausibility,
+            is_fault=is_fault,
+            is_match=is_match,
+            evidence_digits=_INDEPENDENT_DIGITS_SHARE * digits - hypothesis.evidence_cost,
+            max_error=evidence.max_error,
+            max_relative_error=evidence.max_relative_error,
+            explained_steps=tuple(dict.fromkeys(steps)),
+            figures_key=figures_key,
+            differs_from_reference=evidence.differs_from_reference,
+            breaks_right_claims=evidence.breaks_right_claims,
+            claimed_cells=tuple(evidence.claimed_cells) if is_match else (),
+            hypothesis=hypothesis,
+            approximate=approximate and is_match,
+        )
 
-    def is_within_own_rounding(self, hypothesis: Hypothesis, figures: dict[str, NumpyArray]) -> bool:
-        """Whether what is left after rounding is no more than the rounding itself moved."""
-        court = self.comparison
-        for claim in court.task.claims:
-            moved = np.abs(figures[claim.step] - court.reference[claim.step])[claim.index]
-            left = np.abs(figures[claim.step][claim.index] - claim.values)
-            fine = np.isfinite(moved) & np.isfinite(left)
+    def _compute_figures(self, hypothesis: Hypothesis, trials: Trials) -> StepArrays | None:
+        """Compute the steps that a hypothesis gives, those that it leaves unchanged as the reference has them."""
+        computed = or_none(hypothesis.compute)
+        figures = or_none(lambda: trials.compute_steps(computed)) if isinstance(computed, Plan) else computed
+        if figures is None:
+            return None
+        if trials is not self.trials:
+            self.trials.trial_count += 1
+        unchanged = (*hypothesis.unchanged_steps, "positioned_embeddings")
+        reference = self.comparison.reference
+        return figures | {step: reference[step] for step in unchanged if step in reference}
+
+    def _add_evidence(self, evidence: _Evidence, claim_index: int, step_values: NumpyArray) -> None:
+        """Compare a hypothesis's values of a step with one claim, and add up what that tells."""
+        comparison = self.comparison
+        claim, before = comparison.task.claims[claim_index], comparison.cell_comparisons[claim_index]
+        scale = max(comparison.largest_figures[claim.step], _MIN_SCALE)
+        values, reference = step_values[claim.index], comparison.reference_cells(claim)
+        cells = comparison.compare(claim_index, step_values, largest_figure=rules.largest_finite(step_values))
+        is_right = bool(cells.is_right.all())
+        evidence.claimed_cells.append(values)
+        evidence.figures_keys.append(np.ascontiguousarray(_drop_last_digits(values)).tobytes())
+        evidence.differs_from_reference |= _differ_beyond_noise(values, reference, scale)
+        evidence.is_match &= is_right
+        if claim_index in self.wrong_claims:
+            if is_right:
+                evidence.explained_steps.append(claim.step)
+            repaired = ~before.is_right & cells.is_right
+            evidence.gained_digits += _count_gained_digits(before.error, claim.values, cells.tolerance, repaired)
             if (
-                fine.any()
-                and float(left[fine].max()) > 2 * float(moved[fine].max()) + 1e-9 * court.largest_figures[claim.step]
+                claim_index not in comparison.constant_claims
+                and _have_same_nonfinite_cells(claim.values, values)
+                and not _have_same_nonfinite_cells(claim.values, reference)
             ):
+                evidence.gained_digits += _NONFINITE_PATTERN_DIGITS
+            compared = ~before.is_right & np.isfinite(before.error) & np.isfinite(cells.error)
+            with np.errstate(all="ignore"):
+                evidence.residual += float((cells.error[compared] ** 2).sum() / scale**2)
+                evidence.residual_before += float((before.error[compared] ** 2).sum() / scale**2)
+            evidence.compared_cells += int(compared.sum())
+        else:
+            evidence.breaks_right_claims |= not is_right
+        error = float(cells.error.max(initial=0.0))
+        evidence.max_error = max(evidence.max_error, error)
+        evidence.max_relative_error = max(evidence.max_relative_error, error / scale)
+
+    def _is_within_own_rounding(self, hypothesis: Hypothesis, figures: StepArrays) -> bool:
+        """Whether the error that is left is no larger than what the hypothesis's own rounding moved."""
+        for claim in self.comparison.task.claims:
+            values = figures[claim.step][claim.index].astype(np.float64)
+            with np.errstate(all="ignore"):
+                moved, left = np.abs(values - self.comparison.reference_cells(claim)), np.abs(values - claim.values)
+            is_finite = np.isfinite(moved) & np.isfinite(left)
+            if not is_finite.any():
+                continue
+            slack = 1e-9 * self.comparison.largest_figures[claim.step]
+            if float(left[is_finite].max()) > 2 * float(moved[is_finite].max()) + slack:
                 return False
         return True
 
-    def significant_matches(self, results: list[TrialResult]) -> list[TrialResult]:
-        """Those that fit, and whose fit says more than so many trials would hit by chance."""
-        need = math.log10(max(len(self.distinct_figures_keys), 10)) + _SIGNIFICANCE_MARGIN_DIGITS
-        return [t for t in results if t.is_match and t.differs_from_reference and t.evidence_digits >= need]
+    def _significant_matches(self, results: Iterable[TrialResult]) -> list[TrialResult]:
+        """Those that match, and whose match says more than so many trials would hit by chance."""
+        needed_digits = math.log10(max(len(self.distinct_figures_keys), 10)) + _SIGNIFICANCE_MARGIN_DIGITS
+        return [r for r in results if _is_real_match(r) and r.evidence_digits >= needed_digits]
 
     # ── two changes ──────────────────────────────────────────────────────────────────────────────
-    def try_pairs(self, singles: list[SingleTrial], report_progress: Callable[[float, str], None]) -> list[TrialResult]:
-        """Two choices, or a choice and a fault: the likeliest first, and no further than the first that fits."""
-        jobs = sorted(
-            (job for job in self.pair_trials(singles) if job.implausibility < _PAIR_IMPLAUSIBILITY_LIMIT),
-            key=lambda job: job.implausibility,
+    def _try_pairs(self, singles: Sequence[SingleTrial], report_progress: ProgressCallback) -> list[TrialResult]:
+        """Try two choices, or a choice and a fault: the likeliest first, and no further than the first that matches."""
+        pairs = sorted(
+            (pair for pair in self._pair_trials(singles) if pair.implausibility < _PAIR_IMPLAUSIBILITY_LIMIT),
+            key=lambda pair: pair.implausibility,
         )
-        most = int(_MAX_PAIR_TRIALS * min(1.0, _SMALL_PROBLEM_SCORES / self.comparison.score_count))
-        out: list[TrialResult] = []
-        best: int | None = None
-        for i, job in enumerate(jobs[:most]):
-            if best is not None and job.implausibility > best:
+        pairs = pairs[: int(_MAX_PAIR_TRIALS * min(1.0, _SMALL_PROBLEM_SCORES / self.comparison.score_count))]
+        results: list[TrialResult] = []
+        matched_implausibility: int | None = None
+        for i, pair in enumerate(pairs):
+            if matched_implausibility is not None and pair.implausibility > matched_implausibility:
                 break
-            report_progress(i / min(most, len(jobs)), "two changes")
-            if tried := job.run():
-                out.append(tried)
-                best = job.implausibility if self.significant_matches([tried]) else best
-        return out
+            report_progress(i / len(pairs), "two changes")
+            result = pair.run()
+            if result is None:
+                continue
+            results.append(result)
+            if self._significant_matches([result]):
+                matched_implausibility = pair.implausibility
+        return results
 
-    def pair_trials(self, singles: list[SingleTrial]) -> Iterator[PairTrial]:
-        """What can be paired: what changes something and breaks nothing that was right.
+    def _pair_trials(self, singles: Sequence[SingleTrial]) -> Iterator[PairTrial]:
+        """Pair what changes something and breaks nothing that was right.
 
         A likely choice that changes nothing alone may matter beside another: what a row that sees nothing gets, say.
         """
-        chosen: dict[bytes, tuple[TrialResult, Alternative]] = {}
-        for tried, alternative in sorted(singles, key=lambda pair: pair[0].implausibility):
-            if alternative and tried.differs_from_reference and not tried.breaks_right_claims:
-                chosen.setdefault(tried.figures_key, (tried, alternative))
-        silent = [(t, a) for t, a in singles if a and not t.differs_from_reference and t.implausibility == 1]
-        options = [*chosen.values(), *silent]
-        for (t, a), (u, b) in itertools.combinations(options, 2):
-            if a.choice_name != b.choice_name and (t.differs_from_reference or u.differs_from_reference):
+        choices, faults = _pairable_choices(singles), _pairable_faults(singles)
+        for (first, first_choice), (second, second_choice) in itertools.combinations(choices, 2):
+            if first_choice.choice_name != second_choice.choice_name and (
+                first.differs_from_reference or second.differs_from_reference
+            ):
+                implausibility = first.implausibility + second.implausibility
                 yield PairTrial(
-                    t.implausibility + u.implausibility,
-                    partial(self.try_two_choices, a, b, t.implausibility + u.implausibility),
+                    implausibility, partial(self._try_two_choices, first_choice, second_choice, implausibility)
                 )
-        faults = [
-            t
-            for t, a in singles
-            if a is None and t.differs_from_reference and not t.breaks_right_claims and t.implausibility < 3
-        ]
-        faults = list({t.figures_key: t for t in reversed(faults)}.values())[
-            ::-1
-        ]  # one of those that are the same here
-        bases = [t for t in faults if t.hypothesis.combinable]
-        for i, u in enumerate(bases):
-            on_top, done = functools.cache(partial(self.faults_on_top_of, u)), {t.names for t in bases[: i + 1]}
-            for t in faults:
-                if t.names not in done:
+        combinable = [result for result in faults if result.hypothesis.combinable]
+        for i, base in enumerate(combinable):
+            get_faults = functools.cache(partial(self._faults_on_top_of, base))
+            done = {result.names for result in combinable[: i + 1]}
+            for result in faults:
+                if result.names not in done:
                     yield PairTrial(
-                        t.implausibility + u.implausibility, partial(self.try_fault_on, t, u.hypothesis, on_top)
+                        result.implausibility + base.implausibility,
+                        partial(self._try_fault_on, result, base.hypothesis, get_faults),
                     )
-        for u, b in options:
-            if u.implausibility == 1:
-                other = functools.cache(partial(self.faults_under_choice, b))
-                for t in faults:
+        for base, choice in choices:
+            if base.implausibility == 1:
+                get_faults = functools.cache(partial(self._faults_under_choice, choice))
+                for result in faults:
                     yield PairTrial(
-                        t.implausibility + u.implausibility, partial(self.try_fault_on, t, _choice_hypothesis(b), other)
+                        result.implausibility + base.implausibility,
+                        partial(self._try_fault_on, result, base.hypothesis, get_faults),
                     )
 
-    def try_two_choices(self, first: Alternative, second: Alternative, implausibility: int) -> TrialResult | None:
-        compute = partial(
-            self.comparison.trials.with_choices, **{first.choice_name: first.value, second.choice_name: second.value}
+    def _try_two_choices(self, first: Alternative, second: Alternative, implausibility: int) -> TrialResult | None:
+        choices = {first.choice_name: first.value, second.choice_name: second.value}
+        hypothesis = Hypothesis(
+            f"{first.option_text} {second.option_text}",
+            f"{first.description} and {second.description}",
+            partial(self.trials.with_choices, **choices),
+            implausibility,
         )
-        return self.try_hypothesis(
-            Hypothesis(
-                f"{first.option_text} {second.option_text}",
-                f"{first.description} and {second.description}",
-                compute,
-                implausibility,
-            ),
-            False,
-        )
+        return self._try_hypothesis(hypothesis, is_fault=False)
 
-    def faults_under_choice(self, alternative: Alternative) -> tuple[Trials, dict[str, Hypothesis]] | None:
+    def _faults_under_choice(self, alternative: Alternative) -> tuple[Trials, FaultsByName] | None:
         """A problem with one choice changed, and the faults on it."""
-        bench = self.trials_with_choice(alternative)
-        return (bench, {s.name: s for s in fault_hypotheses(bench) if not s.is_rounding}) if bench else None
-
-    def faults_on_top_of(self, result: TrialResult) -> tuple[Trials, dict[str, Hypothesis]] | None:
-        """A problem with one fault in it, and the faults on top of that."""
-        bench, plan = self.comparison.trials, compute_or_default(result.hypothesis.compute)
-        if not isinstance(plan, Plan):
-            return None
-        made = Trials(plan, bench.top, bench.claims)
-        return made, {s.name: s for s in fault_hypotheses(made) if not s.is_rounding}
-
-    def try_fault_on(
-        self, fault_result: TrialResult, base: Hypothesis, make_base_trials: Callable[[], Any]
-    ) -> TrialResult | None:
-        found = make_base_trials()
-        s = found and found[1].get(fault_result.names[0])
-        if not s:
-            return None
-        s = dataclasses.replace(
-            s,
-            description=f"{s.description}; and {base.description}",
-            implausibility=s.implausibility + base.implausibility,
-        )
-        return self.try_hypothesis(s, True, found[0], (f"{s.name} and {base.name}",))
-
-    def trials_with_choice(self, alternative: Alternative) -> Trials | None:
-        """A bench whose plan has one choice changed."""
-        bench = self.comparison.trials
-        plan = compute_or_default(partial(bench.with_choices, **{alternative.choice_name: alternative.value}))
+        plan = or_none(partial(self.trials.with_choices, **{alternative.choice_name: alternative.value}))
         if plan is None:
             return None
-        return Trials(
-            dataclasses.replace(plan, keep=plan.keep | frozenset(s for s in bench.claimed_steps if s in plan.steps)),
-            bench.top,
-            bench.claims,
+        claimed = frozenset(step for step in self.trials.claimed_steps if step in plan.steps)
+        return self._faults_on(dataclasses.replace(plan, keep=plan.keep | claimed))
+
+    def _faults_on_top_of(self, result: TrialResult) -> tuple[Trials, FaultsByName] | None:
+        """A problem with one fault in it, and the faults on top of that."""
+        plan = or_none(result.hypothesis.compute)
+        return self._faults_on(plan) if isinstance(plan, Plan) else None
+
+    def _faults_on(self, plan: Plan) -> tuple[Trials, FaultsByName]:
+        trials = Trials(plan, self.trials.top, self.trials.claims)
+        return trials, {h.name: h for h in fault_hypotheses(trials) if not h.is_rounding}
+
+    def _try_fault_on(
+        self, fault_result: TrialResult, base: Hypothesis, get_faults: Callable[[], tuple[Trials, FaultsByName] | None]
+    ) -> TrialResult | None:
+        """Try a fault, found on the problem alone, on the problem that another change has made."""
+        changed = get_faults()
+        if changed is None:
+            return None
+        trials, faults = changed
+        fault = faults.get(fault_result.names[0])
+        if fault is None:
+            return None
+        hypothesis = dataclasses.replace(
+            fault,
+            description=f"{fault.description}; and {base.description}",
+            implausibility=fault.implausibility + base.implausibility,
         )
+        return self._try_hypothesis(hypothesis, is_fault=True, trials=trials, names=(f"{fault.name} and {base.name}",))
 
     # ── naming ───────────────────────────────────────────────────────────────────────────────────
-    def diagnose(self, matches: list[TrialResult]) -> tuple[Diagnosis, ...]:
-        """The simplest first; what these figures cannot tell apart together."""
-        if not all(t.approximate for t in matches):
-            matches = [t for t in matches if not t.approximate]
+    def _diagnose(self, matches: list[TrialResult]) -> tuple[Diagnosis, ...]:
+        """Name the matches, the simplest first; those that these figures cannot tell apart stand together."""
+        if not all(match.approximate for match in matches):
+            matches = [match for match in matches if not match.approximate]
+        matches = sorted(
+            matches, key=lambda r: (r.approximate and r.max_error, r.implausibility, not r.is_fault, r.max_error)
+        )
         groups: list[list[TrialResult]] = []
-        for t in sorted(
-            matches, key=lambda t: (t.approximate and t.max_error, t.implausibility, not t.is_fault, t.max_error)
-        ):
-            group = next((group for group in groups if self.are_indistinguishable(group[0], t)), None)
-            groups.append([t]) if group is None else group.append(t)
-        return tuple(self.make_diagnosis(group) for group in groups)
+        for match in matches:
+            group = next((group for group in groups if self._are_indistinguishable(group[0], match)), None)
+            if group is None:
+                groups.append([match])
+            else:
+                group.append(match)
+        return tuple(self._make_diagnosis(group) for group in groups)
 
-    def are_indistinguishable(self, one: TrialResult, other: TrialResult) -> bool:
+    def _are_indistinguishable(self, match: TrialResult, other: TrialResult) -> bool:
         """Whether the figures that are claimed could not tell two computations apart."""
-        if one.figures_key == other.figures_key:
+        if match.figures_key == other.figures_key:
             return True
-        if one.approximate or other.approximate:
+        if match.approximate or other.approximate:
             return False
-        for n, (a, b) in enumerate(zip(one.claimed_cells, other.claimed_cells, strict=True)):
-            found = rules.compare_cells(
-                self.comparison.rules[n], a, b, self.comparison.decimals[n], rules.largest_finite(b)
+        for n, (values, other_values) in enumerate(zip(match.claimed_cells, other.claimed_cells, strict=True)):
+            cells = rules.compare_cells(
+                self.comparison.rules[n],
+                values,
+                other_values,
+                self.comparison.decimals[n],
+                rules.largest_finite(other_values),
             )
-            if not found.is_right.all():
+            if not cells.is_right.all():
                 return False
         return True
 
-    def make_diagnosis(self, group: list[TrialResult], *, is_match: bool = True) -> Diagnosis:
+    def _make_diagnosis(self, group: Sequence[TrialResult], *, is_match: bool = True) -> Diagnosis:
+        """One diagnosis for results that give the same figures; the first one's sentence."""
         first = group[0]
-        names = tuple(dict.fromkeys(name for t in group for name in t.names))
-        whose = join_names(first.explained_steps or [f.step for f in self.comparison.task.claims])
-        verb = "are" if whose.endswith("s") or " and " in whose else "is"
+        steps = join_names(first.explained_steps or [claim.step for claim in self.comparison.task.claims])
+        verb = "are" if steps.endswith("s") or " and " in steps else "is"
         return Diagnosis(
-            names,
-            f"your {whose} {verb} the reference {first.description}",
+            tuple(dict.fromkeys(name for result in group for name in result.names)),
+            f"your {steps} {verb} the reference {first.description}",
             first.explained_steps,
             first.max_error,
             is_match,
         )
 
-    def nearest_candidates(self, results: list[TrialResult]) -> tuple[Diagnosis, ...]:
-        """The few that come nearest, without a claim; among them none that is as far off as the reference itself."""
-        own = max((f.error.max(initial=0.0) / max(self.comparison.largest_figures[c.step], 1e-300) for c, f in zip(self.comparison.task.claims, self.comparison.cell_comparisons, strict=True)), default=0.0)  # fmt: skip
+    def _find_nearest_candidates(self, results: Sequence[TrialResult]) -> tuple[Diagnosis, ...]:
+        """The few results that come nearest, and clearly nearer than the reference itself."""
+        limit = _MAX_NEAREST_ERROR_RATIO * self._reference_relative_error()
         groups: dict[bytes, list[TrialResult]] = {}
-        for t in sorted(results, key=lambda t: (t.max_relative_error, t.implausibility)):
-            if t.differs_from_reference and t.max_relative_error < _MAX_NEAREST_ERROR_RATIO * own:
-                groups.setdefault(t.figures_key, []).append(t)
-        few = itertools.islice(groups.values(), _MAX_NEAREST_CANDIDATES)
-        return tuple(self.make_diagnosis(group, is_match=group[0].is_match) for group in few)
+        for result in sorted(results, key=lambda r: (r.max_relative_error, r.implausibility)):
+            if result.differs_from_reference and result.max_relative_error < limit:
+                groups.setdefault(result.figures_key, []).append(result)
+        nearest = itertools.islice(groups.values(), _MAX_NEAREST_CANDIDATES)
+        return tuple(self._make_diagnosis(group, is_match=group[0].is_match) for group in nearest)
+
+    def _reference_relative_error(self) -> float:
+        """The largest error of the reference on any claim, as a share of the step's largest figure."""
+        comparison = self.comparison
+        errors = [
+            float(cells.error.max(initial=0.0)) / max(comparison.largest_figures[claim.step], _MIN_SCALE)
+            for claim, cells in zip(comparison.task.claims, comparison.cell_comparisons, strict=True)
+        ]
+        return max(errors, default=0.0)
+
+
+@dataclass
+class _Evidence:
+    """What the comparison of one hypothesis with every claim adds up to."""
+
+    is_match: bool = True
+    breaks_right_claims: bool = False
+    differs_from_reference: bool = False
+    gained_digits: float = 0.0
+    max_error: float = 0.0
+    max_relative_error: float = 0.0
+    residual: float = 0.0  # Σ error², over the wrong cells, as a share of each step's largest figure
+    residual_before: float = 0.0  # the same of the reference
+    compared_cells: int = 0  # how many cells those are
+    explained_steps: list[str] = dataclasses.field(default_factory=list)
+    figures_keys: list[bytes] = dataclasses.field(default_factory=list)
+    claimed_cells: list[NumpyArray] = dataclasses.field(default_factory=list)
+
+    @property
+    def residual_ratio(self) -> float:
+        """The root-mean-square error as a share of the reference's."""
+        return math.sqrt(self.residual / self.residual_before) if self.residual_before else 1.0
+
+
+def _ignore_progress(share: float, activity: str) -> None: ...
+
+
+def _is_real_match(result: TrialResult) -> bool:
+    return result.is_match and result.differs_from_reference
 
 
 def single_changes(trials: Trials) -> Iterator[tuple[Hypothesis, Alternative | None]]:
-    """Everything one change away: faults, and choices."""
-    for s in fault_hypotheses(trials):
-        yield s, None
-    for a in one_choice_alternatives(trials.plan):
+    """Everything one change away: faults, then choices with the alternative that each is."""
+    for hypothesis in fault_hypotheses(trials):
+        yield hypothesis, None
+    for alternative in one_choice_alternatives(trials.plan):
+        compute = partial(trials.with_choices, **{alternative.choice_name: alternative.value})
         yield (
-            dataclasses.replace(
-                _choice_hypothesis(a), compute=partial(trials.with_choices, **{a.choice_name: a.value})
-            ),
-            a,
+            Hypothesis(alternative.option_text, alternative.description, compute, alternative.implausibility),
+            alternative,
         )
 
 
-def _choice_hypothesis(alternative: Alternative) -> Hypothesis:
-    return Hypothesis(alternative.option_text, alternative.description, lambda: None, alternative.implausibility)
+def _pairable_choices(singles: Sequence[SingleTrial]) -> list[tuple[TrialResult, Alternative]]:
+    """Choices that may be one of two changes: the likeliest of those that give the same figures, and likely silent ones."""
+    changing: dict[bytes, tuple[TrialResult, Alternative]] = {}
+    silent: list[tuple[TrialResult, Alternative]] = []
+    for single in sorted(singles, key=lambda single: single.result.implausibility):
+        result, alternative = single.result, single.alternative
+        if alternative is None:
+            continue
+        if not result.differs_from_reference:
+            if result.implausibility == 1:
+                silent.append((result, alternative))
+        elif not result.breaks_right_claims:
+            changing.setdefault(result.figures_key, (result, alternative))
+    return [*changing.values(), *silent]
+
+
+def _pairable_faults(singles: Sequence[SingleTrial]) -> list[TrialResult]:
+    """Faults that may be one of two changes; of those that give the same figures the first."""
+    faults = [
+        single.result
+        for single in singles
+        if single.alternative is None
+        and single.result.differs_from_reference
+        and not single.result.breaks_right_claims
+        and single.result.implausibility < 3
+    ]
+    return list({result.figures_key: result for result in reversed(faults)}.values())[::-1]
+
+
+def _differ_beyond_noise(values: NumpyArray, reference: NumpyArray, scale: float) -> bool:
+    """Whether figures differ from the reference by more than two ways of computing the same do."""
+    with np.errstate(all="ignore"):
+        is_same = (values == reference) | ((values != values) & (reference != reference))
+        is_same |= np.abs(values.astype(np.float64) - reference) <= 1e-12 * scale
+    return not is_same.all()
 
 
 def _drop_last_digits(values: NumpyArray) -> NumpyArray:
-    """Figures with the last digits, in which two ways of computing the same differ, taken off."""
+    """Figures without the last digits, in which two ways of computing the same differ."""
     if values.dtype.kind in "biu":
         return values
     with np.errstate(all="ignore"):
-        rough: NumpyArray = np.round(values, 10) + 0.0
-    return rough
+        rounded: NumpyArray = np.round(values, 10) + 0.0
+    return rounded
 
 
-def _have_same_nonfinite_cells(actual: NumpyArray, other: NumpyArray) -> bool:
+def _have_same_nonfinite_cells(values: NumpyArray, other: NumpyArray) -> bool:
     """Whether the very same cells are NaN, ∞ and −∞, and some are."""
-    if actual.dtype.kind != "f" or other.dtype.kind != "f" or np.isfinite(actual).all():
+    if values.dtype.kind != "f" or other.dtype.kind != "f" or np.isfinite(values).all():
         return False
-    return all(np.array_equal(f(actual), f(other)) for f in (np.isnan, np.isposinf, np.isneginf))
+    return all(np.array_equal(is_kind(values), is_kind(other)) for is_kind in (np.isnan, np.isposinf, np.isneginf))
 
 
 def _count_gained_digits(
-    error_before: NumpyArray, actual: NumpyArray, tolerance: NumpyArray, cells: NumpyArray
+    error_before: NumpyArray, values: NumpyArray, tolerance: NumpyArray, repaired: NumpyArray
 ) -> float:
     """Digits by which figures are nearer than they were, over the cells that were wrong and are right."""
-    size = np.where(
-        np.isfinite(error_before), error_before, np.abs(actual.astype(np.float64))
-    )  # a number where none should be
+    # where a number stands and none should, the error is not finite: the number's size counts
+    error = np.where(np.isfinite(error_before), error_before, np.abs(values.astype(np.float64)))
     with np.errstate(all="ignore"):
-        gain = np.log10(np.maximum(size, 1e-300) / np.maximum(tolerance, 1e-15 * np.maximum(size, 1e-300)))
-    gain = np.where(np.isfinite(size), np.clip(gain, 0, 15), 0.35)
-    return float(gain[cells].sum())
+        gain = np.log10(np.maximum(error, 1e-300) / np.maximum(tolerance, 1e-15 * np.maximum(error, 1e-300)))
+    gain = np.where(np.isfinite(error), np.clip(gain, 0, 15), 0.35)
+    return float(gain[repaired].sum())

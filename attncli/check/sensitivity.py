@@ -1,136 +1,143 @@
-"""Could these figures fail? A few plainly wrong computations, held to the same rule."""
+"""Could these figures fail? A few plainly wrong computations, held to the rules of the claims.
+
+`check_sensitivity` is the entry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from attncli.check import rules
+from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import equal_weights, with_normalizer
-from attncli.check.trials import Trials, compute_or_default
+from attncli.check.trials import StepArrays, Trials, or_none
 from attncli.text import join_names
 from attncli.types import Json, NumpyArray
 from attncli.verdict import SensitivityCheck
 
-if TYPE_CHECKING:
-    from attncli.check.comparison import Comparison
-
-_MIN_RELATIVE_DIFFERENCE = 1e-9  # of the largest: what is nearer no ordinary tolerance tells
-WrongComputation = tuple[str, str, Callable[[], Any]]  # its name, the first step that it changes, how it is computed
+_MIN_RELATIVE_DIFFERENCE = 1e-9  # of the largest figure: no ordinary tolerance tells what is nearer
+_STEPS_OF_VALUES = ("v", "present_v", "head_context", "normed_context", "context", "output")
 
 
-def wrong_computations(trials: Trials, reference: dict[str, NumpyArray]) -> Iterator[WrongComputation]:
-    """Uniform weights, shuffled values, no scale, another head's figures: each where the problem has what it is wrong about."""
-    plan = trials.plan
-    yield "uniform weights", "weights", lambda: trials.compute_steps(with_normalizer(plan, equal_weights))
-    if plan.shapes.c is not None:
-        yield "shuffled values", "v", lambda: _shuffle_values(trials)
-    if any(link.is_scale for link in plan.chain):
-        yield "no scale", "scaled_scores", lambda: trials.compute_steps(trials.with_choices(scale="none"))
-    if plan.shapes.has_head_axis and plan.shapes.heads > 1:
-        yield "another head's figures", "", lambda: _shift_heads(trials, reference)
+class WrongComputation(NamedTuple):
+    """A computation that is plainly wrong."""
 
-
-def _shuffle_values(trials: Trials) -> dict[str, NumpyArray] | None:
-    """Every key with its neighbour's value."""
-    base = trials.projected_plan
-    if base is None:
-        return None
-    p = base.problem
-    changes: Json = {"v": np.roll(np.asarray(p.v), 1, axis=-2)}
-    if p.past and "v" in p.past:
-        both = np.asarray(p.past["v"], np.float64)
-        changes["past"] = {**p.past, "v": np.roll(both, 1, axis=-2)}
-    plan = trials.with_qkv(**changes)
-    return trials.compute_steps(plan) if plan else None
-
-
-def _shift_heads(trials: Trials, reference: dict[str, NumpyArray]) -> dict[str, NumpyArray]:
-    """Each head's figures in the place of the next."""
-    out = {}
-    for step, values in reference.items():
-        axes = trials.plan.steps.get(step, ())
-        head = next((i for i, axis in enumerate(axes) if axis in ("head", "kv_head")), None)
-        if head is not None:
-            out[step] = np.roll(values, 1, axis=head)
-        elif step == "context":
-            heads = trials.plan.shapes.mixed_heads
-            apart = values.reshape(*values.shape[:-1], heads, -1)
-            out[step] = np.roll(apart, 1, axis=-2).reshape(values.shape)
-    return out
+    name: str
+    first_changed_step: str  # "": it may change any
+    compute: Callable[[], StepArrays | None]
 
 
 def check_sensitivity(comparison: Comparison) -> tuple[SensitivityCheck, ...]:
-    """Of each wrong computation, whether the claimed figures would have told it from the right one."""
-    out = []
-    order = list(comparison.task.plan.steps)
-    for name, first, compute in wrong_computations(comparison.trials, comparison.reference):
-        found: dict[str, NumpyArray] | None = compute_or_default(compute)
-        if found is None:
+    """Find out of each wrong computation whether the claimed figures would have told it from the right one."""
+    checks = []
+    for wrong in _wrong_computations(comparison.trials, comparison.reference):
+        figures = or_none(wrong.compute)
+        if figures is not None:
+            checks.append(_check_one(comparison, wrong, figures))
+    return tuple(checks)
+
+
+def _check_one(comparison: Comparison, wrong: WrongComputation, figures: StepArrays) -> SensitivityCheck:
+    """Hold one wrong computation's figures to the rule of each claim, written with as many digits as the claim."""
+    is_caught, differs, max_error, worst_step = False, False, 0.0, ""
+    for n, claim in enumerate(comparison.task.claims):
+        reference = comparison.reference[claim.step]
+        wrong_step = figures.get(claim.step)
+        if wrong_step is None or wrong_step.shape != reference.shape:
             continue
-        told, differs, most, at = False, False, 0.0, ""
-        for n, claim in enumerate(comparison.task.claims):
-            ref = comparison.reference[claim.step]
-            wrong = found.get(claim.step)
-            if wrong is None or wrong.shape != ref.shape:
-                continue
-            cells = wrong[claim.index]
-            decimals = comparison.decimals[n]
-            written = cells if decimals is None else rules.round_to_decimals(cells, decimals)
-            here = rules.compare_cells(
-                comparison.rules[n],
-                cells,
-                ref[claim.index],
-                None if decimals is None else decimals + 12,
-                comparison.largest_figures[claim.step],
-            )
-            same = _are_nearly_equal(cells, ref[claim.index], comparison.largest_figures[claim.step])
-            if not same.all():
-                differs = True
-                error = float(np.where(np.isfinite(here.error), here.error, np.inf).max(initial=0.0))
-                if error > most:
-                    most, at = error, claim.step
-            told = told or not comparison.compare(n, ref, written).is_right.all()
-        if differs:
-            out.append(SensitivityCheck(name, told, most, at))
-        else:
-            out.append(SensitivityCheck(name, None, reason=_why_undetectable(comparison, first, order)))
-    return tuple(out)
+        cells, reference_cells = wrong_step[claim.index], reference[claim.index]
+        decimals, largest_figure = comparison.decimals[n], comparison.largest_figures[claim.step]
+        written = cells if decimals is None else rules.round_to_decimals(cells, decimals)
+        if not _are_nearly_equal(cells, reference_cells, largest_figure).all():
+            differs = True
+            all_digits = None if decimals is None else decimals + 12
+            error = rules.compare_cells(comparison.rules[n], cells, reference_cells, all_digits, largest_figure).error
+            largest_error = float(np.where(np.isfinite(error), error, np.inf).max(initial=0.0))
+            if largest_error > max_error:
+                max_error, worst_step = largest_error, claim.step
+        if not comparison.compare(n, reference, written).is_right.all():
+            is_caught = True
+    if not differs:
+        return SensitivityCheck(wrong.name, None, reason=_why_undetectable(comparison, wrong.first_changed_step))
+    return SensitivityCheck(wrong.name, is_caught, max_error, worst_step)
 
 
-def _are_nearly_equal(actual: NumpyArray, reference: NumpyArray, largest_figure: float) -> NumpyArray:
-    """Too near for any ordinary tolerance."""
-    actual, reference = actual.astype(np.float64), reference.astype(np.float64)
+# ── computations that are plainly wrong ──────────────────────────────────────────────────────────
+def _wrong_computations(trials: Trials, reference: StepArrays) -> Iterator[WrongComputation]:
+    """Uniform weights, shuffled values, no scale, another head's figures: each where the problem has what it is wrong about."""
+    plan = trials.plan
+    yield WrongComputation(
+        "uniform weights", "weights", lambda: trials.compute_steps(with_normalizer(plan, equal_weights))
+    )
+    if plan.shapes.c is not None:
+        yield WrongComputation("shuffled values", "v", lambda: _shuffle_values(trials))
+    if any(link.is_scale for link in plan.chain):
+        yield WrongComputation(
+            "no scale", "scaled_scores", lambda: trials.compute_steps(trials.with_choices(scale="none"))
+        )
+    if plan.shapes.has_head_axis and plan.shapes.heads > 1:
+        yield WrongComputation("another head's figures", "", lambda: _shift_heads(trials, reference))
+
+
+def _shuffle_values(trials: Trials) -> StepArrays | None:
+    """Give every key its neighbour's value."""
+    base = trials.projected_plan
+    if base is None:
+        return None
+    arrays: Json = {"v": np.roll(np.asarray(base.problem.v), 1, axis=-2)}
+    past = base.problem.past
+    if past and "v" in past:
+        arrays["past"] = {**past, "v": np.roll(np.asarray(past["v"], np.float64), 1, axis=-2)}
+    plan = trials.with_qkv(**arrays)
+    return trials.compute_steps(plan) if plan else None
+
+
+def _shift_heads(trials: Trials, reference: StepArrays) -> StepArrays:
+    """Put each head's figures in the place of the next one's."""
+    shifted = {}
+    for step, values in reference.items():
+        axes = trials.plan.steps.get(step, ())
+        head_axis = next((i for i, axis in enumerate(axes) if axis in ("head", "kv_head")), None)
+        if head_axis is not None:
+            shifted[step] = np.roll(values, 1, axis=head_axis)
+        elif step == "context":
+            heads = trials.plan.shapes.mixed_heads
+            split = values.reshape(*values.shape[:-1], heads, -1)  # (…, n, h, c)
+            shifted[step] = np.roll(split, 1, axis=-2).reshape(values.shape)
+    return shifted
+
+
+# ── what cannot be told ──────────────────────────────────────────────────────────────────────────
+def _are_nearly_equal(values: NumpyArray, reference: NumpyArray, largest_figure: float) -> NumpyArray:
+    """Which figures are too near each other for any ordinary tolerance."""
+    values, reference = values.astype(np.float64), reference.astype(np.float64)
     with np.errstate(all="ignore"):
-        near: NumpyArray = (
-            (np.abs(actual - reference) <= _MIN_RELATIVE_DIFFERENCE * max(largest_figure, 1e-300))
-            | (actual == reference)
-            | (np.isnan(actual) & np.isnan(reference))
+        is_near: NumpyArray = (
+            (np.abs(values - reference) <= _MIN_RELATIVE_DIFFERENCE * max(largest_figure, 1e-300))
+            | (values == reference)
+            | (np.isnan(values) & np.isnan(reference))
         )
-    return near
+    return is_near
 
 
-def _why_undetectable(comparison: Comparison, first_changed: str, step_order: list[str]) -> str:
-    claimed = [claim.step for claim in comparison.task.claims]
-    after = [
-        s
-        for s in claimed
-        if not first_changed
-        or (
-            first_changed in step_order
-            and step_order.index(s) >= step_order.index(first_changed)
-            and not _is_independent(first_changed, s)
-        )
-    ]
-    if not after:
-        return f"{join_names(dict.fromkeys(claimed))} {'comes' if len(set(claimed)) == 1 else 'come'} before it"
+def _why_undetectable(comparison: Comparison, first_changed_step: str) -> str:
+    """Say why no claimed figure tells a wrong computation from the right one."""
+    claimed = list(dict.fromkeys(claim.step for claim in comparison.task.claims))
+    order = list(comparison.task.plan.steps)
+    if not any(_depends_on(step, first_changed_step, order) for step in claimed):
+        return f"{join_names(claimed)} {'comes' if len(claimed) == 1 else 'come'} before it"
     if comparison.task.plan.size.keys == 1:
         return "there is only one key"
     return "it gives the same figures here"
 
 
-def _is_independent(earlier: str, later: str) -> bool:
-    """Whether a step that stands later in the order does not look at an earlier one: values meet only the context."""
-    return earlier == "v" and later not in ("v", "present_v", "head_context", "normed_context", "context", "output")
+def _depends_on(step: str, earlier: str, step_order: Sequence[str]) -> bool:
+    """Whether a step can change with an earlier one: values meet only the context, though other steps stand after v."""
+    if not earlier:
+        return True
+    if earlier not in step_order or step_order.index(step) < step_order.index(earlier):
+        return False
+    return earlier != "v" or step in _STEPS_OF_VALUES

@@ -1,10 +1,14 @@
-"""Where computations are tried out: plans, rewritten plans, and the figures they give, on the cells that are claimed."""
+"""Trying out computations on one problem: changed plans, and the figures that they give at the steps that are claimed.
+
+`Trials` is what faults, alternatives and the search compute with; torch is loaded by the first run.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,11 +16,13 @@ from attncli.check.claims import Claim, step_shape
 from attncli.errors import AttnError
 from attncli.parts.projections import PROJECTION_PARAMETERS
 from attncli.plan import Plan, make_plan
-from attncli.types import Json, NumpyArray, Problem
+from attncli.types import Array, Attention, Json, NumpyArray, Problem
 from attncli.variant import Variant
 
-Arrays = Mapping[str, NumpyArray]
-_EQUIVALENT_STEPS = (  # where a variant lacks a step, the one before it of its kind stands for it
+T = TypeVar("T")
+StepArrays = dict[str, NumpyArray]  # values by step, on all the step's axes
+
+_EQUIVALENT_STEPS = (  # where a variant lacks a step, the last one before it in its group stands for it
     ("q", "normed_q", "positioned_q"),
     ("k", "normed_k", "positioned_k"),
     ("weights", "dropout_weights", "mixed_weights"),
@@ -27,130 +33,140 @@ _PROJECTION_PARAMETERS = {parameter.name for parameter in PROJECTION_PARAMETERS}
 
 
 class Trials:
-    """A problem and the steps that are claimed of it; every computation that is tried runs here, in float64."""
+    """The plan of a problem and the claims on it; every computation that is tried runs here, in float64."""
 
     def __init__(self, plan: Plan, top: int | None, claims: Sequence[Claim] = ()) -> None:
         self.plan = plan
         self.top = top
         self.claims = claims
         self.trial_count = 0
-        self._projected_plan: Plan | bool | None = False
 
     @property
     def claimed_steps(self) -> frozenset[str]:
         return self.plan.keep
 
+    # ── changed plans ────────────────────────────────────────────────────────────────────────────
     def replan(
         self, problem: Problem | None = None, variant: Variant | None = None, keep: Collection[str] | None = None
     ) -> Plan:
-        """A plan for a changed problem or variant, keeping what is claimed, or what stands for it.
+        """Make a plan for a changed problem or variant that keeps the claimed steps, or their equivalents.
 
         Raises:
-            AttnError: the two do not go together.
+            AttnError: problem and variant do not go together.
         """
-        p, v = problem or self.plan.problem, variant or self.plan.variant
-        wanted = self.claimed_steps if keep is None else keep
-        made = make_plan(p, v, (), top=self.top)
-        return dataclasses.replace(
-            made, keep=frozenset(filter(None, (self.equivalent_step(s, made.steps) for s in wanted)))
-        )
+        plan = make_plan(problem or self.plan.problem, variant or self.plan.variant, (), top=self.top)
+        steps = self.claimed_steps if keep is None else keep
+        equivalents = (self.equivalent_step(step, plan.steps) for step in steps)
+        return dataclasses.replace(plan, keep=frozenset(step for step in equivalents if step))
 
-    def with_choices(self, **choices: Any) -> Plan:
-        """The same problem by other choices."""
+    def with_choices(self, **choices: object) -> Plan:
+        """Make a plan of the same problem with other choices."""
         return self.replan(variant=self.plan.variant.replace(**choices))
 
-    def with_fields(self, **fields: Any) -> Plan:
-        """The same choices on a problem of other fields."""
+    def with_fields(self, **fields: Array) -> Plan:
+        """Make a plan of the same variant on a problem with other fields."""
         return self.replan(dataclasses.replace(self.plan.problem, **fields))
 
+    def with_qkv(self, **arrays: Array) -> Plan | None:
+        """Make the projected plan with some of q, k and v replaced: heads side by side; None where there is no such plan."""
+        base = self.projected_plan
+        if base is None:
+            return None
+        return self.replan(dataclasses.replace(base.problem, **arrays), base.variant)
+
+    @cached_property
+    def projected_plan(self) -> Plan | None:
+        """The same problem with its q, k and v in the place of embeddings, heads side by side; None where it has none."""
+        try:
+            return self._make_projected_plan()
+        except AttnError:
+            return None
+
+    def _make_projected_plan(self) -> Plan:
+        plan, problem = self.plan, self.plan.problem
+        letters = ("q", "k", "v") if plan.shapes.c is not None else ("q", "k")
+        result = _run_plan(dataclasses.replace(plan, keep=frozenset(letters)))
+        projection = plan.variant.projection
+        has_output = projection.traits.is_drawn or "w_o" in {x.name for x in projection.member.parameters}
+        dropped = _PROJECTION_PARAMETERS - ({"w_o", "b_o"} if has_output else set())
+        parameters = {**problem.parameters, **result.parameters}
+        variant = plan.variant.replace(projection=None, align=None)
+        if plan.variant.position.traits.acts_on == "embeddings":
+            variant = variant.replace(position=Variant().position)
+        if plan.shapes.has_head_axis:
+            variant = variant.replace(heads=plan.shapes.heads, kv_heads=plan.shapes.kv_heads)
+        arrays: Json = {x: merge_heads(plan, np.asarray(result[x].values, np.float64)) for x in letters}
+        projected = dataclasses.replace(
+            problem,
+            embeddings=None,
+            memory=None,
+            layout=None,
+            k_tokens=None,
+            parameters={name: x for name, x in parameters.items() if name not in dropped},
+            positions=plan.q_pos,
+            k_positions=plan.k_pos if plan.q_pos is not None else None,
+            **arrays,
+        )
+        return self.replan(projected, variant)
+
+    # ── runs ─────────────────────────────────────────────────────────────────────────────────────
+    def run(self, plan: Plan) -> Attention:
+        """Run a plan, and count it as a trial."""
+        self.trial_count += 1
+        return _run_plan(plan)
+
+    def compute_steps(self, plan: Plan) -> StepArrays:
+        """Run a plan: what it gives for each claimed step, and for each that it keeps, on all the step's axes."""
+        return self.collect_steps(plan, self.run(plan))
+
+    def collect_steps(self, plan: Plan, result: Attention) -> StepArrays:
+        """Collect the claimed steps of a result and those that its plan keeps, in float64 unless they are integers or booleans."""
+        kept = {step.name: step for step in result.steps}
+        arrays = {}
+        for name in self.claimed_steps | plan.keep:
+            step = kept.get(self.equivalent_step(name, kept) or "")
+            if step is None:
+                continue
+            values = step.values
+            if name == "mask" and name in plan.steps:
+                expanded = tuple(slice(None) if axis in step.axes else None for axis in plan.steps["mask"])
+                values = np.broadcast_to(values[expanded], step_shape(plan, "mask"))
+            arrays[name] = values if values.dtype.kind in "biu" else values.astype(np.float64)
+        return arrays
+
     def equivalent_step(self, step: str, available_steps: Collection[str]) -> str | None:
-        """The step itself, or the last one before it of its kind."""
+        """Find the step itself among those available, or the last one before it in its group."""
         if step in available_steps:
             return step
         order = list(self.plan.steps)
         if step not in order:
             return None
-        kind: tuple[str, ...] | None = next((kind for kind in _EQUIVALENT_STEPS if step in kind), None)
-        if kind is None and step.rpartition("_")[2] in ("scores", "2", "3"):
-            kind = tuple(s for s in order if s.rstrip("0123456789_").endswith("scores"))
-        before = [s for s in order[: order.index(step)] if kind and s in kind and s in available_steps]
+        group: tuple[str, ...] = next((group for group in _EQUIVALENT_STEPS if step in group), ())
+        if not group and step.rpartition("_")[2] in ("scores", "2", "3"):
+            group = tuple(s for s in order if s.rstrip("0123456789_").endswith("scores"))
+        before = [s for s in order[: order.index(step)] if s in group and s in available_steps]
         return before[-1] if before else None
 
-    def compute_steps(self, plan: Plan) -> dict[str, NumpyArray]:
-        """What a plan gives for each claimed step, on all the step's axes."""
-        from attncli.core.attention import run_plan
 
-        self.trial_count += 1
-        result = run_plan(plan)
-        held = {step.name: step for step in result.steps}
-        out = {}
-        for name in self.claimed_steps | plan.keep:
-            one = held.get(self.equivalent_step(name, held) or "")
-            if one is None:
-                continue
-            values = one.values
-            if name == "mask" and name in plan.steps:
-                missing = tuple(slice(None) if axis in one.axes else None for axis in plan.steps["mask"])
-                values = np.broadcast_to(values[missing], step_shape(plan, "mask"))
-            out[name] = values if values.dtype.kind in "biu" else values.astype(np.float64)
-        return out
+def _run_plan(plan: Plan) -> Attention:
+    from attncli.core.attention import run_plan  # loads torch
 
-    @property
-    def projected_plan(self) -> Plan | None:
-        """The same problem with q, k and v given, heads side by side: what is done to them can be rewritten there."""
-        if self._projected_plan is False:
-            try:
-                self._projected_plan = self._make_projected_plan()
-            except AttnError:
-                self._projected_plan = None
-        return self._projected_plan  # type: ignore[return-value]
-
-    def _make_projected_plan(self) -> Plan:
-        from attncli.core.attention import run_plan
-
-        plan, p = self.plan, self.plan.problem
-        letters = ("q", "k", "v") if plan.shapes.c is not None else ("q", "k")
-        result = run_plan(dataclasses.replace(plan, keep=frozenset(letters)))
-        own = plan.variant.projection
-        held = {**p.parameters, **result.parameters}
-        applies = own.traits.is_drawn or "w_o" in {q.name for q in own.member.parameters}
-        kept = {k: x for k, x in held.items() if k not in _PROJECTION_PARAMETERS or (k in ("w_o", "b_o") and applies)}
-        acts = plan.variant.position.traits.acts_on
-        v = plan.variant.replace(projection=None, align=None)
-        if acts == "embeddings":
-            v = v.replace(position=Variant().position)
-        if plan.shapes.has_head_axis:
-            v = v.replace(heads=plan.shapes.heads, kv_heads=plan.shapes.kv_heads)
-        arrays: Json = {x: merge_heads(plan, np.asarray(result[x].values, np.float64)) for x in letters}
-        problem = dataclasses.replace(
-            p,
-            embeddings=None,
-            memory=None,
-            layout=None,
-            tokens=p.tokens,
-            k_tokens=None,
-            parameters=kept,
-            **arrays,
-            positions=plan.q_pos,
-            k_positions=plan.k_pos if plan.q_pos is not None else None,
-        )
-        return self.replan(problem, v)
-
-    def with_qkv(self, **arrays: Any) -> Plan | None:
-        """The direct form with some of its arrays replaced."""
-        base = self.projected_plan
-        return base and self.replan(dataclasses.replace(base.problem, **arrays), base.variant)
+    return run_plan(plan)
 
 
 def merge_heads(plan: Plan, x: NumpyArray) -> NumpyArray:
-    """Heads side by side, where a plan has heads: (…, h, t, d) → (…, t, h·d)"""
+    """Put heads side by side, where a plan has heads: (…, h, t, d) → (…, t, h·d)"""
     return x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], -1) if plan.shapes.has_head_axis else x
 
 
-def compute_or_default(compute: Callable[[], Any], default: Any = None) -> Any:
-    """What a rewrite gives, or nothing where it cannot be computed on this problem."""
+def or_none(compute: Callable[[], T]) -> T | None:
+    """Compute something that may be impossible on this problem: None where it is refused, or where shapes do not meet.
+
+    Shapes that do not meet are torch's RuntimeError or numpy's ValueError: q and k exchanged where there are more keys
+    than queries. Any other exception is a defect of whatever is tried, and is not caught.
+    """
     try:
         with np.errstate(all="ignore"):
             return compute()
-    except (AttnError, RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, ZeroDivisionError):
-        return default
+    except (AttnError, RuntimeError, ValueError):
+        return None

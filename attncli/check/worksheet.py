@@ -1,9 +1,11 @@
-"""A worksheet that was filled in: gaps ⟨1⟩____ in a text, and below it which figure each gap is."""
+"""Reading a worksheet that was filled in: gaps ⟨1⟩____ in a text, and below it which figure each gap is."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,52 +29,70 @@ _WORD_IN_GAP_PATTERN = re.compile(
 _MARKDOWN_ESCAPE_PATTERN = re.compile(r"\\([\\`*_{}\[\]<>#|~$!&()])|&(lt|gt);")
 
 
+class GapCell(NamedTuple):
+    """Which figure a gap is."""
+
+    step: str
+    indices: tuple[int, ...]
+
+
 def read_worksheet(name: str, text: str) -> Figures:
-    """The answers of a filled-in worksheet, each with the digits it is written with.
+    """Read the answers of a filled-in worksheet, each with the digits it is written with.
 
     Raises:
         InputError: nothing in it says what its gaps are, or an answer is no number.
     """
     lines = _unescape_markdown(text).splitlines()
-    places: dict[int, tuple[str, tuple[int, ...]]] = {}
+    cells: dict[int, GapCell] = {}
     for line in lines:
-        if found := _LEGEND_PATTERN.match(line):
-            for gap, index in _expand_legend_line(found):
-                places[gap] = (found[3], index)
-    if not places:
+        if match := _LEGEND_PATTERN.match(line):
+            cells |= _expand_legend_line(match)
+    if not cells:
         way = "a worksheet is what attn explain … --blank STEP writes; figures are .json, .csv, .npz or .safetensors"
         raise InputError("no-figures", "this text says no figures: no line like ⟨1⟩: weights[0][1]", help=way)
     answers: dict[int, str] = {}
-    for number, line in enumerate(lines, 1):
+    for line_number, line in enumerate(lines, 1):
         if not _LEGEND_PATTERN.match(line):
-            _collect_answers(line, number, answers)
+            _collect_answers(line, line_number, answers)
     for gap in answers:
-        if gap not in places:
+        if gap not in cells:
             raise InputError("unknown-gap", f"nothing says which figure gap {gap} is", help="keep the list at the end")
-    steps = dict.fromkeys(step for step, _ in places.values())
-    given, missing = [], []
-    for step in steps:
-        filled = sorted(gap for gap, (s, _) in places.items() if s == step and gap in answers)
-        open_ = sorted(gap for gap, (s, _) in places.items() if s == step and gap not in answers)
-        if filled:
-            read = [parse_written_number(answers[gap]) for gap in filled]
-            given.append(
-                StepFigures(
-                    step,
-                    np.array([value for value, _, _ in read]),
-                    "text",
-                    np.array([decimals for _, decimals, _ in read]),
-                    cell_indices=tuple(places[gap][1] for gap in filled),
-                    gap_numbers=tuple(filled),
-                    gap_texts=tuple(answers[gap] for gap in filled),
-                )
-            )
-        if open_:
-            paths = tuple(places[gap][1] for gap in open_)
-            missing.append(
-                StepFigures(step, np.zeros(len(open_)), "text", cell_indices=paths, gap_numbers=tuple(open_))
-            )
-    return Figures(name, "worksheet", tuple(given), open_gaps=tuple(missing))
+    steps: list[StepFigures] = []
+    open_gaps: list[StepFigures] = []
+    for step in dict.fromkeys(cell.step for cell in cells.values()):
+        gaps = sorted(gap for gap, cell in cells.items() if cell.step == step)
+        answered = [gap for gap in gaps if gap in answers]
+        unanswered = [gap for gap in gaps if gap not in answers]
+        if answered:
+            steps.append(_answered_figures(step, answered, cells, answers))
+        if unanswered:
+            open_gaps.append(_unanswered_figures(step, unanswered, cells))
+    return Figures(name, "worksheet", tuple(steps), open_gaps=tuple(open_gaps))
+
+
+def _answered_figures(
+    step: str, gaps: Sequence[int], cells: Mapping[int, GapCell], answers: Mapping[int, str]
+) -> StepFigures:
+    written = [parse_written_number(answers[gap]) for gap in gaps]
+    return StepFigures(
+        step,
+        np.array([number.value for number in written]),
+        "text",
+        np.array([number.decimals for number in written]),
+        cell_indices=tuple(cells[gap].indices for gap in gaps),
+        gap_numbers=tuple(gaps),
+        gap_texts=tuple(answers[gap] for gap in gaps),
+    )
+
+
+def _unanswered_figures(step: str, gaps: Sequence[int], cells: Mapping[int, GapCell]) -> StepFigures:
+    return StepFigures(
+        step,
+        np.zeros(len(gaps)),
+        "text",
+        cell_indices=tuple(cells[gap].indices for gap in gaps),
+        gap_numbers=tuple(gaps),
+    )
 
 
 def has_gaps(text: str) -> bool:
@@ -84,9 +104,9 @@ def _unescape_markdown(text: str) -> str:
     return _MARKDOWN_ESCAPE_PATTERN.sub(lambda m: m[1] or {"lt": "<", "gt": ">"}[m[2]], text)
 
 
-def _expand_legend_line(match: re.Match[str]) -> list[tuple[int, tuple[int, ...]]]:
-    """⟨1⟩ to ⟨3⟩: weights[1][0:3] → gap and index, one by one."""
-    first, last = int(match[1]), int(match[2] or match[1])
+def _expand_legend_line(match: re.Match[str]) -> dict[int, GapCell]:
+    """Expand ⟨1⟩ to ⟨3⟩: weights[1][0:3] into the cell of each gap."""
+    first, last, step = int(match[1]), int(match[2] or match[1]), match[3]
     *outer, inner = re.findall(r"\[([\d:]+)\]", match[4])
     if any(":" in index for index in outer):
         raise InputError("bad-gap", f"{printable(match[0].strip())}: only the last index may be a range")
@@ -94,30 +114,34 @@ def _expand_legend_line(match: re.Match[str]) -> list[tuple[int, tuple[int, ...]
     indices = list(range(int(start), int(stop) if colon else int(start) + 1))
     if len(indices) != last - first + 1:
         raise InputError("bad-gap", f"{printable(match[0].strip())}: {last - first + 1} gaps, {len(indices)} figures")
-    return [(gap, (*map(int, outer), i)) for gap, i in zip(range(first, last + 1), indices, strict=True)]
+    gaps = range(first, last + 1)
+    return {gap: GapCell(step, (*map(int, outer), i)) for gap, i in zip(gaps, indices, strict=True)}
 
 
 def _collect_answers(line: str, line_number: int, answers: dict[int, str]) -> None:
-    """What stands at each gap of a line: directly behind its number, or one space away; underscores alone are no answer."""
+    """Collect what stands at each gap of a line: right behind its number, or one space away; underscores alone are no answer."""
     for mark in _GAP_PATTERN.finditer(line):
-        rest, gap = line[mark.end() :], int(mark[1])
-        filled = _NUMBER_IN_GAP_PATTERN.match(rest)
-        whole = filled and not _TRAILING_TEXT_PATTERN.match(rest, filled.end())
-        if filled is None or not whole:
-            word = _WORD_IN_GAP_PATTERN.match(rest) if filled is None else re.match(r"\s*[*`_]*([^\s_|]*)", rest)
+        gap, rest = int(mark[1]), line[mark.end() :]
+        number = _NUMBER_IN_GAP_PATTERN.match(rest)
+        if number is None or _TRAILING_TEXT_PATTERN.match(rest, number.end()):
+            word = re.match(r"\s*[*`_]*([^\s_|]*)", rest) if number else _WORD_IN_GAP_PATTERN.match(rest)
             if word:
-                said = printable(word[1] or word[word.lastindex or 0])
+                text = printable(word[1] or word[word.lastindex or 0])
                 raise InputError(
                     "not-a-number",
-                    f"gap {gap} holds {said!r}",
+                    f"gap {gap} holds {text!r}",
                     location=Location(line=line_number),
                     help="write a number",
                 )
             continue
-        said = answers.setdefault(gap, filled[1])
-        one, other = parse_written_number(said)[0], parse_written_number(filled[1])[0]
-        if one != other and not (math.isnan(one) and math.isnan(other)):
-            both = join_names([said, filled[1]])
+        answer = answers.setdefault(gap, number[1])
+        if not _are_equal_numbers(answer, number[1]):
+            both = join_names([answer, number[1]])
             raise InputError(
                 "two-answers", f"gap {gap} holds {both}", location=Location(line=line_number), help="fill it in once"
             )
+
+
+def _are_equal_numbers(text: str, other: str) -> bool:
+    value, other_value = parse_written_number(text).value, parse_written_number(other).value
+    return value == other_value or (math.isnan(value) and math.isnan(other_value))

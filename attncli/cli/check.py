@@ -145,7 +145,8 @@ def _prepare_task(
 ) -> CheckTask:
     """Everything that can be refused, before torch."""
     from attncli.check import prepare
-    from attncli.check.figures import figures_from_expected, read_figures
+    from attncli.check.figure_files import read_figures
+    from attncli.check.figures import figures_from_expected
 
     problem = read_problem(path, read_options, messages)
     if figures is None and not problem.expected:

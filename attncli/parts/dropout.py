@@ -18,17 +18,17 @@ def none(shape: tuple[int, ...], generator: Generator | None) -> None:
     """Nothing is dropped."""
 
 
-def _derive_dropout(w: RowDerivation) -> Iterator[Equation]:
+def _derive_dropout(row: RowDerivation) -> Iterator[Equation]:
     """Survivors divided by what share survives."""
-    keep = Number(1 - w.part.option_value("p"))
-    for c in w.unhidden_cells:
-        if c("kept").value:
-            yield Equation(c.label, ([c.before, " / ", keep], [c.after]))
+    keep = Number(1 - row.part.option_value("p"))
+    for cell in row.unhidden_cells:
+        if cell("kept").value:
+            yield Equation(cell.label, ([cell.before, " / ", keep], [cell.after]))
         else:
-            yield Equation(c.label, ([c.after],), "dropped")
+            yield Equation(cell.label, ([cell.after],), "dropped")
 
 
-def rescaled(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
+def rescale_survivors(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
     """Survivors divided by 1 − p, so that the mean stays; the others 0. (b, h, n, m) each → (b, h, n, m)"""
     return (w / (1 - part.option_value("p"))).where(kept, 0)
 
@@ -38,9 +38,9 @@ def rescaled(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
     "w / (1 − p) where u < 1 − p, else 0",
     source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
     law_exceptions="what is drawn belongs to the whole grid",
-    drop=rescaled,
+    drop=rescale_survivors,
     derivation=_derive_dropout,
-    gradient_factor=lambda w, c: ["(", c("kept"), " / ", Number(1 - w.part.option_value("p")), ")"],
+    gradient_factor=lambda row, cell: ["(", cell("kept"), " / ", Number(1 - row.part.option_value("p")), ")"],
 )
 def inverted(
     shape: tuple[int, ...],

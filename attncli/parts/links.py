@@ -31,10 +31,10 @@ _ALL_LAWS = ("prefix", "decode", "permutation")
     neutral_value=1,
     is_scale=True,
     is_fused=True,
-    derivation=derive_per_key(lambda w, c: ([c.before, " × ", Number(w.link_value)],)),
-    gradient_factor=lambda w, c: [Number(w.link_value)],
+    derivation=derive_per_key(lambda row, cell: ([cell.before, " × ", Number(row.link_value)],)),
+    gradient_factor=lambda row, cell: [Number(row.link_value)],
 )
-def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
+def scale(s: Tensor, grid: Grid, *, factor: float) -> Tensor:
     """The factor of the scores; auto is 1/√d_k of one head for `dot`, else 1."""
     return s * factor  # (b, h, n, m)
 
@@ -47,10 +47,10 @@ def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
     part_choice="head_mixing",
     laws=_ALL_LAWS,
 )
-def mix(s: Tensor, at: Grid, part: Part[MixingTraits]) -> Tensor:
+def mix(s: Tensor, grid: Grid, part: Part[MixingTraits]) -> Tensor:
     """The scores mixed across heads, by `--head-mixing`."""
     act = part.traits.mix_scores
-    return s if act is None else act(s, at.parameters)  # (b, h, n, m)
+    return s if act is None else act(s, grid.parameters)  # (b, h, n, m)
 
 
 @link(
@@ -60,11 +60,11 @@ def mix(s: Tensor, at: Grid, part: Part[MixingTraits]) -> Tensor:
     step="softcapped_scores",
     laws=_ALL_LAWS,
     derivation=derive_per_key(
-        lambda w, c: ([Number(w.link_value), "·tanh(", c.before, " / ", Number(w.link_value), ")"],)
+        lambda row, cell: ([Number(row.link_value), "·tanh(", cell.before, " / ", Number(row.link_value), ")"],)
     ),
-    gradient_factor=lambda w, c: ["(1 − (", c.after, " / ", Number(w.link_value), ")²)"],
+    gradient_factor=lambda row, cell: ["(1 − (", cell.after, " / ", Number(row.link_value), ")²)"],
 )
-def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
+def softcap(s: Tensor, grid: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores bent smoothly into ±cap."""
     return cap * (s / cap).tanh()  # (b, h, n, m)
 
@@ -76,18 +76,18 @@ def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Te
     step="tempered_scores",
     laws=_ALL_LAWS,
     neutral_value=1,
-    derivation=derive_per_key(lambda w, c: ([c.before, " / ", Number(w.link_value)],)),
-    gradient_factor=lambda w, c: ["(1 / ", Number(w.link_value), ")"],
+    derivation=derive_per_key(lambda row, cell: ([cell.before, " / ", Number(row.link_value)],)),
+    gradient_factor=lambda row, cell: ["(1 / ", Number(row.link_value), ")"],
 )
-def temperature(s: Tensor, at: Grid, *, t: Annotated[float, Range(above=0)]) -> Tensor:
+def temperature(s: Tensor, grid: Grid, *, t: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores divided by a temperature: below 1 sharpens, above 1 flattens."""
     return s / t  # (b, h, n, m)
 
 
-def _derive_log_n(w: RowDerivation) -> Iterator[Equation]:
+def _derive_log_n(row: RowDerivation) -> Iterator[Equation]:
     """The factor of the row, then each score times it."""
-    yield Equation("factor", (["max(1, ln ", w("n"), " / ln ", Number(w.link_value), ")"], [w("factor")]))
-    yield from w.equation_per_key(lambda c: ([c.before, " × ", w("factor")],))
+    yield Equation("factor", (["max(1, ln ", row("n"), " / ln ", Number(row.link_value), ")"], [row("factor")]))
+    yield from row.equation_per_key(lambda cell: ([cell.before, " × ", row("factor")],))
 
 
 @link(
@@ -97,11 +97,11 @@ def _derive_log_n(w: RowDerivation) -> Iterator[Equation]:
     step="length_scaled_scores",
     laws=_ALL_LAWS,
     derivation=_derive_log_n,
-    gradient_factor=lambda w, c: [w("factor")],
+    gradient_factor=lambda row, cell: [row("factor")],
 )
-def log_n(s: Tensor, at: Grid, *, base: Annotated[float, Range(above=1)]) -> Tensor:
+def log_n(s: Tensor, grid: Grid, *, base: Annotated[float, Range(above=1)]) -> Tensor:
     """Scores grow with the logarithm of how many keys the query may see, beyond a base."""
-    n = record_intermediate("n", at.visible.sum(-1, keepdim=True), "bhn1", is_input=True)  # (b, h, n, 1)
+    n = record_intermediate("n", grid.visible.sum(-1, keepdim=True), "bhn1", is_input=True)  # (b, h, n, 1)
     factor = (n.clamp(min=1).to(s.dtype).log() / math.log(base)).clamp(min=1)  # (b, h, n, 1)
     return s * record_intermediate("factor", factor, "bhn1")  # (b, h, n, m)
 
@@ -114,9 +114,9 @@ def log_n(s: Tensor, at: Grid, *, base: Annotated[float, Range(above=1)]) -> Ten
     part_choice="position",
     law_exceptions="its law is that of the position",
 )
-def position(s: Tensor, at: Grid, part: Part[PositionTraits]) -> Tensor:
+def position(s: Tensor, grid: Grid, part: Part[PositionTraits]) -> Tensor:
     """The position's bias, by `--position`."""
-    return part(s, at)  # (b, h, n, m)
+    return part(s, grid)  # (b, h, n, m)
 
 
 @link(
@@ -126,11 +126,11 @@ def position(s: Tensor, at: Grid, part: Part[PositionTraits]) -> Tensor:
     step="biased_scores",
     grid_field="bias",
     law_exceptions="its cells belong to indices of one problem",
-    derivation=derive_per_key(lambda w, c: ([c.before, " + ", c("bias")],)),
+    derivation=derive_per_key(lambda row, cell: ([cell.before, " + ", cell("bias")],)),
 )
-def bias(s: Tensor, at: Grid) -> Tensor:
+def bias(s: Tensor, grid: Grid) -> Tensor:
     """The file's `bias`, added."""
-    return s + record_intermediate("bias", at.bias, is_input=True)  # (b, h, n, m)
+    return s + record_intermediate("bias", grid.bias, is_input=True)  # (b, h, n, m)
 
 
 @link(
@@ -143,6 +143,6 @@ def bias(s: Tensor, at: Grid) -> Tensor:
     is_fused=True,
     laws=_ALL_LAWS,
 )
-def mask(s: Tensor, at: Grid) -> Tensor:
+def mask(s: Tensor, grid: Grid) -> Tensor:
     """−∞ where the query may not look: mask, lengths, and a bias of −∞."""
-    return s.where(at.visible, float("-inf"))  # (b, h, n, m)
+    return s.where(grid.visible, float("-inf"))  # (b, h, n, m)

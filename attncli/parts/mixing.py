@@ -30,7 +30,7 @@ def mix_heads(x: Tensor, table: Tensor) -> Tensor:
     return (x @ record_intermediate("table", table.to(x.dtype), "gh", is_input=True)).movedim(-1, 1)
 
 
-_derive_mixed_heads = derive_per_key(lambda w, c: (w.write_dot_product(c("heads"), w("table")),))
+_derive_mixed_heads = derive_per_key(lambda row, cell: (row.write_dot_product(cell("heads"), row("table")),))
 
 
 def mix_scores(s: Tensor, parameters: LearnedArrays) -> Tensor:
@@ -73,13 +73,16 @@ def sub_norm(z: Tensor, parameters: LearnedArrays, part: AnyPart) -> Tensor:
     return z / root * gain * (1 - lambda_init(part.option_value("depth")))
 
 
-def _derive_sub_norm(w: RowDerivation) -> Iterator[Equation]:
-    squares = w.write_sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in w.q], [a.value * a.value for a in w.q])
-    yield Equation("mean z²", (["(", *squares, ") / ", Number(len(w.q))], [w("mean")]))
-    yield Equation("root", (["√(", w("mean"), " + ", Number(1e-5), ")"], [w("root")]))
-    share = Number(1 - lambda_init(w.part.option_value("depth")))
+def _derive_sub_norm(row: RowDerivation) -> Iterator[Equation]:
+    squares = row.write_sum(
+        [["(", a, ")²"] if a.value < 0 else [a, "²"] for a in row.q], [a.value * a.value for a in row.q]
+    )
+    yield Equation("mean z²", (["(", *squares, ") / ", Number(len(row.q))], [row("mean")]))
+    yield Equation("root", (["√(", row("mean"), " + ", Number(1e-5), ")"], [row("root")]))
+    share = Number(1 - lambda_init(row.part.option_value("depth")))
     yield Equation(
-        "z / root × gain × (1 − λ_init)", ([w.q, " / ", w("root"), " × ", w("gain"), " × ", share], [w.output_vector])
+        "z / root × gain × (1 − λ_init)",
+        ([row.q, " / ", row("root"), " × ", row("gain"), " × ", share], [row.output_vector]),
     )
 
 
@@ -101,15 +104,15 @@ def _pair_index(part: AnyPart, head: int, heads: int) -> int:
     return head // 2 if part.option_value("pairing") == "adjacent" else head % (heads // 2)
 
 
-def _derive_difference(w: RowDerivation) -> Iterator[Equation]:
+def _derive_difference(row: RowDerivation) -> Iterator[Equation]:
     """λ, then one head's weight less λ times the other's."""
-    first = Number(lambda_init(w.part.option_value("depth")))
-    if "q1·k1" in w:
-        yield Equation("λ", (["e^(", w("q1·k1"), ") − e^(", w("q2·k2"), ") + ", first], [w("λ")]))
+    first = Number(lambda_init(row.part.option_value("depth")))
+    if "q1·k1" in row:
+        yield Equation("λ", (["e^(", row("q1·k1"), ") − e^(", row("q2·k2"), ") + ", first], [row("λ")]))
     else:
         yield Equation("λ", ([first],))
-    lam = w("λ") if "λ" in w else first
-    yield from w.equation_per_key(lambda c: ([c("first"), " − ", lam, "·", c("second")],))
+    lam = row("λ") if "λ" in row else first
+    yield from row.equation_per_key(lambda cell: ([cell("first"), " − ", lam, "·", cell("second")],))
 
 
 @mixing(

@@ -36,35 +36,40 @@ def fill_hidden(x: Tensor, visible: Tensor | None, value: float) -> Tensor:
     return x if visible is None else x.where(visible, value)  # (b, h, n, m)
 
 
-def _derive_softmax(w: RowDerivation) -> Iterator[Equation]:
+def _derive_softmax(row: RowDerivation) -> Iterator[Equation]:
     """Subtract the largest, exponentiate, sum, divide."""
-    top, total = w("top"), w("total")
+    top, total = row("top"), row("total")
     yield Equation("largest", ([top],))
-    for c in w.unhidden_cells:
-        yield Equation(c.label, (["e^(", c.before, " − ", top, ")"], ["e^(", c("s − top"), ")"], [c("e")]))
-    yield Equation("sum", (w.write_sum_over_keys(lambda c: [c("e")], lambda c: c("e").value), [total]))
-    yield from w.equation_per_key(lambda c: ([c("e"), " / ", total],))
+    for cell in row.unhidden_cells:
+        yield Equation(cell.label, (["e^(", cell.before, " − ", top, ")"], ["e^(", cell("s − top"), ")"], [cell("e")]))
+    yield Equation("sum", (row.write_sum_over_keys(lambda cell: [cell("e")], lambda cell: cell("e").value), [total]))
+    yield from row.equation_per_key(lambda cell: ([cell("e"), " / ", total],))
 
 
-def _derive_softmax_gradient(w: RowDerivation) -> Iterator[Equation]:
+def _derive_softmax_gradient(row: RowDerivation) -> Iterator[Equation]:
     """dsⱼ = wⱼ (dwⱼ − Σ w·dw)"""
-    mean = _weighted_gradient_sum(w)
+    mean = _weighted_gradient_sum(row)
     yield Equation(
         "Σ w·dw",
-        (w.write_sum_over_keys(lambda c: [c.after, "·", c("dw")], lambda c: c.after.value * c("dw").value), [mean]),
+        (
+            row.write_sum_over_keys(
+                lambda cell: [cell.after, "·", cell("dw")], lambda cell: cell.after.value * cell("dw").value
+            ),
+            [mean],
+        ),
     )
-    yield from _gradient_per_key(w, lambda c: [c.after, " × (", c("dw"), " − ", mean, ")"])
+    yield from _gradient_per_key(row, lambda cell: [cell.after, " × (", cell("dw"), " − ", mean, ")"])
 
 
-def _weighted_gradient_sum(w: RowDerivation) -> Number:
+def _weighted_gradient_sum(row: RowDerivation) -> Number:
     """Σ w·dw"""
-    return Number(sum(c.after.value * c("dw").value for c in w.all_cells if not c.is_hidden), DERIVED)
+    return Number(sum(cell.after.value * cell("dw").value for cell in row.all_cells if not cell.is_hidden), DERIVED)
 
 
-def _gradient_per_key(w: RowDerivation, write: Callable[[KeyCell], EquationSide]) -> Iterator[Equation]:
+def _gradient_per_key(row: RowDerivation, write: Callable[[KeyCell], EquationSide]) -> Iterator[Equation]:
     """A line for each key shown that may be seen, ending in the gradient of its score."""
-    for c in w.unhidden_cells:
-        yield Equation(c.label, (write(c), [c("ds")]))
+    for cell in row.unhidden_cells:
+        yield Equation(cell.label, (write(cell), [cell("ds")]))
 
 
 @normalizer(
@@ -103,9 +108,11 @@ def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     laws=_ALL_LAWS,
     law_exceptions="bias=auto counts all keys, and keeps neither prefix nor decode",
     is_key_count_dependent=lambda part: part.option_value("bias") == "auto",
-    derivation=derive_per_key(lambda w, c: (["1 / (1 + e^(−(", c.before, " + ", w("b"), ")))"],)),
+    derivation=derive_per_key(lambda row, cell: (["1 / (1 + e^(−(", cell.before, " + ", row("b"), ")))"],)),
     jacobian="dsⱼ = wⱼ (1 − wⱼ) dwⱼ",
-    gradient_derivation=lambda w: _gradient_per_key(w, lambda c: [c.after, " × (1 − ", c.after, ") × ", c("dw")]),
+    gradient_derivation=lambda row: _gradient_per_key(
+        row, lambda cell: [cell.after, " × (1 − ", cell.after, ") × ", cell("dw")]
+    ),
 )
 def sigmoid(scores: Tensor, visible: Tensor | None, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
     """Each weight by itself, so that rows need not sum to 1; auto is −ln of the number of keys."""
@@ -114,38 +121,42 @@ def sigmoid(scores: Tensor, visible: Tensor | None, *, bias: float | Literal["au
     return fill_hidden((scores + b).sigmoid(), visible, 0)  # (b, h, n, m)
 
 
-def _derive_entmax(w: RowDerivation) -> Iterator[Equation]:
+def _derive_entmax(row: RowDerivation) -> Iterator[Equation]:
     """How far each score lies above τ, to the power 1/(α − 1)."""
-    tau, less, power = w("τ"), w("α − 1"), w("1/(α − 1)")
+    tau, less, power = row("τ"), row("α − 1"), row("1/(α − 1)")
     yield Equation("τ", ([tau],), "such that the weights sum to 1")
-    for c in w.unhidden_cells:
-        stretched: EquationSide = [c.before] if less.value == 1 else [c.before, " × ", less]
+    for cell in row.unhidden_cells:
+        stretched: EquationSide = [cell.before] if less.value == 1 else [cell.before, " × ", less]
         above: EquationSide = ["max(", *stretched, " − ", tau, ", 0)"]
-        yield Equation(c.label, (above if power.value == 1 else [*above, "^", power], [c.after]))
+        yield Equation(cell.label, (above if power.value == 1 else [*above, "^", power], [cell.after]))
 
 
-def _derive_entmax_gradient(w: RowDerivation) -> Iterator[Equation]:
+def _derive_entmax_gradient(row: RowDerivation) -> Iterator[Equation]:
     """dsⱼ = gⱼ (dwⱼ − Σ g·dw / Σ g), gⱼ = wⱼ^(2−α) where wⱼ > 0"""
-    held = replace(w, all_cells=tuple(c for c in w.all_cells if not c.is_hidden and c.after.value > 0))
+    held = replace(row, all_cells=tuple(cell for cell in row.all_cells if not cell.is_hidden and cell.after.value > 0))
     if not held.all_cells:
         return
-    power = Number(1 - w("α − 1").value)
-    g = {c.index: Number(c.after.value**power.value, DERIVED) for c in held.all_cells}
-    for c in w.unhidden_cells:
-        if c.index in g:
-            yield Equation(f"g {c.label}", ([c.after, "^", power], [g[c.index]]))
-    top = sum(g[c.index].value * c("dw").value for c in held.all_cells)
+    power = Number(1 - row("α − 1").value)
+    g = {cell.index: Number(cell.after.value**power.value, DERIVED) for cell in held.all_cells}
+    for cell in row.unhidden_cells:
+        if cell.index in g:
+            yield Equation(f"g {cell.label}", ([cell.after, "^", power], [g[cell.index]]))
+    top = sum(g[cell.index].value * cell("dw").value for cell in held.all_cells)
     mean = Number(top / sum(x.value for x in g.values()), DERIVED)
-    above = held.write_sum_over_keys(lambda c: [g[c.index], "·", c("dw")], lambda c: g[c.index].value * c("dw").value)
-    below = held.write_sum_over_keys(lambda c: [g[c.index]], lambda c: g[c.index].value)
+    above = held.write_sum_over_keys(
+        lambda cell: [g[cell.index], "·", cell("dw")], lambda cell: g[cell.index].value * cell("dw").value
+    )
+    below = held.write_sum_over_keys(lambda cell: [g[cell.index]], lambda cell: g[cell.index].value)
     yield Equation("Σ g·dw / Σ g", (["(", *above, ") / (", *below, ")"], [mean]))
-    yield from _gradient_per_key(w, lambda c: [g.get(c.index, Number(0.0)), " × (", c("dw"), " − ", mean, ")"])
+    yield from _gradient_per_key(
+        row, lambda cell: [g.get(cell.index, Number(0.0)), " × (", cell("dw"), " − ", mean, ")"]
+    )
 
 
 _ENTMAX_DERIVATIONS: Mapping[str, Any] = {
-    "derivation": lambda w: (_derive_softmax if "e" in w else _derive_entmax)(w),  # α = 1 is softmax
+    "derivation": lambda row: (_derive_softmax if "e" in row else _derive_entmax)(row),  # α = 1 is softmax
     "jacobian": "dsⱼ = gⱼ (dwⱼ − Σ g·dw / Σ g), gⱼ = wⱼ^(2 − α) where wⱼ > 0",
-    "gradient_derivation": lambda w: (_derive_softmax_gradient if "e" in w else _derive_entmax_gradient)(w),
+    "gradient_derivation": lambda row: (_derive_softmax_gradient if "e" in row else _derive_entmax_gradient)(row),
 }
 
 
@@ -226,30 +237,32 @@ def _entmax_by_bisection(scores: Tensor, visible: Tensor | None, alpha: float) -
     "max(s, 0)",
     source="Shen et al. 2023, §3; Wortsman et al. 2023 divide by the number of keys (--temperature)",
     laws=_ALL_LAWS,
-    derivation=derive_per_key(lambda w, c: (["max(", c.before, ", 0)"],)),
+    derivation=derive_per_key(lambda row, cell: (["max(", cell.before, ", 0)"],)),
     jacobian="dsⱼ = dwⱼ where sⱼ > 0, else 0",
-    gradient_derivation=lambda w: _gradient_per_key(w, lambda c: [c("dw")] if c.before.value > 0 else [Number(0.0)]),
+    gradient_derivation=lambda row: _gradient_per_key(
+        row, lambda cell: [cell("dw")] if cell.before.value > 0 else [Number(0.0)]
+    ),
 )
 def relu(scores: Tensor, visible: Tensor | None) -> Tensor:
     """What is above 0, as it is; rows need not sum to 1."""
     return fill_hidden(scores.clamp(min=0), visible, 0)  # (b, h, n, m)
 
 
-def _derive_topk(w: RowDerivation) -> Iterator[Equation]:
+def _derive_topk(row: RowDerivation) -> Iterator[Equation]:
     """Softmax among the largest; the others have none."""
-    yield from _derive_softmax(_keep_top_keys(w))
-    for c in w.unhidden_cells:
-        if not c("among").value:
-            yield Equation(c.label, ([c.after],), f"not among the {w.part.option_value('k')} largest")
+    yield from _derive_softmax(_keep_top_keys(row))
+    for cell in row.unhidden_cells:
+        if not cell("among").value:
+            yield Equation(cell.label, ([cell.after],), f"not among the {row.part.option_value('k')} largest")
 
 
-def _keep_top_keys(w: RowDerivation) -> RowDerivation:
+def _keep_top_keys(row: RowDerivation) -> RowDerivation:
     """The keys that take part."""
 
-    def taking(cells: tuple[KeyCell, ...]) -> tuple[KeyCell, ...]:
-        return tuple(c for c in cells if not c.is_hidden and c("among").value)
+    def select_top(cells: tuple[KeyCell, ...]) -> tuple[KeyCell, ...]:
+        return tuple(cell for cell in cells if not cell.is_hidden and cell("among").value)
 
-    return replace(w, shown_cells=taking(w.shown_cells), all_cells=taking(w.all_cells))
+    return replace(row, shown_cells=select_top(row.shown_cells), all_cells=select_top(row.all_cells))
 
 
 @normalizer(
@@ -260,20 +273,20 @@ def _keep_top_keys(w: RowDerivation) -> RowDerivation:
     is_distribution=True,
     derivation=_derive_topk,
     jacobian="dsⱼ = wⱼ (dwⱼ − Σ w·dw) among the k largest, else 0",
-    gradient_derivation=lambda w: _derive_softmax_gradient(_keep_top_keys(w)),
+    gradient_derivation=lambda row: _derive_softmax_gradient(_keep_top_keys(row)),
 )
 def topk(scores: Tensor, visible: Tensor | None, *, k: Annotated[int, Range(low=1)]) -> Tensor:
     """Softmax among the k largest scores that a query sees; of equal ones the lower index stays."""
     return softmax(scores, record_intermediate("among", _top_k_mask(scores, visible, k)))  # (b, h, n, m)
 
 
-def _derive_hardmax(w: RowDerivation) -> Iterator[Equation]:
+def _derive_hardmax(row: RowDerivation) -> Iterator[Equation]:
     """All to the largest."""
-    best = max((c for c in w.all_cells if not c.is_hidden), key=lambda c: c.after.value, default=None)
+    best = max((cell for cell in row.all_cells if not cell.is_hidden), key=lambda cell: cell.after.value, default=None)
     if best:
         yield Equation("largest", ([best.before],), best.label)
-    for c in w.unhidden_cells:
-        yield Equation(c.label, ([c.after],))
+    for cell in row.unhidden_cells:
+        yield Equation(cell.label, ([cell.after],))
 
 
 @normalizer(
@@ -297,22 +310,29 @@ def _top_k_mask(scores: Tensor, visible: Tensor | None, k: int) -> Tensor:
     return kept if visible is None else kept & visible
 
 
-def _derive_sum(w: RowDerivation) -> Iterator[Equation]:
+def _derive_sum(row: RowDerivation) -> Iterator[Equation]:
     """The sum, then each score's share of it."""
-    yield Equation("sum", (w.write_sum_over_keys(lambda c: [c.before], lambda c: c.before.value), [w("total")]))
-    if w("total").value:
-        yield from w.equation_per_key(lambda c: ([c.before, " / ", w("total")],))
+    yield Equation(
+        "sum", (row.write_sum_over_keys(lambda cell: [cell.before], lambda cell: cell.before.value), [row("total")])
+    )
+    if row("total").value:
+        yield from row.equation_per_key(lambda cell: ([cell.before, " / ", row("total")],))
 
 
-def _derive_sum_gradient(w: RowDerivation) -> Iterator[Equation]:
+def _derive_sum_gradient(row: RowDerivation) -> Iterator[Equation]:
     """dsⱼ = (dwⱼ − Σ w·dw) / Σ s"""
-    mean = _weighted_gradient_sum(w)
+    mean = _weighted_gradient_sum(row)
     yield Equation(
         "Σ w·dw",
-        (w.write_sum_over_keys(lambda c: [c.after, "·", c("dw")], lambda c: c.after.value * c("dw").value), [mean]),
+        (
+            row.write_sum_over_keys(
+                lambda cell: [cell.after, "·", cell("dw")], lambda cell: cell.after.value * cell("dw").value
+            ),
+            [mean],
+        ),
     )
     yield from _gradient_per_key(
-        w, lambda c: ["(", c("dw"), " − ", mean, ") / ", w("total")] if w("total").value else [Number(0.0)]
+        row, lambda cell: ["(", cell("dw"), " − ", mean, ") / ", row("total")] if row("total").value else [Number(0.0)]
     )
 
 
@@ -338,9 +358,9 @@ def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
     "s",
     source="Schlag et al. 2021, §3.2 (unnormalised linear attention)",
     laws=_ALL_LAWS,
-    derivation=derive_per_key(lambda w, c: ()),
+    derivation=derive_per_key(lambda row, cell: ()),
     jacobian="dsⱼ = dwⱼ",
-    gradient_derivation=lambda w: _gradient_per_key(w, lambda c: [c("dw")]),
+    gradient_derivation=lambda row: _gradient_per_key(row, lambda cell: [cell("dw")]),
 )
 def none(scores: Tensor, visible: Tensor | None) -> Tensor:
     """The scores themselves."""

@@ -47,46 +47,50 @@ def _row_axes(x: Tensor) -> str:
     return "bhn1" if x.ndim == 4 else "bn1"
 
 
-def _write_sum_of_squares(w: RowDerivation, x: Sequence[Number]) -> EquationSide:
-    return w.write_sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in x], [a.value * a.value for a in x])
+def _write_sum_of_squares(row: RowDerivation, x: Sequence[Number]) -> EquationSide:
+    return row.write_sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in x], [a.value * a.value for a in x])
 
 
-def _row_equation(w: RowDerivation, label: str, whole: EquationSide, result: Number) -> Equation:
+def _row_equation(row: RowDerivation, label: str, whole: EquationSide, result: Number) -> Equation:
     """A number made of the whole row: written out if the row is this head's own."""
-    if _is_across_heads(w.part):
+    if _is_across_heads(row.part):
         return Equation(label, ([result],), "over all heads' columns")
     return Equation(label, (whole, [result]))
 
 
-def _derive_l2(w: RowDerivation) -> Iterator[Equation]:
+def _derive_l2(row: RowDerivation) -> Iterator[Equation]:
     yield _row_equation(
-        w,
+        row,
         "length",
-        ["max(√(", *_write_sum_of_squares(w, w.q), "), ", Number(w.part.option_value("eps")), ")"],
-        w("size"),
+        ["max(√(", *_write_sum_of_squares(row, row.q), "), ", Number(row.part.option_value("eps")), ")"],
+        row("size"),
     )
-    yield Equation("x / length", ([w.q, " / ", w("size")], [w.output_vector]))
+    yield Equation("x / length", ([row.q, " / ", row("size")], [row.output_vector]))
 
 
-def _derive_rms(w: RowDerivation) -> Iterator[Equation]:
-    yield _row_equation(w, "mean x²", ["(", *_write_sum_of_squares(w, w.q), ") / ", Number(len(w.q))], w("mean"))
-    yield Equation("root", (["√(", w("mean"), " + ", Number(w.part.option_value("eps")), ")"], [w("size")]))
-    yield Equation("x / root", ([w.q, " / ", w("size")], [w.output_vector]))
-
-
-def _derive_layer(w: RowDerivation) -> Iterator[Equation]:
+def _derive_rms(row: RowDerivation) -> Iterator[Equation]:
     yield _row_equation(
-        w,
-        "mean x",
-        ["(", *w.write_sum([[a] for a in w.q], [a.value for a in w.q]), ") / ", Number(len(w.q))],
-        w("mean"),
+        row, "mean x²", ["(", *_write_sum_of_squares(row, row.q), ") / ", Number(len(row.q))], row("mean")
     )
-    start = w.first_column if _is_across_heads(w.part) else 0
-    centred = w("centred")[start : start + len(w.q)]
-    yield Equation("x − mean", ([w.q, " − ", w("mean")], [Vector(centred)]))
-    yield _row_equation(w, "var x", ["(", *_write_sum_of_squares(w, centred), ") / ", Number(len(w.q))], w("var"))
-    yield Equation("root", (["√(", w("var"), " + ", Number(w.part.option_value("eps")), ")"], [w("size")]))
-    yield Equation("(x − mean) / root", ([Vector(centred), " / ", w("size")], [w.output_vector]))
+    yield Equation("root", (["√(", row("mean"), " + ", Number(row.part.option_value("eps")), ")"], [row("size")]))
+    yield Equation("x / root", ([row.q, " / ", row("size")], [row.output_vector]))
+
+
+def _derive_layer(row: RowDerivation) -> Iterator[Equation]:
+    yield _row_equation(
+        row,
+        "mean x",
+        ["(", *row.write_sum([[a] for a in row.q], [a.value for a in row.q]), ") / ", Number(len(row.q))],
+        row("mean"),
+    )
+    start = row.first_column if _is_across_heads(row.part) else 0
+    centred = row("centred")[start : start + len(row.q)]
+    yield Equation("x − mean", ([row.q, " − ", row("mean")], [Vector(centred)]))
+    yield _row_equation(
+        row, "var x", ["(", *_write_sum_of_squares(row, centred), ") / ", Number(len(row.q))], row("var")
+    )
+    yield Equation("root", (["√(", row("var"), " + ", Number(row.part.option_value("eps")), ")"], [row("size")]))
+    yield Equation("(x − mean) / root", ([Vector(centred), " / ", row("size")], [row.output_vector]))
 
 
 @norm(

@@ -29,12 +29,14 @@ def none(x: Tensor) -> Tensor:
 
 
 # ── on embeddings ────────────────────────────────────────────────────────────────────────────────
-def _derive_sinusoids(w: RowDerivation) -> Iterator[Equation]:
+def _derive_sinusoids(row: RowDerivation) -> Iterator[Equation]:
     """Each column and its wave."""
-    for c, (x, out) in enumerate(zip(w.q, w.output_vector, strict=True)):
-        half = len(w.q) // 2
-        pair, cosine = (c // 2, c % 2) if w.part.option_value("layout") == "interleaved" else (c % half, c >= half)
-        yield Equation(f"x[{c}]", ([x, " + cos(" if cosine else " + sin(", w("p"), " × ", w("ω")[pair], ")"], [out]))
+    for c, (x, out) in enumerate(zip(row.q, row.output_vector, strict=True)):
+        half = len(row.q) // 2
+        pair, cosine = (c // 2, c % 2) if row.part.option_value("layout") == "interleaved" else (c % half, c >= half)
+        yield Equation(
+            f"x[{c}]", ([x, " + cos(" if cosine else " + sin(", row("p"), " × ", row("ω")[pair], ")"], [out])
+        )
 
 
 @position(
@@ -102,20 +104,20 @@ def rotated_columns(part: AnyPart, d: int) -> int:
     return 0 if r == 2 and part.option_value("scaling") in ("ntk", "dynamic") else r
 
 
-def _derive_rotation(w: RowDerivation) -> Iterator[Equation]:
+def _derive_rotation(row: RowDerivation) -> Iterator[Equation]:
     """The angles, then each pair of columns turned by its own."""
-    cos, sin = w("cos"), w("sin")
-    yield Equation("angle p × ω", ([w("p"), " × ", w("ω")], [w("angle")]))
+    cos, sin = row("cos"), row("sin")
+    yield Equation("angle p × ω", ([row("p"), " × ", row("ω")], [row("angle")]))
     yield Equation("cos", ([cos],))
     yield Equation("sin", ([sin],))
     r = 2 * len(cos)
     for pair, (c, s) in enumerate(zip(cos, sin, strict=True)):
-        i, j = (2 * pair, 2 * pair + 1) if w.part.option_value("layout") == "interleaved" else (pair, pair + r // 2)
-        a, b = w.q[i], w.q[j]
-        yield Equation(f"{w.label}[{i}]", ([a, "·", c, " − ", b, "·", s], [w.output_vector[i]]))
-        yield Equation(f"{w.label}[{j}]", ([a, "·", s, " + ", b, "·", c], [w.output_vector[j]]))
-    if r < len(w.q):
-        yield Equation(f"{w.label}[{r}…]", ([Vector(w.output_vector[r:])],), "not turned")
+        i, j = (2 * pair, 2 * pair + 1) if row.part.option_value("layout") == "interleaved" else (pair, pair + r // 2)
+        a, b = row.q[i], row.q[j]
+        yield Equation(f"{row.label}[{i}]", ([a, "·", c, " − ", b, "·", s], [row.output_vector[i]]))
+        yield Equation(f"{row.label}[{j}]", ([a, "·", s, " + ", b, "·", c], [row.output_vector[j]]))
+    if r < len(row.q):
+        yield Equation(f"{row.label}[{r}…]", ([Vector(row.output_vector[r:])],), "not turned")
 
 
 @position(
@@ -246,29 +248,40 @@ def alibi_slopes(heads: int, bias_max: float) -> list[float]:
     has_head_slopes=True,
     acts_on="scores",
     derivation=derive_per_key(
-        lambda w, c: (
-            [c.before, " − ", w("m"), "·|", Number(c.query_position or 0), " − ", Number(c.key_position or 0), "|"],
+        lambda row, cell: (
+            [
+                cell.before,
+                " − ",
+                row("m"),
+                "·|",
+                Number(cell.query_position or 0),
+                " − ",
+                Number(cell.key_position or 0),
+                "|",
+            ],
         )
     ),
 )
-def alibi(s: Tensor, at: Grid, *, max: Annotated[float, Range(above=0)] = 8.0) -> Tensor:
+def alibi(s: Tensor, grid: Grid, *, max: Annotated[float, Range(above=0)] = 8.0) -> Tensor:
     """A penalty that grows with the distance, by a slope of each head's own."""
     m = record_intermediate(
-        "m", s.new_tensor(alibi_slopes(at.head_count, max))[at.head_idx], is_input=True
+        "m", s.new_tensor(alibi_slopes(grid.head_count, max))[grid.head_idx], is_input=True
     )  # (1, h, 1, 1)
-    return s - m * abs(at.q_pos - at.k_pos)  # (b, h, n, m)
+    return s - m * abs(grid.q_pos - grid.k_pos)  # (b, h, n, m)
 
 
-def _add_table_bias(s: Tensor, at: Grid, rows: Tensor) -> Tensor:
+def _add_table_bias(s: Tensor, grid: Grid, rows: Tensor) -> Tensor:
     """Row by row of bias_table: (b, 1, n, m) → (b, h, n, m)"""
     record_intermediate("row", rows, is_input=True)
-    return s + record_intermediate("bias", at.parameters["bias_table"][rows.squeeze(1)].movedim(-1, 1), is_input=True)
+    return s + record_intermediate("bias", grid.parameters["bias_table"][rows.squeeze(1)].movedim(-1, 1), is_input=True)
 
 
-def _derive_table_bias(w: RowDerivation) -> Iterator[Equation]:
+def _derive_table_bias(row: RowDerivation) -> Iterator[Equation]:
     """Each score and what its distance adds."""
-    for c in w.unhidden_cells:
-        yield Equation(c.label, ([c.before, " + ", c("bias")], [c.after]), f"row {c('row').value:.0f} of the table")
+    for cell in row.unhidden_cells:
+        yield Equation(
+            cell.label, ([cell.before, " + ", cell("bias")], [cell.after]), f"row {cell('row').value:.0f} of the table"
+        )
 
 
 def _t5_option_conflict(o: Mapping[str, Any]) -> str:
@@ -295,7 +308,7 @@ def _t5_option_conflict(o: Mapping[str, Any]) -> str:
 )
 def t5(
     s: Tensor,
-    at: Grid,
+    grid: Grid,
     *,
     buckets: Annotated[int, Range(low=4)] = 32,
     max_distance: Annotated[int, Range(low=2)] = 128,
@@ -304,7 +317,7 @@ def t5(
     """A learned bias for each distance: exact while near, in widening buckets further off."""
     import torch
 
-    ahead = at.k_pos - at.q_pos  # (b, 1, n, m)
+    ahead = grid.k_pos - grid.q_pos  # (b, 1, n, m)
     half = buckets // 2 if bidirectional else buckets
     first = half * (ahead > 0) if bidirectional else 0
     far = ahead.abs() if bidirectional else (-ahead).clamp(min=0)
@@ -313,7 +326,7 @@ def t5(
         max_distance / exact
     )  # float32, as published code has it
     wide = (exact + (ratio * (half - exact)).long()).clamp(max=half - 1)
-    return _add_table_bias(s, at, first + torch.where(far < exact, far, wide))
+    return _add_table_bias(s, grid, first + torch.where(far < exact, far, wide))
 
 
 @position(
@@ -328,6 +341,6 @@ def t5(
     axis_lengths=lambda part, d: {"2m+1": 2 * part.option_value("max-distance") + 1},
     derivation=_derive_table_bias,
 )
-def relative(s: Tensor, at: Grid, *, max_distance: Annotated[int, Range(low=0)]) -> Tensor:
+def relative(s: Tensor, grid: Grid, *, max_distance: Annotated[int, Range(low=0)]) -> Tensor:
     """A learned bias for each distance, the same for all beyond the largest."""
-    return _add_table_bias(s, at, (at.k_pos - at.q_pos).clamp(-max_distance, max_distance) + max_distance)
+    return _add_table_bias(s, grid, (grid.k_pos - grid.q_pos).clamp(-max_distance, max_distance) + max_distance)

@@ -30,13 +30,13 @@ PROJECTION_PARAMETERS = (
 _ALL_LAWS = ("prefix", "decode", "permutation")
 
 
-def derive_linear(w: RowDerivation) -> Iterator[Equation]:
+def derive_linear(row: RowDerivation) -> Iterator[Equation]:
     """x W + b, column by column: every projection works alike, wherever its arrays come from."""
-    matrix = w("W") if "W" in w else None
-    offset = w("b") if "b" in w else None
-    for c, out in enumerate(w.output_vector, start=w.first_column):
-        terms = w.write_dot_product(w.q, [row[c] for row in matrix]) if matrix else [w.q[c]]
-        yield Equation(f"{w.label}[{c - w.first_column}]", ([*terms, " + ", offset[c]] if offset else terms, [out]))
+    matrix = row("W") if "W" in row else None
+    offset = row("b") if "b" in row else None
+    for c, out in enumerate(row.output_vector, start=row.first_column):
+        terms = row.write_dot_product(row.q, [weights[c] for weights in matrix]) if matrix else [row.q[c]]
+        yield Equation(f"{row.label}[{c - row.first_column}]", ([*terms, " + ", offset[c]] if offset else terms, [out]))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def identity(
     return {}
 
 
-def undecided(has_parameters: bool) -> Part[ProjectionTraits]:
+def default_projection(has_parameters: bool) -> Part[ProjectionTraits]:
     """Where q, k and v come from when nobody said: from the file where it has them."""
     return projection.parse("given" if has_parameters else "identity")
 

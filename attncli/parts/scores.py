@@ -32,15 +32,15 @@ _HIDDEN_LAYER_PARAMETERS = (
 _IDENTITY_IF_ABSENT = ("score_w_q", "score_w_k")  # the identity where absent
 
 
-def _write_dot_product(w: RowDerivation, c: KeyCell) -> Sequence[EquationSide]:
+def _write_dot_product(row: RowDerivation, cell: KeyCell) -> Sequence[EquationSide]:
     """q₁·k₁ + q₂·k₂ + …"""
-    return (w.write_dot_product(w.q, c.k),)
+    return (row.write_dot_product(row.q, cell.k),)
 
 
-def _derive_dot_gradient(w: RowDerivation) -> Iterator[Equation]:
+def _derive_dot_gradient(row: RowDerivation) -> Iterator[Equation]:
     """dq = Σ dsⱼ kⱼ"""
-    for c in w.unhidden_cells:
-        yield Equation(c.label, ([c("ds"), " × ", c.k], [scale_vector(c("ds"), c.k)]))
+    for cell in row.unhidden_cells:
+        yield Equation(cell.label, ([cell("ds"), " × ", cell.k], [scale_vector(cell("ds"), cell.k)]))
 
 
 def inverse_sqrt(d: int) -> float:
@@ -64,10 +64,10 @@ def dot(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     return q @ k.mT  # (b, h, n, m)
 
 
-def _derive_general(w: RowDerivation) -> Iterator[Equation]:
+def _derive_general(row: RowDerivation) -> Iterator[Equation]:
     """q W first, then its products with each key."""
-    yield Equation("q W", ([w("q W")],))
-    yield from w.equation_per_key(lambda c: (w.write_dot_product(w("q W"), c.k),))
+    yield Equation("q W", ([row("q W")],))
+    yield from row.equation_per_key(lambda cell: (row.write_dot_product(row("q W"), cell.k),))
 
 
 @score(
@@ -84,15 +84,18 @@ def general(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     return q @ k.mT  # (b, h, n, m)
 
 
-def _derive_hidden_layer(w: RowDerivation) -> Iterator[Equation]:
+def _derive_hidden_layer(row: RowDerivation) -> Iterator[Equation]:
     """Each hidden unit: tanh of the two halves' sum, weighed by v."""
-    yield Equation("q W_q", ([w("q W_q")],))
-    for c in w.unhidden_cells:
-        yield Equation(f"{c.label}: k W_k", ([c("k W_k")],))
-        units = [[v, "·tanh(", a, " + ", b, ")"] for v, a, b in zip(w("v"), w("q W_q"), c("k W_k"), strict=True)]
+    yield Equation("q W_q", ([row("q W_q")],))
+    for cell in row.unhidden_cells:
+        yield Equation(f"{cell.label}: k W_k", ([cell("k W_k")],))
+        units = [[v, "·tanh(", a, " + ", b, ")"] for v, a, b in zip(row("v"), row("q W_q"), cell("k W_k"), strict=True)]
         yield Equation(
-            c.label,
-            (w.write_sum(units, [v.value * x.value for v, x in zip(w("v"), c("hidden"), strict=True)]), [c.after]),
+            cell.label,
+            (
+                row.write_sum(units, [v.value * x.value for v, x in zip(row("v"), cell("hidden"), strict=True)]),
+                [cell.after],
+            ),
         )
 
 
@@ -131,21 +134,22 @@ def concat(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     return additive(q, k, parameters)  # (b, h, n, m)
 
 
-def _length_equation(w: RowDerivation, label: str, x: Vector, length: Number) -> Equation:
+def _length_equation(row: RowDerivation, label: str, x: Vector, length: Number) -> Equation:
     """A vector's length; 1 stands in for that of a zero vector."""
     if not any(a.value for a in x):
         return Equation(label, ([length],), "instead of the 0 of a zero vector")
-    return Equation(label, (["√(", *w.write_dot_product(x, x), ")"], [length]))
+    return Equation(label, (["√(", *row.write_dot_product(x, x), ")"], [length]))
 
 
-def _derive_cosine(w: RowDerivation) -> Iterator[Equation]:
+def _derive_cosine(row: RowDerivation) -> Iterator[Equation]:
     """Both lengths, then the products over them."""
-    yield _length_equation(w, "|q|", w.q, w("|q|"))
-    for c in w.unhidden_cells:
-        yield _length_equation(w, f"{c.label}: |k|", c.k, c("|k|"))
-    for c in w.unhidden_cells:
+    yield _length_equation(row, "|q|", row.q, row("|q|"))
+    for cell in row.unhidden_cells:
+        yield _length_equation(row, f"{cell.label}: |k|", cell.k, cell("|k|"))
+    for cell in row.unhidden_cells:
         yield Equation(
-            c.label, (["(", *w.write_dot_product(w.q, c.k), ") / (", w("|q|"), "·", c("|k|"), ")"], [c.after])
+            cell.label,
+            (["(", *row.write_dot_product(row.q, cell.k), ") / (", row("|q|"), "·", cell("|k|"), ")"], [cell.after]),
         )
 
 
@@ -167,13 +171,13 @@ def cosine(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     return q @ k.mT  # (b, h, n, m)
 
 
-def _write_squared_distance(w: RowDerivation, c: KeyCell) -> Sequence[EquationSide]:
+def _write_squared_distance(row: RowDerivation, cell: KeyCell) -> Sequence[EquationSide]:
     """−((q₁ − k₁)² + …)"""
-    pairs = list(zip(w.q, c.k, strict=True))
+    pairs = list(zip(row.q, cell.k, strict=True))
     return (
         [
             "−(",
-            *w.write_sum(
+            *row.write_sum(
                 [["(", a, " − ", b, ")²"] for a, b in pairs],
                 [(a.value - b.value) * (a.value - b.value) for a, b in pairs],
             ),
@@ -196,12 +200,12 @@ def euclidean(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     return -(q.unsqueeze(-2) - k.unsqueeze(-3)).square().sum(-1)  # (b, h, n, m)
 
 
-def _derive_features(w: RowDerivation) -> Iterator[Equation]:
+def _derive_features(row: RowDerivation) -> Iterator[Equation]:
     """Features of both, then their products."""
-    yield Equation("φ(q)", ([w("φ(q)")],))
-    for c in w.unhidden_cells:
-        yield Equation(f"{c.label}: φ(k)", ([c("φ(k)")],))
-    yield from w.equation_per_key(lambda c: (w.write_dot_product(w("φ(q)"), c("φ(k)")),))
+    yield Equation("φ(q)", ([row("φ(q)")],))
+    for cell in row.unhidden_cells:
+        yield Equation(f"{cell.label}: φ(k)", ([cell("φ(k)")],))
+    yield from row.equation_per_key(lambda cell: (row.write_dot_product(row("φ(q)"), cell("φ(k)")),))
 
 
 @score(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from attncli.errors import InputError, input_error
-from attncli.parts.projections import PROJECTION_PARAMETERS, ProjectionSizes, projection_shapes, undecided
+from attncli.parts.projections import PROJECTION_PARAMETERS, ProjectionSizes, default_projection, projection_shapes
 from attncli.parts.traits import NormTraits, ParameterTraits, ProjectionTraits
 from attncli.registry import Parameter, Part
 from attncli.text import join_names, pluralize
@@ -118,7 +118,7 @@ def choose_projection(problem: Problem, variant: Variant) -> Part[ProjectionTrai
     has_parameters = any(parameter.name in problem.parameters for parameter in PROJECTION_PARAMETERS)
     projection: Part[ProjectionTraits] | None = variant.projection
     if projection is None:
-        return undecided(has_parameters)
+        return default_projection(has_parameters)
     if projection.traits.is_from_file and not has_parameters:
         raise input_error(
             "missing-parameters",

@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.batch.helpers import LONG, Cluster
-from tests.batch.killing import write_problems
-from tests.helpers import run_process
+from tests.batch.helpers import LONG, Cluster, write_problems
 
 
 @pytest.fixture(scope="session")
-def many(tmp_path_factory):
+def many(warm, tmp_path_factory):
     """Two hundred and forty inputs, and what an undisturbed run leaves of them."""
     folder = tmp_path_factory.mktemp("many")
     write_problems(folder / "in", 240)
-    done = run_process("batch", folder / "in", "-o", folder / "whole", "-q")
+    done = warm.run("batch", folder / "in", "-o", folder / "whole", "-q")
     assert (done.returncode, done.stderr) == (0, b"")
     return folder
 
@@ -29,12 +27,12 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def big(tmp_path_factory):
+def big(warm, tmp_path_factory):
     """One long problem, and what this process makes of it in three ways."""
     folder = tmp_path_factory.mktemp("big")
     draws = np.random.default_rng(3)
     save_file({name: draws.normal(size=(1, 2, 5000, 8)) for name in "qkv"}, str(folder / "big.safetensors"))
     for name, words in LONG.items():
-        done = run_process("compute", folder / "big.safetensors", *words, "-o", folder / f"{name}.safetensors")
+        done = warm.run("compute", folder / "big.safetensors", *words, "-o", folder / f"{name}.safetensors")
         assert done.returncode == 0, done.stderr
     return folder

@@ -1,9 +1,10 @@
-"""Folders of inputs, processes that run a batch, and a Dask cluster from the README's lines."""
+"""Folders of inputs, processes that run a batch, and a Dask cluster from the documentation's lines."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -17,12 +18,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from attncli.batch.inputs import gather_inputs
-from tests.batch.killing import descendants, read_manifest, read_results
 from tests.helpers import ROOT, TIMEOUT
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
+VARYING = ("seconds", "attempts")  # what may differ between two manifests, beside the order
 GOOD = '{"tokens": ["a", "b"], "embeddings": [[1, 0.5, 2], [0, 1, 1]]}'
 
 
@@ -41,6 +40,72 @@ def names(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
+def write_problems(folder: Path, count: int, tokens: int = 3) -> None:
+    """So many problems, small ones unless told."""
+    folder.mkdir()
+    draw = random.Random(1)
+
+    def matrix(rows: int, columns: int) -> list[list[float]]:
+        return [[round(draw.uniform(-1, 1), 3) for _ in range(columns)] for _ in range(rows)]
+
+    for i in range(count):
+        parameters = {name: matrix(4, 2) for name in ("w_q", "w_k", "w_v")}
+        problem = {
+            "tokens": [f"t{i}" for i in range(tokens)],
+            "embeddings": matrix(tokens, 4),
+            "parameters": parameters,
+        }
+        (folder / f"p{i:05d}.json").write_text(json.dumps(problem))
+
+
+def read_manifest(folder: Path) -> dict[str, dict]:
+    """Its lines by result, without what may differ; a torn one is no line."""
+    found = {}
+    for line in (folder / "manifest.ndjson").read_bytes().splitlines():
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            continue
+        found[fields.get("result", "")] = {k: v for k, v in fields.items() if k not in VARYING}
+    return found
+
+
+def read_results(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but the manifest."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "manifest.ndjson")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process started, and those that they did."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    out, todo = set(), [pid]
+    while todo:
+        for child in children.get(todo.pop(), []):
+            out.add(child)
+            todo.append(child)
+    return out
+
+
+def running_processes(pids: set[int]) -> set[int]:
+    """Those that still run; a zombie does not."""
+    out = set()
+    for pid in pids:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                out.add(pid)
+        except OSError:
+            continue
+    return out
+
+
+# ── processes that run a batch ───────────────────────────────────────────────────────────────────
 def started(*words: object, command: str = "batch", **more) -> subprocess.Popen:
     line = [sys.executable, "-m", "attncli", command, *map(str, words)]
     return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **more)
@@ -72,23 +137,30 @@ def worker_processes(pid: int) -> set[int]:
 
 
 # ── a cluster of processes ───────────────────────────────────────────────────────────────────────
-def readme(start: str, port: int) -> list[str]:
-    """The words of the README's line that starts the scheduler or the workers."""
-    [line] = re.findall(rf"^(?:DASK_\S+ )?{start} .*$", (ROOT / "README.md").read_text(), re.M)
+def documented(start: str, port: int) -> list[str]:
+    """The words of the documentation's line that starts the scheduler or the workers."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    [line] = {one for page in pages for one in re.findall(rf"^(?:DASK_\S+ )?{start} .*$", page.read_text(), re.M)}
     return line.replace("8786", str(port)).split()
 
 
+# Workers are forked from a process that has torch: a dozen of them die and are replaced, and each would import it.
+FORKED_WORKERS = "import distributed.versions as v\nv.optional_packages.append('torch')\n"
+
+
 class Cluster:
-    """A scheduler and two workers as processes of their own, from the README's lines."""
+    """A scheduler and two workers as processes of their own, from the documentation's lines."""
 
     def __init__(self, folder: Path, preload: str = "") -> None:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
         self.address, self.folder = f"tcp://127.0.0.1:{port}", folder
-        setting, *scheduler = readme("dask scheduler", port)
-        worker = readme("dask worker", port)
+        setting, *scheduler = documented("dask scheduler", port)
+        worker = documented("dask worker", port)
         scheduler += ["--scheduler-file", str(folder / "scheduler.json")]
+        (folder / "nanny.py").write_text(FORKED_WORKERS)
+        worker += ["--preload-nanny", str(folder / "nanny.py")]
         if preload:
             (folder / "preload.py").write_text(preload)
             worker += ["--preload", str(folder / "preload.py")]
@@ -101,7 +173,8 @@ class Cluster:
                 env={**ENVIRONMENT, "DASK_TEMPORARY_DIRECTORY": str(folder), **said},
             )  # fmt: skip
 
-        self.scheduler, self.workers = start(scheduler, **{name: value}), start(worker)
+        self.scheduler = start(scheduler, **{name: value})
+        self.workers = start(worker, DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD="forkserver")
 
     def close(self) -> None:
         for one in (self.workers, self.scheduler):

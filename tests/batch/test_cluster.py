@@ -11,45 +11,59 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.helpers import ENVIRONMENT, GOOD, LONG, Cluster, finished, names, same_result, started, until, write
-from tests.batch.killing import read_manifest, read_results
-from tests.helpers import TIMEOUT, run_process
+from tests.batch.helpers import (
+    ENVIRONMENT,
+    GOOD,
+    LONG,
+    Cluster,
+    finished,
+    names,
+    read_manifest,
+    read_results,
+    same_result,
+    started,
+    until,
+    write,
+)
+from tests.helpers import TIMEOUT
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("batch processes")]
 
 
-def test_a_cluster_of_processes_runs_the_batch(cluster, many, tmp_path):
+def test_a_cluster_of_processes_runs_the_batch(warm, cluster, many, tmp_path):
     shutil.copytree(many / "in", tmp_path / "in")
 
-    done = run_process(
+    done = warm.run(
         "batch", "in", "-o", "out", "--scheduler", cluster.address, cwd=tmp_path, env=ENVIRONMENT
     )  # it runs elsewhere
 
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
     assert read_results(tmp_path / "out") == read_results(many / "whole")
-    by_file = run_process(
+    by_file = warm.run(
         "batch", "in", "-o", "out", "--scheduler", cluster.folder / "scheduler.json", cwd=tmp_path, env=ENVIRONMENT
     )
     assert b"0 done, 0 failed, 240 skipped" in by_file.stderr
 
 
 @pytest.mark.parametrize("way", LONG)
-def test_a_cluster_of_processes_computes_one_long_problem(cluster, big, tmp_path, way):
+def test_a_cluster_of_processes_computes_one_long_problem(warm, cluster, big, tmp_path, way):
     out = tmp_path / "out.safetensors"
-    by_address = run_process("compute", big / "big.safetensors", *LONG[way], "-o", out, "--scheduler", cluster.address)
+    by_address = warm.run("compute", big / "big.safetensors", *LONG[way], "-o", out, "--scheduler", cluster.address)
 
     assert (by_address.returncode, by_address.stdout, by_address.stderr) == (0, b"", b"")
     assert same_result(out, big / f"{way}.safetensors")
 
 
-def test_a_short_problem_needs_no_cluster_but_one_that_answers(cluster, tmp_path):
+def test_a_short_problem_needs_no_cluster_but_one_that_answers(warm, cluster, tmp_path):
     write(tmp_path, {"a.csv": "1,2\n3,4\n", "b.ndjson": GOOD})
 
-    short = run_process(
+    short = warm.run(
         "compute", "a.csv", "--json", "--scheduler", cluster.folder / "scheduler.json", cwd=tmp_path, env=ENVIRONMENT
     )
-    many = run_process("compute", "b.ndjson", "--scheduler", "tcp://127.0.0.1:9", cwd=tmp_path, env=ENVIRONMENT)
-    nobody = run_process("compute", "a.csv", "--scheduler", "nope.json", cwd=tmp_path, env=ENVIRONMENT)
+    many = warm.run("compute", "b.ndjson", "--scheduler", "tcp://127.0.0.1:9", cwd=tmp_path, env=ENVIRONMENT)
+    nobody = warm.run("compute", "a.csv", "--scheduler", "nope.json", cwd=tmp_path, env=ENVIRONMENT)
 
-    assert short.stdout == run_process("compute", tmp_path / "a.csv", "--json").stdout
+    assert short.stdout == warm.run("compute", tmp_path / "a.csv", "--json").stdout
     assert short.stderr.endswith(b"this is one tile: it is computed here, and not on the cluster\n")
     assert (many.returncode, many.stderr.splitlines()[-1]) == (
         2,
@@ -75,19 +89,19 @@ def test_a_server_of_another_kind_is_no_scheduler(attn, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["batch", "compute"])
-def test_a_cluster_without_gpus_is_refused_what_needs_one(cluster, big, tmp_path, command):
+def test_a_cluster_without_gpus_is_refused_what_needs_one(warm, cluster, big, tmp_path, command):
     words = [big / "big.safetensors", "--device", "cuda", "--only", "context", "--schedule", "tiled", "-o"]
-    done = run_process(command, *words, tmp_path / "out.safetensors", "--scheduler", cluster.address)
+    done = warm.run(command, *words, tmp_path / "out.safetensors", "--scheduler", cluster.address)
 
     assert done.returncode == 4
     assert done.stderr.startswith(b"error[no-device]: no worker of the cluster says that it has a GPU\n")
     assert names(tmp_path) == []
 
 
-def test_no_scheduler_is_said(tmp_path):
+def test_no_scheduler_is_said(warm, tmp_path):
     write(tmp_path, {"a.csv": "1,2\n3,4\n"})
 
-    gone = run_process("batch", tmp_path / "a.csv", "-o", tmp_path / "out", "--scheduler", tmp_path / "nope.json")
+    gone = warm.run("batch", tmp_path / "a.csv", "-o", tmp_path / "out", "--scheduler", tmp_path / "nope.json")
 
     assert gone.returncode == 4
     assert gone.stderr.startswith(b"error[no-scheduler]: no Dask scheduler answers at")
@@ -125,13 +139,13 @@ away.compute_block = compute_block
 """
 
 
-def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_said(many, big, tmp_path):
+def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_said(warm, many, big, tmp_path):
     """One cluster for all: its workers die of one input, or of one long problem; then it is taken away."""
     shutil.copytree(many / "in", tmp_path / "in")
     (tmp_path / "in/p00123.json").write_text(GOOD[:-1] + ', "about": "poison"}')
     made = Cluster(tmp_path, preload=POISON)
     try:
-        done = run_process("batch", "in", "-o", "out", "--scheduler", made.address, cwd=tmp_path, env=ENVIRONMENT)
+        done = warm.run("batch", "in", "-o", "out", "--scheduler", made.address, cwd=tmp_path, env=ENVIRONMENT)
         err = done.stderr.decode()
         assert done.returncode == 1, err
         assert "239 done, 1 failed" in err
@@ -142,7 +156,7 @@ def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_s
         assert have == wanted
         assert read_manifest(tmp_path / "out")["p00123.json"]["error"]["code"] == "worker-died"
 
-        _workers_die_and_a_long_problem_is_computed(made, big, tmp_path)
+        _workers_die_and_a_long_problem_is_computed(warm, made, big, tmp_path)
         (tmp_path / "in/p00123.json").unlink()
         slow = [*LONG["tiles"], "--empty-rows", "uniform", "-o", tmp_path / "4.safetensors"]
         long = started(big / "big.safetensors", *slow, "--scheduler", made.address, command="compute")
@@ -159,22 +173,22 @@ def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_s
     finally:
         made.close()
     kept = finished(tmp_path / "more")
-    again = run_process("batch", "in", "-o", "more", cwd=tmp_path, env=ENVIRONMENT)
+    again = warm.run("batch", "in", "-o", "more", cwd=tmp_path, env=ENVIRONMENT)
     assert f"{239 - kept} done, 0 failed, {kept} skipped".encode() in again.stderr
     assert read_results(tmp_path / "more") == wanted
 
 
-def _workers_die_and_a_long_problem_is_computed(made: Cluster, big: Path, folder: Path) -> None:
+def _workers_die_and_a_long_problem_is_computed(warm, made: Cluster, big: Path, folder: Path) -> None:
     words = ("compute", big / "big.safetensors", *LONG["tiles"], "--scheduler", made.address)
     for deaths in (1, 2):  # the second time with all that they held
         for i in range(deaths):
             (folder / f"die{i}").touch()
-        done = run_process(*words, "-o", folder / f"{deaths}.safetensors")
+        done = warm.run(*words, "-o", folder / f"{deaths}.safetensors")
         assert done.returncode == 0, done.stderr
         assert set(done.stderr.splitlines()) <= {b"the cluster has no workers; waiting for some"}
         assert not list(folder.glob("die*"))
         assert same_result(folder / f"{deaths}.safetensors", big / "tiles.safetensors")
-    done = run_process(*words, "--empty-rows", "nan", "-o", folder / "3.safetensors")
+    done = warm.run(*words, "--empty-rows", "nan", "-o", folder / "3.safetensors")
     assert done.returncode == 4
     assert re.search(rb"error\[worker-died\]: \d workers died while they computed queries 0 to \d+\n", done.stderr)
     assert not list(folder.glob("*3.safetensors*"))

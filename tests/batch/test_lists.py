@@ -17,10 +17,13 @@ def test_a_list_names_the_results_that_the_folder_has(tmp_path, attn):
     write(tmp_path, {"list": "other.csv\ndata/deep\n"})
     known = {receipt.input: receipt.result for receipt in Manifest(tmp_path / "out").receipts.values()}
 
-    assert results_by_input("@out/failed.txt", known=known) == {"data/deep/bad.csv": "deep/bad.json"}
+    assert results_by_input("@out/failed.txt", known_results=known) == {"data/deep/bad.csv": "deep/bad.json"}
     assert results_by_input("@out/failed.txt") == {"data/deep/bad.csv": "data/deep/bad.json"}
-    assert results_by_input("@list", known=known) == {"other.csv": "other.json", "data/deep/bad.csv": "deep/bad.json"}
-    assert results_by_input("data/deep/bad.csv", known=known) == {
+    assert results_by_input("@list", known_results=known) == {
+        "other.csv": "other.json",
+        "data/deep/bad.csv": "deep/bad.json",
+    }
+    assert results_by_input("data/deep/bad.csv", known_results=known) == {
         "data/deep/bad.csv": "bad.json"
     }  # a word is below what it names
     inputs, _ = gather_inputs(["@list"], result_suffix=".npz", known_results=known)

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from tests.batch.helpers import GOOD, names, write
-from tests.batch.killing import read_manifest, read_results
+from tests.batch.helpers import GOOD, names, read_manifest, read_results, write
 
 
 @pytest.mark.parametrize("torn", ['{"input": "in/c.js', '{"input": "in/a.json", "result": "a.json"}\n', "\x00\x00\n[1"])

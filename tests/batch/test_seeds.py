@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.batch.helpers import GOOD, lines, write
-from tests.batch.killing import read_results
+from tests.batch.helpers import GOOD, lines, read_results, write
 
 
 def test_a_seed_is_drawn_once_recorded_and_used_again(attn, tmp_path):

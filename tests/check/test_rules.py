@@ -7,7 +7,8 @@ import pytest
 
 import attncli
 from attncli.check import check
-from attncli.check.figures import figures_from_arrays, figures_from_expected, read_figures
+from attncli.check.figure_files import read_figures
+from attncli.check.figures import figures_from_arrays, figures_from_expected
 from tests.check.faulty import Case, masked, merge, triangle
 from tests.helpers import softmax
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import attncli
-from tests.helpers import ROOT, SAMPLES, TIMEOUT, run_process
+from tests.helpers import ROOT, SAMPLES, TIMEOUT
 
 HELLO = SAMPLES / "hello_shiny_sun.json"
 
@@ -120,13 +120,11 @@ def test_a_bug_is_70(attn, monkeypatch):
     assert "Traceback" in debug.err
 
 
-def test_a_console_that_cannot_show_it_gets_ascii():
-    done = run_process("compute", HELLO, "--causal", env={"PYTHONIOENCODING": "ascii"})
+def test_a_console_that_cannot_show_it_gets_ascii(warm):
+    done = warm.run("compute", HELLO, "--causal", env={"PYTHONIOENCODING": "ascii"})
     tokens = json.dumps({"tokens": ["日×本", "😀"], "embeddings": [[1], [2]], "about": "→∞"}).encode()
     named, table = (
-        run_process(
-            "compute", "-", "--input-format", "json", "-f", form, stdin=tokens, env={"PYTHONIOENCODING": "ascii"}
-        )
+        warm.run("compute", "-", "--input-format", "json", "-f", form, stdin=tokens, env={"PYTHONIOENCODING": "ascii"})
         for form in ("json", "csv")
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from attncli.plan import memory, schedule
 from attncli.readers.results import read_result
-from tests.helpers import ROOT, TIMEOUT, draw_normal
+from tests.helpers import TIMEOUT, draw_normal
 
 
 # ── matrices of a long run go straight to the file ───────────────────────────────────────────────
@@ -93,16 +93,14 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize(("more", "seen"), [([], True), (["--no-progress"], False), (["--quiet"], False)])
-def test_a_bar_tells_how_far_a_long_run_is_on_a_terminal(tmp_path, more, seen):
+def test_a_bar_tells_how_far_a_long_run_is_on_a_terminal(warm, tmp_path, more, seen):
     import pty
     import subprocess
 
     np.save(tmp_path / "x.npy", draw_normal(1, 10, 3))
     ours, theirs = pty.openpty()
-    words = [sys.executable, "-c", _SLOW, "compute", "x.npy", "--only", "log_sum_exp", "--json", *more]
-    done = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=theirs, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    words = [warm.bin / "python", "-c", _SLOW, "compute", "x.npy", "--only", "log_sum_exp", "--json", *more]
+    done = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, cwd=tmp_path)
     os.close(theirs)
     said = b""
     while True:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ def test_colour(attn, monkeypatch, words, env, coloured):
     assert ("\x1b[" in done.out) == coloured
 
 
-def _on_a_terminal(command: str, columns: int) -> str:
+def _on_a_terminal(warm, command: str, columns: int) -> str:
     """What a terminal of so many columns shows."""
     import pty
 
@@ -44,7 +43,7 @@ def _on_a_terminal(command: str, columns: int) -> str:
     if pid == 0:
         os.execvpe(
             "sh",
-            ["sh", "-c", f"stty cols {columns} rows 50; cd {ROOT}; {sys.executable} -m attncli {command}"],
+            ["sh", "-c", f"stty cols {columns} rows 50; cd {ROOT}; {warm.bin}/attn {command}"],
             {**os.environ, "TERM": "xterm-256color"},
         )
     shown = b""
@@ -62,10 +61,10 @@ def _on_a_terminal(command: str, columns: int) -> str:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_a_terminal_has_colour_and_keeps_its_width(columns):
+def test_a_terminal_has_colour_and_keeps_its_width(warm, columns):
     from rich.cells import cell_len
 
-    shown = _on_a_terminal("demo journey_two_heads --quiet", columns)
+    shown = _on_a_terminal(warm, "demo journey_two_heads --quiet", columns)
 
     assert "\x1b[" in shown
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
@@ -74,24 +73,24 @@ def test_a_terminal_has_colour_and_keeps_its_width(columns):
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_numbers_on_a_terminal_are_whole_or_absent(tmp_path, columns):
+def test_numbers_on_a_terminal_are_whole_or_absent(warm, tmp_path, columns):
     x = (np.random.default_rng(0).normal(size=(40, 12)) * 3).round(3)
     (tmp_path / "x.json").write_text(json.dumps({"tokens": [f"word{i}" for i in range(40)], "embeddings": x.tolist()}))
 
-    shown = _on_a_terminal(f"compute {tmp_path}/x.json --only context,weights --color never", columns)
+    shown = _on_a_terminal(warm, f"compute {tmp_path}/x.json --only context,weights --color never", columns)
 
     assert not re.search(r"\d…|…\d", shown)
     assert len(re.findall(r"^\d+ wo.*\d\.\d{4} +… +.*\d\.\d{4}", shown, re.M)) >= 40
 
 
-def test_csv_on_a_terminal_sends_no_escape(tmp_path):
+def test_csv_on_a_terminal_sends_no_escape(warm, tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"tokens": ["\x1b[31mred"], "embeddings": [[1]]}))
 
-    assert "\x1b" not in _on_a_terminal(f"compute {tmp_path}/x.json --only context -f csv --quiet", 80)
+    assert "\x1b" not in _on_a_terminal(warm, f"compute {tmp_path}/x.json --only context -f csv --quiet", 80)
 
 
-def test_json_on_a_terminal_is_indented_and_coloured():
-    shown = _on_a_terminal("demo --json --only weights --quiet", 80)
+def test_json_on_a_terminal_is_indented_and_coloured(warm):
+    shown = _on_a_terminal(warm, "demo --json --only weights --quiet", 80)
 
     assert "\x1b[" in shown
     assert len(shown.splitlines()) > 20

@@ -1,8 +1,8 @@
-"""The classic faults, each a small rewrite of the problem, the variant or the plan around the algebra. No family knows them.
+"""The classic faults, each a small edit of the problem, the variant or the plan around the algebra. No family knows them.
 
-A fault is `@fault` over a function (Trials) → hypotheses: a name, a sentence that finishes “your weights are the reference …”,
-and how to compute it. What a problem cannot show (heads where there are none) is not yielded, or gives no plan. Each file is a
-group of them, and is found by being here.
+A fault is a function (Trials) → hypotheses under the decorator `@fault`. A hypothesis has a name, a description that
+completes “your weights are the reference …”, and a way to compute it. What a problem cannot show (heads where there are
+none) is not yielded, or gives no plan. Each module here is a group of faults; it is imported because it is here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 from attncli.check.faults.base import FAULTS, Hypothesis
 from attncli.check.trials import Trials
 
-_GROUP_ORDER = (  # of faults that are as far-fetched and fit as well, the first is named first; other groups come after these
+_GROUP_ORDER = (  # of faults that are as plausible and match as well, the first is named first; other groups follow these
     "scale",
     "normalizers",
     "masks",
@@ -37,9 +37,9 @@ for _group in sorted((module.name for module in iter_modules(__path__)), key=_gr
 
 
 def fault_hypotheses(trials: Trials) -> Iterator[Hypothesis]:
-    """Every fault that this problem could show."""
-    for one in FAULTS:
-        yield from one(trials)
+    """The hypotheses of every fault that this problem could show."""
+    for find_hypotheses in FAULTS:
+        yield from find_hypotheses(trials)
 
 
 __all__ = ["Hypothesis", "fault_hypotheses"]

@@ -1,30 +1,27 @@
-"""What a fault yields, and the list that faults register in."""
+"""`Hypothesis`, which faults yield, and `fault`, which registers a fault."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from attncli.check.trials import Trials
+from attncli.check.trials import StepArrays, Trials
 from attncli.plan import Plan
-from attncli.types import NumpyArray
-
-StepArrays = dict[str, NumpyArray]
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Something that figures may be instead."""
+    """A wrong computation that would explain the figures."""
 
     name: str
     description: str
     compute: Callable[[], Plan | StepArrays | None]
     implausibility: int = 1  # how far-fetched: of several that fit, the lowest is named first
-    approximate: bool = False  # it need not give each figure: rounding errors that go the same way are enough
-    unchanged_steps: tuple[str, ...] = ()  # steps that it leaves as they are, whatever its rewriting did to them
-    evidence_cost: float = 0.0  # digits of the figures that it was made from
-    explains_constant: bool = False  # its mark is figures that are all alike
-    is_rounding: bool = False  # rounding, looked for where nothing else fits
+    approximate: bool = False  # it need not give each figure: errors in the same directions are enough
+    unchanged_steps: tuple[str, ...] = ()  # steps that stay as the reference has them, whatever its plan gives
+    evidence_cost: float = 0.0  # digits of evidence that making it from the figures has used up
+    explains_constant: bool = False  # it may give figures that are all equal
+    is_rounding: bool = False  # rounding is looked for where nothing else matches
     combinable: bool = False  # common enough that other faults are tried on top of it
 
 
@@ -33,6 +30,6 @@ FAULTS: list[Fault] = []
 
 
 def fault(function: Fault) -> Fault:
-    """Register a fault."""
+    """Register a fault: a function (Trials) → hypotheses."""
     FAULTS.append(function)
     return function

@@ -1,4 +1,4 @@
-"""Dropout left on, seen in the weights that are claimed; or not applied, or not rescaled, where it belongs."""
+"""Dropout that was left on, seen in the weights that are claimed; or that is not applied, or not rescaled, where it belongs."""
 
 from __future__ import annotations
 
@@ -8,41 +8,56 @@ from functools import partial
 import numpy as np
 
 from attncli.check.claims import step_shape, to_step_array
-from attncli.check.faults.base import Hypothesis, StepArrays, fault
+from attncli.check.faults.base import Hypothesis, fault
 from attncli.check.plan_edits import with_mixed_weights, with_normalizer
-from attncli.check.trials import Trials
+from attncli.check.trials import StepArrays, Trials
 from attncli.plan import Plan
 from attncli.types import NumpyArray
 from attncli.variant import Variant
 
+_DIGITS_PER_ZERO = 0.35  # of evidence, that a zero among the claimed weights is worth
+
 
 @fault
 def dropout_left_on(trials: Trials) -> Iterator[Hypothesis]:
-    """Zeros among the weights that are claimed, where the reference has none."""
+    """There are zeros among the weights that are claimed, where the reference has none."""
     claim = next((c for c in trials.claims if c.step == "weights" and c.is_whole_step), None)
     if claim is None:
         return
-    mine = to_step_array(claim, step_shape(trials.plan, "weights"))
-    right = trials.compute_steps(trials.plan)["weights"]
-    gone = (mine == 0) & (right != 0)
-    kept = (mine != 0) & (right != 0)
-    if not (gone.any() and kept.any()):
+    claimed = to_step_array(claim, step_shape(trials.plan, "weights"))
+    reference = trials.compute_steps(trials.plan)["weights"]
+    dropped = (claimed == 0) & (reference != 0)
+    kept = (claimed != 0) & (reference != 0)
+    if not (dropped.any() and kept.any()):
         return
-    ratio = float(np.median(mine[kept] / right[kept]))
-    p = 1 - 1 / ratio if ratio > 0 else 0.0
-    p = round(p, 2) if abs(p - round(p, 2)) < 2e-3 else p
-    cost = 0.35 * float((right != 0).sum()) / 2
-    zeros = f"{int(gone.sum())} weights are 0 and the others"
+    p = _estimate_probability(float(np.median(claimed[kept] / reference[kept])))
+    cost = _DIGITS_PER_ZERO * float((reference != 0).sum()) / 2
+    zeros = f"{int(dropped.sum())} weights are 0 and the others"
     if 0.005 < p < 0.995:
-        says = f"with dropout left on: {zeros} divided by 1 − p, p = {p:.2g}; switch it off, as eval() does"
         yield Hypothesis(
-            "dropout left on", says, partial(_drop_weights, trials, ~gone, 1 / (1 - p)), 0, evidence_cost=cost
+            "dropout left on",
+            f"with dropout left on: {zeros} divided by 1 − p, p = {p:.2g}; switch it off, as eval() does",
+            partial(_drop_weights, trials, ~dropped, 1 / (1 - p)),
+            0,
+            evidence_cost=cost,
         )
-    says = f"with dropout left on, and not rescaled: {zeros} as they were"
-    yield Hypothesis("dropout left on", says, partial(_drop_weights, trials, ~gone, 1.0), 0, evidence_cost=cost)
+    yield Hypothesis(
+        "dropout left on",
+        f"with dropout left on, and not rescaled: {zeros} as they were",
+        partial(_drop_weights, trials, ~dropped, 1.0),
+        0,
+        evidence_cost=cost,
+    )
+
+
+def _estimate_probability(ratio: float) -> float:
+    """The probability p of dropout, from the ratio 1 / (1 − p) of the weights that were kept; two decimals if it is near them."""
+    p = 1 - 1 / ratio if ratio > 0 else 0.0
+    return round(p, 2) if abs(p - round(p, 2)) < 2e-3 else p
 
 
 def _drop_weights(trials: Trials, kept: NumpyArray, factor: float) -> Plan:
+    """Make the plan whose weights are 0 where they were dropped, and multiplied by a factor elsewhere."""
     import torch
 
     mask = torch.as_tensor(kept)
@@ -50,28 +65,34 @@ def _drop_weights(trials: Trials, kept: NumpyArray, factor: float) -> Plan:
         mask = mask[None]
     if not trials.plan.shapes.has_head_axis:
         mask = mask[:, None]  # (b, h, n, m)
-    return with_normalizer(trials.plan, lambda own, s, seen: own(s, seen) * mask.to(s.dtype) * factor)
+    return with_normalizer(
+        trials.plan, lambda normalizer, s, visible: normalizer(s, visible) * mask.to(s.dtype) * factor
+    )
 
 
 @fault
 def dropout_left_off(trials: Trials) -> Iterator[Hypothesis]:
-    """Dropout that the variant has, and the figures have not or only half."""
-    own = trials.plan.variant.dropout
-    if own.is_none:
+    """The variant has dropout, and the figures have none or only half of it."""
+    dropout = trials.plan.variant.dropout
+    if dropout.is_none:
         return
     yield Hypothesis(
         "dropout not applied", "without dropout", partial(trials.with_choices, dropout=Variant().dropout), 0
     )
-    rest = 1 - own.option_value("p")
-    says = f"with dropout not divided by 1 − p = {rest:.4g}"
-    yield Hypothesis("dropout not rescaled", says, partial(_without_rescaling, trials, rest), 0)
+    keep_probability = 1 - dropout.option_value("p")
+    yield Hypothesis(
+        "dropout not rescaled",
+        f"with dropout not divided by 1 − p = {keep_probability:.4g}",
+        partial(_compute_without_rescaling, trials, keep_probability),
+        0,
+    )
 
 
-def _without_rescaling(trials: Trials, keep_probability: float) -> StepArrays | None:
-    made = with_mixed_weights(trials.plan, lambda w: w * keep_probability)
-    if made is None:
+def _compute_without_rescaling(trials: Trials, keep_probability: float) -> StepArrays | None:
+    plan = with_mixed_weights(trials.plan, lambda w: w * keep_probability)
+    if plan is None:
         return None
-    out = trials.compute_steps(made)
-    if "dropout_weights" in out:
-        out["dropout_weights"] = out["dropout_weights"] * keep_probability
-    return out
+    figures = trials.compute_steps(plan)
+    if "dropout_weights" in figures:
+        figures["dropout_weights"] = figures["dropout_weights"] * keep_probability
+    return figures

@@ -1,4 +1,4 @@
-"""The other links between scores and weights, the wrong way: a bias that is subtracted or left out, a softcap half done."""
+"""Other links between scores and weights, computed wrongly: a bias that is subtracted or left out, a softcap half done."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from attncli.check.trials import Trials
 
 @fault
 def wrong_bias(trials: Trials) -> Iterator[Hypothesis]:
-    """What is added to the scores, the wrong way."""
+    """The bias is subtracted from the scores, or left out."""
     if trials.plan.problem.bias is None:
         return
     yield Hypothesis(
         "bias subtracted",
         "with the bias subtracted instead of added",
-        lambda: with_link(trials.plan, "bias", lambda own, s, at: 2 * s - own.run(s, at)),
+        lambda: with_link(trials.plan, "bias", lambda link, s, grid: 2 * s - link.run(s, grid)),
     )
     if not has_mask_or_lengths(trials):
         yield bias_forgotten_hypothesis(trials)
@@ -26,22 +26,22 @@ def wrong_bias(trials: Trials) -> Iterator[Hypothesis]:
 
 @fault
 def wrong_softcap(trials: Trials) -> Iterator[Hypothesis]:
-    """The cap half done."""
+    """The softcap is half done."""
     cap = trials.plan.variant.softcap
     if not isinstance(cap, int | float):
         return
     yield Hypothesis(
         "softcap without multiplying back",
         "with tanh(s / cap) not multiplied by the cap again",
-        lambda: with_link(trials.plan, "softcap", lambda own, s, at: own.run(s, at) / cap),
+        lambda: with_link(trials.plan, "softcap", lambda link, s, grid: link.run(s, grid) / cap),
     )
     yield Hypothesis(
         "softcap by clipping",
         "with the scores cut off at ±cap instead of bent by tanh",
-        lambda: with_link(trials.plan, "softcap", lambda own, s, at: s.clamp(-cap, cap)),
+        lambda: with_link(trials.plan, "softcap", lambda link, s, grid: s.clamp(-cap, cap)),
     )
     yield Hypothesis(
         "softcap without dividing",
         "with cap · tanh(s), not tanh(s / cap)",
-        lambda: with_link(trials.plan, "softcap", lambda own, s, at: cap * s.tanh()),
+        lambda: with_link(trials.plan, "softcap", lambda link, s, grid: cap * s.tanh()),
     )

@@ -1,4 +1,4 @@
-"""Scores that are not brought to weights row by row: over another axis, twice, in another base, not at all, or divided by something else."""
+"""Scores that are not normalised row by row: over another axis, twice, in another base, not at all, or divided by something else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _normalizer_hypothesis(
     *,
     explains_constant: bool = False,
 ) -> Hypothesis:
-    """Another normaliser: run(normaliser of the plan, scores, visible)."""
+    """Make a hypothesis of another normaliser: replacement(normaliser of the plan, scores, visible)."""
     return Hypothesis(
         name,
         description,
@@ -32,31 +32,33 @@ def _normalizer_hypothesis(
     )
 
 
-# ── over what ────────────────────────────────────────────────────────────────────────────────────
+# ── over another axis ────────────────────────────────────────────────────────────────────────────
 @fault
 def normalized_over_wrong_axis(trials: Trials) -> Iterator[Hypothesis]:
-    """Over the wrong axis."""
+    """The scores are normalised over another axis than the keys, or over several."""
     plan, name = trials.plan, trials.plan.variant.normalizer.name
     if not plan.variant.sink.is_none:
         return
-    others = {"the queries (columns sum to 1)": -2}
-    others |= {"the heads": 1} if plan.shapes.heads > 1 else {}
-    others |= {"the batch": 0} if (plan.size.batch or 1) > 1 else {}
-    for what, axis in others.items():
-        says = f"with {name} over {what} instead of the keys: normalise each row, over the last axis"
+    axes = {"the queries (columns sum to 1)": -2}
+    if plan.shapes.heads > 1:
+        axes["the heads"] = 1
+    if (plan.size.batch or 1) > 1:
+        axes["the batch"] = 0
+    for axis_text, axis in axes.items():
+        description = f"with {name} over {axis_text} instead of the keys: normalise each row, over the last axis"
         yield _normalizer_hypothesis(
-            trials, f"{name} over {what.partition(' (')[0]}", says, _normalize_over_axis(axis), 0
+            trials, f"{name} over {axis_text.partition(' (')[0]}", description, _normalize_over_axis(axis), 0
         )
-    says = f"with {name} over all cells of a head together: normalise each row by itself"
-    yield _normalizer_hypothesis(trials, f"{name} over all cells", says, _normalize_over_all_cells)
+    description = f"with {name} over all cells of a head together: normalise each row by itself"
+    yield _normalizer_hypothesis(trials, f"{name} over all cells", description, _normalize_over_all_cells)
 
 
 def _normalize_over_axis(axis: int) -> Replacement:
-    def run(own: AnyPart, s: Tensor, seen: Tensor) -> Tensor:
-        seen = seen.expand(s.shape)
-        return own(s.movedim(axis, -1), seen.movedim(axis, -1)).movedim(-1, axis)
+    def normalize(normalizer: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
+        visible = visible.expand(s.shape)
+        return normalizer(s.movedim(axis, -1), visible.movedim(axis, -1)).movedim(-1, axis)
 
-    return run
+    return normalize
 
 
 def _normalize_over_all_cells(normalizer: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
@@ -65,38 +67,43 @@ def _normalize_over_all_cells(normalizer: AnyPart, s: Tensor, visible: Tensor) -
 
 @fault
 def normalized_twice(trials: Trials) -> Iterator[Hypothesis]:
-    """Weights normalised once more."""
+    """The weights are normalised once more."""
     name = trials.plan.variant.normalizer.name
-    says = f"with {name} applied twice"
-    yield _normalizer_hypothesis(trials, f"{name} applied twice", says, lambda own, s, seen: own(own(s, seen), seen))
+    description = f"with {name} applied twice"
+    yield _normalizer_hypothesis(
+        trials,
+        f"{name} applied twice",
+        description,
+        lambda normalizer, s, visible: normalizer(normalizer(s, visible), visible),
+    )
     if trials.plan.is_masked:
         yield _normalizer_hypothesis(
             trials,
             f"{name} applied twice, the second unmasked",
-            f"{says}, the second time over hidden keys too",
-            lambda own, s, seen: own(own(s, seen), seen | True),
+            f"{description}, the second time over hidden keys too",
+            lambda normalizer, s, visible: normalizer(normalizer(s, visible), visible | True),
         )
 
 
 # ── not by exponentials ──────────────────────────────────────────────────────────────────────────
 @fault
 def uniform_weights(trials: Trials) -> Iterator[Hypothesis]:
-    """A mean, or rows of another length."""
+    """The weights are a mean, or rows of scores of unit length."""
     if not trials.plan.variant.sink.is_none:
         return
-    says = "with the same weight on every key that is seen (a mean), whatever the scores are"
-    yield _normalizer_hypothesis(trials, "uniform weights", says, equal_weights, 0, explains_constant=True)
+    description = "with the same weight on every key that is seen (a mean), whatever the scores are"
+    yield _normalizer_hypothesis(trials, "uniform weights", description, equal_weights, 0, explains_constant=True)
     if trials.plan.is_masked:
         yield _normalizer_hypothesis(
             trials,
             "uniform weights over all keys",
             "with the same weight on every key (a mean), hidden or not",
-            lambda own, s, seen: equal_weights(own, s, seen | True),
+            lambda normalizer, s, visible: equal_weights(normalizer, s, visible | True),
             0,
             explains_constant=True,
         )
-    says = f"with each row of scores divided by its length (L2) instead of {trials.plan.variant.normalizer.name}"
-    yield _normalizer_hypothesis(trials, "rows divided by their length", says, _divide_by_row_norm)
+    description = f"with each row of scores divided by its length (L2) instead of {trials.plan.variant.normalizer.name}"
+    yield _normalizer_hypothesis(trials, "rows divided by their length", description, _divide_by_row_norm)
 
 
 def _divide_by_row_norm(_: object, s: Tensor, visible: Tensor) -> Tensor:
@@ -107,12 +114,14 @@ def _divide_by_row_norm(_: object, s: Tensor, visible: Tensor) -> Tensor:
 # ── softmax half done ────────────────────────────────────────────────────────────────────────────
 @fault
 def softmax_half_done(trials: Trials) -> Iterator[Hypothesis]:
-    """Softmax to another base, or its exponentials divided by something else."""
+    """Softmax has another base, or its exponentials are divided by something else."""
     if not trials.plan.variant.normalizer.traits.is_exponential:
         return
     for base, factor in (("2", math.log(2)), ("10", math.log(10))):
-        says = f"with softmax to base {base}, {base}^s instead of e^s: use exp, or multiply the scores by 1/ln {base}"
-        yield _normalizer_hypothesis(trials, f"softmax base {base}", says, _scale_scores(factor))
+        description = (
+            f"with softmax to base {base}, {base}^s instead of e^s: use exp, or multiply the scores by 1/ln {base}"
+        )
+        yield _normalizer_hypothesis(trials, f"softmax base {base}", description, _scale_scores(factor))
     yield _normalizer_hypothesis(
         trials, "exponentials not divided", "with e^s not divided by their sum", _exponential_weights()
     )
@@ -138,7 +147,7 @@ def softmax_half_done(trials: Trials) -> Iterator[Hypothesis]:
         trials,
         "log-softmax",
         "with log-softmax for softmax: the weights are their logarithms",
-        lambda own, s, seen: own(s, seen).log(),
+        lambda normalizer, s, visible: normalizer(s, visible).log(),
     )
     yield _normalizer_hypothesis(
         trials,
@@ -149,19 +158,19 @@ def softmax_half_done(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def _scale_scores(factor: float) -> Replacement:
-    return lambda own, s, seen: own(s * factor, seen)
+    return lambda normalizer, s, visible: normalizer(s * factor, visible)
 
 
 def _exponential_weights(
     shift: Callable[[Tensor], Tensor] = lambda s: s, divisor: Callable[[Tensor], Tensor | int] = lambda e: 1
 ) -> Replacement:
-    """e^s of what is seen, s made less before and the exponentials divided after."""
+    """e^shift(s) of the visible keys, divided by divisor(e)."""
 
-    def run(_: object, s: Tensor, seen: Tensor) -> Tensor:
-        e = shift(s.masked_fill(~seen, -math.inf)).exp()
+    def normalize(_: object, s: Tensor, visible: Tensor) -> Tensor:
+        e = shift(s.masked_fill(~visible, -math.inf)).exp()
         return e / divisor(e)
 
-    return run
+    return normalize
 
 
 def _softmax_one_after_shift(_: object, s: Tensor, visible: Tensor) -> Tensor:

@@ -1,11 +1,10 @@
-"""What q, k and v are made of: learned matrices transposed, exchanged or forgotten, letters in each other's place, a past left out."""
+"""Wrong q, k and v: learned matrices transposed, exchanged or forgotten, one letter in the place of another, a past left out."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -13,113 +12,139 @@ from attncli.check.faults.base import Hypothesis, fault
 from attncli.check.plan_edits import with_score
 from attncli.check.trials import Trials
 from attncli.plan import Plan
+from attncli.types import Array
 
 
 @fault
 def wrong_projection_parameters(trials: Trials) -> Iterator[Hypothesis]:
-    """Learned matrices the wrong way, exchanged or forgotten."""
-    plan, p = trials.plan, trials.plan.problem
-    held = p.parameters
-    named = [f"w_{x}" for x in "qkvo" if f"w_{x}" in held]
-    if not plan.variant.projection.traits.is_from_file:
-        named = []
-    if p.embeddings is None:
-        named = [n for n in named if n == "w_o"]
-    square = [n for n in named if np.asarray(held[n]).shape[0] == np.asarray(held[n]).shape[1]]
-    shown = {n: "W_" + n[2:] for n in named}
+    """Learned matrices are transposed, exchanged or forgotten."""
+    parameters = trials.plan.problem.parameters
+    matrices = _applied_matrices(trials.plan)
+    labels = {name: "W_" + name[2:] for name in matrices}
+    square = [name for name in matrices if _is_square(parameters[name])]
 
-    def turned(which: Iterable[str]) -> Callable[[], Plan]:
-        return _with_parameters(trials, **{n: np.ascontiguousarray(np.asarray(held[n]).T) for n in which})
+    def transpose(names: Iterable[str]) -> Callable[[], Plan]:
+        transposed = {name: np.ascontiguousarray(np.asarray(parameters[name]).T) for name in names}
+        return _with_parameters(trials, **transposed)
 
     way = "x @ W, or x @ W.T for what nn.Linear stores (w_layout out-in)"
-    for group in dict.fromkeys((tuple(square), tuple(n for n in square if n != "w_o"))):
+    for group in dict.fromkeys((tuple(square), tuple(name for name in square if name != "w_o"))):
         if len(group) > 1:
-            names = ", ".join(shown[n] for n in group)
-            yield Hypothesis(f"{names} transposed", f"with {names} transposed: {way}", turned(group), 0)
-    for n in square:
+            group_text = ", ".join(labels[name] for name in group)
+            yield Hypothesis(f"{group_text} transposed", f"with {group_text} transposed: {way}", transpose(group), 0)
+    for name in square:
+        label = labels[name]
         yield Hypothesis(
-            f"{shown[n]} transposed", f"with {shown[n]} transposed: {way}", turned([n]), 0, combinable=True
+            f"{label} transposed", f"with {label} transposed: {way}", transpose([name]), 0, combinable=True
         )
-    for n in named:
-        x = n[2:]
-        gone = _with_parameters(trials, **{n: None, f"b_{x}": None})
-        if x != "o":
-            says = f"with {x} not projected: it is x itself, not x {shown[n]}"
-            yield Hypothesis(f"{x} not projected", says, gone, 0)
+    for name in matrices:
+        x = name[2:]
+        compute = _with_parameters(trials, **{name: None, f"b_{x}": None})
+        if x == "o":
+            yield Hypothesis("W_o forgotten", "without W_o: the output is the context itself", compute, 0)
         else:
-            yield Hypothesis("W_o forgotten", "without W_o: the output is the context itself", gone, 0)
-    biases = [f"b_{x}" for x in "qkvo" if f"b_{x}" in held]
+            description = f"with {x} not projected: it is x itself, not x {labels[name]}"
+            yield Hypothesis(f"{x} not projected", description, compute, 0)
+    biases = [f"b_{x}" for x in "qkvo" if f"b_{x}" in parameters]
     if len(biases) > 1:
-        gone = _with_parameters(trials, **dict.fromkeys(biases))
-        yield Hypothesis("biases forgotten", "without the projections' biases", gone, 0)
-    for n in biases:
-        yield Hypothesis(f"{n} forgotten", f"without the bias {n}", _with_parameters(trials, **{n: None}), 0)
-    for one, other in itertools.combinations([n for n in named if n != "w_o"], 2):
-        swap = {one: held[other], other: held[one]}
-        pair = {f"b_{one[2:]}": held.get(f"b_{other[2:]}"), f"b_{other[2:]}": held.get(f"b_{one[2:]}")}
-        both = f"{shown[one]} and {shown[other]} exchanged"
-        yield Hypothesis(both, f"with {both}", _with_parameters(trials, **swap, **pair))
-    for n in ("score_w_q", "score_w_k"):
-        if n in held and np.asarray(held[n]).shape[0] == np.asarray(held[n]).shape[-1]:
-            yield Hypothesis(f"{n} transposed", f"with {n} transposed", turned([n]))
+        compute = _with_parameters(trials, **dict.fromkeys(biases))
+        yield Hypothesis("biases forgotten", "without the projections' biases", compute, 0)
+    for name in biases:
+        yield Hypothesis(f"{name} forgotten", f"without the bias {name}", _with_parameters(trials, **{name: None}), 0)
+    for first, second in itertools.combinations([name for name in matrices if name != "w_o"], 2):
+        exchanged = {
+            first: parameters[second],
+            second: parameters[first],
+            f"b_{first[2:]}": parameters.get(f"b_{second[2:]}"),
+            f"b_{second[2:]}": parameters.get(f"b_{first[2:]}"),
+        }
+        pair_text = f"{labels[first]} and {labels[second]} exchanged"
+        yield Hypothesis(pair_text, f"with {pair_text}", _with_parameters(trials, **exchanged))
+    for name in ("score_w_q", "score_w_k"):
+        if name in parameters and _is_square(parameters[name]):
+            yield Hypothesis(f"{name} transposed", f"with {name} transposed", transpose([name]))
 
 
-def _with_parameters(trials: Trials, **arrays: Any) -> Callable[[], Plan]:
-    """Other learned arrays, and without those that are None."""
-    held = {**trials.plan.problem.parameters, **arrays}
-    return partial(trials.with_fields, parameters={name: x for name, x in held.items() if x is not None})
+def _applied_matrices(plan: Plan) -> list[str]:
+    """The file's projection matrices that the plan applies: W_o alone, where q, k and v are given."""
+    if not plan.variant.projection.traits.is_from_file:
+        return []
+    letters = "qkvo" if plan.problem.embeddings is not None else "o"
+    return [f"w_{x}" for x in letters if f"w_{x}" in plan.problem.parameters]
+
+
+def _is_square(matrix: Array) -> bool:
+    shape = np.asarray(matrix).shape
+    return bool(shape[0] == shape[-1])
+
+
+def _with_parameters(trials: Trials, **arrays: Array) -> Callable[[], Plan]:
+    """Make the plan with other learned arrays, and without those that are None."""
+    parameters = {**trials.plan.problem.parameters, **arrays}
+    return partial(trials.with_fields, parameters={name: x for name, x in parameters.items() if x is not None})
 
 
 @fault
 def sinks_scaled(trials: Trials) -> Iterator[Hypothesis]:
-    """A sink's logit taken for a score."""
+    """A sink's logit is scaled like a score."""
     plan = trials.plan
     if "sinks" not in plan.problem.parameters:
         return
-    value = plan.variant.scale
-    now = next((link.value for link in plan.chain if link.is_scale), value if isinstance(value, float) else None)
-    if now:
-        says = "with the sinks scaled like the scores: a sink's logit is taken as it is"
-        scaled = np.asarray(plan.problem.parameters["sinks"]) * now
-        yield Hypothesis("sinks scaled", says, _with_parameters(trials, sinks=scaled))
+    given_scale = plan.variant.scale if isinstance(plan.variant.scale, float) else None
+    scale = next((link.value for link in plan.chain if link.is_scale), given_scale)
+    if scale:
+        scaled = np.asarray(plan.problem.parameters["sinks"]) * scale
+        yield Hypothesis(
+            "sinks scaled",
+            "with the sinks scaled like the scores: a sink's logit is taken as it is",
+            _with_parameters(trials, sinks=scaled),
+        )
 
 
 @fault
 def past_forgotten(trials: Trials) -> Iterator[Hypothesis]:
-    """New keys and values alone."""
+    """There are new keys and values alone."""
     if trials.plan.problem.past is not None:
-        says = "without the past: only the new keys are attended to"
-        yield Hypothesis("past forgotten", says, partial(trials.with_fields, past=None), 0)
+        yield Hypothesis(
+            "past forgotten",
+            "without the past: only the new keys are attended to",
+            partial(trials.with_fields, past=None),
+            0,
+        )
 
 
 @fault
 def qkv_exchanged(trials: Trials) -> Iterator[Hypothesis]:
-    """q, k and v exchanged."""
-    c = trials.plan.shapes.c
+    """One of q, k and v stands in the place of another."""
 
-    def taken(**which: str) -> Plan | None:
+    def exchange(**sources: str) -> Plan | None:
         base = trials.projected_plan
-        return base and trials.with_qkv(**{x: getattr(base.problem, y) for x, y in which.items()})
+        if base is None:
+            return None
+        return trials.with_qkv(**{x: getattr(base.problem, source) for x, source in sources.items()})
 
     yield Hypothesis(
-        "q and k swapped", "with q and k exchanged: rows are queries, q kᵀ", lambda: taken(q="k", k="q"), 0
+        "q and k swapped", "with q and k exchanged: rows are queries, q kᵀ", lambda: exchange(q="k", k="q"), 0
     )
     yield Hypothesis(
         "scores transposed",
         "with k qᵀ for q kᵀ: rows are queries",
-        lambda: with_score(trials.plan, lambda own, q, k, learned: own(q, k, learned).mT),
+        lambda: with_score(trials.plan, lambda score, q, k, parameters: score(q, k, parameters).mT),
         0,
     )
-    yield Hypothesis("keys for queries", "with q made of what k is made of: q = k", lambda: taken(q="k"))
-    yield Hypothesis("queries for keys", "with k made of what q is made of: k = q", lambda: taken(k="q"))
-    if c is None:
+    yield Hypothesis("keys for queries", "with q made of what k is made of: q = k", lambda: exchange(q="k"))
+    yield Hypothesis("queries for keys", "with k made of what q is made of: k = q", lambda: exchange(k="q"))
+    if trials.plan.shapes.c is None:
         return
-    yield Hypothesis("keys for values", "with k in the place of v: the context is weights · v", lambda: taken(v="k"))
-    yield Hypothesis("queries for values", "with q in the place of v", lambda: taken(v="q"))
-    yield Hypothesis("k and v swapped", "with k and v exchanged", lambda: taken(v="k", k="v"))
-    yield Hypothesis("q and v swapped", "with q and v exchanged", lambda: taken(v="q", q="v"))
-    x = trials.plan.problem.embeddings
-    if x is not None and trials.plan.problem.memory is None:
-        many = np.asarray(x, np.float64)
-        says = "with v not projected: it is x itself, not x W_v"
-        yield Hypothesis("v not projected", says, partial(trials.with_qkv, v=many), 0)
+    yield Hypothesis("keys for values", "with k in the place of v: the context is weights · v", lambda: exchange(v="k"))
+    yield Hypothesis("queries for values", "with q in the place of v", lambda: exchange(v="q"))
+    yield Hypothesis("k and v swapped", "with k and v exchanged", lambda: exchange(v="k", k="v"))
+    yield Hypothesis("q and v swapped", "with q and v exchanged", lambda: exchange(v="q", q="v"))
+    embeddings = trials.plan.problem.embeddings
+    if embeddings is not None and trials.plan.problem.memory is None:
+        yield Hypothesis(
+            "v not projected",
+            "with v not projected: it is x itself, not x W_v",
+            partial(trials.with_qkv, v=np.asarray(embeddings, np.float64)),
+            0,
+        )

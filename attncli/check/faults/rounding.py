@@ -1,11 +1,12 @@
-"""Digits or bits that are lost on the way: intermediates rounded by hand, inputs stored and arithmetic done in a narrow dtype."""
+"""Digits or bits that are lost on the way: intermediates rounded by hand, inputs and arithmetic in a narrow dtype."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from attncli.check.faults.base import Hypothesis, fault
 from attncli.check.plan_edits import (
     divide_where_nonzero,
     subtract_row_max,
+    with_chain,
     with_head_context,
     with_normalizer,
     with_score,
@@ -20,13 +22,13 @@ from attncli.check.plan_edits import (
 from attncli.check.trials import Trials
 from attncli.plan import Plan
 from attncli.plan.chain import Link
-from attncli.types import Grid, Json, NumpyArray, Tensor
+from attncli.types import Array, Grid, Json, NumpyArray, Tensor
 
-RoundingFunction = Callable[[Tensor], Tensor]
+RoundingFunction: TypeAlias = Callable[[Tensor], Tensor]
 
 
-# ── digits ───────────────────────────────────────────────────────────────────────────────────────
-_ROUNDED_INTERMEDIATES = {  # the plainest first
+# ── rounded by hand ───────────────────────────────────────────────────────────────────────────────────────
+_ROUNDED_INTERMEDIATES = {  # in words, and as `_round_intermediates` calls them; the plainest first
     "the weights": ("weights",),
     "q·k": ("scores",),
     "the scaled scores": ("scaled",),
@@ -43,58 +45,61 @@ _ROUNDED_INTERMEDIATES = {  # the plainest first
 
 @fault
 def rounded_by_hand(trials: Trials) -> Iterator[Hypothesis]:
-    """Intermediates rounded to n digits."""
-    softmax = trials.plan.variant.normalizer.traits.is_exponential and trials.plan.variant.sink.is_none
+    """Intermediates are rounded to n decimals, or cut off after them."""
+    has_exponentials = trials.plan.variant.normalizer.traits.is_exponential and trials.plan.variant.sink.is_none
     for n in range(1, 7):
-        for what, where in _ROUNDED_INTERMEDIATES.items():
-            if "exponentials" in where and not softmax:
+        plural = "s" if n > 1 else ""
+        for what, intermediates in _ROUNDED_INTERMEDIATES.items():
+            if "exponentials" in intermediates and not has_exponentials:
                 continue
-            for how, verb, rounding in (
+            for verb, long_verb, rounding in (
                 ("rounded to", "rounded to", _round_to(n)),
                 ("cut to", "cut off after", _truncate_at(10.0**n)),
             ):
+                round_them = _round_qkv if "qkv" in intermediates else _round_intermediates
                 yield Hypothesis(
-                    f"{what} {how} {n} digit{'s' * (n > 1)}",
-                    f"with {what} {verb} {n} decimal{'s' * (n > 1)} on the way: keep all digits until the end",
-                    partial(_round_qkv if "qkv" in where else _round_intermediates, trials, rounding, where),
+                    f"{what} {verb} {n} digit{plural}",
+                    f"with {what} {long_verb} {n} decimal{plural} on the way: keep all digits until the end",
+                    partial(round_them, trials, rounding, intermediates),
                     3,
                     approximate=True,  # a tie may fall to the other side
                     is_rounding=True,
                 )
 
 
-def _round_to(digits: int) -> RoundingFunction:
-    return lambda x: x.round(decimals=digits)
+def _round_to(decimals: int) -> RoundingFunction:
+    return lambda x: x.round(decimals=decimals)
 
 
 def _truncate_at(factor: float) -> RoundingFunction:
     return lambda x: (x * factor).trunc() / factor
 
 
-# ── bits ─────────────────────────────────────────────────────────────────────────────────────────
+# ── a narrow dtype ───────────────────────────────────────────────────────────────────────────────
 @fault
 def low_precision(trials: Trials) -> Iterator[Hypothesis]:
-    """Arithmetic of few bits, told by errors that go the same way."""
+    """Arithmetic is done in a narrow dtype; the errors go the same way."""
     for dtype in ("float16", "bfloat16", "float32"):
-        narrow = _round_to_dtype(dtype)
-        places: dict[str, Callable[[], Plan | None]] = {
-            "scores and weights": partial(_round_intermediates, trials, narrow, ("scores", "chain", "weights")),
-            "scores": partial(_round_intermediates, trials, narrow, ("scores", "chain")),
-            "weights": partial(_round_intermediates, trials, narrow, ("weights",)),
-            "inputs": partial(_round_inputs, trials, narrow),
+        rounding = _round_to_dtype(dtype)
+        computations: dict[str, Callable[[], Plan | None]] = {
+            "scores and weights": partial(_round_intermediates, trials, rounding, ("scores", "chain", "weights")),
+            "scores": partial(_round_intermediates, trials, rounding, ("scores", "chain")),
+            "weights": partial(_round_intermediates, trials, rounding, ("weights",)),
+            "inputs": partial(_round_inputs, trials, rounding),
             "all arithmetic": partial(trials.with_choices, dtype=dtype),
-            "q, k and v": partial(_round_qkv, trials, narrow),
-            "q, k, v, scores and weights": partial(_round_qkv, trials, narrow, ("scores", "chain", "weights")),
+            "q, k and v": partial(_round_qkv, trials, rounding),
+            "q, k, v, scores and weights": partial(_round_qkv, trials, rounding, ("scores", "chain", "weights")),
             "inputs, scores and weights": partial(
-                _round_inputs_and_intermediates, trials, narrow, ("scores", "chain", "weights")
+                _round_inputs_and_intermediates, trials, rounding, ("scores", "chain", "weights")
             ),
         }
         if dtype == "float16":
-            places["the sum of each score"] = lambda: with_score(trials.plan, _dot_products_in_float16)
-        for what, compute in places.items():
+            computations["the sum of each score"] = lambda: with_score(trials.plan, _dot_products_in_float16)
+        wider_dtype = "float64" if dtype == "float32" else "float32"
+        for what, compute in computations.items():
             yield Hypothesis(
                 f"{dtype} {what}",
-                f"with {what} in {dtype}: accumulate in {'float32' if dtype != 'float32' else 'float64'}",
+                f"with {what} in {dtype}: accumulate in {wider_dtype}",
                 compute,
                 3,
                 approximate=True,
@@ -105,11 +110,11 @@ def low_precision(trials: Trials) -> Iterator[Hypothesis]:
 def _round_to_dtype(dtype: str) -> RoundingFunction:
     import torch
 
-    kind = getattr(torch, dtype)
-    return lambda x: x.to(kind).to(x.dtype)
+    torch_dtype: torch.dtype = getattr(torch, dtype)
+    return lambda x: x.to(torch_dtype).to(x.dtype)
 
 
-def _dot_products_in_float16(_: object, q: Tensor, k: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+def _dot_products_in_float16(_: object, q: Tensor, k: Tensor, parameters: object) -> Tensor:
     """q·k with every product and sum rounded to float16."""
     q, k = q.half(), k.half()
     total = q.new_zeros(()).half()
@@ -119,69 +124,74 @@ def _dot_products_in_float16(_: object, q: Tensor, k: Tensor, learned: Mapping[s
 
 
 # ── what is rounded ──────────────────────────────────────────────────────────────────────────────
-def _run_link_rounded(link: Link, rounding: RoundingFunction, scores: Tensor, grid: Grid) -> Tensor:
-    """What a link makes of the scores, rounded."""
-    return rounding(link.run(scores, grid))
-
-
-def _round_intermediates(trials: Trials, rounding: RoundingFunction, intermediates: tuple[str, ...]) -> Plan:
-    """The plan with some intermediates rounded."""
+def _round_intermediates(trials: Trials, rounding: RoundingFunction, intermediates: Collection[str]) -> Plan:
+    """Make the plan with some intermediates rounded."""
     plan = trials.plan
     if "scores" in intermediates:
-        plan = with_score(plan, lambda own, q, k, learned: rounding(own(q, k, learned)))
-    if ("chain" in intermediates or "scaled" in intermediates) and plan.chain:
+        plan = with_score(plan, lambda score, q, k, parameters: rounding(score(q, k, parameters)))
+    if "chain" in intermediates or "scaled" in intermediates:
         links = [
             dataclasses.replace(link, run=partial(_run_link_rounded, link, rounding))
             if "chain" in intermediates or link.is_scale
             else link
             for link in plan.chain
         ]
-        plan = dataclasses.replace(plan, chain=tuple(links))
+        plan = with_chain(plan, links)
     if "exponentials" in intermediates:
-
-        def run(_: object, s: Tensor, seen: Tensor) -> Tensor:
-            s = s.masked_fill(~seen, -math.inf)
-            e = rounding((subtract_row_max(s) if "shifted" in intermediates else s).exp())
-            w = divide_where_nonzero(e, rounding(e.sum(-1, keepdim=True))).masked_fill(~seen, 0)
-            return rounding(w) if "weights" in intermediates else w
-
-        plan = with_normalizer(plan, run)
+        plan = with_normalizer(plan, partial(_softmax_rounded, rounding, intermediates))
     elif "weights" in intermediates:
-        plan = with_normalizer(plan, lambda own, s, seen: rounding(own(s, seen)))
+        plan = with_normalizer(plan, lambda normalizer, s, visible: rounding(normalizer(s, visible)))
     if "context" in intermediates and plan.shapes.c is not None:
         plan = with_head_context(plan, lambda z, *_: rounding(z)) or plan
     return plan
 
 
-def _round_qkv(trials: Trials, rounding: RoundingFunction, intermediates: tuple[str, ...] = ()) -> Plan | None:
-    """q, k and v rounded, and other intermediates with them."""
+def _run_link_rounded(link: Link, rounding: RoundingFunction, scores: Tensor, grid: Grid) -> Tensor:
+    return rounding(link.run(scores, grid))
+
+
+def _softmax_rounded(
+    rounding: RoundingFunction, intermediates: Collection[str], _: object, s: Tensor, visible: Tensor
+) -> Tensor:
+    """Softmax with its exponentials and their sum rounded, and its weights if they are among the intermediates."""
+    s = s.masked_fill(~visible, -math.inf)
+    if "shifted" in intermediates:
+        s = subtract_row_max(s)
+    e = rounding(s.exp())
+    w = divide_where_nonzero(e, rounding(e.sum(-1, keepdim=True))).masked_fill(~visible, 0)
+    return rounding(w) if "weights" in intermediates else w
+
+
+def _round_qkv(trials: Trials, rounding: RoundingFunction, intermediates: Collection[str] = ()) -> Plan | None:
+    """Make the projected plan with q, k and v rounded, and other intermediates with them."""
     base = trials.projected_plan
     if base is None:
         return None
-    arrays = {x: getattr(base.problem, x) for x in "qkv" if getattr(base.problem, x) is not None}
-    made = trials.with_qkv(**{x: _round_array(rounding, y) for x, y in arrays.items()})
-    return made and _round_intermediates(Trials(made, trials.top), rounding, intermediates)
+    arrays = {x: getattr(base.problem, x) for x in "qkv"}
+    rounded = {x: _round_array(rounding, array) for x, array in arrays.items() if array is not None}
+    plan = trials.with_qkv(**rounded)
+    return plan and _round_intermediates(Trials(plan, trials.top), rounding, intermediates)
 
 
-def _round_inputs_and_intermediates(trials: Trials, rounding: RoundingFunction, intermediates: tuple[str, ...]) -> Plan:
-    """Inputs rounded, and other intermediates with them."""
+def _round_inputs_and_intermediates(trials: Trials, rounding: RoundingFunction, intermediates: Collection[str]) -> Plan:
+    """Make the plan with inputs rounded, and other intermediates with them."""
     return _round_intermediates(Trials(_round_inputs(trials, rounding), trials.top), rounding, intermediates)
 
 
 def _round_inputs(trials: Trials, rounding: RoundingFunction) -> Plan:
-    """Every array of the problem rounded."""
-    p, each = trials.plan.problem, partial(_round_array, rounding)
-    fields: Json = {x: each(getattr(p, x)) for x in ("embeddings", "q", "k", "v", "bias") if getattr(p, x) is not None}
-    fields["parameters"] = {k: each(x) for k, x in p.parameters.items()}
-    if p.memory:
-        fields["memory"] = {**p.memory, "embeddings": each(p.memory["embeddings"])}
-    if p.past:
-        fields["past"] = {k: x if k == "tokens" else each(x) for k, x in p.past.items()}
+    """Make the plan with every array of the problem rounded."""
+    problem, round_array = trials.plan.problem, partial(_round_array, rounding)
+    arrays = {x: getattr(problem, x) for x in ("embeddings", "q", "k", "v", "bias")}
+    fields: Json = {x: round_array(array) for x, array in arrays.items() if array is not None}
+    fields["parameters"] = {name: round_array(x) for name, x in problem.parameters.items()}
+    if problem.memory:
+        fields["memory"] = {**problem.memory, "embeddings": round_array(problem.memory["embeddings"])}
+    if problem.past:
+        fields["past"] = {name: x if name == "tokens" else round_array(x) for name, x in problem.past.items()}
     return trials.with_fields(**fields)
 
 
-def _round_array(rounding: RoundingFunction, values: Tensor) -> NumpyArray:
+def _round_array(rounding: RoundingFunction, values: Array) -> NumpyArray:
     import torch
 
-    rounded: NumpyArray = rounding(torch.as_tensor(np.array(values, np.float64))).numpy()
-    return rounded
+    return np.asarray(rounding(torch.as_tensor(np.array(values, np.float64))).numpy())

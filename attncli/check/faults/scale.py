@@ -12,15 +12,16 @@ from attncli.check.trials import Trials
 
 @fault
 def wrong_scale(trials: Trials) -> Iterator[Hypothesis]:
-    """Not scaled, or by another number."""
-    own = next((link for link in trials.plan.chain if link.is_scale), None)
-    d, heads = trials.plan.shapes.d, trials.plan.shapes.heads
-    now = own.value if own and own.value else 1.0
-    if own:
-        root = own.value_formula and f"1/√d_k (d_k = {d})"
-        way = f"divide the scores by {1 / now:.6g}" if now < 1 else f"multiply the scores by {now:.6g}"
-        says = f"without {root or f'the scale {now:.6g}'}: {way} before the softmax"
-        yield Hypothesis("no scale", says, partial(trials.with_choices, scale="none"), 0)
+    """The scores are not scaled, or scaled by another number."""
+    link = next((link for link in trials.plan.chain if link.is_scale), None)
+    d, heads, keys = trials.plan.shapes.d, trials.plan.shapes.heads, trials.plan.size.keys
+    scale = link.value if link and link.value else 1.0
+    scale_text = link.value_formula if link and link.value_formula else f"{scale:.6g}"
+    if link:
+        missing = f"1/√d_k (d_k = {d})" if link.value_formula else f"the scale {scale:.6g}"
+        way = f"divide the scores by {1 / scale:.6g}" if scale < 1 else f"multiply the scores by {scale:.6g}"
+        description = f"without {missing}: {way} before the softmax"
+        yield Hypothesis("no scale", description, partial(trials.with_choices, scale="none"), 0)
     embeddings = trials.plan.problem.embeddings
     width = embeddings.shape[-1] if embeddings is not None else d * heads
     others = (
@@ -30,16 +31,16 @@ def wrong_scale(trials: Trials) -> Iterator[Hypothesis]:
         ("scale 1/√d_k", f"1/√d_k = 1/√{d}", 1 / math.sqrt(d), 1),
         ("scale √d_k", f"√d_k = √{d}, multiplied instead of divided", math.sqrt(d), 1),
         ("scale d_k", f"d_k = {d}, multiplied instead of divided", float(d), 2),
-        (
-            "scale 1/√n",
-            f"1/√n = 1/√{trials.plan.size.keys}, n the number of keys",
-            1 / math.sqrt(trials.plan.size.keys),
-            2,
-        ),
+        ("scale 1/√n", f"1/√n = 1/√{keys}, n the number of keys", 1 / math.sqrt(keys), 2),
         ("scale 1/d_model", f"1/d_model = 1/{width}", 1 / width, 2),
-        ("scale applied twice", f"{now:.6g} twice", now**2, 2),
+        ("scale applied twice", f"{scale:.6g} twice", scale**2, 2),
     )
-    for name, what, value, rank in others:
-        if not math.isclose(value, now):
-            says = f"scaled by {what} instead of {own.value_formula if own and own.value_formula else f'{now:.6g}'}"
-            yield Hypothesis(name, says, partial(trials.with_choices, scale=value), rank, combinable=rank < 2)
+    for name, wrong_scale_text, value, implausibility in others:
+        if not math.isclose(value, scale):
+            yield Hypothesis(
+                name,
+                f"scaled by {wrong_scale_text} instead of {scale_text}",
+                partial(trials.with_choices, scale=value),
+                implausibility,
+                combinable=implausibility < 2,
+            )

@@ -1,0 +1,100 @@
+"""Preparing a check: problem × variant × figures → `CheckTask`. Everything that can be refused is refused here, without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+from attncli.check.claims import Claim, apply_common_dtype, assign_steps, largest_claimed_rank, make_claims
+from attncli.check.figures import Figures
+from attncli.check.rules import choose_rule
+from attncli.plan import Plan, make_plan
+from attncli.types import Json, Problem
+from attncli.validation.fields import as_numpy, is_tensor
+from attncli.variant import Variant
+from attncli.verdict import Rule
+
+
+class CheckOptions(TypedDict, total=False):
+    """What can be said of figures beside what they say themselves."""
+
+    step: str | None  # which step they are, or which of theirs is checked
+    layout: str | None  # how arrays with heads lie
+    rule: str | None  # when a figure is right
+    rtol: float | None
+    atol: float | None
+
+
+@dataclass(frozen=True)
+class CheckTask:
+    """Claims that go with a plan, each with its rule: nothing is left to refuse."""
+
+    plan: Plan
+    figures: Figures
+    claims: tuple[Claim, ...]
+    rules: tuple[Rule, ...]
+    top: int | None  # how many ranks are claimed
+    open_gaps: tuple[Claim, ...] = ()  # gaps of a worksheet that were left open
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(
+    problem: Problem,
+    variant: Variant,
+    figures: Figures,
+    *,
+    step: str | None = None,
+    layout: str | None = None,
+    rule: str | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+) -> CheckTask:
+    """Find which cells are claimed, and by which rule each claim is judged; this loads no torch.
+
+    Raises:
+        OptionError: a figure's step is not known, or is none.
+        InputError: the figures do not go with the problem.
+    """
+    figures, step_figures = assign_steps(figures, step)
+    step_figures = apply_common_dtype(step_figures)
+    top = largest_claimed_rank((*step_figures, *figures.open_gaps))
+    plan = make_plan(
+        _with_numpy_arrays(problem), variant.replace(dtype="float64", device="cpu", schedule="dense"), (), top=top
+    )
+    claims = make_claims(figures, step_figures, plan, layout)
+    open_gaps: tuple[Claim, ...] = ()
+    if figures.open_gaps:
+        open_gaps = make_claims(dataclasses.replace(figures, open_gaps=()), figures.open_gaps, plan, None)
+    warnings = list(plan.warnings)
+    if variant.seed is None and plan.variant.seed is not None:
+        warnings.append(
+            "drawn-seed: parameters are drawn and no seed is said, so that no figures can be right: --seed N"
+        )
+    return CheckTask(
+        plan=dataclasses.replace(plan, keep=frozenset(claim.step for claim in (*claims, *open_gaps))),
+        figures=figures,
+        claims=claims,
+        rules=tuple(choose_rule(claim, rule, rtol, atol) for claim in claims),
+        top=top,
+        open_gaps=open_gaps,
+        warnings=tuple(warnings),
+    )
+
+
+def _with_numpy_arrays(problem: Problem) -> Problem:
+    """The same values in numpy, where tensors came in."""
+    fields: Json = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
+    arrays: Json = {name: _to_numpy(x) for name, x in fields.items() if name not in ("variant", "about")}
+    return dataclasses.replace(problem, **arrays)
+
+
+def _to_numpy(value: object) -> object:
+    """A tensor, or a mapping of them, in numpy; float16 as float32."""
+    if isinstance(value, Mapping):
+        return {key: _to_numpy(inner) for key, inner in value.items()}
+    if not is_tensor(value):
+        return value
+    array = as_numpy(value)
+    return array.astype("float32") if array.dtype == "float16" else array

@@ -1,0 +1,136 @@
+"""The verdict on a task: every claim compared, causes traced, sensitivity checked, and a search where figures are wrong.
+
+`settle` takes a prepared task; `check` prepares it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Unpack
+
+from attncli.check.causes import trace_causes
+from attncli.check.claims import describe_cell
+from attncli.check.comparison import Comparison
+from attncli.check.figures import Figures
+from attncli.check.search import ProgressCallback, Search, SearchResult
+from attncli.check.sensitivity import check_sensitivity
+from attncli.check.task import CheckOptions, CheckTask, prepare
+from attncli.types import Problem
+from attncli.validation import validate
+from attncli.variant import Variant
+from attncli.verdict import GapMark, Outcome, SensitivityCheck, StepComparison, Verdict
+
+_MIN_SCORES_FOR_THREADS = 1 << 16
+
+
+def check(
+    problem: Problem,
+    variant: Variant | None,
+    figures: Figures,
+    *,
+    identify: bool | None = None,
+    **options: Unpack[CheckOptions],
+) -> Verdict:
+    """Check figures against a problem: `prepare`, then `settle`.
+
+    Args:
+        problem: it is validated first.
+        variant: None takes the choices that the problem says.
+        figures: what is claimed.
+        identify: as in `settle`.
+        options: as in `prepare`.
+
+    Raises:
+        AttnError: the problem is not valid, or the figures do not go with it.
+    """
+    problem = validate(problem)
+    return settle(prepare(problem, variant or Variant(**problem.variant), figures, **options), identify=identify)
+
+
+def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressCallback | None = None) -> Verdict:
+    """Reach the verdict on a task; this loads torch.
+
+    Args:
+        task: claims and their plan.
+        identify: search what the figures are instead: on a difference (None), always, or never.
+        progress: told how far the search is.
+    """
+    comparison = Comparison(task)
+    steps = trace_causes(comparison, [comparison.summarize(n) for n in range(len(task.claims))])
+    sensitivity_checks = check_sensitivity(comparison) if task.claims else ()
+    should_search = bool(comparison.wrong_claims) if identify is None else identify
+    search_result = SearchResult()
+    if task.claims and should_search:
+        with _one_thread_if_small(comparison.score_count):
+            search_result = Search(comparison).run(progress)
+    result = comparison.result
+    return Verdict(
+        verdict=_choose_outcome(steps, task, sensitivity_checks),
+        problem_name=task.plan.problem.source or "the problem",
+        figures_name=task.figures.name,
+        variant=result.variant,
+        summary=task.plan.summary,
+        steps=steps,
+        sensitivity_checks=sensitivity_checks,
+        identified=search_result.identified,
+        nearest_candidates=search_result.nearest_candidates,
+        equivalent_choices=search_result.equivalent_choices,
+        trial_count=search_result.trial_count,
+        gap_marks=tuple(sorted(_mark_gaps(comparison), key=lambda mark: mark.gap_number)),
+        step_order=tuple(task.plan.steps),
+        observations=tuple(
+            f"all of your {task.claims[n].step} are {value}" for n, value in comparison.constant_claims.items()
+        ),
+        notes=task.figures.notes,
+        warnings=(*task.warnings, *(w for w in result.warnings if w not in task.warnings)),
+    )
+
+
+def _choose_outcome(
+    steps: Sequence[StepComparison], task: CheckTask, sensitivity_checks: Iterable[SensitivityCheck]
+) -> Outcome:
+    if not all(step.is_right for step in steps):
+        return "wrong"
+    if task.open_gaps:
+        return "unanswered"
+    if any(check.caught is False for check in sensitivity_checks):
+        return "too-loose"
+    return "right"
+
+
+def _mark_gaps(comparison: Comparison) -> Iterator[GapMark]:
+    """Mark every gap of a worksheet, filled in or left open."""
+    plan = comparison.task.plan
+    for claim, cells in zip(comparison.task.claims, comparison.cell_comparisons, strict=True):
+        for i, gap in enumerate(claim.step_figures.gap_numbers):
+            yield GapMark(
+                gap_number=gap,
+                step=claim.step,
+                cell_text=describe_cell(plan, claim.cell_at((i,))),
+                is_right=bool(cells.is_right[i]),
+                written_text=claim.step_figures.gap_texts[i],
+                reference=comparison.reference_cells(claim)[i].item(),
+            )
+    for claim in comparison.task.open_gaps:
+        for i, gap in enumerate(claim.step_figures.gap_numbers):
+            yield GapMark(
+                gap_number=gap,
+                step=claim.step,
+                cell_text=describe_cell(plan, claim.cell_at((i,))),
+                is_right=None,
+                reference=comparison.reference_cells(claim)[i].item(),
+            )
+
+
+@contextmanager
+def _one_thread_if_small(score_count: int) -> Iterator[None]:
+    """Compute on one thread while the arrays are so small that sharing them costs more than computing."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if score_count < _MIN_SCORES_FOR_THREADS else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
