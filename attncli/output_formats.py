@@ -9,7 +9,8 @@ from importlib import import_module
 from pathlib import PurePath
 from typing import Literal
 
-from attncli.errors import OptionError, join_names, suggestion
+from attncli.errors import OptionError
+from attncli.text import join_names, suggestion
 from attncli.types import Attention
 
 

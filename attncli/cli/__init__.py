@@ -17,7 +17,8 @@ from attncli import __version__
 from attncli.cli import batch, check, compute, demo, explain, list, schema
 from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape
 from attncli.cli.options import with_shared_options
-from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, suggestion
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.text import suggestion
 
 app = typer.Typer(
     name="attn",

@@ -20,9 +20,10 @@ import typer
 
 from attncli.cli.messages import Messages
 from attncli.cli.run import standard_output_writer
-from attncli.errors import AttnError, ExitStatus, OptionError, pluralize, printable, shorten
+from attncli.errors import AttnError, ExitStatus, OptionError
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import pluralize, printable, shorten
 
 if TYPE_CHECKING:
     from attncli.batch.executors import Executor

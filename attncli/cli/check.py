@@ -16,9 +16,10 @@ from attncli.cli.run import (
     show_progress,
     write_output,
 )
-from attncli.errors import AttnError, ExitStatus, InputError, OptionError, join_names
+from attncli.errors import AttnError, ExitStatus, InputError, OptionError
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import join_names
 from attncli.types import Json, to_json_number
 
 if TYPE_CHECKING:

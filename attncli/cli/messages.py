@@ -8,7 +8,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from attncli.errors import AttnError, json_escape, printable, to_ascii
+from attncli.errors import AttnError
+from attncli.text import json_escape, printable, to_ascii
 
 
 def replace_with_ascii(error: UnicodeError) -> tuple[str, int]:

@@ -14,10 +14,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from attncli.atomic_file import atomic_write, to_bytes
 from attncli.cli.messages import Messages, should_use_color
-from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, join_names
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.output_formats import Content, Format, RenderOptions, choose_output_format
 from attncli.pipeline import apply_selection, compute_stream, plan_request
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import join_names
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -33,7 +34,6 @@ def run_compute(
     scheduler: str | None = None,
 ) -> ExitStatus:
     """One input, or a stream of them, through to its output; the tiles of a long one on a cluster, if one is named."""
-    from attncli.plan.schedule import matrix_steps
     from attncli.plan.steps import require_step_name
     from attncli.readers import find_reader
 
@@ -51,7 +51,7 @@ def run_compute(
     format = choose_output_format(output_options.output, output_options.format)
     problem = read_problem(path, read_options, talk)
     made, at = plan_request(problem, variant_request, output_options, streamed=format.stream_writer is not None)
-    if format.stream_writer and made.tile_size and matrix_steps(made) and not {*at} - {"query"}:
+    if format.stream_writer and made.tile_size and made.matrix_steps and not {*at} - {"query"}:
         if scheduler is None:
             load_engine_with_message(talk)  # what may be refused is, before a file is begun
         with open_output_file(output_options) as file:

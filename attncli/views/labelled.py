@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from attncli.errors import printable, to_ascii
+from attncli.text import printable, to_ascii
 from attncli.types import Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy
 

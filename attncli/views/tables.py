@@ -12,8 +12,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from attncli.errors import join_names, printable
 from attncli.output_formats import RenderOptions, output_format
+from attncli.text import join_names, printable
 from attncli.types import Attention
 from attncli.views.console import console_for
 from attncli.views.heat import SHADE_LEGEND, shade_colors, shade_glyph

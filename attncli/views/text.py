@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from attncli.errors import printable
 from attncli.output_formats import RenderOptions, output_format
 from attncli.symbols import LATEX_IN_TEXT
+from attncli.text import printable
 from attncli.types import Attention
 from attncli.views.labelled import LabelledMatrix, labelled_matrices
 

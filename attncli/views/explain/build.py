@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attncli.errors import join_names, printable
 from attncli.plan import Plan
+from attncli.text import join_names, printable
 from attncli.types import Attention
 from attncli.views.explain.backward import HeadGradients, gradient_sections
 from attncli.views.explain.closing import closing_sentence

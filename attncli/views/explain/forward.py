@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attncli.errors import join_names
 from attncli.parts.traits import PartTraits
 from attncli.registry import Part
+from attncli.text import join_names
 from attncli.views.explain.context import context_section, normed_context_section
 from attncli.views.explain.head_values import HeadValues
 from attncli.views.explain.masking import mask_section

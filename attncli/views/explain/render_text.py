@@ -9,8 +9,8 @@ import textwrap
 from rich.cells import cell_len
 from rich.text import Text
 
-from attncli.errors import to_ascii
 from attncli.output_formats import RenderOptions
+from attncli.text import to_ascii
 from attncli.views.console import console_for
 from attncli.views.explain.layout import LEFT_MARGIN_WIDTH, StyledFragment, layout_lines
 from attncli.views.explain.rendered_page import GAPS_NOTE, RenderedPage, RenderedSection

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from attncli.derivation import DERIVED, Number, Vector
-from attncli.errors import printable
 from attncli.plan import Plan
+from attncli.text import printable
 from attncli.types import Array, Attention
 from attncli.validation.fields import as_numpy
 from attncli.views.explain.page import Focus
