@@ -35,9 +35,13 @@ cov *words:
     COVERAGE_PROCESS_START="$PWD/pyproject.toml" COVERAGE_FILE="$PWD/.coverage" python -m pytest {{words}}
     COVERAGE_FILE="$PWD/.coverage" .ci/coverage
 
-# write what the README's commands print into the README
-docs:
-    python -m tests.test_readme
+# run the documentation's commands, and write what they print into its pages
+docs *pages:
+    python -m tests.docs {{pages}}
+
+# build docs/ as a website into site/ (needs the extra `docs`)
+docs-site:
+    NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 bench:
     python benchmarks

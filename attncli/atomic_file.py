@@ -15,7 +15,7 @@ from attncli.errors import CannotError
 
 
 @contextmanager
-def whole(path: Path, said: str = "", *, durable: bool = True) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file while it is being made: beside its place, and renamed into it once all is written.
 
     Args:
@@ -28,12 +28,12 @@ def whole(path: Path, said: str = "", *, durable: bool = True) -> Iterator[IO[by
     """
     before = None
     try:
-        before = _mode(path)
+        before = _file_mode(path)
         if before is not None and not stat.S_ISREG(before):  # a device or a pipe is written to, not replaced
             with path.open("wb") as file:
                 yield file
             return
-        temporary = path.parent / (unfinished(path.name) + secrets.token_hex(4))
+        temporary = path.parent / (temporary_prefix(path.name) + secrets.token_hex(4))
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
             with os.fdopen(handle, "wb+") as file:
@@ -51,15 +51,17 @@ def whole(path: Path, said: str = "", *, durable: bool = True) -> Iterator[IO[by
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
-        raise unwritable(error, said or str(path), left=before is not None and not stat.S_ISREG(before)) from error
+        raise write_error(
+            error, display_name or str(path), may_remain=before is not None and not stat.S_ISREG(before)
+        ) from error
 
 
-def unfinished(name: str) -> str:
+def temporary_prefix(name: str) -> str:
     """How the name of a file that is being made begins; eight letters or digits follow."""
     return f".{os.fsdecode(os.fsencode(name)[:200])}."
 
 
-def _mode(path: Path) -> int | None:
+def _file_mode(path: Path) -> int | None:
     """What stands there already, and who may do what with it."""
     try:
         return path.stat().st_mode
@@ -67,15 +69,15 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def unwritable(error: OSError, said: str, *, left: bool = False) -> CannotError:
+def write_error(error: OSError, display_name: str, *, may_remain: bool = False) -> CannotError:
     """What to say where the system does not let a file be written."""
     why = error.strerror or str(error)
     return CannotError(
-        "cannot-write", f"{said} cannot be written: {why}", help="" if left else "nothing was left behind"
+        "cannot-write", f"{display_name} cannot be written: {why}", help="" if may_remain else "nothing was left behind"
     )
 
 
-def in_bytes(content: str | bytes | Sequence[bytes | memoryview]) -> bytes:
+def to_bytes(content: str | bytes | Sequence[bytes | memoryview]) -> bytes:
     """What a writer made, as a file holds it."""
     if isinstance(content, str):
         return content.encode("utf-8", "surrogatepass")

@@ -1,7 +1,7 @@
 """How a part works its line with numbers, as on a board: what it writes, and the finer steps it notes when asked.
 
-A part says `worked=` beside its formula: a function (Work) → lines. The numbers in them are those that were
-computed: cells of the steps before and after it, and what the part itself handed to `finer` on its way.
+A part says `derivation=` beside its formula: a function (RowDerivation) → lines. The numbers in them are those that were
+computed: cells of the steps before and after it, and what the part itself handed to `record_intermediate` on its way.
 """
 
 from __future__ import annotations
@@ -15,183 +15,185 @@ from typing import Any, NamedTuple
 
 
 # ── noting ───────────────────────────────────────────────────────────────────────────────────────
-class Finer(NamedTuple):
+class Intermediate(NamedTuple):
     """A tensor that a part made on its way to a step."""
 
     values: Any
     axes: str  # a letter an axis: b batch, h head, n row (a query, or a token), m key, i o of W; others are a vector's
-    given: bool  # it came in (a matrix, a gain), so that a worksheet may show it
+    is_input: bool  # it came in (a matrix, a gain), so that a worksheet may show it
 
 
-_notebook: ContextVar[dict[str, Finer] | None] = ContextVar("notebook", default=None)
+_intermediates: ContextVar[dict[str, Intermediate] | None] = ContextVar("intermediates", default=None)
 
 
-def finer(name: str, values: Any, axes: str = "bhnm", *, given: bool = False) -> Any:
+def record_intermediate(name: str, values: Any, axes: str = "bhnm", *, is_input: bool = False) -> Any:
     """Note a finer step if someone explains; hand it back in any case."""
-    found = _notebook.get()
+    found = _intermediates.get()
     if found is not None and values is not None:
-        found[name] = Finer(values, axes, given)
+        found[name] = Intermediate(values, axes, is_input)
     return values
 
 
-def explaining() -> bool:
+def is_recording() -> bool:
     """Whether finer steps are noted, so that they must be made."""
-    return _notebook.get() is not None
+    return _intermediates.get() is not None
 
 
 @contextmanager
-def noting() -> Iterator[None]:
-    """While it lasts, finer steps are noted; `take` hands them out."""
-    token = _notebook.set({})
+def recording_intermediates() -> Iterator[None]:
+    """While it lasts, finer steps are noted; `pop_intermediates` hands them out."""
+    token = _intermediates.set({})
     try:
         yield
     finally:
-        _notebook.reset(token)
+        _intermediates.reset(token)
 
 
-def take() -> dict[str, Finer]:
+def pop_intermediates() -> dict[str, Intermediate]:
     """What was noted since it was last taken."""
-    found = _notebook.get()
+    found = _intermediates.get()
     if not found:
         return {}
-    _notebook.set({})
+    _intermediates.set({})
     return found
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────
-class Num(NamedTuple):
+class Number(NamedTuple):
     """A number on the page, and the cell of the step it is; without a step it came in."""
 
     value: float
     step: str = ""
-    where: tuple[int, ...] = ()
+    cell_index: tuple[int, ...] = ()
 
 
-WORKING = "~"  # the step of numbers that are no step's: results on the way
+DERIVED = "~"  # the step of numbers that are no step's: results on the way
 
 
-class Vec(tuple[Num, ...]):
+class Vector(tuple[Number, ...]):
     """Numbers side by side."""
 
 
-_NOTHING = Vec()
-Expr = Sequence["str | Num | Vec"]
+_EMPTY_VECTOR = Vector()
+EquationSide = Sequence["str | Number | Vector"]
 
 
-class Line(NamedTuple):
+class Equation(NamedTuple):
     """`label  expr = expr = expr   remark`"""
 
     label: str
-    exprs: tuple[Expr, ...]
+    sides: tuple[EquationSide, ...]
     remark: str = ""
 
 
 @dataclass(frozen=True)
-class Cell:
+class KeyCell:
     """One key before the query: its score as it comes in and as it goes out of this step."""
 
     label: str
     index: int
-    before: Num
-    after: Num
-    pick: Callable[[str], Any] = field(repr=False)
-    k: Vec = _NOTHING
-    i: int | None = None  # positions of query and key
-    j: int | None = None
-    hidden: bool = False
-    why: str = ""  # what hides it
+    before: Number
+    after: Number
+    get_intermediate: Callable[[str], Any] = field(repr=False)
+    k: Vector = _EMPTY_VECTOR
+    query_position: int | None = None  # positions of query and key
+    key_position: int | None = None
+    is_hidden: bool = False
+    why_hidden: str = ""  # what hides it
 
     def __call__(self, name: str) -> Any:
         """A finer step at this key."""
-        return self.pick(name)
+        return self.get_intermediate(name)
 
 
 @dataclass(frozen=True)
-class Work:
+class RowDerivation:
     """What a part may write with: one query's row of one step."""
 
-    cells: tuple[Cell, ...]  # those shown
-    every: tuple[Cell, ...]  # all keys, and the sink where there is one
-    pick: Callable[[str], Any] = field(repr=False)
-    q: Vec = _NOTHING  # the query, or the vector before this step
-    out: Vec = _NOTHING  # the vector after it
-    first: int = 0  # where this head's columns begin among all heads'
+    shown_cells: tuple[KeyCell, ...]  # those shown
+    all_cells: tuple[KeyCell, ...]  # all keys, and the sink where there is one
+    get_intermediate: Callable[[str], Any] = field(repr=False)
+    q: Vector = _EMPTY_VECTOR  # the query, or the vector before this step
+    output_vector: Vector = _EMPTY_VECTOR  # the vector after it
+    first_column: int = 0  # where this head's columns begin among all heads'
     part: Any = None
-    value: float = math.nan  # of a link
+    link_value: float = math.nan  # of a link
     label: str = ""
-    most: int = 8  # terms of a sum before its middle is left out
+    max_terms: int = 8  # terms of a sum before its middle is left out
 
     def __call__(self, name: str) -> Any:
         """A finer step of this query: a number, or numbers along what axes are left."""
-        return self.pick(name)
+        return self.get_intermediate(name)
 
     def __contains__(self, name: str) -> bool:
         """Whether the part noted such a finer step."""
         try:
-            self.pick(name)
+            self.get_intermediate(name)
         except KeyError:
             return False
         return True
 
     @property
-    def seen(self) -> tuple[Cell, ...]:
+    def unhidden_cells(self) -> tuple[KeyCell, ...]:
         """Those shown that are not hidden."""
-        return tuple(c for c in self.cells if not c.hidden)
+        return tuple(c for c in self.shown_cells if not c.is_hidden)
 
-    def sum(self, terms: Sequence[Expr], values: Sequence[float]) -> Expr:
+    def write_sum(self, terms: Sequence[EquationSide], values: Sequence[float]) -> EquationSide:
         """term + term + … ; the middle of a long one stands as the sum it has."""
         if not terms:
             return ["0"]
         n = len(terms)
-        if n <= self.most:
-            return _joined(terms)
+        if n <= self.max_terms:
+            return _join_terms(terms)
         head, tail = 3, 1
-        middle = Num(sum(values[head : n - tail]), WORKING)
-        return [*_joined(terms[:head]), " + (", f"{n - head - tail} more: ", middle, ") + ", *terms[-1]]
+        middle = Number(sum(values[head : n - tail]), DERIVED)
+        return [*_join_terms(terms[:head]), " + (", f"{n - head - tail} more: ", middle, ") + ", *terms[-1]]
 
-    def products(self, a: Iterable[Num], b: Iterable[Num], between: str = "·") -> Expr:
+    def write_dot_product(self, a: Iterable[Number], b: Iterable[Number], between: str = "·") -> EquationSide:
         """a₁·b₁ + a₂·b₂ + …"""
         pairs = list(zip(a, b, strict=True))
-        return self.sum([[x, between, y] for x, y in pairs], [x.value * y.value for x, y in pairs])
+        return self.write_sum([[x, between, y] for x, y in pairs], [x.value * y.value for x, y in pairs])
 
-    def added(self, term: Callable[[Cell], Expr], value: Callable[[Cell], float]) -> Expr:
+    def write_sum_over_keys(
+        self, write_term: Callable[[KeyCell], EquationSide], term_value: Callable[[KeyCell], float]
+    ) -> EquationSide:
         """The sum over every key that is not hidden, those shown written out."""
-        shown = {c.index for c in self.cells}
-        seen = [c for c in self.every if not c.hidden]
-        first = seen if len(seen) <= self.most else [c for c in seen if c.index in shown][: self.most]
-        terms: list[Expr] = [term(c) for c in first]
+        shown = {c.index for c in self.shown_cells}
+        seen = [c for c in self.all_cells if not c.is_hidden]
+        first = seen if len(seen) <= self.max_terms else [c for c in seen if c.index in shown][: self.max_terms]
+        terms: list[EquationSide] = [write_term(c) for c in first]
         written = {c.index for c in first}
-        rest = [value(c) for c in seen if c.index not in written]
+        rest = [term_value(c) for c in seen if c.index not in written]
         if rest:
-            terms.append([f"({len(rest)} more: ", Num(sum(rest), WORKING), ")"])
-        return _joined(terms)
+            terms.append([f"({len(rest)} more: ", Number(sum(rest), DERIVED), ")"])
+        return _join_terms(terms)
 
-    def each(self, write: Callable[[Cell], Sequence[Expr]]) -> Iterator[Line]:
+    def equation_per_key(self, write_sides: Callable[[KeyCell], Sequence[EquationSide]]) -> Iterator[Equation]:
         """A line for each key shown that is not hidden, ending in what it becomes."""
-        for c in self.seen:
-            yield Line(c.label, (*write(c), [c.after]))
+        for c in self.unhidden_cells:
+            yield Equation(c.label, (*write_sides(c), [c.after]))
 
 
-Worked = Callable[[Work], Iterable[Line]]
+Derivation = Callable[[RowDerivation], Iterable[Equation]]
 
 
-def per_key(write: Callable[[Work, Cell], Sequence[Expr]]) -> Worked:
+def derive_per_key(write_sides: Callable[[RowDerivation, KeyCell], Sequence[EquationSide]]) -> Derivation:
     """A part that works key by key, each by itself."""
-    return lambda w: w.each(lambda c: write(w, c))
+    return lambda w: w.equation_per_key(lambda c: write_sides(w, c))
 
 
-def working(x: float) -> Num:
+def derived_number(x: float) -> Number:
     """A result on the way."""
-    return Num(x, WORKING)
+    return Number(x, DERIVED)
 
 
-def _joined(terms: Iterable[Expr]) -> list[str | Num | Vec]:
-    out: list[str | Num | Vec] = []
+def _join_terms(terms: Iterable[EquationSide]) -> list[str | Number | Vector]:
+    out: list[str | Number | Vector] = []
     for term in terms:
         out += [" + ", *term] if out else term
     return out
 
 
-def scaled(factor: Num, vector: Iterable[Num]) -> Vec:
+def scale_vector(factor: Number, vector: Iterable[Number]) -> Vector:
     """A number times a vector."""
-    return Vec(working(factor.value * x.value) for x in vector)
+    return Vector(derived_number(factor.value * x.value) for x in vector)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from attncli.errors import OptionError, nearest
+from attncli.errors import OptionError, suggestion
 from attncli.registry import Option, Range
+from attncli.types import Json
 
-Choices = Mapping[str, Any]
+Choices = Json
 
 
 @dataclass(frozen=True)
@@ -25,30 +25,30 @@ class Preset:
     summary: str
     source: str
     choices: Choices = field(default_factory=dict)  # what all layers share
-    asks: tuple[str, ...] = ()  # choices (or, for window, a mask) that the user must make
-    layers: Callable[[int], Choices] | None = None  # the choices of layer n, where layers differ
+    required_choices: tuple[str, ...] = ()  # choices (or, for window, a mask) that the user must make
+    layer_choices: Callable[[int], Choices] | None = None  # the choices of layer n, where layers differ
 
 
-def _sliding(keys: int) -> str:
+def _sliding_window_mask(keys: int) -> str:
     """A causal window of so many keys, the query's own among them."""
     return f"causal and window:left={keys - 1}"
 
 
-def _every(period: int, turn: int, then: Choices, other: Choices) -> Callable[[int], Choices]:
+def _alternate_layers(period: int, remainder: int, matching: Choices, other: Choices) -> Callable[[int], Choices]:
     """Layers n with n mod period = turn are one thing, all others another."""
-    return lambda n: then if n % period == turn else other
+    return lambda n: matching if n % period == remainder else other
 
 
-def _mask(text: str) -> Choices:
+def _mask_choice(text: str) -> Choices:
     return {"mask": text}
 
 
-_HEADS = ("heads",)
-_GROUPS = ("heads", "kv_heads")
-_CAUSAL = _mask("causal")
-_HF = "transformers 5.23.0"
-_T5 = {"scale": "none", "position": "t5:buckets=32,max-distance=128,bidirectional=yes"}
-_T5_SOURCE = f"Raffel et al. 2020, §2.1; {_HF} T5Config"
+_NEEDS_HEADS = ("heads",)
+_NEEDS_HEADS_AND_KV_HEADS = ("heads", "kv_heads")
+_CAUSAL_MASK = _mask_choice("causal")
+_TRANSFORMERS = "transformers 5.23.0"
+_T5_CHOICES = {"scale": "none", "position": "t5:buckets=32,max-distance=128,bidirectional=yes"}
+_T5_SOURCE = f"Raffel et al. 2020, §2.1; {_TRANSFORMERS} T5Config"
 
 _PRESETS = (
     # one step at a time: the mechanism and its head counts
@@ -74,27 +74,33 @@ _PRESETS = (
         "multi-head",
         "several heads side by side on slices of the width",
         "Vaswani et al. 2017, §3.2.2",
-        asks=("heads",),
+        required_choices=("heads",),
     ),
-    Preset("multi-query", "many query heads, one key and value head", "Shazeer 2019", {"kv_heads": 1}, asks=("heads",)),
+    Preset(
+        "multi-query",
+        "many query heads, one key and value head",
+        "Shazeer 2019",
+        {"kv_heads": 1},
+        required_choices=("heads",),
+    ),
     Preset(
         "grouped-query",
         "groups of query heads share a key and value head",
         "Ainslie et al. 2023",
-        asks=("heads", "kv_heads"),
+        required_choices=("heads", "kv_heads"),
     ),
     Preset(
         "cross",
         "queries of one sequence attend to another, the memory",
         "Vaswani et al. 2017, §3.2.3",
-        asks=("memory",),
+        required_choices=("memory",),
     ),
     Preset(
         "sliding-window",
         "causal, and no further back than a window",
         "Beltagy et al. 2020, §3.1; Jiang et al. 2023, §2",
         {"mask": "causal"},
-        asks=("window",),
+        required_choices=("window",),
     ),
     # the score and the normaliser: what else can be made of q and k
     Preset(
@@ -102,28 +108,28 @@ _PRESETS = (
         "a small network scores query and key: v · tanh(W q + U k)",
         "Bahdanau et al. 2015, §3.1",
         {"score": "additive"},
-        asks=("memory",),
+        required_choices=("memory",),
     ),
     Preset(
         "luong-dot",
         "q · k as it is, without a scale",
         "Luong et al. 2015, §3.1",
         {"score": "dot", "scale": "none"},
-        asks=("memory",),
+        required_choices=("memory",),
     ),
     Preset(
         "luong-general",
         "q · k with a learned matrix between them",
         "Luong et al. 2015, §3.1",
         {"score": "general"},
-        asks=("memory",),
+        required_choices=("memory",),
     ),
     Preset(
         "luong-concat",
         "query and key side by side through one layer: v · tanh(W [q; k])",
         "Luong et al. 2015, §3.1",
         {"score": "concat"},
-        asks=("memory",),
+        required_choices=("memory",),
     ),
     Preset(
         "linear",
@@ -156,58 +162,58 @@ _PRESETS = (
         "heads mix their scores before the softmax and their weights after it",
         "Shazeer et al. 2020, §3",
         {"head_mixing": "talking-heads"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "differential",
         "two heads a pair, (0, 1), (2, 3), …: the second's weights are subtracted λ times; λ starts by its layer",
         "Ye et al. 2024, §2; microsoft/unilm Diff-Transformer",
         {"mask": "causal", "position": "rope:theta=10000,layout=interleaved"},
-        asks=_HEADS,
-        layers=lambda n: {"head_mixing": f"differential:pairing=adjacent,depth={n}"},
+        required_choices=_NEEDS_HEADS,
+        layer_choices=lambda n: {"head_mixing": f"differential:pairing=adjacent,depth={n}"},
     ),
     # sparse masks, with the settings of their papers
     Preset(
         "prefix-lm",
         "causal, but every token sees the prefix: the keys where the file's mask is true",
         "Raffel et al. 2020, §3.2.1",
-        _mask("causal or given"),
+        _mask_choice("causal or given"),
     ),
     Preset(
         "streaming-llm",
         "the latest 1020 tokens and the first 4 (the sinks); the paper counts positions inside its cache",
         "Xiao et al. 2024, §3.2; its cache of 4 + 1020",
-        _mask("causal and (window:left=1019 or prefix:length=4)"),
+        _mask_choice("causal and (window:left=1019 or prefix:length=4)"),
     ),
     Preset(
         "longformer-like",
         "256 neighbours on each side, and one global token, the first; Longformer projects its global tokens apart",
-        f"Beltagy et al. 2020, §3.1; {_HF} LongformerConfig",
-        _mask("window:left=256,right=256 or global:tokens=0"),
+        f"Beltagy et al. 2020, §3.1; {_TRANSFORMERS} LongformerConfig",
+        _mask_choice("window:left=256,right=256 or global:tokens=0"),
     ),
     Preset(
         "bigbird",
         "blocks of 64: the query's own and its 2 neighbours, the first 2 (which see all), and 3 at random",
-        f"Zaheer et al. 2020, §2; {_HF} BigBirdConfig (whose global blocks are the first and the last)",
-        _mask("bigbird:block=64,window=3,global=2,random=3,seed=0"),
+        f"Zaheer et al. 2020, §2; {_TRANSFORMERS} BigBirdConfig (whose global blocks are the first and the last)",
+        _mask_choice("bigbird:block=64,window=3,global=2,random=3,seed=0"),
     ),
     Preset(
         "sparse-strided",
         "the latest 128 tokens, and every 128th before",
         "Child et al. 2019, §4.3; stride of §7.3 (ImageNet 64 × 64)",
-        _mask("strided:stride=128"),
+        _mask_choice("strided:stride=128"),
     ),
     Preset(
         "sparse-fixed",
         "one's own block of 128, and the last 32 of each block before",
         "Child et al. 2019, §4.3; stride and c of §7.2 (enwik8)",
-        _mask("fixed:stride=128,summary=32"),
+        _mask_choice("fixed:stride=128,summary=32"),
     ),
     Preset(
         "natten",
         "the 7 keys around the query, the window moved inward at the ends; here along one axis",
-        f"Hassani et al. 2023, §3.1; {_HF} DinatConfig",
-        _mask("natten:kernel=7"),
+        f"Hassani et al. 2023, §3.1; {_TRANSFORMERS} DinatConfig",
+        _mask_choice("natten:kernel=7"),
     ),
     # models: the first transformer, and those that learn their positions (with the embeddings, before attention)
     Preset(
@@ -215,183 +221,189 @@ _PRESETS = (
         "sinusoids added to the embeddings of the first layer",
         "Vaswani et al. 2017, §3",
         {"position": "sinusoidal:layout=interleaved,theta=10000"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "vaswani-decoder",
         "the same, causal; its second attention is `cross`",
         "Vaswani et al. 2017, §3",
         {"position": "sinusoidal:layout=interleaved,theta=10000", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "bert",
         "every token sees every token; positions are in the embeddings",
-        f"Devlin et al. 2019, §3; {_HF} BertConfig",
-        asks=_HEADS,
+        f"Devlin et al. 2019, §3; {_TRANSFORMERS} BertConfig",
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "vit",
         "every patch sees every patch; positions are in the embeddings",
-        f"Dosovitskiy et al. 2021, §3.1; {_HF} ViTConfig",
-        asks=_HEADS,
+        f"Dosovitskiy et al. 2021, §3.1; {_TRANSFORMERS} ViTConfig",
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "gpt2",
         "causal; positions are in the embeddings",
-        f"Radford et al. 2019, §2.3; {_HF} GPT2Config",
-        _CAUSAL,
-        asks=_HEADS,
+        f"Radford et al. 2019, §2.3; {_TRANSFORMERS} GPT2Config",
+        _CAUSAL_MASK,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "gpt-neo",
         "no scale; even layers see everything before, odd ones the latest 256",
-        f"{_HF} GPTNeoConfig",
+        f"{_TRANSFORMERS} GPTNeoConfig",
         {"scale": "none"},
-        asks=_HEADS,
-        layers=_every(2, 1, _mask(_sliding(256)), _CAUSAL),
+        required_choices=_NEEDS_HEADS,
+        layer_choices=_alternate_layers(2, 1, _mask_choice(_sliding_window_mask(256)), _CAUSAL_MASK),
     ),
     # models that add a bias by distance
     Preset(
         "t5",
         "the encoder of T5, as t5-encoder: no scale, a learned bias by distance, both ways",
         _T5_SOURCE,
-        _T5,
-        asks=_HEADS,
+        _T5_CHOICES,
+        required_choices=_NEEDS_HEADS,
     ),
-    Preset("t5-encoder", "no scale, a learned bias by distance, both ways", _T5_SOURCE, _T5, asks=_HEADS),
+    Preset(
+        "t5-encoder",
+        "no scale, a learned bias by distance, both ways",
+        _T5_SOURCE,
+        _T5_CHOICES,
+        required_choices=_NEEDS_HEADS,
+    ),
     Preset(
         "t5-decoder",
         "no scale, a learned bias by distance, backwards only; its second attention has no bias",
         _T5_SOURCE,
         {"scale": "none", "position": "t5:buckets=32,max-distance=128,bidirectional=no", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "bloom",
         "causal, with ALiBi",
-        f"BigScience 2022, §3.2; {_HF} BloomConfig",
+        f"BigScience 2022, §3.2; {_TRANSFORMERS} BloomConfig",
         {"position": "alibi:max=8", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "mpt",
         "causal, with ALiBi",
-        f"MosaicML 2023; {_HF} MptConfig",
+        f"MosaicML 2023; {_TRANSFORMERS} MptConfig",
         {"position": "alibi:max=8", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "falcon-alibi",
         "causal, with ALiBi that is scaled along with the scores (Falcon RW; transformers rounds it to bfloat16)",
-        f"Almazrouei et al. 2023; {_HF} FalconConfig(alibi=True)",
+        f"Almazrouei et al. 2023; {_TRANSFORMERS} FalconConfig(alibi=True)",
         {"position": "alibi:max=8", "chain": "position,scale,mask", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     # models that rotate q and k: one rule for all layers
     Preset(
         "falcon",
         "causal, with RoPE and one key and value head (7B)",
-        f"Almazrouei et al. 2023; {_HF} FalconConfig",
+        f"Almazrouei et al. 2023; {_TRANSFORMERS} FalconConfig",
         {"position": "rope:theta=10000", "kv_heads": 1, "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "gptj",
         "causal; RoPE turns neighbours, the first 64 columns of a head only",
-        f"Wang and Komatsuzaki 2021; {_HF} GPTJConfig",
+        f"Wang and Komatsuzaki 2021; {_TRANSFORMERS} GPTJConfig",
         {"position": "rope:theta=10000,layout=interleaved,dims=64", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "gpt-neox",
         "causal; RoPE on the first quarter of a head",
-        f"Black et al. 2022, §2.1; {_HF} GPTNeoXConfig",
+        f"Black et al. 2022, §2.1; {_TRANSFORMERS} GPTNeoXConfig",
         {"position": "rope:theta=10000,fraction=0.25", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "llama2",
         "causal, with RoPE; 70B groups its heads: add --kv-heads",
-        f"Touvron et al. 2023, §2.2; {_HF} LlamaConfig (half-split; Meta's own weights are interleaved)",
+        f"Touvron et al. 2023, §2.2; {_TRANSFORMERS} LlamaConfig (half-split; Meta's own weights are interleaved)",
         {"position": "rope:theta=10000", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "llama3",
         "causal, RoPE with base 500 000, grouped heads",
-        f"Dubey et al. 2024, §3.2; half-split as {_HF} LlamaConfig, whose default base is 10 000",
+        f"Dubey et al. 2024, §3.2; half-split as {_TRANSFORMERS} LlamaConfig, whose default base is 10 000",
         {"position": "rope:theta=500000", "mask": "causal"},
-        asks=_GROUPS,
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
     ),
     Preset(
         "llama3.1",
         "llama3 with low frequencies slowed down 8 times, for long texts (3.2: factor=32)",
-        f"meta-llama/Llama-3.1-8B's rope_scaling, read by {_HF} LlamaConfig",
+        f"meta-llama/Llama-3.1-8B's rope_scaling, read by {_TRANSFORMERS} LlamaConfig",
         {"position": "rope:theta=500000,scaling=llama3,factor=8,original=8192,low=1,high=4", "mask": "causal"},
-        asks=_GROUPS,
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
     ),
     Preset(
         "mistral",
         "RoPE, and a window of 4096 keys (v0.1; later ones have none, and base 1 000 000)",
-        f"Jiang et al. 2023, §2; {_HF} MistralConfig",
-        {"position": "rope:theta=10000", "mask": _sliding(4096)},
-        asks=_GROUPS,
+        f"Jiang et al. 2023, §2; {_TRANSFORMERS} MistralConfig",
+        {"position": "rope:theta=10000", "mask": _sliding_window_mask(4096)},
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
     ),
     Preset(
         "mixtral",
         "causal, RoPE with base 1 000 000, grouped heads",
-        f"Jiang et al. 2024, §2; {_HF} MixtralConfig",
+        f"Jiang et al. 2024, §2; {_TRANSFORMERS} MixtralConfig",
         {"position": "rope:theta=1000000", "mask": "causal"},
-        asks=_GROUPS,
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
     ),
     Preset(
         "phi3",
         "causal, with RoPE",
-        f"Abdin et al. 2024, §2; {_HF} Phi3Config (the long-context ones add longrope, some a window)",
+        f"Abdin et al. 2024, §2; {_TRANSFORMERS} Phi3Config (the long-context ones add longrope, some a window)",
         {"position": "rope:theta=10000", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "qwen2",
         "causal, with RoPE; biases on q, k and v only",
-        f"Yang et al. 2024, §2.2; {_HF} Qwen2Config (base 10 000; the released ones have 1 000 000)",
+        f"Yang et al. 2024, §2.2; {_TRANSFORMERS} Qwen2Config (base 10 000; the released ones have 1 000 000)",
         {"position": "rope:theta=10000", "mask": "causal"},
-        asks=_GROUPS,
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
     ),
     Preset(
         "qwen3",
         "causal; each head of q and k normed, then RoPE",
-        f"Yang et al. 2025, §2; {_HF} Qwen3Config (base 10 000; the released ones have 1 000 000)",
+        f"Yang et al. 2025, §2; {_TRANSFORMERS} Qwen3Config (base 10 000; the released ones have 1 000 000)",
         {"qk_norm": "rms:eps=1e-6,scope=head,at=before", "position": "rope:theta=10000", "mask": "causal"},
-        asks=_GROUPS,
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
     ),
     Preset(
         "olmo2",
         "causal; q and k normed over all heads at once, then RoPE",
-        f"OLMo Team 2024; {_HF} Olmo2Config (base 10 000, eps 1e-5; the released ones have 500 000, 1e-6)",
+        f"OLMo Team 2024; {_TRANSFORMERS} Olmo2Config (base 10 000, eps 1e-5; the released ones have 500 000, 1e-6)",
         {"qk_norm": "rms:eps=1e-5,scope=full,at=before", "position": "rope:theta=10000", "mask": "causal"},
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     Preset(
         "deepseek-v3",
         "multi-head latent attention, q and k given: 192^−½ · 1.3689² for YaRN; the 64 rotated columns first in each head",
-        f"DeepSeek-AI 2024, §2.1.1; DeepSeek-V3's config.json, read by {_HF} DeepseekV3Config",
+        f"DeepSeek-AI 2024, §2.1.1; DeepSeek-V3's config.json, read by {_TRANSFORMERS} DeepseekV3Config",
         {
             "scale": 0.1352337788608801,
             "position": "rope:theta=10000,layout=interleaved,dims=64,scaling=yarn,factor=40,original=4096,"
             "beta-fast=32,beta-slow=1,mscale=1,mscale-all-dim=1",
             "mask": "causal",
         },
-        asks=_HEADS,
+        required_choices=_NEEDS_HEADS,
     ),
     # models whose layers differ
     Preset(
         "modernbert",
         "every third layer sees all, base 160 000; the others 64 neighbours on each side, base 10 000",
-        f"Warner et al. 2024, §2.1; {_HF} ModernBertConfig",
-        asks=_HEADS,
-        layers=_every(
+        f"Warner et al. 2024, §2.1; {_TRANSFORMERS} ModernBertConfig",
+        required_choices=_NEEDS_HEADS,
+        layer_choices=_alternate_layers(
             3,
             0,
             {"position": "rope:theta=160000", "mask": "full"},
@@ -401,115 +413,115 @@ _PRESETS = (
     Preset(
         "gemma2",
         "scores capped at ±50; even layers see 4096 keys, odd ones all before (27B: scale 144^−½)",
-        f"Gemma Team 2024, §2; {_HF} Gemma2Config",
+        f"Gemma Team 2024, §2; {_TRANSFORMERS} Gemma2Config",
         {"position": "rope:theta=10000", "softcap": 50},
-        asks=_GROUPS,
-        layers=_every(2, 1, _CAUSAL, _mask(_sliding(4096))),
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
+        layer_choices=_alternate_layers(2, 1, _CAUSAL_MASK, _mask_choice(_sliding_window_mask(4096))),
     ),
     Preset(
         "gemma3",
         "each head of q and k normed (gains are 1 + its weights); 5 layers of 4096 keys, then one of all, base 1 000 000",
-        f"Gemma Team 2025, §2; {_HF} Gemma3TextConfig (the released ones: 512 or 1024 keys, from 4B linear scaling by 8"
+        f"Gemma Team 2025, §2; {_TRANSFORMERS} Gemma3TextConfig (the released ones: 512 or 1024 keys, from 4B linear scaling by 8"
         " in the full layers, 27B scale 168^−½)",
         {"qk_norm": "rms:eps=1e-6,scope=head,at=before"},
-        asks=_GROUPS,
-        layers=_every(
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
+        layer_choices=_alternate_layers(
             6,
             5,
             {"position": "rope:theta=1000000", "mask": "causal"},
-            {"position": "rope:theta=10000", "mask": _sliding(4096)},
+            {"position": "rope:theta=10000", "mask": _sliding_window_mask(4096)},
         ),
     ),
     Preset(
         "olmo3",
         "q and k normed over all heads at once; 3 layers of 4096 keys, then one of all",
-        f"Olmo Team 2025; {_HF} Olmo3Config (the released ones add YaRN in the full layers)",
+        f"Olmo Team 2025; {_TRANSFORMERS} Olmo3Config (the released ones add YaRN in the full layers)",
         {"qk_norm": "rms:eps=1e-5,scope=full,at=before", "position": "rope:theta=500000"},
-        asks=_HEADS,
-        layers=_every(4, 3, _CAUSAL, _mask(_sliding(4096))),
+        required_choices=_NEEDS_HEADS,
+        layer_choices=_alternate_layers(4, 3, _CAUSAL_MASK, _mask_choice(_sliding_window_mask(4096))),
     ),
     Preset(
         "cohere2",
         "3 layers of 4096 keys with RoPE on neighbours, then one of all without position",
-        f"Cohere 2025; {_HF} Cohere2Config",
-        asks=_GROUPS,
-        layers=_every(
+        f"Cohere 2025; {_TRANSFORMERS} Cohere2Config",
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
+        layer_choices=_alternate_layers(
             4,
             3,
             {"position": "none", "mask": "causal"},
-            {"position": "rope:theta=10000,layout=interleaved", "mask": _sliding(4096)},
+            {"position": "rope:theta=10000,layout=interleaved", "mask": _sliding_window_mask(4096)},
         ),
     ),
     Preset(
         "smollm3",
         "causal; every fourth layer without position, the others RoPE with base 2 000 000",
-        f"Hugging Face 2025 (SmolLM3); {_HF} SmolLM3Config",
-        _CAUSAL,
-        asks=_GROUPS,
-        layers=_every(4, 3, {"position": "none"}, {"position": "rope:theta=2000000"}),
+        f"Hugging Face 2025 (SmolLM3); {_TRANSFORMERS} SmolLM3Config",
+        _CAUSAL_MASK,
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
+        layer_choices=_alternate_layers(4, 3, {"position": "none"}, {"position": "rope:theta=2000000"}),
     ),
     Preset(
         "gpt-oss",
         "a learned sink in every head, RoPE with YaRN; even layers see 128 keys, odd ones all before",
-        f"OpenAI 2025 (gpt-oss model card); {_HF} GptOssConfig",
+        f"OpenAI 2025 (gpt-oss model card); {_TRANSFORMERS} GptOssConfig",
         {
             "position": "rope:theta=150000,scaling=yarn,factor=32,original=4096,beta-fast=32,beta-slow=1,truncate=no",
             "sink": "given",
         },
-        asks=_GROUPS,
-        layers=_every(2, 1, _CAUSAL, _mask(_sliding(128))),
+        required_choices=_NEEDS_HEADS_AND_KV_HEADS,
+        layer_choices=_alternate_layers(2, 1, _CAUSAL_MASK, _mask_choice(_sliding_window_mask(128))),
     ),
     Preset(
         "diffllama",
         "differential attention on Llama: head h and head h + H/2 are a pair, RoPE is half-split",
-        f"Ye et al. 2024, §2; {_HF} DiffLlamaConfig",
+        f"Ye et al. 2024, §2; {_TRANSFORMERS} DiffLlamaConfig",
         {"mask": "causal", "position": "rope:theta=10000"},
-        asks=_HEADS,
-        layers=lambda n: {"head_mixing": f"differential:pairing=halves,depth={n}"},
+        required_choices=_NEEDS_HEADS,
+        layer_choices=lambda n: {"head_mixing": f"differential:pairing=halves,depth={n}"},
     ),
 )
 PRESETS: Mapping[str, Preset] = {p.name: p for p in _PRESETS}
 
-_LAYER = Option("layer", "layer", int, None, Range(low=0, high=9999))
+_LAYER_OPTION = Option("layer", "layer", int, None, Range(low=0, high=9999))
 
 
-def preset(name: str) -> Preset:
+def find_preset(name: str) -> Preset:
     """The preset of that name.
 
     Raises:
         OptionError: there is none; the nearest name is offered.
     """
     if name not in PRESETS:
-        raise OptionError("unknown-variant", f"no variant is called {name!r}", help=nearest(name, PRESETS))
+        raise OptionError("unknown-variant", f"no variant is called {name!r}", help=suggestion(name, PRESETS))
     return PRESETS[name]
 
 
-def named(text: str) -> tuple[Preset, int | None]:
+def parse_preset_name(text: str) -> tuple[Preset, int | None]:
     """`gemma2` or `gemma2:layer=3` → the preset, and the layer where one is named.
 
     Raises:
         OptionError: there is no such preset, or what follows its name is not one layer.
     """
     name, colon, rest = text.partition(":")
-    found = preset(name.strip())
+    found = find_preset(name.strip())
     if not colon:
         return found, None
     key, equals, value = (part.strip() for part in rest.partition("="))
     if not equals:
         raise OptionError("bad-option", f"a variant takes layer=N, not {rest!r}", help=f"write {found.name}:layer=0")
     if key != "layer":
-        raise OptionError("unknown-option", f"a variant has no option {key!r}", help=nearest(key, ["layer"]))
-    return found, _LAYER.parse(value, f"variant {found.name!r}")
+        raise OptionError("unknown-option", f"a variant has no option {key!r}", help=suggestion(key, ["layer"]))
+    return found, _LAYER_OPTION.parse(value, f"variant {found.name!r}")
 
 
-def choices_of(preset: Preset, layer: int | None) -> dict[str, Any]:
+def preset_choices(preset: Preset, layer: int | None) -> Json:
     """All choices of one layer: what the layers share, and on top what that one has for itself.
 
     Raises:
         OptionError: the layers differ and none is named, or they do not and one is.
     """
     name = preset.name
-    if preset.layers is None:
+    if preset.layer_choices is None:
         if layer is not None:
             raise OptionError(
                 "bad-option", f"the layers of {name!r} do not differ: it takes no layer", help=f"write {name}"
@@ -521,4 +533,4 @@ def choices_of(preset: Preset, layer: int | None) -> dict[str, Any]:
             f"the layers of {name!r} differ, so it needs to know which",
             help=f"name one, counted from 0: {name}:layer=0",
         )
-    return {**preset.choices, **preset.layers(layer)}
+    return {**preset.choices, **preset.layer_choices(layer)}

@@ -15,9 +15,9 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, dataclass_transform, get_args, get_origin
 
-from attncli.errors import OptionError, nearest
+from attncli.errors import OptionError, suggestion
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ class Range:
 
     def __str__(self) -> str:
         low = (
-            f"> {_plain(self.above)}"
+            f"> {_format_bound(self.above)}"
             if self.above > -math.inf
-            else f"≥ {_plain(self.low)}"
+            else f"≥ {_format_bound(self.low)}"
             if self.low > -math.inf
             else ""
         )
         high = (
-            f"< {_plain(self.below)}"
+            f"< {_format_bound(self.below)}"
             if self.below < math.inf
-            else f"≤ {_plain(self.high)}"
+            else f"≤ {_format_bound(self.high)}"
             if self.high < math.inf
             else ""
         )
         return " and ".join(filter(None, (low, high)))
 
 
-def _plain(x: float) -> str:
+def _format_bound(x: float) -> str:
     return str(x) if isinstance(x, int) else f"{x:g}"
 
 
@@ -61,7 +61,7 @@ class Parameter:
     name: str
     axes: tuple[str, ...]
     help: str = ""
-    also: tuple[tuple[str, ...], ...] = ()  # other shapes it may have
+    alternative_axes: tuple[tuple[str, ...], ...] = ()  # other shapes it may have
     required: bool = False  # the part cannot do without it
 
 
@@ -72,13 +72,13 @@ class Option:
     name: str  # as the small language spells it: v-dim
     argument: str  # as the function does: v_dim
     kind: type  # int, float, bool, str or tuple (of ints, joined by +)
-    default: Any  # inspect.Parameter.empty if it must be given
+    default: object  # inspect.Parameter.empty if it must be given
     range: Range = Range()
-    choices: tuple[str, ...] = ()  # the only texts it may be
-    words: tuple[str, ...] = ()  # texts it may be beside a number
+    allowed_values: tuple[str, ...] = ()  # the only texts it may be
+    special_values: tuple[str, ...] = ()  # texts it may be beside a number
 
     @property
-    def limits(self) -> Range:
+    def effective_range(self) -> Range:
         """Its range; integers without one of their own stay where differences of two cannot overflow."""
         if self.kind not in (int, tuple) or self.range.high < math.inf or self.range.below < math.inf:
             return self.range
@@ -90,39 +90,39 @@ class Option:
 
     def describe(self) -> str:
         """`left=…` with its type, range and default, for people."""
-        kind = "|".join(self.choices) or "|".join((*self.words, "")) + {
+        kind = "|".join(self.allowed_values) or "|".join((*self.special_values, "")) + {
             int: "integer",
             float: "number",
             bool: "yes|no",
             tuple: "integers joined by +",
         }.get(self.kind, "text")
         limits = str(self.range)
-        default = "" if self.required or self.default is None else f", default {spelled(self.default)}"
+        default = "" if self.required or self.default is None else f", default {format_value(self.default)}"
         return f"{self.name}={kind}{' ' + limits if limits else ''}{default}{', required' if self.required else ''}"
 
-    def parse(self, value: object, whose: str) -> Any:
+    def parse(self, value: object, owner: str) -> Any:
         """Text (or a value from Python) → the option's value.
 
         Raises:
             OptionError: it is not of the option's kind, or out of its range.
         """
-        if str(value) in self.words:
+        if str(value) in self.special_values:
             return str(value)
         try:
-            parsed = _read(self.kind, value)
+            parsed = _parse_value(self.kind, value)
         except (ValueError, OverflowError):
-            raise OptionError("bad-option", f"{whose} takes {self.describe()}, not {self.name}={value}") from None
-        if self.choices and parsed not in self.choices:
+            raise OptionError("bad-option", f"{owner} takes {self.describe()}, not {self.name}={value}") from None
+        if self.allowed_values and parsed not in self.allowed_values:
             raise OptionError(
-                "bad-option", f"{whose} has no {self.name}={value}", help=nearest(str(value), self.choices)
+                "bad-option", f"{owner} has no {self.name}={value}", help=suggestion(str(value), self.allowed_values)
             )
         for number in parsed if isinstance(parsed, tuple) else (parsed,):
-            if isinstance(number, int | float) and not isinstance(number, bool) and number not in self.limits:
-                raise OptionError("out-of-range", f"{whose} takes {self.name} {self.limits}, not {value}")
+            if isinstance(number, int | float) and not isinstance(number, bool) and number not in self.effective_range:
+                raise OptionError("out-of-range", f"{owner} takes {self.name} {self.effective_range}, not {value}")
         return parsed
 
 
-def _read(kind: type, value: Any) -> Any:
+def _parse_value(kind: type, value: object) -> object:
     if kind is bool:
         words = {"yes": True, "true": True, "no": False, "false": False}
         if str(value).lower() not in words:
@@ -134,15 +134,15 @@ def _read(kind: type, value: Any) -> Any:
         items = (
             str(value).split("+") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
         )
-        return tuple(_read(int, item) for item in items)
+        return tuple(_parse_value(int, item) for item in items)
     if kind is int:
-        return integer(value)
+        return parse_integer(value)
     if kind is float:
-        return number(value)
+        return parse_number(value)
     return str(value)
 
 
-def number(value: object) -> float:
+def parse_number(value: object) -> float:
     """Text or a number → a finite number; `1_0`, `nan` and what Python alone would accept are refused."""
     text = str(value).strip()
     if not text.isascii() or "_" in text or not math.isfinite(x := float(text)):
@@ -150,41 +150,79 @@ def number(value: object) -> float:
     return x
 
 
-def integer(value: object) -> int:
+def parse_integer(value: object) -> int:
     """Text or a number → an integer (4 and 4.0 alike)."""
-    x = number(value)
+    x = parse_number(value)
     if x != int(x):
         raise ValueError(value)
     return int(str(value)) if isinstance(value, int) or str(value).strip().lstrip("+-").isdigit() else int(x)
 
 
-def spelled(value: object) -> str:
-    """A value as the small language writes it; `integer`, `number` and `Option.parse` read it back."""
+def format_value(value: object) -> str:
+    """A value as the small language writes it; `parse_integer`, `parse_number` and `Option.parse` read it back."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple | list):
-        return "+".join(map(spelled, value))
+        return "+".join(map(format_value, value))
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     return str(value)
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Traits:
+    """What a member declares beside its formula and laws. Each family lists its own, with their types and defaults.
+
+    To a type checker a subclass is a frozen dataclass. It is made without `dataclass`, which takes half a
+    millisecond of start-up a class. Every trait has a default, so that a member declares only what is special.
+    """
+
+    option_conflict: Callable[[Mapping[str, object]], str] | None = None  # option → value: why they cannot be together
+
+    def __init__(self, **declared: object) -> None:
+        known = self.names()
+        for name in declared:
+            if name not in known:
+                raise TypeError(f"{type(self).__name__} has no {name!r} ({suggestion(name, known)})")
+        vars(self).update(known | declared)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    @classmethod
+    @functools.cache
+    def names(cls) -> dict[str, object]:
+        """Every trait, with its default."""
+        classes = [c for c in reversed(cls.__mro__) if issubclass(c, Traits)]
+        return {
+            name: default
+            for c in classes
+            for name, default in vars(c).items()
+            if not name.startswith("_") and name != "names"
+        }
+
+
+TraitsT = TypeVar("TraitsT", bound=Traits, covariant=True)
+T = TypeVar("T", bound=Traits)  # the same, for functions
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
 @dataclass(frozen=True)
-class Member:
+class Member(Generic[TraitsT]):
     """One registered part and everything it declares about itself."""
 
     family: str
     name: str
     function: Callable[..., Any] = field(compare=False)
+    traits: TraitsT = field(compare=False)
     formula: str = ""
     source: str = ""
     parameters: tuple[Parameter, ...] = ()  # arrays it reads from the problem
     laws: frozenset[str] = frozenset()  # which laws it keeps: prefix, decode, permutation
-    lawless: str = ""  # why it keeps none
-    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # what its family asks beside
+    law_exceptions: str = ""  # why it keeps none
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _registered, (self.function.__module__, self.family, self.name)  # it travels by its name
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str, str]]:
+        return _load_member, (self.function.__module__, self.family, self.name)  # it travels by its name
 
     @property
     def summary(self) -> str:
@@ -192,25 +230,25 @@ class Member:
 
     @property
     def options(self) -> tuple[Option, ...]:
-        return _options(self.function)
+        return _declared_options(self.function)
 
 
-def _registered(module: str, family: str, name: str) -> Member:
+def _load_member(module: str, family: str, name: str) -> Member[Traits]:
     """A member by its name, in a process that may not have met its family yet."""
     importlib.import_module(module)
     return _FAMILIES[family].members[name]
 
 
 @functools.cache
-def _options(function: Callable[..., Any]) -> tuple[Option, ...]:
+def _declared_options(function: Callable[..., object]) -> tuple[Option, ...]:
     arguments = [a for a in inspect.signature(function).parameters.values() if a.kind is a.KEYWORD_ONLY]
     if not arguments:  # reading annotations costs more than everything else here
         return ()
     hints = typing.get_type_hints(function, include_extras=True)
-    return tuple(_option(a, hints[a.name]) for a in arguments)
+    return tuple(_make_option(a, hints[a.name]) for a in arguments)
 
 
-def _option(argument: inspect.Parameter, hint: Any) -> Option:
+def _make_option(argument: inspect.Parameter, hint: Any) -> Option:
     limits = Range()
     words: tuple[str, ...] = ()
     if get_origin(hint) in (
@@ -230,48 +268,63 @@ def _option(argument: inspect.Parameter, hint: Any) -> Option:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[TraitsT]):
     """A choice: which member of a family, with which options. Calling it calls the member's function."""
 
-    member: Member
-    options: tuple[tuple[str, Any], ...] = ()  # those that were given, in the order of the declaration
+    member: Member[TraitsT]
+    option_values: tuple[tuple[str, object], ...] = ()  # those that were given, in the order of the declaration
 
     @property
     def name(self) -> str:
         return self.member.name
 
-    def get(self, name: str) -> Any:
+    @property
+    def traits(self) -> TraitsT:
+        return self.member.traits
+
+    @property
+    def formula(self) -> str:
+        return self.member.formula
+
+    @property
+    def is_none(self) -> bool:
+        """Whether it is the member that does nothing."""
+        return self.member.name == "none"
+
+    def option_value(self, name: str) -> Any:
         """The value of an option, given or by default."""
-        given = dict(self.options)
+        given = dict(self.option_values)
         return given[name] if name in given else next(o.default for o in self.member.options if o.name == name)
 
-    def given(self, name: str) -> bool:
+    def is_set(self, name: str) -> bool:
         """Whether an option was said."""
-        return name in dict(self.options)
+        return name in dict(self.option_values)
 
-    def __call__(self, *args: Any, **more: Any) -> Any:
-        if not self.options:
+    def __call__(self, *args: object, **more: object) -> Any:
+        if not self.option_values:
             return self.member.function(*args, **more)
         spelled = {o.name: o.argument for o in self.member.options}
-        chosen = {spelled[name]: value for name, value in self.options}
+        chosen = {spelled[name]: value for name, value in self.option_values}
         return self.member.function(*args, **chosen, **more)
 
     def __str__(self) -> str:
-        options = ",".join(f"{name}={spelled(value)}" for name, value in self.options)
+        options = ",".join(f"{name}={format_value(value)}" for name, value in self.option_values)
         return f"{self.name}:{options}" if options else self.name
 
 
-_FAMILIES: dict[str, Family] = {}
+AnyPart: TypeAlias = Part[Traits]  # of whichever family
+_FAMILIES: dict[str, Family[Traits]] = {}
 
 
-class Family:
-    """One family of parts; as a decorator it registers a member."""
+class Family(Generic[TraitsT]):
+    """One family of parts; as a decorator it registers a member, whose traits are keyword arguments."""
 
-    def __init__(self, name: str, help: str, *, plural: str = "") -> None:
+    def __init__(self, name: str, help: str, traits: type[TraitsT], *, plural: str = "") -> None:
         self.name = name
         self.help = help
+        self.traits = traits
         self.plural = plural or name + "s"
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, Member[TraitsT]] = {}
         _FAMILIES[name] = self
 
     def __call__(
@@ -282,22 +335,32 @@ class Family:
         source: str = "",
         parameters: tuple[Parameter, ...] = (),
         laws: tuple[str, ...] = (),
-        lawless: str = "",
-        **facts: Any,
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        law_exceptions: str = "",
+        **traits: object,
+    ) -> Callable[[Function], Function]:
+        """Register the decorated function.
+
+        Raises:
+            TypeError: the family has no such trait.
+        """
+        try:
+            declared = self.traits(**traits)
+        except TypeError as error:
+            raise TypeError(f"{self.name} {name!r}: {error}") from None
+
+        def register(function: Function) -> Function:
             assert name not in self.members, f"two members of {self.name} are called {name}"
             self.members[name] = Member(
-                self.name, name, function, formula, source, parameters, frozenset(laws), lawless, facts
+                self.name, name, function, declared, formula, source, parameters, frozenset(laws), law_exceptions
             )
             return function
 
         return register
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[Member[TraitsT]]:
         return iter(self.members.values())
 
-    def __getitem__(self, name: str) -> Member:
+    def __getitem__(self, name: str) -> Member[TraitsT]:
         """The member of that name.
 
         Raises:
@@ -305,11 +368,11 @@ class Family:
         """
         if name not in self.members:
             raise OptionError(
-                f"unknown-{self.name}", f"no {self.name} is called {name!r}", help=nearest(name, self.members)
+                f"unknown-{self.name}", f"no {self.name} is called {name!r}", help=suggestion(name, self.members)
             )
         return self.members[name]
 
-    def parse(self, spec: object) -> Part:
+    def parse(self, spec: object) -> Part[TraitsT]:
         """`window:left=3,right=0` → the part.
 
         Raises:
@@ -319,7 +382,7 @@ class Family:
         member = self[name.strip()]
         whose = f"{self.name} {member.name!r}"
         options = {o.name: o for o in member.options}
-        given: dict[str, Any] = {}
+        given: dict[str, object] = {}
         for item in rest.split(",") if colon else ():
             key, equals, value = (s.strip() for s in item.partition("="))
             key = key.replace("_", "-")
@@ -332,7 +395,7 @@ class Family:
                 raise OptionError(
                     "unknown-option",
                     f"{whose} has no option {key!r}",
-                    help=f"{nearest(key, options) + '; ' if key and options else ''}{takes}",
+                    help=f"{suggestion(key, options) + '; ' if key and options else ''}{takes}",
                 )
             if not equals or not value:
                 raise OptionError(
@@ -343,18 +406,18 @@ class Family:
             if key in given:
                 raise OptionError("bad-option", f"{whose}: option {key!r} stands twice")
             given[key] = options[key].parse(value, whose)
-        return self.part(member, given)
+        return self.make_part(member, given)
 
-    def part(self, member: Member, given: Mapping[str, Any]) -> Part:
+    def make_part(self, member: Member[TraitsT], values: Mapping[str, object]) -> Part[TraitsT]:
         for option in member.options:
-            if option.required and option.name not in given:
+            if option.required and option.name not in values:
                 raise OptionError(
                     "missing-option",
                     f"{self.name} {member.name!r} needs {option.describe().removesuffix(', required')}",
                     help=f"write {member.name}:{option.name}=…",
                 )
-        part = Part(member, tuple((o.name, given[o.name]) for o in member.options if o.name in given))
-        refuse = member.facts.get("refuse")  # what its options cannot be together
-        if why := refuse({o.name: part.get(o.name) for o in member.options}) if refuse else "":
+        part = Part(member, tuple((o.name, values[o.name]) for o in member.options if o.name in values))
+        conflict = member.traits.option_conflict
+        if why := conflict({o.name: part.option_value(o.name) for o in member.options}) if conflict else "":
             raise OptionError("bad-option", f"{self.name} {member.name!r}: {why}")
         return part

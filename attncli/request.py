@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from attncli.variant import Variant, combine
+from attncli.types import Json
+from attncli.variant import Variant, merge_choices
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How the input is to be read."""
 
     input_format: str | None = None
@@ -20,7 +21,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Showing:
+class OutputOptions:
     """How the result is to be shown."""
 
     format: str | None = None
@@ -39,16 +40,18 @@ class Showing:
 
 
 @dataclass(frozen=True)
-class Choosing:
+class VariantRequest:
     """What the command line chose, to be combined with what the file says."""
 
-    choices: dict[str, Any] = field(default_factory=dict)
-    also: tuple[str, ...] = ()  # masks that sugar adds
+    choices: Json = field(default_factory=dict)
+    extra_masks: tuple[str, ...] = ()  # masks that sugar adds
 
-    def variant(self, file: Any) -> Variant:
-        return combine(file, self.choices, self.also) if file else self._alone
+    def resolve_variant(self, file_choices: Any) -> Variant:
+        return (
+            merge_choices(file_choices, self.choices, self.extra_masks) if file_choices else self._variant_without_file
+        )
 
     @cached_property
-    def _alone(self) -> Variant:
+    def _variant_without_file(self) -> Variant:
         """What is chosen where the file chooses nothing: the same for every problem."""
-        return combine({}, self.choices, self.also)
+        return merge_choices({}, self.choices, self.extra_masks)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from attncli.types import AXES, FIELDS, NONFINITE, Field
-from attncli.validation.fields import STEP_NAMES, field_of, known_parameters
+from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json
+from attncli.validation.fields import STEP_NAMES, find_field, known_parameters
 from attncli.variant import CHOICES
 
-_DRAFT = "https://json-schema.org/draft/2020-12/schema"
-_NUMBER = {"type": "number"}
-_ANY_NUMBER = {"anyOf": [_NUMBER, {"enum": list(NONFINITE)}]}
-_LEAVES: dict[str, Any] = {
-    "booleans": {"type": "boolean"},
-    "integers": {"type": "integer"},
-    "texts": {"type": "string"},
-}
+_JSON_SCHEMA_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_NUMBER_SCHEMA = {"type": "number"}
+_ANY_NUMBER_SCHEMA = {"anyOf": [_NUMBER_SCHEMA, {"enum": list(NONFINITE_SPELLINGS)}]}
+_LEAF_SCHEMAS: Json = {"booleans": {"type": "boolean"}, "integers": {"type": "integer"}, "texts": {"type": "string"}}
 
 
-def _array(leaf: Any, ranks: tuple[int, ...]) -> dict[str, Any]:
+def _array_schema(leaf: Any, ranks: tuple[int, ...]) -> Json:
     """Nested lists of one kind of leaf, of any of some ranks."""
     forms = []
     for rank in ranks:
@@ -29,31 +25,31 @@ def _array(leaf: Any, ranks: tuple[int, ...]) -> dict[str, Any]:
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
 
-def _field(field: Field) -> dict[str, Any]:
+def _field_schema(field: Field) -> Json:
     if field.kind == "object":
-        made: dict[str, Any] = _variant()
+        made: Json = _variant_schema()
     elif field.kind == "expected":
         made = {
             "type": "object",
             "propertyNames": {"pattern": f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"},
-            "additionalProperties": {"anyOf": [_figures(), _array(_any_leaf(), (0, 1, 2, 3, 4))]},
+            "additionalProperties": {"anyOf": [_figures_schema(), _array_schema(_leaf_schema(), (0, 1, 2, 3, 4))]},
         }
     elif field.kind == "any":
         made = {}
     elif field.kind == "text":
-        made = {"enum": list(field.choices)}
+        made = {"enum": list(field.allowed_values)}
     else:
-        leaf = _LEAVES.get(field.kind) or (_NUMBER if field.finite else _ANY_NUMBER)
-        made = _array(leaf, field.ranks)
+        leaf = _LEAF_SCHEMAS.get(field.kind) or (_NUMBER_SCHEMA if field.finite else _ANY_NUMBER_SCHEMA)
+        made = _array_schema(leaf, field.ranks)
     shapes = " or ".join(f"({', '.join(s.split())})" for s in field.shapes if s != "*")
     return {**made, "description": f"{field.help}{f'; {shapes}' if shapes else ''}"}
 
 
-def _any_leaf() -> dict[str, Any]:
-    return {"anyOf": [_NUMBER, {"type": "boolean"}, {"enum": list(NONFINITE)}]}
+def _leaf_schema() -> Json:
+    return {"anyOf": [_NUMBER_SCHEMA, {"type": "boolean"}, {"enum": list(NONFINITE_SPELLINGS)}]}
 
 
-def _figures() -> dict[str, Any]:
+def _figures_schema() -> Json:
     indices = {"type": "array", "items": {"type": "integer"}}
     limit = {"type": "number", "minimum": 0}
     return {
@@ -61,7 +57,7 @@ def _figures() -> dict[str, Any]:
         "required": ["values"],
         "additionalProperties": False,
         "properties": {
-            "values": _array(_any_leaf(), (0, 1, 2, 3, 4)),
+            "values": _array_schema(_leaf_schema(), (0, 1, 2, 3, 4)),
             "rows": indices,
             "columns": indices,
             "decimals": limit,
@@ -71,47 +67,47 @@ def _figures() -> dict[str, Any]:
     }
 
 
-def _variant() -> dict[str, Any]:
+def _variant_schema() -> Json:
     text, items = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
-    made: dict[str, Any] = {"name": {**text, "description": "a named variant; the other choices override its own"}}
+    made: Json = {"name": {**text, "description": "a named variant; the other choices override its own"}}
     for choice in CHOICES.values():
-        kinds: list[Any] = [{"enum": list(choice.words)} if choice.words else text]
-        if choice.whole:
+        kinds: list[Any] = [{"enum": list(choice.allowed_values)} if choice.allowed_values else text]
+        if choice.integer_bounds:
             kinds = [
-                {"type": "integer", "minimum": choice.whole[0], "maximum": choice.whole[1]},
+                {"type": "integer", "minimum": choice.integer_bounds[0], "maximum": choice.integer_bounds[1]},
                 {**text, "pattern": "^[0-9]+$"},
             ]
-        elif choice.numeric:
-            kinds.append(_NUMBER)
+        elif choice.accepts_number:
+            kinds.append(_NUMBER_SCHEMA)
         kinds += [items] if choice.name in ("mask", "chain") else []
         made[choice.name] = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), "description": choice.help}
     return {"type": "object", "additionalProperties": False, "properties": made}
 
 
-def problem_schema() -> dict[str, Any]:
+def problem_schema() -> Json:
     """What `attn compute` reads as JSON."""
-    made: dict[str, Any] = {}
+    made: Json = {}
     for field in FIELDS.values():
         group, dot, inner = field.name.partition(".")
         if dot:
             made.setdefault(group, {"type": "object", "additionalProperties": False, "properties": {}})["properties"][
                 inner
-            ] = _field(field)
+            ] = _field_schema(field)
         else:
-            made[field.name] = _field(field)
+            made[field.name] = _field_schema(field)
     made["parameters"] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {p.name: _field(field_of(f"parameters.{p.name}")) for p in known_parameters().values()},
+        "properties": {p.name: _field_schema(find_field(f"parameters.{p.name}")) for p in known_parameters().values()},
     }
     token = {
         "type": "object",
         "required": ["embedding"],
         "additionalProperties": False,
-        "properties": {"token": {"type": "string"}, "embedding": _array(_NUMBER, (1,))},
+        "properties": {"token": {"type": "string"}, "embedding": _array_schema(_NUMBER_SCHEMA, (1,))},
     }
     return {
-        "$schema": _DRAFT,
+        "$schema": _JSON_SCHEMA_DRAFT,
         "title": "attn problem",
         "anyOf": [
             {
@@ -120,23 +116,23 @@ def problem_schema() -> dict[str, Any]:
                 "properties": made,
                 "anyOf": [{"required": ["embeddings"]}, {"required": ["q", "k"]}],
             },
-            {**_array(_NUMBER, (2, 3)), "description": "embeddings alone"},
+            {**_array_schema(_NUMBER_SCHEMA, (2, 3)), "description": "embeddings alone"},
             {"type": "array", "items": token, "minItems": 1, "description": "tokens with their embeddings"},
         ],
     }
 
 
-def result_schema() -> dict[str, Any]:
+def result_schema() -> Json:
     """What `attn compute --json` writes."""
     text, counts = {"type": "string"}, {"type": "array", "items": {"type": "integer", "minimum": 0}}
     pattern = f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"
 
-    def per_step(value: Any) -> dict[str, Any]:
+    def per_step(value: Any) -> Json:
         return {"type": "object", "propertyNames": {"pattern": pattern}, "additionalProperties": value}
 
-    labels = _array(text, (1, 2))
+    labels = _array_schema(text, (1, 2))
     return {
-        "$schema": _DRAFT,
+        "$schema": _JSON_SCHEMA_DRAFT,
         "title": "attn result",
         "type": "object",
         "required": [
@@ -155,9 +151,9 @@ def result_schema() -> dict[str, Any]:
         "properties": {
             "schema": {"const": "attn.result/1"},
             "attn_version": text,
-            "variant": _variant(),
+            "variant": _variant_schema(),
             "about": {},
-            "layout": {"enum": list(FIELDS["layout"].choices)},
+            "layout": {"enum": list(FIELDS["layout"].allowed_values)},
             "dtype": {"enum": ["float64", "float32", "float16", "bfloat16"]},
             "tokens": labels,
             "k_tokens": labels,
@@ -168,25 +164,25 @@ def result_schema() -> dict[str, Any]:
             "parameters": {
                 "type": "object",
                 "propertyNames": {"enum": list(known_parameters())},
-                "additionalProperties": _array(_NUMBER, (1, 2)),
+                "additionalProperties": _array_schema(_NUMBER_SCHEMA, (1, 2)),
             },
             "warnings": {"type": "array", "items": text},
         },
-        "patternProperties": {pattern: _array(_any_leaf(), (1, 2, 3, 4))},
+        "patternProperties": {pattern: _array_schema(_leaf_schema(), (1, 2, 3, 4))},
         "additionalProperties": False,
     }
 
 
-def check_schema() -> dict[str, Any]:
+def check_schema() -> Json:
     """What `attn check --json` writes, for one problem or for a folder."""
-    text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, _ANY_NUMBER
+    text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, _ANY_NUMBER_SCHEMA
     maybe = {"anyOf": [text, {"type": "null"}]}
     truth = {"type": "boolean"}
 
-    def items(made: dict[str, Any]) -> dict[str, Any]:
+    def items(made: Json) -> Json:
         return {"type": "array", "items": made}
 
-    def fields(required: dict[str, Any], **more: Any) -> dict[str, Any]:
+    def fields(required: Json, **more: Any) -> Json:
         made = {"type": "object", "required": list(required), "additionalProperties": False}
         return {**made, "properties": {**required, **more}}
 
@@ -205,8 +201,8 @@ def check_schema() -> dict[str, Any]:
             **dict.fromkeys(("tolerance", "max_abs", "max_rel", "ulp"), number),
             "at": places,
             "where": text,
-            "mine": _any_leaf(),
-            "reference": _any_leaf(),
+            "mine": _leaf_schema(),
+            "reference": _leaf_schema(),
             "of": count,
             "wrong": count,
             "right": truth,
@@ -230,7 +226,7 @@ def check_schema() -> dict[str, Any]:
             "where": text,
             "right": {"anyOf": [truth, {"type": "null"}]},
             "written": text,
-            "reference": _any_leaf(),
+            "reference": _leaf_schema(),
         }
     )
     one = fields(
@@ -239,7 +235,7 @@ def check_schema() -> dict[str, Any]:
             "verdict": {"enum": ["right", "wrong", "too-loose", "unanswered"]},
             "input": text,
             "figures": text,
-            "variant": _variant(),
+            "variant": _variant_schema(),
             "steps": items(step),
             "first_wrong": maybe,
             "power": items(power),
@@ -263,4 +259,4 @@ def check_schema() -> dict[str, Any]:
             "problems": items({"anyOf": [one, refused]}),
         }
     )
-    return {"$schema": _DRAFT, "title": "attn verdict", "anyOf": [one, folder]}
+    return {"$schema": _JSON_SCHEMA_DRAFT, "title": "attn verdict", "anyOf": [one, folder]}

@@ -7,17 +7,26 @@ computes, and nothing here imports torch or numpy.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Generator as Generator
     from torch import Tensor as Tensor
-else:
-    Tensor = Any  # parts are annotated without paying for torch
 
-Array = Any  # a numpy array, or a tensor where tensors came in
-NONFINITE = ("Infinity", "-Infinity", "NaN")  # how JSON spells them here, as Protocol Buffers does
+    from attncli.derivation import Intermediate
+
+    NumpyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+else:
+    Generator = NumpyArray = Tensor = Any  # annotations that neither load numpy nor torch
+
+Array: TypeAlias = Any  # a numpy array, or a tensor where tensors came in; shape comments say which
+FieldKind = Literal["floats", "booleans", "integers", "texts", "text", "object", "expected", "any"]
+Json: TypeAlias = dict[str, Any]  # an object, as it was read or as it will be written
+Labels: TypeAlias = tuple[Any, ...]  # of tokens; for a batch, a tuple of them per item
+NONFINITE_SPELLINGS = ("Infinity", "-Infinity", "NaN")  # how JSON spells them here, as Protocol Buffers does
 
 
 # ── what a problem may hold ──────────────────────────────────────────────────────────────────────
@@ -26,50 +35,39 @@ class Field:
     """One field of a problem: readers, schema, `--with` and the gate all follow this declaration."""
 
     name: str  # dotted, as NPZ and safetensors spell it
-    kind: str  # floats, booleans, integers, texts, text, object, expected, any
+    kind: FieldKind
     shapes: tuple[str, ...] = ()  # every shape it may have, axes by name; "*" broadcasts to B H Tq Tk
     help: str = ""
     finite: bool = True
-    choices: tuple[str, ...] = ()
+    allowed_values: tuple[str, ...] = ()
 
     @cached_property
     def ranks(self) -> tuple[int, ...]:
         return (0, 1, 2, 3, 4) if self.shapes == ("*",) else tuple(dict.fromkeys(len(s.split()) for s in self.shapes))
 
 
-_FIELDS = (
-    Field("tokens", "texts", ("T", "B T"), "labels of the tokens; may repeat; 0 … T−1 where there are none"),
-    Field("k_tokens", "texts", ("Tk", "B Tk"), "labels of the keys, where q, k and v are given"),
-    Field("embeddings", "floats", ("T d", "B T d"), "one sequence of vectors, or a batch of them"),
-    Field("memory.tokens", "texts", ("Tk", "B Tk"), "labels of the tokens attended to"),
-    Field("memory.embeddings", "floats", ("Tk e", "B Tk e"), "cross-attention: keys and values come from here"),
-    Field("q", "floats", ("Tq d", "B Tq Hd", "B H Tq d"), "queries, already projected", finite=False),
-    Field("k", "floats", ("Tk d", "B Tk Hd", "B H Tk d"), "keys, already projected", finite=False),
-    Field("v", "floats", ("Tk d", "B Tk Hd", "B H Tk d"), "values; without them there is no context", finite=False),
-    Field(
-        "layout",
-        "text",
-        (),
-        "how q, k, v of rank 4 lie; htd for rank 3 without a batch",
-        choices=("bhtd", "bthd", "htd"),
-    ),
-    Field("past.k", "floats", ("B H P d",), "cached keys, as they were stored", finite=False),
-    Field("past.v", "floats", ("B H P d",), "cached values", finite=False),
-    Field("past.tokens", "texts", ("P", "B P"), "labels of the cached tokens"),
-    Field("w_layout", "text", (), "in-out: x @ W; out-in: as nn.Linear stores it", choices=("in-out", "out-in")),
-    Field("mask", "booleans", ("*",), "true = may attend; broadcasts to (B, H, Tq, Tk)"),
-    Field("bias", "floats", ("*",), "added to the scores; −∞ allowed; broadcasts to (B, H, Tq, Tk)", finite=False),
-    Field("lengths", "integers", ("B",), "keys at and past the length are padding"),
-    Field("positions", "integers", ("T", "B T"), "positions of the queries"),
-    Field("k_positions", "integers", ("Tk", "B Tk"), "positions of the keys, past and new"),
-    Field("segments", "integers", ("T", "B T"), "the document of each token"),
-    Field("k_segments", "integers", ("Tk", "B Tk"), "the document of each key"),
-    Field("dropout_mask", "booleans", ("*",), "true = kept; wins over drawing"),
-    Field("variant", "object", (), "the choices, by name; `name` is a preset"),
-    Field("about", "any", (), "source, licence, notes; carried along, never used"),
-    Field("expected", "expected", (), "figures to be checked, step by step"),
-)
-FIELDS: Mapping[str, Field] = {f.name: f for f in _FIELDS}
+def _declared(
+    *declarations: Field,
+    on_workers: Literal["values", "shape", "nothing"] = "values",
+    is_plain: bool = False,
+    is_group: bool = False,
+) -> Any:
+    """A field of `Problem`, None by default, with what files may hold of it: itself, or fields within it.
+
+    Args:
+        declarations: without the problem field's own name.
+        on_workers: what of it the tiles of a long run need on a cluster.
+        is_plain: it decides a plan's outline by nothing but its shape and dtype, or not at all.
+        is_group: it is a mapping whose items are fields.
+    """
+    about = {"declarations": declarations, "on_workers": on_workers, "is_plain": is_plain, "is_group": is_group}
+    return field(default=None, metadata=about)
+
+
+def _declared_mapping(*declarations: Field, is_group: bool = False) -> Any:
+    """The same for a mapping that is empty by default, and that tiles do not need."""
+    about = {"declarations": declarations, "on_workers": "nothing", "is_plain": True, "is_group": is_group}
+    return field(default_factory=dict, metadata=about)
 
 
 @dataclass(frozen=True)
@@ -80,31 +78,87 @@ class Problem:
     after that it is rectangular and everything in it goes together.
     """
 
-    tokens: Any = None
-    k_tokens: Any = None
-    embeddings: Any = None
-    memory: Mapping[str, Any] | None = None
-    q: Any = None
-    k: Any = None
-    v: Any = None
-    layout: str | None = None
-    past: Mapping[str, Any] | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    w_layout: str | None = None
-    mask: Any = None
-    bias: Any = None
-    lengths: Any = None
-    positions: Any = None
-    k_positions: Any = None
-    segments: Any = None
-    k_segments: Any = None
-    dropout_mask: Any = None
-    variant: Mapping[str, Any] = field(default_factory=dict)
-    about: Any = None
-    expected: Mapping[str, Any] = field(default_factory=dict)
+    tokens: Labels | None = _declared(
+        Field("", "texts", ("T", "B T"), "labels of the tokens; may repeat; 0 … T−1 where there are none"),
+        on_workers="nothing",
+        is_plain=True,
+    )
+    k_tokens: Labels | None = _declared(
+        Field("", "texts", ("Tk", "B Tk"), "labels of the keys, where q, k and v are given"), on_workers="nothing"
+    )
+    embeddings: Array = _declared(
+        Field("", "floats", ("T d", "B T d"), "one sequence of vectors, or a batch of them"),
+        on_workers="shape",
+        is_plain=True,
+    )
+    memory: Mapping[str, Array] | None = _declared(
+        Field("tokens", "texts", ("Tk", "B Tk"), "labels of the tokens attended to"),
+        Field("embeddings", "floats", ("Tk e", "B Tk e"), "cross-attention: keys and values come from here"),
+        on_workers="nothing",
+        is_group=True,
+    )
+    q: Array = _declared(
+        Field("", "floats", ("Tq d", "B Tq Hd", "B H Tq d"), "queries, already projected", finite=False),
+        on_workers="shape",
+    )
+    k: Array = _declared(
+        Field("", "floats", ("Tk d", "B Tk Hd", "B H Tk d"), "keys, already projected", finite=False),
+        on_workers="shape",
+    )
+    v: Array = _declared(
+        Field("", "floats", ("Tk d", "B Tk Hd", "B H Tk d"), "values; without them there is no context", finite=False),
+        on_workers="nothing",
+    )
+    layout: str | None = _declared(
+        Field(
+            "",
+            "text",
+            (),
+            "how q, k, v of rank 4 lie; htd for rank 3 without a batch",
+            allowed_values=("bhtd", "bthd", "htd"),
+        )
+    )
+    past: Mapping[str, Array] | None = _declared(
+        Field("k", "floats", ("B H P d",), "cached keys, as they were stored", finite=False),
+        Field("v", "floats", ("B H P d",), "cached values", finite=False),
+        Field("tokens", "texts", ("P", "B P"), "labels of the cached tokens"),
+        on_workers="nothing",
+        is_group=True,
+    )
+    parameters: Mapping[str, Array] = _declared_mapping(is_group=True)
+    w_layout: str | None = _declared(
+        Field("", "text", (), "in-out: x @ W; out-in: as nn.Linear stores it", allowed_values=("in-out", "out-in"))
+    )
+    mask: Array = _declared(Field("", "booleans", ("*",), "true = may attend; broadcasts to (B, H, Tq, Tk)"))
+    bias: Array = _declared(
+        Field("", "floats", ("*",), "added to the scores; −∞ allowed; broadcasts to (B, H, Tq, Tk)", finite=False)
+    )
+    lengths: Array = _declared(Field("", "integers", ("B",), "keys at and past the length are padding"))
+    positions: Array = _declared(Field("", "integers", ("T", "B T"), "positions of the queries"))
+    k_positions: Array = _declared(Field("", "integers", ("Tk", "B Tk"), "positions of the keys, past and new"))
+    segments: Array = _declared(Field("", "integers", ("T", "B T"), "the document of each token"))
+    k_segments: Array = _declared(Field("", "integers", ("Tk", "B Tk"), "the document of each key"))
+    dropout_mask: Array = _declared(Field("", "booleans", ("*",), "true = kept; wins over drawing"))
+    variant: Json = _declared_mapping(Field("", "object", (), "the choices, by name; `name` is a preset"))
+    about: object = _declared(
+        Field("", "any", (), "source, licence, notes; carried along, never used"), on_workers="nothing", is_plain=True
+    )
+    expected: Json = _declared_mapping(Field("", "expected", (), "figures to be checked, step by step"))
     source: str = ""  # where it came from, for messages
     notes: tuple[str, ...] = ()  # what a reader had to find out, said on standard error
-    admitted: bool = field(default=False, repr=False)  # it has passed the gate
+    validated: bool = field(default=False, repr=False)  # it has passed the gate
+
+
+_INPUTS = [item for item in fields(Problem) if item.metadata]
+INPUT_NAMES = frozenset(item.name for item in _INPUTS)  # what a file may hold
+NESTED_FIELDS = tuple(item.name for item in _INPUTS if item.metadata.get("is_group"))  # those that hold fields
+PLAIN_NAMES = frozenset(item.name for item in fields(Problem) if not item.metadata or item.metadata["is_plain"])
+FIELDS: Mapping[str, Field] = {
+    field.name: field
+    for item in _INPUTS
+    for declared in item.metadata["declarations"]
+    for field in (replace(declared, name=".".join(filter(None, (item.name, declared.name)))),)
+}
 
 
 # ── where scores sit ─────────────────────────────────────────────────────────────────────────────
@@ -115,27 +169,27 @@ class Grid:
     Every array broadcasts to (b, h, n, m); they are numpy arrays or tensors, whichever is at hand.
     """
 
-    q_pos: Any  # (b, 1, n, 1)  positions i of the queries
-    k_pos: Any  # (b, 1, 1, m)  positions j of the keys
-    q_idx: Any  # (1, 1, n, 1)  indices I, counting on from the past
-    k_idx: Any  # (1, 1, 1, m)  indices J
-    q_seg: Any = None  # (b, 1, n, 1)  documents
-    k_seg: Any = None  # (b, 1, 1, m)
-    lengths: Any = None  # (b, 1, 1, 1)  how many keys are no padding
-    given: Any = None  # the problem's mask
-    bias: Any = None  # the problem's bias
-    keys: int = 0  # how many keys there are, whether they stand here or not
-    longest: int = 0  # one more than the largest index there is, of a query or a key
-    heads: int = 1  # how many query heads there are
-    head: Any = None  # (1, h, 1, 1)  which of them stand here
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # learned arrays of the parts that act on scores
-    visible: Any = None  # what mask, lengths and bias together let through
+    q_pos: Array  # (b, 1, n, 1)  positions i of the queries
+    k_pos: Array  # (b, 1, 1, m)  positions j of the keys
+    q_idx: Array  # (1, 1, n, 1)  indices I, counting on from the past
+    k_idx: Array  # (1, 1, 1, m)  indices J
+    q_seg: Array = None  # (b, 1, n, 1)  documents
+    k_seg: Array = None  # (b, 1, 1, m)
+    lengths: Array = None  # (b, 1, 1, 1)  how many keys are no padding
+    problem_mask: Array = None  # the problem's mask
+    bias: Array = None  # the problem's bias
+    key_count: int = 0  # how many keys there are, whether they stand here or not
+    max_length: int = 0  # one more than the largest index there is, of a query or a key
+    head_count: int = 1  # how many query heads there are
+    head_idx: Array = None  # (1, h, 1, 1)  which of them stand here
+    parameters: Mapping[str, Array] = field(default_factory=dict)  # learned arrays of the parts that act on scores
+    visible: Array = None  # what mask, lengths and bias together let through
 
 
 # ── what comes out ───────────────────────────────────────────────────────────────────────────────
 AXES = ("batch", "head", "kv_head", "query", "key", "new_key", "dim", "rank")
 
-_ROWS = ("query", "key")
+_QUERY_KEY_AXES = ("query", "key")
 # Every step there can be, in order, with the axes that follow batch and head (DESIGN §2).
 # A `…` stands for batch, then head, where the problem has them; links add their steps between.
 BASE_STEPS: Mapping[str, tuple[str, ...]] = {
@@ -149,16 +203,16 @@ BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "positioned_k": ("batch", "kv_head", "new_key", "dim"),
     "present_k": ("batch", "kv_head", "key", "dim"),
     "present_v": ("batch", "kv_head", "key", "dim"),
-    "scores": ("batch", "head", *_ROWS),
-    "mask": ("batch", "head", *_ROWS),
+    "scores": ("batch", "head", *_QUERY_KEY_AXES),
+    "mask": ("batch", "head", *_QUERY_KEY_AXES),
     "max_score": ("batch", "head", "query"),
     "log_sum_exp": ("batch", "head", "query"),
     "entropy": ("batch", "head", "query"),
     "visible_keys": ("batch", "head", "query"),
     "sink_weights": ("batch", "head", "query"),
-    "weights": ("batch", "head", *_ROWS),
-    "dropout_weights": ("batch", "head", *_ROWS),
-    "mixed_weights": ("batch", "head", *_ROWS),
+    "weights": ("batch", "head", *_QUERY_KEY_AXES),
+    "dropout_weights": ("batch", "head", *_QUERY_KEY_AXES),
+    "mixed_weights": ("batch", "head", *_QUERY_KEY_AXES),
     "top_keys": ("batch", "head", "query", "rank"),
     "top_weights": ("batch", "head", "query", "rank"),
     "head_context": ("batch", "head", "query", "dim"),
@@ -166,7 +220,7 @@ BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "context": ("batch", "query", "dim"),
     "output": ("batch", "query", "dim"),
 }
-SHOWN = (
+DEFAULT_STEPS = (
     "scores",
     "scaled_scores",
     "masked_scores",
@@ -183,21 +237,23 @@ class Step:
     name: str
     formula: str
     axes: tuple[str, ...]
-    values: Any
-    finer: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what parts noted on the way, if asked
+    values: Array
+    intermediates: Mapping[str, Intermediate] = field(
+        default_factory=dict, repr=False
+    )  # what parts noted on the way, if asked
 
 
 @dataclass(frozen=True)
 class Attention:
     """A result: the steps that were kept, in order of computation, and what they were computed from."""
 
-    variant: Mapping[str, Any]  # every choice, spelled so that it parses back
-    tokens: tuple[Any, ...]  # labels of the queries; for a batch, a tuple of labels per item
-    k_tokens: tuple[Any, ...]  # labels of the keys
+    variant: Json  # every choice, spelled so that it parses back
+    tokens: Labels  # labels of the queries; for a batch, a tuple of labels per item
+    k_tokens: Labels  # labels of the keys
     steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()  # "code: sentence"
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # those that were drawn
-    about: Any = None
+    parameters: Mapping[str, Array] = field(default_factory=dict)  # those that were drawn
+    about: object = None
     layout: str = "bhtd"
     dtype: str = "float64"
     at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # axis → indices, where some were selected

@@ -27,106 +27,106 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+BENCHMARKS_FOLDER = Path(__file__).parent
+sys.path.insert(0, str(BENCHMARKS_FOLDER.parent))
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One line of the table: what is measured, against what, and what it may cost at most."""
 
     name: str
     peer: str
-    most: float
-    ours: Callable[[], float]  # each runs once and says its seconds
-    theirs: Callable[[], float]
+    max_ratio: float
+    measure_attn: Callable[[], float]  # each runs once and says its seconds
+    measure_peer: Callable[[], float]
 
 
 # ── in one process ───────────────────────────────────────────────────────────────────────────────
-WINDOW = {"mask": "window:left=255,right=0"}
-RUNS = {  # name → (tokens, choices, steps, top)
+WINDOW_CHOICES = {"mask": "window:left=255,right=0"}
+ATTN_RUNS = {  # name → (tokens, choices, steps, top)
     "context": (16384, {}, ["context"], None),
     "softcap": (16384, {"softcap": 30, "position": "alibi"}, ["context"], None),
     "statistics": (16384, {}, ["context", "log_sum_exp", "top_keys", "top_weights"], 8),
-    "window": (131072, WINDOW, ["context"], None),
+    "window": (131072, WINDOW_CHOICES, ["context"], None),
     "causal": (16384, {"mask": "causal"}, ["context", "top_keys", "top_weights"], 8),
 }
 
 
-def tensors(tokens: int) -> dict:
+def make_qkv(token_count: int) -> dict:
     """q, k and v, the same whenever they are asked for."""
     import torch
 
-    stream = torch.Generator().manual_seed(tokens)
-    return {name: torch.randn(tokens, 64, generator=stream) for name in "qkv"}
+    stream = torch.Generator().manual_seed(token_count)
+    return {name: torch.randn(token_count, 64, generator=stream) for name in "qkv"}
 
 
-def attending(tokens: int, choices: dict, keep: list[str], top: int | None) -> Callable[[], object]:
+def attn_run(token_count: int, choices: dict, keep: list[str], top: int | None) -> Callable[[], object]:
     """Ours."""
     import attncli
 
-    problem, variant = attncli.Problem(**tensors(tokens)), attncli.Variant(**choices)
+    problem, variant = attncli.Problem(**make_qkv(token_count)), attncli.Variant(**choices)
     return lambda: attncli.attend(problem, variant, keep, top=top)
 
 
-def sdpa(tokens: int, causal: bool = False) -> Callable[[], object]:
+def sdpa_run(token_count: int, causal: bool = False) -> Callable[[], object]:
     """PyTorch's kernel."""
     from torch.nn.functional import scaled_dot_product_attention
 
-    q, k, v = (x[None, None] for x in tensors(tokens).values())
+    q, k, v = (x[None, None] for x in make_qkv(token_count).values())
     return lambda: scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
-def naive(tokens: int) -> Callable[[], object]:
+def naive_run(token_count: int) -> Callable[[], object]:
     """What everyone writes first: dense, all at once."""
-    q, k, v = tensors(tokens).values()
+    q, k, v = make_qkv(token_count).values()
     return lambda: (q @ k.T / 8).softmax(-1) @ v
 
 
-def by_hand(tokens: int) -> Callable[[], object]:
+def block_loop_run(token_count: int) -> Callable[[], object]:
     """What a user would write for a window: in blocks of queries, each with the keys it needs."""
     import torch
 
-    q, k, v = tensors(tokens).values()
+    q, k, v = make_qkv(token_count).values()
 
-    def run() -> object:
+    def attend_in_blocks() -> object:
         out = torch.empty_like(q)
-        for i in range(0, tokens, 256):
+        for i in range(0, token_count, 256):
             first = max(0, i - 255)
             s = q[i : i + 256] @ k[first : i + 256].T / 8
             back = torch.arange(i, i + 256)[:, None] - torch.arange(first, i + 256)
             out[i : i + 256] = s.masked_fill((back < 0) | (back > 255), -torch.inf).softmax(-1) @ v[first : i + 256]
         return out
 
-    return run
+    return attend_in_blocks
 
 
-def flex(tokens: int) -> Callable[[], object]:
+def flex_attention_run(token_count: int) -> Callable[[], object]:
     """PyTorch's own programmable attention, compiled: softcap and ALiBi."""
     import torch
     from torch.nn.attention.flex_attention import flex_attention
 
     compiled = torch.compile(flex_attention)
-    q, k, v = (x[None, None] for x in tensors(tokens).values())
+    q, k, v = (x[None, None] for x in make_qkv(token_count).values())
 
-    def score(s, b, h, i, j):
+    def softcap_and_alibi(s, b, h, i, j):
         return 30 * torch.tanh(s / 30) - (i - j).abs() * 2.0**-8
 
-    return lambda: compiled(q, k, v, score_mod=score)
+    return lambda: compiled(q, k, v, score_mod=softcap_and_alibi)
 
 
-PEERS: dict[str, Callable[[], Callable[[], object]]] = {
-    "sdpa": lambda: sdpa(16384),
-    "sdpa-causal": lambda: sdpa(16384, causal=True),
-    "naive": lambda: naive(16384),
-    "by-hand": lambda: by_hand(131072),
-    "flex": lambda: flex(16384),
-    "json": lambda: json_peer,
-    "csv": lambda: csv_peer,
+PEER_RUNS: dict[str, Callable[[], Callable[[], object]]] = {
+    "sdpa": lambda: sdpa_run(16384),
+    "sdpa-causal": lambda: sdpa_run(16384, causal=True),
+    "naive": lambda: naive_run(16384),
+    "by-hand": lambda: block_loop_run(131072),
+    "flex": lambda: flex_attention_run(16384),
+    "json": lambda: read_json_with_msgspec,
+    "csv": lambda: read_csv_with_polars,
 }
 
 
-def json_peer() -> object:
+def read_json_with_msgspec() -> object:
     """As fast as msgspec goes."""
     import msgspec
     import numpy as np
@@ -137,56 +137,56 @@ def json_peer() -> object:
     )
 
 
-def csv_peer() -> object:
+def read_csv_with_polars() -> object:
     """As fast as Polars goes."""
     import polars
 
     return polars.read_csv(Path(os.environ["BENCH_FILES"], "large.csv")).drop("token").to_numpy()
 
 
-def reading(name: str) -> Callable[[], object]:
+def attn_read(file_name: str) -> Callable[[], object]:
     """Ours."""
     import attncli
 
-    return lambda: attncli.read(Path(os.environ["BENCH_FILES"], name))
+    return lambda: attncli.read(Path(os.environ["BENCH_FILES"], file_name))
 
 
-def work(name: str) -> Callable[[], object]:
+def find_run(name: str) -> Callable[[], object]:
     """Something to be timed, by its name."""
-    if name in PEERS:
-        return PEERS[name]()
-    return reading(name) if name.startswith("large") else attending(*RUNS[name])
+    if name in PEER_RUNS:
+        return PEER_RUNS[name]()
+    return attn_read(name) if name.startswith("large") else attn_run(*ATTN_RUNS[name])
 
 
-def timed(run: Callable[[], object]) -> float:
+def measure_seconds(run: Callable[[], object]) -> float:
     """Seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
-def child() -> None:
+def run_child() -> None:
     """In a process of its own: `pair OURS THEIRS N` prints seconds, `peak RUN TOKENS` seconds and megabytes,
     `files FOLDER` makes the inputs."""
     what, *rest = sys.argv[2:]
     if what == "files":
-        print(json.dumps(files(Path(rest[0]))))
+        print(json.dumps(make_input_files(Path(rest[0]))))
         return
     if what == "pair":
-        ours, theirs = work(rest[0]), work(rest[1])
+        ours, theirs = find_run(rest[0]), find_run(rest[1])
         ours(), theirs()
-        print(json.dumps([[timed(ours), timed(theirs)] for _ in range(int(rest[2]))]))
+        print(json.dumps([[measure_seconds(ours), measure_seconds(theirs)] for _ in range(int(rest[2]))]))
         return
-    _, choices, keep, top = RUNS[rest[0]]
-    run = attending(int(rest[1]), choices, keep, top)
+    _, choices, keep, top = ATTN_RUNS[rest[0]]
+    run = attn_run(int(rest[1]), choices, keep, top)
     import attncli.core.attention  # noqa: F401  loading is not the run's
 
-    before = _now()
-    seconds = timed(run)
+    before = _memory_in_use_mb()
+    seconds = measure_seconds(run)
     print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before]))
 
 
-def _now() -> float:
+def _memory_in_use_mb() -> float:
     """Megabytes of memory in use."""
     pages = Path("/proc/self/statm")
     if pages.exists():
@@ -194,15 +194,17 @@ def _now() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def ask(*words: object) -> Any:
+def ask_child(*arguments: object) -> Any:
     """What a process of its own measures."""
-    done = subprocess.run([sys.executable, str(HERE), "--child", *map(str, words)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS_FOLDER), "--child", *map(str, arguments)], capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-IN_PROCESS = [
+IN_PROCESS_ROWS = [
     ("context, T = 16 384, float32", "context", "SDPA", "sdpa", 1.10),
     ("the same", "context", "a naive dense script", "naive", None),
     ("the same with softcap and ALiBi", "softcap", "SDPA without them", "sdpa", 4),
@@ -217,7 +219,7 @@ IN_PROCESS = [
 
 
 # ── whole processes ──────────────────────────────────────────────────────────────────────────────
-STARTING = [
+START_UP_ROWS = [
     ("attn --help", ["--help"], 0, 0.25),
     ("attn compute --help", ["compute", "--help"], 0, 0.25),
     ("attn --version", ["--version"], 0, 0.25),
@@ -228,7 +230,7 @@ STARTING = [
     ("three tokens, as tables", ["compute", "{good}"], 0, 0.90),
     ("three tokens, --json", ["compute", "{good}", "--json"], 0, 0.90),
 ]
-LONG = [  # name, words, (input and output in MB, more that it may take), seconds that it may take
+LONG_RUN_ROWS = [  # name, words, (input and output in MB, more that it may take), seconds that it may take
     (
         "causal window of 256, T = 1 000 000, from and to safetensors",
         ["compute", "{million}", "--window", "255,0", "--only", "context", "-o", "{out}", "--force"],
@@ -255,18 +257,18 @@ LONG = [  # name, words, (input and output in MB, more that it may take), second
 ]
 
 
-def process(command: list[str], status: int = 0) -> tuple[float, float]:
+def run_process(command: list[str], expected_status: int = 0) -> tuple[float, float]:
     """(wall time, peak megabytes) of one process, which must end as it should."""
     start = time.perf_counter()
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, code, usage = os.wait4(running.pid, 0)
     taken = time.perf_counter() - start
     running.returncode = os.waitstatus_to_exitcode(code)
-    assert running.returncode == status, (command, running.returncode)
+    assert running.returncode == expected_status, (command, running.returncode)
     return taken, usage.ru_maxrss / 1024
 
 
-def files(folder: Path) -> dict[str, str]:
+def make_input_files(folder: Path) -> dict[str, str]:
     """The inputs, made anew."""
     import numpy as np
     from safetensors.numpy import save_file
@@ -287,46 +289,49 @@ def files(folder: Path) -> dict[str, str]:
     return places | {"out": str(folder / "out.safetensors")}
 
 
-def line(name: str, peer: str, pairs: list, most: float | None) -> None:
+def print_ratio_row(label: str, peer: str, pairs: list, max_ratio: float | None) -> None:
     """One row."""
     ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    limit = "" if most is None else f"{most:.2f}"
-    held = "" if most is None else "yes" if ratio <= most else "**no**"
-    print(f"| {name} | {ours:.2f} s | {peer}: {theirs:.2f} s | {ratio:.2f} | {limit} | {held} |", flush=True)
+    limit = "" if max_ratio is None else f"{max_ratio:.2f}"
+    held = "" if max_ratio is None else "yes" if ratio <= max_ratio else "**no**"
+    print(f"| {label} | {ours:.2f} s | {peer}: {theirs:.2f} s | {ratio:.2f} | {limit} | {held} |", flush=True)
 
 
-def main(words: list[str], pairs: int) -> None:
+def main(row_words: list[str], pair_count: int) -> None:
     """Measure every row that was chosen, and print the tables."""
     attn = shutil.which("attn", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     program = [attn] if attn and "PYTHONPATH" not in os.environ else [sys.executable, "-m", "attncli"]
     torch = [sys.executable, "-c", "import torch"]
 
-    def chosen(*texts: str) -> bool:
-        return not words or any(word.lower() in " ".join(texts).lower() for word in words)
+    def is_chosen(*texts: str) -> bool:
+        return not row_words or any(word.lower() in " ".join(texts).lower() for word in row_words)
 
     with tempfile.TemporaryDirectory() as name:
-        places = ask("files", name)  # in a process of its own: a child begins with its parent's peak
+        places = ask_child("files", name)  # in a process of its own: a child begins with its parent's peak
         os.environ["BENCH_FILES"] = name
-        process(torch)
-        _, base = process(torch)
+        run_process(torch)
+        _, base = run_process(torch)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         print(
             f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python "
-            f"{platform.python_version()}, torch {version('torch')}; medians of {pairs} interleaved pairs\n"
+            f"{platform.python_version()}, torch {package_version('torch')}; medians of {pair_count} interleaved pairs\n"
         )
         print("| what | attn | against | ratio | at most | holds |\n|---|---:|---|---:|---:|---|")
-        for label, command, status, most in STARTING:
-            if chosen(label, "starting"):
+        for label, command, status, most in START_UP_ROWS:
+            if is_chosen(label, "starting"):
                 full = [*program, *(word.format(**places) for word in command)]
-                process(full, status)
-                line(
-                    label, "`import torch`", [(process(full, status)[0], process(torch)[0]) for _ in range(pairs)], most
+                run_process(full, status)
+                print_ratio_row(
+                    label,
+                    "`import torch`",
+                    [(run_process(full, status)[0], run_process(torch)[0]) for _ in range(pair_count)],
+                    most,
                 )
-        for label, ours, peer, theirs, most in IN_PROCESS:
-            if chosen(label, peer, ours):
+        for label, ours, peer, theirs, most in IN_PROCESS_ROWS:
+            if is_chosen(label, peer, ours):
                 try:
-                    line(label, peer, ask("pair", ours, theirs, pairs), most)
+                    print_ratio_row(label, peer, ask_child("pair", ours, theirs, pair_count), most)
                 except RuntimeError as error:
                     print(f"| {label} | | {peer} does not run here: {str(error)[:60]} | | | |", flush=True)
 
@@ -335,49 +340,49 @@ def main(words: list[str], pairs: int) -> None:
             ("context, log-sum-exp, 8 largest weights", "statistics", 512),
             ("causal window of 256", "window", 1024),
         ):
-            if chosen(label, "memory"):
-                seconds, peak = ask("peak", run, RUNS[run][0])
+            if is_chosen(label, "memory"):
+                seconds, peak = ask_child("peak", run, ATTN_RUNS[run][0])
                 print(
-                    f"| {label}, T = {RUNS[run][0]:,} | {seconds:.2f} s | {peak:.0f} MB | {most} MB | {held(peak, most)} |",
+                    f"| {label}, T = {ATTN_RUNS[run][0]:,} | {seconds:.2f} s | {peak:.0f} MB | {most} MB | {yes_or_no(peak, most)} |",
                     flush=True,
                 )
-        for label, command, (files_mb, more), most in LONG:
-            if chosen(label, "memory"):
-                seconds, peak = process([*program, *(word.format(**places) for word in command)])
-                above = peak - base - (_size(places["million"], places["out"]) if files_mb else 0)
+        for label, command, (files_mb, more), most in LONG_RUN_ROWS:
+            if is_chosen(label, "memory"):
+                seconds, peak = run_process([*program, *(word.format(**places) for word in command)])
+                above = peak - base - (_total_megabytes(places["million"], places["out"]) if files_mb else 0)
                 good = "yes" if above <= more and seconds <= most else "**no**"
                 told = "above import torch" + ", input and output" * bool(files_mb)
                 print(
                     f"| {label} | {seconds:.1f} s (≤ {most}) | {above:.0f} MB {told} | {more} MB | {good} |", flush=True
                 )
 
-        if chosen("growth"):
+        if is_chosen("growth"):
             print("\n| T | full | causal | window of 256 |\n|---:|---:|---:|---:|")
             RUNS_OF = {"full": "statistics", "causal": "causal", "window": "window"}
             for tokens in (4096, 8192, 16384, 32768, 65536):
-                cells = (ask("peak", run, tokens) for run in RUNS_OF.values())
+                cells = (ask_child("peak", run, tokens) for run in RUNS_OF.values())
                 print(f"| {tokens:,} | " + " | ".join(f"{s:.2f} s, {mb:.0f} MB" for s, mb in cells) + " |", flush=True)
 
 
-def held(value: float, most: float) -> str:
+def yes_or_no(value: float, limit: float) -> str:
     """Whether it holds."""
-    return "yes" if value <= most else "**no**"
+    return "yes" if value <= limit else "**no**"
 
 
-def _size(*paths: str) -> float:
+def _total_megabytes(*paths: str) -> float:
     return sum(Path(path).stat().st_size for path in paths) / 2**20
 
 
-def version(name: str) -> str:
+def package_version(package: str) -> str:
     """Of a package."""
     from importlib.metadata import version
 
-    return version(name)
+    return version(package)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        child()
+        run_child()
     else:
         parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
         parser.add_argument("words", nargs="*", help="rows that have one of these words")

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.batch.helpers import problems
+from tests.batch.killing import write_problems
 from tests.helpers import ROOT
 
-LOOP = """
+PEER_SCRIPT = """
 import json, math, sys
 from pathlib import Path
 import torch
@@ -45,84 +45,100 @@ else:
         for line in lines:
             out.write(answer(json.loads(line)) + "\\n")
 """
-ENVIRONMENT = {
+PROCESS_ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
 }  # of every process: small arrays gain nothing
 
 
-def seconds(words: list[str]) -> float:
+def process_seconds(command: list[str]) -> float:
     """Wall time of one process."""
     start = time.perf_counter()
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=PROCESS_ENVIRONMENT)
     return time.perf_counter() - start
 
 
-def attn(*words: object) -> list[str]:
+def attn_command(*arguments: object) -> list[str]:
     """A command line of attn."""
-    return [sys.executable, "-m", "attncli", *map(str, words)]
+    return [sys.executable, "-m", "attncli", *map(str, arguments)]
 
 
-def loop(source: Path, into: Path) -> list[str]:
+def peer_command(source: Path, destination: Path) -> list[str]:
     """The hand-written loop over a folder, or over JSON lines."""
-    return [sys.executable, "-c", LOOP, str(source), str(into)]
+    return [sys.executable, "-c", PEER_SCRIPT, str(source), str(destination)]
 
 
-def pairs(count: int, one: Callable[[int], float], other: Callable[[int], float]) -> tuple[float, float, float]:
+def compare_pairs(
+    pair_count: int, ours: Callable[[int], float], theirs: Callable[[int], float]
+) -> tuple[float, float, float]:
     """(median of the one, median of the other, median of the ratios)"""
-    both = [(one(i), other(i)) for i in range(count)]
+    both = [(ours(i), theirs(i)) for i in range(pair_count)]
     ones, others = zip(*both, strict=True)
     return statistics.median(ones), statistics.median(others), statistics.median(a / b for a, b in both)
 
 
-def main(count: int) -> None:
+def main(pair_count: int) -> None:
     """Measure and print."""
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {count} pairs a row\n")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {pair_count} pairs a row\n"
+    )
     print("| what | attn | peer | ratio | at most |\n|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
-        problems(folder / "in", 2000)
+        write_problems(folder / "in", 2000)
         lines = [path.read_text() + "\n" for path in sorted((folder / "in").iterdir())]
         (folder / "few.ndjson").write_text("".join(lines[:10]))
         (folder / "many.ndjson").write_text("".join(lines) * 5)
-        for warm in (attn("batch", folder / "in", "-o", folder / "warm"), loop(folder / "in", folder / "warm-loop")):
-            seconds(warm)
+        for warm in (
+            attn_command("batch", folder / "in", "-o", folder / "warm"),
+            peer_command(folder / "in", folder / "warm-loop"),
+        ):
+            process_seconds(warm)
 
-        a, b, ratio = pairs(
-            count,
-            lambda i: seconds(attn("batch", folder / "in", "-o", folder / f"a{i}")),
-            lambda i: seconds(loop(folder / "in", folder / f"b{i}")),
+        a, b, ratio = compare_pairs(
+            pair_count,
+            lambda i: process_seconds(attn_command("batch", folder / "in", "-o", folder / f"a{i}")),
+            lambda i: process_seconds(peer_command(folder / "in", folder / f"b{i}")),
         )
         print(f"| 2 000 small files, -j 1, beside the loop | {a:.2f} s | {b:.2f} s | {ratio:.2f} | 2 |", flush=True)
         few = sorted((folder / "in").iterdir())[:20]
-        shell = sum(seconds(attn("compute", path, "-o", folder / "x.json", "--force")) for path in few) / 20 * 2000
+        shell = (
+            sum(process_seconds(attn_command("compute", path, "-o", folder / "x.json", "--force")) for path in few)
+            / 20
+            * 2000
+        )
         print(
             f"| the same beside a shell loop over attn compute, from 20 | {a:.2f} s | {shell:.0f} s | 1/{shell / a:.0f} | 1/100 |"
         )
 
-        def each(command: Callable[[Path, Path], list[str]], i: int) -> float:
+        def milliseconds_per_line(command: Callable[[Path, Path], list[str]], repetition: int) -> float:
             """Of one line once warm: what many cost more than few."""
-            take = [seconds(command(folder / f"{n}.ndjson", folder / f"{n}-{i}.out")) for n in ("many", "few")]
+            take = [
+                process_seconds(command(folder / f"{n}.ndjson", folder / f"{n}-{repetition}.out"))
+                for n in ("many", "few")
+            ]
             return (take[0] - take[1]) / (len(lines) * 5 - 10) * 1000
 
-        a, b, ratio = pairs(
-            count,
-            lambda i: each(lambda source, into: attn("compute", source, "-o", into, "-f", "ndjson", "--force"), i),
-            lambda i: each(loop, i),
+        a, b, ratio = compare_pairs(
+            pair_count,
+            lambda i: milliseconds_per_line(
+                lambda source, into: attn_command("compute", source, "-o", into, "-f", "ndjson", "--force"), i
+            ),
+            lambda i: milliseconds_per_line(peer_command, i),
         )
         print(
             f"| JSON lines, a problem of 3 tokens once warm | {a:.2f} ms | {b:.2f} ms | {ratio:.2f} | 10 |", flush=True
         )
         for size, tokens in ((500, 3), (2000, 3), (8000, 3), (1500, 128)):
-            problems(folder / f"in{size}", size, tokens)
-            a, b, ratio = pairs(
-                min(count, 3),
-                lambda i, size=size: seconds(
-                    attn("batch", folder / f"in{size}", "-o", folder / f"j2-{size}-{i}", "-j", 2)
+            write_problems(folder / f"in{size}", size, tokens)
+            a, b, ratio = compare_pairs(
+                min(pair_count, 3),
+                lambda i, size=size: process_seconds(
+                    attn_command("batch", folder / f"in{size}", "-o", folder / f"j2-{size}-{i}", "-j", 2)
                 ),
-                lambda i, size=size: seconds(
-                    attn("batch", folder / f"in{size}", "-o", folder / f"j1-{size}-{i}", "-j", 1)
+                lambda i, size=size: process_seconds(
+                    attn_command("batch", folder / f"in{size}", "-o", folder / f"j1-{size}-{i}", "-j", 1)
                 ),
             )
             print(

@@ -3,73 +3,19 @@
     python benchmarks/batch_kill.py [MOMENTS] [INPUTS]
 
 Of every moment it says what was there when the process died, and how many inputs were computed twice.
+The experiment is the one that the tests do once: tests/batch/killing.py.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.batch.helpers import alive, family, left, manifest, problems
-from tests.helpers import ROOT
-
-
-def command(inputs: Path, into: Path, jobs: int) -> list[str]:
-    """The batch, as a process of its own."""
-    return [sys.executable, "-m", "attncli", "batch", str(inputs), "-o", str(into), "-j", str(jobs), "-q"]
-
-
-def killed(inputs: Path, into: Path, jobs: int, after: float) -> tuple[int, int, float]:
-    """Start a batch, kill it after so many seconds: (inputs that were finished, processes left behind, its length)."""
-    process = subprocess.Popen(command(inputs, into, jobs), stderr=subprocess.DEVNULL, cwd=ROOT)
-    started, seen = time.monotonic(), set()
-    while time.monotonic() - started < after and process.poll() is None:
-        seen |= family(process.pid)
-        time.sleep(0.02)
-    seen |= family(process.pid)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    took = time.monotonic() - started
-    deadline = time.monotonic() + 10
-    while alive(seen) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    finished = len(manifest(into)) - 1 if (into / "manifest.ndjson").exists() else 0
-    return max(finished, 0), len(alive(seen)), took
-
-
-def again(inputs: Path, into: Path, jobs: int) -> int:
-    """Run it to the end: how many were computed a second time."""
-    before = {name: (into / name).stat().st_mtime_ns for name in left(into)} if into.exists() else {}
-    subprocess.run(command(inputs, into, jobs), check=True, stderr=subprocess.DEVNULL, cwd=ROOT)
-    return sum((into / name).stat().st_mtime_ns != when for name, when in before.items() if (into / name).exists())
-
-
-def moments(inputs: Path, whole: Path, folder: Path, jobs: int, count: int, seed: int = 0) -> list[dict]:
-    """The experiment, `count` times; each raises where something differs."""
-    draw, out = random.Random(seed), []
-    wanted, listed = left(whole), manifest(whole)
-    started = time.monotonic()
-    again(inputs, folder / f"length-{jobs}", jobs)
-    length = time.monotonic() - started
-    for i in range(count):
-        into = folder / f"{jobs}-{i}"
-        after = draw.uniform(0.05, length)
-        finished, behind, _ = killed(inputs, into, jobs, after)
-        twice = again(inputs, into, jobs)
-        assert behind == 0, f"{behind} processes were left behind"
-        assert left(into) == wanted, f"after a kill at {after:.2f} s the results differ"
-        have = manifest(into)
-        assert {k: v for k, v in have.items() if k} == {k: v for k, v in listed.items() if k}, "the manifests differ"
-        out.append({"jobs": jobs, "after": round(after, 2), "finished": finished, "twice": twice})
-    return out
+from tests.batch.killing import kill_at_random_moments, run_to_end, write_problems
 
 
 def main() -> None:
@@ -78,10 +24,10 @@ def main() -> None:
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
-        problems(folder / "in", size)
-        again(folder / "in", folder / "whole", 1)
+        write_problems(folder / "in", size)
+        run_to_end(folder / "in", folder / "whole", 1)
         for jobs in (1, 2):
-            for moment in moments(folder / "in", folder / "whole", folder, jobs, count):
+            for moment in kill_at_random_moments(folder / "in", folder / "whole", folder, jobs, count):
                 print(json.dumps(moment), flush=True)
     print(f"{2 * count} kills: every rerun left what an undisturbed run leaves, and no process")
 

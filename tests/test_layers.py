@@ -125,7 +125,6 @@ def test_a_planted_import_is_found(tmp_path, file, line, said):
 KNOWN_CIRCLES = [
     {"check", "check.comparison", "check.search", "check.sensitivity"},
     {"check.figures", "check.worksheet"},
-    {"core.inputs", "core.recorder"},
     {"plan", "plan.schedule"},
     {"readers", "readers.with_field"},
     {"views.backward", "views.explain"},
@@ -272,7 +271,7 @@ def test_a_torch_that_does_not_load_is_exit_4():
 
 def test_the_torch_refusing_process_would_notice():
     """A planted violation: a reader that imports torch is caught by the harness above."""
-    planted = "import attncli.readers as r; was = r.slurp\ndef slurp(path, mapped=False):\n    import torch\n    return was(path)\nr.slurp = slurp"
+    planted = "import attncli.readers as r; was = r.read_bytes\ndef read_bytes(path, may_map=False):\n    import torch\n    return was(path)\nr.read_bytes = read_bytes"
 
     [(status, asked, _, _)] = run_without_torch([["compute", "/nowhere.json"]], planted)
 

@@ -20,21 +20,21 @@ from typing import Any, NamedTuple
 
 from attncli.errors import CannotError, OptionError
 
-_PATIENCE = 10  # seconds for a scheduler to answer
+_SCHEDULER_TIMEOUT_SECONDS = 10  # seconds for a scheduler to answer
 
 
 # ── a task ───────────────────────────────────────────────────────────────────────────────────────
-class Died(NamedTuple):
+class WorkersDied(NamedTuple):
     """The workers that had a task are dead."""
 
-    workers: int
+    deaths: int
 
 
-class Lost(NamedTuple):
+class TaskLost(NamedTuple):
     """What a task needed is gone, or the scheduler is."""
 
 
-def outcome(future: Any) -> Any:
+def collect_outcome(future: Any) -> Any:
     """What a finished task returned, or its fate; what it raised is raised.
 
     Raises:
@@ -45,70 +45,70 @@ def outcome(future: Any) -> Any:
     try:
         return future.result()
     except KilledWorker as error:
-        return Died(1 + error.allowed_failures)
+        return WorkersDied(1 + error.allowed_failures)
     except ImportError as error:
-        raise lacking(error) from None
+        raise worker_lacks_attn_error(error) from None
     except BaseException as error:
         if isinstance(error, OSError) or type(error).__name__ in ("FutureCancelledError", "CancelledError"):
-            return Lost()
+            return TaskLost()
         raise
 
 
-def lacking(error: BaseException) -> CannotError:
+def worker_lacks_attn_error(error: BaseException) -> CannotError:
     """What to say where a worker has no attn."""
     way = "pip install attncli on every worker"
     return CannotError("worker-lacks-attn", f"a worker cannot load attn: {error}", help=way)
 
 
-def gone(way: str) -> CannotError:
+def scheduler_gone_error(hint: str) -> CannotError:
     """What to say where the scheduler answers no more."""
-    return CannotError("scheduler-gone", "the Dask scheduler has gone", help=way)
+    return CannotError("scheduler-gone", "the Dask scheduler has gone", help=hint)
 
 
 @functools.cache
-def one_thread() -> None:
+def limit_worker_to_one_thread() -> None:
     """A worker has one thread of torch, or as many workers would fight for the cores."""
     os.environ["OMP_NUM_THREADS"] = "1"
     from attncli.core import threads
 
-    threads.one_thread()
+    threads.limit_torch_to_one_thread()
 
 
-class Tasks:
+class TaskPool:
     """What is out on a cluster: each task with something of its sender's, which comes back with what became of it."""
 
-    def __init__(self, client: Any, device: str, waits: Callable[[], None]) -> None:
-        self.client, self.waits = client, waits
-        self.needs = {"GPU": 1} if device.startswith("cuda") else None
-        self.out: dict[str, tuple[Any, Any]] = {}  # by key: the sender's, and the future
-        self.finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.count, self.known, self.asked = 0, 0, 0.0
+    def __init__(self, client: Any, device: str, on_no_workers: Callable[[], None]) -> None:
+        self.client, self.on_no_workers = client, on_no_workers
+        self.resources = {"GPU": 1} if device.startswith("cuda") else None
+        self.in_flight: dict[str, tuple[Any, Any]] = {}  # by key: the sender's, and the future
+        self.finished_futures: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.submitted_count, self.known_workers, self.workers_asked_at = 0, 0, 0.0
 
     @property
-    def workers(self) -> int:
+    def worker_count(self) -> int:
         """How many tasks are done at a time: workers come and go."""
-        if time.monotonic() - self.asked > 1:
+        if time.monotonic() - self.workers_asked_at > 1:
             with suppress(OSError):
-                self.known = self._able()
-            self.asked = time.monotonic()
-        return max(1, self.known)
+                self.known_workers = self._count_capable_threads()
+            self.workers_asked_at = time.monotonic()
+        return max(1, self.known_workers)
 
-    def gather(self) -> None:
+    def wait_for_workers(self) -> None:
         """Wait until there is somebody.
 
         Raises:
             CannotError: there is, but nobody who can do this.
         """
         if not self.client.nthreads():
-            self.waits()
+            self.on_no_workers()
             self.client.wait_for_workers(1)
-        if not self._able():
+        if not self._count_capable_threads():
             way = "dask worker ADDRESS --resources GPU=1"
             raise CannotError("no-device", "no worker of the cluster says that it has a GPU", help=way)
 
-    def _able(self) -> int:
+    def _count_capable_threads(self) -> int:
         """Threads of those workers that have what is needed."""
-        if self.needs is None:
+        if self.resources is None:
             return sum(self.client.nthreads().values())
         try:
             workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
@@ -117,56 +117,59 @@ class Tasks:
         return sum(one["nthreads"] for one in workers if one["resources"].get("GPU"))
 
     @property
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether another can be sent: the next lies ready where one is done."""
-        return len(self.out) < 2 * self.workers
+        return len(self.in_flight) < 2 * self.worker_count
 
-    def send(self, mine: Any, function: Callable[..., Any], *args: Any) -> None:
+    def submit(self, token: Any, function: Callable[..., Any], *args: Any) -> None:
         """One more."""
-        self.count += 1
-        key = f"attn-{os.getpid()}-{id(self):x}-{self.count}"
-        future = self.client.submit(function, *args, key=key, pure=False, resources=self.needs)
-        self.out[key] = mine, future
-        future.add_done_callback(self.finished.put)
+        self.submitted_count += 1
+        key = f"attn-{os.getpid()}-{id(self):x}-{self.submitted_count}"
+        future = self.client.submit(function, *args, key=key, pure=False, resources=self.resources)
+        self.in_flight[key] = token, future
+        future.add_done_callback(self.finished_futures.put)
 
-    def over(self, seconds: float) -> Iterator[tuple[Any, Any]]:
+    def completed(self, timeout_seconds: float) -> Iterator[tuple[Any, Any]]:
         """Those that are over within so long: the sender's, and what was returned, or `Died`, or `Lost`."""
         with suppress(queue.Empty):
-            future = self.finished.get(timeout=seconds)
-            if future.key in self.out:
-                yield self.out.pop(future.key)[0], outcome(future)
+            future = self.finished_futures.get(timeout=timeout_seconds)
+            if future.key in self.in_flight:
+                yield self.in_flight.pop(future.key)[0], collect_outcome(future)
             return
-        for key in [key for key, (_, future) in self.out.items() if future.status in ("lost", "cancelled")]:
-            yield self.out.pop(key)[0], Lost()  # what they needed was lost, and that tells nobody
+        for key in [key for key, (_, future) in self.in_flight.items() if future.status in ("lost", "cancelled")]:
+            yield self.in_flight.pop(key)[0], TaskLost()  # what they needed was lost, and that tells nobody
 
-    def withdraw(self) -> None:
+    def cancel_unstarted(self) -> None:
         """Take back what no worker has."""
         with suppress(OSError):
             begun = {key for keys in self.client.processing().values() for key in keys}
-            self._cancel([key for key in self.out if key not in begun])
+            self._cancel_keys([key for key in self.in_flight if key not in begun])
 
-    def cancel(self) -> None:
+    def cancel_all(self) -> None:
         """Take everything back."""
         with suppress(Exception):  # the scheduler may have gone
-            self._cancel([*self.out])
+            self._cancel_keys([*self.in_flight])
 
-    def _cancel(self, keys: list[str]) -> None:
-        self.client.cancel([self.out.pop(key)[1] for key in keys])
+    def _cancel_keys(self, keys: list[str]) -> None:
+        self.client.cancel([self.in_flight.pop(key)[1] for key in keys])
 
 
 # ── clusters ─────────────────────────────────────────────────────────────────────────────────────
 @contextmanager
-def local(jobs: int) -> Iterator[Any]:
+def local_client(process_count: int) -> Iterator[Any]:
     """A cluster of so many processes on this machine, and its client.
 
     Raises:
         CannotError: Dask is not installed.
     """
-    dask, distributed = _dask(f"--jobs {jobs}")
-    with _quiet(), dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.worker.daemon": True}):
-        with _deaf():
+    dask, distributed = _import_dask(f"--jobs {process_count}")
+    with (
+        _dask_logging_silenced(),
+        dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.worker.daemon": True}),
+    ):
+        with _sigint_blocked():
             cluster = distributed.LocalCluster(
-                n_workers=jobs, threads_per_worker=1, memory_limit=0, resources={"GPU": 1},
+                n_workers=process_count, threads_per_worker=1, memory_limit=0, resources={"GPU": 1},
                 dashboard_address=None, silence_logs=logging.CRITICAL, host="127.0.0.1",
             )  # fmt: skip
         try:
@@ -177,25 +180,27 @@ def local(jobs: int) -> Iterator[Any]:
 
 
 @contextmanager
-def reached(scheduler: str) -> Iterator[Any]:
+def connect_to_scheduler(address_or_file: str) -> Iterator[Any]:
     """The client of a scheduler that runs already, by its address or its file.
 
     Raises:
         OptionError: it is empty.
         CannotError: Dask is not installed, or no scheduler answers there.
     """
-    if not scheduler.strip():
+    if not address_or_file.strip():
         raise OptionError("bad-option", "--scheduler is empty", help="its address, tcp://HOST:8786, or its file")
-    _, distributed = _dask("--scheduler")
-    with _quiet():
+    _, distributed = _import_dask("--scheduler")
+    with _dask_logging_silenced():
         try:
-            address = _address(scheduler)
-            _knock(address)
-            client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+            address = _scheduler_address(address_or_file)
+            _probe_scheduler(address)
+            client = distributed.Client(address, timeout=_SCHEDULER_TIMEOUT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             why = str(error).splitlines()[0] if str(error) else "nothing that speaks Dask"
             way = "dask scheduler prints its address; --scheduler tcp://HOST:8786, or its scheduler file"
-            raise CannotError("no-scheduler", f"no Dask scheduler answers at {scheduler}: {why}", help=way) from None
+            raise CannotError(
+                "no-scheduler", f"no Dask scheduler answers at {address_or_file}: {why}", help=way
+            ) from None
         try:
             yield client
         finally:
@@ -203,33 +208,33 @@ def reached(scheduler: str) -> Iterator[Any]:
                 client.close(timeout=2)
 
 
-def _address(said: str) -> str:
+def _scheduler_address(address_or_file: str) -> str:
     """An address, or what a scheduler file says."""
-    if "://" in said or not (Path(said).exists() or said.endswith(".json")):
-        return said
+    if "://" in address_or_file or not (Path(address_or_file).exists() or address_or_file.endswith(".json")):
+        return address_or_file
     try:
-        return str(json.loads(Path(said).read_text())["address"])
+        return str(json.loads(Path(address_or_file).read_text())["address"])
     except FileNotFoundError:
         raise OSError("there is no such file") from None
     except (LookupError, TypeError, ValueError):
         raise OSError("this is no scheduler file") from None
 
 
-def _knock(address: str) -> None:
+def _probe_scheduler(address: str) -> None:
     """Whether a scheduler answers: the client itself would wait for ever for a server of another kind to shake hands."""
     import asyncio
 
     from distributed.comm.core import connect
     from distributed.security import Security
 
-    async def knock() -> None:
-        said = connect(address, timeout=_PATIENCE, **Security().get_connection_args("client"))
-        await (await asyncio.wait_for(said, _PATIENCE)).close()
+    async def complete_handshake() -> None:
+        said = connect(address, timeout=_SCHEDULER_TIMEOUT_SECONDS, **Security().get_connection_args("client"))
+        await (await asyncio.wait_for(said, _SCHEDULER_TIMEOUT_SECONDS)).close()
 
-    asyncio.run(knock())
+    asyncio.run(complete_handshake())
 
 
-def _dask(option: str) -> tuple[Any, Any]:
+def _import_dask(option: str) -> tuple[Any, Any]:
     try:
         import dask
         import distributed
@@ -240,7 +245,7 @@ def _dask(option: str) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _dask_logging_silenced() -> Iterator[None]:
     """Dask says dozens of lines when a worker dies, by as many loggers; what matters of them is said by us."""
     import warnings
 
@@ -255,7 +260,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def _sigint_blocked() -> Iterator[None]:
     """Threads and processes that are started here do not hear Ctrl-C, which a terminal sends to all: this process decides."""
     from multiprocessing import resource_tracker
 

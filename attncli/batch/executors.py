@@ -1,4 +1,4 @@
-"""Who does the work: this process, or the workers of a Dask cluster. `submit` an input, and `next` hands back a receipt.
+"""Who does the work: this process, or the workers of a Dask cluster. `submit` an input, and `next_receipt` hands back a receipt.
 
 A task writes its own result and returns a small receipt, so that computing it again after a worker's death does no harm.
 """
@@ -9,143 +9,158 @@ from collections import deque
 from dataclasses import replace
 from typing import Any, Protocol
 
-from attncli.batch.dask_cluster import Died, Lost, Tasks, gone, one_thread
+from attncli.batch.dask_cluster import TaskLost, TaskPool, WorkersDied, limit_worker_to_one_thread, scheduler_gone_error
 from attncli.batch.inputs import Input
-from attncli.batch.job import Job, Out, Tell, perform
-from attncli.batch.manifest import Done, Receipt
+from attncli.batch.job import BytesWriter, Job, LineProgressCallback, process_input
+from attncli.batch.manifest import Receipt, ResultRecord
 
-Todo = tuple[Input, "Done | None"]  # an input, and what its result was made of, if there is one
-_WORTH = 0.1  # seconds that a task should take, to be worth sending
-_MOST = 64  # inputs in a task: so many, for each worker twice, are computed again at most if all is killed
+PendingInput = tuple[Input, "ResultRecord | None"]  # an input, and what its result was made of, if there is one
+_TARGET_TASK_SECONDS = 0.1  # seconds that a task should take, to be worth sending
+_MAX_INPUTS_PER_TASK = (
+    64  # inputs in a task: so many, for each worker twice, are computed again at most if all is killed
+)
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Someone to give inputs to."""
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether something that was submitted has no receipt yet."""
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether another input can be taken now."""
 
-    def submit(self, input: Input, done: Done | None) -> None:
-        """Take an input; `done` is what its result was made of, if there is one."""
+    def submit(self, input: Input, recorded: ResultRecord | None) -> None:
+        """Take an input; `recorded` is what its result was made of, if there is one."""
 
-    def withdraw(self) -> None:
+    def cancel_unstarted(self) -> None:
         """Take back what nobody has begun."""
 
-    def next(self) -> tuple[Input, Receipt] | None:
+    def next_receipt(self) -> tuple[Input, Receipt] | None:
         """What is finished next; nothing, if that takes longer than a moment."""
 
 
-class Here:
+class LocalExecutor:
     """This process, one input after the other."""
 
-    def __init__(self, job: Job, variant: str, out: Out | None, tell: Tell) -> None:
-        self.job, self.variant, self.out, self.tell = job, variant, out, tell
-        self.waiting: list[Todo] = []
+    def __init__(
+        self, job: Job, variant_hash: str, write_bytes: BytesWriter | None, report_progress: LineProgressCallback
+    ) -> None:
+        self.job, self.variant_hash, self.write_bytes, self.report_progress = (
+            job,
+            variant_hash,
+            write_bytes,
+            report_progress,
+        )
+        self.pending: list[PendingInput] = []
 
     @property
-    def busy(self) -> bool:
-        return bool(self.waiting)
+    def is_busy(self) -> bool:
+        return bool(self.pending)
 
-    def room(self) -> bool:
-        return not self.waiting
+    def has_capacity(self) -> bool:
+        return not self.pending
 
-    def submit(self, input: Input, done: Done | None) -> None:
-        self.waiting.append((input, done))
+    def submit(self, input: Input, recorded: ResultRecord | None) -> None:
+        self.pending.append((input, recorded))
 
-    def withdraw(self) -> None:
+    def cancel_unstarted(self) -> None:
         """What has been taken is begun."""
 
-    def next(self) -> tuple[Input, Receipt]:
-        input, done = self.waiting.pop()
-        return input, perform(self.job, self.variant, input, done, self.out, self.tell)
+    def next_receipt(self) -> tuple[Input, Receipt]:
+        input, done = self.pending.pop()
+        return input, process_input(self.job, self.variant_hash, input, done, self.write_bytes, self.report_progress)
 
 
-class Cluster:
+class DaskExecutor:
     """The workers of a Dask cluster.
 
     Inputs travel in handfuls that take about as long as a task is worth. Those whose worker died are set apart, and
     computed alone once all others are done: if its worker dies again, it is that input's doing, and no neighbour's.
     """
 
-    def __init__(self, tasks: Tasks, job: Job, variant: str) -> None:
-        self.tasks, self.job, self.variant = tasks, job, variant
-        self.handful: list[Todo] = []  # what goes out next
-        self.size = 1  # of a handful, as it should be
-        self.suspects: deque[Todo] = deque()
-        self.deaths: dict[Input, int] = {}  # how many workers died of an input
-        self.receipts: deque[tuple[Input, Receipt]] = deque()
-        self.alone = False
+    def __init__(self, task_pool: TaskPool, job: Job, variant_hash: str) -> None:
+        self.task_pool, self.job, self.variant_hash = task_pool, job, variant_hash
+        self.pending_chunk: list[PendingInput] = []  # what goes out next
+        self.chunk_size = 1  # of a handful, as it should be
+        self.isolated: deque[PendingInput] = deque()
+        self.worker_deaths: dict[Input, int] = {}  # how many workers died of an input
+        self.ready_receipts: deque[tuple[Input, Receipt]] = deque()
+        self.is_isolating = False
 
     @property
-    def busy(self) -> bool:
-        return bool(self.tasks.out or self.handful or self.suspects or self.receipts)
+    def is_busy(self) -> bool:
+        return bool(self.task_pool.in_flight or self.pending_chunk or self.isolated or self.ready_receipts)
 
-    def room(self) -> bool:
-        return not self.alone and self.tasks.room
+    def has_capacity(self) -> bool:
+        return not self.is_isolating and self.task_pool.has_capacity
 
-    def submit(self, input: Input, done: Done | None) -> None:
-        self.handful.append((input, done))
-        if len(self.handful) >= self.size:
-            self._send()
+    def submit(self, input: Input, recorded: ResultRecord | None) -> None:
+        self.pending_chunk.append((input, recorded))
+        if len(self.pending_chunk) >= self.chunk_size:
+            self._send_chunk()
 
-    def withdraw(self) -> None:
-        self.handful, self.suspects = [], deque()
-        self.tasks.withdraw()
+    def cancel_unstarted(self) -> None:
+        self.pending_chunk, self.isolated = [], deque()
+        self.task_pool.cancel_unstarted()
 
-    def _send(self) -> None:
-        todo, self.handful = self.handful, []
-        self.tasks.send(todo, remote, self.job, self.variant, todo)
+    def _send_chunk(self) -> None:
+        todo, self.pending_chunk = self.pending_chunk, []
+        self.task_pool.submit(todo, process_chunk, self.job, self.variant_hash, todo)
 
-    def next(self) -> tuple[Input, Receipt] | None:
-        if not self.receipts:
-            if not self.tasks.out and not self.handful and self.suspects:
-                self.alone = True
-                self.handful.append(self.suspects.popleft())
-            if self.handful:
-                self._send()
-            for todo, made in self.tasks.over(0.2):
-                self._judge(todo, made)
-        return self.receipts.popleft() if self.receipts else None
+    def next_receipt(self) -> tuple[Input, Receipt] | None:
+        if not self.ready_receipts:
+            if not self.task_pool.in_flight and not self.pending_chunk and self.isolated:
+                self.is_isolating = True
+                self.pending_chunk.append(self.isolated.popleft())
+            if self.pending_chunk:
+                self._send_chunk()
+            for todo, made in self.task_pool.completed(0.2):
+                self._handle_result(todo, made)
+        return self.ready_receipts.popleft() if self.ready_receipts else None
 
-    def _judge(self, todo: list[Todo], made: Any) -> None:
+    def _handle_result(self, chunk: list[PendingInput], outcome: Any) -> None:
         """What became of a task."""
-        alone, self.alone = self.alone, False
-        if isinstance(made, Died):
-            self._mourn(todo, made.workers, alone)
+        alone, self.is_isolating = self.is_isolating, False
+        if isinstance(outcome, WorkersDied):
+            self._handle_worker_death(chunk, outcome.deaths, alone)
             return
-        if isinstance(made, Lost):
-            raise gone("what is finished is kept; start it again, and the same command goes on from there")
-        slowest = max(receipt.seconds for receipt in made)
-        self.size = max(1, min(2 * self.size, _MOST, int(_WORTH / max(slowest, 1e-6))))
-        for (input, _), receipt in zip(todo, made, strict=True):
-            attempts = receipt.attempts + self.deaths.pop(input, 0)
-            self.receipts.append((input, replace(receipt, attempts=attempts)))
+        if isinstance(outcome, TaskLost):
+            raise scheduler_gone_error(
+                "what is finished is kept; start it again, and the same command goes on from there"
+            )
+        slowest = max(receipt.seconds for receipt in outcome)
+        self.chunk_size = max(
+            1, min(2 * self.chunk_size, _MAX_INPUTS_PER_TASK, int(_TARGET_TASK_SECONDS / max(slowest, 1e-6)))
+        )
+        for (input, _), receipt in zip(chunk, outcome, strict=True):
+            attempts = receipt.attempts + self.worker_deaths.pop(input, 0)
+            self.ready_receipts.append((input, replace(receipt, attempts=attempts)))
 
-    def _mourn(self, todo: list[Todo], workers: int, alone: bool) -> None:
+    def _handle_worker_death(self, chunk: list[PendingInput], death_count: int, was_isolated: bool) -> None:
         """So many workers died over these."""
-        for input, _ in todo:
-            self.deaths[input] = self.deaths.get(input, 0) + workers
-        if not alone:
-            self.suspects.extend(todo)
+        for input, _ in chunk:
+            self.worker_deaths[input] = self.worker_deaths.get(input, 0) + death_count
+        if not was_isolated:
+            self.isolated.extend(chunk)
             return
-        [(input, _)] = todo
-        deaths = self.deaths.pop(input)
+        [(input, _)] = chunk
+        deaths = self.worker_deaths.pop(input)
         error = {
             "type": "error",
             "code": "worker-died",
             "message": f"{deaths} workers died while they computed this",
-            "file": input.shown,
+            "file": input.display_name,
             "help": "most often memory: --dtype float32, fewer steps, or a worker with more",
         }
-        died = Receipt(input.shown, input.result, "failed", variant=self.variant, attempts=deaths, error=error)
-        self.receipts.append((input, died))
+        died = Receipt(
+            input.display_name, input.result_path, "failed", variant=self.variant_hash, attempts=deaths, error=error
+        )
+        self.ready_receipts.append((input, died))
 
 
-def remote(job: Job, variant: str, todo: list[Todo]) -> list[Receipt]:
+def process_chunk(job: Job, variant_hash: str, chunk: list[PendingInput]) -> list[Receipt]:
     """The task itself, on a worker."""
-    one_thread()
-    return [perform(job, variant, input, done) for input, done in todo]
+    limit_worker_to_one_thread()
+    return [process_input(job, variant_hash, input, done) for input, done in chunk]

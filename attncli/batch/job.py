@@ -13,309 +13,346 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from attncli import __version__
-from attncli.atomic_file import in_bytes, unwritable, whole
-from attncli.batch.inputs import Input, reader_of
-from attncli.batch.manifest import RUN, Done, Receipt
-from attncli.batch.sources import absolute, fetched
-from attncli.errors import AttnError, CannotError, ExitStatus, InputError, listed
-from attncli.output_formats import Format, Look, format_for
-from attncli.pipeline import answers, bug, core, picked, planned
-from attncli.readers.with_field import name_and_path
-from attncli.request import Choosing, Reading, Showing
+from attncli.atomic_file import atomic_write, to_bytes, write_error
+from attncli.batch.inputs import Input, reader_for
+from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
+from attncli.batch.sources import absolute_path, open_source
+from attncli.errors import AttnError, CannotError, ExitStatus, InputError, join_names
+from attncli.output_formats import Format, RenderOptions, choose_output_format
+from attncli.pipeline import apply_selection, compute_stream, internal_error, load_engine, plan_request
+from attncli.readers.with_field import split_name_and_path
+from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
-    from attncli.select import At
+    from attncli.select import Selection
 
-Out = Callable[[bytes], None]
-Tell = Callable[
+BytesWriter = Callable[[bytes], None]
+LineProgressCallback = Callable[
     [int, int, float], None
 ]  # of a file of many problems: lines done, of which wrong; how much of it, 0 … 1
-_EVERYONES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the next input would meet the same
+_FATAL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the next input would meet the same
 
 
 @dataclass(frozen=True)
 class Job:
     """What is done to every input of a batch. It travels to the workers."""
 
-    choosing: Choosing
-    reading: Reading
-    showing: Showing
-    format: str
+    variant_request: VariantRequest
+    read_options: ReadOptions
+    output_options: OutputOptions
+    format_name: str
     seed: int  # wherever one would be drawn
-    folder: str  # of the results
-    drawn: int | None = None  # the seed that is the folder's, said or not
-    run: str = ""  # by which the folder knows that this is wanted, where workers are elsewhere
-    base: str | None = None  # the folder that the inputs were named in, where workers may run in another
-    version: str = __version__
+    results_folder: str  # of the results
+    drawn_seed: int | None = None  # the seed that is the folder's, said or not
+    run_id: str = ""  # by which the folder knows that this is wanted, where workers are elsewhere
+    working_folder: str | None = None  # the folder that the inputs were named in, where workers may run in another
+    attn_version: str = __version__
 
-    def head(self) -> dict[str, Any]:
+    def manifest_header(self) -> Json:
         """What decides a result beside the content of its input, as the manifest keeps it: the seed, and a hash of the rest.
 
         A seed that was said is a choice; one that was drawn stays the folder's.
         """
-        showing = {k: getattr(self.showing, k) for k in ("only", "at", "top", "precision")}
+        showing = {k: getattr(self.output_options, k) for k in ("only", "at", "top", "precision")}
         said = {
-            "attn_version": self.version,
-            "format": self.format,
-            "heat": self.showing.heat == "on",
-            "choices": {k: str(v) for k, v in self.choosing.choices.items()} | {"also": self.choosing.also},
-            "reading": asdict(self.reading) | {"with": [_content(pair) for pair in self.reading.replacing]},
+            "attn_version": self.attn_version,
+            "format": self.format_name,
+            "heat": self.output_options.heat == "on",
+            "choices": {k: str(v) for k, v in self.variant_request.choices.items()}
+            | {"also": self.variant_request.extra_masks},
+            "reading": asdict(self.read_options)
+            | {"with": [_assignment_with_hash(pair) for pair in self.read_options.replacing]},
             **showing,
         }
         text = json.dumps(said, sort_keys=True)
         return {
-            "attn_version": self.version,
+            "attn_version": self.attn_version,
             "variant": hashlib.sha256(text.encode()).hexdigest()[:16],
-            "seed": self.drawn,
+            "seed": self.drawn_seed,
             "choices": said["choices"],
         }
 
-    def elsewhere(self) -> Job:
+    def for_workers(self) -> Job:
         """The same for workers that run in another folder."""
-        pairs = tuple(name + "=" + absolute(path) for name, path in map(name_and_path, self.reading.replacing))
-        reading = replace(self.reading, replacing=pairs)
-        return replace(self, reading=reading, folder=os.path.abspath(self.folder), base=str(Path.cwd()))
+        pairs = tuple(
+            name + "=" + absolute_path(path) for name, path in map(split_name_and_path, self.read_options.replacing)
+        )
+        reading = replace(self.read_options, replacing=pairs)
+        return replace(
+            self,
+            read_options=reading,
+            results_folder=os.path.abspath(self.results_folder),
+            working_folder=str(Path.cwd()),
+        )
 
-    def wanted(self, run: str) -> Job:
+    def for_run(self, run_id: str) -> Job:
         """The same as a task of a run."""
-        return replace(self, run=run)
+        return replace(self, run_id=run_id)
 
-    def where(self, input: Input) -> str:
+    def source_path(self, input: Input) -> str:
         """How a worker opens an input."""
-        if self.base is None or "://" in input.path:
+        if self.working_folder is None or "://" in input.path:
             return input.path
-        return os.path.join(self.base, input.path)
+        return os.path.join(self.working_folder, input.path)
 
     @cached_property
-    def output(self) -> Format:
+    def result_format(self) -> Format:
         """The format of the results."""
-        return format_for("x", self.format)
+        return choose_output_format("x", self.format_name)
 
     @cached_property
-    def look(self) -> Look:
+    def render_options(self) -> RenderOptions:
         """A file's, as `attn compute` writes it."""
-        return Look(precision=self.showing.precision, heat=self.showing.heat == "on")
+        return RenderOptions(precision=self.output_options.precision, heat=self.output_options.heat == "on")
 
 
-def _content(pair: str) -> str:
+def _assignment_with_hash(assignment: str) -> str:
     """What a `--with` takes, by its content."""
-    name, path = name_and_path(pair)
-    return name + "=" + hashed(path)
+    name, path = split_name_and_path(assignment)
+    return name + "=" + hash_content(path)
 
 
-def hashed(path: str, said: str = "") -> str:
-    """The hash of a file's content, whatever its length in the same memory. `said`: what to call it in messages."""
+def hash_content(path: str, display_name: str = "") -> str:
+    """The hash of a file's content, whatever its length in the same memory. `display_name`: what to call it in messages."""
     digest = hashlib.sha256()
-    with fetched(path, said) as file:
+    with open_source(path, display_name) as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
 
 
-def perform(
+def process_input(
     job: Job,
-    variant: str,
+    variant_hash: str,
     input: Input,
-    done: Done | None = None,
-    out: Out | None = None,
-    tell: Tell = lambda lines, wrong, share: None,
+    recorded: ResultRecord | None = None,
+    write_bytes: BytesWriter | None = None,
+    report_progress: LineProgressCallback = lambda lines, wrong, share: None,
 ) -> Receipt:
     """One input through to its result.
 
     Args:
         job: what is done.
-        variant: the hash of it.
+        variant_hash: the hash of it.
         input: what to.
-        done: what its result was made of, if there is one.
-        out: where the result goes instead of its file.
-        tell: how far a file of many problems is.
+        recorded: what its result was made of, if there is one.
+        write_bytes: where the result goes instead of its file.
+        report_progress: how far a file of many problems is.
     """
     started = time.perf_counter()
-    receipt = Receipt(input.shown, input.result, "done", variant=variant)
+    receipt = Receipt(input.display_name, input.result_path, "done", variant=variant_hash)
     try:
-        if job.version != __version__:
-            raise CannotError("worker-differs", f"a worker has attn {__version__}, and this command is {job.version}")
-        if input.stream:
-            made = _lines(job, input, receipt, done, out, tell)
+        if job.attn_version != __version__:
+            raise CannotError(
+                "worker-differs", f"a worker has attn {__version__}, and this command is {job.attn_version}"
+            )
+        if input.is_stream:
+            made = _compute_lines(job, input, receipt, recorded, write_bytes, report_progress)
         else:
-            data = content(job, input)
+            data = read_content(job, input)
             receipt = replace(
                 receipt, sha256=hashlib.sha256(data).hexdigest()
             )  # what fails is known by its content too
-            made = _one(job, input, receipt, done, out, data)
+            made = _compute_single(job, input, receipt, recorded, write_bytes, data)
     except AttnError as error:
-        made = _failed(receipt, error)
+        made = _record_failure(receipt, error)
     except MemoryError:
-        made = _failed(receipt, CannotError("out-of-memory", "this does not fit in memory"))
+        made = _record_failure(receipt, CannotError("out-of-memory", "this does not fit in memory"))
     except Exception as error:  # costs one input, not the batch
-        made = _failed(receipt, bug(error))
+        made = _record_failure(receipt, internal_error(error))
     return replace(made, seconds=round(time.perf_counter() - started, 6))
 
 
-def _failed(receipt: Receipt, error: AttnError) -> Receipt:
+def _record_failure(receipt: Receipt, error: AttnError) -> Receipt:
     """What is wrong with one input; or with all of them, and then the batch stops."""
     cause = error.__cause__
-    everyones = isinstance(cause, OSError) and cause.errno in _EVERYONES and error.code == "cannot-write"
+    everyones = isinstance(cause, OSError) and cause.errno in _FATAL_ERRNOS and error.code == "cannot-write"
     if everyones or error.status == ExitStatus.USAGE or error.code in ("torch-missing", "no-device", "worker-differs"):
-        return replace(receipt, status="stopped", error=error.record() | {"status": int(error.status)})
-    return replace(receipt, status="failed", error=error.record())
+        return replace(receipt, status="stopped", error=error.to_record() | {"status": int(error.status)})
+    return replace(receipt, status="failed", error=error.to_record())
 
 
-def ready(job: Job, input: Input, data: bytes) -> tuple[Plan, At]:
+def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
     """What will be computed of an input's bytes: everything that can be refused without torch."""
-    from attncli.readers import parse
+    from attncli.readers import parse_problem
 
-    said, reader = job.reading, reader_of(input.path, job.reading.input_format)
+    said, reader = job.read_options, reader_for(input.path, job.read_options.input_format)
     more = {"token_column": said.token_column, "header": said.header}
-    problem = parse(data, input.shown, reader, replacing=said.replacing, **more)
-    return planned(problem, job.choosing, job.showing, job.seed)
+    problem = parse_problem(data, input.display_name, reader, replacing=said.replacing, **more)
+    return plan_request(problem, job.variant_request, job.output_options, job.seed)
 
 
-def _one(job: Job, input: Input, receipt: Receipt, done: Done | None, out: Out | None, data: bytes) -> Receipt:
-    if kept(job, input, done, receipt.sha256):
+def _compute_single(
+    job: Job,
+    input: Input,
+    receipt: Receipt,
+    recorded: ResultRecord | None,
+    write_bytes: BytesWriter | None,
+    data: bytes,
+) -> Receipt:
+    if is_up_to_date(job, input, recorded, receipt.sha256):
         return replace(receipt, status="skipped")
-    made, at = ready(job, input, data)
-    attention = job.output.fitted(picked(core()(made), made, at))
-    result = in_bytes(job.output.function(attention, job.look))
-    with _result(job, input, out) as write:
+    made, at = plan_input(job, input, data)
+    attention = job.result_format.widen_dtype(apply_selection(load_engine()(made), made, at))
+    result = to_bytes(job.result_format.write(attention, job.render_options))
+    with _open_result(job, input, write_bytes) as write:
         write(result)
-    its = hashlib.sha256(result).hexdigest() if out is None else None
+    its = hashlib.sha256(result).hexdigest() if write_bytes is None else None
     return replace(receipt, bytes=len(result), result_sha256=its, warnings=attention.warnings)
 
 
-def kept(job: Job, input: Input, done: Done | None, sha256: str | None) -> bool:
+def is_up_to_date(job: Job, input: Input, recorded: ResultRecord | None, sha256: str | None) -> bool:
     """Whether the result of a content is there, and is what it was when it was made."""
-    if done is None or sha256 != done.sha256:
+    if recorded is None or sha256 != recorded.sha256:
         return False
-    path, digest = Path(job.folder, input.result), hashlib.sha256()
+    path, digest = Path(job.results_folder, input.result_path), hashlib.sha256()
     try:
-        if path.stat().st_size != done.bytes:
+        if path.stat().st_size != recorded.bytes:
             return False
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
     except OSError:
         return False
-    return digest.hexdigest() == done.result_sha256
+    return digest.hexdigest() == recorded.result_sha256
 
 
-def foreseen(job: Job, input: Input, done: Done | None) -> bool:
+def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool:
     """Whether an input is done already, found out without torch.
 
     Raises:
         InputError: it would fail.
     """
-    if not input.stream:
-        data = content(job, input)
-        if kept(job, input, done, hashlib.sha256(data).hexdigest()):
+    if not input.is_stream:
+        data = read_content(job, input)
+        if is_up_to_date(job, input, recorded, hashlib.sha256(data).hexdigest()):
             return True
-        ready(job, input, data)
+        plan_input(job, input, data)
         return False
-    if done is not None and kept(job, input, done, hashed(job.where(input), input.shown)):
+    if recorded is not None and is_up_to_date(
+        job, input, recorded, hash_content(job.source_path(input), input.display_name)
+    ):
         return True
-    from attncli.readers.json import lines
+    from attncli.readers.json import read_json_lines
 
     causes: Counter[str] = Counter()
     count = 0
-    with fetched(job.where(input), input.shown) as file:
-        for _, problem in lines(iter(file.readline, b""), input.shown):
+    with open_source(job.source_path(input), input.display_name) as file:
+        for _, problem in read_json_lines(iter(file.readline, b""), input.display_name):
             count += 1
             try:
                 if isinstance(problem, AttnError):
                     raise problem
-                planned(problem, job.choosing, job.showing, job.seed)
+                plan_request(problem, job.variant_request, job.output_options, job.seed)
             except AttnError as error:
                 causes[error.code] += 1
     if causes:
-        raise _lines_failed(causes, count)
+        raise _lines_failed_error(causes, count)
     return False
 
 
-def _lines_failed(causes: Counter[str], count: int) -> InputError:
-    which = listed(f"{n} {code}" for code, n in causes.most_common())
-    return InputError("lines-failed", f"{causes.total()} of {count} lines failed: {which}")
+def _lines_failed_error(error_counts: Counter[str], line_count: int) -> InputError:
+    which = join_names(f"{n} {code}" for code, n in error_counts.most_common())
+    return InputError("lines-failed", f"{error_counts.total()} of {line_count} lines failed: {which}")
 
 
-def content(job: Job, input: Input) -> bytes:
+def read_content(job: Job, input: Input) -> bytes:
     """All bytes of an input.
 
     Raises:
         InputError: it cannot be read.
     """
-    with fetched(job.where(input), input.shown) as file:
+    with open_source(job.source_path(input), input.display_name) as file:
         return file.read()
 
 
-def _lines(job: Job, input: Input, receipt: Receipt, done: Done | None, out: Out | None, tell: Tell) -> Receipt:
+def _compute_lines(
+    job: Job,
+    input: Input,
+    receipt: Receipt,
+    recorded: ResultRecord | None,
+    write_bytes: BytesWriter | None,
+    report_progress: LineProgressCallback,
+) -> Receipt:
     """JSON lines: a result or an error a line, whatever their number in the same memory."""
-    from attncli.readers.json import lines
+    from attncli.readers.json import read_json_lines
 
-    if done is not None and kept(job, input, done, hashed(job.where(input), input.shown)):
-        return replace(receipt, status="skipped", sha256=done.sha256)
+    if recorded is not None and is_up_to_date(
+        job, input, recorded, hash_content(job.source_path(input), input.display_name)
+    ):
+        return replace(receipt, status="skipped", sha256=recorded.sha256)
     its, digest, size, count, read = hashlib.sha256(), hashlib.sha256(), 0, 0, 0
     causes: Counter[str] = Counter()
-    with fetched(job.where(input), input.shown) as file, _result(job, input, out) as write:
+    with (
+        open_source(job.source_path(input), input.display_name) as file,
+        _open_result(job, input, write_bytes) as write,
+    ):
 
-        def incoming() -> Iterator[bytes]:
+        def hashed_lines() -> Iterator[bytes]:
             nonlocal read
             for line in iter(file.readline, b""):
                 digest.update(line)
                 read += len(line)
                 yield line
 
-        problems = lines(incoming(), input.shown)
-        for text, wrong in answers(problems, job.choosing, job.showing, job.seed):
-            encoded = in_bytes(text)
+        problems = read_json_lines(hashed_lines(), input.display_name)
+        for text, wrong in compute_stream(problems, job.variant_request, job.output_options, job.seed):
+            encoded = to_bytes(text)
             write(encoded)
             its.update(encoded)
             size, count = size + len(encoded), count + 1
             if wrong:
                 causes[wrong.code] += 1
-            tell(count, causes.total(), read / file.length if file.length else 0.0)
+            report_progress(count, causes.total(), read / file.total_bytes if file.total_bytes else 0.0)
     made = replace(receipt, sha256=digest.hexdigest(), bytes=size, result_sha256=its.hexdigest(), problems=count)
     if not causes:
         return made
-    return replace(made, status="failed", error=_lines_failed(causes, count).at(file=input.shown).record())
+    return replace(
+        made,
+        status="failed",
+        error=_lines_failed_error(causes, count).add_location(file=input.display_name).to_record(),
+    )
 
 
 @contextmanager
-def _result(job: Job, input: Input, out: Out | None) -> Iterator[Out]:
+def _open_result(job: Job, input: Input, write_bytes: BytesWriter | None) -> Iterator[BytesWriter]:
     """Where the result is written: its file, which appears whole or not at all."""
-    if out is not None:
-        yield out
+    if write_bytes is not None:
+        yield write_bytes
         return
-    path = Path(job.folder, input.result)
-    if "/" in input.result:
+    path = Path(job.results_folder, input.result_path)
+    if "/" in input.result_path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise unwritable(error, str(path)) from error
-    with whole(path, durable=False) as file:
-        yield _into(file)
-        _check_wanted(job)
+            raise write_error(error, str(path)) from error
+    with atomic_write(path, durable=False) as file:
+        yield _bytes_writer(file)
+        _refuse_ended_run(job)
 
 
-def _check_wanted(job: Job) -> None:
+def _refuse_ended_run(job: Job) -> None:
     """Whether the run that sent this task still goes on, or another has the folder now.
 
     Raises:
         CannotError: it does not; its result is not wanted.
     """
-    if not job.run:
+    if not job.run_id:
         return
     try:
-        now = Path(job.folder, RUN).read_text()
+        now = Path(job.results_folder, RUN_ID_FILE).read_text()
     except FileNotFoundError:
         now = ""
-    if now != job.run:
+    if now != job.run_id:
         raise CannotError("not-wanted", "the run that asked for this has ended")
 
 
-def _into(file: IO[bytes]) -> Out:
+def _bytes_writer(file: IO[bytes]) -> BytesWriter:
     def write(data: bytes) -> None:
         file.write(data)
 

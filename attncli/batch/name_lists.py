@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from attncli.errors import InputError
-from attncli.readers import opened
+from attncli.readers import open_input
 
 
-def listed(path: str) -> Iterator[str]:
+def read_name_list(path: str) -> Iterator[str]:
     """The names in a list; `-` is standard input. Blank lines are passed over.
 
     A name is the bytes that stand there: blanks around it, a # before it, or bytes that are no UTF-8 are part of it.
@@ -19,7 +19,7 @@ def listed(path: str) -> Iterator[str]:
     Raises:
         InputError: it cannot be read, or holds a NUL, which no name does.
     """
-    with opened(path) as file:
+    with open_input(path) as file:
         try:
             data = file.read()
         except OSError as error:
@@ -29,17 +29,17 @@ def listed(path: str) -> Iterator[str]:
     for line in data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split("\n"):
         name = line.removesuffix("\r").partition("\t")[0]
         if name.strip():
-            yield _spelled_out(name)
+            yield _unquote_name(name)
 
 
-def _spelled_out(name: str) -> str:
+def _unquote_name(name: str) -> str:
     if len(name) > 1 and name[0] == name[-1] == '"':
         with suppress(ValueError):
             return str(json.loads(name))
     return name
 
 
-def spelled(name: str) -> str:
+def quote_name(name: str) -> str:
     """A name as it stands in a list: in JSON's quotes where it would be torn, passed over or taken for another."""
     torn = any(c in name for c in "\n\r\t") or name.startswith(('"', "\ufeff")) or not name.strip()
     return json.dumps(name) if torn else name

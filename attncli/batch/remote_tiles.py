@@ -7,109 +7,123 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attncli import __version__
-from attncli.batch.dask_cluster import Died, Lost, Tasks, gone, lacking, one_thread
+from attncli.batch.dask_cluster import (
+    TaskLost,
+    TaskPool,
+    WorkersDied,
+    limit_worker_to_one_thread,
+    scheduler_gone_error,
+    worker_lacks_attn_error,
+)
 from attncli.errors import CannotError
 
 if TYPE_CHECKING:
-    from attncli.core.remote import Block, Common, Piece, Task
+    from attncli.core.remote import BlockResult, BlockTask, SharedTensors, TileBlock
 
-_DEATHS = 4  # of workers that had the same task, and after that no more are tried
-_LOSSES = 3  # of all that the workers held in common
+_MAX_DEATHS_PER_TASK = 4  # of workers that had the same task, and after that no more are tried
+_MAX_SHARED_TENSOR_LOSSES = 3  # of all that the workers held in common
 
 
-class Sent(NamedTuple):
+class SentTask(NamedTuple):
     """A task, as it was sent."""
 
     number: int
-    task: Task
-    losses: int  # of all that workers held in common, by then
+    task: BlockTask
+    losses_before: int  # of all that workers held in common, by then
 
 
-class Crew:
+class DaskWorkerPool:
     """The workers of a Dask cluster, as those who take the tiles of one problem (`attncli.core.remote`)."""
 
-    def __init__(self, tasks: Tasks) -> None:
-        self.tasks = tasks
-        self.deaths: Counter[int] = Counter()  # by number of the task
-        self.losses = 0
+    def __init__(self, task_pool: TaskPool) -> None:
+        self.task_pool = task_pool
+        self.deaths_by_task: Counter[int] = Counter()  # by number of the task
+        self.shared_tensor_losses = 0
 
     @property
     def workers(self) -> int:
         """How many tasks they do at a time."""
-        self.tasks.gather()
-        return self.tasks.workers
+        self.task_pool.wait_for_workers()
+        return self.task_pool.worker_count
 
-    def __call__(self, common: Common, tasks: Iterator[Task]) -> Generator[tuple[Block, Piece | None]]:
+    def __call__(
+        self, shared_tensors: SharedTensors, tasks: Iterator[BlockTask]
+    ) -> Generator[tuple[TileBlock, BlockResult | None]]:
         """Every task done, as they are done.
 
         Raises:
             CannotError: workers lack attn or die of it, or the scheduler goes.
         """
-        waiting = (Sent(number, task, 0) for number, task in enumerate(tasks))
-        again: deque[Sent] = deque()
-        shared = self._shared(common)
+        waiting = (SentTask(number, task, 0) for number, task in enumerate(tasks))
+        again: deque[SentTask] = deque()
+        shared = self._scatter_tensors(shared_tensors)
         try:
             while True:
-                while self.tasks.room and (sent := again.popleft() if again else next(waiting, None)):
-                    self.tasks.send(sent._replace(losses=self.losses), remote, shared, sent.task)
-                if not self.tasks.out:
+                while self.task_pool.has_capacity and (sent := again.popleft() if again else next(waiting, None)):
+                    self.task_pool.submit(
+                        sent._replace(losses_before=self.shared_tensor_losses),
+                        compute_block_on_worker,
+                        shared,
+                        sent.task,
+                    )
+                if not self.task_pool.in_flight:
                     return
-                for sent, made in self.tasks.over(0.5):
-                    if not isinstance(made, Died | Lost):
+                for sent, made in self.task_pool.completed(0.5):
+                    if not isinstance(made, WorkersDied | TaskLost):
                         yield sent.task.block, made
                         continue
                     again.append(sent)
-                    if isinstance(made, Died):
-                        self._mourn(sent, made.workers)
-                    elif sent.losses == self.losses:  # the first that tells of it
-                        shared = self._shared_again(common)
+                    if isinstance(made, WorkersDied):
+                        self._handle_worker_death(sent, made.deaths)
+                    elif sent.losses == self.shared_tensor_losses:  # the first that tells of it
+                        shared = self._scatter_tensors_again(shared_tensors)
         finally:
-            self.tasks.cancel()
+            self.task_pool.cancel_all()
 
-    def _shared(self, common: Common) -> Any:
+    def _scatter_tensors(self, shared_tensors: SharedTensors) -> Any:
         """What all need, sent to each; those who come later ask the others for it."""
-        client = self.tasks.client
+        client = self.task_pool.client
         try:
-            self.tasks.gather()
-            for said in client.run(version, on_error="return").values():
+            self.task_pool.wait_for_workers()
+            for said in client.run(installed_attn_version, on_error="return").values():
                 if isinstance(said, ImportError):
-                    raise lacking(said)
+                    raise worker_lacks_attn_error(said)
                 if isinstance(said, str) and said != __version__:  # else it has died since
                     raise CannotError("worker-differs", f"a worker has attn {said}, and this command is {__version__}")
-            [shared] = client.scatter([common], broadcast=True, hash=False)
+            [shared] = client.scatter([shared_tensors], broadcast=True, hash=False)
         except OSError:
-            raise gone("start it again, and give the same command") from None
+            raise scheduler_gone_error("start it again, and give the same command") from None
         return shared
 
-    def _shared_again(self, common: Common) -> Any:
+    def _scatter_tensors_again(self, shared_tensors: SharedTensors) -> Any:
         """The same, when every worker that held it has died."""
-        self.losses += 1
-        if self.losses > _LOSSES:
-            raise CannotError("workers-died", f"all workers have died, {self.losses} times", help=_MEMORY)
-        return self._shared(common)
-
-    def _mourn(self, sent: Sent, workers: int) -> None:
-        """So many workers died while they had this."""
-        self.deaths[sent.number] += workers
-        if self.deaths[sent.number] >= _DEATHS:
-            rows = sent.task.block.whole.rows
-            message = (
-                f"{self.deaths[sent.number]} workers died while they computed queries {rows.start} to {rows.stop - 1}"
+        self.shared_tensor_losses += 1
+        if self.shared_tensor_losses > _MAX_SHARED_TENSOR_LOSSES:
+            raise CannotError(
+                "workers-died", f"all workers have died, {self.shared_tensor_losses} times", help=_MEMORY_HINT
             )
-            raise CannotError("worker-died", message, help=_MEMORY)
+        return self._scatter_tensors(shared_tensors)
+
+    def _handle_worker_death(self, sent: SentTask, death_count: int) -> None:
+        """So many workers died while they had this."""
+        self.deaths_by_task[sent.number] += death_count
+        if self.deaths_by_task[sent.number] >= _MAX_DEATHS_PER_TASK:
+            rows = sent.task.block.combined_tile.rows
+            message = f"{self.deaths_by_task[sent.number]} workers died while they computed queries {rows.start} to {rows.stop - 1}"
+            raise CannotError("worker-died", message, help=_MEMORY_HINT)
 
 
-_MEMORY = "most often memory: --dtype float32, fewer steps, or workers with more"
+_MEMORY_HINT = "most often memory: --dtype float32, fewer steps, or workers with more"
 
 
-def version() -> str:
+def installed_attn_version() -> str:
     """Which attn a worker has."""
     return __version__
 
 
-def remote(common: Common, task: Task) -> Piece | None:
+def compute_block_on_worker(shared_tensors: SharedTensors, task: BlockTask) -> BlockResult | None:
     """The task itself, on a worker."""
-    one_thread()
-    from attncli.core.remote import piece
+    limit_worker_to_one_thread()
+    from attncli.core.remote import compute_block
 
-    return piece(common, task)
+    return compute_block(shared_tensors, task)

@@ -11,24 +11,24 @@ from http.client import IncompleteRead
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-from attncli.errors import AttnError, CannotError, InputError, brief
-from attncli.readers import opened
+from attncli.errors import AttnError, CannotError, InputError, shorten
+from attncli.readers import open_input
 
 
 # ── addresses ────────────────────────────────────────────────────────────────────────────────────
-def remote(path: str) -> bool:
+def is_address(path: str) -> bool:
     """Whether it is an address."""
     return "://" in path
 
 
-def web(path: str) -> bool:
+def is_web_address(path: str) -> bool:
     """Whether it is an address that the standard library reads: a file system for those would be another package."""
     return path.startswith(("http://", "https://"))
 
 
-def inside(path: str) -> str:
+def path_part(path: str) -> str:
     """A file's path; of a web address the path on its server, which is empty where the address makes no sense."""
-    if not web(path):
+    if not is_web_address(path):
         return path
     try:
         return urlsplit(path).path
@@ -36,17 +36,17 @@ def inside(path: str) -> str:
         return ""
 
 
-def shown(path: str) -> str:
+def without_password(path: str) -> str:
     """A name where it is said or kept: an address without the password it may hold."""
     return re.sub(r"(?<=://)[^/?#]*@", "", path)
 
 
-def absolute(path: str) -> str:
+def absolute_path(path: str) -> str:
     """The same file for a process that runs in another folder."""
-    return path if remote(path) else os.path.abspath(path)
+    return path if is_address(path) else os.path.abspath(path)
 
 
-def system(address: str) -> tuple[Any, str]:
+def resolve_file_system(address: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it.
 
     Raises:
@@ -68,60 +68,60 @@ def system(address: str) -> tuple[Any, str]:
             help=f"pip install {package}",
         ) from None
     except Exception as error:  # each file system has its own; some call their server at once
-        raise failing(address, error) from None
+        raise unreadable_error(address, error) from None
 
 
-def failing(path: str, error: Exception, said: str = "") -> InputError:
+def unreadable_error(path: str, error: Exception, display_name: str = "") -> InputError:
     """What to say where an address, or what comes from an open file, cannot be read."""
-    name = brief(said or shown(path))
+    name = shorten(display_name or without_password(path))
     if isinstance(error, FileNotFoundError) or getattr(error, "code", None) == 404:
         return InputError("no-such-file", f"there is no file {name}")
     if isinstance(error, IncompleteRead):
-        return InputError("cannot-read", f"{name} cannot be read: it ends too early", help=_AGAIN)
+        return InputError("cannot-read", f"{name} cannot be read: it ends too early", help=_RETRY_HINT)
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return InputError("cannot-read", f"{name} cannot be read: {str(why).splitlines()[0]}")
 
 
-_AGAIN = "the connection was lost; the same command tries again"
+_RETRY_HINT = "the connection was lost; the same command tries again"
 
 
 # ── bytes ────────────────────────────────────────────────────────────────────────────────────────
 @contextmanager
-def fetched(path: str, said: str = "") -> Iterator[Incoming]:
+def open_source(path: str, display_name: str = "") -> Iterator[SourceReader]:
     """A file or an address, open for reading. A file may be called `-`; standard input is none.
 
     Args:
         path: where it is.
-        said: what to call it in messages.
+        display_name: what to call it in messages.
 
     Raises:
         InputError: it cannot be opened; or, while it is read: it cannot be read, or ends before its time.
         CannotError: it needs a package that is not there.
     """
-    if not remote(path):
-        with opened("./-" if path == "-" else path, said) as file:
-            yield Incoming(file, path, said)
+    if not is_address(path):
+        with open_input("./-" if path == "-" else path, display_name) as file:
+            yield SourceReader(file, path, display_name)
         return
     try:
-        if web(path):
-            away = _called(path)
+        if is_web_address(path):
+            away = _open_web_address(path)
         else:
-            its, where = system(path)
+            its, where = resolve_file_system(path)
             away = its.open(where, "rb")
     except AttnError:
         raise
     except Exception as error:  # each file system has its own
-        raise failing(path, error, said) from None
+        raise unreadable_error(path, error, display_name) from None
     with away:
-        yield Incoming(away, path, said)
+        yield SourceReader(away, path, display_name)
 
 
-def _called(address: str) -> Any:
+def _open_web_address(address: str) -> Any:
     """A web address, opened. Who may read it is told to its own server, and not to where that sends us on."""
     from base64 import b64encode
     from urllib.request import Request, urlopen
 
-    request = Request(shown(address))
+    request = Request(without_password(address))
     parts = urlsplit(address)
     if parts.username is not None:
         who = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
@@ -129,58 +129,58 @@ def _called(address: str) -> Any:
     return urlopen(request, timeout=60)
 
 
-class Incoming(io.BufferedReader):
+class SourceReader(io.BufferedReader):
     """What comes in of an open file."""
 
-    def __init__(self, file: Any, path: str, said: str) -> None:
-        promised = file.length if web(path) else None  # what its server says it will send, if it does
-        self.length: int = promised or _size(file)  # 0 where nobody knows
-        super().__init__(_Watched(file, path, said, promised), 1 << 16)
+    def __init__(self, file: Any, path: str, display_name: str) -> None:
+        promised = file.length if is_web_address(path) else None  # what its server says it will send, if it does
+        self.total_bytes: int = promised or _file_size(file)  # 0 where nobody knows
+        super().__init__(_CheckedReader(file, path, display_name, promised), 1 << 16)
 
 
-class _Watched(io.RawIOBase):
+class _CheckedReader(io.RawIOBase):
     """Reading that fails as an InputError, also where less comes than was promised."""
 
-    def __init__(self, file: Any, path: str, said: str, promised: int | None) -> None:
-        self.file, self.path, self.said, self.promised = file, path, said, promised
-        self.come = 0
-        self.piece = getattr(file, "read1", file.read)  # what there is, rather than wait for more
+    def __init__(self, file: Any, path: str, display_name: str, promised_bytes: int | None) -> None:
+        self.file, self.path, self.display_name, self.promised_bytes = file, path, display_name, promised_bytes
+        self.bytes_read = 0
+        self.read_available = getattr(file, "read1", file.read)  # what there is, rather than wait for more
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with self._watching():
-            data = self.piece(len(buffer))
+        with self._errors_translated():
+            data = self.read_available(len(buffer))
             buffer[: len(data)] = data
-            self._count(data)
+            self._count_bytes(data)
         return len(data)
 
     def readall(self) -> bytes:
-        with self._watching():
+        with self._errors_translated():
             data: bytes = self.file.read()
-            self._count(data)
+            self._count_bytes(data)
             if data:
-                self._count(b"")
+                self._count_bytes(b"")
         return data
 
-    def _count(self, data: bytes) -> None:
-        self.come += len(data)
-        if not data and self.promised is not None and self.come < self.promised:
-            raise IncompleteRead(b"", self.promised - self.come)
+    def _count_bytes(self, data: bytes) -> None:
+        self.bytes_read += len(data)
+        if not data and self.promised_bytes is not None and self.bytes_read < self.promised_bytes:
+            raise IncompleteRead(b"", self.promised_bytes - self.bytes_read)
 
     @contextmanager
-    def _watching(self) -> Iterator[None]:
+    def _errors_translated(self) -> Iterator[None]:
         try:
             yield
         except MemoryError:
-            name = brief(self.said or shown(self.path))
+            name = shorten(self.display_name or without_password(self.path))
             raise InputError("cannot-read", f"{name} is larger than memory") from None
         except Exception as error:  # each file system has its own
-            raise failing(self.path, error, self.said) from None
+            raise unreadable_error(self.path, error, self.display_name) from None
 
 
-def _size(file: IO[bytes]) -> int:
+def _file_size(file: IO[bytes]) -> int:
     with suppress(OSError, AttributeError):
         return os.fstat(file.fileno()).st_size
     return int(getattr(file, "size", None) or 0)

@@ -15,20 +15,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from attncli.check import rules
-from attncli.check.claims import Claim, claims_of, full_shape, named, printed, top_of, where
+from attncli.check.claims import (
+    Claim,
+    apply_common_dtype,
+    assign_steps,
+    describe_cell,
+    largest_claimed_rank,
+    make_claims,
+    step_shape,
+)
 from attncli.check.figures import Figures
-from attncli.check.trials import Bench
-from attncli.plan import Plan
-from attncli.plan import plan as make_plan
+from attncli.check.trials import Trials
+from attncli.plan import Plan, make_plan
 from attncli.types import Problem
 from attncli.variant import Variant
-from attncli.verdict import Answer, Finding, Rule, Verdict
+from attncli.verdict import GapMark, Rule, StepComparison, Verdict
 
-Progress = Callable[[float, str], None]  # (share done, what is being done)
+SearchProgressCallback = Callable[[float, str], None]  # (share done, what is being done)
 
 
 @dataclass(frozen=True)
-class Task:
+class CheckTask:
     """Claims that go with a plan, each with its rule: nothing left to refuse."""
 
     plan: Plan
@@ -36,7 +43,7 @@ class Task:
     claims: tuple[Claim, ...]
     rules: tuple[Rule, ...]
     top: int | None
-    missing: tuple[Claim, ...] = ()
+    open_gaps: tuple[Claim, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -50,35 +57,37 @@ def prepare(
     rule: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
-) -> Task:
+) -> CheckTask:
     """Everything before torch: which cells are claimed, and by which rule they are judged.
 
     Raises:
         OptionError: a figure's step is not known, or is none.
         InputError: the figures do not go with the problem.
     """
-    problem = _plain(problem)
-    figures, given = named(figures, step)
-    given = printed(given)
-    top = top_of((*given, *figures.missing))
-    drawn = variant["seed"] is None
-    plan = make_plan(problem, variant.but(dtype="float64", device="cpu", schedule="dense"), (), top=top)
-    claims = claims_of(figures, given, plan, layout)
+    problem = _with_numpy_arrays(problem)
+    figures, given = assign_steps(figures, step)
+    given = apply_common_dtype(given)
+    top = largest_claimed_rank((*given, *figures.open_gaps))
+    drawn = variant.seed is None
+    plan = make_plan(problem, variant.replace(dtype="float64", device="cpu", schedule="dense"), (), top=top)
+    claims = make_claims(figures, given, plan, layout)
     missing = (
-        claims_of(dataclasses.replace(figures, missing=()), figures.missing, plan, None) if figures.missing else ()
+        make_claims(dataclasses.replace(figures, open_gaps=()), figures.open_gaps, plan, None)
+        if figures.open_gaps
+        else ()
     )
     keep = {c.step for c in (*claims, *missing)}
     warnings = []
-    if drawn and plan.variant["seed"] is not None:
+    if drawn and plan.variant.seed is not None:
         warnings.append(
             "drawn-seed: parameters are drawn and no seed is said, so that no figures can be right: --seed N"
         )
     plan = dataclasses.replace(plan, keep=frozenset(keep))
-    chosen = tuple(rules.rule_for(c, rule, rtol, atol) for c in claims)
-    return Task(plan, figures, claims, chosen, top, missing, (*plan.warnings, *warnings))
+    chosen = tuple(rules.choose_rule(c, rule, rtol, atol) for c in claims)
+    return CheckTask(plan, figures, claims, chosen, top, missing, (*plan.warnings, *warnings))
 
 
-def _plain(problem: Problem) -> Problem:
+def _with_numpy_arrays(problem: Problem) -> Problem:
     """The same values in numpy, where tensors came in."""
     from attncli.validation.fields import as_numpy, is_tensor
 
@@ -96,7 +105,7 @@ def _plain(problem: Problem) -> Problem:
     )
 
 
-def settle(task: Task, *, identify: bool | None = None, progress: Progress | None = None) -> Verdict:
+def settle(task: CheckTask, *, identify: bool | None = None, progress: SearchProgressCallback | None = None) -> Verdict:
     """The verdict on a task; this loads torch.
 
     Args:
@@ -104,31 +113,31 @@ def settle(task: Task, *, identify: bool | None = None, progress: Progress | Non
         identify: search what the figures are instead: on a difference (None), always, or never.
         progress: told how far the search is.
     """
-    from attncli.check.comparison import Court
+    from attncli.check.comparison import Comparison
 
-    return Court(task, progress).verdict(identify)
+    return Comparison(task, progress).make_verdict(identify)
 
 
 def check(
     problem: Problem, variant: Variant | None, figures: Figures, *, identify: bool | None = None, **options: Any
 ) -> Verdict:
     """Figures held against a problem: `prepare`, then `settle`."""
-    from attncli.validation import admit
+    from attncli.validation import validate
 
-    problem = admit(problem)
+    problem = validate(problem)
     return settle(prepare(problem, variant or Variant(**problem.variant), figures, **options), identify=identify)
 
 
 __all__ = [
-    "Answer",
-    "Bench",
+    "CheckTask",
     "Figures",
-    "Finding",
-    "Task",
+    "GapMark",
+    "StepComparison",
+    "Trials",
     "Verdict",
     "check",
-    "full_shape",
+    "describe_cell",
     "prepare",
     "settle",
-    "where",
+    "step_shape",
 ]

@@ -9,38 +9,38 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from attncli.errors import InputError, OptionError, Place, listed, nearest, printable
-from attncli.types import AXES, FIELDS, NONFINITE, Attention, Field
-from attncli.validation.fields import STEP_NAMES, array, is_tensor
+from attncli.errors import InputError, Location, OptionError, join_names, printable, suggestion
+from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Attention, Field, Json, NumpyArray
+from attncli.validation.fields import STEP_NAMES, is_tensor, validate_array
 
-_NUMBER = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
-_ENOUGH = 8  # significant digits that people write; more is a program's
+_WRITTEN_NUMBER_PATTERN = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
+_MAX_HANDWRITTEN_DIGITS = 8  # significant digits that people write; more is a program's
 
 
 @dataclass(frozen=True)
-class Given:
+class StepFigures:
     """Figures of one step, or of a step that the command line names."""
 
     step: str | None
-    values: np.ndarray  # float64, booleans or integers
+    values: NumpyArray  # float64, booleans or integers
     dtype: str = "float64"  # what they were computed in, as far as can be seen; text: a few written digits
-    decimals: np.ndarray | None = None  # how many each was written with, where it is text
+    decimals: NumpyArray | None = None  # how many each was written with, where it is text
     axes: tuple[str, ...] | None = None  # its own, where it says them
-    at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # which indices of an axis
+    axis_indices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # which indices of an axis
     rows: tuple[int, ...] | None = None  # which of the last axis but one
     columns: tuple[int, ...] | None = None  # which of the last
-    labels: tuple[str, ...] | None = None  # of its rows
+    row_labels: tuple[str, ...] | None = None  # of its rows
     cells: tuple[Mapping[str, int], ...] | None = None  # one place a figure, where they form no block
-    path: tuple[tuple[int, ...], ...] | None = None  # the same by position of the axis, as worksheets say it
+    cell_indices: tuple[tuple[int, ...], ...] | None = None  # the same by position of the axis, as worksheets say it
     rtol: float | None = None  # as `expected` says them, in numpy's sense
     atol: float | None = None
-    rounded: int | None = None  # the decimals that `expected` says
-    gaps: tuple[int, ...] = ()
-    written: tuple[str, ...] = ()  # the text of each gap, as it was filled in
+    expected_decimals: int | None = None  # the decimals that `expected` says
+    gap_numbers: tuple[int, ...] = ()
+    gap_texts: tuple[str, ...] = ()  # the text of each gap, as it was filled in
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Figures:
     """All that a file claims."""
 
     name: str
-    kind: str  # result, expected, arrays, text, worksheet
-    given: tuple[Given, ...]
+    kind: Literal["result", "expected", "arrays", "text", "worksheet"]
+    steps: tuple[StepFigures, ...]
     notes: tuple[str, ...] = ()
-    layout_known: bool = True  # heads stand where a result has them
-    missing: tuple[Given, ...] = ()  # gaps that were left open: their places, and no values
+    is_layout_known: bool = True  # heads stand where a result has them
+    open_gaps: tuple[StepFigures, ...] = ()  # gaps that were left open: their places, and no values
 
 
-def digits_of(text: str) -> tuple[float, int, int]:
+def parse_written_number(text: str) -> tuple[float, int, int]:
     """A written number → its value, its decimals, its significant digits: 0.0629 → (0.0629, 4, 3)."""
     plain = text.strip().replace("−", "-").replace(",", ".").replace("∞", "inf")
     if not any(c.isdigit() for c in plain):
@@ -67,22 +67,22 @@ def digits_of(text: str) -> tuple[float, int, int]:
 
 def is_number(text: str) -> bool:
     """Whether a text is a number as people write them."""
-    return bool(_NUMBER.fullmatch(text.strip())) and text.isascii() | ("−" in text)
+    return bool(_WRITTEN_NUMBER_PATTERN.fullmatch(text.strip())) and text.isascii() | ("−" in text)
 
 
-class _Written(float):
+class _WrittenNumber(float):
     """A number that remembers how it was written."""
 
     text: str
 
-    def __new__(cls, text: str) -> _Written:
+    def __new__(cls, text: str) -> _WrittenNumber:
         self = super().__new__(cls, text)
         self.text = text
         return self
 
 
 # ── from a problem or a result in memory ─────────────────────────────────────────────────────────
-def of_expected(expected: Mapping[str, Any], name: str) -> Figures:
+def figures_from_expected(expected: Json, name: str) -> Figures:
     """A problem's `expected`, as the gate admits it."""
     given = []
     for step, figure in expected.items():
@@ -93,13 +93,13 @@ def of_expected(expected: Mapping[str, Any], name: str) -> Figures:
         )
         given.append(
             replace(
-                _typed(step, values), rows=rows, columns=columns, rounded=figure.get("decimals"), rtol=said["rtol"], atol=said["atol"]
+                _step_figures_from_array(step, values), rows=rows, columns=columns, expected_decimals=figure.get("decimals"), rtol=said["rtol"], atol=said["atol"]
             )
         )  # fmt: skip
     return Figures(name, "expected", tuple(given))
 
 
-def of_result(result: Attention, name: str) -> Figures:
+def figures_from_result(result: Attention, name: str) -> Figures:
     """A result of attn: it says its axes, its dtype and what was selected."""
     given = []
     for step in result.steps:
@@ -107,35 +107,35 @@ def of_result(result: Attention, name: str) -> Figures:
         kind = values.dtype.kind
         wide = values.astype(np.float64) if kind == "f" else values
         at = {axis: result.at[axis] for axis in step.axes if axis in result.at}
-        given.append(Given(step.name, wide, result.dtype, axes=step.axes, at=at))
+        given.append(StepFigures(step.name, wide, result.dtype, axes=step.axes, axis_indices=at))
     return Figures(name, "result", tuple(given))
 
 
-def _typed(step: str | None, values: np.ndarray) -> Given:
+def _step_figures_from_array(step: str | None, values: NumpyArray) -> StepFigures:
     """An array whose numbers say by their own bits, or by how short they are written, what they were computed in."""
     if values.dtype.kind in "biu":
-        return Given(step, values)
+        return StepFigures(step, values)
     wide = values.astype(np.float64)
     own = {2: "float16", 4: "float32"}.get(values.dtype.itemsize, "float64") if values.dtype.kind == "f" else "float64"
-    dtype = narrowest(wide, own)
-    if own == "float64" and values.dtype.kind == "f" and (decimals := _rounded_to(wide)):
-        return Given(step, wide, "text", np.full(wide.shape, decimals))
-    return Given(step, wide, dtype)
+    dtype = infer_dtype(wide, own)
+    if own == "float64" and values.dtype.kind == "f" and (decimals := _infer_decimals(wide)):
+        return StepFigures(step, wide, "text", np.full(wide.shape, decimals))
+    return StepFigures(step, wide, dtype)
 
 
-def _rounded_to(values: np.ndarray) -> int | None:
+def _infer_decimals(values: NumpyArray) -> int | None:
     """To how many decimals an array was rounded: the most that any of it has, if none needs more than people write."""
     finite = values[np.isfinite(values)].ravel()
     if (finite == np.rint(finite)).all():  # whole numbers were not rounded
         return None
     for some in (finite[:64], finite):  # most arrays are told by their first few
-        written = [digits_of(repr(float(x))) for x in some]
-        if max(sig for _, _, sig in written) > _ENOUGH:
+        written = [parse_written_number(repr(float(x))) for x in some]
+        if max(sig for _, _, sig in written) > _MAX_HANDWRITTEN_DIGITS:
             return None
     return max(decimals for _, decimals, _ in written)
 
 
-def narrowest(values: np.ndarray, own: str) -> str:
+def infer_dtype(values: NumpyArray, default: str) -> str:
     """The narrowest dtype that holds every value, where some need most of its digits; else its own."""
     from attncli.validation.fields import to_bfloat16
 
@@ -148,7 +148,7 @@ def narrowest(values: np.ndarray, own: str) -> str:
         telling = np.count_nonzero(mantissa * 2**few % 1)  # those with more bits than a short number has
         if telling >= 4 and np.array_equal(rounded[dtype], x):
             return dtype
-    return own
+    return default
 
 
 # ── from a file ──────────────────────────────────────────────────────────────────────────────────
@@ -159,296 +159,308 @@ def read_figures(path: str) -> Figures:
         OptionError: the format is not read.
         InputError: the file cannot be read, or holds no figures.
     """
-    from attncli.readers import slurp
+    from attncli.readers import read_bytes
 
     suffix = PurePath(path).suffix.lower()
     if suffix == ".tex":
         way = "attn explain … --format markdown writes a worksheet that can be read"
         raise OptionError("unknown-format", f"{path} is LaTeX, which is not read back", help=way)
-    data = slurp(path)
+    data = read_bytes(path)
     try:
         if suffix in _READERS:
             return _READERS[suffix](path, data)
-        from attncli.readers import decoded
+        from attncli.readers import decode_text
 
-        text = decoded(data, what="a text of figures")
+        text = decode_text(data, format_name="a text of figures")
         if suffix in (".csv", ".tsv"):
-            return _csv(path, text, "\t" if suffix == ".tsv" else "")
-        from attncli.check.worksheet import has_gaps, worksheet
+            return _figures_from_csv(path, text, "\t" if suffix == ".tsv" else "")
+        from attncli.check.worksheet import has_gaps, read_worksheet
 
-        if suffix not in _SHEETS and not has_gaps(text):
-            way = f"figures are read from {listed((*_READERS, '.csv', '.tsv'))}, and a worksheet from {listed(_SHEETS)}"
+        if suffix not in _WORKSHEET_SUFFIXES and not has_gaps(text):
+            way = f"figures are read from {join_names((*_READERS, '.csv', '.tsv'))}, and a worksheet from {join_names(_WORKSHEET_SUFFIXES)}"
             raise OptionError(
                 "unknown-format", f"{printable(path)} is in no format that figures are read from", help=way
             )
-        return worksheet(path, text)
+        return read_worksheet(path, text)
     except InputError as error:
-        raise error.at(file=path) from None
+        raise error.add_location(file=path) from None
 
 
-def _problem_names(names: Mapping[str, Any] | set[str]) -> bool:
+def _has_problem_fields(names: Json | set[str]) -> bool:
     tops = {name.partition(".")[0] for name in FIELDS}
     return any(name.partition(".")[0] in tops - set(STEP_NAMES) for name in names) or "expected" in names
 
 
-def _own_expected(path: str) -> Figures:
+def _figures_from_problem(path: str) -> Figures:
     from attncli.readers import read
 
     problem = read(path)
     if not problem.expected:
         way = 'a problem claims figures by "expected": {"weights": [[…]]}'
         raise InputError("no-figures", "this problem expects nothing", help=way)
-    return of_expected(problem.expected, path)
+    return figures_from_expected(problem.expected, path)
 
 
-def _json(path: str, data: bytes) -> Figures:
+def _figures_from_json(path: str, data: bytes) -> Figures:
     try:
         text = data.decode("utf-8-sig")
-        held = json.loads(text, parse_float=_Written, parse_int=_Written)
+        held = json.loads(text, parse_float=_WrittenNumber, parse_int=_WrittenNumber)
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", None)
-        raise InputError("bad-json", f"this is no JSON: {error}", place=Place(line=line)) from None
+        raise InputError("bad-json", f"this is no JSON: {error}", location=Location(line=line)) from None
     if isinstance(held, list):
-        return Figures(path, "text", (_from_lists(None, held),), layout_known=False)
+        return Figures(path, "text", (_step_figures_from_lists(None, held),), is_layout_known=False)
     if not isinstance(held, dict):
         raise InputError("no-figures", "figures are an object, step by step, or a matrix", help='{"weights": [[…], …]}')
     if "schema" in held:
         from attncli.readers.results import read_result
 
-        return of_result(read_result(path, data), path)
-    if not _problem_names(held):
-        return Figures(path, "text", tuple(_figure(step, figure) for step, figure in held.items()))
-    own = _own_expected(path)  # refuses what is no problem
-    return replace(own, given=tuple(_figure(step, x, inside=True) for step, x in held["expected"].items()))
+        return figures_from_result(read_result(path, data), path)
+    if not _has_problem_fields(held):
+        return Figures(path, "text", tuple(_step_figures_from_json(step, figure) for step, figure in held.items()))
+    own = _figures_from_problem(path)  # refuses what is no problem
+    return replace(
+        own, steps=tuple(_step_figures_from_json(step, x, in_problem=True) for step, x in held["expected"].items())
+    )
 
 
-def _ndjson(path: str, data: bytes) -> Figures:
+def _figures_from_ndjson(path: str, data: bytes) -> Figures:
     """The one result of a stream of them."""
     lines = [line for line in data.splitlines() if line.strip()]
     if len(lines) > 1:
         message = f"there are {len(lines)} results in it, and one problem is checked"
         raise InputError("several-results", message, help="keep the line that is this problem's")
-    return _json(path, lines[0] if lines else data)
+    return _figures_from_json(path, lines[0] if lines else data)
 
 
-def _figure(step: str, figure: Any, *, inside: bool = False) -> Given:
+def _step_figures_from_json(step: str, entry: object, *, in_problem: bool = False) -> StepFigures:
     """One step of an object, by the grammar of `expected`, with the digits it is written with."""
-    from attncli.validation.fields import one_field
+    from attncli.validation.fields import validate_field
 
-    _check_name(step)
-    said = figure if isinstance(figure, dict) else {"values": figure}
-    plain = {key: _plain(value) for key, value in said.items()}
+    _require_known_step(step)
+    said = entry if isinstance(entry, dict) else {"values": entry}
+    plain = {key: _as_plain_numbers(value) for key, value in said.items()}
     try:
-        checked = one_field("expected", {step: plain})[step]
+        checked = validate_field("expected", {step: plain})[step]
     except InputError as error:
-        if inside:
+        if in_problem:
             raise
         held = f"expected.{step}.values", f"expected.{step}"  # as the gate calls them: here they stand at the top
-        message, path = error.message, error.place.path
-        for name in held if not isinstance(figure, dict) else held[1:]:
+        message, path = error.message, error.location.path
+        for name in held if not isinstance(entry, dict) else held[1:]:
             message, path = message.replace(name, step), path.replace(name, step)
-        raise InputError(error.code, message, place=replace(error.place, path=path), help=error.help) from None
-    made = _from_lists(step, said["values"])
+        raise InputError(error.code, message, location=replace(error.location, path=path), help=error.help) from None
+    made = _step_figures_from_lists(step, said["values"])
     rows, columns = (None if k not in checked else tuple(map(int, checked[k])) for k in ("rows", "columns"))
     return replace(
-        made, rows=rows, columns=columns, rounded=checked.get("decimals"), rtol=checked.get("rtol"), atol=checked.get("atol")
+        made, rows=rows, columns=columns, expected_decimals=checked.get("decimals"), rtol=checked.get("rtol"), atol=checked.get("atol")
     )  # fmt: skip
 
 
-def _check_name(step: str) -> None:
+def _require_known_step(step: str) -> None:
     base, _, again = step.rpartition("_")
     if step not in STEP_NAMES and not (base in STEP_NAMES and again.isdigit()):
-        raise InputError("unknown-step", f"no step is called {printable(step)!r}", help=nearest(step, STEP_NAMES))
+        raise InputError("unknown-step", f"no step is called {printable(step)!r}", help=suggestion(step, STEP_NAMES))
 
 
-def _plain(value: Any) -> Any:
+def _as_plain_numbers(value: object) -> object:
     """Written numbers → numbers as the gate knows them."""
     if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, _Written):
+        return [_as_plain_numbers(v) for v in value]
+    if isinstance(value, _WrittenNumber):
         return int(value) if re.fullmatch(r"[-+]?\d+", value.text) else float(value)
     return value
 
 
-def _from_lists(step: str | None, held: Any) -> Given:
+def _step_figures_from_lists(step: str | None, nested: object) -> StepFigures:
     """Nested lists of written numbers."""
-    plain = _plain(held)
+    plain = _as_plain_numbers(nested)
     leaf = plain
     while isinstance(leaf, list) and leaf:
         leaf = leaf[0]
     name = f"expected.{step}.values" if step else "figures"
     if isinstance(leaf, bool):
-        return Given(step, array(plain, Field(name, "booleans", ("*",))))
+        return StepFigures(step, validate_array(plain, Field(name, "booleans", ("*",))))
     whole = step is not None and re.sub(r"_\d+$", "", step) in ("top_keys", "visible_keys")
-    values = array(plain, Field(name, "integers" if whole else "floats", ("*",), finite=False))
+    values = validate_array(plain, Field(name, "integers" if whole else "floats", ("*",), finite=False))
     if whole:
-        return Given(step, values)
+        return StepFigures(step, values)
     texts: list[str] = []
 
-    def gather(value: Any) -> None:
+    def gather(value: object) -> None:
         for item in value if isinstance(value, list) else [value]:
             gather(item) if isinstance(item, list) else texts.append(getattr(item, "text", ""))
 
-    gather(held)
-    return _written(step, values, texts)
+    gather(nested)
+    return _step_figures_from_texts(step, values, texts)
 
 
-def _written(step: str | None, values: np.ndarray, texts: list[str]) -> Given:
+def _step_figures_from_texts(step: str | None, values: NumpyArray, texts: list[str]) -> StepFigures:
     """Numbers and their texts, in order: few digits are judged as written, many say their dtype."""
-    digits = [digits_of(t)[1:] if t and is_number(t) else (0, 0) for t in texts]
-    if max((sig for _, sig in digits), default=0) > _ENOUGH:
+    digits = [parse_written_number(t)[1:] if t and is_number(t) else (0, 0) for t in texts]
+    if max((sig for _, sig in digits), default=0) > _MAX_HANDWRITTEN_DIGITS:
         finite = [sig for _, sig in digits if sig]
-        dtype = narrowest(values, "float64")
-        if dtype == "float64" and max(finite) <= 9 and _short_float32(values, texts):
+        dtype = infer_dtype(values, "float64")
+        if dtype == "float64" and max(finite) <= 9 and _are_shortest_float32(values, texts):
             dtype = "float32"
-        return Given(step, values, dtype)
-    return Given(step, values, "text", np.array([d for d, _ in digits], int).reshape(values.shape))
+        return StepFigures(step, values, dtype)
+    return StepFigures(step, values, "text", np.array([d for d, _ in digits], int).reshape(values.shape))
 
 
-def _short_float32(values: np.ndarray, texts: list[str]) -> bool:
+def _are_shortest_float32(values: NumpyArray, texts: list[str]) -> bool:
     """Whether every text is the shortest that reads back to some float32, as programs print them."""
     with np.errstate(over="ignore"):
         short = values.astype(np.float32).ravel()
     return all(not t or float(str(x)) == float(t.replace("−", "-")) for x, t in zip(short, texts, strict=True))
 
 
-def _named(path: str, arrays: Mapping[str, np.ndarray]) -> Figures:
+def _figures_from_named_arrays(path: str, arrays: Mapping[str, NumpyArray]) -> Figures:
     """Arrays under the names of steps, or one without a name."""
     unnamed = [name for name in arrays if re.fullmatch(r"arr_\d+", name) or name in ("", "array", "data")]
     if len(arrays) == 1 and unnamed:
-        return Figures(path, "arrays", (_typed(None, next(iter(arrays.values()))),), layout_known=False)
+        return Figures(
+            path, "arrays", (_step_figures_from_array(None, next(iter(arrays.values()))),), is_layout_known=False
+        )
     for name in arrays:
-        _check_name(name)
+        _require_known_step(name)
     if not arrays:
         raise InputError("no-figures", "there is no array in it")
-    return Figures(path, "arrays", tuple(_typed(n, x) for n, x in arrays.items()), layout_known=False)
+    return Figures(
+        path, "arrays", tuple(_step_figures_from_array(n, x) for n, x in arrays.items()), is_layout_known=False
+    )
 
 
-def _npy(path: str, data: bytes) -> Figures:
-    from attncli.readers.npz import _array as npy
+def _figures_from_npy(path: str, data: bytes) -> Figures:
+    from attncli.readers.npz import read_npy_array as npy
 
-    return _named(path, {"": npy(data, "figures")})
-
-
-def _npz(path: str, data: bytes) -> Figures:
-    from attncli.readers.npz import archive
-
-    arrays, rest = archive(data)
-    return _archive(path, arrays, rest)
+    return _figures_from_named_arrays(path, {"": npy(data, "figures")})
 
 
-def _safetensors(path: str, data: bytes) -> Figures:
-    from attncli.readers.safetensors import tensors
+def _figures_from_npz(path: str, data: bytes) -> Figures:
+    from attncli.readers.npz import read_archive
 
-    arrays, rest, _ = tensors(data)
-    return _archive(path, arrays, rest)
+    arrays, rest = read_archive(data)
+    return _figures_from_archive(path, arrays, rest)
 
 
-def _archive(path: str, arrays: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> Figures:
-    if str(rest.get("schema", "")).startswith("attn.result"):
+def _figures_from_safetensors(path: str, data: bytes) -> Figures:
+    from attncli.readers.safetensors import read_tensors
+
+    arrays, rest, _ = read_tensors(data)
+    return _figures_from_archive(path, arrays, rest)
+
+
+def _figures_from_archive(path: str, arrays: Mapping[str, NumpyArray], metadata: Json) -> Figures:
+    if str(metadata.get("schema", "")).startswith("attn.result"):
         from attncli.readers.results import read_result
 
-        return of_result(read_result(path), path)
-    if _problem_names({*arrays, *rest} - set(STEP_NAMES)):
-        return _own_expected(path)
-    return _named(path, arrays)
+        return figures_from_result(read_result(path), path)
+    if _has_problem_fields({*arrays, *metadata} - set(STEP_NAMES)):
+        return _figures_from_problem(path)
+    return _figures_from_named_arrays(path, arrays)
 
 
-def of_arrays(arrays: Mapping[str, Any], name: str = "figures") -> Figures:
+def figures_from_arrays(arrays: Json, name: str = "figures") -> Figures:
     """Arrays or tensors by the names of steps, for callers from Python. What numpy has no dtype for is told by its bits."""
     from attncli.validation.fields import as_numpy
 
-    made = _named(name, {step: as_numpy(x) for step, x in arrays.items()})
+    made = _figures_from_named_arrays(name, {step: as_numpy(x) for step, x in arrays.items()})
     known = {step: str(x.dtype).removeprefix("torch.") for step, x in arrays.items() if is_tensor(x)}
-    return replace(made, given=tuple(replace(g, dtype=known.get(str(g.step), g.dtype)) for g in made.given))
+    return replace(made, steps=tuple(replace(g, dtype=known.get(str(g.step), g.dtype)) for g in made.steps))
 
 
 _READERS: dict[str, Callable[[str, bytes], Figures]] = {
-    ".json": _json,
-    ".ndjson": _ndjson,
-    ".npz": _npz,
-    ".npy": _npy,
-    ".safetensors": _safetensors,
+    ".json": _figures_from_json,
+    ".ndjson": _figures_from_ndjson,
+    ".npz": _figures_from_npz,
+    ".npy": _figures_from_npy,
+    ".safetensors": _figures_from_safetensors,
 }
-_SHEETS = (".md", ".txt")
+_WORKSHEET_SUFFIXES = (".md", ".txt")
 
 
 # ── CSV ──────────────────────────────────────────────────────────────────────────────────────────
-def _csv(path: str, text: str, separator: str) -> Figures:
+def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
     """attn's own tidy rows or matrix, or a bare matrix of numbers."""
-    from attncli.readers.csv import separator_of
+    from attncli.readers.csv import detect_separator
 
-    separator = separator or separator_of(text.splitlines())
+    separator = separator or detect_separator(text.splitlines())
     rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=separator)]
     rows = [row for row in rows if any(row)]
     if not rows:
         raise InputError("empty", "the file is empty")
     if rows[0][0] == "step" and rows[0][-1] == "value":
-        return Figures(path, "text", _tidy(rows))
+        return Figures(path, "text", _step_figures_from_tidy_rows(rows))
     beside, names = rows[0][1:] or rows[0], ("token", "", *AXES)
-    header = (rows[0][0] != "" and not _cell(rows[0][0])) or not all(map(_cell, beside))
+    header = (rows[0][0] != "" and not _is_value(rows[0][0])) or not all(map(_is_value, beside))
     if (
-        header and rows[0][0] not in names and len(rows) > 1 and any(map(_cell, beside)) and not _counts(beside)
+        header
+        and rows[0][0] not in names
+        and len(rows) > 1
+        and any(map(_is_value, beside))
+        and not _is_column_numbering(beside)
     ):  # a slip, and no header
         header = False
     body = rows[1:] if header else rows
-    labelled = bool(body) and ((header and rows[0][0] in names) or any(not _cell(row[0]) for row in body))
+    labelled = bool(body) and ((header and rows[0][0] in names) or any(not _is_value(row[0]) for row in body))
     cells = [row[1:] if labelled else row for row in body]
     widths = {len(row) for row in cells}
     if len(widths) != 1 or not cells or 0 in widths:
         raise InputError(
-            "ragged", f"the rows have {listed(sorted(widths), 'or')} figures", help="rows are equally long"
+            "ragged", f"the rows have {join_names(sorted(widths), 'or')} figures", help="rows are equally long"
         )
     for n, row in enumerate(cells):
         for cell in row:
-            if not _cell(cell):
-                place = Place(line=n + 1 + header, column=cells[n].index(cell) + 1 + labelled)
-                raise InputError("not-a-number", f"{printable(cell)!r} stands where a figure should", place=place)
-    made = _texts(None, [c for row in cells for c in row], (len(cells), *widths))
+            if not _is_value(cell):
+                place = Location(line=n + 1 + header, column=cells[n].index(cell) + 1 + labelled)
+                raise InputError("not-a-number", f"{printable(cell)!r} stands where a figure should", location=place)
+    made = _step_figures_from_cells(None, [c for row in cells for c in row], (len(cells), *widths))
     labels = tuple(row[0] for row in body) if labelled else None
-    return Figures(path, "text", (replace(made, labels=labels),), layout_known=False)
+    return Figures(path, "text", (replace(made, row_labels=labels),), is_layout_known=False)
 
 
-def _counts(cells: list[str]) -> bool:
+def _is_column_numbering(header: list[str]) -> bool:
     """Whether a header numbers its columns."""
-    return cells in ([str(i) for i in range(first, first + len(cells))] for first in (0, 1))
+    return header in ([str(i) for i in range(first, first + len(header))] for first in (0, 1))
 
 
-def _cell(text: str) -> bool:
-    return is_number(text) or text.lower() in _WORDS
+def _is_value(text: str) -> bool:
+    return is_number(text) or text.lower() in _VALUE_WORDS
 
 
-_WORDS: dict[str, float | bool] = {"true": True, "false": False, "nan": np.nan, "inf": np.inf, "-inf": -np.inf}
-_WORDS |= {word.lower(): float(word) for word in NONFINITE}
+_VALUE_WORDS: dict[str, float | bool] = {"true": True, "false": False, "nan": np.nan, "inf": np.inf, "-inf": -np.inf}
+_VALUE_WORDS |= {word.lower(): float(word) for word in NONFINITE_SPELLINGS}
 
 
-def _texts(step: str | None, texts: list[str], shape: tuple[int, ...]) -> Given:
+def _step_figures_from_cells(step: str | None, texts: list[str], shape: tuple[int, ...]) -> StepFigures:
     """Cells of a table → figures."""
-    values = [_WORDS[t.lower()] if t.lower() in _WORDS else digits_of(t)[0] for t in texts]
+    values = [_VALUE_WORDS[t.lower()] if t.lower() in _VALUE_WORDS else parse_written_number(t)[0] for t in texts]
     if all(isinstance(v, bool) for v in values):
-        return Given(step, np.array(values).reshape(shape))
+        return StepFigures(step, np.array(values).reshape(shape))
     if step is not None and re.sub(r"_\d+$", "", step) in ("top_keys", "visible_keys"):
-        return Given(step, np.array(values, np.float64).astype(np.int64).reshape(shape))
+        return StepFigures(step, np.array(values, np.float64).astype(np.int64).reshape(shape))
     plain = [t if is_number(t) else "" for t in texts]
-    return _written(step, np.array(values, np.float64).reshape(shape), plain)
+    return _step_figures_from_texts(step, np.array(values, np.float64).reshape(shape), plain)
 
 
-def _tidy(rows: list[list[str]]) -> tuple[Given, ...]:
+def _step_figures_from_tidy_rows(rows: list[list[str]]) -> tuple[StepFigures, ...]:
     """step, batch, head, query, key, …, value: a figure a row."""
     columns = rows[0][1:-1]
     for name in columns:
         if name not in AXES:
-            raise InputError("unknown-axis", f"no axis is called {printable(name)!r}", help=nearest(name, AXES))
+            raise InputError("unknown-axis", f"no axis is called {printable(name)!r}", help=suggestion(name, AXES))
     found: dict[str, list[tuple[dict[str, int], str]]] = {}
     for n, row in enumerate(rows[1:], 2):
-        if len(row) != len(rows[0]) or not _cell(row[-1]) or not all(not c or c.isdecimal() for c in row[1:-1]):
-            raise InputError("bad-row", "this row is no step, indices and value", place=Place(line=n))
-        _check_name(row[0])
+        if len(row) != len(rows[0]) or not _is_value(row[-1]) or not all(not c or c.isdecimal() for c in row[1:-1]):
+            raise InputError("bad-row", "this row is no step, indices and value", location=Location(line=n))
+        _require_known_step(row[0])
         place = {axis: int(cell) for axis, cell in zip(columns, row[1:-1], strict=True) if cell}
         found.setdefault(row[0], []).append((place, row[-1]))
     if not found:
         raise InputError("no-figures", "there are no rows below the header")
     return tuple(
-        replace(_texts(step, [t for _, t in held], (len(held),)), cells=tuple(place for place, _ in held))
+        replace(
+            _step_figures_from_cells(step, [t for _, t in held], (len(held),)), cells=tuple(place for place, _ in held)
+        )
         for step, held in found.items()
     )

@@ -8,40 +8,39 @@ from typing import Any
 
 import numpy as np
 
-from attncli.check.claims import Claim, full_shape
+from attncli.check.claims import Claim, step_shape
 from attncli.errors import AttnError
-from attncli.parts.projections import LEARNED
-from attncli.plan import Plan
-from attncli.plan import plan as make_plan
-from attncli.types import Problem
+from attncli.parts.projections import PROJECTION_PARAMETERS
+from attncli.plan import Plan, make_plan
+from attncli.types import Json, NumpyArray, Problem
 from attncli.variant import Variant
 
-Arrays = Mapping[str, np.ndarray]
-_OF_ONE_KIND = (  # where a variant lacks a step, the one before it of its kind stands for it
+Arrays = Mapping[str, NumpyArray]
+_EQUIVALENT_STEPS = (  # where a variant lacks a step, the one before it of its kind stands for it
     ("q", "normed_q", "positioned_q"),
     ("k", "normed_k", "positioned_k"),
     ("weights", "dropout_weights", "mixed_weights"),
     ("head_context", "normed_context"),
     ("context", "output"),
 )
-_PROJECTED = {parameter.name for parameter in LEARNED}
+_PROJECTION_PARAMETERS = {parameter.name for parameter in PROJECTION_PARAMETERS}
 
 
-class Bench:
+class Trials:
     """A problem and the steps that are claimed of it; every computation that is tried runs here, in float64."""
 
     def __init__(self, plan: Plan, top: int | None, claims: Sequence[Claim] = ()) -> None:
         self.plan = plan
         self.top = top
         self.claims = claims
-        self.tried = 0
-        self._direct: Plan | bool | None = False
+        self.trial_count = 0
+        self._projected_plan: Plan | bool | None = False
 
     @property
-    def claimed(self) -> frozenset[str]:
+    def claimed_steps(self) -> frozenset[str]:
         return self.plan.keep
 
-    def again(
+    def replan(
         self, problem: Problem | None = None, variant: Variant | None = None, keep: Collection[str] | None = None
     ) -> Plan:
         """A plan for a changed problem or variant, keeping what is claimed, or what stands for it.
@@ -50,77 +49,79 @@ class Bench:
             AttnError: the two do not go together.
         """
         p, v = problem or self.plan.problem, variant or self.plan.variant
-        wanted = self.claimed if keep is None else keep
+        wanted = self.claimed_steps if keep is None else keep
         made = make_plan(p, v, (), top=self.top)
-        return dataclasses.replace(made, keep=frozenset(filter(None, (self.stand_in(s, made.steps) for s in wanted))))
+        return dataclasses.replace(
+            made, keep=frozenset(filter(None, (self.equivalent_step(s, made.steps) for s in wanted)))
+        )
 
-    def chosen(self, **choices: Any) -> Plan:
+    def with_choices(self, **choices: Any) -> Plan:
         """The same problem by other choices."""
-        return self.again(variant=self.plan.variant.but(**choices))
+        return self.replan(variant=self.plan.variant.replace(**choices))
 
-    def given(self, **fields: Any) -> Plan:
+    def with_fields(self, **fields: Any) -> Plan:
         """The same choices on a problem of other fields."""
-        return self.again(dataclasses.replace(self.plan.problem, **fields))
+        return self.replan(dataclasses.replace(self.plan.problem, **fields))
 
-    def stand_in(self, step: str, steps: Collection[str]) -> str | None:
+    def equivalent_step(self, step: str, available_steps: Collection[str]) -> str | None:
         """The step itself, or the last one before it of its kind."""
-        if step in steps:
+        if step in available_steps:
             return step
         order = list(self.plan.steps)
         if step not in order:
             return None
-        kind: tuple[str, ...] | None = next((kind for kind in _OF_ONE_KIND if step in kind), None)
+        kind: tuple[str, ...] | None = next((kind for kind in _EQUIVALENT_STEPS if step in kind), None)
         if kind is None and step.rpartition("_")[2] in ("scores", "2", "3"):
             kind = tuple(s for s in order if s.rstrip("0123456789_").endswith("scores"))
-        before = [s for s in order[: order.index(step)] if kind and s in kind and s in steps]
+        before = [s for s in order[: order.index(step)] if kind and s in kind and s in available_steps]
         return before[-1] if before else None
 
-    def figures(self, plan: Plan) -> dict[str, np.ndarray]:
+    def compute_steps(self, plan: Plan) -> dict[str, NumpyArray]:
         """What a plan gives for each claimed step, on all the step's axes."""
-        from attncli.core.attention import follow
+        from attncli.core.attention import run_plan
 
-        self.tried += 1
-        result = follow(plan)
+        self.trial_count += 1
+        result = run_plan(plan)
         held = {step.name: step for step in result.steps}
         out = {}
-        for name in self.claimed | plan.keep:
-            one = held.get(self.stand_in(name, held) or "")
+        for name in self.claimed_steps | plan.keep:
+            one = held.get(self.equivalent_step(name, held) or "")
             if one is None:
                 continue
             values = one.values
             if name == "mask" and name in plan.steps:
                 missing = tuple(slice(None) if axis in one.axes else None for axis in plan.steps["mask"])
-                values = np.broadcast_to(values[missing], full_shape(plan, "mask"))
+                values = np.broadcast_to(values[missing], step_shape(plan, "mask"))
             out[name] = values if values.dtype.kind in "biu" else values.astype(np.float64)
         return out
 
     @property
-    def direct(self) -> Plan | None:
+    def projected_plan(self) -> Plan | None:
         """The same problem with q, k and v given, heads side by side: what is done to them can be rewritten there."""
-        if self._direct is False:
+        if self._projected_plan is False:
             try:
-                self._direct = self._projected()
+                self._projected_plan = self._make_projected_plan()
             except AttnError:
-                self._direct = None
-        return self._direct  # type: ignore[return-value]
+                self._projected_plan = None
+        return self._projected_plan  # type: ignore[return-value]
 
-    def _projected(self) -> Plan:
-        from attncli.core.attention import follow
+    def _make_projected_plan(self) -> Plan:
+        from attncli.core.attention import run_plan
 
         plan, p = self.plan, self.plan.problem
         letters = ("q", "k", "v") if plan.shapes.c is not None else ("q", "k")
-        result = follow(dataclasses.replace(plan, keep=frozenset(letters)))
-        own = plan.variant["projection"]
+        result = run_plan(dataclasses.replace(plan, keep=frozenset(letters)))
+        own = plan.variant.projection
         held = {**p.parameters, **result.parameters}
-        applies = own.member.facts.get("drawn") or "w_o" in {q.name for q in own.member.parameters}
-        kept = {k: x for k, x in held.items() if k not in _PROJECTED or (k in ("w_o", "b_o") and applies)}
-        acts = plan.variant["position"].member.facts["acts"]
-        v = plan.variant.but(projection=None, align=None)
+        applies = own.traits.is_drawn or "w_o" in {q.name for q in own.member.parameters}
+        kept = {k: x for k, x in held.items() if k not in _PROJECTION_PARAMETERS or (k in ("w_o", "b_o") and applies)}
+        acts = plan.variant.position.traits.acts_on
+        v = plan.variant.replace(projection=None, align=None)
         if acts == "embeddings":
-            v = v.but(position=Variant()["position"])
-        if plan.shapes.headed:
-            v = v.but(heads=plan.shapes.heads, kv_heads=plan.shapes.kv_heads)
-        arrays: dict[str, Any] = {x: beside(plan, np.asarray(result[x].values, np.float64)) for x in letters}
+            v = v.replace(position=Variant().position)
+        if plan.shapes.has_head_axis:
+            v = v.replace(heads=plan.shapes.heads, kv_heads=plan.shapes.kv_heads)
+        arrays: Json = {x: merge_heads(plan, np.asarray(result[x].values, np.float64)) for x in letters}
         problem = dataclasses.replace(
             p,
             embeddings=None,
@@ -133,23 +134,23 @@ class Bench:
             positions=plan.q_pos,
             k_positions=plan.k_pos if plan.q_pos is not None else None,
         )
-        return self.again(problem, v)
+        return self.replan(problem, v)
 
-    def rewritten(self, **changes: Any) -> Plan | None:
+    def with_qkv(self, **arrays: Any) -> Plan | None:
         """The direct form with some of its arrays replaced."""
-        base = self.direct
-        return base and self.again(dataclasses.replace(base.problem, **changes), base.variant)
+        base = self.projected_plan
+        return base and self.replan(dataclasses.replace(base.problem, **arrays), base.variant)
 
 
-def beside(plan: Plan, x: np.ndarray) -> np.ndarray:
+def merge_heads(plan: Plan, x: NumpyArray) -> NumpyArray:
     """Heads side by side, where a plan has heads: (…, h, t, d) → (…, t, h·d)"""
-    return x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], -1) if plan.shapes.headed else x
+    return x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], -1) if plan.shapes.has_head_axis else x
 
 
-def quiet(compute: Callable[[], Any], otherwise: Any = None) -> Any:
+def compute_or_default(compute: Callable[[], Any], default: Any = None) -> Any:
     """What a rewrite gives, or nothing where it cannot be computed on this problem."""
     try:
         with np.errstate(all="ignore"):
             return compute()
     except (AttnError, RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, ZeroDivisionError):
-        return otherwise
+        return default

@@ -13,15 +13,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attncli.cli.messages import Talk
-from attncli.cli.run import standard_output
-from attncli.errors import AttnError, ExitStatus, OptionError, brief, counted, printable
-from attncli.output_formats import Format, format_for
-from attncli.request import Choosing, Reading, Showing
+from attncli.cli.messages import Messages
+from attncli.cli.run import standard_output_writer
+from attncli.errors import AttnError, ExitStatus, OptionError, pluralize, printable, shorten
+from attncli.output_formats import Format, choose_output_format
+from attncli.request import OutputOptions, ReadOptions, VariantRequest
+
+if TYPE_CHECKING:
+    from attncli.batch.executors import Executor
+    from attncli.batch.inputs import Input
+    from attncli.batch.job import BytesWriter, Job
+    from attncli.batch.manifest import Manifest, Receipt
+    from attncli.batch.runner import BatchStats
+    from attncli.views.tally import BatchProgressBar
 
 EXAMPLES = """
     attn batch data/ -o results --causal
@@ -30,8 +38,8 @@ EXAMPLES = """
     attn batch data/*.csv -o - | jq .weights
     attn batch s3://bucket/embeddings/ -o results --scheduler tcp://10.0.0.1:8786
 """
-_Tell = Callable[..., None]  # of the file at hand: lines done, of which wrong; how much of it
-_EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
+_LineProgressCallback = Callable[..., None]  # of the file at hand: lines done, of which wrong; how much of it
+_PROGRESS_LINE_SECONDS = 10.0  # seconds between two lines of progress, where there is no terminal
 
 
 def batch(
@@ -85,21 +93,21 @@ def batch(
         bool,
         typer.Option("--dry-run", help="say what would be done, and what would be refused", rich_help_panel="Batch"),
     ] = False,
-    choosing: Choosing,
-    reading: Reading,
-    showing: Showing,
+    choosing: VariantRequest,
+    reading: ReadOptions,
+    showing: OutputOptions,
 ) -> ExitStatus:
     """Compute many inputs, each into its own file; the same command again goes on where it stopped."""
-    from attncli.batch.inputs import gather
+    from attncli.batch.inputs import gather_inputs
     from attncli.batch.manifest import Manifest
-    from attncli.batch.runner import most_failures
+    from attncli.batch.runner import parse_max_failures
 
-    talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet)
-    folder = _folder(output)
-    count = _jobs(jobs, scheduler)
-    format = _format(showing, folder)
-    _check(showing, scheduler, folder, fail_fast, max_failures, retry_failed, dry_run)
-    most_failures(max_failures, 1)
+    talk = Messages(error_format=showing.error_format, color=showing.color, quiet=showing.quiet)
+    folder = _parse_results_folder(output)
+    count = _parse_jobs(jobs, scheduler)
+    format = _choose_format(showing, folder)
+    _check_options(showing, scheduler, folder, fail_fast, max_failures, retry_failed, dry_run)
+    parse_max_failures(max_failures, 1)
     suffix = ("." + format.name) if not format.suffixes else format.suffixes[0]
     known: dict[str, str] = {}
     if folder is not None and any(
@@ -107,37 +115,42 @@ def batch(
     ):  # what a list names may have its result there
         receipts = sorted(Manifest(folder).receipts.values(), key=lambda receipt: receipt.status == "failed")
         known = {receipt.input: receipt.result for receipt in receipts}
-    found, left_out = gather(
-        inputs, suffix=suffix, into=folder, keep_suffix=keep_suffix, format=reading.input_format, known=known
+    found, left_out = gather_inputs(
+        inputs,
+        result_suffix=suffix,
+        results_folder=folder,
+        keep_suffix=keep_suffix,
+        input_format=reading.input_format,
+        known_results=known,
     )
     if left_out:
-        what = counted(left_out, "file or folder", "files and folders")
+        what = pluralize(left_out, "file or folder", "files and folders")
         talk.note(f"{what} left out: in no format we read, no regular file, or not to be read")
-    streams = next((one for one in found if one.stream), None)
+    streams = next((one for one in found if one.is_stream), None)
     if streams and format.name not in ("json", "ndjson"):
-        message = f"{streams.shown} is answered with JSON lines, not {format.name}"
+        message = f"{streams.display_name} is answered with JSON lines, not {format.name}"
         raise OptionError("bad-option", message, help="--format ndjson, or leave it out of this batch")
     if streams and (reading.replacing or reading.token_column or reading.header):
-        message = f"--with, --token-column and --header do not go with {streams.shown}, a stream of problems"
+        message = f"--with, --token-column and --header do not go with {streams.display_name}, a stream of problems"
         raise OptionError("bad-option", message)
-    batch = _Batch(
-        choosing=choosing,
-        reading=reading,
-        showing=showing,
-        format=format.name,
-        talk=talk,
+    batch = BatchRun(
+        variant_request=choosing,
+        read_options=reading,
+        output_options=showing,
+        format_name=format.name,
+        messages=talk,
         inputs=found,
         jobs=min(count, len(found)),
         scheduler=scheduler,
-        most="0" if fail_fast else max_failures,
+        max_failures="0" if fail_fast else max_failures,
     )
     if folder is None:
-        return batch.to_standard_output()
-    return batch.dry(folder, retry_failed) if dry_run else batch.to_folder(folder, retry_failed)
+        return batch.compute_to_standard_output()
+    return batch.dry_run(folder, retry_failed) if dry_run else batch.compute_to_folder(folder, retry_failed)
 
 
 # ── what the command line says ───────────────────────────────────────────────────────────────────
-def _folder(output: str | None) -> Path | None:
+def _parse_results_folder(output: str | None) -> Path | None:
     if output is None:
         raise OptionError("missing-option", "where shall the results go?", help="-o DIR, or -o - for JSON lines")
     if output == "-":
@@ -151,138 +164,147 @@ def _folder(output: str | None) -> Path | None:
     return Path(output)
 
 
-def _jobs(said: str, scheduler: str | None) -> int:
-    from attncli.cli.options import whole_number
+def _parse_jobs(text: str, scheduler: str | None) -> int:
+    from attncli.cli.options import parse_whole_number
 
-    count = whole_number("jobs", said, 1, 4096)
+    count = parse_whole_number("jobs", text, 1, 4096)
     if scheduler is not None and count != 1:
         raise OptionError("bad-option", "--jobs and --scheduler say two things", help="the cluster has its own workers")
     return count
 
 
-def _format(showing: Showing, folder: Path | None) -> Format:
-    format = format_for("x", showing.format or ("ndjson" if folder is None else "json"))
-    if folder is None and format.name not in ("json", "ndjson"):
+def _choose_format(output_options: OutputOptions, results_folder: Path | None) -> Format:
+    format = choose_output_format("x", output_options.format or ("ndjson" if results_folder is None else "json"))
+    if results_folder is None and format.name not in ("json", "ndjson"):
         raise OptionError("bad-option", f"standard output gets JSON lines, not {format.name}", help="-o DIR")
-    return format_for("x", "ndjson") if folder is None else format
+    return choose_output_format("x", "ndjson") if results_folder is None else format
 
 
-def _check(
-    showing: Showing,
+def _check_options(
+    output_options: OutputOptions,
     scheduler: str | None,
-    folder: Path | None,
+    results_folder: Path | None,
     fail_fast: bool,
-    most: str | None,
-    retry: bool,
-    dry: bool,
+    max_failures: str | None,
+    retry_failed: bool,
+    dry_run: bool,
 ) -> None:
-    from attncli.plan.steps import check_step
+    from attncli.plan.steps import require_step_name
 
-    for name in showing.only:
+    for name in output_options.only:
         if name not in ("all", "shown"):
-            check_step(name)
-    if fail_fast and most is not None:
+            require_step_name(name)
+    if fail_fast and max_failures is not None:
         raise OptionError("bad-option", "--fail-fast and --max-failures say two things", help="say one of them")
-    if folder is None and scheduler:
+    if results_folder is None and scheduler:
         raise OptionError("bad-option", "the workers of a cluster write files, and no standard output", help="-o DIR")
-    if folder is None and retry:
+    if results_folder is None and retry_failed:
         raise OptionError("bad-option", "standard output has no manifest of what failed", help="-o DIR")
-    if folder is None and dry:
+    if results_folder is None and dry_run:
         raise OptionError("bad-option", "--dry-run says what would be done to a folder", help="-o DIR")
 
 
 # ── the batch ────────────────────────────────────────────────────────────────────────────────────
 @dataclasses.dataclass(frozen=True)
-class _Batch:
+class BatchRun:
     """One run of the command, once its words are understood."""
 
-    choosing: Choosing
-    reading: Reading
-    showing: Showing
-    format: str
-    talk: Talk
-    inputs: Sequence[Any]
+    variant_request: VariantRequest
+    read_options: ReadOptions
+    output_options: OutputOptions
+    format_name: str
+    messages: Messages
+    inputs: Sequence[Input]
     jobs: int
     scheduler: str | None
-    most: str | None  # how many may fail
+    max_failures: str | None  # how many may fail
 
-    def job(self, folder: Path | str, drawn: int | None) -> Any:
-        """What is done; `drawn` is the seed that the folder has from before."""
+    def make_job(self, results_folder: Path | str, drawn_seed: int | None) -> Job:
+        """What is done; `drawn_seed` is the seed that the folder has from before."""
         from attncli.batch.job import Job
 
-        said = self.choosing.choices.get("seed")
-        if said is None and drawn is None:
-            drawn = secrets.randbelow(2**31)
-        seed = int(str(drawn if said is None else said))
-        return Job(self.choosing, self.reading, self.showing, self.format, seed, str(folder), drawn)
+        said = self.variant_request.choices.get("seed")
+        if said is None and drawn_seed is None:
+            drawn_seed = secrets.randbelow(2**31)
+        seed = int(str(drawn_seed if said is None else said))
+        return Job(
+            self.variant_request,
+            self.read_options,
+            self.output_options,
+            self.format_name,
+            seed,
+            str(results_folder),
+            drawn_seed,
+        )
 
-    def to_folder(self, folder: Path, retry: bool) -> ExitStatus:
+    def compute_to_folder(self, results_folder: Path, retry_failed: bool) -> ExitStatus:
         """Results, a manifest, and the list of what failed."""
-        from attncli.batch.manifest import Manifest, Receipt
-        from attncli.batch.runner import Tally, finished, most_failures, run
+        from attncli.batch.manifest import Manifest
+        from attncli.batch.runner import BatchStats, parse_max_failures, recorded_result, run_batch
 
-        manifest = Manifest(folder)
-        self._check_folder(folder, manifest)
-        if retry and not manifest.there:
+        manifest = Manifest(results_folder)
+        self._refuse_foreign_results(results_folder, manifest)
+        if retry_failed and not manifest.exists:
             raise OptionError(
-                "bad-option", f"{folder} holds no batch, and nothing that failed", help="leave --retry-failed out"
+                "bad-option",
+                f"{results_folder} holds no batch, and nothing that failed",
+                help="leave --retry-failed out",
             )
-        job = self.job(folder, manifest.head.get("seed"))
-        head = job.head()
-        variant, again = head["variant"], self.showing.force
-        chosen = self._chosen(manifest, retry)
+        job = self.make_job(results_folder, manifest.header.get("seed"))
+        head = job.manifest_header()
+        variant, again = head["variant"], self.output_options.force
+        chosen = self._select_inputs(manifest, retry_failed)
         before = dict(manifest.receipts)
-        tally = Tally(len(chosen), streams=any(one.stream for one in chosen))
+        tally = BatchStats(len(chosen), has_streams=any(one.is_stream for one in chosen))
         with ExitStack() as stack:
-            tell = stack.enter_context(_progress(tally, self.talk, self.showing))
-            made = stack.enter_context(self._engine(tell))
+            tell = stack.enter_context(_show_batch_progress(tally, self.messages, self.output_options))
+            made = stack.enter_context(self._open_executor_factory(tell))
             stack.callback(manifest.close)
-            manifest.begin(head)
-            manifest.sweep(one.result for one in self.inputs)
-            job = job.elsewhere().wanted(manifest.publish()) if self.scheduler is not None else job
+            manifest.open(head)
+            manifest.remove_leftovers(one.result_path for one in self.inputs)
+            job = job.for_workers().for_run(manifest.publish_run_id()) if self.scheduler is not None else job
             engine = made(job, variant)
-            interrupted = stack.enter_context(_interrupts(self.talk))
+            interrupted = stack.enter_context(_watch_interrupts(self.messages))
 
-            def record(input: Any, receipt: Receipt) -> None:
+            def record_receipt(input: Input, receipt: Receipt) -> None:
                 if receipt.status != "skipped":
                     earlier = before.get(receipt.result)
                     attempts = receipt.attempts + (earlier.attempts if earlier else 0)
-                    manifest.add(dataclasses.replace(receipt, attempts=attempts) if earlier else receipt)
+                    manifest.add_receipt(dataclasses.replace(receipt, attempts=attempts) if earlier else receipt)
                 tell()
 
             try:
-                run(
-                    chosen, engine, tally, lambda one: finished(manifest, one, variant, again), record,
-                    most=most_failures(self.most, len(chosen)), interrupted=interrupted,
+                run_batch(
+                    chosen, engine, tally, lambda one: recorded_result(manifest, one, variant, again), record_receipt,
+                    max_failures=parse_max_failures(self.max_failures, len(chosen)), is_interrupted=interrupted,
                 )  # fmt: skip
             except BaseException:
                 with suppress(AttnError, OSError):  # that it ended early is said already
-                    manifest.finish(one.result for one in self.inputs)
+                    manifest.finalize(one.result_path for one in self.inputs)
                 raise
-            manifest.finish(one.result for one in self.inputs)
-        failed = folder / "failed.txt"
-        return self._summed(tally, f"they are listed in {failed}; the same command tries them again")
+            manifest.finalize(one.result_path for one in self.inputs)
+        failed = results_folder / "failed.txt"
+        return self._report_summary(tally, f"they are listed in {failed}; the same command tries them again")
 
-    def to_standard_output(self) -> ExitStatus:
+    def compute_to_standard_output(self) -> ExitStatus:
         """A result or an error a line, in the order of the inputs; nothing is kept."""
-        from attncli.batch.manifest import Receipt
-        from attncli.batch.runner import Tally, in_order, most_failures, run
+        from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, run_batch
 
-        tally = Tally(len(self.inputs), streams=any(one.stream for one in self.inputs))
-        write = standard_output(format_for(None, "ndjson"))
+        tally = BatchStats(len(self.inputs), has_streams=any(one.is_stream for one in self.inputs))
+        write = standard_output_writer(choose_output_format(None, "ndjson"))
         with ExitStack() as stack:
-            interrupted = stack.enter_context(_interrupts(self.talk))
+            interrupted = stack.enter_context(_watch_interrupts(self.messages))
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="attn-")) if self.jobs > 1 else ""
-            inputs = [dataclasses.replace(one, result=f"{i}.ndjson") for i, one in enumerate(self.inputs)]
-            job = self.job(folder, None)
+            inputs = [dataclasses.replace(one, result_path=f"{i}.ndjson") for i, one in enumerate(self.inputs)]
+            job = self.make_job(folder, None)
             out = None if folder else (lambda line: write(line.decode("utf-8", "surrogatepass")))
-            tell = stack.enter_context(_progress(tally, self.talk, self.showing))
-            engine = stack.enter_context(self._engine(tell, out))(job, "")
-            ahead, in_turn = in_order(inputs, 64 * self.jobs)
+            tell = stack.enter_context(_show_batch_progress(tally, self.messages, self.output_options))
+            engine = stack.enter_context(self._open_executor_factory(tell, out))(job, "")
+            ahead, in_turn = order_receipts(inputs, 64 * self.jobs)
 
-            def record(input: Any, receipt: Receipt) -> None:
+            def record_receipt(input: Input, receipt: Receipt) -> None:
                 for one, its in in_turn(input, receipt):
-                    spooled = Path(folder, one.result)
+                    spooled = Path(folder, one.result_path)
                     if folder and spooled.exists():
                         with spooled.open(encoding="utf-8", errors="surrogatepass", newline="") as file:
                             for line in file:
@@ -292,135 +314,162 @@ class _Batch:
                         write(json.dumps({"error": its.error}, ensure_ascii=False, separators=(",", ":")) + "\n")
                 tell()
 
-            most = most_failures(self.most, len(inputs))
-            run(inputs, engine, tally, lambda one: None, record, most=most, interrupted=interrupted, ahead=ahead)
-        return self._summed(tally, "their places hold the errors")
+            most = parse_max_failures(self.max_failures, len(inputs))
+            run_batch(
+                inputs,
+                engine,
+                tally,
+                lambda one: None,
+                record_receipt,
+                max_failures=most,
+                is_interrupted=interrupted,
+                may_begin=ahead,
+            )
+        return self._report_summary(tally, "their places hold the errors")
 
-    def dry(self, folder: Path, retry: bool) -> ExitStatus:
+    def dry_run(self, results_folder: Path, retry_failed: bool) -> ExitStatus:
         """What would be done, and what would be refused before anything is computed."""
-        from attncli.batch.job import foreseen
+        from attncli.batch.job import dry_run_input
         from attncli.batch.manifest import Manifest
-        from attncli.batch.runner import finished
+        from attncli.batch.runner import recorded_result
 
-        manifest = Manifest(folder)
-        self._check_folder(folder, manifest)
-        job = self.job(folder, manifest.head.get("seed"))
-        variant = job.head()["variant"]
-        write = standard_output(format_for(None, "plain"))
+        manifest = Manifest(results_folder)
+        self._refuse_foreign_results(results_folder, manifest)
+        job = self.make_job(results_folder, manifest.header.get("seed"))
+        variant = job.manifest_header()["variant"]
+        write = standard_output_writer(choose_output_format(None, "plain"))
         status = ExitStatus.OK
-        for one in self._chosen(manifest, retry):
+        for one in self._select_inputs(manifest, retry_failed):
             try:
-                skip = foreseen(job, one, finished(manifest, one, variant, self.showing.force))
+                skip = dry_run_input(job, one, recorded_result(manifest, one, variant, self.output_options.force))
                 says = "skip" if skip else "compute"
-                write(printable(f"{says:<8}{one.shown} → {folder / one.result}") + "\n")
+                write(printable(f"{says:<8}{one.display_name} → {results_folder / one.result_path}") + "\n")
             except AttnError as error:
                 if error.status == ExitStatus.USAGE:
                     raise
                 status = ExitStatus.NO
-                write(printable(f"fail    {one.shown}: {error.code}: {error.message}") + "\n")
+                write(printable(f"fail    {one.display_name}: {error.code}: {error.message}") + "\n")
         return status
 
     # ── its parts ────────────────────────────────────────────────────────────────────────────────
-    def _check_folder(self, folder: Path, manifest: Any) -> None:
+    def _refuse_foreign_results(self, results_folder: Path, manifest: Manifest) -> None:
         """Nothing that is there and not this batch's is replaced unless that is said."""
-        if self.showing.force:
+        if self.output_options.force:
             return
-        if (strange := manifest.strange) is not None:
+        if (strange := manifest.foreign_file) is not None:
             message = f"{strange} exists, and no batch made it"
             raise OptionError("output-exists", message, help="another folder, or --force to replace it")
         for one in self.inputs:
-            known = manifest.receipts.get(one.result)
-            if known is not None and not _same(known.input, one.shown):
-                message = f"{folder / one.result} is the result of {known.input}, not of {one.shown}"
+            known = manifest.receipts.get(one.result_path)
+            if known is not None and not _is_same_file(known.input, one.display_name):
+                message = (
+                    f"{results_folder / one.result_path} is the result of {known.input}, not of {one.display_name}"
+                )
                 raise OptionError("output-exists", message, help="another folder, or --force to replace it")
-            if not manifest.there and (folder / one.result).exists():
-                message = f"{folder / one.result} exists, and no manifest says that a batch made it"
+            if not manifest.exists and (results_folder / one.result_path).exists():
+                message = f"{results_folder / one.result_path} exists, and no manifest says that a batch made it"
                 raise OptionError("output-exists", message, help="another folder, or --force to replace it")
 
-    def _chosen(self, manifest: Any, retry: bool) -> Sequence[Any]:
-        if not retry:
+    def _select_inputs(self, manifest: Manifest, retry_failed: bool) -> Sequence[Input]:
+        if not retry_failed:
             return self.inputs
         failed = {result for result, receipt in manifest.receipts.items() if receipt.status == "failed"}
-        return [one for one in self.inputs if one.result in failed]
+        return [one for one in self.inputs if one.result_path in failed]
 
     @contextmanager
-    def _engine(self, tell: _Tell, out: Any = None) -> Iterator[Callable[[Any, str], Any]]:
+    def _open_executor_factory(
+        self, report_progress: _LineProgressCallback, write_bytes: BytesWriter | None = None
+    ) -> Iterator[Callable[[Job, str], Executor]]:
         """Who computes, once it is told what (the job, and the hash of it)."""
         from attncli.batch import dask_cluster as clusters
         from attncli.batch import executors as engines
 
         if self.scheduler is None and self.jobs == 1:
-            yield lambda job, variant: engines.Here(job, variant, out, tell)
+            yield lambda job, variant: engines.LocalExecutor(job, variant, write_bytes, report_progress)
             return
-        reached = clusters.local(self.jobs) if self.scheduler is None else clusters.reached(self.scheduler)
+        reached = (
+            clusters.local_client(self.jobs)
+            if self.scheduler is None
+            else clusters.connect_to_scheduler(self.scheduler)
+        )
         with reached as client:
-            device = str(self.choosing.choices.get("device", ""))
-            waits = lambda: self.talk.note("the cluster has no workers; waiting for some")  # noqa: E731
-            tasks = clusters.Tasks(client, device, waits)
-            tasks.gather()
-            yield lambda job, variant: engines.Cluster(tasks, job, variant)
+            device = str(self.variant_request.choices.get("device", ""))
+            waits = lambda: self.messages.note("the cluster has no workers; waiting for some")  # noqa: E731
+            tasks = clusters.TaskPool(client, device, waits)
+            tasks.wait_for_workers()
+            yield lambda job, variant: engines.DaskExecutor(tasks, job, variant)
 
-    def _summed(self, tally: Any, where: str) -> ExitStatus:
+    def _report_summary(self, stats: BatchStats, failures_hint: str) -> ExitStatus:
         """What it came to, and the status that says so."""
-        talk, left = self.talk, tally.total - tally.seen
-        if talk.form == "json":
-            counts = {"done": tally.done, "failed": tally.failed, "skipped": tally.skipped, "left": left}
-            for cause in tally.causes.values():
-                talk.say(json.dumps({**(cause.first.error or {}), "input": cause.first.input, "count": cause.many}))
-            causes = {code: cause.many for code, cause in tally.causes.items()}
-            stopped = {"stopped": tally.stopped} if tally.stopped else {}
-            rate = {"per_second": round(tally.rate, 3)}
-            talk.say(
-                json.dumps({"type": "summary", **counts, "causes": causes, "warnings": tally.warned, **rate, **stopped})
+        talk, left = self.messages, stats.total - stats.finished_count
+        if talk.error_format == "json":
+            counts = {"done": stats.done, "failed": stats.failed, "skipped": stats.skipped, "left": left}
+            for cause in stats.causes.values():
+                talk.write(
+                    json.dumps(
+                        {
+                            **(cause.first_receipt.error or {}),
+                            "input": cause.first_receipt.input,
+                            "count": cause.input_count,
+                        }
+                    )
+                )
+            causes = {code: cause.input_count for code, cause in stats.causes.items()}
+            stopped = {"stopped": stats.stop_reason} if stats.stop_reason else {}
+            rate = {"per_second": round(stats.problems_per_second, 3)}
+            talk.write(
+                json.dumps(
+                    {"type": "summary", **counts, "causes": causes, "warnings": stats.warning_counts, **rate, **stopped}
+                )
             )
         else:
-            self._say_summary(tally, left, where)
-        if tally.stopped == "interrupted" and left:
+            self._write_summary(stats, left, failures_hint)
+        if stats.stop_reason == "interrupted" and left:
             return ExitStatus.INTERRUPTED
-        return ExitStatus.NO if tally.failed else ExitStatus.OK
+        return ExitStatus.NO if stats.failed else ExitStatus.OK
 
-    def _say_summary(self, tally: Any, left: int, where: str) -> None:
-        talk = self.talk
-        for code, count in tally.warned.items():
-            talk.warning(f"{code}: in {counted(count, 'result')}")
-        for code, (first, count) in sorted(tally.causes.items(), key=lambda cause: -cause[1].many):
+    def _write_summary(self, stats: BatchStats, left_count: int, failures_hint: str) -> None:
+        talk = self.messages
+        for code, count in stats.warning_counts.items():
+            talk.warning(f"{code}: in {pluralize(count, 'result')}")
+        for code, (first, count) in sorted(stats.causes.items(), key=lambda cause: -cause[1].input_count):
             also = f", and {count - 1} more" if count > 1 else ""
-            head = talk.paint(f"failed[{code}]", "31;1")
-            talk.say(
-                f"{head}: {printable(brief(first.input))}{also}: {printable(str((first.error or {}).get('message')))}"
+            head = talk.apply_style(f"failed[{code}]", "31;1")
+            talk.write(
+                f"{head}: {printable(shorten(first.input))}{also}: {printable(str((first.error or {}).get('message')))}"
             )
-        if tally.stopped and left:
-            talk.say(f"stopped: {tally.stopped}; {counted(left, 'input')} left")
+        if stats.stop_reason and left_count:
+            talk.write(f"stopped: {stats.stop_reason}; {pluralize(left_count, 'input')} left")
         if not talk.quiet:
-            counts = [f"{tally.done} done", f"{tally.failed} failed"] + [f"{tally.skipped} skipped"] * bool(
-                tally.skipped
+            counts = [f"{stats.done} done", f"{stats.failed} failed"] + [f"{stats.skipped} skipped"] * bool(
+                stats.skipped
             )
-            speed = f"; {tally.speed}" if tally.done + tally.failed else ""
-            talk.say(", ".join(counts) + speed)
-        if tally.failed and not talk.quiet:
-            talk.say(talk.paint(f"  = help: {printable(where)}", "2"))
+            speed = f"; {stats.rate_text}" if stats.done + stats.failed else ""
+            talk.write(", ".join(counts) + speed)
+        if stats.failed and not talk.quiet:
+            talk.write(talk.apply_style(f"  = help: {printable(failures_hint)}", "2"))
 
 
-def _same(one: str, other: str) -> bool:
+def _is_same_file(name: str, other_name: str) -> bool:
     """Whether two names are of the same file."""
-    return one == other or ("://" not in one + other and Path(one).resolve() == Path(other).resolve())
+    return name == other_name or ("://" not in name + other_name and Path(name).resolve() == Path(other_name).resolve())
 
 
 # ── while it runs ────────────────────────────────────────────────────────────────────────────────
 @contextmanager
-def _interrupts(talk: Talk) -> Iterator[Callable[[], bool]]:
+def _watch_interrupts(messages: Messages) -> Iterator[Callable[[], bool]]:
     """Ctrl-C once: what runs is finished. Twice: it is not."""
     heard = False
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def handle_sigint(signal_number: int, frame: FrameType | None) -> None:
         nonlocal heard
         if heard:
             raise KeyboardInterrupt
         heard = True
-        talk.say("finishing what runs; Ctrl-C again stops at once")
+        messages.write("finishing what runs; Ctrl-C again stops at once")
 
     try:
-        before = signal.signal(signal.SIGINT, hear)
+        before = signal.signal(signal.SIGINT, handle_sigint)
     except ValueError:  # not the main thread
         yield lambda: False
         return
@@ -431,31 +480,33 @@ def _interrupts(talk: Talk) -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _progress(tally: Any, talk: Talk, showing: Showing) -> Iterator[_Tell]:
+def _show_batch_progress(
+    stats: BatchStats, messages: Messages, output_options: OutputOptions
+) -> Iterator[_LineProgressCallback]:
     """How far it is, on standard error: a bar on a terminal, elsewhere a line every so often."""
-    if talk.quiet or not showing.progress or talk.form != "full":
+    if messages.quiet or not output_options.progress or messages.error_format != "full":
         yield lambda *_: None
         return
-    bar: Any = None
-    said = tally.started
+    bar: BatchProgressBar | None = None
+    said = stats.started_at
 
-    def tell(lines: int = 0, wrong: int = 0, within: float = 0.0) -> None:
+    def report_progress(lines: int = 0, failed_lines: int = 0, fraction: float = 0.0) -> None:
         nonlocal bar, said
-        tally.lines, tally.wrong, tally.within = lines, wrong, within
+        stats.current_lines, stats.current_failed_lines, stats.current_fraction = lines, failed_lines, fraction
         now = time.monotonic()
         if sys.stderr.isatty():
-            if bar is None and now - tally.started > 1:
-                from attncli.views.tally import Bar
+            if bar is None and now - stats.started_at > 1:
+                from attncli.views.tally import BatchProgressBar
 
-                bar = Bar(tally.total, talk.color)
+                bar = BatchProgressBar(stats.total, messages.color)
             if bar is not None:
-                bar.show(tally.seen + within, tally.says())
-        elif now - said >= _EVERY and tally.seen < tally.total:
+                bar.update(stats.finished_count + fraction, stats.describe())
+        elif now - said >= _PROGRESS_LINE_SECONDS and stats.finished_count < stats.total:
             said = now
-            talk.say(f"{tally.seen} of {tally.total}; {tally.says()}")
+            messages.write(f"{stats.finished_count} of {stats.total}; {stats.describe()}")
 
     try:
-        yield tell
+        yield report_progress
     finally:
         if bar is not None:
             bar.close()

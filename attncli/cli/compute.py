@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from attncli.cli.run import run
+from attncli.cli.run import run_compute
 from attncli.errors import ExitStatus
-from attncli.request import Choosing, Reading, Showing
+from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
 EXAMPLES = """
     attn compute tokens.csv --causal
@@ -37,9 +37,9 @@ def compute(
             rich_help_panel="Cluster",
         ),
     ] = None,
-    choosing: Choosing,
-    reading: Reading,
-    showing: Showing,
+    choosing: VariantRequest,
+    reading: ReadOptions,
+    showing: OutputOptions,
 ) -> ExitStatus:
     """Compute attention: scores, softmax weights and context vectors, step by step."""
-    return run(input, choosing, reading, showing, scheduler)
+    return run_compute(input, choosing, reading, showing, scheduler)

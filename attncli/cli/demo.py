@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from attncli.cli.messages import Talk
-from attncli.cli.run import run
-from attncli.errors import ExitStatus, OptionError, nearest
-from attncli.request import Choosing, Reading, Showing
+from attncli.cli.messages import Messages
+from attncli.cli.run import run_compute
+from attncli.errors import ExitStatus, OptionError, suggestion
+from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
 EXAMPLES = """
     attn demo
@@ -20,10 +20,10 @@ EXAMPLES = """
     attn demo journey_causal_batch --only weights
     attn demo cat_sat --causal --heat on
 """
-FIRST = "cat_sat"
+FIRST_EXAMPLE = "cat_sat"
 
 
-def samples() -> dict[str, Path]:
+def find_samples() -> dict[str, Path]:
     """The sample inputs by name: inside the installed package, or beside it in a checkout."""
     inside, beside = Path(__file__).parents[1] / "samples", Path(__file__).parents[2] / "sample_inputs"
     folder = inside if inside.is_dir() else beside
@@ -35,15 +35,17 @@ def demo(
         str, typer.Argument(help="which example; without one, the first", metavar="[NAME]", show_default=False)
     ] = "",
     *,
-    choosing: Choosing,
-    showing: Showing,
+    choosing: VariantRequest,
+    showing: OutputOptions,
 ) -> ExitStatus:
     """Show a worked example: all of the options of compute apply."""
-    known = samples()
+    known = find_samples()
     if name and name not in known:
-        raise OptionError("unknown-example", f"no example is called {name!r}", help=nearest(name, known))
-    status = run(str(known[name or FIRST]), choosing, Reading(), replace(showing, quiet=True))
-    talk = Talk(form=showing.error_format, color=showing.color, quiet=showing.quiet or not sys.stderr.isatty())
+        raise OptionError("unknown-example", f"no example is called {name!r}", help=suggestion(name, known))
+    status = run_compute(str(known[name or FIRST_EXAMPLE]), choosing, ReadOptions(), replace(showing, quiet=True))
+    talk = Messages(
+        error_format=showing.error_format, color=showing.color, quiet=showing.quiet or not sys.stderr.isatty()
+    )
     for line in (
         "",
         "Your own file   attn compute tokens.csv --causal   (a row a token: cat,0.1,0.2,0.3)",

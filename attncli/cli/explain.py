@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from attncli.cli.run import explained
+from attncli.cli.run import run_explain
 from attncli.errors import ExitStatus, OptionError
-from attncli.request import Choosing, Reading, Showing
+from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
 EXAMPLES = """
     attn explain tokens.csv cat
@@ -52,9 +52,9 @@ def explain(
             rich_help_panel="Gradient",
         ),
     ] = None,
-    choosing: Choosing,
-    reading: Reading,
-    showing: Showing,
+    choosing: VariantRequest,
+    reading: ReadOptions,
+    showing: OutputOptions,
 ) -> ExitStatus:
     """Explain one query: every multiplication from its vector to its context, step by step."""
     steps = tuple(s.strip() for text in blank or () for s in text.split(",") if s.strip())
@@ -64,4 +64,4 @@ def explain(
         raise OptionError("bad-option", "a worksheet goes forwards only", help="leave --grad out, or --blank")
     if query:
         showing = replace(showing, at=(*showing.at, f"query={query}"))
-    return explained(input, choosing, reading, showing, blank=steps, answers=answers, grad=grad)
+    return run_explain(input, choosing, reading, showing, blank_steps=steps, show_answers=answers, gradient_source=grad)

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from attncli.catalogue import catalogue, one_variant, output_formats
-from attncli.cli.messages import wants_color
-from attncli.errors import ExitStatus, OptionError, nearest
-from attncli.output_formats import Look
+from attncli.catalogue import build_catalogue, describe_named_variant, describe_output_formats
+from attncli.cli.messages import should_use_color
+from attncli.errors import ExitStatus, OptionError, suggestion
+from attncli.output_formats import RenderOptions
+from attncli.types import Json
 
 EXAMPLES = """
     attn list
@@ -35,39 +36,41 @@ def list_(
     ] = "full",
 ) -> ExitStatus:
     """List what there is: parts with formulas, options and sources; named variants; steps; choices; formats."""
-    chosen: dict[str, dict[str, Any]] = catalogue()
+    chosen: dict[str, Json] = build_catalogue()
     if family in ("format", "formats"):
-        chosen["formats"] = output_formats()
+        chosen["formats"] = describe_output_formats()
     if family:
         known = {**{key: key for key in chosen}, **{key.removesuffix("s"): key for key in chosen}, "chain": "links"}
         if family not in known:
             raise OptionError(
-                "unknown-family", f"there is no family {family!r}", help=nearest(family, [*chosen, "formats"])
+                "unknown-family", f"there is no family {family!r}", help=suggestion(family, [*chosen, "formats"])
             )
         chosen = {known[family]: chosen[known[family]]}
         members = chosen[known[family]]
         if name:
-            chosen = {known[family]: {name: _one(known[family], name, members)}}
+            chosen = {known[family]: {name: _select_member(known[family], name, members)}}
     if json:
         import msgspec
 
         text = msgspec.json.encode(chosen).decode() + "\n"
     else:
-        from attncli.views.listing import listing
+        from attncli.views.listing import render_catalogue
 
         screen = sys.stdout.isatty()
         import shutil
 
         width = shutil.get_terminal_size().columns if screen else None
-        text = listing(chosen, Look(width=width, color=wants_color(sys.stdout, color)), detail=bool(family))
+        text = render_catalogue(
+            chosen, RenderOptions(width=width, color=should_use_color(sys.stdout, color)), detail=bool(family)
+        )
     sys.stdout.write(text)
     return ExitStatus.OK
 
 
-def _one(family: str, name: str, members: dict[str, Any]) -> Any:
+def _select_member(family: str, name: str, members: Json) -> Any:
     if family == "variants":
-        return one_variant(name)
+        return describe_named_variant(name)
     if name not in members:
         one = family.removesuffix("s")
-        raise OptionError(f"unknown-{one}", f"no {one} is called {name!r}", help=nearest(name, members))
+        raise OptionError(f"unknown-{one}", f"no {one} is called {name!r}", help=suggestion(name, members))
     return members[name]

@@ -1,4 +1,4 @@
-"""The algebra of attention, to be read beside the paper (Vaswani et al. 2017, §3.2).
+"""The algebra of attention, to be read beside the paper (Vaswani et al. 2017, §3.2). Entry: `attend`.
 
 b batch · h query heads (h' once they are mixed) · g kv heads · n queries · s new keys
 m keys, past and new · d width of one head of q and k · c of one head of v
@@ -8,24 +8,50 @@ Where there is no batch, or no heads are named, b or h is 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from attncli.core.inputs import Given
-from attncli.core.recorder import Notes, Place, finite
-from attncli.core.sdpa import fused
-from attncli.core.tiles import Progress, Tile, joined, tiles
-from attncli.derivation import finer
-from attncli.plan import Plan
-from attncli.plan import plan as make_plan
-from attncli.plan.head_shapes import kv_head
+from attncli.core.dropout import apply_dropout
+from attncli.core.inputs import Inputs
+from attncli.core.layers import (
+    append_sink,
+    append_sink_visibility,
+    append_to_past,
+    key_embeddings,
+    merge,
+    nonfinite_mask,
+    output_projection,
+    project,
+    projection_formula,
+    qk_transforms,
+    query_embeddings,
+    repeat_kv,
+    split,
+    split_sink,
+    sub_norm,
+    upcast_half,
+    visible_after_mixing,
+    weighted_sum,
+)
+from attncli.core.recorder import Recorder, StepAllocator
+from attncli.core.sdpa import try_sdpa
+from attncli.core.statistics import (
+    fill_empty_rows,
+    find_empty_rows,
+    find_unusual_weights,
+    iter_row_statistics,
+    iter_top_weights,
+)
+from attncli.core.tiles import ProgressCallback, Tile, assemble_tiles, iter_tiles
+from attncli.derivation import record_intermediate
+from attncli.plan import Plan, make_plan
 from attncli.types import Attention, Problem
 from attncli.variant import Variant
 
-Parts = Iterator[tuple[Tile, Tensor | None]]  # tiles, and what they make of v: (b, h', n, c)
-Hands = Callable[[Tensor, Tensor, Tensor | None, Given, Notes], Parts]  # who attends, tile by tile: `here`, or `away`
+TileResults = Iterator[tuple[Tile, Tensor | None]]  # tiles, and their weights · v: (b, h', n, c)
+# Computes the tiles of a plan, in this process (`attend_locally`) or on workers (`attend_remotely`).
+TileExecutor = Callable[[Plan, Tensor, Tensor, Tensor | None, Inputs, Recorder], TileResults]
 
 
 def attend(
@@ -35,170 +61,140 @@ def attend(
     *,
     top: int | None = None,
 ) -> Attention:  # fmt: skip
-    """Attention of a problem, step by step.
+    """Compute the attention of a problem, step by step.
 
     Args:
         problem: embeddings (T, d) or (B, T, d), or q, k, v; lists, numpy arrays or tensors.
         variant: what to compute; the problem's own choices if left out.
-        keep: names of the steps to hold; None holds every one, "shown" those of a first look.
-        top: also the so many largest weights of each query, as `top_keys` and `top_weights`.
+        keep: names of the steps to return; None returns every one, "shown" those that are shown by default.
+        top: also return the `top` largest weights of each query, as `top_keys` and `top_weights`.
 
     Returns:
         The steps kept, in order, as arrays of the kind that came in.
 
     Raises:
-        OptionError, InputError: as `plan`, before any tensor is made.
-        CannotError: it does not fit in memory, or the device is not there.
+        OptionError, InputError: as `make_plan`, before any tensor is made.
+        CannotError: it does not fit in memory, or the device is not available.
     """
-    return follow(make_plan(problem, variant, keep, top=top))
+    return run_plan(make_plan(problem, variant, keep, top=top))
 
 
-def follow(
-    plan: Plan, progress: Progress | None = None, place: Place | None = None, hands: Hands | None = None
-) -> Attention:
-    """The steps of a plan that it keeps.
-
-    `progress` is told how much of a long run is done; `place` gives room to steps that memory shall not hold; other
-    `hands` than these take the tiles, where there is more than one.
-    """
-    return work(plan, progress, place, hands if plan.tile else None).attention()
-
-
-def work(
+def run_plan(
     plan: Plan,
-    progress: Progress | None = None,
-    place: Place | None = None,
-    hands: Hands | None = None,
-    *,
-    traced: bool = False,
-) -> Notes:
-    """Project, split, norm, position, past, share kv heads; attend, tile by tile; merge, W_o."""
-    given, heads = Given(plan, traced=traced, device="cpu" if hands else None), plan.shapes
-    note = Notes(plan, given, place)
+    progress: ProgressCallback | None = None,
+    allocate_step: StepAllocator | None = None,
+    tile_executor: TileExecutor | None = None,
+) -> Attention:
+    """Compute a plan and return the steps that it keeps.
+
+    Args:
+        progress: called with the share of a long run that is done.
+        allocate_step: provides the tensor for a step that shall not lie in memory.
+        tile_executor: computes the tiles, if there are several, in place of this process.
+    """
+    executor = tile_executor if plan.tile_size else None
+    inputs = Inputs(plan, device="cpu" if executor else None)
+    recorder = Recorder(plan, inputs.caller_memory, inputs.drawn_parameters, allocate_step)
+    forward(inputs, recorder, executor, progress)
+    return recorder.make_attention()
+
+
+def forward(
+    inputs: Inputs,
+    recorder: Recorder,
+    tile_executor: TileExecutor | None = None,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Project, split, normalize, rotate, append to the past; attend, tile by tile; merge heads, W_o."""
+    plan, record = inputs.plan, recorder.record
+    shapes, position, mixing = plan.shapes, plan.variant.position, plan.variant.head_mixing
+    q_formula, k_formula, v_formula, o_formula = (projection_formula(inputs, letter) for letter in "qkvo")
+    z_formula = "weights · v, heads side by side" if shapes.has_head_axis else "weights · v"
 
     with torch.set_grad_enabled(torch.is_grad_enabled() and plan.schedule == "dense"):
-        x = given.positioned(note)  # (b, n, x), (b, s, y); nothing where q, k, v are given
-        q = note("q", split(given("q", x), heads.heads), given.formula("q"))  # (b, h, n, d)
-        k = note("k", split(given("k", x), heads.kv_heads), given.formula("k"))  # (b, g, s, d)
-        v = note("v", split(given("v", x), heads.v_heads), given.formula("v"))  # (b, g, s, c)
-        for act in (given.norm_before, given.turn, given.norm_after):  # most do nothing
-            q, k = act(q, k, note)  # (b, h, n, d), (b, g, s, d)
-        k = note("present_k", append(given.past("k"), k), "past, then k")  # (b, g, m, d)
-        v = note("present_v", append(given.past("v"), v), "past, then v")  # (b, g, m, c)
+        # x and y are None where q, k and v are given
+        x = record("positioned_embeddings", query_embeddings(inputs), position.formula)  # (b, n, x)
+        y = key_embeddings(inputs, x)  # (b, s, y)
+        q = record("q", split(project(inputs, "q", x), shapes.heads), q_formula)  # (b, h, n, d)
+        k = record("k", split(project(inputs, "k", y), shapes.kv_heads), k_formula)  # (b, g, s, d)
+        v = record("v", split(project(inputs, "v", y), shapes.v_heads), v_formula)  # (b, g, s, c)
+        for step, transform, formula in qk_transforms(inputs):  # norm and rotation, in the variant's order
+            q = record(f"{step}_q", transform("q", q), formula("q"))  # (b, h, n, d)
+            k = record(f"{step}_k", transform("k", k), formula("k"))  # (b, g, s, d)
+        k = record("present_k", append_to_past(inputs.past("k"), k), "past, then k")  # (b, g, m, d)
+        v = record("present_v", append_to_past(inputs.past("v"), v), "past, then v")  # (b, g, m, c)
 
-        z = joined(plan, (hands or here)(q, k, v, given, note), progress)  # (b, h', n, c)
-        note.off()
+        tiles = (tile_executor or attend_locally)(plan, q, k, v, inputs, recorder)
+        z = assemble_tiles(plan, tiles, progress)  # (b, h', n, c)
+        recorder.end_tiles()
 
-        note("head_context", z, "weights · v")  # (b, h', n, c)
-        formula = plan.variant["head_mixing"].member.facts.get("context_formula", "")
-        z = note("normed_context", given.sub_norm(z), formula)  # (b, h', n, c)
-        side_by_side = "weights · v" + ", heads side by side" * heads.headed
-        z = note("context", merge(z), side_by_side)  # (b, n, h'·c)
-        note("output", given.output(z), given.formula("o"))  # (b, n, ·)
-    return note
-
-
-def here(q: Tensor, k: Tensor, v: Tensor | None, given: Given, note: Notes) -> Parts:
-    """Every query: by one kernel that says the same, or tile by tile. q (b, h, n, d), k, v (b, g, m, ·) → (b, h', ·, c)"""
-    chosen, heads = given.plan.variant, given.plan.shapes
-    k = share(k, heads.heads, chosen["kv_map"])  # (b, h, m, d)
-    v = share(v, heads.mixed_heads, chosen["kv_map"])  # (b, h', m, c); h' is h/2 where heads pair
-
-    z = fused(q, k, v, given, note) if given.plan.schedule == "fused" else None  # (b, h, n, c)
-    if z is not None:
-        yield Tile(), z
-        return
-    odd = strange(v)  # (b, h', m, c), or None where all of v is finite
-    for tile in tiles(note.plan):
-        yield tile, attended(tile.of(q, columns=False), k, v, odd, given, note, tile)
+        record("head_context", z, "weights · v")  # (b, h', n, c)
+        z = record("normed_context", sub_norm(inputs, z), mixing.traits.context_formula)  # (b, h', n, c)
+        z = record("context", merge(z), z_formula)  # (b, n, h'·c)
+        record("output", output_projection(inputs, z), o_formula)  # (b, n, ·)
 
 
-def attended(
-    q: Tensor, k: Tensor, v: Tensor | None, odd: Tensor | None, given: Given, note: Notes, tile: Tile
+def attend_locally(
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor | None, inputs: Inputs, recorder: Recorder
+) -> TileResults:
+    """Attend in this process, by PyTorch's kernel or tile by tile: q (b, h, n, d), k, v (b, g, m, ·) → (b, h', ·, c)."""
+    k = repeat_kv(k, plan.shapes.heads, plan.variant.kv_map)  # (b, h, m, d)
+    v = repeat_kv(v, plan.shapes.mixed_heads, plan.variant.kv_map)  # (b, h', m, c); h' is h/2 where heads pair
+
+    if plan.schedule == "fused":
+        z = try_sdpa(plan, q, k, v, inputs, recorder)  # (b, h, n, c)
+        if z is not None:
+            yield Tile(), z
+            return
+        plan = recorder.plan = plan.with_schedule("tiled")
+    nonfinite = nonfinite_mask(v)  # (b, h', m, c), or None where all of v is finite
+    for tile in iter_tiles(plan):
+        yield tile, attend_tile(plan, tile.select(q, has_key_axis=False), k, v, nonfinite, inputs, recorder, tile)
+
+
+def attend_tile(
+    plan: Plan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor | None,
+    nonfinite: Tensor | None,
+    inputs: Inputs,
+    recorder: Recorder,
+    tile: Tile,
 ) -> Tensor | None:
-    """One tile: score, chain, normalise, drop, mix, V. Here n are the tile's rows, which q holds; m the keys they can reach."""
-    chosen, at = given.plan.variant, given.on(tile)  # what `at` holds broadcasts to (b, h, n, m)
-    note.on(tile)
+    """Score, chain, normalise, drop, mix and sum one tile: n are its rows, all of q; m the keys that they can reach."""
+    variant, record = plan.variant, recorder.record
+    grid = inputs.grid_of(tile)  # its arrays broadcast to (b, h, n, m)
+    recorder.begin_tile(tile)
+    record("mask", grid.visible if plan.is_masked else None, "may attend")
 
-    s = chosen["score"](q, tile.of_keys(k), at.parameters)  # (b, h, n, m)
-    note("scores", s, chosen["score"].member.formula)
-    hidden = False  # whether the mask has been met: from there on, what is masked stays so
-    for link in given.plan.chain:
-        s = link.run(s, at)  # (b, h, n, m)
-        s = s.where(at.visible, -torch.inf) if hidden else s
-        hidden = hidden or link.name == "mask"
-        note("mask", at.visible if link.step == "masked_scores" else None, "may attend")
-        note(link.step, s, link.formula)
+    s = variant.score(q, tile.select_kv(k), grid.parameters)  # (b, h, n, m)
+    record("scores", s, variant.score.formula)
+    after_mask = False  # from the mask on, what is masked stays masked
+    for link in plan.chain:
+        s = link.run(s, grid)  # (b, h, n, m)
+        s = s.where(grid.visible, -torch.inf) if after_mask else s
+        record(link.step, s, link.formula)
+        after_mask = after_mask or link.is_mask
 
-    sink = chosen["sink"](at.parameters, s)  # (1, h, 1, 1), or None
-    seen = at.visible if given.plan.masked else None  # None: every key
-    s, seen = beside(s, sink), beside(seen, None if sink is None else sink == sink)  # m + 1
-    finer("sink", sink, given=True)
-    w = chosen["normalizer"](wide(s), seen)  # (b, h, n, m), + 1 with a sink
-    note.row_statistics(s, w, at.visible)  # (b, h, n)
-    w, w_sink = note.checked(w, at.visible)  # (b, h, n, m), (b, h, n) or None
-    note("weights", w, chosen["normalizer"].member.formula + ", Σ with the sink" * (w_sink is not None))
-    note("sink_weights", w_sink, chosen["sink"].member.formula)
-    note.entropy(w)  # (b, h, n)
-    w = note("dropout_weights", given.drop(w, tile), chosen["dropout"].member.formula)
-    mixing = chosen["head_mixing"]
-    w = note("mixed_weights", mixing(w, at.parameters), mixing.member.formula)  # (b, h', n, m)
-    note.largest(w)  # (b, h', n, top)
+    sink = record_intermediate("sink", variant.sink(grid.parameters, s), is_input=True)  # (1, h, 1, 1), or None
+    s, visible = append_sink(s, sink), append_sink_visibility(grid.visible, sink)  # (b, h, n, m), + 1 with a sink
+    w_all = variant.normalizer(upcast_half(s), visible if plan.is_masked else None)  # the same; None: every key
+    w, w_sink = split_sink(w_all, grid.visible.shape[-1])  # (b, h, n, m), (b, h, n) or None
+    empty = find_empty_rows(plan, grid.visible)  # (b, h, n); None: there is none
+    recorder.warn(find_unusual_weights(plan, w, grid.visible, empty))
+    w, w_sink = fill_empty_rows(plan, w, w_sink, empty)
+    record("weights", w, variant.normalizer.formula + ("" if w_sink is None else ", Σ with the sink"))
+    record("sink_weights", w_sink, variant.sink.formula)
+    for statistic in iter_row_statistics(plan, s, w_all, w, grid.visible):
+        record(*statistic)  # (b, h, n)
+    w = apply_dropout(inputs.dropout_source, variant.dropout, w, tile)  # (b, h, n, m)
+    record("dropout_weights", w, variant.dropout.formula)
+    w = variant.head_mixing(w, grid.parameters)  # (b, h', n, m)
+    record("mixed_weights", w, variant.head_mixing.formula)
+    for statistic in iter_top_weights(plan, w, tile):
+        record(*statistic)  # (b, h', n, top)
     if v is None:
         return None
-    return weigh(w, tile.of_keys(v), odd if odd is None else tile.of_keys(odd), given.seen_mixed(at))  # (b, h', n, c)
-
-
-def beside(x: Any, column: Tensor | None) -> Any:
-    """(b, h, n, m), (1, h, 1, 1) → (b, h, n, m + 1): a sink as one more key, of no value."""
-    if x is None or column is None:
-        return x
-    b, h, n, _ = shape = torch.broadcast_tensors(x[..., :1], column)[0].shape
-    return torch.cat([x.expand(b, h, n, -1), column.expand(shape)], -1)
-
-
-def split(x: Tensor | None, heads: int) -> Any:
-    """(b, t, h·d) → (b, h, t, d): head i takes the columns from i·d up to (i + 1)·d."""
-    return None if x is None else x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def merge(z: Tensor | None) -> Tensor | None:
-    """(b, h, n, c) → (b, n, h·c)"""
-    return None if z is None else z.transpose(1, 2).flatten(2)
-
-
-def append(past: Tensor | None, new: Tensor | None) -> Tensor | None:
-    """(b, g, p, ·), (b, g, s, ·) → (b, g, p + s, ·)"""
-    return new if past is None or new is None else torch.cat([past, new], 2)
-
-
-def share(x: Any, heads: int, how: str) -> Any:
-    """(b, g, m, ·) → (b, h, m, ·): query head i reads kv head ⌊i / (h/g)⌋, or i mod g under `tile`."""
-    if x is None or x.shape[1] == heads:
-        return x
-    return x[:, [kv_head(head, heads, x.shape[1], how) for head in range(heads)]]
-
-
-def wide(x: Tensor) -> Tensor:
-    """Half precision → float32, in which weights are made and summed; what is kept is rounded once."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def strange(v: Tensor | None) -> Tensor | None:
-    """Where v holds NaN or ∞, (b, h, m, c); None where it holds neither."""
-    return None if v is None or finite(v) else ~v.isfinite()
-
-
-def weigh(w: Tensor, v: Tensor, strange: Tensor | None, visible: Tensor) -> Tensor:
-    """w (b, h, n, m) · v (b, h, m, c) → (b, h, n, c); of a key that is not visible not even a NaN arrives."""
-    half, v = v.dtype, wide(v)
-    if strange is None:
-        return (w @ v).to(half)
-    z = w @ v.masked_fill(strange, 0)  # (b, h, n, c)
-    for j in (
-        strange.any(-1).flatten(0, 1).any(0).nonzero()[:, 0].tolist()
-    ):  # the keys that hold such values, one by one
-        odd, w_j = strange[:, :, j, None], w[..., j, None]  # (b, h, 1, c), (b, h, n, 1)
-        arrives = odd & (visible[..., j, None] | (w_j != 0))  # (b, h, n, c)
-        z = z + (w_j * v[:, :, j, None]).masked_fill(~arrives, 0)
-    return z.to(half)
+    nonfinite = None if nonfinite is None else tile.select_kv(nonfinite)  # (b, h', m, c)
+    return weighted_sum(w, tile.select_kv(v), nonfinite, visible_after_mixing(plan, grid))  # (b, h', n, c)

@@ -1,59 +1,74 @@
-"""The way back: the gradient of every step, given the one that arrives at the context. All of it is autograd's."""
+"""Gradients of every step, given the one that arrives at the context; all of them are autograd's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.attention import merge, work
+from attncli.core.attention import forward
+from attncli.core.inputs import Inputs
+from attncli.core.layers import merge
+from attncli.core.recorder import Recorder
 from attncli.plan import Plan
-from attncli.types import Attention
+from attncli.types import Array, Attention, NumpyArray
 from attncli.validation.fields import as_numpy
+
+_NOT_EXPLAINED = ("max_score", "log_sum_exp", "entropy")  # nothing goes on from these steps
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """What a small change of each number would change, times the gradient that arrives at the context."""
+    """The derivative of (context · upstream) with respect to each number of each step."""
 
-    steps: dict[str, np.ndarray]  # on the axes of the step
-    parameters: dict[str, np.ndarray]  # W as x @ W wants it, (d_in, d_out)
-    embeddings: dict[str, np.ndarray]  # (b, t, ·): through q, k and v, of what each is made of
-    upstream: np.ndarray
+    steps: dict[str, NumpyArray]  # on the axes of the step
+    parameters: dict[str, NumpyArray]  # of W as x @ W takes it, (d_in, d_out)
+    embeddings: dict[str, NumpyArray]  # (b, t, ·): by way of q, k and v, with respect to what each is projected from
+    upstream: NumpyArray
 
 
-def follow_back(plan: Plan, upstream: Any) -> tuple[Attention, Gradients]:
-    """The steps of a plan, and their gradients.
+def run_plan_with_gradients(plan: Plan, upstream: Array) -> tuple[Attention, Gradients]:
+    """Compute a plan and the gradients of its steps.
 
     Args:
         plan: it keeps every step.
         upstream: the gradient of the context, (n, h·c) or (b, n, h·c); a number stands for all of them.
     """
-    note = work(plan, traced=True)
-    weights = note.given.parameters  # (d_in, d_out)
-    whole = {name: x for name, x in note.traced.items() if x.is_floating_point()}
-    context = whole["context"]
-    arriving = torch.as_tensor(upstream).to(context).expand(note.cut("context", context)[1].shape)
-    wanted = [*whole.values(), *weights.values()]
-    found = torch.autograd.grad(context, wanted, arriving.reshape(context.shape), allow_unused=True)
-    steps = {n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(whole.items(), found, strict=False)}
-    learned = dict(zip(weights, found[len(whole) :], strict=True))
-    cut = {n: note.cut(n, g)[1] for n, g in steps.items() if n not in ("max_score", "log_sum_exp", "entropy")}
-    through = {x: _through(x, steps[x], weights) for x in "qkv" if x in steps and plan.problem.embeddings is not None}
-    return note.attention(), Gradients(
-        {n: as_numpy(g) for n, g in cut.items()},
-        {n: as_numpy(g) for n, g in learned.items() if g is not None},
-        {x: as_numpy(g) for x, g in through.items()},
+    inputs = Inputs(plan, track_gradients=True)
+    recorder = Recorder(plan, inputs.caller_memory, inputs.drawn_parameters, track_gradients=True)
+    forward(inputs, recorder)
+    parameters = inputs.projection_parameters  # (d_in, d_out)
+    steps = {name: x for name, x in recorder.tracked_steps.items() if x.is_floating_point()}
+    context = steps["context"]
+    arriving = torch.as_tensor(upstream).to(context).expand(recorder.trim_axes("context", context)[1].shape)
+    of_all = torch.autograd.grad(
+        context, [*steps.values(), *parameters.values()], arriving.reshape(context.shape), allow_unused=True
+    )
+    of_steps = {
+        name: torch.zeros_like(x) if gradient is None else gradient
+        for (name, x), gradient in zip(steps.items(), of_all, strict=False)
+    }
+    of_parameters = dict(zip(parameters, of_all[len(steps) :], strict=True))
+    of_embeddings = {
+        letter: _embedding_gradient(letter, of_steps[letter], parameters)
+        for letter in "qkv"
+        if letter in of_steps and plan.problem.embeddings is not None
+    }
+    return recorder.make_attention(), Gradients(
+        {
+            name: as_numpy(recorder.trim_axes(name, gradient)[1])
+            for name, gradient in of_steps.items()
+            if name not in _NOT_EXPLAINED
+        },
+        {name: as_numpy(gradient) for name, gradient in of_parameters.items() if gradient is not None},
+        {letter: as_numpy(gradient) for letter, gradient in of_embeddings.items()},
         as_numpy(arriving),
     )
 
 
-def _through(letter: str, gradient: Tensor, weights: dict[str, Tensor]) -> Tensor:
-    """dq W_qᵀ: what reaches the embeddings by way of q, k or v. (b, h, t, d) → (b, t, ·)"""
-    whole = merge(gradient)
-    assert whole is not None
-    w = weights.get(f"w_{letter}")
-    return whole if w is None else whole @ w.T
+def _embedding_gradient(letter: str, gradient: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    """dq W_qᵀ: the gradient that reaches the embeddings by way of q, k or v. (b, h, t, d) → (b, t, ·)"""
+    merged = merge(gradient)  # (b, t, h·d)
+    w = parameters.get(f"w_{letter}")
+    return merged if w is None else merged @ w.T

@@ -1,315 +1,219 @@
-"""What a plan brings to the algebra, as tensors of one dtype on one device."""
+"""What a plan brings to the algebra, as tensors of one dtype on one device. Entry: `Inputs`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.recorder import Notes
-from attncli.core.tiles import Stream, Tile
-from attncli.derivation import Finer, explaining, finer, take
+from attncli.core.dropout import make_dropout_source
+from attncli.core.tiles import Slice, Tile
+from attncli.derivation import is_recording
 from attncli.errors import CannotError
-from attncli.parts.projections import LEARNED
+from attncli.parts.projections import PROJECTION_PARAMETERS
 from attncli.plan import Plan
-from attncli.plan.visibility import arrays, full_rank, visible
-from attncli.registry import Part
-from attncli.types import Grid
+from attncli.plan.visibility import compute_visibility, grid_arrays, to_4d
+from attncli.registry import AnyPart
+from attncli.types import Array, Grid
 
-_PROJECTED = {parameter.name for parameter in LEARNED}
+_PROJECTION_PARAMETERS = {parameter.name for parameter in PROJECTION_PARAMETERS}
 
 
-class Given:
-    """The problem's arrays, and what is drawn, ready to be computed with. `given("q")` is (b, n, h·d)."""
+class Inputs:
+    """The arrays of a problem as tensors, what is drawn, and where the scores sit; `layers` computes with them."""
 
-    def __init__(self, plan: Plan, *, traced: bool = False, device: str | None = None) -> None:
+    def __init__(self, plan: Plan, *, track_gradients: bool = False, device: str | None = None) -> None:
+        """Make the tensors of a plan.
+
+        Args:
+            track_gradients: gradients will be taken of whatever came in, so that every tensor is a leaf of its own.
+            device: in place of the variant's.
+
+        Raises:
+            CannotError: the device is not available.
+        """
         self.plan = plan
-        self.traced = traced  # gradients will be taken of whatever came in
+        self.track_gradients = track_gradients
         self.problem = plan.problem
-        self.borrowed: set[int] = set()  # where memory lies that the caller may still write to
-        self.dtype: torch.dtype = getattr(torch, plan.variant["dtype"])
-        self.device = found(device or plan.variant["device"])
-        seed = plan.variant["seed"]
-        self.stream = None if seed is None else torch.Generator().manual_seed(seed)  # one for all that is drawn
-        self.parameters, self.drawn = self._parameters()
-        held = self.problem.parameters
-        self.learned = {name: self.tensor(x) for name, x in held.items() if name not in _PROJECTED}
-        self.predicates: dict[str, Finer] = {}
-        self.places = _shared(plan) or _Places()
-        self.borrowed |= self.places.lent
-        self.grid = self.places.grid or self._grid()
-        self.kept = self._kept()
+        self.caller_memory: set[int] = set()  # storage pointers of memory that the caller may still write to
+        self.dtype: torch.dtype = getattr(torch, plan.variant.dtype)
+        self.device = require_device(device or plan.variant.device)
+        seed = plan.variant.seed
+        self.generator = None if seed is None else torch.Generator().manual_seed(seed)  # one for all that is drawn
+        self.projection_parameters, self.drawn_parameters = self._make_projection_parameters()
+        self.part_parameters = {
+            name: self.to_tensor(x) for name, x in self.problem.parameters.items() if name not in _PROJECTION_PARAMETERS
+        }
+        self.shared_grid = _find_shared_grid(plan) or _SharedGrid()
+        self.caller_memory |= self.shared_grid.storage_pointers
+        self.grid = self.shared_grid.grid or self._grid_as_tensors()
+        dropout_mask = self.problem.dropout_mask
+        self.dropout_source = make_dropout_source(
+            plan,
+            None if dropout_mask is None else as_tensor(to_4d(dropout_mask)),
+            self._generator_of(plan.variant.dropout),
+        )
 
-    def tensor(self, x: Any) -> Tensor:
-        """An array of numbers → the run's dtype and device; a tensor keeps its graph."""
-        tensor = self._lent(x).to(self.device, self.dtype)
-        return tensor.detach().clone().requires_grad_() if self.traced else tensor
+    # ── arrays ───────────────────────────────────────────────────────────────────────────────────
+    def to_tensor(self, x: Array) -> Tensor:
+        """Return an array as a tensor of the run's dtype and device; a tensor keeps its graph."""
+        tensor = self._share_memory(x).to(self.device, self.dtype)
+        return tensor.detach().clone().requires_grad_() if self.track_gradients else tensor
 
-    def _lent(self, x: Any) -> Tensor:
-        """An array as a tensor that may share its memory, which is remembered."""
+    def _share_memory(self, x: Array) -> Tensor:
+        """Return an array as a tensor that may share its memory, which is remembered as the caller's."""
         tensor = as_tensor(x)
-        self.borrowed.add(tensor.untyped_storage().data_ptr())
+        self.caller_memory.add(tensor.untyped_storage().data_ptr())
         return tensor
 
-    def positioned(self, note: Notes) -> tuple[Tensor, Tensor] | None:
-        """What queries, and keys and values, are made of: (b, n, x) and (b, s, y), with a position that acts there."""
-        p, part = self.problem, self.plan.variant["position"]
-        if p.embeddings is None:
-            return None
-        x = self.tensor(p.embeddings)
-        x = x if x.ndim == 3 else x[None]
-        y = x
-        if p.memory:
-            y = self.tensor(p.memory["embeddings"])
-            y = y if y.ndim == 3 else y[None]
-        if part.member.facts["acts"] != "embeddings":
-            return self._chosen(x), y
-        x, q_pos = self._chosen(x), self.grid.q_pos[:, 0]  # (b, n, ·), (b, n, 1)
-        k_pos = self.grid.k_pos[:, 0, 0, self.plan.size.past :, None]  # (b, s, 1)
-        x = note("positioned_embeddings", part(x, q_pos), part.member.formula)
-        return x, x if p.memory is None and self.plan.rows is None else part(y, k_pos)
+    @cached_property
+    def embeddings(self) -> Tensor | None:
+        """The embeddings of the tokens that attend, (b, t, x); None where q, k and v are given."""
+        return None if self.problem.embeddings is None else _with_batch(self.to_tensor(self.problem.embeddings))
 
-    def __call__(self, letter: str, x: tuple[Tensor, Tensor] | None) -> Tensor | None:
-        """q, k or v before it is split into heads, (b, t, h·d): projected, or as it was given."""
-        if x is not None:
-            return self._linear(x[letter != "q"], letter)
-        direct = getattr(self.problem, letter)
-        if direct is None:
-            return None
-        flat = self._side_by_side(self.tensor(direct))
-        return self._chosen(flat) if letter == "q" else flat
+    @cached_property
+    def memory_embeddings(self) -> Tensor | None:
+        """The embeddings that are attended to, (b, s, y), where the problem has a memory."""
+        memory = self.problem.memory
+        return _with_batch(self.to_tensor(memory["embeddings"])) if memory else None
 
-    def _chosen(self, x: Tensor) -> Tensor:
-        """(b, t, ·) → (b, n, ·): the queries that are computed"""
-        return x if self.plan.rows is None else x[:, torch.from_numpy(self.plan.rows).to(x.device)]
-
-    def _side_by_side(self, x: Tensor) -> Tensor:
-        """However q, k, v were laid out → (b, t, h·d)"""
-        if x.ndim == 2:  # (t, h·d)
-            return x[None]
-        if self.problem.layout == "htd":
-            return x.transpose(0, 1).flatten(1)[None]
-        if x.ndim == 3:  # (b, t, h·d)
-            return x
-        return (x if self.problem.layout == "bthd" else x.transpose(1, 2)).flatten(2)
-
-    def _linear(self, x: Tensor, letter: str) -> Tensor:
-        """x W + b, either of which may be absent: (b, t, ·) → (b, t, ·)"""
-        w, b = self.parameters.get(f"w_{letter}"), self.parameters.get(f"b_{letter}")
-        finer("x", x, "bni", given=True)
-        x = x if w is None else x @ finer("W", w, "io", given=True)
-        return x if b is None else x + finer("b", b, "o", given=True)
-
-    def formula(self, letter: str) -> str:
-        """How q, k, v or the output came to be, in words."""
-        if letter != "o" and self.problem.embeddings is None:
-            return "as given"
-        of = "context" if letter == "o" else "memory" if self.problem.memory and letter != "q" else "x"
-        w = f" W_{letter}" if f"w_{letter}" in self.parameters else ""
-        return of + w + (f" + b_{letter}" if f"b_{letter}" in self.parameters else "")
-
-    def norm_before(self, q: Tensor, k: Tensor, note: Notes) -> tuple[Tensor, Tensor]:
-        """q and k brought to one length, unless that follows the position."""
-        return self._normed(q, k, note, "before")
-
-    def norm_after(self, q: Tensor, k: Tensor, note: Notes) -> tuple[Tensor, Tensor]:
-        """The same, where it follows the position."""
-        return self._normed(q, k, note, "after")
-
-    def _normed(self, q: Tensor, k: Tensor, note: Notes, when: str) -> tuple[Tensor, Tensor]:
-        part = self.plan.variant["qk_norm"]
-        if part.name == "none" or part.get("at") != when:
-            return q, k
-        full, out = part.get("scope") == "full", []
-        for name, x in (("q", q), ("k", k)):
-            whole = x.transpose(1, 2).flatten(2) if full else x  # (b, t, h·d) or (b, h, t, d)
-            whole = part(whole)
-            x = whole.unflatten(-1, (x.shape[1], -1)).transpose(1, 2) if full else whole  # (b, h, t, d)
-            if (gain := self.learned.get(f"{name}_norm")) is not None:  # (d,), (h, d) or (h·d,)
-                gain = finer("gain", gain.reshape(-1, x.shape[-1]), "hd", given=True)  # (1 or h, d)
-                x = finer("normed", x, "bhnd") * gain[:, None]
-            gained = " × gain" if f"{name}_norm" in self.learned else ""
-            out.append(note(f"normed_{name}", x, part.member.formula + gained))
-        return out[0], out[1]
-
-    def turn(self, q: Tensor, k: Tensor, note: Notes) -> tuple[Tensor, Tensor]:
-        """q and the new k with a position that acts on them; what is in the past was turned when it was new."""
-        part, at = self.plan.variant["position"], self.grid
-        if part.member.facts["acts"] != "qk":
-            return q, k
-        assert self.plan.q_pos is not None  # a position reads them
-        length = int(max(self.plan.q_pos.max(), self.plan.k_pos.max())) + 1  # whichever queries are computed
-        q = note("positioned_q", part(q, at.q_pos, length, self.learned), part.member.formula)
-        k = part(k, at.k_pos[..., self.plan.size.past :].mT, length, self.learned)
-        return q, note("positioned_k", k, part.member.formula)
-
-    def on(self, tile: Tile) -> Grid:
-        """The grid of one tile, with what is visible there, and what each of its heads has learned."""
-        seen = self.places.seen or self._seen(tile)
-        learned = {name: x[self._of_heads(name, x, tile)] for name, x in self.learned.items()}
-        return replace(seen, parameters=learned) if learned else seen
-
-    def _seen(self, tile: Tile) -> Grid:
-        """The grid of one tile, with what is visible there."""
-        cut: dict[str, Any] = {name: tile.of(x) for name, x in arrays(self.grid).items()}
-        at = replace(self.grid, **cut)
-        seen = visible(at, self.plan.mask)
-        self.predicates = take()  # what each mask of the expression says
-        whole = np.broadcast_shapes(seen.shape, (1, 1, at.q_idx.shape[2], at.k_idx.shape[3]))
-        return replace(at, visible=seen.expand(whole))
-
-    def _of_heads(self, name: str, x: Tensor, tile: Tile) -> tuple[slice, ...]:
-        """The heads of a tile, on the axis that an array declares for them."""
-        names = ("position", "score", "sink", "head_mixing")
-        axes = {p.name: p.axes for part in names for p in self.plan.variant[part].member.parameters}.get(name, ())
-        return tuple(tile.heads if axis == "H" else slice(None) for axis in axes) if len(axes) == x.ndim else ()
-
-    def seen_mixed(self, at: Grid) -> Tensor:
-        """What each head may see once heads are mixed: (b|1, h'|1, n, m)"""
-        part = self.plan.variant["head_mixing"]
-        combine = part.member.facts.get("visible")
-        return combine(at.visible, part) if combine else at.visible
-
-    def sub_norm(self, z: Tensor | None) -> Tensor | None:
-        """What head mixing does to each head's context."""
-        part = self.plan.variant["head_mixing"]
-        act = part.member.facts.get("context")
-        return z if z is None or act is None else act(z, self.learned, part)
-
-    def past(self, letter: str) -> Tensor | None:
-        """(b, g, p, ·)"""
+    def past(self, letter: Literal["k", "v"]) -> Tensor | None:
+        """Return the keys or values of the cache, (b, g, p, ·), if there is one."""
         past = self.problem.past
-        return self.tensor(past[letter]) if past and letter in past else None
+        return self.to_tensor(past[letter]) if past and letter in past else None
 
-    def drop(self, w: Tensor, tile: Tile) -> Tensor:
-        """Inverted dropout of (b, h, n, m), drawn on the CPU over the whole grid: one seed is one pattern."""
-        if self.kept is None:
-            return w
-        kept = finer("kept", self.kept.of(tile).to(w.device).expand(w.shape), given=True)  # (b, h, n, m)
-        return torch.where(kept, w / (1 - self.plan.variant["dropout"].get("p")), torch.zeros_like(w))
+    # ── what is drawn ────────────────────────────────────────────────────────────────────────────
+    def _generator_of(self, part: AnyPart) -> torch.Generator | None:
+        """Return a generator of the part's own where it has its own seed, else the one for all."""
+        seed = part.option_value("seed") if part.is_set("seed") else None
+        return self.generator if seed is None else torch.Generator().manual_seed(seed)
 
-    def _kept(self) -> Stream | _Held | None:
-        """Which weights survive, tile by tile: drawn, or given."""
-        part, mask = self.plan.variant["dropout"], self.problem.dropout_mask
-        if part.name == "none":
-            return None
-        if mask is not None:
-            kept = as_tensor(full_rank(mask))  # (b, h, n, m), 1 where an axis is absent
-            return _Held(kept if self.plan.rows is None or kept.shape[2] == 1 else kept[:, :, self.plan.rows])
-        generator = self._generator(part)
-        assert generator is not None  # the plan has drawn a seed
-        return Stream(lambda shape: part(shape, generator), generator, self.plan)
+    def _make_projection_parameters(self) -> tuple[dict[str, Tensor], Mapping[str, Array]]:
+        """Return the projection's arrays as x @ W takes them, and those that were drawn as the file lays them out."""
+        projection, sizes = self.plan.variant.projection, self.plan.projection_sizes()
 
-    def output(self, z: Tensor | None) -> Tensor | None:
-        """(b, n, h·c) → (b, n, ·), where there is a W_o"""
-        return self._linear(z, "o") if z is not None and "w_o" in self.parameters else None
-
-    def _generator(self, part: Part) -> torch.Generator | None:
-        """The part's own stream where it has a seed of its own."""
-        own = part.get("seed") if part.given("seed") else None
-        return self.stream if own is None else torch.Generator().manual_seed(own)
-
-    def _parameters(self) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-        """(as x @ W wants them, those that were drawn, as the file lays them out)"""
-        part, sizes = self.plan.variant["projection"], self.plan.sizes()
-
-        def turned(x: Any) -> Any:
+        def to_in_out(x: Array) -> Array:
             return x.T if sizes.out_in and x.ndim == 2 else x
 
-        named = {p.name for p in part.member.parameters}
-        held = {k: turned(x) for k, x in self.problem.parameters.items() if k in named}  # (d_in, d_out)
-        chosen = part(sizes, held, self._generator(part))
-        shown = (
-            torch.float64 if self.dtype == torch.float64 else torch.float32
-        )  # so that what is printed computes the same
-        drawn = {k: turned(x).to(shown) for k, x in chosen.items()} if part.member.facts.get("drawn") else {}
-        return {k: self.tensor(x) for k, x in chosen.items()}, drawn
+        names = {parameter.name for parameter in projection.member.parameters}
+        from_file = {
+            name: to_in_out(x) for name, x in self.problem.parameters.items() if name in names
+        }  # (d_in, d_out)
+        arrays = projection(sizes, from_file, self._generator_of(projection))
+        drawn = {}
+        if projection.traits.is_drawn:  # shown in the dtype they are computed in, so that pasting them gives the same
+            dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+            drawn = {name: to_in_out(x).to(dtype) for name, x in arrays.items()}
+        return {name: self.to_tensor(x) for name, x in arrays.items()}, drawn
 
-    def _grid(self) -> Grid:
-        at = self.plan.grid()
-        small = _small(self.plan)
-        moved: dict[str, Any] = {
-            name: self._lent(_narrow(x) if small else x).to(self.device)
-            for name, x in arrays(at).items()
+    # ── where the scores sit ─────────────────────────────────────────────────────────────────────
+    def grid_of(self, tile: Tile) -> Grid:
+        """Return the grid of one tile, with what is visible there and the parameters of its heads."""
+        grid = self.shared_grid.visible_grid or self._visible_grid(tile)
+        parameters = {name: x[self._head_slices(name, x, tile)] for name, x in self.part_parameters.items()}
+        return replace(grid, parameters=parameters) if parameters else grid
+
+    def _visible_grid(self, tile: Tile) -> Grid:
+        """Return the grid of one tile, with what is visible there: (b or 1, h or 1, n, m)."""
+        selected: dict[str, Array] = {name: tile.select(x) for name, x in grid_arrays(self.grid).items()}
+        grid = replace(self.grid, **selected)
+        visible = compute_visibility(grid, self.plan.mask)
+        shape = np.broadcast_shapes(visible.shape, (1, 1, grid.q_idx.shape[2], grid.k_idx.shape[3]))
+        return replace(grid, visible=visible.expand(shape))
+
+    def _head_slices(self, name: str, x: Tensor, tile: Tile) -> tuple[Slice, ...]:
+        """Return the slices that select a tile's heads on the axis that a parameter declares for them."""
+        variant = self.plan.variant
+        parts: tuple[AnyPart, ...] = (variant.position, variant.score, variant.sink, variant.head_mixing)
+        declared = {parameter.name: parameter.axes for part in parts for parameter in part.member.parameters}
+        axes = declared.get(name, ())
+        return tuple(tile.heads if axis == "H" else slice(None) for axis in axes) if len(axes) == x.ndim else ()
+
+    def _grid_as_tensors(self) -> Grid:
+        """Return the plan's grid as tensors on the device, its integers in 32 bits where that is enough."""
+        grid = self.plan.make_grid()
+        narrow = _options_fit_int32(self.plan)
+        tensors: dict[str, Array] = {
+            name: self._share_memory(_narrow_to_int32(x) if narrow else x).to(self.device)
+            for name, x in grid_arrays(grid).items()
             if name != "bias"
         }
-        return replace(at, **moved, bias=None if at.bias is None else self.tensor(at.bias))
+        return replace(grid, **tensors, bias=None if grid.bias is None else self.to_tensor(grid.bias))
+
+
+def _with_batch(x: Tensor) -> Tensor:
+    """(t, ·) or (b, t, ·) → (b, t, ·)"""
+    return x if x.ndim == 3 else x[None]
 
 
 @dataclass
-class _Places:
-    """Where the scores sit, as it was found for the first of many problems that are alike."""
+class _SharedGrid:
+    """Where the scores sit, found once for all problems of equal shapes and variant."""
 
-    plan: Plan | None = None  # of the first, without its problem
     grid: Grid | None = None
-    seen: Grid | None = None  # the same with what is visible, where one tile holds everything
-    lent: frozenset[int] = frozenset()  # where that lies, which no result may share
+    visible_grid: Grid | None = None  # the same with what is visible, where one tile holds everything
+    storage_pointers: frozenset[int] = frozenset()  # of their arrays, whose memory no result may share
 
 
-_DECIDING = ("size", "shapes", "variant", "mask", "q_pos", "k_pos")  # what of a plan decides where its scores sit
+_PLAN_FIELDS_OF_GRID = ("size", "shapes", "variant", "mask", "q_pos", "k_pos")  # what decides where the scores sit
 
 
-def _shared(plan: Plan) -> _Places | None:
-    """What is known of where this plan's scores sit. Nothing if it is unlike the first, or someone wants every step of it."""
-    known = plan.alike.settled if plan.alike else None
-    if plan.alike is None or known is None or explaining():
+def _find_shared_grid(plan: Plan) -> _SharedGrid | None:
+    """Return the grid that plans like this one share, made by the first of them.
+
+    None: it has changed since it was finished, or someone wants to see how the grid is made.
+    """
+    finished_plan = plan.shared.finished_plan if plan.shared else None
+    if plan.shared is None or finished_plan is None or is_recording():
         return None
-    if not all(getattr(plan, name) is getattr(known, name) for name in _DECIDING):  # changed since it was settled
+    if not all(getattr(plan, name) is getattr(finished_plan, name) for name in _PLAN_FIELDS_OF_GRID):
         return None
-    if plan.alike.places is None:
-        first = Given(replace(known, problem=plan.problem, alike=None))
-        seen = first.on(Tile())
-        places = [x for at in (first.grid, seen) for x in arrays(at).values()]
-        lent = frozenset(x.untyped_storage().data_ptr() for x in places)
-        plan.alike.places = _Places(known, first.grid, seen, lent)
-    found: _Places = plan.alike.places
-    return found
+    if plan.shared.grid is None:
+        inputs = Inputs(replace(finished_plan, problem=plan.problem, shared=None))
+        visible_grid = inputs.grid_of(Tile())
+        arrays = [x for grid in (inputs.grid, visible_grid) for x in grid_arrays(grid).values()]
+        pointers = frozenset(x.untyped_storage().data_ptr() for x in arrays)
+        plan.shared.grid = _SharedGrid(inputs.grid, visible_grid, pointers)
+    shared_grid = plan.shared.grid
+    assert isinstance(shared_grid, _SharedGrid)
+    return shared_grid
 
 
-@dataclass(frozen=True)
-class _Held:
-    """A dropout mask that came with the problem."""
-
-    kept: Tensor
-
-    def of(self, tile: Tile) -> Tensor:
-        return tile.of(self.kept)
+def _options_fit_int32(plan: Plan) -> bool:
+    """Whether every integer option that positions are compared with is small enough for 32 bits."""
+    masks = plan.mask.iter_parts() if plan.mask else ()
+    values = [value for part in (*masks, plan.variant.position) for _, value in part.option_values]
+    integers = [i for value in values for i in (value if isinstance(value, tuple) else (value,)) if isinstance(i, int)]
+    return all(abs(i) < 2**30 for i in integers)
 
 
-def _small(plan: Plan) -> bool:
-    """Whether no option that places are compared with is too large for half an integer."""
-    options = [
-        o for part in (*(plan.mask.parts() if plan.mask else ()), plan.variant["position"]) for _, o in part.options
-    ]
-    numbers = [n for o in options for n in (o if isinstance(o, tuple) else (o,)) if isinstance(n, int)]
-    return all(abs(n) < 2**30 for n in numbers)
+def _narrow_to_int32(x: Array) -> Array:
+    """Return integers in 32 bits where differences of two still fit: positions are compared cell by cell."""
+    fits = isinstance(x, np.ndarray) and x.dtype == np.int64 and (x.size == 0 or abs(x).max() < 2**30)
+    return x.astype(np.int32) if fits else x
 
 
-def _narrow(x: Any) -> Any:
-    """Integers in half their width where differences of two still fit: places are compared cell by cell."""
-    small = isinstance(x, np.ndarray) and x.dtype == np.int64 and (x.size == 0 or abs(x).max() < 2**30)
-    return x.astype(np.int32) if small else x
-
-
-def as_tensor(x: Any) -> Tensor:
-    """An array, whatever its strides and flags → a tensor, sharing its memory where torch can."""
+def as_tensor(x: Array) -> Tensor:
+    """Return an array, whatever its strides and flags, as a tensor that shares its memory where torch can."""
     if isinstance(x, np.ndarray) and not (x.flags.writeable and all(stride >= 0 for stride in x.strides)):
         x = x.copy()
     return torch.as_tensor(x)
 
 
-def found(name: str) -> torch.device:
-    """The device of that name.
+def require_device(name: str) -> torch.device:
+    """Return the device of that name.
 
     Raises:
-        CannotError: it is not to be had on this machine.
+        CannotError: it is not available on this machine.
     """
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        why = str(error).partition("\n")[0].partition(". ")[0][:160] or "torch gives no reason"
-        raise CannotError("no-device", f"device {name} is not to be had here: {why}", help="--device cpu") from None
+        reason = str(error).partition("\n")[0].partition(". ")[0][:160] or "torch gives no reason"
+        message = f"device {name} is not to be had here: {reason}"
+        raise CannotError("no-device", message, help="--device cpu") from None

@@ -1,203 +1,240 @@
-"""One long problem computed elsewhere: what travels to a worker, what it does there, and what comes back.
+"""One long problem computed by workers: what is sent to them, what they compute, and what they return.
 
-The unit of work is the tile, as on one machine, so that the result is the same. Queries travel with the tiles that
-need them, keys and values once to every worker; a piece of each step that is kept comes back, and nothing else.
+Entries: `attend_remotely` where the problem is, `compute_block` on a worker. The unit of work is the tile, as on one
+machine, so that the result is the same. Queries are sent with the tiles that need them, keys and values once to every
+worker; each worker returns its part of the steps that are kept, and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.attention import Parts, attended, share, strange
-from attncli.core.inputs import Given
-from attncli.core.recorder import Notes
-from attncli.core.sdpa import fused
-from attncli.core.tiles import Stream, Tile, joined, tiles
-from attncli.parts.projections import LEARNED
+from attncli.core.attention import TileResults, attend_tile
+from attncli.core.dropout import DropoutStream
+from attncli.core.inputs import Inputs
+from attncli.core.layers import nonfinite_mask, repeat_kv
+from attncli.core.recorder import Recorder
+from attncli.core.sdpa import try_sdpa
+from attncli.core.tiles import Slice, Tile, assemble_tiles, iter_tiles
+from attncli.parts.projections import PROJECTION_PARAMETERS
 from attncli.plan import Plan
-from attncli.plan.schedule import MASK, cells, item, matrices
+from attncli.plan.schedule import MAX_SDPA_MASK_BYTES, item_size, matrix_steps, score_count
+from attncli.types import Array, Json, NumpyArray
 from attncli.validation.fields import as_numpy, shape_of
 
-_MOST = 2**28  # cells in a task: some seconds of one core, so that a worker that dies costs no more
-_FEWEST = 2**20
-_KERNEL = 1024  # rows that the kernel is given at a time: with fewer it adds up in another order
-_ROUNDS = 8  # tasks for each worker at least, so that all of them end at about the same time
-_BYTES = 2**24  # of queries in a task, and of steps that it sends back
+_MAX_SCORES_PER_TASK = 2**28  # some seconds of one core: a worker's death costs no more
+_MIN_SCORES_PER_TASK = 2**20
+_MAX_SDPA_ROWS = 1024  # rows that PyTorch's kernel is given at a time: with fewer it adds up in another order
+_MIN_TASKS_PER_WORKER = 8  # so that all workers end at about the same time
+_MAX_BYTES_PER_TASK = 2**24  # of queries sent in a task, and of steps returned
+
+
+class _NotFiniteError(Exception):
+    """PyTorch's kernel was planned, and values are not finite."""
 
 
 @dataclass(eq=False)
-class Common:
-    """What every task needs: it travels to each worker once."""
+class SharedTensors:
+    """What every task needs; it is sent to each worker once."""
 
-    plan: Plan  # without what the tiles do not need
-    k: np.ndarray  # (b, g, m, d)
-    v: np.ndarray | None  # (b, g, m, c)
-    begins: dict[int, Tensor] = field(default_factory=dict)  # where a worker's tasks have been in what is drawn
+    plan: Plan  # stripped of what tiles do not need
+    k: NumpyArray  # (b, g, m, d)
+    v: NumpyArray | None  # (b, g, m, c)
+    checkpoints: dict[int, Tensor] = field(default_factory=dict)  # of the dropout stream, shared by a worker's tasks
+    _tensors: tuple[Tensor, Array, Tensor | None] | None = field(default=None, init=False)
 
-    def held(self, given: Given) -> tuple[Tensor, Any, Tensor | None]:
-        """k (b, h, m, d), v (b, h', m, c) and where v is not finite: made by the first task of a worker, for all.
+    def tensors(self, inputs: Inputs) -> tuple[Tensor, Array, Tensor | None]:
+        """Return k (b, h, m, d), v (b, h', m, c) and where v is not finite; made by a worker's first task for all.
 
-        Copies, for what arrives lies anywhere in memory, and products of the same numbers differ with where they lie.
+        They are copies: products of the same numbers differ with how these are aligned, and what was received lies anywhere.
         """
-        if "ready" not in vars(self):
-            shapes, how = self.plan.shapes, self.plan.variant["kv_map"]
-            k = share(given.tensor(self.k).clone(), shapes.heads, how)
-            v = None if self.v is None else share(given.tensor(self.v).clone(), shapes.mixed_heads, how)
-            vars(self)["ready"] = k, v, strange(v)
-        ready: tuple[Tensor, Any, Tensor | None] = vars(self)["ready"]
-        return ready
+        if self._tensors is None:
+            shapes, kv_map = self.plan.shapes, self.plan.variant.kv_map
+            k = repeat_kv(inputs.to_tensor(self.k).clone(), shapes.heads, kv_map)
+            v = None if self.v is None else repeat_kv(inputs.to_tensor(self.v).clone(), shapes.mixed_heads, kv_map)
+            self._tensors = k, v, nonfinite_mask(v)
+        return self._tensors
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Common, (self.plan, self.k, self.v)  # from one worker to the next without what it made of it
+    def __reduce__(self) -> tuple[object, ...]:
+        return SharedTensors, (self.plan, self.k, self.v)  # without what this process made of it
 
 
-class Block(NamedTuple):
-    """Tiles that follow each other, of the same batch items and heads: one task."""
+class TileBlock(NamedTuple):
+    """Tiles that follow each other, of the same batch items and heads: the work of one task."""
 
     tiles: tuple[Tile, ...]
 
     @property
-    def whole(self) -> Tile:
-        """All its rows, as one."""
+    def combined_tile(self) -> Tile:
+        """All its rows and all keys, as one tile."""
         first, last = self.tiles[0], self.tiles[-1]
         return first._replace(rows=slice(first.rows.start, last.rows.stop), keys=Tile().keys)
 
 
-class Task(NamedTuple):
+class BlockTask(NamedTuple):
     """A block, and its queries."""
 
-    block: Block
-    q: np.ndarray  # (b, h, n, d), of the batch items, heads and rows of the block
+    block: TileBlock
+    q: NumpyArray  # (b, h, n, d), of the batch items, heads and rows of the block
 
 
-class Piece(NamedTuple):
-    """What came of a block."""
+class BlockResult(NamedTuple):
+    """What a worker returns of a block."""
 
-    z: np.ndarray | None  # (b, h', n, c)
-    steps: dict[str, tuple[str, tuple[str, ...], np.ndarray]]  # formula, axes, values
-    odd: set[str]
-    rows: dict[str, np.ndarray]
+    z: NumpyArray | None  # (b, h', n, c)
+    steps: dict[str, tuple[str, tuple[str, ...], NumpyArray]]  # name → formula, axes, values
+    warnings_seen: set[str]
+    warning_rows: dict[str, NumpyArray]
 
 
-class Crew(Protocol):
-    """Those who take the tasks."""
+class WorkerPool(Protocol):
+    """The workers that compute the tasks."""
 
     @property
     def workers(self) -> int:
-        """How many tasks they do at a time."""
+        """How many tasks they compute at a time."""
 
-    def __call__(self, common: Common, tasks: Iterator[Task]) -> Generator[tuple[Block, Piece | None]]:
-        """Every task done, in whatever order."""
+    def __call__(
+        self, shared_tensors: SharedTensors, tasks: Iterator[BlockTask]
+    ) -> Generator[tuple[TileBlock, BlockResult | None]]:
+        """Yield the result of every task, in whatever order; None: PyTorch's kernel cannot compute it."""
 
 
-def away(crew: Crew, q: Tensor, k: Tensor, v: Tensor | None, given: Given, note: Notes) -> Parts:
-    """Every query by someone else's hands: q (b, h, n, d), k, v (b, g, m, ·) → (b, h', ·, c); steps that come back are noted."""
-    plan = note.plan
-    common = Common(travelling(plan), as_numpy(k), None if v is None else as_numpy(v))
-    tasks = (Task(block, as_numpy(block.whole.of(q, columns=False))) for block in blocks(plan, crew.workers))
-    pieces = crew(common, tasks)
-    for block, piece in pieces:
-        if piece is None:  # what the kernel cannot do of one block it does of none, as on one machine
-            pieces.close()
-            note.not_fused()
-            yield from away(crew, q, k, v, given, note)
+def attend_remotely(
+    worker_pool: WorkerPool, plan: Plan, q: Tensor, k: Tensor, v: Tensor | None, inputs: Inputs, recorder: Recorder
+) -> TileResults:
+    """Attend on workers, and record the steps that they return: q (b, h, n, d), k, v (b, g, m, ·) → (b, h', ·, c)."""
+    shared_tensors = SharedTensors(strip_plan(plan), as_numpy(k), None if v is None else as_numpy(v))
+    tasks = (
+        BlockTask(block, as_numpy(block.combined_tile.select(q, has_key_axis=False)))
+        for block in make_tile_blocks(plan, worker_pool.workers)
+    )
+    results = worker_pool(shared_tensors, tasks)
+    for block, result in results:
+        if result is None:  # what the kernel cannot compute of one block it computes of none, as on one machine
+            results.close()
+            plan = recorder.plan = plan.with_schedule("tiled")
+            yield from attend_remotely(worker_pool, plan, q, k, v, inputs, recorder)
             return
-        note.received(block.whole, piece.steps, piece.odd, piece.rows)
-        yield block.whole, None if piece.z is None else torch.from_numpy(piece.z).to(q.dtype)
+        recorder.import_tile(block.combined_tile, result.steps, result.warnings_seen, result.warning_rows)
+        yield block.combined_tile, None if result.z is None else torch.from_numpy(result.z).to(q.dtype)
 
 
-def blocks(plan: Plan, workers: int) -> Iterator[Block]:
-    """The tiles of a plan in handfuls: enough of them to go round, and each worth sending."""
-    share = max(_FEWEST, min(_MOST, cells(plan) // (_ROUNDS * workers)))
-    if plan.schedule == "fused":  # a kernel takes more at a time, and where it is handed a mask that is to be had too
-        m = plan.size.keys
-        rows = min(_KERNEL, MASK // (m * (1 + item(plan)))) if plan.masked else _KERNEL
-        plan = replace(plan, tile=m * max(1, rows - rows % 256 if rows > 256 else rows))
-    width = plan.shapes.d + (plan.shapes.c or 0) + sum(plan.size.keys for _ in matrices(plan)) + plan.top
-    held: list[Tile] = []
-    size = count = 0
-    for tile in tiles(plan):
-        many = len(range(plan.size.batch or 1)[tile.batch]) * len(range(plan.shapes.heads)[tile.heads])
-        n = many * (tile.rows.stop - tile.rows.start)
-        m = tile.width
-        apart = held and (tile.batch, tile.heads) != (held[-1].batch, held[-1].heads)
-        if held and (apart or size + n * m > share or (count + n) * width * item(plan) > _BYTES):
-            yield Block(tuple(held))
-            held, size, count = [], 0, 0
-        held.append(tile)
-        size, count = size + n * m, count + n
-    if held:
-        yield Block(tuple(held))
+def make_tile_blocks(plan: Plan, worker_count: int) -> Iterator[TileBlock]:
+    """Group the tiles of a plan into blocks: enough of them for all workers, and each worth sending."""
+    wanted_scores = score_count(plan) // (_MIN_TASKS_PER_WORKER * worker_count)
+    max_scores = max(_MIN_SCORES_PER_TASK, min(_MAX_SCORES_PER_TASK, wanted_scores))
+    key_count = plan.size.keys
+    if plan.schedule == "fused":  # the kernel takes more rows at a time than a tile has
+        row_count = _MAX_SDPA_ROWS
+        if plan.is_masked:  # it is handed a mask, and scores may be made as well
+            row_count = min(row_count, MAX_SDPA_MASK_BYTES // (key_count * (1 + item_size(plan))))
+        row_count = row_count - row_count % 256 if row_count > 256 else max(1, row_count)
+        plan = replace(plan, tile_size=key_count * row_count)
+    matrix_width = sum(key_count for _ in matrix_steps(plan))
+    bytes_per_row = item_size(plan) * (plan.shapes.d + (plan.shapes.c or 0) + matrix_width + plan.top)
+    tiles: list[Tile] = []
+    scores = rows = 0
+    for tile in iter_tiles(plan):
+        item_heads = len(range(plan.size.batch or 1)[tile.batch]) * len(range(plan.shapes.heads)[tile.heads])
+        tile_rows = item_heads * (tile.rows.stop - tile.rows.start)
+        tile_scores = tile_rows * tile.key_count
+        is_apart = tiles and (tile.batch, tile.heads) != (tiles[-1].batch, tiles[-1].heads)
+        is_full = scores + tile_scores > max_scores or (rows + tile_rows) * bytes_per_row > _MAX_BYTES_PER_TASK
+        if tiles and (is_apart or is_full):
+            yield TileBlock(tuple(tiles))
+            tiles, scores, rows = [], 0, 0
+        tiles.append(tile)
+        scores, rows = scores + tile_scores, rows + tile_rows
+    if tiles:
+        yield TileBlock(tuple(tiles))
 
 
 @dataclass(frozen=True)
-class Hollow:
-    """An array that stayed at home: its shape is all that is asked of it."""
+class ShapeOnly:
+    """Stands for an array that is not sent, of which tiles need the shape alone."""
 
     shape: tuple[int, ...]
 
 
-def travelling(plan: Plan) -> Plan:
-    """The plan with what tiles need, and nothing that is large and needed only before or after them."""
-    p = plan.problem
-    projected = {parameter.name for parameter in LEARNED}
-    shells: dict[str, Any] = {
-        name: Hollow(shape_of(x)) for name in ("embeddings", "q", "k") if (x := getattr(p, name)) is not None
-    }
-    memory = {"embeddings": Hollow(shape_of(p.memory["embeddings"]))} if p.memory else None
-    learned = {name: as_numpy(x) for name, x in p.parameters.items() if name not in projected}
-    places: dict[str, Any] = {
-        name: as_numpy(x)
-        for name in ("mask", "bias", "dropout_mask", "lengths", "segments", "k_segments")
-        if (x := getattr(p, name)) is not None
-    }
-    rest: dict[str, Any] = {"v": None, "past": None, "tokens": None, "k_tokens": None, "about": None, "expected": {}}
-    problem = replace(p, **shells, **places, **rest, memory=memory, parameters=learned, variant={})
-    chain = tuple(replace(link, facts={}) for link in plan.chain)
-    steps = {name: tuple(axes) for name, axes in plan.steps.items()}
-    return replace(plan, problem=problem, chain=chain, steps=steps, tokens=(), k_tokens=(), warnings=(), alike=None)
+def strip_plan(plan: Plan) -> Plan:
+    """Return the plan with what tiles need, without what is large and needed only before or after them."""
+    problem = plan.problem
+    projection_parameters = {parameter.name for parameter in PROJECTION_PARAMETERS}
+    memory = {"embeddings": ShapeOnly(shape_of(problem.memory["embeddings"]))} if problem.memory else None
+    parameters = {name: as_numpy(x) for name, x in problem.parameters.items() if name not in projection_parameters}
+    stripped: Json = {"memory": memory, "parameters": parameters}
+    for declared in fields(problem):
+        value, needed = getattr(problem, declared.name), declared.metadata.get("on_workers")
+        if declared.name in stripped or value is None:
+            continue
+        if needed == "nothing":
+            stripped[declared.name] = {} if declared.default_factory is dict else None
+        elif needed == "shape":
+            stripped[declared.name] = ShapeOnly(shape_of(value))
+        elif needed == "values" and not isinstance(value, str):
+            stripped[declared.name] = as_numpy(value)
+    return replace(
+        plan,
+        problem=replace(problem, **stripped),
+        chain=tuple(replace(link, derivation=None, gradient_factor=None) for link in plan.chain),
+        steps={name: tuple(axes) for name, axes in plan.steps.items()},
+        tokens=(),
+        k_tokens=(),
+        warnings=(),
+        shared=None,
+    )
 
 
-def piece(common: Common, task: Task) -> Piece | None:
-    """One task, on a worker. Nothing, if the kernel was planned and cannot be used.
+def compute_block(shared_tensors: SharedTensors, task: BlockTask) -> BlockResult | None:
+    """Compute one task on a worker; None if PyTorch's kernel was planned and cannot compute it.
 
     Raises:
-        CannotError: the device is not there, or the kernel was asked for and cannot be used.
+        CannotError: the device is not available, or the kernel was asked for and cannot be used.
     """
-    (block, queries), whole = task, task.block.whole
-    before = common.plan
-    rows = (np.arange(before.size.queries) if before.rows is None else before.rows)[whole.rows]  # (n,)
-    plan = replace(before, rows=rows)
-    given = Given(plan)
-    note = Notes(plan, given)
-    q, (k, v, odd) = given.tensor(queries).clone(), common.held(given)
-    if isinstance(given.kept, Stream):
-        given.kept.resume(common.begins)
+    block, whole = task.block, task.block.combined_tile
+    plan = shared_tensors.plan
+    queries = np.arange(plan.size.queries) if plan.computed_queries is None else plan.computed_queries  # (n,)
+    rows = queries[whole.rows]  # (n,), n those of the block from here on
+    plan = replace(plan, computed_queries=rows)
+    inputs = Inputs(plan)
+    recorder = Recorder(plan, inputs.caller_memory, inputs.drawn_parameters)
+    q = inputs.to_tensor(task.q).clone()  # (b, h, n, d)
+    k, v, nonfinite = shared_tensors.tensors(inputs)
+    stream = inputs.dropout_source if isinstance(inputs.dropout_source, DropoutStream) else None
+    if stream:
+        stream.resume_from(shared_tensors.checkpoints)
 
-    def done() -> Parts:
-        for tile in block.tiles:
-            at = tile._replace(rows=_less(tile.rows, whole.rows.start))
-            note.on(at)
+    def attend_tiles() -> TileResults:
+        for tile_of_plan in block.tiles:
+            tile = tile_of_plan._replace(rows=_shift_rows(tile_of_plan.rows, whole.rows.start))
+            recorder.begin_tile(tile)
             if plan.schedule == "fused":
-                yield at, fused(q[:, :, at.rows], k, v, given, note, at)
+                z = try_sdpa(plan, q[:, :, tile.rows], k, v, inputs, recorder, tile)
+                if z is None:
+                    raise _NotFiniteError
             else:
-                yield at, attended(q[:, :, at.rows], k, v, odd, given, note, at)
+                z = attend_tile(plan, q[:, :, tile.rows], k, v, nonfinite, inputs, recorder, tile)
+            yield tile, z
 
-    z = joined(plan, done())
-    if note.plan.schedule != plan.schedule:
+    try:
+        z = assemble_tiles(plan, attend_tiles())
+    except _NotFiniteError:
         return None
-    if isinstance(given.kept, Stream):
-        given.kept.mark()
-    own = whole._replace(rows=slice(0, len(rows)))
-    steps, said = note.sent(own)
-    return Piece(None if z is None else as_numpy(own.of(z, columns=False)), steps, note.odd, said)
+    if stream:
+        stream.checkpoint()
+    whole = whole._replace(rows=slice(0, len(rows)))
+    steps, warning_rows = recorder.export_tile(whole)
+    context = None if z is None else as_numpy(whole.select(z, has_key_axis=False))
+    return BlockResult(context, steps, recorder.warnings_seen, warning_rows)
 
 
-def _less(rows: slice, start: int) -> slice:
+def _shift_rows(rows: Slice, start: int) -> Slice:
+    """Count rows from another start."""
     return slice(rows.start - start, rows.stop - start)

@@ -5,6 +5,6 @@ from __future__ import annotations
 import torch
 
 
-def one_thread() -> None:
+def limit_torch_to_one_thread() -> None:
     """One: others of the same kind run beside this process."""
     torch.set_num_threads(1)

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from attncli.derivation import Line, Num, Work
-from attncli.registry import Family, Range
-from attncli.types import Tensor
+from attncli.derivation import Equation, Number, RowDerivation
+from attncli.parts.traits import DropoutTraits
+from attncli.registry import AnyPart, Family, Range
+from attncli.types import Generator, Tensor
 
-dropout = Family("dropout", "weights that are dropped at random", plural="dropouts")
+dropout = Family("dropout", "weights that are dropped at random", DropoutTraits, plural="dropouts")
 
 
 @dropout("none", "kept always", laws=("prefix", "decode", "permutation"))
-def none(shape: tuple[int, ...], generator: Any) -> None:
+def none(shape: tuple[int, ...], generator: Generator | None) -> None:
     """Nothing is dropped."""
 
 
-def _work_dropped(w: Work) -> Iterator[Line]:
+def _derive_dropout(row: RowDerivation) -> Iterator[Equation]:
     """Survivors divided by what share survives."""
-    keep = Num(1 - w.part.get("p"))
-    for c in w.seen:
-        if c("kept").value:
-            yield Line(c.label, ([c.before, " / ", keep], [c.after]))
+    keep = Number(1 - row.part.option_value("p"))
+    for cell in row.unhidden_cells:
+        if cell("kept").value:
+            yield Equation(cell.label, ([cell.before, " / ", keep], [cell.after]))
         else:
-            yield Line(c.label, ([c.after],), "dropped")
+            yield Equation(cell.label, ([cell.after],), "dropped")
+
+
+def rescale_survivors(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
+    """Survivors divided by 1 − p, so that the mean stays; the others 0. (b, h, n, m) each → (b, h, n, m)"""
+    return (w / (1 - part.option_value("p"))).where(kept, 0)
 
 
 @dropout(
     "dropout",
     "w / (1 − p) where u < 1 − p, else 0",
     source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
-    lawless="what is drawn belongs to the whole grid",
-    worked=_work_dropped,
-    slope=lambda w, c: ["(", c("kept"), " / ", Num(1 - w.part.get("p")), ")"],
+    law_exceptions="what is drawn belongs to the whole grid",
+    drop=rescale_survivors,
+    derivation=_derive_dropout,
+    gradient_factor=lambda row, cell: ["(", cell("kept"), " / ", Number(1 - row.part.option_value("p")), ")"],
 )
 def inverted(
     shape: tuple[int, ...],
-    generator: Any,
+    generator: Generator | None,
     *,
     p: Annotated[float, Range(low=0, below=1)],
     seed: Annotated[int, Range(low=0, below=2**64)] | None = None,

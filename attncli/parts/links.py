@@ -10,13 +10,14 @@ import math
 from collections.abc import Iterator
 from typing import Annotated
 
-from attncli.derivation import Line, Num, Work, finer, per_key
+from attncli.derivation import Equation, Number, RowDerivation, derive_per_key, record_intermediate
+from attncli.parts.traits import LinkTraits, MixingTraits, PositionTraits
 from attncli.registry import Family, Part, Range
 from attncli.types import Grid, Tensor
 
-link = Family("link", "what is done to scores before the normaliser; --chain is their order")
+link = Family("link", "what is done to scores before the normaliser; --chain is their order", LinkTraits)
 
-_PER_CELL = ("prefix", "decode", "permutation")
+_ALL_LAWS = ("prefix", "decode", "permutation")
 
 
 @link(
@@ -24,14 +25,16 @@ _PER_CELL = ("prefix", "decode", "permutation")
     "s × {factor}",
     source="Vaswani et al. 2017, §3.2.1",
     step="scaled_scores",
-    laws=_PER_CELL,
-    default="auto",
-    words=("auto",),
-    neutral=1,
-    worked=per_key(lambda w, c: ([c.before, " × ", Num(w.value)],)),
-    slope=lambda w, c: [Num(w.value)],
+    laws=_ALL_LAWS,
+    default_value="auto",
+    value_words=("auto",),
+    neutral_value=1,
+    is_scale=True,
+    is_fused=True,
+    derivation=derive_per_key(lambda row, cell: ([cell.before, " × ", Number(row.link_value)],)),
+    gradient_factor=lambda row, cell: [Number(row.link_value)],
 )
-def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
+def scale(s: Tensor, grid: Grid, *, factor: float) -> Tensor:
     """The factor of the scores; auto is 1/√d_k of one head for `dot`, else 1."""
     return s * factor  # (b, h, n, m)
 
@@ -41,12 +44,13 @@ def scale(s: Tensor, at: Grid, *, factor: float) -> Tensor:
     "what --head-mixing does to scores",
     source="Shazeer et al. 2020, §3",
     step="mixed_scores",
-    reads="head_mixing",
-    laws=_PER_CELL,
+    part_choice="head_mixing",
+    laws=_ALL_LAWS,
 )
-def mix(s: Tensor, at: Grid, part: Part) -> Tensor:
+def mix(s: Tensor, grid: Grid, part: Part[MixingTraits]) -> Tensor:
     """The scores mixed across heads, by `--head-mixing`."""
-    return part.member.facts["scores"](s, at.parameters)  # (b, h, n, m)
+    act = part.traits.mix_scores
+    return s if act is None else act(s, grid.parameters)  # (b, h, n, m)
 
 
 @link(
@@ -54,11 +58,13 @@ def mix(s: Tensor, at: Grid, part: Part) -> Tensor:
     "{cap} · tanh(s / {cap})",
     source="Gemma Team 2024, §2 (logit soft-capping)",
     step="softcapped_scores",
-    laws=_PER_CELL,
-    worked=per_key(lambda w, c: ([Num(w.value), "·tanh(", c.before, " / ", Num(w.value), ")"],)),
-    slope=lambda w, c: ["(1 − (", c.after, " / ", Num(w.value), ")²)"],
+    laws=_ALL_LAWS,
+    derivation=derive_per_key(
+        lambda row, cell: ([Number(row.link_value), "·tanh(", cell.before, " / ", Number(row.link_value), ")"],)
+    ),
+    gradient_factor=lambda row, cell: ["(1 − (", cell.after, " / ", Number(row.link_value), ")²)"],
 )
-def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
+def softcap(s: Tensor, grid: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores bent smoothly into ±cap."""
     return cap * (s / cap).tanh()  # (b, h, n, m)
 
@@ -68,20 +74,20 @@ def softcap(s: Tensor, at: Grid, *, cap: Annotated[float, Range(above=0)]) -> Te
     "s / {t}",
     source="Hinton et al. 2015, §2",
     step="tempered_scores",
-    laws=_PER_CELL,
-    neutral=1,
-    worked=per_key(lambda w, c: ([c.before, " / ", Num(w.value)],)),
-    slope=lambda w, c: ["(1 / ", Num(w.value), ")"],
+    laws=_ALL_LAWS,
+    neutral_value=1,
+    derivation=derive_per_key(lambda row, cell: ([cell.before, " / ", Number(row.link_value)],)),
+    gradient_factor=lambda row, cell: ["(1 / ", Number(row.link_value), ")"],
 )
-def temperature(s: Tensor, at: Grid, *, t: Annotated[float, Range(above=0)]) -> Tensor:
+def temperature(s: Tensor, grid: Grid, *, t: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores divided by a temperature: below 1 sharpens, above 1 flattens."""
     return s / t  # (b, h, n, m)
 
 
-def _work_log_n(w: Work) -> Iterator[Line]:
+def _derive_log_n(row: RowDerivation) -> Iterator[Equation]:
     """The factor of the row, then each score times it."""
-    yield Line("factor", (["max(1, ln ", w("n"), " / ln ", Num(w.value), ")"], [w("factor")]))
-    yield from w.each(lambda c: ([c.before, " × ", w("factor")],))
+    yield Equation("factor", (["max(1, ln ", row("n"), " / ln ", Number(row.link_value), ")"], [row("factor")]))
+    yield from row.equation_per_key(lambda cell: ([cell.before, " × ", row("factor")],))
 
 
 @link(
@@ -89,15 +95,15 @@ def _work_log_n(w: Work) -> Iterator[Line]:
     "s × max(1, ln n / ln {base})",
     source="Chiang and Cholak 2022, §5.3; Bai et al. 2023 (Qwen), §2.3",
     step="length_scaled_scores",
-    laws=_PER_CELL,
-    worked=_work_log_n,
-    slope=lambda w, c: [w("factor")],
+    laws=_ALL_LAWS,
+    derivation=_derive_log_n,
+    gradient_factor=lambda row, cell: [row("factor")],
 )
-def log_n(s: Tensor, at: Grid, *, base: Annotated[float, Range(above=1)]) -> Tensor:
+def log_n(s: Tensor, grid: Grid, *, base: Annotated[float, Range(above=1)]) -> Tensor:
     """Scores grow with the logarithm of how many keys the query may see, beyond a base."""
-    n = finer("n", at.visible.sum(-1, keepdim=True), "bhn1", given=True)  # (b, h, n, 1)
+    n = record_intermediate("n", grid.visible.sum(-1, keepdim=True), "bhn1", is_input=True)  # (b, h, n, 1)
     factor = (n.clamp(min=1).to(s.dtype).log() / math.log(base)).clamp(min=1)  # (b, h, n, 1)
-    return s * finer("factor", factor, "bhn1")  # (b, h, n, m)
+    return s * record_intermediate("factor", factor, "bhn1")  # (b, h, n, m)
 
 
 @link(
@@ -105,12 +111,12 @@ def log_n(s: Tensor, at: Grid, *, base: Annotated[float, Range(above=1)]) -> Ten
     "what --position does to scores",
     source="Press et al. 2022 (alibi); Raffel et al. 2020 (t5)",
     step="positioned_scores",
-    reads="position",
-    lawless="its law is that of the position",
+    part_choice="position",
+    law_exceptions="its law is that of the position",
 )
-def position(s: Tensor, at: Grid, part: Part) -> Tensor:
+def position(s: Tensor, grid: Grid, part: Part[PositionTraits]) -> Tensor:
     """The position's bias, by `--position`."""
-    return part(s, at)  # (b, h, n, m)
+    return part(s, grid)  # (b, h, n, m)
 
 
 @link(
@@ -118,13 +124,13 @@ def position(s: Tensor, at: Grid, part: Part) -> Tensor:
     "s + bias",
     source="Raffel et al. 2020, §2.1; ONNX Attention's attn_mask",
     step="biased_scores",
-    reads="bias",
-    lawless="its cells belong to indices of one problem",
-    worked=per_key(lambda w, c: ([c.before, " + ", c("bias")],)),
+    grid_field="bias",
+    law_exceptions="its cells belong to indices of one problem",
+    derivation=derive_per_key(lambda row, cell: ([cell.before, " + ", cell("bias")],)),
 )
-def bias(s: Tensor, at: Grid) -> Tensor:
+def bias(s: Tensor, grid: Grid) -> Tensor:
     """The file's `bias`, added."""
-    return s + finer("bias", at.bias, given=True)  # (b, h, n, m)
+    return s + record_intermediate("bias", grid.bias, is_input=True)  # (b, h, n, m)
 
 
 @link(
@@ -132,9 +138,11 @@ def bias(s: Tensor, at: Grid) -> Tensor:
     "s where visible, else −∞",
     source="Vaswani et al. 2017, §3.2.3",
     step="masked_scores",
-    reads="visible",
-    laws=_PER_CELL,
+    grid_field="visible",
+    is_mask=True,
+    is_fused=True,
+    laws=_ALL_LAWS,
 )
-def mask(s: Tensor, at: Grid) -> Tensor:
+def mask(s: Tensor, grid: Grid) -> Tensor:
     """−∞ where the query may not look: mask, lengths, and a bias of −∞."""
-    return s.where(at.visible, float("-inf"))  # (b, h, n, m)
+    return s.where(grid.visible, float("-inf"))  # (b, h, n, m)

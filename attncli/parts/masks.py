@@ -1,28 +1,29 @@
 """Who may attend to whom: Grid → booleans that broadcast to (b, h, n, m); true = may attend.
 
-A mask is a predicate on two places: positions i, j (`q_pos`, `k_pos`) or indices I, J (`q_idx`, `k_idx`).
-It speaks in operators only, so it runs on plain integers, numpy arrays and tensors alike.
+A mask is a predicate on a query and a key, by their positions i, j (`q_pos`, `k_pos`) or their indices I, J (`q_idx`, `k_idx`).
+It is written with operators only, so that it runs on plain integers, numpy arrays and tensors alike.
 
-A mask may say how far it reaches: (Grid, part) → a few triples, each the field of the keys that it goes by, its lowest and its
-highest value for each query, None being no bound. What lies outside all of them is hidden for certain, so that long runs never
-compute it; a mask that declares no `reach` may see every key.
+A mask may declare which keys it can reach, `reachable_keys`: (Grid, part) → a few triples, each of a field of the keys and the
+lowest and highest value that a query can see, None being no bound. What lies outside all of them is hidden for certain and is
+never computed in long runs; a mask that declares nothing may see every key.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any
+from typing import Annotated
 
-from attncli.registry import Family, Part, Range
-from attncli.types import Grid, Tensor
+from attncli.parts.traits import KeyBounds, MaskTraits
+from attncli.registry import AnyPart, Family, Range
+from attncli.types import Array, Grid, Tensor
 
-mask = Family("mask", "who may attend to whom")
+mask = Family("mask", "who may attend to whom", MaskTraits)
 
 
 @mask("full", "always", laws=("prefix", "decode", "permutation"))
-def full(at: Grid) -> Tensor:
+def full(grid: Grid) -> Tensor:
     """Every query sees every key."""
-    return at.k_idx >= 0
+    return grid.k_idx >= 0
 
 
 @mask(
@@ -30,18 +31,18 @@ def full(at: Grid) -> Tensor:
     "j ≤ i",
     source="Vaswani et al. 2017, §3.2.3",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [("k_pos", None, at.q_pos)],
-    kernel="causal",  # what fused kernels call it
-    hides=lambda at, part: f"{at.k_pos} > {at.q_pos}",
+    reachable_keys=lambda grid, part: [("k_pos", None, grid.q_pos)],
+    is_causal=True,
+    why_hidden=lambda grid, part: f"{grid.k_pos} > {grid.q_pos}",
 )
-def causal(at: Grid) -> Tensor:
+def causal(grid: Grid) -> Tensor:
     """A query sees itself and what came before it."""
-    return at.k_pos <= at.q_pos
+    return grid.k_pos <= grid.q_pos
 
 
-def _beyond(at: Grid, part: Part) -> str:
-    left, far = part.get("left"), at.k_pos - at.q_pos
-    return f"{at.k_pos} − {at.q_pos} {f'< {-left}' if 0 <= left < -far else '> ' + str(part.get('right'))}"
+def _why_outside_window(grid: Grid, part: AnyPart) -> str:
+    left, far = part.option_value("left"), grid.k_pos - grid.q_pos
+    return f"{grid.k_pos} − {grid.q_pos} {f'< {-left}' if 0 <= left < -far else '> ' + str(part.option_value('right'))}"
 
 
 @mask(
@@ -49,19 +50,22 @@ def _beyond(at: Grid, part: Part) -> str:
     "−left ≤ j − i ≤ right",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [
+    reachable_keys=lambda grid, part: [
         (
             "k_pos",
-            at.q_pos - part.get("left") if part.get("left") >= 0 else None,
-            at.q_pos + part.get("right") if part.get("right") >= 0 else None,
+            grid.q_pos - part.option_value("left") if part.option_value("left") >= 0 else None,
+            grid.q_pos + part.option_value("right") if part.option_value("right") >= 0 else None,
         )
     ],
-    hides=_beyond,
+    why_hidden=_why_outside_window,
+    is_window=True,
 )
-def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotated[int, Range(low=-1)] = -1) -> Tensor:
+def window(
+    grid: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotated[int, Range(low=-1)] = -1
+) -> Tensor:
     """A query sees so many neighbours on each side, and itself; −1, or left out, is no bound."""
-    near = at.k_pos >= at.q_pos - left if left >= 0 else at.k_idx >= 0
-    return near & (at.k_pos <= at.q_pos + right) if right >= 0 else near
+    near = grid.k_pos >= grid.q_pos - left if left >= 0 else grid.k_idx >= 0
+    return near & (grid.k_pos <= grid.q_pos + right) if right >= 0 else near
 
 
 @mask(
@@ -69,25 +73,25 @@ def window(at: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotat
     "j < length",
     source="Raffel et al. 2020, §3.2.1",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [("k_pos", None, 0 * at.q_pos + part.get("length") - 1)],
-    hides=lambda at, part: f"{at.k_pos} ≥ {part.get('length')}",
+    reachable_keys=lambda grid, part: [("k_pos", None, 0 * grid.q_pos + part.option_value("length") - 1)],
+    why_hidden=lambda grid, part: f"{grid.k_pos} ≥ {part.option_value('length')}",
 )
-def prefix(at: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
+def prefix(grid: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     """Every query sees the first so many positions (prefix-LM is `causal or prefix:length=…`)."""
-    return at.k_pos < length
+    return grid.k_pos < length
 
 
 @mask(
     "document",
     "segment of I = segment of J",
     source="Raffel et al. 2020, §2.2 (packing)",
-    lawless="its segments belong to indices of one problem",
-    reach=lambda at, part: [("k_seg", at.q_seg, at.q_seg)],
-    hides=lambda at, part: f"segment {at.k_seg} ≠ {at.q_seg}",
+    law_exceptions="its segments belong to indices of one problem",
+    reachable_keys=lambda grid, part: [("k_seg", grid.q_seg, grid.q_seg)],
+    why_hidden=lambda grid, part: f"segment {grid.k_seg} ≠ {grid.q_seg}",
 )
-def document(at: Grid) -> Tensor:
+def document(grid: Grid) -> Tensor:
     """A query sees the keys of its own document, by the problem's segments."""
-    return at.q_seg == at.k_seg
+    return grid.q_seg == grid.k_seg
 
 
 @mask(
@@ -95,18 +99,20 @@ def document(at: Grid) -> Tensor:
     "⌊i/size⌋ = ⌊j/size⌋",
     source="Llama 4's attention_chunk_size; Child et al. 2019, §4.3",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [
+    reachable_keys=lambda grid, part: [
         (
             "k_pos",
-            at.q_pos // part.get("size") * part.get("size"),
-            at.q_pos // part.get("size") * part.get("size") + part.get("size") - 1,
+            grid.q_pos // part.option_value("size") * part.option_value("size"),
+            grid.q_pos // part.option_value("size") * part.option_value("size") + part.option_value("size") - 1,
         )
     ],
-    hides=lambda at, part: f"⌊{at.q_pos}/{part.get('size')}⌋ ≠ ⌊{at.k_pos}/{part.get('size')}⌋",
+    why_hidden=lambda grid, part: (
+        f"⌊{grid.q_pos}/{part.option_value('size')}⌋ ≠ ⌊{grid.k_pos}/{part.option_value('size')}⌋"
+    ),
 )
-def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
+def chunk(grid: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees the keys of its own chunk of so many positions."""
-    return at.q_pos // size == at.k_pos // size
+    return grid.q_pos // size == grid.k_pos // size
 
 
 @mask(
@@ -114,11 +120,11 @@ def chunk(at: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     "(i − j) mod rate = 0",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
-    hides=lambda at, part: f"({at.q_pos} − {at.k_pos}) mod {part.get('rate')} ≠ 0",
+    why_hidden=lambda grid, part: f"({grid.q_pos} − {grid.k_pos}) mod {part.option_value('rate')} ≠ 0",
 )
-def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
+def dilated(grid: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees every so many positions, itself among them."""
-    return (at.q_pos - at.k_pos) % rate == 0
+    return (grid.q_pos - grid.k_pos) % rate == 0
 
 
 @mask(
@@ -126,16 +132,16 @@ def dilated(at: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     "j ≤ i and (i − j < stride or (i − j) mod stride = 0)",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
-    reach=lambda at, part: [("k_pos", None, at.q_pos)],
-    hides=lambda at, part: (
-        f"{at.k_pos} > {at.q_pos}"
-        if at.k_pos > at.q_pos
-        else f"{at.q_pos} − {at.k_pos} ≥ {part.get('stride')}, and no multiple of it"
+    reachable_keys=lambda grid, part: [("k_pos", None, grid.q_pos)],
+    why_hidden=lambda grid, part: (
+        f"{grid.k_pos} > {grid.q_pos}"
+        if grid.k_pos > grid.q_pos
+        else f"{grid.q_pos} − {grid.k_pos} ≥ {part.option_value('stride')}, and no multiple of it"
     ),
 )
-def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
+def strided(grid: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees the last so many positions, and before them every so many (Sparse Transformer)."""
-    back = at.q_pos - at.k_pos
+    back = grid.q_pos - grid.k_pos
     return (back >= 0) & ((back < stride) | (back % stride == 0))
 
 
@@ -144,27 +150,31 @@ def strided(at: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
     "j ≤ i and (⌊i/stride⌋ = ⌊j/stride⌋ or j mod stride ≥ stride − summary)",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
-    refuse=lambda o: "summary is at most stride" if o["summary"] > o["stride"] else "",
-    reach=lambda at, part: [("k_pos", None, at.q_pos)],
-    hides=lambda at, part: (
-        f"{at.k_pos} > {at.q_pos}"
-        if at.k_pos > at.q_pos
-        else f"{at.k_pos} stands in an earlier block, and not at its end"
+    option_conflict=lambda o: "summary is at most stride" if o["summary"] > o["stride"] else "",
+    reachable_keys=lambda grid, part: [("k_pos", None, grid.q_pos)],
+    why_hidden=lambda grid, part: (
+        f"{grid.k_pos} > {grid.q_pos}"
+        if grid.k_pos > grid.q_pos
+        else f"{grid.k_pos} stands in an earlier block, and not at its end"
     ),
 )
-def fixed(at: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[int, Range(low=1)] = 1) -> Tensor:
+def fixed(grid: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[int, Range(low=1)] = 1) -> Tensor:
     """A query sees its own block so far, and the last positions of every block before it (Sparse Transformer)."""
-    own = at.q_pos // stride == at.k_pos // stride
-    return (at.k_pos <= at.q_pos) & (own | (at.k_pos % stride >= stride - summary))
+    own = grid.q_pos // stride == grid.k_pos // stride
+    return (grid.k_pos <= grid.q_pos) & (own | (grid.k_pos % stride >= stride - summary))
 
 
-def _reach_global(at: Grid, part: Part) -> list[tuple[str, Any, Any]]:
-    """Runs of tokens that follow each other; every key for a query that is one of them."""
-    tokens = sorted({t for t in part.get("tokens") if t < at.longest})
-    ends = [t for t in tokens if t + 1 not in tokens]
-    starts = [t for t in tokens if t - 1 not in tokens]
-    one = sum(at.q_idx == t for t in tokens)  # (1, 1, n, 1)
-    return [("k_idx", a - a * one, z + (at.keys - 1 - z) * one) for a, z in zip(starts, ends, strict=True)]
+def _global_key_ranges(grid: Grid, part: AnyPart) -> list[KeyBounds]:
+    """Return the runs of consecutive tokens; for a query that is one of the tokens, each run reaches over every key."""
+    tokens = sorted({token for token in part.option_value("tokens") if token < grid.max_length})
+    starts = [token for token in tokens if token - 1 not in tokens]
+    ends = [token for token in tokens if token + 1 not in tokens]
+    is_global = sum(grid.q_idx == token for token in tokens)  # (1, 1, n, 1)
+    last_key = grid.key_count - 1
+    return [
+        ("k_idx", start - start * is_global, end + (last_key - end) * is_global)
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 @mask(
@@ -172,14 +182,14 @@ def _reach_global(at: Grid, part: Part) -> list[tuple[str, Any, Any]]:
     "I or J among the tokens",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
-    reach=_reach_global,
-    hides=lambda at, part: f"neither {at.q_idx} nor {at.k_idx} is among the tokens",
+    reachable_keys=_global_key_ranges,
+    why_hidden=lambda grid, part: f"neither {grid.q_idx} nor {grid.k_idx} is among the tokens",
 )
-def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
+def global_(grid: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
     """Some tokens see every key, and every query sees them (Longformer is a window or these)."""
-    seen = at.k_idx < 0
+    seen = grid.k_idx < 0
     for token in tokens:
-        seen = seen | (at.q_idx == token) | (at.k_idx == token)
+        seen = seen | (grid.q_idx == token) | (grid.k_idx == token)
     return seen
 
 
@@ -187,22 +197,26 @@ def global_(at: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Te
     "natten",
     "s ≤ J < s + K, s = clamp(I − ⌊K/2⌋, 0, T − K)",
     source="Hassani et al. 2023, §3.1",
-    lawless="its window moves inward at the end, so that what is seen depends on how many keys there are",
-    reach=lambda at, part: [
-        ("k_idx", _first(at, part.get("kernel")), _first(at, part.get("kernel")) + part.get("kernel") - 1)
+    law_exceptions="its window moves inward at the end, so that what is seen depends on how many keys there are",
+    reachable_keys=lambda grid, part: [
+        (
+            "k_idx",
+            _window_start(grid, part.option_value("kernel")),
+            _window_start(grid, part.option_value("kernel")) + part.option_value("kernel") - 1,
+        )
     ],
-    hides=lambda at, part: f"{at.k_idx} is outside the {part.get('kernel')} keys around {at.q_idx}",
+    why_hidden=lambda grid, part: f"{grid.k_idx} is outside the {part.option_value('kernel')} keys around {grid.q_idx}",
 )
-def natten(at: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
+def natten(grid: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
     """A query sees K keys around it; at the ends the window moves inward, so that there are always K."""
-    start = _first(at, kernel)
-    return (at.k_idx >= start) & (at.k_idx < start + kernel)
+    start = _window_start(grid, kernel)
+    return (grid.k_idx >= start) & (grid.k_idx < start + kernel)
 
 
-def _first(at: Grid, kernel: int) -> Any:
+def _window_start(grid: Grid, kernel: int) -> Array:
     """The first key of each query's window."""
-    start = at.q_idx - kernel // 2
-    last = max(at.keys - kernel, 0)
+    start = grid.q_idx - kernel // 2
+    last = max(grid.key_count - kernel, 0)
     start = start * (start > 0)  # max(start, 0)
     return start - (start - last) * (start > last)  # min(start, last)
 
@@ -211,14 +225,14 @@ def _first(at: Grid, kernel: int) -> Any:
     "bigbird",
     "blocks: |⌊I/b⌋ − ⌊J/b⌋| ≤ ⌊w/2⌋, or one of the first g, or one of r drawn",
     source="Zaheer et al. 2020, §2 and App. D (ITC)",
-    lawless="its random blocks are drawn over all the blocks there are",
-    refuse=lambda o: "" if o["window"] % 2 else "window counts blocks around its own, and is odd",
-    hides=lambda at, part: (
-        f"block {at.k_idx // part.get('block')} is not near, first or drawn for block {at.q_idx // part.get('block')}"
+    law_exceptions="its random blocks are drawn over all the blocks there are",
+    option_conflict=lambda o: "" if o["window"] % 2 else "window counts blocks around its own, and is odd",
+    why_hidden=lambda grid, part: (
+        f"block {grid.k_idx // part.option_value('block')} is not near, first or drawn for block {grid.q_idx // part.option_value('block')}"
     ),
 )
 def bigbird(
-    at: Grid,
+    grid: Grid,
     *,
     block: Annotated[int, Range(low=1)] = 64,
     window: Annotated[int, Range(low=1)] = 3,
@@ -227,15 +241,15 @@ def bigbird(
     seed: Annotated[int, Range(low=0, high=2**32 - 1)] = 0,
 ) -> Tensor:
     """A query's block sees its neighbours, the first blocks (which see all), and some that are drawn from a seed."""
-    i, j = at.q_idx // block, at.k_idx // block
+    i, j = grid.q_idx // block, grid.k_idx // block
     seen = (abs(i - j) <= window // 2) | (i < global_) | (j < global_)
-    table = _drawn_blocks((at.longest - 1) // block + 1, window // 2, global_, random, seed)
+    table = _draw_random_blocks((grid.max_length - 1) // block + 1, window // 2, global_, random, seed)
     chosen = (i.new_tensor(table) if hasattr(i, "new_tensor") else table)[i, j]  # 1 for a pair that was drawn
     return seen | (chosen > 0)
 
 
 @functools.cache
-def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) -> Any:
+def _draw_random_blocks(blocks: int, reach: int, first: int, drawn_per_block: int, seed: int) -> Array:
     """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed."""
     import numpy as np
 
@@ -243,16 +257,16 @@ def _drawn_blocks(blocks: int, reach: int, first: int, drawn: int, seed: int) ->
     table = np.zeros((blocks, blocks), int)
     for a in range(first, blocks):
         unseen = [b for b in range(first, blocks) if abs(a - b) > reach]
-        table[a, stream.permutation(unseen)[:drawn].astype(int)] = 1
+        table[a, stream.permutation(unseen)[:drawn_per_block].astype(int)] = 1
     return table
 
 
 @mask(
     "given",
     "the problem's mask",
-    lawless="its cells belong to indices of one problem",
-    hides=lambda at, part: "the file says false",
+    law_exceptions="its cells belong to indices of one problem",
+    why_hidden=lambda grid, part: "the file says false",
 )
-def given(at: Grid) -> Tensor:
+def given(grid: Grid) -> Tensor:
     """The file's `mask`; and-ed in whenever the file has one and the expression does not name it."""
-    return at.given
+    return grid.problem_mask

@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from attncli.derivation import Line, Num, Work, finer, per_key
-from attncli.registry import Family, Parameter, Range
+from attncli.derivation import Equation, Number, RowDerivation, derive_per_key, record_intermediate
+from attncli.parts.traits import MixingTraits
+from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
 
-mixing = Family("head-mixing", "what heads tell each other", plural="head-mixings")
+mixing = Family("head-mixing", "what heads tell each other", MixingTraits, plural="head-mixings")
 
-Learned = Mapping[str, Tensor]
-_LAWS = ("prefix", "decode", "permutation")
+LearnedArrays = Mapping[str, Tensor]
+_ALL_LAWS = ("prefix", "decode", "permutation")
 
 
-@mixing("none", "w", laws=_LAWS)
-def none(w: Tensor, parameters: Learned) -> Tensor:
+@mixing("none", "w", laws=_ALL_LAWS)
+def none(w: Tensor, parameters: LearnedArrays) -> Tensor:
     """Heads know nothing of each other."""
     return w
 
 
 # ── talking heads ────────────────────────────────────────────────────────────────────────────────
-def across(x: Tensor, table: Tensor) -> Tensor:
+def mix_heads(x: Tensor, table: Tensor) -> Tensor:
     """out_h = Σ_g x_g table[g, h]: (b, g, n, m), (g, h) → (b, h, n, m)"""
-    x = finer("heads", x.movedim(1, -1), "bnmg")  # (b, n, m, g)
-    return (x @ finer("table", table.to(x.dtype), "gh", given=True)).movedim(-1, 1)
+    x = record_intermediate("heads", x.movedim(1, -1), "bnmg")  # (b, n, m, g)
+    return (x @ record_intermediate("table", table.to(x.dtype), "gh", is_input=True)).movedim(-1, 1)
 
 
-_across = per_key(lambda w, c: (w.products(c("heads"), w("table")),))
+_derive_mixed_heads = derive_per_key(lambda row, cell: (row.write_dot_product(cell("heads"), row("table")),))
 
 
-def talk_before(s: Tensor, parameters: Learned) -> Tensor:
+def mix_scores(s: Tensor, parameters: LearnedArrays) -> Tensor:
     """The scores mixed across heads; what is hidden from a head by now adds nothing to the others."""
     s = s.masked_fill(s == float("-inf"), 0)  # −∞ times a 0 of the table would be no number
-    return across(s, parameters["talking_pre"]) if "talking_pre" in parameters else s
+    return mix_heads(s, parameters["talking_pre"]) if "talking_pre" in parameters else s
 
 
 @mixing(
@@ -46,16 +47,16 @@ def talk_before(s: Tensor, parameters: Learned) -> Tensor:
         Parameter("talking_pre", ("H", "H"), "mixes the scores, at the link `mix`; absent: they are not mixed"),
         Parameter("talking_post", ("H", "H"), "mixes the weights, after dropout; absent: they are not mixed"),
     ),
-    any_of=("talking_pre", "talking_post"),
-    laws=_LAWS,
-    scores=talk_before,
-    scores_need="talking_pre",
-    worked=_across,
-    scores_worked=_across,
+    any_of_parameters=("talking_pre", "talking_post"),
+    laws=_ALL_LAWS,
+    mix_scores=mix_scores,
+    scores_parameter="talking_pre",
+    derivation=_derive_mixed_heads,
+    scores_derivation=_derive_mixed_heads,
 )
-def talking_heads(w: Tensor, parameters: Learned) -> Tensor:
+def talking_heads(w: Tensor, parameters: LearnedArrays) -> Tensor:
     """Scores are mixed across heads before the normaliser, and weights after it."""
-    return across(w, parameters["talking_post"]) if "talking_post" in parameters else w
+    return mix_heads(w, parameters["talking_post"]) if "talking_post" in parameters else w
 
 
 # ── differential ─────────────────────────────────────────────────────────────────────────────────
@@ -64,49 +65,54 @@ def lambda_init(depth: int) -> float:
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
 
 
-def sub_norm(z: Tensor, parameters: Learned, part: Any) -> Tensor:
+def sub_norm(z: Tensor, parameters: LearnedArrays, part: AnyPart) -> Tensor:
     """Each pair's context to root mean square 1, times its gain and 1 − λ_init. (b, h/2, n, 2d) → the same"""
-    mean = finer("mean", z.square().mean(-1, keepdim=True), "bhn1")  # (b, h/2, n, 1)
-    root = finer("root", (mean + 1e-5).sqrt(), "bhn1")  # (b, h/2, n, 1)
-    gain = finer("gain", parameters.get("sub_norm", z.new_ones(z.shape[-1])), "c", given=True)  # (2d,)
-    return z / root * gain * (1 - lambda_init(part.get("depth")))
+    mean = record_intermediate("mean", z.square().mean(-1, keepdim=True), "bhn1")  # (b, h/2, n, 1)
+    root = record_intermediate("root", (mean + 1e-5).sqrt(), "bhn1")  # (b, h/2, n, 1)
+    gain = record_intermediate("gain", parameters.get("sub_norm", z.new_ones(z.shape[-1])), "c", is_input=True)  # (2d,)
+    return z / root * gain * (1 - lambda_init(part.option_value("depth")))
 
 
-def _work_sub_norm(w: Work) -> Iterator[Line]:
-    squares = w.sum([["(", a, ")²"] if a.value < 0 else [a, "²"] for a in w.q], [a.value * a.value for a in w.q])
-    yield Line("mean z²", (["(", *squares, ") / ", Num(len(w.q))], [w("mean")]))
-    yield Line("root", (["√(", w("mean"), " + ", Num(1e-5), ")"], [w("root")]))
-    share = Num(1 - lambda_init(w.part.get("depth")))
-    yield Line("z / root × gain × (1 − λ_init)", ([w.q, " / ", w("root"), " × ", w("gain"), " × ", share], [w.out]))
+def _derive_sub_norm(row: RowDerivation) -> Iterator[Equation]:
+    squares = row.write_sum(
+        [["(", a, ")²"] if a.value < 0 else [a, "²"] for a in row.q], [a.value * a.value for a in row.q]
+    )
+    yield Equation("mean z²", (["(", *squares, ") / ", Number(len(row.q))], [row("mean")]))
+    yield Equation("root", (["√(", row("mean"), " + ", Number(1e-5), ")"], [row("root")]))
+    share = Number(1 - lambda_init(row.part.option_value("depth")))
+    yield Equation(
+        "z / root × gain × (1 − λ_init)",
+        ([row.q, " / ", row("root"), " × ", row("gain"), " × ", share], [row.output_vector]),
+    )
 
 
-def paired(x: Tensor, pairing: str) -> tuple[Tensor, Tensor]:
+def split_pairs(x: Tensor, pairing: str) -> tuple[Tensor, Tensor]:
     """The first and the second head of each pair: (b, h, …) → (b, h/2, …) each"""
     return (x[:, ::2], x[:, 1::2]) if pairing == "adjacent" else (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :])
 
 
-def seen_by_either(visible: Tensor, part: Any) -> Tensor:
+def visible_to_pair(visible: Tensor, part: AnyPart) -> Tensor:
     """What a pair may see: what one of its heads may."""
     if visible.shape[1] == 1:
         return visible
-    first, second = paired(visible, part.get("pairing"))
+    first, second = split_pairs(visible, part.option_value("pairing"))
     return first | second
 
 
-def _pair_of(part: Any, head: int, heads: int) -> int:
+def _pair_index(part: AnyPart, head: int, heads: int) -> int:
     """Which pair a head is part of."""
-    return head // 2 if part.get("pairing") == "adjacent" else head % (heads // 2)
+    return head // 2 if part.option_value("pairing") == "adjacent" else head % (heads // 2)
 
 
-def _work_difference(w: Work) -> Iterator[Line]:
+def _derive_difference(row: RowDerivation) -> Iterator[Equation]:
     """λ, then one head's weight less λ times the other's."""
-    first = Num(lambda_init(w.part.get("depth")))
-    if "q1·k1" in w:
-        yield Line("λ", (["e^(", w("q1·k1"), ") − e^(", w("q2·k2"), ") + ", first], [w("λ")]))
+    first = Number(lambda_init(row.part.option_value("depth")))
+    if "q1·k1" in row:
+        yield Equation("λ", (["e^(", row("q1·k1"), ") − e^(", row("q2·k2"), ") + ", first], [row("λ")]))
     else:
-        yield Line("λ", ([first],))
-    lam = w("λ") if "λ" in w else first
-    yield from w.each(lambda c: ([c("first"), " − ", lam, "·", c("second")],))
+        yield Equation("λ", ([first],))
+    lam = row("λ") if "λ" in row else first
+    yield from row.equation_per_key(lambda cell: ([cell("first"), " − ", lam, "·", cell("second")],))
 
 
 @mixing(
@@ -121,28 +127,28 @@ def _work_difference(w: Work) -> Iterator[Line]:
         ),
         Parameter("sub_norm", ("2d",), "gain of the norm of each pair's context"),
     ),
-    all_of=("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"),
-    laws=_LAWS,
-    pairs=True,  # a pair of heads shares a value twice as wide, and becomes one
-    context=sub_norm,
+    all_or_none_parameters=("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"),
+    laws=_ALL_LAWS,
+    is_pairing=True,  # a pair of heads shares a value twice as wide, and becomes one
+    transform_context=sub_norm,
     context_formula="z / √(mean z² + 1e-5) × gain × (1 − λ_init)",
-    visible=seen_by_either,
-    into=_pair_of,
-    worked=_work_difference,
-    context_worked=_work_sub_norm,
+    mix_visible=visible_to_pair,
+    mixed_head=_pair_index,
+    derivation=_derive_difference,
+    context_derivation=_derive_sub_norm,
 )
 def differential(
     w: Tensor,
-    parameters: Learned,
+    parameters: LearnedArrays,
     *,
     pairing: Literal["adjacent", "halves"] = "adjacent",
     depth: Annotated[int, Range(low=0)] = 0,
 ) -> Tensor:
     """Of two heads' weights one is subtracted from the other, with a learned λ, so that what both see cancels."""
-    first, second = paired(w, pairing)  # (b, h/2, n, m) each
-    first, second = finer("first", first), finer("second", second)
+    first, second = split_pairs(w, pairing)  # (b, h/2, n, m) each
+    first, second = record_intermediate("first", first), record_intermediate("second", second)
     if "lambda_q1" not in parameters:
         return first - lambda_init(depth) * second  # (b, h/2, n, m)
     q1, k1, q2, k2 = (parameters[f"lambda_{name}"] for name in ("q1", "k1", "q2", "k2"))
-    one, two = finer("q1·k1", q1 @ k1, ""), finer("q2·k2", q2 @ k2, "")
-    return first - finer("λ", one.exp() - two.exp() + lambda_init(depth), "") * second  # (b, h/2, n, m)
+    one, two = record_intermediate("q1·k1", q1 @ k1, ""), record_intermediate("q2·k2", q2 @ k2, "")
+    return first - record_intermediate("λ", one.exp() - two.exp() + lambda_init(depth), "") * second  # (b, h/2, n, m)

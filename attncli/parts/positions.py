@@ -11,39 +11,42 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from attncli.derivation import Line, Num, Vec, Work, finer, per_key
-from attncli.registry import Family, Parameter, Range
+from attncli.derivation import Equation, Number, RowDerivation, Vector, derive_per_key, record_intermediate
+from attncli.parts.traits import PositionTraits
+from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Grid, Tensor
 
-position = Family("position", "how a token knows where it is")
+position = Family("position", "how a token knows where it is", PositionTraits)
 
-_LAWS = ("prefix", "decode")
+_POSITION_LAWS = ("prefix", "decode")
 Theta = Annotated[float, Range(above=1)]
 
 
-@position("none", "x", laws=("prefix", "decode", "permutation"), acts="")
+@position("none", "x", laws=("prefix", "decode", "permutation"))
 def none(x: Tensor) -> Tensor:
     """Nothing says where a token is."""
     return x
 
 
 # ── on embeddings ────────────────────────────────────────────────────────────────────────────────
-def _work_waves(w: Work) -> Iterator[Line]:
+def _derive_sinusoids(row: RowDerivation) -> Iterator[Equation]:
     """Each column and its wave."""
-    for c, (x, out) in enumerate(zip(w.q, w.out, strict=True)):
-        half = len(w.q) // 2
-        pair, cosine = (c // 2, c % 2) if w.part.get("layout") == "interleaved" else (c % half, c >= half)
-        yield Line(f"x[{c}]", ([x, " + cos(" if cosine else " + sin(", w("p"), " × ", w("ω")[pair], ")"], [out]))
+    for c, (x, out) in enumerate(zip(row.q, row.output_vector, strict=True)):
+        half = len(row.q) // 2
+        pair, cosine = (c // 2, c % 2) if row.part.option_value("layout") == "interleaved" else (c % half, c >= half)
+        yield Equation(
+            f"x[{c}]", ([x, " + cos(" if cosine else " + sin(", row("p"), " × ", row("ω")[pair], ")"], [out])
+        )
 
 
 @position(
     "sinusoidal",
     "x + [sin(p ω), cos(p ω)], ω_i = theta^(−2i/d)",
     source="Vaswani et al. 2017, §3.5",
-    laws=_LAWS,
-    acts="embeddings",
-    even=lambda part, d: d,
-    worked=_work_waves,
+    laws=_POSITION_LAWS,
+    acts_on="embeddings",
+    paired_columns=lambda part, d: d,
+    derivation=_derive_sinusoids,
 )
 def sinusoidal(
     x: Tensor, positions: Tensor, *, layout: Literal["interleaved", "halves"] = "interleaved", theta: Theta = 10000.0
@@ -53,7 +56,9 @@ def sinusoidal(
 
     d = x.shape[-1]
     omega = theta ** (-torch.arange(0, d, 2, dtype=torch.float64, device=x.device) / d)  # (d/2,)
-    angle = finer("p", positions, "bn1", given=True) * finer("ω", omega, "w", given=True)  # (b, t, d/2)
+    angle = record_intermediate("p", positions, "bn1", is_input=True) * record_intermediate(
+        "ω", omega, "w", is_input=True
+    )  # (b, t, d/2)
     waves = (angle.sin(), angle.cos())
     code = torch.stack(waves, -1).flatten(-2) if layout == "interleaved" else torch.cat(waves, -1)  # (b, t, d)
     return x + code.to(x.dtype)
@@ -61,15 +66,15 @@ def sinusoidal(
 
 # ── on queries and keys ──────────────────────────────────────────────────────────────────────────
 Scaling = Literal["none", "linear", "ntk", "dynamic", "yarn", "llama3", "longrope", "proportional"]
-_NEEDS = {
+_OPTIONS_SCALING_NEEDS = {
     "linear": ("factor",), "ntk": ("factor",), "dynamic": ("factor", "original"), "yarn": ("factor", "original"),
     "llama3": ("factor", "original"), "longrope": ("original",),
 }  # fmt: skip
 
 
-def _refuse_rope(o: Mapping[str, Any]) -> str:
+def _rope_option_conflict(o: Mapping[str, Any]) -> str:
     """What rope's options cannot be together."""
-    missing = [name for name in _NEEDS.get(o["scaling"], ()) if o[name] is None]
+    missing = [name for name in _OPTIONS_SCALING_NEEDS.get(o["scaling"], ()) if o[name] is None]
     if missing:
         return f"scaling={o['scaling']} needs {' and '.join(missing)}"
     if o["scaling"] == "proportional" and o["dims"] is not None:
@@ -86,31 +91,33 @@ def _refuse_rope(o: Mapping[str, Any]) -> str:
     return ""
 
 
-def _columns(d: int, scaling: str, dims: int | None, fraction: float | None) -> int:
+def _count_rotated_columns(d: int, scaling: str, dims: int | None, fraction: float | None) -> int:
     """How many of d columns rope turns: `dims`, or `fraction` of them; proportional pairs them all."""
     return d if scaling == "proportional" else dims or int(d * (fraction or 1))
 
 
-def turned(part: Any, d: int) -> int:
+def rotated_columns(part: AnyPart, d: int) -> int:
     """The same, of a part's options; for NTK, whose exponent is r/(r − 2), two are too few."""
-    r = _columns(d, part.get("scaling"), part.get("dims"), part.get("fraction"))
-    return 0 if r == 2 and part.get("scaling") in ("ntk", "dynamic") else r
+    r = _count_rotated_columns(
+        d, part.option_value("scaling"), part.option_value("dims"), part.option_value("fraction")
+    )
+    return 0 if r == 2 and part.option_value("scaling") in ("ntk", "dynamic") else r
 
 
-def _work_turn(w: Work) -> Iterator[Line]:
+def _derive_rotation(row: RowDerivation) -> Iterator[Equation]:
     """The angles, then each pair of columns turned by its own."""
-    cos, sin = w("cos"), w("sin")
-    yield Line("angle p × ω", ([w("p"), " × ", w("ω")], [w("angle")]))
-    yield Line("cos", ([cos],))
-    yield Line("sin", ([sin],))
+    cos, sin = row("cos"), row("sin")
+    yield Equation("angle p × ω", ([row("p"), " × ", row("ω")], [row("angle")]))
+    yield Equation("cos", ([cos],))
+    yield Equation("sin", ([sin],))
     r = 2 * len(cos)
     for pair, (c, s) in enumerate(zip(cos, sin, strict=True)):
-        i, j = (2 * pair, 2 * pair + 1) if w.part.get("layout") == "interleaved" else (pair, pair + r // 2)
-        a, b = w.q[i], w.q[j]
-        yield Line(f"{w.label}[{i}]", ([a, "·", c, " − ", b, "·", s], [w.out[i]]))
-        yield Line(f"{w.label}[{j}]", ([a, "·", s, " + ", b, "·", c], [w.out[j]]))
-    if r < len(w.q):
-        yield Line(f"{w.label}[{r}…]", ([Vec(w.out[r:])],), "not turned")
+        i, j = (2 * pair, 2 * pair + 1) if row.part.option_value("layout") == "interleaved" else (pair, pair + r // 2)
+        a, b = row.q[i], row.q[j]
+        yield Equation(f"{row.label}[{i}]", ([a, "·", c, " − ", b, "·", s], [row.output_vector[i]]))
+        yield Equation(f"{row.label}[{j}]", ([a, "·", s, " + ", b, "·", c], [row.output_vector[j]]))
+    if r < len(row.q):
+        yield Equation(f"{row.label}[{r}…]", ([Vector(row.output_vector[r:])],), "not turned")
 
 
 @position(
@@ -118,17 +125,18 @@ def _work_turn(w: Work) -> Iterator[Line]:
     "(x, y) → (x cos pω − y sin pω, x sin pω + y cos pω), ω_i = theta^(−2i/dims)",
     source="Su et al. 2021, §3.4.2; scalings: Chen et al. 2023 (linear), bloc97 2023 (ntk, dynamic), Peng et al. 2023 (yarn), "
     "Llama Team 2024 §3.4.2 and its code (llama3), Ding et al. 2024 (longrope), Gemma 4's configuration (proportional)",
-    laws=_LAWS,
-    acts="qk",
-    even=turned,
-    refuse=_refuse_rope,
+    laws=_POSITION_LAWS,
+    acts_on="qk",
+    paired_columns=rotated_columns,
+    axis_lengths=lambda part, d: {"r": rotated_columns(part, d) // 2},
+    option_conflict=_rope_option_conflict,
     parameters=(
         Parameter("rope_short", ("r",), "longrope: divides each frequency up to the original length"),
         Parameter("rope_long", ("r",), "longrope: beyond it"),
     ),
-    lawless="dynamic and longrope follow the length of the text, and keep neither",
-    needs_parameters=lambda part: ("rope_short", "rope_long") if part.get("scaling") == "longrope" else (),
-    worked=_work_turn,
+    law_exceptions="dynamic and longrope follow the length of the text, and keep neither",
+    required_parameters=lambda part: ("rope_short", "rope_long") if part.option_value("scaling") == "longrope" else (),
+    derivation=_derive_rotation,
 )
 def rope(
     x: Tensor,
@@ -156,7 +164,7 @@ def rope(
     import torch
 
     d = x.shape[-1]
-    r = _columns(d, scaling, dims, fraction)
+    r = _count_rotated_columns(d, scaling, dims, fraction)
     i = torch.arange(0, r, 2, dtype=torch.float64, device=x.device)  # (r/2,)
     base, attention = theta, 1.0
     if scaling == "ntk" and factor:
@@ -177,20 +185,22 @@ def rope(
         ramp = _yarn_ramp(r, theta, original, beta_fast, beta_slow, truncate).to(x.device)
         omega = omega * (1 - ramp) + omega / factor * ramp
         both = (
-            _mscale(factor, mscale) / _mscale(factor, mscale_all_dim)
+            _yarn_mscale(factor, mscale) / _yarn_mscale(factor, mscale_all_dim)
             if mscale and mscale_all_dim
-            else _mscale(factor, 1)
+            else _yarn_mscale(factor, 1)
         )
         attention = attention_factor or both
     if scaling == "longrope" and original:
         omega = omega / parameters["rope_long" if length > original else "rope_short"].double()
         grown = factor or 1.0
         attention = attention_factor or (math.sqrt(1 + math.log(grown) / math.log(original)) if grown > 1 else 1.0)
-    angle = finer("p", positions, "bhn1", given=True) * finer("ω", omega, "w", given=True)  # (b, 1, t, r/2)
-    finer("angle", angle, "bhnw", given=True)
+    angle = record_intermediate("p", positions, "bhn1", is_input=True) * record_intermediate(
+        "ω", omega, "w", is_input=True
+    )  # (b, 1, t, r/2)
+    record_intermediate("angle", angle, "bhnw", is_input=True)
     cos, sin = ((attention * wave).to(x.dtype) for wave in (angle.cos(), angle.sin()))
-    finer("cos", cos, "bhnw", given=True)
-    finer("sin", sin, "bhnw", given=True)
+    record_intermediate("cos", cos, "bhnw", is_input=True)
+    record_intermediate("sin", sin, "bhnw", is_input=True)
     head, rest = x[..., :r], x[..., r:]
     a, b = (head[..., ::2], head[..., 1::2]) if layout == "interleaved" else head.chunk(2, -1)  # (b, h, t, r/2) each
     pair = (a * cos - b * sin, a * sin + b * cos)
@@ -198,7 +208,7 @@ def rope(
     return torch.cat([head, rest], -1)
 
 
-def _mscale(factor: float, m: float | None) -> float:
+def _yarn_mscale(factor: float, m: float | None) -> float:
     """0.1 m ln(factor) + 1 (Peng et al. 2023, §3.4)."""
     return 0.1 * (m or 0) * math.log(factor) + 1 if factor > 1 else 1.0
 
@@ -219,14 +229,14 @@ def _yarn_ramp(r: int, theta: float, original: int, fast: float, slow: float, tr
 
 
 # ── on scores ────────────────────────────────────────────────────────────────────────────────────
-def slopes(heads: int, most: float) -> list[float]:
+def alibi_slopes(heads: int, bias_max: float) -> list[float]:
     """2^(−max·h/H) for a power of two; else those of the next lower one, then every other of the next higher."""
     power = 2 ** math.floor(math.log2(heads))
-    own = [2.0 ** (-most * (h + 1) / power) for h in range(power)]
+    own = [2.0 ** (-bias_max * (h + 1) / power) for h in range(power)]
     return (
         own
         if power == heads
-        else own + [2.0 ** (-most * (h + 1) / (2 * power)) for h in range(2 * power)][::2][: heads - power]
+        else own + [2.0 ** (-bias_max * (h + 1) / (2 * power)) for h in range(2 * power)][::2][: heads - power]
     )
 
 
@@ -234,29 +244,47 @@ def slopes(heads: int, most: float) -> list[float]:
     "alibi",
     "s − m_h |i − j|",
     source="Press et al. 2022, §3; slopes for any number of heads as in its code",
-    laws=_LAWS,
-    acts="scores",
-    worked=per_key(lambda w, c: ([c.before, " − ", w("m"), "·|", Num(c.i or 0), " − ", Num(c.j or 0), "|"],)),
+    laws=_POSITION_LAWS,
+    has_head_slopes=True,
+    acts_on="scores",
+    derivation=derive_per_key(
+        lambda row, cell: (
+            [
+                cell.before,
+                " − ",
+                row("m"),
+                "·|",
+                Number(cell.query_position or 0),
+                " − ",
+                Number(cell.key_position or 0),
+                "|",
+            ],
+        )
+    ),
 )
-def alibi(s: Tensor, at: Grid, *, max: Annotated[float, Range(above=0)] = 8.0) -> Tensor:
+def alibi(s: Tensor, grid: Grid, *, max: Annotated[float, Range(above=0)] = 8.0) -> Tensor:
     """A penalty that grows with the distance, by a slope of each head's own."""
-    m = finer("m", s.new_tensor(slopes(at.heads, max))[at.head], given=True)  # (1, h, 1, 1)
-    return s - m * abs(at.q_pos - at.k_pos)  # (b, h, n, m)
+    m = record_intermediate(
+        "m", s.new_tensor(alibi_slopes(grid.head_count, max))[grid.head_idx], is_input=True
+    )  # (1, h, 1, 1)
+    return s - m * abs(grid.q_pos - grid.k_pos)  # (b, h, n, m)
 
 
-def _table(s: Tensor, at: Grid, rows: Tensor) -> Tensor:
+def _add_table_bias(s: Tensor, grid: Grid, rows: Tensor) -> Tensor:
     """Row by row of bias_table: (b, 1, n, m) → (b, h, n, m)"""
-    finer("row", rows, given=True)
-    return s + finer("bias", at.parameters["bias_table"][rows.squeeze(1)].movedim(-1, 1), given=True)
+    record_intermediate("row", rows, is_input=True)
+    return s + record_intermediate("bias", grid.parameters["bias_table"][rows.squeeze(1)].movedim(-1, 1), is_input=True)
 
 
-def _work_table(w: Work) -> Iterator[Line]:
+def _derive_table_bias(row: RowDerivation) -> Iterator[Equation]:
     """Each score and what its distance adds."""
-    for c in w.seen:
-        yield Line(c.label, ([c.before, " + ", c("bias")], [c.after]), f"row {c('row').value:.0f} of the table")
+    for cell in row.unhidden_cells:
+        yield Equation(
+            cell.label, ([cell.before, " + ", cell("bias")], [cell.after]), f"row {cell('row').value:.0f} of the table"
+        )
 
 
-def _refuse_t5(o: Mapping[str, Any]) -> str:
+def _t5_option_conflict(o: Mapping[str, Any]) -> str:
     exact = o["buckets"] // (4 if o["bidirectional"] else 2)
     return (
         ""
@@ -269,18 +297,18 @@ def _refuse_t5(o: Mapping[str, Any]) -> str:
     "t5",
     "s + table[bucket(j − i), h]",
     source="Raffel et al. 2020, §2.1; buckets as in its code",
-    laws=_LAWS,
-    acts="scores",
+    laws=_POSITION_LAWS,
+    acts_on="scores",
     parameters=(
         Parameter("bias_table", ("buckets", "H"), "a bias for each bucket of distances and each head", required=True),
     ),
-    sizes=lambda part: {"buckets": part.get("buckets")},
-    refuse=_refuse_t5,
-    worked=_work_table,
+    axis_lengths=lambda part, d: {"buckets": part.option_value("buckets")},
+    option_conflict=_t5_option_conflict,
+    derivation=_derive_table_bias,
 )
 def t5(
     s: Tensor,
-    at: Grid,
+    grid: Grid,
     *,
     buckets: Annotated[int, Range(low=4)] = 32,
     max_distance: Annotated[int, Range(low=2)] = 128,
@@ -289,7 +317,7 @@ def t5(
     """A learned bias for each distance: exact while near, in widening buckets further off."""
     import torch
 
-    ahead = at.k_pos - at.q_pos  # (b, 1, n, m)
+    ahead = grid.k_pos - grid.q_pos  # (b, 1, n, m)
     half = buckets // 2 if bidirectional else buckets
     first = half * (ahead > 0) if bidirectional else 0
     far = ahead.abs() if bidirectional else (-ahead).clamp(min=0)
@@ -298,21 +326,21 @@ def t5(
         max_distance / exact
     )  # float32, as published code has it
     wide = (exact + (ratio * (half - exact)).long()).clamp(max=half - 1)
-    return _table(s, at, first + torch.where(far < exact, far, wide))
+    return _add_table_bias(s, grid, first + torch.where(far < exact, far, wide))
 
 
 @position(
     "relative",
     "s + table[clip(j − i, −m, m) + m, h]",
     source="Shaw et al. 2018, §3.2, as a bias: Liu et al. 2021, §3.2",
-    laws=_LAWS,
-    acts="scores",
+    laws=_POSITION_LAWS,
+    acts_on="scores",
     parameters=(
         Parameter("bias_table", ("2m+1", "H"), "a bias for each distance −m … m and each head", required=True),
     ),
-    sizes=lambda part: {"2m+1": 2 * part.get("max-distance") + 1},
-    worked=_work_table,
+    axis_lengths=lambda part, d: {"2m+1": 2 * part.option_value("max-distance") + 1},
+    derivation=_derive_table_bias,
 )
-def relative(s: Tensor, at: Grid, *, max_distance: Annotated[int, Range(low=0)]) -> Tensor:
+def relative(s: Tensor, grid: Grid, *, max_distance: Annotated[int, Range(low=0)]) -> Tensor:
     """A learned bias for each distance, the same for all beyond the largest."""
-    return _table(s, at, (at.k_pos - at.q_pos).clamp(-max_distance, max_distance) + max_distance)
+    return _add_table_bias(s, grid, (grid.k_pos - grid.q_pos).clamp(-max_distance, max_distance) + max_distance)

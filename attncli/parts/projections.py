@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from attncli.derivation import Line, Work
-from attncli.registry import Family, Parameter, Range
-from attncli.types import Tensor
+from attncli.derivation import Equation, RowDerivation
+from attncli.parts.traits import ProjectionTraits
+from attncli.registry import Family, Parameter, Part, Range
+from attncli.types import Array, Generator, Tensor
 
-projection = Family("projection", "what becomes of a token before it is compared")
+projection = Family("projection", "what becomes of a token before it is compared", ProjectionTraits)
 
-LEARNED = (
+PROJECTION_PARAMETERS = (
     Parameter("w_q", ("d", "d_q"), "queries: x W_q"),
     Parameter("w_k", ("e", "d_k"), "keys"),
     Parameter("w_v", ("e", "d_v"), "values"),
@@ -26,20 +27,20 @@ LEARNED = (
     Parameter("w_o", ("d_c", "d_o"), "output: context W_o"),
     Parameter("b_o", ("d_o",), "added to the output"),
 )
-_LAWS = ("prefix", "decode", "permutation")
+_ALL_LAWS = ("prefix", "decode", "permutation")
 
 
-def work_linear(w: Work) -> Iterator[Line]:
+def derive_linear(row: RowDerivation) -> Iterator[Equation]:
     """x W + b, column by column: every projection works alike, wherever its arrays come from."""
-    matrix = w("W") if "W" in w else None
-    offset = w("b") if "b" in w else None
-    for c, out in enumerate(w.out, start=w.first):
-        terms = w.products(w.q, [row[c] for row in matrix]) if matrix else [w.q[c]]
-        yield Line(f"{w.label}[{c - w.first}]", ([*terms, " + ", offset[c]] if offset else terms, [out]))
+    matrix = row("W") if "W" in row else None
+    offset = row("b") if "b" in row else None
+    for c, out in enumerate(row.output_vector, start=row.first_column):
+        terms = row.write_dot_product(row.q, [weights[c] for weights in matrix]) if matrix else [row.q[c]]
+        yield Equation(f"{row.label}[{c - row.first_column}]", ([*terms, " + ", offset[c]] if offset else terms, [out]))
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ProjectionSizes:
     """What a projection must know of the problem: widths of the embeddings and the memory, and the heads."""
 
     d: int  # width of what queries are made of
@@ -53,18 +54,26 @@ class Sizes:
     "given",
     "q = x W_q + b_q, k = m W_k + b_k, v = m W_v + b_v",
     source="Vaswani et al. 2017, §3.2.2",
-    parameters=LEARNED,
-    laws=_LAWS,
+    parameters=PROJECTION_PARAMETERS,
+    laws=_ALL_LAWS,
+    is_from_file=True,
 )
-def given(sizes: Sizes, parameters: Mapping[str, Any], generator: Any) -> Mapping[str, Any]:
+def given(sizes: ProjectionSizes, parameters: Mapping[str, Array], generator: Generator | None) -> Mapping[str, Array]:
     """The file's own w_q, w_k, w_v, w_o and biases; one that it lacks is the identity."""
     return parameters
 
 
-@projection("identity", "q = x, k = v = m", laws=_LAWS)
-def identity(sizes: Sizes, parameters: Mapping[str, Any], generator: Any) -> Mapping[str, Any]:
+@projection("identity", "q = x, k = v = m", laws=_ALL_LAWS, is_identity=True)
+def identity(
+    sizes: ProjectionSizes, parameters: Mapping[str, Array], generator: Generator | None
+) -> Mapping[str, Array]:
     """No projections at all: embeddings are their own queries, keys and values."""
     return {}
+
+
+def default_projection(has_parameters: bool) -> Part[ProjectionTraits]:
+    """Where q, k and v come from when nobody said: from the file where it has them."""
+    return projection.parse("given" if has_parameters else "identity")
 
 
 # ── drawn ones ───────────────────────────────────────────────────────────────────────────────────
@@ -75,7 +84,7 @@ Width = Annotated[int, Range(low=1, high=2**31)]
 Seed = Annotated[int, Range(low=0, below=2**64)]
 
 
-def widths(sizes: Sizes, dim: int | None, v_dim: int | None) -> dict[str, tuple[int, int]]:
+def projection_shapes(sizes: ProjectionSizes, dim: int | None, v_dim: int | None) -> dict[str, tuple[int, int]]:
     """(d_in, d_out) of W_q, W_k, W_v and W_o for drawn projections, before heads are checked to divide them."""
     q = dim or sizes.d
     v = v_dim or q
@@ -87,7 +96,7 @@ def widths(sizes: Sizes, dim: int | None, v_dim: int | None) -> dict[str, tuple[
     }
 
 
-def _turns(order: str, sizes: Sizes) -> Iterator[tuple[str, int]]:
+def _draw_order(order: str, sizes: ProjectionSizes) -> Iterator[tuple[str, int]]:
     """Which matrix is drawn when: (letter, in how many parts it is drawn)."""
     if order != "per-head":
         yield from ((letter, 1) for letter in order)
@@ -100,8 +109,15 @@ def _turns(order: str, sizes: Sizes) -> Iterator[tuple[str, int]]:
     yield "o", 1
 
 
-def drawn(
-    name: str, formula: str, source: str, weight: Draw, offset: Draw, *, rows_first: bool = True, order: Order = "qkvo"
+def register_drawn(
+    name: str,
+    formula: str,
+    source: str,
+    draw_weight: Draw,
+    draw_bias: Draw,
+    *,
+    rows_first: bool = True,
+    order: Order = "qkvo",
 ) -> None:
     """Register a projection that draws its parameters, by turns: `weight` one matrix, `offset` one bias.
 
@@ -109,9 +125,9 @@ def drawn(
     """
 
     def draw(
-        sizes: Sizes,
-        parameters: Mapping[str, Any],
-        generator: Any,
+        sizes: ProjectionSizes,
+        parameters: Mapping[str, Array],
+        generator: Generator | None,
         *,
         dim: Width | None = None,
         v_dim: Width | None = None,
@@ -119,89 +135,93 @@ def drawn(
         out: Literal["yes", "no"] = "no",
         order: Order = order,
         seed: Seed | None = None,
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, Array]:
         import torch
 
-        shapes = widths(sizes, dim, v_dim)
+        shapes = projection_shapes(sizes, dim, v_dim)
         turned = rows_first or sizes.out_in
         found: dict[str, list[Tensor]] = {}
-        for letter, parts in _turns(order, sizes):
+        for letter, parts in _draw_order(order, sizes):
             if letter == "o" and out == "no" and order != "oqkv":  # a layer that draws W_o first draws it in any case
                 continue
             d_in, d_out = shapes[letter][0], shapes[letter][1] // parts
-            w = weight((d_out, d_in) if turned else (d_in, d_out), generator, letter, shapes)
+            w = draw_weight((d_out, d_in) if turned else (d_in, d_out), generator, letter, shapes)
             found.setdefault(f"w_{letter}", []).append(w.T if turned else w)  # (d_in, d_out)
             if bias == "all" or bias == ("o" if letter == "o" else "qkv"):
-                found.setdefault(f"b_{letter}", []).append(offset((d_out,), generator, letter, d_in))  # (d_out,)
+                found.setdefault(f"b_{letter}", []).append(draw_bias((d_out,), generator, letter, d_in))  # (d_out,)
         return {k: torch.cat(v, -1) for k, v in found.items() if out == "yes" or not k.endswith("_o")}
 
     draw.__doc__ = f"Drawn from a seed, as {source} draws them."
-    projection(name, formula, source=source, laws=_LAWS, drawn=True)(draw)
+    projection(name, formula, source=source, laws=_ALL_LAWS, is_drawn=True)(draw)
 
 
-def _rand(shape: tuple[int, ...], generator: Any, *_: Any) -> Tensor:
+def _draw_uniform(shape: tuple[int, ...], generator: Generator | None, *_: object) -> Tensor:
     import torch
 
     return torch.rand(shape, generator=generator)
 
 
-def _randn(shape: tuple[int, ...], generator: Any, *_: Any) -> Tensor:
+def _draw_normal(shape: tuple[int, ...], generator: Generator | None, *_: object) -> Tensor:
     import torch
 
     return torch.randn(shape, generator=generator)
 
 
-def _linear(shape: tuple[int, ...], generator: Any, *_: Any) -> Tensor:
+def _draw_linear_weight(shape: tuple[int, ...], generator: Generator | None, *_: object) -> Tensor:
     import torch
 
     return torch.nn.init.kaiming_uniform_(torch.empty(shape), a=5**0.5, generator=generator)
 
 
-def _linear_bias(shape: tuple[int, ...], generator: Any, letter: str, d_in: int) -> Tensor:
+def _draw_linear_bias(shape: tuple[int, ...], generator: Generator | None, letter: str, d_in: int) -> Tensor:
     import torch
 
     return torch.nn.init.uniform_(torch.empty(shape), -(d_in**-0.5), d_in**-0.5, generator=generator)
 
 
-def _xavier(shape: tuple[int, ...], generator: Any, *_: Any) -> Tensor:
+def _draw_xavier(shape: tuple[int, ...], generator: Generator | None, *_: object) -> Tensor:
     import torch
 
     return torch.nn.init.xavier_uniform_(torch.empty(shape), generator=generator)
 
 
-def _zeros(shape: tuple[int, ...], *_: Any) -> Tensor:
+def _make_zeros(shape: tuple[int, ...], *_: object) -> Tensor:
     import torch
 
     return torch.zeros(shape)
 
 
-def _mha(shape: tuple[int, ...], generator: Any, letter: str, shapes: Mapping[str, tuple[int, int]]) -> Tensor:
+def _draw_mha_weight(
+    shape: tuple[int, ...], generator: Generator | None, letter: str, shapes: Mapping[str, tuple[int, int]]
+) -> Tensor:
     """nn.MultiheadAttention: W_o as a linear layer; q, k, v as one packed Xavier matrix where they share d_in."""
     import torch
 
     if letter == "o":
-        return _linear(shape, generator)
+        return _draw_linear_weight(shape, generator)
     if shapes["q"][0] != shapes["k"][0]:
-        return _xavier(shape, generator)
+        return _draw_xavier(shape, generator)
     fans = shapes["q"][0] + sum(shapes[x][1] for x in "qkv")  # fan in + fan out of the packed matrix
     a = 3**0.5 * (2 / fans) ** 0.5
     return torch.nn.init.uniform_(torch.empty(shape), -a, a, generator=generator)
 
 
-def _mha_bias(shape: tuple[int, ...], generator: Any, letter: str, d_in: int) -> Tensor:
+def _draw_mha_bias(shape: tuple[int, ...], generator: Generator | None, letter: str, d_in: int) -> Tensor:
     """All zero, but that of W_o is drawn before it is zeroed, which moves the stream on."""
-    return _linear_bias(shape, generator, letter, d_in) * 0 if letter == "o" else _zeros(shape)
+    return _draw_linear_bias(shape, generator, letter, d_in) * 0 if letter == "o" else _make_zeros(shape)
 
 
-drawn("rand", "W ~ U(0, 1)", "torch.rand", _rand, _rand, rows_first=False)
-drawn("randn", "W ~ N(0, 1)", "torch.randn", _randn, _randn, rows_first=False)
-drawn("linear", "W, b ~ U(−1/√d_in, 1/√d_in)", "torch.nn.Linear", _linear, _linear_bias)
-drawn("xavier", "W ~ U(−a, a), a = √(6/(d_in + d_out)), b = 0", "torch.nn.init.xavier_uniform_", _xavier, _zeros)
-drawn(
+register_drawn("rand", "W ~ U(0, 1)", "torch.rand", _draw_uniform, _draw_uniform, rows_first=False)
+register_drawn("randn", "W ~ N(0, 1)", "torch.randn", _draw_normal, _draw_normal, rows_first=False)
+register_drawn("linear", "W, b ~ U(−1/√d_in, 1/√d_in)", "torch.nn.Linear", _draw_linear_weight, _draw_linear_bias)
+register_drawn(
+    "xavier", "W ~ U(−a, a), a = √(6/(d_in + d_out)), b = 0", "torch.nn.init.xavier_uniform_", _draw_xavier, _make_zeros
+)
+register_drawn(
     "torch-mha",
     "W_o as linear, W_q W_k W_v packed as xavier, b = 0",
     "torch.nn.MultiheadAttention",
-    _mha,
-    _mha_bias,
+    _draw_mha_weight,
+    _draw_mha_bias,
     order="oqkv",
 )

@@ -5,34 +5,45 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from attncli.derivation import Cell, Expr, Line, Num, Vec, Work, finer, per_key, scaled
+from attncli.derivation import (
+    Equation,
+    EquationSide,
+    KeyCell,
+    Number,
+    RowDerivation,
+    Vector,
+    derive_per_key,
+    record_intermediate,
+    scale_vector,
+)
+from attncli.parts.traits import ScoreTraits
 from attncli.registry import Family, Parameter
 from attncli.types import Tensor
 
-score = Family("score", "how alike a query and a key are")
+score = Family("score", "how alike a query and a key are", ScoreTraits)
 
-Learned = Mapping[str, Tensor]
-_LAWS = ("prefix", "decode", "permutation")
-_HIDDEN = (
+LearnedArrays = Mapping[str, Tensor]
+_ALL_LAWS = ("prefix", "decode", "permutation")
+_HIDDEN_LAYER_PARAMETERS = (
     Parameter("score_w_q", ("d", "a"), "the queries' half of W; the identity where absent"),
     Parameter("score_w_k", ("d_k", "a"), "the keys' half of W; the identity where absent"),
     Parameter("score_v", ("a",), "weighs the hidden units; ones where absent"),
 )
-_HALVES = ("score_w_q", "score_w_k")  # the identity where absent
+_IDENTITY_IF_ABSENT = ("score_w_q", "score_w_k")  # the identity where absent
 
 
-def _products(w: Work, c: Cell) -> Sequence[Expr]:
+def _write_dot_product(row: RowDerivation, cell: KeyCell) -> Sequence[EquationSide]:
     """q₁·k₁ + q₂·k₂ + …"""
-    return (w.products(w.q, c.k),)
+    return (row.write_dot_product(row.q, cell.k),)
 
 
-def _back_dot(w: Work) -> Iterator[Line]:
+def _derive_dot_gradient(row: RowDerivation) -> Iterator[Equation]:
     """dq = Σ dsⱼ kⱼ"""
-    for c in w.seen:
-        yield Line(c.label, ([c("ds"), " × ", c.k], [scaled(c("ds"), c.k)]))
+    for cell in row.unhidden_cells:
+        yield Equation(cell.label, ([cell("ds"), " × ", cell.k], [scale_vector(cell("ds"), cell.k)]))
 
 
-def one_over_root(d: int) -> float:
+def inverse_sqrt(d: int) -> float:
     """1/√d: keeps the scores' variance at 1 when q and k have unit variance (Vaswani et al. 2017, §3.2.1)."""
     return float(1 / d**0.5)
 
@@ -41,46 +52,50 @@ def one_over_root(d: int) -> float:
     "dot",
     "q·k",
     source="Luong et al. 2015, §3.1; Vaswani et al. 2017, §3.2.1",
-    laws=_LAWS,
-    scale=one_over_root,  # what `--scale auto` means for this score; 1 where nothing stands
-    same_width=True,  # a query and a key must be equally wide
-    kernel=True,  # what fused kernels do
-    worked=per_key(_products),
-    backward=_back_dot,
+    laws=_ALL_LAWS,
+    auto_scale=inverse_sqrt,
+    has_equal_widths=True,
+    is_fused=True,
+    derivation=derive_per_key(_write_dot_product),
+    gradient_derivation=_derive_dot_gradient,
 )
-def dot(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
+def dot(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     """How far two vectors point the same way, times their lengths."""
     return q @ k.mT  # (b, h, n, m)
 
 
-def _work_general(w: Work) -> Iterator[Line]:
+def _derive_general(row: RowDerivation) -> Iterator[Equation]:
     """q W first, then its products with each key."""
-    yield Line("q W", ([w("q W")],))
-    yield from w.each(lambda c: (w.products(w("q W"), c.k),))
+    yield Equation("q W", ([row("q W")],))
+    yield from row.equation_per_key(lambda cell: (row.write_dot_product(row("q W"), cell.k),))
 
 
 @score(
     "general",
     "q W kᵀ",
     source="Luong et al. 2015, §3.1",
-    laws=_LAWS,
+    laws=_ALL_LAWS,
     parameters=(Parameter("score_w_q", ("d", "d_k"), "the bilinear form W", required=True),),
-    worked=_work_general,
+    derivation=_derive_general,
 )
-def general(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
+def general(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     """A bilinear form between query and key, which may differ in width."""
-    q = finer("q W", q @ parameters["score_w_q"], "bhne")  # (b, h, n, e)
+    q = record_intermediate("q W", q @ parameters["score_w_q"], "bhne")  # (b, h, n, e)
     return q @ k.mT  # (b, h, n, m)
 
 
-def _work_hidden(w: Work) -> Iterator[Line]:
+def _derive_hidden_layer(row: RowDerivation) -> Iterator[Equation]:
     """Each hidden unit: tanh of the two halves' sum, weighed by v."""
-    yield Line("q W_q", ([w("q W_q")],))
-    for c in w.seen:
-        yield Line(f"{c.label}: k W_k", ([c("k W_k")],))
-        units = [[v, "·tanh(", a, " + ", b, ")"] for v, a, b in zip(w("v"), w("q W_q"), c("k W_k"), strict=True)]
-        yield Line(
-            c.label, (w.sum(units, [v.value * x.value for v, x in zip(w("v"), c("hidden"), strict=True)]), [c.after])
+    yield Equation("q W_q", ([row("q W_q")],))
+    for cell in row.unhidden_cells:
+        yield Equation(f"{cell.label}: k W_k", ([cell("k W_k")],))
+        units = [[v, "·tanh(", a, " + ", b, ")"] for v, a, b in zip(row("v"), row("q W_q"), cell("k W_k"), strict=True)]
+        yield Equation(
+            cell.label,
+            (
+                row.write_sum(units, [v.value * x.value for v, x in zip(row("v"), cell("hidden"), strict=True)]),
+                [cell.after],
+            ),
         )
 
 
@@ -88,19 +103,19 @@ def _work_hidden(w: Work) -> Iterator[Line]:
     "additive",
     "v · tanh(q W_q + k W_k)",
     source="Bahdanau et al. 2015, App. A.1.2",
-    laws=_LAWS,
-    parameters=_HIDDEN,
-    identity=_HALVES,
-    spreads=True,  # each cell works on a vector
-    worked=_work_hidden,
+    laws=_ALL_LAWS,
+    parameters=_HIDDEN_LAYER_PARAMETERS,
+    identity_parameters=_IDENTITY_IF_ABSENT,
+    has_vector_per_score=True,
+    derivation=_derive_hidden_layer,
 )
-def additive(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
+def additive(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     """A layer of hidden units over query and key."""
     q = q @ parameters["score_w_q"] if "score_w_q" in parameters else q  # (b, h, n, a)
     k = k @ parameters["score_w_k"] if "score_w_k" in parameters else k  # (b, h, m, a)
-    q, k = finer("q W_q", q, "bhna"), finer("k W_k", k, "bhma")
-    hidden = finer("hidden", (q.unsqueeze(-2) + k.unsqueeze(-3)).tanh(), "bhnma")  # (b, h, n, m, a)
-    v = finer("v", parameters.get("score_v", q.new_ones(q.shape[-1])), "a", given=True)  # (a,)
+    q, k = record_intermediate("q W_q", q, "bhna"), record_intermediate("k W_k", k, "bhma")
+    hidden = record_intermediate("hidden", (q.unsqueeze(-2) + k.unsqueeze(-3)).tanh(), "bhnma")  # (b, h, n, m, a)
+    v = record_intermediate("v", parameters.get("score_v", q.new_ones(q.shape[-1])), "a", is_input=True)  # (a,)
     return hidden @ v  # (b, h, n, m)
 
 
@@ -108,55 +123,61 @@ def additive(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
     "concat",
     "v · tanh(W [q; k])",
     source="Luong et al. 2015, §3.1",
-    laws=_LAWS,
-    parameters=_HIDDEN,
-    identity=_HALVES,
-    spreads=True,
-    worked=_work_hidden,
+    laws=_ALL_LAWS,
+    parameters=_HIDDEN_LAYER_PARAMETERS,
+    identity_parameters=_IDENTITY_IF_ABSENT,
+    has_vector_per_score=True,
+    derivation=_derive_hidden_layer,
 )
-def concat(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
+def concat(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     """The same as additive: the two matrices are the halves of W."""
     return additive(q, k, parameters)  # (b, h, n, m)
 
 
-def _length(w: Work, label: str, x: Vec, length: Num) -> Line:
+def _length_equation(row: RowDerivation, label: str, x: Vector, length: Number) -> Equation:
     """A vector's length; 1 stands in for that of a zero vector."""
     if not any(a.value for a in x):
-        return Line(label, ([length],), "instead of the 0 of a zero vector")
-    return Line(label, (["√(", *w.products(x, x), ")"], [length]))
+        return Equation(label, ([length],), "instead of the 0 of a zero vector")
+    return Equation(label, (["√(", *row.write_dot_product(x, x), ")"], [length]))
 
 
-def _work_cosine(w: Work) -> Iterator[Line]:
+def _derive_cosine(row: RowDerivation) -> Iterator[Equation]:
     """Both lengths, then the products over them."""
-    yield _length(w, "|q|", w.q, w("|q|"))
-    for c in w.seen:
-        yield _length(w, f"{c.label}: |k|", c.k, c("|k|"))
-    for c in w.seen:
-        yield Line(c.label, (["(", *w.products(w.q, c.k), ") / (", w("|q|"), "·", c("|k|"), ")"], [c.after]))
+    yield _length_equation(row, "|q|", row.q, row("|q|"))
+    for cell in row.unhidden_cells:
+        yield _length_equation(row, f"{cell.label}: |k|", cell.k, cell("|k|"))
+    for cell in row.unhidden_cells:
+        yield Equation(
+            cell.label,
+            (["(", *row.write_dot_product(row.q, cell.k), ") / (", row("|q|"), "·", cell("|k|"), ")"], [cell.after]),
+        )
 
 
 @score(
     "cosine",
     "q·k / (|q| |k|), 0 for a zero vector",
     source="Graves et al. 2014, §3.3.1",
-    laws=_LAWS,
-    same_width=True,
-    worked=_work_cosine,
+    laws=_ALL_LAWS,
+    has_equal_widths=True,
+    derivation=_derive_cosine,
 )
-def cosine(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
+def cosine(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     """How far two vectors point the same way, whatever their lengths."""
     a, b = (x.norm(dim=-1, keepdim=True).masked_fill((x == 0).all(-1, keepdim=True), 1) for x in (q, k))
-    q, k = q / finer("|q|", a, "bhn1"), k / finer("|k|", b, "bhm1")  # (b, h, n, d), (b, h, m, d)
+    q, k = (
+        q / record_intermediate("|q|", a, "bhn1"),
+        k / record_intermediate("|k|", b, "bhm1"),
+    )  # (b, h, n, d), (b, h, m, d)
     return q @ k.mT  # (b, h, n, m)
 
 
-def _squares(w: Work, c: Cell) -> Sequence[Expr]:
+def _write_squared_distance(row: RowDerivation, cell: KeyCell) -> Sequence[EquationSide]:
     """−((q₁ − k₁)² + …)"""
-    pairs = list(zip(w.q, c.k, strict=True))
+    pairs = list(zip(row.q, cell.k, strict=True))
     return (
         [
             "−(",
-            *w.sum(
+            *row.write_sum(
                 [["(", a, " − ", b, ")²"] for a, b in pairs],
                 [(a.value - b.value) * (a.value - b.value) for a, b in pairs],
             ),
@@ -169,33 +190,33 @@ def _squares(w: Work, c: Cell) -> Sequence[Expr]:
     "euclidean",
     "−|q − k|²",
     source="Kim et al. 2021, §3.2 (L2 attention)",
-    laws=_LAWS,
-    same_width=True,
-    spreads=True,
-    worked=per_key(_squares),
+    laws=_ALL_LAWS,
+    has_equal_widths=True,
+    has_vector_per_score=True,
+    derivation=derive_per_key(_write_squared_distance),
 )
-def euclidean(q: Tensor, k: Tensor, parameters: Learned) -> Tensor:
+def euclidean(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     """How near two vectors are: minus the squared distance."""
     return -(q.unsqueeze(-2) - k.unsqueeze(-3)).square().sum(-1)  # (b, h, n, m)
 
 
-def _work_features(w: Work) -> Iterator[Line]:
+def _derive_features(row: RowDerivation) -> Iterator[Equation]:
     """Features of both, then their products."""
-    yield Line("φ(q)", ([w("φ(q)")],))
-    for c in w.seen:
-        yield Line(f"{c.label}: φ(k)", ([c("φ(k)")],))
-    yield from w.each(lambda c: (w.products(w("φ(q)"), c("φ(k)")),))
+    yield Equation("φ(q)", ([row("φ(q)")],))
+    for cell in row.unhidden_cells:
+        yield Equation(f"{cell.label}: φ(k)", ([cell("φ(k)")],))
+    yield from row.equation_per_key(lambda cell: (row.write_dot_product(row("φ(q)"), cell("φ(k)")),))
 
 
 @score(
     "kernel",
     "φ(q)·φ(k), φ(x) = elu(x) + 1, max(x, 0) or e^x",
     source="Katharopoulos et al. 2020, §3.2; with --normalizer sum it is linear attention",
-    laws=_LAWS,
-    same_width=True,
-    worked=_work_features,
+    laws=_ALL_LAWS,
+    has_equal_widths=True,
+    derivation=_derive_features,
 )
-def kernel(q: Tensor, k: Tensor, parameters: Learned, *, phi: Literal["elu", "relu", "exp"] = "elu") -> Tensor:
+def kernel(q: Tensor, k: Tensor, parameters: LearnedArrays, *, phi: Literal["elu", "relu", "exp"] = "elu") -> Tensor:
     """A dot product of features that are never negative."""
 
     def features(x: Tensor) -> Tensor:
@@ -203,5 +224,5 @@ def kernel(q: Tensor, k: Tensor, parameters: Learned, *, phi: Literal["elu", "re
             return (x + 1).where(x > 0, x.clamp(max=0).exp())  # elu(x) + 1, to the last digit of a small e^x
         return x.clamp(min=0) if phi == "relu" else x.exp()
 
-    q, k = finer("φ(q)", features(q), "bhnd"), finer("φ(k)", features(k), "bhmd")
+    q, k = record_intermediate("φ(q)", features(q), "bhnd"), record_intermediate("φ(k)", features(k), "bhmd")
     return q @ k.mT  # (b, h, n, m)

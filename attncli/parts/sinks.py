@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attncli.parts.traits import SinkTraits
 from attncli.registry import Family, Parameter
 from attncli.types import Tensor
 
-sink = Family("sink", "a place for weight that goes to no key; with softmax only")
+sink = Family("sink", "a place for weight that goes to no key; with softmax only", SinkTraits)
 
-_LAWS = ("prefix", "decode", "permutation")
+_ALL_LAWS = ("prefix", "decode", "permutation")
 
 
-@sink("none", "no sink", laws=_LAWS)
+@sink("none", "no sink", laws=_ALL_LAWS)
 def none(parameters: Mapping[str, Tensor], like: Tensor) -> None:
     """All weight goes to keys."""
 
@@ -21,7 +22,7 @@ def none(parameters: Mapping[str, Tensor], like: Tensor) -> None:
     "given",
     "w = e^s / (e^sink + Σ e^s)",
     source="Agarwal et al. 2025 (gpt-oss), §2.2",
-    laws=_LAWS,
+    laws=_ALL_LAWS,
     parameters=(Parameter("sinks", ("H",), "one logit a query head; neither scaled nor capped", required=True),),
 )
 def given(parameters: Mapping[str, Tensor], like: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def given(parameters: Mapping[str, Tensor], like: Tensor) -> Tensor:
     return parameters["sinks"].reshape(1, -1, 1, 1)  # (1, h, 1, 1)
 
 
-@sink("zero", "w = e^s / (1 + Σ e^s)", source="Miller 2023 (softmax1, “off by one”)", laws=_LAWS)
+@sink("zero", "w = e^s / (1 + Σ e^s)", source="Miller 2023 (softmax1, “off by one”)", laws=_ALL_LAWS)
 def zero(parameters: Mapping[str, Tensor], like: Tensor) -> Tensor:
     """A logit of 0: softmax1, and nn.MultiheadAttention's add_zero_attn."""
     return like.new_zeros(1, like.shape[1], 1, 1)  # (1, h, 1, 1)

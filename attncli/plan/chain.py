@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-from attncli.errors import wrong
+from attncli.errors import input_error
 from attncli.parts.links import link
+from attncli.parts.traits import LinkTraits, MixingTraits, PositionTraits
 from attncli.registry import Member, Part
-from attncli.types import Problem
+from attncli.types import Grid, Problem, Tensor
 from attncli.variant import Variant
+
+if TYPE_CHECKING:
+    from attncli.derivation import Derivation, EquationSide, KeyCell, RowDerivation
 
 
 @dataclass(frozen=True)
@@ -21,53 +25,82 @@ class Link:
     name: str
     step: str
     formula: str
-    run: Callable[..., Any]  # (scores, grid) → scores
+    run: Callable[[Tensor, Grid], Tensor]
     value: float | None = None
-    why: str = ""  # where its value comes from, if nobody said it
-    facts: Mapping[str, Any] = field(default_factory=dict)  # how it works its line, and its slope
-    part: Part | None = None  # the one that says what it does
+    value_formula: str = ""  # where its value comes from, if nobody said it
+    part: Part[MixingTraits] | Part[PositionTraits] | None = None  # the one that says what it does
+    grid_field: Literal["", "bias", "visible"] = ""  # what it takes from the grid
+    is_scale: bool = False
+    is_mask: bool = False  # what is hidden stays −∞ from there on
+    is_fused: bool = False  # scaled_dot_product_attention computes it
+    derivation: Derivation | None = None
+    gradient_factor: Callable[[RowDerivation, KeyCell], EquationSide] | None = None
 
 
-def chain_of(p: Problem, v: Variant, width: int, masked: bool) -> tuple[Link, ...]:
+def build_chain(problem: Problem, variant: Variant, head_dim: int, is_masked: bool) -> tuple[Link, ...]:
     """The links that do something, in the chain's order; one that stands again leaves a step of its own.
 
     Raises:
         InputError: the chain leaves out what this problem needs.
     """
-    used = {name: made for name in link.members if (made := _bound(link[name], p, v, width, masked))}
-    for name in used:
-        if name not in v["chain"]:
-            way = f"add {name} to --chain where it should stand{', or say --scale none' if name == 'scale' else ''}"
-            chain = ",".join(v["chain"]) or "none"
-            raise wrong("left-out", f"the chain {chain} leaves out {name}, which this problem needs", help=way)
+    bound = {name: _bind_link(link[name], problem, variant, head_dim, is_masked) for name in link.members}
+    used = {name: made for name, made in bound.items() if made}
+    for name, made in used.items():
+        if name not in variant.chain:
+            way = f"add {name} to --chain where it should stand{', or say --scale none' if made.is_scale else ''}"
+            chain = ",".join(variant.chain) or "none"
+            raise input_error("left-out", f"the chain {chain} leaves out {name}, which this problem needs", help=way)
     out: list[Link] = []
-    for name in v["chain"]:
+    for name in variant.chain:
         if name in used:
             again = sum(done.name == name for done in out)
             out.append(replace(used[name], step=used[name].step + (f"_{again + 1}" if again else "")))
     return tuple(out)
 
 
-def _bound(member: Member, p: Problem, v: Variant, width: int, masked: bool) -> Link | None:
+def _bind_link(
+    member: Member[LinkTraits], problem: Problem, variant: Variant, head_dim: int, is_masked: bool
+) -> Link | None:
     """The link with its value, or with the part that says what it does; None where it does nothing."""
-    step: str = member.facts["step"]
-    reads = member.facts.get("reads", "")
-    if reads in ("bias", "visible"):
-        there = p.bias is not None if reads == "bias" else masked
-        return Link(member.name, step, member.formula, member.function, facts=member.facts) if there else None
-    if reads:  # a choice of its own, which may act on scores
-        part: Part = v[reads]
-        there = part.member.facts.get("acts") == "scores" or part.member.facts.get("scores_need") in p.parameters
+    traits = member.traits
+    made = Link(
+        member.name,
+        traits.step,
+        member.formula,
+        member.function,
+        grid_field=traits.grid_field,
+        is_scale=traits.is_scale,
+        is_mask=traits.is_mask,
+        is_fused=traits.is_fused,
+        derivation=traits.derivation,
+        gradient_factor=traits.gradient_factor,
+    )
+    if traits.grid_field:
+        return made if (problem.bias is not None if traits.grid_field == "bias" else is_masked) else None
+    if traits.part_choice:
+        part = variant.position if traits.part_choice == "position" else variant.head_mixing
+        if not _acts_on_scores(part, problem):
+            return None
+        own = part.traits
+        derivation = (own.scores_derivation if isinstance(own, MixingTraits) else None) or own.derivation
         run = partial(member.function, part=part)
-        facts = {"reads": reads, "worked": part.member.facts.get("scores_worked", part.member.facts.get("worked"))}
-        return Link(member.name, step, part.member.formula, run, facts=facts, part=part) if there else None
-    value, why = v[member.name.replace("-", "_")], ""
+        return replace(made, formula=part.member.formula, run=run, part=part, derivation=derivation)
+    value, why = variant[member.name.replace("-", "_")], ""
     if value == "auto":  # the score knows its scale
-        rule = v["score"].member.facts.get("scale")
-        value, why = (rule(width), f"1/√{width}") if rule else (1, "")
-    if value in ("none", member.facts.get("neutral")):
+        rule = variant.score.traits.auto_scale
+        value, why = (rule(head_dim), f"1/√{head_dim}") if rule else (1, "")
+    if value in ("none", traits.neutral_value):
         return None
     option = member.options[0]
-    formula = member.formula.format(**{option.name: f"{value:.6g}"}) + (f" = s / √d_k, d_k = {width}" if why else "")
-    run = partial(member.function, **{option.argument: value})
-    return Link(member.name, step, formula, run, value, why, member.facts)
+    formula = member.formula.format(**{option.name: f"{value:.6g}"}) + (f" = s / √d_k, d_k = {head_dim}" if why else "")
+    return replace(
+        made, formula=formula, run=partial(member.function, **{option.argument: value}), value=value, value_formula=why
+    )
+
+
+def _acts_on_scores(part: Part[MixingTraits] | Part[PositionTraits], problem: Problem) -> bool:
+    """Whether a position or a head mixing does something to scores on this problem."""
+    traits = part.traits
+    if isinstance(traits, PositionTraits):
+        return traits.acts_on == "scores"
+    return traits.scores_parameter in problem.parameters

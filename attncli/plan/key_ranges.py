@@ -6,52 +6,56 @@ A span holds every key that the query may see, and perhaps others: positions nee
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from attncli.mask_expression import Expression
+from attncli.mask_expression import MaskExpression
+from attncli.parts.traits import MaskTraits
 from attncli.registry import Part
-from attncli.types import Grid
+from attncli.types import Array, Grid, NumpyArray
 
-Span = tuple[np.ndarray, np.ndarray]  # (b, n) each: the first key, and one past the last; empty where they meet
-Spans = tuple[Span, ...]  # each query reaches the keys of all of them
-_MOST = 4  # beyond so many, one around them all
+KeyRange = tuple[NumpyArray, NumpyArray]  # (b, n) each: the first key, and one past the last; empty where they meet
+KeyRanges = tuple[KeyRange, ...]  # each query reaches the keys of all of them
+_MAX_KEY_RANGES = 4  # beyond so many, one around them all
 
 
-def spans(at: Grid, mask: Expression | None) -> Spans | None:
+def find_key_ranges(grid: Grid, mask: MaskExpression | None) -> KeyRanges | None:
     """The spans of each query, from mask and lengths; None where every query may reach every key."""
-    found = _of(mask, at) if mask else None
-    if at.lengths is not None:
-        padded = np.zeros((1, at.q_idx.shape[2]), np.int64), at.lengths[:, 0, 0] + np.zeros_like(at.q_idx[0, 0, :, 0])
-        found = (padded,) if found is None else _both(found, (padded,))
+    found = _expression_ranges(mask, grid) if mask else None
+    if grid.lengths is not None:
+        padded = (
+            np.zeros((1, grid.q_idx.shape[2]), np.int64),
+            grid.lengths[:, 0, 0] + np.zeros_like(grid.q_idx[0, 0, :, 0]),
+        )
+        found = (padded,) if found is None else _intersect_ranges(found, (padded,))
     return found
 
 
-def _of(expr: Expression, at: Grid) -> Spans | None:
+def _expression_ranges(expr: MaskExpression, grid: Grid) -> KeyRanges | None:
     if expr.part:
-        return _declared(expr.part, at)
-    found = [_of(term, at) for term in expr.terms]
-    if expr.word == "not" or (expr.word == "or" and None in found):
+        return _declared_ranges(expr.part, grid)
+    found = [_expression_ranges(term, grid) for term in expr.operands]
+    if expr.kind == "not" or (expr.kind == "or" and None in found):
         return None
     there = [spans for spans in found if spans is not None]
-    if expr.word == "or":
-        return _few([span for spans in there for span in spans])
-    return functools.reduce(_both, there) if there else None
+    if expr.kind == "or":
+        return _merge_ranges([span for spans in there for span in spans])
+    return functools.reduce(_intersect_ranges, there) if there else None
 
 
-def _both(one: Spans, other: Spans) -> Spans:
+def _intersect_ranges(one: KeyRanges, other: KeyRanges) -> KeyRanges:
     """Where both reach: a span of the one and a span of the other, each with each."""
-    return _few([(np.maximum(a[0], b[0]), np.minimum(a[1], b[1])) for a in one for b in other])
+    return _merge_ranges([(np.maximum(a[0], b[0]), np.minimum(a[1], b[1])) for a in one for b in other])
 
 
-def _few(spans: list[Span]) -> Spans:
+def _merge_ranges(ranges: list[KeyRange]) -> KeyRanges:
     """Those in which some query reaches something; around them all, if they are many."""
-    there = [span for span in spans if (span[0] < span[1]).any()] or spans[:1]
-    return tuple(there) if len(there) <= _MOST else (functools.reduce(_around, there),)
+    there = [span for span in ranges if (span[0] < span[1]).any()] or ranges[:1]
+    return tuple(there) if len(there) <= _MAX_KEY_RANGES else (functools.reduce(_hull, there),)
 
 
-def _around(one: Span, other: Span) -> Span:
+def _hull(one: KeyRange, other: KeyRange) -> KeyRange:
     """The span around both; an empty one adds nothing."""
     none, far = one[0] >= one[1], np.iinfo(np.int64).max
     void = other[0] >= other[1]
@@ -59,25 +63,31 @@ def _around(one: Span, other: Span) -> Span:
     return first, np.maximum(np.where(none, 0, one[1]), np.where(void, 0, other[1]))
 
 
-def _declared(part: Part, at: Grid) -> Spans | None:
+def _declared_ranges(part: Part[MaskTraits], grid: Grid) -> KeyRanges | None:
     """What the mask declares of itself."""
-    reach = part.member.facts.get("reach")
-    return None if reach is None else _few([_span(at, *bounds) for bounds in reach(at, part)])
+    reachable = part.traits.reachable_keys
+    return (
+        None
+        if reachable is None
+        else _merge_ranges([_range_between(grid, *bounds) for bounds in reachable(grid, part)])
+    )
 
 
-def _span(at: Grid, field: str, low: Any, high: Any) -> Span:
+def _range_between(grid: Grid, field: str, low: Array | None, high: Array | None) -> KeyRange:
     """The keys whose field is between two bounds, (b, 1, n, 1) each or None: from the first that is not too low to the last
     that is not too high, wherever the others lie."""
-    held = getattr(at, field)[:, 0, 0]  # (b, m)
+    held = getattr(grid, field)[:, 0, 0]  # (b, m)
     rising = np.maximum.accumulate(held, -1)  # (b, m)
     falling = np.minimum.accumulate(held[:, ::-1], -1)[:, ::-1]  # (b, m): the least from there on
-    n = at.q_idx.shape[2]
+    n = grid.q_idx.shape[2]
 
-    def places(bound: Any, held: np.ndarray, side: Any, otherwise: int) -> np.ndarray:  # (b, n)
+    def find_columns(
+        bound: Array | None, values: NumpyArray, side: Literal["left", "right"], default: int
+    ) -> NumpyArray:  # (b, n)
         if bound is None:
-            return np.full((1, n), otherwise)
+            return np.full((1, n), default)
         bound = np.broadcast_to(bound[:, 0, :, 0], (len(bound), n))  # (b, n)
-        items = range(max(len(bound), len(held)))  # either may be the same for all of a batch
-        return np.stack([np.searchsorted(held[i % len(held)], bound[i % len(bound)], side) for i in items])
+        items = range(max(len(bound), len(values)))  # either may be the same for all of a batch
+        return np.stack([np.searchsorted(values[i % len(values)], bound[i % len(bound)], side) for i in items])
 
-    return places(low, rising, "left", 0), places(high, falling, "right", held.shape[1])
+    return find_columns(low, rising, "left", 0), find_columns(high, falling, "right", held.shape[1])

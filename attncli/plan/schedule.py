@@ -8,78 +8,87 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attncli.errors import CannotError, wrong
-from attncli.parts.projections import widths
-from attncli.plan.key_ranges import spans
-from attncli.plan.visibility import seen_shape
+from attncli.errors import CannotError, input_error
+from attncli.parts.projections import projection_shapes
+from attncli.plan.key_ranges import find_key_ranges
+from attncli.plan.visibility import mask_batch_heads
 from attncli.validation.fields import is_tensor
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
 
-DENSE = 2**21  # cells of a grid that is computed whole
-TILE = 2**20  # cells of a tile: a few of them lie in a processor's cache
-LOOK = 2**24  # cells beyond which a first look shows no matrix
-_ALWAYS = 2**24  # bytes that nobody asks for
-MASK = 2**28  # bytes of a mask that a kernel may be handed
-_OUTSIDE = {  # steps that no tile makes: they are of tokens, or of what the tiles have left
+MAX_DENSE_SCORES = 2**21  # cells of a grid that is computed whole
+MAX_TILE_SCORES = 2**20  # cells of a tile: a few of them lie in a processor's cache
+MAX_FIRST_LOOK_SCORES = 2**24  # cells beyond which a first look shows no matrix
+MEMORY_CHECK_THRESHOLD_BYTES = 2**24  # bytes that nobody asks for
+MAX_SDPA_MASK_BYTES = 2**28  # bytes of a mask that a kernel may be handed
+_STEPS_OUTSIDE_TILES = {  # steps that no tile makes: they are of tokens, or of what the tiles have left
     "positioned_embeddings", "q", "k", "v", "normed_q", "normed_k", "positioned_q", "positioned_k", "present_k", "present_v",
     "head_context", "normed_context", "context", "output",
 }  # fmt: skip
 
 
-def settle(plan: Plan, at: Mapping[str, tuple[int, ...]] | None = None, *, streamed: bool = False) -> Plan:
-    """The plan with its schedule. Of a long run only the queries `at` names are computed; `streamed`: matrices go to a file.
+def choose_schedule(
+    plan: Plan, selection: Mapping[str, tuple[int, ...]] | None = None, *, streamed: bool = False
+) -> Plan:
+    """The plan with its schedule. Of a long run only the queries `selection` names are computed; `streamed`: matrices go to a file.
 
     Raises:
         InputError: the schedule that was asked for cannot run this.
         CannotError: it does not fit in memory.
     """
-    at = at or {}
-    if "query" in at and cells(plan) > DENSE:
-        plan = replace(plan, rows=np.array(at["query"]))
-    if plan.first_look and cells(plan) > LOOK and "key" not in at:
-        plan = _without_matrices(plan)
-    asked, graph = plan.variant["schedule"], _has_graph(plan)
+    selection = selection or {}
+    if "query" in selection and score_count(plan) > MAX_DENSE_SCORES:
+        plan = replace(plan, computed_queries=np.array(selection["query"]))
+    if plan.is_first_look and score_count(plan) > MAX_FIRST_LOOK_SCORES and "key" not in selection:
+        plan = _drop_matrix_steps(plan)
+    asked, graph = plan.variant.schedule, _requires_grad(plan)
     if graph and asked in ("tiled", "fused"):
-        raise wrong(
+        raise input_error(
             "no-graph", f"a tensor requires grad, and the {asked} schedule keeps no graph", help="schedule dense"
         )
-    why = unfused(plan, asked == "fused")
+    why = why_not_sdpa(plan, asked == "fused")
     if asked == "fused" and why:
-        raise wrong("not-fused", f"no fused kernel says this: {why}", help="leave --schedule out: what runs is found")
-    name = asked or ("dense" if graph or cells(plan) <= DENSE else "tiled" if why else "fused")
+        raise input_error(
+            "not-fused", f"no fused kernel says this: {why}", help="leave --schedule out: what runs is found"
+        )
+    name = asked or ("dense" if graph or score_count(plan) <= MAX_DENSE_SCORES else "tiled" if why else "fused")
     made = replace(
-        plan, schedule=name, tile=_tile(plan) if name != "dense" else 0, variant=plan.variant.but(schedule=name)
+        plan,
+        schedule=name,
+        tile_size=_choose_tile_size(plan) if name != "dense" else 0,
+        variant=plan.variant.replace(schedule=name),
     )
     _check_memory(made, streamed)
     return made
 
 
-def cells(plan: Plan) -> int:
+def score_count(plan: Plan) -> int:
     """How many scores there are."""
-    return (plan.size.batch or 1) * plan.shapes.heads * plan.length("scores", "query") * plan.size.keys
+    return (plan.size.batch or 1) * plan.shapes.heads * plan.axis_length("scores", "query") * plan.size.keys
 
 
-def matrices(plan: Plan) -> list[str]:
+def matrix_steps(plan: Plan) -> list[str]:
     """The steps kept that have a number for each query and key."""
     return [name for name, axes in plan.steps.items() if name in plan.keep and axes[-2:] == ("query", "key")]
 
 
-def _without_matrices(plan: Plan) -> Plan:
+def _drop_matrix_steps(plan: Plan) -> Plan:
     """A first look at a long run: what grows with queries times keys is left out, and said to be."""
-    left = matrices(plan)
+    left = matrix_steps(plan)
     keep = plan.keep - {*left}
     if not left:
         return plan
-    n, m = plan.length("scores", "query"), plan.size.keys
+    n, m = plan.axis_length("scores", "query"), plan.size.keys
     if not keep:
         way = "--only log_sum_exp,entropy; --top 8; --at query=0; or --only weights --output FILE.safetensors"
-        raise wrong("too-long", f"there is no v, and {n:,} × {m:,} scores are not shown unless asked for", help=way)
+        raise input_error(
+            "too-long", f"there is no v, and {n:,} × {m:,} scores are not shown unless asked for", help=way
+        )
     names = " and ".join([", ".join(left[:-1]), left[-1]] if len(left) > 1 else left)
     says = (
         f"left-out: {names} of {n:,} × {m:,}: --only names them, --at query=… shows a row, --top 8 the largest weights"
@@ -87,24 +96,23 @@ def _without_matrices(plan: Plan) -> Plan:
     return replace(plan, keep=keep, warnings=(*plan.warnings, says))
 
 
-def _has_graph(plan: Plan) -> bool:
+def _requires_grad(plan: Plan) -> bool:
     p = plan.problem
     held = (p.embeddings, p.q, p.k, p.v, p.bias, *(p.memory or {}).values(), *(p.past or {}).values())
     return any(is_tensor(x) and x.requires_grad for x in (*held, *p.parameters.values()))
 
 
 # ── one kernel ───────────────────────────────────────────────────────────────────────────────────
-def unfused(plan: Plan, asked: bool) -> str:
+def why_not_sdpa(plan: Plan, requested: bool) -> str:
     """Why PyTorch's scaled_dot_product_attention is not called; nothing where it says exactly this variant.
 
     With a mask it must be handed the whole of it, so that tiles are faster where the mask bounds what is reached.
     """
     v, shapes = plan.variant, plan.shapes
-    inside = sorted(plan.keep - _OUTSIDE)
-    others = [link.name for link in plan.chain if link.name not in ("scale", "mask")]
-    odd = [f"{name} {v[name]}" for name in ("sink", "dropout", "head_mixing") if v[name].name != "none"]
-    odd += [str(v[name]) for name in ("score", "normalizer") if not v[name].member.facts.get("kernel")]
-    odd += [f"the link {name}" for name in others]
+    inside = sorted(plan.keep - _STEPS_OUTSIDE_TILES)
+    odd = [f"{name} {v[name]}" for name in ("sink", "dropout", "head_mixing") if not v[name].is_none]
+    odd += [str(v[name]) for name in ("score", "normalizer") if not v[name].traits.is_fused]
+    odd += [f"the link {link.name}" for link in plan.chain if not link.is_fused]
     if shapes.c is None:
         return "there is no v"
     if odd:
@@ -113,48 +121,50 @@ def unfused(plan: Plan, asked: bool) -> str:
         return f"it does not tell {inside[0]}"
     if shapes.c != shapes.d:
         return f"values are {shapes.c} wide, and keys {shapes.d}"
-    if not v["device"].startswith("cpu") and v["dtype"] == "float64":
+    if not v.device.startswith("cpu") and v.dtype == "float64":
         return "on this device it has no float64"
-    if not plan.masked or causal(plan):
+    if not plan.is_masked or is_causal(plan):
         return ""
-    if v["empty_rows"] == "uniform":
+    if v.empty_rows == "uniform":
         return "it has no uniform weights for a query that sees no key"
     size = (
-        math.prod(seen_shape(plan.grid(), plan.mask))
-        * plan.length("scores", "query")
+        math.prod(mask_batch_heads(plan.make_grid(), plan.mask))
+        * plan.axis_length("scores", "query")
         * plan.size.keys
-        * (1 + item(plan))
+        * (1 + item_size(plan))
     )
-    if size > MASK:
+    if size > MAX_SDPA_MASK_BYTES:
         return f"its mask would take {size / 2**20:,.0f} MiB"
-    return "" if asked or spans(plan.grid(), plan.mask) is None else "the mask bounds what is reached"
+    return (
+        "" if requested or find_key_ranges(plan.make_grid(), plan.mask) is None else "the mask bounds what is reached"
+    )
 
 
-def causal(plan: Plan) -> bool:
+def is_causal(plan: Plan) -> bool:
     """Whether the mask is causal over indices and nothing else hides a key: what kernels call `is_causal`."""
     part, p = plan.mask.part if plan.mask else None, plan.problem
-    if part is None or part.member.facts.get("kernel") != "causal" or p.lengths is not None or p.bias is not None:
+    if part is None or not part.traits.is_causal or p.lengths is not None or p.bias is not None:
         return False
     n, m = plan.size.queries, plan.size.keys
     counted = plan.q_pos is not None and (plan.q_pos == np.arange(n)).all() and (plan.k_pos == np.arange(m)).all()
-    return bool(counted) and n == m and plan.rows is None
+    return bool(counted) and n == m and plan.computed_queries is None
 
 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────
-def item(plan: Plan) -> int:
+def item_size(plan: Plan) -> int:
     """Bytes of a number while it is computed with: half precision is widened."""
-    return 8 if plan.variant["dtype"] == "float64" else 4
+    return 8 if plan.variant.dtype == "float64" else 4
 
 
-def _spread(plan: Plan) -> int:
+def _extra_per_score(plan: Plan) -> int:
     """How many numbers a cell needs beside its score."""
-    return 2 * plan.shapes.d if plan.variant["score"].member.facts.get("spreads") else 0
+    return 2 * plan.shapes.d if plan.variant.score.traits.has_vector_per_score else 0
 
 
-def _tile(plan: Plan) -> int:
+def _choose_tile_size(plan: Plan) -> int:
     """How many cells a tile may have; at least a row of each head that must be computed together."""
-    together = plan.shapes.heads if plan.variant["head_mixing"].name != "none" else 1
-    return max(TILE // (1 + _spread(plan)), together * plan.size.keys)
+    together = plan.shapes.heads if not plan.variant.head_mixing.is_none else 1
+    return max(MAX_TILE_SCORES // (1 + _extra_per_score(plan)), together * plan.size.keys)
 
 
 def _check_memory(plan: Plan, streamed: bool) -> None:
@@ -163,25 +173,31 @@ def _check_memory(plan: Plan, streamed: bool) -> None:
     Raises:
         CannotError: the steps kept and what the algebra needs beside them exceed the memory that is to be had.
     """
-    size, shapes, number = plan.size, plan.shapes, item(plan)
-    whole = cells(plan)
-    at_once = {"dense": whole, "tiled": min(whole, plan.tile), "fused": 0}[plan.schedule]
-    kept = {name: math.prod(plan.length(name, axis) for axis in plan.steps[name]) for name in plan.keep}
-    big = sum(kept[name] for name in matrices(plan))
-    grids = at_once * (4 + _spread(plan)) * number + (0 if streamed else big * number)
+    size, shapes, number = plan.size, plan.shapes, item_size(plan)
+    whole = score_count(plan)
+    at_once = {"dense": whole, "tiled": min(whole, plan.tile_size), "fused": 0}[plan.schedule]
+    kept = {name: math.prod(plan.axis_length(name, axis) for axis in plan.steps[name]) for name in plan.keep}
+    big = sum(kept[name] for name in matrix_steps(plan))
+    grids = at_once * (4 + _extra_per_score(plan)) * number + (0 if streamed else big * number)
     width = max(shapes.d, shapes.d_k, shapes.c or 0)
-    vectors = 3 * (size.batch or 1) * shapes.heads * (plan.length("scores", "query") + size.keys) * width * number
+    vectors = 3 * (size.batch or 1) * shapes.heads * (plan.axis_length("scores", "query") + size.keys) * width * number
     vectors += (sum(kept.values()) - big) * number
-    part = plan.variant["projection"]
-    drawn = widths(plan.sizes(), part.get("dim"), part.get("v-dim")) if part.member.facts.get("drawn") else {}
+    part = plan.variant.projection
+    drawn = (
+        projection_shapes(plan.projection_sizes(), part.option_value("dim"), part.option_value("v-dim"))
+        if part.traits.is_drawn
+        else {}
+    )
     projections = sum(a * b for a, b in drawn.values()) * 12
     all_of_it = grids + vectors + projections
-    have = None if all_of_it <= _ALWAYS or plan.variant["device"] != "cpu" else available()
+    have = (
+        None if all_of_it <= MEMORY_CHECK_THRESHOLD_BYTES or plan.variant.device != "cpu" else available_memory_bytes()
+    )
     if have is None or all_of_it <= have:
         return
     heads = (size.batch or 1) * shapes.heads
-    grid = f"{plan.length('scores', 'query'):,} × {size.keys:,} scores in {heads:,} {'head' if heads == 1 else 'heads'}"
-    steps = f", {', '.join(matrices(plan))} kept," if big and not streamed else ""
+    grid = f"{plan.axis_length('scores', 'query'):,} × {size.keys:,} scores in {heads:,} {'head' if heads == 1 else 'heads'}"
+    steps = f", {', '.join(matrix_steps(plan))} kept," if big and not streamed else ""
     what = (
         f"{grid}{steps}"
         if grids >= max(vectors, projections)
@@ -195,7 +211,7 @@ def _check_memory(plan: Plan, streamed: bool) -> None:
     if plan.schedule == "dense" and not big:
         way = (
             "--schedule tiled computes it piece by piece"
-            if not _has_graph(plan)
+            if not _requires_grad(plan)
             else "without requires_grad it is tiled"
         )
     elif big:
@@ -203,7 +219,7 @@ def _check_memory(plan: Plan, streamed: bool) -> None:
     raise CannotError("out-of-memory", message, help=way)
 
 
-def available() -> int | None:
+def available_memory_bytes() -> int | None:
     """Bytes of memory that may still be used here, by the system and by the control group; None where nobody says."""
     said = []
     with suppress(OSError, ValueError, IndexError):
@@ -214,13 +230,15 @@ def available() -> int | None:
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ):
         with suppress(OSError, ValueError):  # "max" is no limit
-            said.append(int(Path(most).read_text()) - int(Path(used).read_text()) + _reclaimable(Path(most).parent))
+            said.append(
+                int(Path(most).read_text()) - int(Path(used).read_text()) + _reclaimable_bytes(Path(most).parent)
+            )
     if not said and hasattr(os, "sysconf"):
         said.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return min(said, default=None)
 
 
-def _reclaimable(group: Path) -> int:
+def _reclaimable_bytes(control_group: Path) -> int:
     """What a control group holds of files, which it gives back when asked."""
-    told: Any = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    told: dict[str, str] = dict(line.split() for line in (control_group / "memory.stat").read_text().splitlines())
     return int(told.get("inactive_file", 0)) + int(told.get("active_file", 0))

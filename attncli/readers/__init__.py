@@ -6,7 +6,6 @@ knows of the place, and `read` adds the file.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,8 @@ from pathlib import Path, PurePath
 from pkgutil import iter_modules
 from typing import IO, TYPE_CHECKING, Any
 
-from attncli.errors import InputError, OptionError, brief, listed, nearest
+from attncli.errors import InputError, OptionError, join_names, shorten, suggestion
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.types import Problem
@@ -42,45 +42,47 @@ class Reader:
 
     name: str
     suffixes: tuple[str, ...]
-    function: Callable[[Source], Problem]
-    stream: bool = False  # many problems, a line each: see `lines`
-    mapped: bool = False  # its arrays may stay in the file until they are used
+    read: Callable[[Source], Problem]
+    is_stream: bool = False  # many problems, a line each: see `read_json_lines`
+    can_map: bool = False  # its arrays may stay in the file until they are used
 
 
 READERS: dict[str, Reader] = {}
 
 
 def reader(
-    name: str, *suffixes: str, stream: bool = False, mapped: bool = False
+    name: str, *suffixes: str, is_stream: bool = False, can_map: bool = False
 ) -> Callable[[Callable[[Source], Problem]], Callable[[Source], Problem]]:
     """Register a format under its name and suffixes."""
 
     def register(function: Callable[[Source], Problem]) -> Callable[[Source], Problem]:
-        READERS[name] = Reader(name, suffixes, function, stream, mapped)
+        READERS[name] = Reader(name, suffixes, function, is_stream, can_map)
         return function
 
     return register
 
 
 @cache
-def formats() -> Mapping[str, Reader]:
+def load_readers() -> Mapping[str, Reader]:
     """Every input format: each module of this package registers its own."""
     for module in iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
     return READERS
 
 
-def format_of(path: str, said: str | None = None) -> Reader:
+def find_reader(path: str, format_name: str | None = None) -> Reader:
     """The reader for a path, by what was said or by its suffix.
 
     Raises:
         OptionError: no such format, or the suffix says none.
     """
-    known = formats()
-    if said is not None:
-        if said not in known:
-            raise OptionError("unknown-format", f"no input format is called {said!r}", help=nearest(said, known))
-        return known[said]
+    known = load_readers()
+    if format_name is not None:
+        if format_name not in known:
+            raise OptionError(
+                "unknown-format", f"no input format is called {format_name!r}", help=suggestion(format_name, known)
+            )
+        return known[format_name]
     suffix = PurePath(path).suffix.lower()
     for one in known.values():
         if suffix in one.suffixes:
@@ -93,47 +95,47 @@ def format_of(path: str, said: str | None = None) -> Reader:
         else f"{path} has no suffix"
     )
     raise OptionError(
-        "unknown-format", f"{what}, so its format is not known", help=f"add --input-format {listed(known, 'or')}"
+        "unknown-format", f"{what}, so its format is not known", help=f"add --input-format {join_names(known, 'or')}"
     )
 
 
-_LARGE = 2**20  # bytes of a file that is mapped rather than read
+_MMAP_MIN_BYTES = 2**20  # bytes of a file that is mapped rather than read
 
 
-def slurp(path: str, mapped: bool = False) -> Any:
+def read_bytes(path: str, may_map: bool = False) -> Any:
     """All bytes of a file, or of standard input for `-`. `mapped`: a large file is not read, but mapped, and may be written on.
 
     Raises:
         InputError: it cannot be read.
     """
-    with opened(path) as file:
+    with open_input(path) as file:
         try:
-            if mapped and path != "-" and Path(path).is_file() and Path(path).stat().st_size >= _LARGE:
+            if may_map and path != "-" and Path(path).is_file() and Path(path).stat().st_size >= _MMAP_MIN_BYTES:
                 import mmap
 
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             return file.read()
         except OSError as error:
-            raise unreadable(path, error) from None
+            raise read_error(path, error) from None
         except MemoryError:
             raise InputError("cannot-read", f"{path} is larger than memory") from None
 
 
-def rows_of(path: str) -> Iterator[bytes]:
+def read_lines(path: str) -> Iterator[bytes]:
     """A file, or standard input for `-`, line by line as it comes in."""
-    with opened(path) as file:
+    with open_input(path) as file:
         while True:
             try:
                 line = file.readline()
             except OSError as error:
-                raise unreadable(path, error) from None
+                raise read_error(path, error) from None
             if not line:
                 return
             yield line
 
 
 @contextmanager
-def opened(path: str, said: str = "") -> Iterator[IO[bytes]]:
+def open_input(path: str, display_name: str = "") -> Iterator[IO[bytes]]:
     """A file, or standard input for `-`, open for reading. `said`: what to call it in messages.
 
     Raises:
@@ -147,19 +149,19 @@ def opened(path: str, said: str = "") -> Iterator[IO[bytes]]:
     try:
         file = Path(path).open("rb")  # noqa: SIM115  closed below
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise unreadable(path, error, said) from None
+        raise read_error(path, error, display_name) from None
     with file:
         yield file
 
 
-def unreadable(path: str, error: Exception, said: str = "") -> InputError:
+def read_error(path: str, error: Exception, display_name: str = "") -> InputError:
     """What to say where the system does not let a file be read."""
-    name = brief(said or path)
+    name = shorten(display_name or path)
     if isinstance(error, FileNotFoundError):
         names: list[str] = []
         with suppress(OSError):
             names = [entry.name for entry in os.scandir(Path(path).parent) if entry.is_file()]
-        close = nearest(Path(path).name, names) if names else ""
+        close = suggestion(Path(path).name, names) if names else ""
         return InputError("no-such-file", f"there is no file {name}", help=close if close.startswith("did") else "")
     if isinstance(error, IsADirectoryError):
         return InputError("not-a-file", f"{name} is a folder", help="name one file in it")
@@ -188,19 +190,19 @@ def read(
         InputError: the file cannot be read or makes no sense; with its place.
     """
     path = str(path)
-    one = format_of(path, format)
-    if one.stream:
+    one = find_reader(path, format)
+    if one.is_stream:
         raise OptionError("many-problems", f"{path} holds a problem a line", help="attn compute reads it line by line")
     shown = "<stdin>" if path == "-" else path
     try:
-        data = slurp(path, one.mapped)
+        data = read_bytes(path, one.can_map)
     except InputError as error:
-        raise error.at(file=shown) from None
-    return parse(data, shown, one, replacing=replacing, token_column=token_column, header=header)
+        raise error.add_location(file=shown) from None
+    return parse_problem(data, shown, one, replacing=replacing, token_column=token_column, header=header)
 
 
-def parse(
-    data: Any,
+def parse_problem(
+    data: object,
     name: str,
     reader: Reader,
     *,
@@ -213,20 +215,20 @@ def parse(
     Raises:
         InputError: they make no sense; with the place.
     """
-    from attncli.readers.with_field import taken
-    from attncli.validation import admit
+    from attncli.readers.with_field import replace_field
+    from attncli.validation import validate
 
     try:
         path = "" if type(data) is bytes else name  # of what is mapped
-        raw = reader.function(Source(name, data, reader.name, token_column, header, path))
+        raw = reader.read(Source(name, data, reader.name, token_column, header, path))
         for pair in replacing:
-            raw = taken(raw, pair)
-        return admit(raw, name)
+            raw = replace_field(raw, pair)
+        return validate(raw, name)
     except InputError as error:
-        raise error.at(file=name) from None
+        raise error.add_location(file=name) from None
 
 
-def decoded(data: bytes, *, what: str) -> str:
+def decode_text(data: bytes, *, format_name: str) -> str:
     """Bytes → text, which must be UTF-8 (a byte order mark may stand before it).
 
     Raises:
@@ -235,7 +237,7 @@ def decoded(data: bytes, *, what: str) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(
             "wrong-encoding",
-            f"{what} is UTF-8, but this file is UTF-16",
+            f"{format_name} is UTF-8, but this file is UTF-16",
             help="save it as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8",
         )
     try:
@@ -244,10 +246,10 @@ def decoded(data: bytes, *, what: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         wrong = InputError(
             "wrong-encoding",
-            f"{what} is UTF-8, but byte {error.start} is 0x{data[error.start]:02x}",
+            f"{format_name} is UTF-8, but byte {error.start} is 0x{data[error.start]:02x}",
             help="save it as UTF-8, or convert it: iconv -f LATIN1 -t UTF-8",
         )
-        raise wrong.at(line=line) from None
+        raise wrong.add_location(line=line) from None
     if "\0" in text:
         raise InputError(
             "wrong-encoding",
@@ -257,9 +259,9 @@ def decoded(data: bytes, *, what: str) -> str:
     return text
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nest_fields(flat: Json) -> Json:
     """Dotted names → objects in objects: `parameters.w_q` → {"parameters": {"w_q": …}}."""
-    out: dict[str, Any] = {}
+    out: Json = {}
     for name, value in flat.items():
         *path, last = name.split(".")
         inner = out
@@ -271,23 +273,23 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def merged(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def merge_fields(target: Json, added: Json) -> Json:
     """Two nests of objects as one; what both hold must be objects."""
-    for key, value in other.items():
-        if key in one and not (isinstance(one[key], dict) and isinstance(value, Mapping)):
+    for key, value in added.items():
+        if key in target and not (isinstance(target[key], dict) and isinstance(value, Mapping)):
             raise InputError("two-sources", f"{key} stands twice: as an array and in the JSON beside the arrays")
-        one[key] = merged(one[key], value) if key in one else value
-    return one
+        target[key] = merge_fields(target[key], value) if key in target else value
+    return target
 
 
-def problem(fields: Mapping[str, Any]) -> Problem:
+def make_problem(fields: Json) -> Problem:
     """Fields by name → a Problem that has yet to pass the gate.
 
     Raises:
         InputError: a name that no field has; the nearest is offered.
     """
     from attncli.types import Problem
-    from attncli.validation.fields import field_of
+    from attncli.validation.fields import find_field
 
     if str(fields.get("schema", "")).startswith("attn.result"):
         raise InputError(
@@ -295,16 +297,18 @@ def problem(fields: Mapping[str, Any]) -> Problem:
         )
     for name in fields:
         if name not in ("memory", "past", "parameters"):
-            field_of(name)
+            find_field(name)
     for name in fields:
-        if name not in _known():
-            raise InputError("unknown-field", f"a problem has no field {name!r}", help=nearest(name, _known()))
+        if name not in _problem_field_names():
+            raise InputError(
+                "unknown-field", f"a problem has no field {name!r}", help=suggestion(name, _problem_field_names())
+            )
     return Problem(**fields)
 
 
 @cache
-def _known() -> frozenset[str]:
+def _problem_field_names() -> frozenset[str]:
     """What a problem may hold by its own name."""
-    from attncli.types import Problem
+    from attncli.types import INPUT_NAMES
 
-    return frozenset(f.name for f in dataclasses.fields(Problem)) - {"source", "notes", "admitted"}
+    return INPUT_NAMES

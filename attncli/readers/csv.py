@@ -13,17 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from attncli.errors import InputError, Place, counted, nearest, printable
-from attncli.readers import Source, decoded, problem, reader
+from attncli.errors import InputError, Location, pluralize, printable, suggestion
+from attncli.readers import Source, decode_text, make_problem, reader
+from attncli.types import NumpyArray
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from attncli.types import Problem
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_COMMA_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
-_LABELS = frozenset(
+_NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_COMMA_NUMBER_PATTERN = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+_TOKEN_COLUMN_NAMES = frozenset(
     {
         "",
         "#",
@@ -50,32 +49,32 @@ class _Row:
     cells: tuple[str, ...]
 
 
-@reader("csv", ".csv", mapped=True)
+@reader("csv", ".csv", can_map=True)
 def read_csv(source: Source) -> Problem:
     """Separated by a comma, semicolon or tab, whichever the first line has."""
-    return _quickly(source, None) or _Table(source, None).problem()
+    return _read_with_polars(source, None) or _Table(source, None).parse_problem()
 
 
-@reader("tsv", ".tsv", ".tab", mapped=True)
+@reader("tsv", ".tsv", ".tab", can_map=True)
 def read_tsv(source: Source) -> Problem:
     """Separated by tabs."""
-    return _quickly(source, "\t") or _Table(source, "\t").problem()
+    return _read_with_polars(source, "\t") or _Table(source, "\t").parse_problem()
 
 
-_LARGE = 2**20  # bytes that are worth loading Polars for
-_MARK = b"\xef\xbb\xbf"  # which some programs put before UTF-8
-_HEAD = 2**16  # bytes by which separator, header and token column are told
+_POLARS_MIN_BYTES = 2**20  # bytes that are worth loading Polars for
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which some programs put before UTF-8
+_SNIFF_BYTES = 2**16  # bytes by which separator, header and token column are told
 
 
-def _quickly(source: Source, separator: str | None) -> Problem | None:
+def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
     """A large file by Polars; None where the standard library must read it: it is small, or quoted, or something is wrong."""
     data = source.data
-    if len(data) < _LARGE or data.find(b'"') >= 0 or data.find(b"\0") >= 0:
+    if len(data) < _POLARS_MIN_BYTES or data.find(b'"') >= 0 or data.find(b"\0") >= 0:
         return None
-    clean = data[:3] != _MARK and data[-2:] != b"\n\n" and data.find(b"\r") < 0
+    clean = data[:3] != _BYTE_ORDER_MARK and data[-2:] != b"\n\n" and data.find(b"\r") < 0
     if not clean:
-        data = data[:].removeprefix(_MARK).replace(b"\r\n", b"\n").rstrip(b"\n")
-    head = data[: data.rfind(b"\n", 0, _HEAD) + 1]
+        data = data[:].removeprefix(_BYTE_ORDER_MARK).replace(b"\r\n", b"\n").rstrip(b"\n")
+    head = data[: data.rfind(b"\n", 0, _SNIFF_BYTES) + 1]
     if not head or (not clean and b"\r" in data):
         return None
     import numpy as np
@@ -83,8 +82,8 @@ def _quickly(source: Source, separator: str | None) -> Problem | None:
 
     try:
         table = _Table(replace(source, data=head), separator)
-        width, column = len(table.rows[0].cells), table.token_column()
-        if (table.separator == ";" and data.find(b",") >= 0) or not table.told(column):
+        width, column = len(table.rows[0].cells), table.find_token_column()
+        if (table.separator == ";" and data.find(b",") >= 0) or not table.is_token_column_certain(column):
             return None
         names = [f"column {i}" for i in range(width)]
         kinds = {name: polars.String if i == column else polars.Float64 for i, name in enumerate(names)}
@@ -104,17 +103,19 @@ def _quickly(source: Source, separator: str | None) -> Problem | None:
     short = any(frame.null_count().row(0)) or not numeric  # an empty cell, a short row or a blank line
     if short or not np.isfinite([vectors.min(), vectors.max()]).all():
         return None
-    return table.made(vectors, None if column is None else frame[names[column]].to_list())
+    return table.to_problem(vectors, None if column is None else frame[names[column]].to_list())
 
 
-def separator_of(lines: Sequence[str]) -> str:
+def detect_separator(lines: Sequence[str]) -> str:
     """Tab, semicolon or comma, as the first line has them; where it has several, the one that parts numbers."""
     filled = [re.sub('"[^"]*"', "", line) for line in lines if line.strip()]
     there = [s for s in "\t;," if filled and s in filled[0]]
     for line in filled[:2] if len(there) > 1 else ():
         for s in there:
             cells = line.split(s)[1:]
-            if cells and all((_COMMA_NUMBER if s == ";" else _NUMBER).fullmatch(cell.strip()) for cell in cells):
+            if cells and all(
+                (_COMMA_NUMBER_PATTERN if s == ";" else _NUMBER_PATTERN).fullmatch(cell.strip()) for cell in cells
+            ):
                 return s
     return there[0] if there else ","
 
@@ -124,43 +125,43 @@ class _Table:
 
     def __init__(self, source: Source, separator: str | None) -> None:
         self.source = source
-        self.text = decoded(source.data[:], what="CSV")
+        self.text = decode_text(source.data[:], format_name="CSV")
         self.lines = re.split(r"\r\n|\r|\n", self.text)
         if not self.text.strip():
             raise InputError("empty", "the file is empty", help="a row a token: cat,0.1,0.2")
-        self.separator = separator or separator_of(self.lines)
-        self.number = _COMMA_NUMBER if self.separator == ";" else _NUMBER
-        self.rows = self._rows()
-        self.header = self._header()
+        self.separator = separator or detect_separator(self.lines)
+        self.number_pattern = _COMMA_NUMBER_PATTERN if self.separator == ";" else _NUMBER_PATTERN
+        self.rows = self._parse_rows()
+        self.header = self._detect_header()
         self.body = self.rows[1:] if self.header else self.rows
         if not self.body:
             raise InputError(
                 "empty",
                 "there is a header, but no row below it",
-                place=Place(line=1),
+                location=Location(line=1),
                 help="a row a token: cat,0.1,0.2",
             )
 
-    def problem(self) -> Problem:
+    def parse_problem(self) -> Problem:
         import numpy as np
 
         width = len(self.rows[0].cells)
-        column = self.token_column()
+        column = self.find_token_column()
         numeric = [c for c in range(width) if c != column]
         if not numeric:
-            raise self._wrong(
+            raise self._cell_error(
                 "not-a-number",
                 "there are no numbers beside the tokens",
                 self.body[0],
                 0,
                 help="separate columns with a comma, a semicolon or a tab",
             )
-        vectors = np.array([[self._value(row, c) for c in numeric] for row in self.body])
-        return self.made(vectors, None if column is None else [row.cells[column] for row in self.body])
+        vectors = np.array([[self._parse_cell(row, c) for c in numeric] for row in self.body])
+        return self.to_problem(vectors, None if column is None else [row.cells[column] for row in self.body])
 
-    def made(self, vectors: np.ndarray, tokens: list[str] | None) -> Problem:
+    def to_problem(self, vectors: NumpyArray, tokens: list[str] | None) -> Problem:
         """The problem, and what was found out on the way to it."""
-        column, (n, d) = self.token_column(), vectors.shape
+        column, (n, d) = self.find_token_column(), vectors.shape
         fields = {"embeddings": vectors} | ({} if tokens is None else {"tokens": tokens})
         said = (
             "no token column"
@@ -170,12 +171,12 @@ class _Table:
             else f"token column {column}"
         )
         separator = {"\t": "tab", ";": "semicolon", ",": "comma"}[self.separator]
-        found = f"{counted(n, 'token')} × {counted(d, 'dim')}, {'header row' if self.header else 'no header'}, {said}, separator {separator}"
-        made = problem(fields)
+        found = f"{pluralize(n, 'token')} × {pluralize(d, 'dim')}, {'header row' if self.header else 'no header'}, {said}, separator {separator}"
+        made = make_problem(fields)
         return type(made)(**{**vars(made), "notes": (f"{self.source.name}: {found}",)})
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────
-    def _rows(self) -> list[_Row]:
+    def _parse_rows(self) -> list[_Row]:
         parsed = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True)
         rows: list[_Row] = []
         start, blank = 1, 0
@@ -187,7 +188,7 @@ class _Table:
                     raise InputError(
                         "blank-line",
                         "a blank line stands between the rows",
-                        place=self._place(blank, 1, ""),
+                        location=self._make_location(blank, 1, ""),
                         help="take it out; blank lines may only follow the last row",
                     )
                 else:
@@ -197,14 +198,14 @@ class _Table:
             raise InputError(
                 "bad-csv",
                 f"this is no CSV: {error}",
-                place=self._place(max(parsed.line_num, 1), 1, ""),
+                location=self._make_location(max(parsed.line_num, 1), 1, ""),
                 help="a quote that opens must close",
             ) from None
         if not rows:
             raise InputError("empty", "no row holds anything", help="a row a token: cat,0.1,0.2")
         return rows
 
-    def _header(self) -> tuple[str, ...]:
+    def _detect_header(self) -> tuple[str, ...]:
         """The names of the columns, or nothing where the first row is a token's."""
         first = self.rows[0]
         names = tuple(cell.strip() for cell in first.cells)
@@ -219,22 +220,23 @@ class _Table:
             return ()
         beside = names[1:] or names
         worded = not any(
-            self._is_number(cell) or self._looks_like_one(cell) for cell in {*beside, *(names[:1] if names[0] else ())}
+            self._is_number(cell) or self._looks_like_number(cell)
+            for cell in {*beside, *(names[:1] if names[0] else ())}
         )
         if worded and (len(self.rows) > 1 or len(names) > 1):
             return names
         if len(self.rows) > 1 and all(self._is_number(cell) for cell in beside):
             counts = [list(map(str, range(len(row)))) for row in (names, beside) if len(row) > 1]
             if list(names) in counts or list(beside) in counts:
-                raise self._wrong(
+                raise self._cell_error(
                     "unclear-header",
                     "the first row counts 0, 1, 2 …: is it a header, or a token's vector?",
                     first,
                     0,
                     help="--header yes or --header no says which",
                 )
-            if len(names) > 1 and names[0].lower() in _LABELS:
-                raise self._wrong(
+            if len(names) > 1 and names[0].lower() in _TOKEN_COLUMN_NAMES:
+                raise self._cell_error(
                     "unclear-header",
                     f"the first row starts with {names[0]!r} and goes on with numbers: is it a header?",
                     first,
@@ -243,15 +245,15 @@ class _Table:
                 )
         return ()
 
-    def told(self, column: int | None) -> bool:
+    def is_token_column_certain(self, column: int | None) -> bool:
         """Whether these rows alone tell that a column holds tokens: one of its cells is no number, nor a slip for one."""
         if column is None or self.source.token_column is not None:
             return True
         return not all(
-            self._is_number(row.cells[column]) or self._looks_like_one(row.cells[column]) for row in self.body
+            self._is_number(row.cells[column]) or self._looks_like_number(row.cells[column]) for row in self.body
         )
 
-    def token_column(self) -> int | None:
+    def find_token_column(self) -> int | None:
         """The column that holds the tokens, if any.
 
         Raises:
@@ -260,7 +262,7 @@ class _Table:
         width = len(self.rows[0].cells)
         for row in self.body:
             if len(row.cells) != width:
-                raise self._ragged(row, width)
+                raise self._ragged_row_error(row, width)
         said = self.source.token_column
         if said == "none":
             return None
@@ -271,14 +273,16 @@ class _Table:
                 raise InputError(
                     "no-such-column",
                     f"there is no column {said!r}",
-                    help=nearest(said, self.header) if self.header else f"there are {width} columns, 0 … {width - 1}",
+                    help=suggestion(said, self.header)
+                    if self.header
+                    else f"there are {width} columns, 0 … {width - 1}",
                 )
             return int(said)
         column = [row.cells[0].strip() for row in self.body]
         numbers = [self._is_number(cell) for cell in column]
         if all(numbers):
-            if self.header and width > 1 and self._unlike(self.header):
-                raise self._wrong(
+            if self.header and width > 1 and self._differs_from_rest(self.header):
+                raise self._cell_error(
                     "unclear-tokens",
                     f"column {self.header[0]!r} holds numbers under a name unlike the others: tokens, or a dimension?",
                     self.rows[0],
@@ -286,23 +290,23 @@ class _Table:
                     help=f"--token-column {self.header[0] or 0} or --token-column none says which",
                 )
             return None
-        if any(numbers) and all(n or self._looks_like_one(cell) for n, cell in zip(numbers, column, strict=True)):
-            self._value(self.body[numbers.index(False)], 0)  # refuses it, and says why
+        if any(numbers) and all(n or self._looks_like_number(cell) for n, cell in zip(numbers, column, strict=True)):
+            self._parse_cell(self.body[numbers.index(False)], 0)  # refuses it, and says why
         return 0
 
     @staticmethod
-    def _unlike(names: Sequence[str]) -> bool:
+    def _differs_from_rest(names: Sequence[str]) -> bool:
         """Whether the first of some column names is of another kind than the rest: id, d0, d1, d2."""
         stems = {re.sub(r"\d+$", "", name) for name in names[1:]}
         counted = len(names) > 2 and len(stems) == 1 and all(name[-1:].isdigit() for name in names[1:])
-        return names[0].lower() in _LABELS or (counted and re.sub(r"\d+$", "", names[0]) not in stems)
+        return names[0].lower() in _TOKEN_COLUMN_NAMES or (counted and re.sub(r"\d+$", "", names[0]) not in stems)
 
     # ── cells ────────────────────────────────────────────────────────────────────────────────────
     def _is_number(self, cell: str) -> bool:
-        return self.number.fullmatch(cell.strip()) is not None
+        return self.number_pattern.fullmatch(cell.strip()) is not None
 
     @staticmethod
-    def _looks_like_one(cell: str) -> bool:
+    def _looks_like_number(cell: str) -> bool:
         """Empty, nan, 1_0, ٣: what a slip for a number looks like, rather than a word."""
         text = cell.strip().lower()
         return (
@@ -311,15 +315,15 @@ class _Table:
             or re.fullmatch(r"[+-]?[\d_.,eE+-]*\d[\d_.,eE+-]*", text) is not None
         )
 
-    def _value(self, row: _Row, column: int) -> float:
+    def _parse_cell(self, row: _Row, column: int) -> float:
         cell = row.cells[column].strip()
         value = float(cell.replace(",", ".")) if self._is_number(cell) else None
         if value is not None and abs(value) != float("inf"):
             return value
-        code, message, help = self._why_no_number(cell)
-        raise self._wrong(code, message, row, column, help=help)
+        code, message, help = self._explain_non_number(cell)
+        raise self._cell_error(code, message, row, column, help=help)
 
-    def _why_no_number(self, cell: str) -> tuple[str, str, str]:
+    def _explain_non_number(self, cell: str) -> tuple[str, str, str]:
         """(code, sentence, way out) for a cell that is no finite number."""
         if not cell:
             return "empty-cell", "a value is missing", "write the number; an empty cell is never read as 0"
@@ -330,7 +334,7 @@ class _Table:
         ways = {"_": "write digits without underscores", ",": "write a decimal point, or separate columns with ;"}
         return "not-a-number", f"{printable(cell)!r} is no number", next((w for c, w in ways.items() if c in cell), "")
 
-    def _ragged(self, row: _Row, width: int) -> InputError:
+    def _ragged_row_error(self, row: _Row, width: int) -> InputError:
         has, first = len(row.cells), self.rows[0]
         label = f'row for "{printable(row.cells[0])}"' if not self._is_number(row.cells[0]) else f"line {row.line}"
         labelled = 1 if not self._is_number(row.cells[0]) else 0
@@ -340,7 +344,7 @@ class _Table:
             else f"line {first.line}"
         )
         bad = sum(len(r.cells) != width for r in self.body)
-        message = f"{label} has {counted(has - labelled, 'value')}, but {others} {'have' if ' and ' in others else 'has'} {width - labelled}"
+        message = f"{label} has {pluralize(has - labelled, 'value')}, but {others} {'have' if ' and ' in others else 'has'} {width - labelled}"
         name = f" ({self.header[has]})" if self.header and has < width else ""
         what = f"value {has - labelled + 1}{name} is missing" if has < width else "one value too many"
         more = f" ({bad} of {len(self.body)} rows are affected)" if bad > 1 else ""
@@ -349,16 +353,22 @@ class _Table:
             if has < width
             else "take out what is too much; long rows are never cut"
         )
-        return self._wrong("ragged-row", message + more, row, min(has, width), what, help)
+        return self._cell_error("ragged-row", message + more, row, min(has, width), what, help)
 
     # ── places ───────────────────────────────────────────────────────────────────────────────────
-    def _place(self, line: int, column: int, label: str, width: int = 1) -> Place:
+    def _make_location(self, line: int, column: int, label: str, width: int = 1) -> Location:
         around = range(max(1, line - 2), min(len(self.lines), line + 1) + 1)
-        return Place(
-            line=line, column=column, lines=tuple((n, self.lines[n - 1]) for n in around), label=label, width=width
+        return Location(
+            line=line,
+            column=column,
+            source_lines=tuple((n, self.lines[n - 1]) for n in around),
+            caret_label=label,
+            caret_width=width,
         )
 
-    def _wrong(self, code: str, message: str, row: _Row, column: int, label: str = "", help: str = "") -> InputError:
+    def _cell_error(
+        self, code: str, message: str, row: _Row, column: int, label: str = "", help: str = ""
+    ) -> InputError:
         text = self.lines[row.line - 1]
         starts, quoted = [0], False
         for i, c in enumerate(text):
@@ -371,4 +381,4 @@ class _Table:
             spot = starts[column] if column < len(starts) else 0
             end = starts[column + 1] - 1 if column + 1 < len(starts) else len(text)
             width = max(1, end - spot)
-        return InputError(code, message, place=self._place(row.line, spot + 1, label, width), help=help)
+        return InputError(code, message, location=self._make_location(row.line, spot + 1, label, width), help=help)

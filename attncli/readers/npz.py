@@ -6,57 +6,56 @@ import io
 import math
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from attncli.errors import InputError, Place
-from attncli.readers import Source, merged, nested, problem, reader
+from attncli.errors import InputError, Location
+from attncli.readers import Source, make_problem, merge_fields, nest_fields, reader
+from attncli.types import Json, NumpyArray
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from attncli.types import Problem
 
 
 @reader("npy", ".npy")
 def read_npy(source: Source) -> Problem:
     """One array: the embeddings."""
-    return problem({"embeddings": _array(source.data, "embeddings")})
+    return make_problem({"embeddings": read_npy_array(source.data, "embeddings")})
 
 
 @reader("npz", ".npz")
 def read_npz(source: Source) -> Problem:
     """Arrays by name."""
-    arrays, rest = archive(source.data)
-    return problem(merged(nested(arrays), rest))
+    arrays, rest = read_archive(source.data)
+    return make_problem(merge_fields(nest_fields(arrays), rest))
 
 
-def archive(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_archive(data: bytes) -> tuple[Json, Json]:
     """The arrays of an NPZ archive, and the JSON beside them.
 
     Raises:
         InputError: it is no NPZ, or holds what is no array.
     """
-    arrays: dict[str, Any] = {}
+    arrays: Json = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as members:
             for info in members.infolist():
                 name = info.filename.removesuffix(".npy")
                 if name in arrays:
-                    raise InputError("two-sources", f"{name} stands twice in the archive", place=Place(path=name))
+                    raise InputError("two-sources", f"{name} stands twice in the archive", location=Location(path=name))
                 with members.open(info) as member:
-                    _check_header(member.read(1 << 16), info.file_size, name)
-                arrays[name] = _array(members.read(info), name)
+                    _check_npy_header(member.read(1 << 16), info.file_size, name)
+                arrays[name] = read_npy_array(members.read(info), name)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise InputError("bad-file", f"this is no whole NPZ archive: {error}", help="was the copy cut short?") from None
-    return arrays, beside(arrays)
+    return arrays, pop_metadata(arrays)
 
 
-def beside(arrays: dict[str, Any]) -> dict[str, Any]:
+def pop_metadata(arrays: Json) -> Json:
     """What is not an array: JSON, taken out of the text array `attn`; other text arrays become lists."""
     import msgspec
     import numpy as np
 
-    out: dict[str, Any] = {}
+    out: Json = {}
     for name in list(arrays):
         if arrays[name].dtype.kind not in "US":
             continue
@@ -68,53 +67,58 @@ def beside(arrays: dict[str, Any]) -> dict[str, Any]:
             rest = msgspec.json.decode(str(text[()]))
         except (msgspec.DecodeError, RecursionError) as error:
             raise InputError(
-                "bad-json", f"the text beside the arrays is no JSON: {error}", place=Place(path="attn")
+                "bad-json", f"the text beside the arrays is no JSON: {error}", location=Location(path="attn")
             ) from None
         if not isinstance(rest, dict):
-            raise InputError("bad-json", "the text beside the arrays is no object", place=Place(path="attn"))
+            raise InputError("bad-json", "the text beside the arrays is no object", location=Location(path="attn"))
         out |= rest
     return out
 
 
-def _check_header(start: bytes, size: int, name: str) -> None:
+def _check_npy_header(first_bytes: bytes, size: int, name: str) -> None:
     """Hold what the header declares against the bytes that are there, before anything of that size is made."""
     import numpy as np
 
-    file = io.BytesIO(start)
+    file = io.BytesIO(first_bytes)
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
     except Exception as error:  # numpy evaluates the header as Python text: whatever that raises, the file is bad
         raise InputError(
-            "bad-file", f"{name} is no NPY array: {str(error).splitlines()[0]}", place=Place(path=name)
+            "bad-file", f"{name} is no NPY array: {str(error).splitlines()[0]}", location=Location(path=name)
         ) from None
     if dtype.hasobject:
         raise InputError(
             "pickled",
             f"{name} holds pickled objects, which are never loaded",
-            place=Place(path=name),
+            location=Location(path=name),
             help="save arrays of numbers",
         )
     if not all(type(n) is int for n in shape):
-        raise InputError("bad-file", f"{name} declares shape {shape}", place=Place(path=name))
+        raise InputError("bad-file", f"{name} declares shape {shape}", location=Location(path=name))
     need, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if need > there or min(shape, default=0) < 0:
         raise InputError(
             "truncated",
             f"{name} declares shape {shape}, {need:,} bytes, but {max(there, 0):,} are there",
-            place=Place(path=name),
+            location=Location(path=name),
             help="was the copy cut short?",
         )
 
 
-def _array(data: bytes, name: str) -> np.ndarray:
+def read_npy_array(data: bytes, name: str) -> NumpyArray:
+    """Read the bytes of one NPY file as an array.
+
+    Raises:
+        InputError: it is no NPY array, is cut short, or holds Python objects.
+    """
     import numpy as np
 
-    _check_header(data[: 1 << 16], len(data), name)
+    _check_npy_header(data[: 1 << 16], len(data), name)
     try:
         return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
     except (ValueError, EOFError, MemoryError) as error:
         raise InputError(
-            "bad-file", f"{name} cannot be read: {str(error).splitlines()[0]}", place=Place(path=name)
+            "bad-file", f"{name} cannot be read: {str(error).splitlines()[0]}", location=Location(path=name)
         ) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attncli.errors import InputError, OptionError
-from attncli.types import Attention, Step
+from attncli.types import Attention, Json, Step
 
 
 def read_result(path: str | Path, data: bytes | None = None) -> Attention:
@@ -21,22 +21,22 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
     import msgspec
     import numpy as np
 
-    from attncli.readers import merged, nested, slurp
-    from attncli.readers.npz import archive
-    from attncli.readers.safetensors import tensors
-    from attncli.types import Field
-    from attncli.validation.fields import array, field_of, to_bfloat16
+    from attncli.readers import merge_fields, nest_fields, read_bytes
+    from attncli.readers.npz import read_archive
+    from attncli.readers.safetensors import read_tensors
+    from attncli.types import Field, FieldKind
+    from attncli.validation.fields import find_field, to_bfloat16, validate_array
 
     path = str(path)
-    fields: dict[str, Any]
+    fields: Json
     if path.endswith(".json") or data is not None:
         try:
-            fields = msgspec.json.decode(slurp(path) if data is None else data)
+            fields = msgspec.json.decode(read_bytes(path) if data is None else data)
         except msgspec.DecodeError as error:
-            raise InputError("bad-json", f"this is no JSON: {error}").at(file=path) from None
+            raise InputError("bad-json", f"this is no JSON: {error}").add_location(file=path) from None
     elif path.endswith((".npz", ".safetensors")):
-        arrays, rest, *_ = archive(slurp(path)) if path.endswith(".npz") else tensors(slurp(path))
-        fields = merged(nested(arrays), rest)
+        arrays, rest, *_ = read_archive(read_bytes(path)) if path.endswith(".npz") else read_tensors(read_bytes(path))
+        fields = merge_fields(nest_fields(arrays), rest)
     else:
         raise OptionError(
             "unknown-format",
@@ -44,7 +44,7 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
             help="results are read from .json, .npz and .safetensors",
         )
     if not isinstance(fields, dict) or fields.get("schema") != "attn.result/1":
-        raise InputError("not-a-result", 'this is no result: "schema" is not "attn.result/1"').at(file=path)
+        raise InputError("not-a-result", 'this is no result: "schema" is not "attn.result/1"').add_location(file=path)
 
     dtype = fields["dtype"]
 
@@ -52,10 +52,11 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
         held = fields[name]
         if isinstance(held, np.ndarray):
             return held
-        kind = {bool: "booleans", int: "integers"}.get(type(_leaf(held)), "floats")
+        kinds: dict[type, FieldKind] = {bool: "booleans", int: "integers"}
+        kind = kinds.get(type(_first_leaf(held)), "floats")
         if kind == "integers" and name not in ("top_keys", "visible_keys"):
             kind = "floats"  # 1 stands for 1.0
-        whole = array(held, Field(name, kind, ("*",), finite=False))
+        whole = validate_array(held, Field(name, kind, ("*",), finite=False))
         if kind != "floats":
             return whole
         return to_bfloat16(whole) if dtype == "bfloat16" else whole.astype(dtype)
@@ -72,7 +73,7 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
         ),
         warnings=tuple(fields["warnings"]),
         parameters={
-            k: array(v, field_of(f"parameters.{k}")).astype("float64" if dtype == "float64" else "float32")
+            k: validate_array(v, find_field(f"parameters.{k}")).astype("float64" if dtype == "float64" else "float32")
             for k, v in fields.get("parameters", {}).items()
         },
         about=fields.get("about"),
@@ -82,7 +83,7 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
     )
 
 
-def _leaf(value: Any) -> Any:
+def _first_leaf(value: Any) -> Any:
     while isinstance(value, list) and value:
         value = value[0]
     return value

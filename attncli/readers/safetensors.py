@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from attncli.errors import InputError, Place
-from attncli.readers import Source, merged, nested, problem, reader
+from attncli.errors import InputError, Location
+from attncli.readers import Source, make_problem, merge_fields, nest_fields, reader
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.types import Problem
 
-_DTYPES = {
+_NUMPY_DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
@@ -26,17 +27,17 @@ _DTYPES = {
     "BOOL": "?",
     "BF16": "<u2",
 }
-_SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "I16": 2, "U16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # fmt: skip
+_DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "I16": 2, "U16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # fmt: skip
 
 
-@reader("safetensors", ".safetensors", mapped=True)
+@reader("safetensors", ".safetensors", can_map=True)
 def read_safetensors(source: Source) -> Problem:
     """Tensors by name."""
-    arrays, rest, _ = tensors(source.data)
-    return problem(merged(nested(arrays), rest))
+    arrays, rest, _ = read_tensors(source.data)
+    return make_problem(merge_fields(nest_fields(arrays), rest))
 
 
-def tensors(data: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
+def read_tensors(data: Any) -> tuple[Json, Json, set[str]]:
     """The tensors, widened where numpy lacks their type; the JSON beside them; and the types there were.
 
     Raises:
@@ -46,28 +47,35 @@ def tensors(data: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     import numpy as np
 
     try:
-        start, metadata, held = _header(data)
+        start, metadata, held = _read_header(data)
         rest = msgspec.json.decode(metadata.get("attn", "{}"))
     except (msgspec.DecodeError, RecursionError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             "bad-file", f"this is no whole safetensors file: {error}", help="was the copy cut short?"
         ) from None
     if not isinstance(rest, dict):
-        raise InputError("bad-json", "the text beside the tensors is no object", place=Place(path="attn"))
-    out: dict[str, Any] = {}
+        raise InputError("bad-json", "the text beside the tensors is no object", location=Location(path="attn"))
+    out: Json = {}
     for name, dtype, shape, first in held:
-        if dtype not in _DTYPES:
+        if dtype not in _NUMPY_DTYPES:
             raise InputError(
-                "wrong-type", f"{name} is {dtype}, which is not read", place=Place(path=name), help="save it as float32"
+                "wrong-type",
+                f"{name} is {dtype}, which is not read",
+                location=Location(path=name),
+                help="save it as float32",
             )
         count = math.prod(shape)
-        array = np.frombuffer(data, _DTYPES[dtype], count, start + first) if count else np.empty(0, _DTYPES[dtype])
+        array = (
+            np.frombuffer(data, _NUMPY_DTYPES[dtype], count, start + first)
+            if count
+            else np.empty(0, _NUMPY_DTYPES[dtype])
+        )
         array = array.reshape(shape)
         out[name] = (array.astype("<u4") << 16).view("<f4") if dtype == "BF16" else array  # the upper half of a float32
     return out, rest, {dtype for _, dtype, _, _ in held}
 
 
-def _header(data: Any) -> tuple[int, Any, list[tuple[str, str, list[int], int]]]:
+def _read_header(data: Any) -> tuple[int, Any, list[tuple[str, str, list[int], int]]]:
     """Where the tensors begin, the metadata, and each tensor's name, type, shape and place, all of which must fit the file.
 
     Raises:
@@ -78,12 +86,12 @@ def _header(data: Any) -> tuple[int, Any, list[tuple[str, str, list[int], int]]]
     start = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or start > len(data):
         raise ValueError(f"a header of {start - 8:,} bytes is declared, and the file has {len(data):,}")
-    declared = msgspec.json.decode(data[8:start], type=dict[str, dict[str, Any]])
+    declared = msgspec.json.decode(data[8:start], type=dict[str, Json])
     metadata = declared.pop("__metadata__", {})
     held, end = [], 0
     for name, tensor in sorted(declared.items(), key=lambda item: item[1]["data_offsets"]):
         shape, (first, last) = tensor["shape"], tensor["data_offsets"]
-        size = math.prod(shape) * _SIZES.get(tensor["dtype"], 1)
+        size = math.prod(shape) * _DTYPE_BYTES.get(tensor["dtype"], 1)
         if (
             not all(type(n) is int and n >= 0 for n in shape)
             or first != end
@@ -91,7 +99,7 @@ def _header(data: Any) -> tuple[int, Any, list[tuple[str, str, list[int], int]]]
             or start + last > len(data)
         ):
             raise ValueError(f"{name} does not lie in the file as declared")
-        if tensor["dtype"] in _SIZES and last - first != size:
+        if tensor["dtype"] in _DTYPE_BYTES and last - first != size:
             raise ValueError(f"{name} declares {size:,} bytes, and has {last - first:,}")
         held.append((name, str(tensor["dtype"]), shape, first))
         end = last

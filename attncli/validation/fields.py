@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from attncli.errors import InputError, counted, listed, nearest, wrong
+from attncli.errors import InputError, input_error, join_names, pluralize, suggestion
 from attncli.parts.links import link
 from attncli.registry import Parameter
-from attncli.types import BASE_STEPS, FIELDS, NONFINITE, Field
+from attncli.types import BASE_STEPS, FIELDS, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.variant import FAMILIES
 
-STEP_NAMES = (*BASE_STEPS, *(member.facts["step"] for member in link))
-FIGURE = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
+STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
+FIGURE_KEYS = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
 
 
 @cache  # every part has been declared by then
@@ -26,13 +26,13 @@ def known_parameters() -> dict[str, Parameter]:
     for family in FAMILIES.values():
         for parameter in (p for member in family for p in member.parameters):
             known = out.get(parameter.name, parameter)
-            shapes = dict.fromkeys((known.axes, *known.also, parameter.axes, *parameter.also))
-            out[parameter.name] = replace(known, also=tuple(axes for axes in shapes if axes != known.axes))
+            shapes = dict.fromkeys((known.axes, *known.alternative_axes, parameter.axes, *parameter.alternative_axes))
+            out[parameter.name] = replace(known, alternative_axes=tuple(axes for axes in shapes if axes != known.axes))
     return out
 
 
 @cache
-def field_of(name: str) -> Field:
+def find_field(name: str) -> Field:
     """The declaration of a dotted field name.
 
     Raises:
@@ -43,41 +43,43 @@ def field_of(name: str) -> Field:
     group, _, rest = name.partition(".")
     if group == "parameters" and rest in known_parameters():
         parameter = known_parameters()[rest]
-        shapes = tuple(" ".join(axes) for axes in (parameter.axes, *parameter.also))
+        shapes = tuple(" ".join(axes) for axes in (parameter.axes, *parameter.alternative_axes))
         return Field(name, "floats", shapes, parameter.help)
     if group == "parameters" and rest:
-        raise wrong(
-            "unknown-field", f"no part takes a parameter {rest!r}", name, help=nearest(rest, known_parameters())
+        raise input_error(
+            "unknown-field", f"no part takes a parameter {rest!r}", name, help=suggestion(rest, known_parameters())
         )
     inside = [n.partition(".")[2] for n in FIELDS if n.startswith(group + ".")]
     if inside and rest:
-        raise wrong("unknown-field", f"{group} has no field {rest!r}", name, help=nearest(rest, inside))
+        raise input_error("unknown-field", f"{group} has no field {rest!r}", name, help=suggestion(rest, inside))
     tops = {n.partition(".")[0] for n in FIELDS} | {"parameters"}
-    raise wrong("unknown-field", f"a problem has no field {name!r}", name, help=nearest(name, tops))
+    raise input_error("unknown-field", f"a problem has no field {name!r}", name, help=suggestion(name, tops))
 
 
-def one_field(name: str, value: Any) -> Any:
+def validate_field(name: str, value: Any) -> Any:
     """One field through the gate, by its dotted name."""
-    field = field_of(name)
+    field = find_field(name)
     if field.kind in ("floats", "booleans", "integers"):
-        return array(value, field)
+        return validate_array(value, field)
     if field.kind == "texts":
-        return texts(value, field)
+        return validate_texts(value, field)
     if field.kind == "text":
-        if value not in field.choices:
-            raise wrong("wrong-type", f"{name} cannot be {value!r}", name, help=nearest(str(value), field.choices))
+        if value not in field.allowed_values:
+            raise input_error(
+                "wrong-type", f"{name} cannot be {value!r}", name, help=suggestion(str(value), field.allowed_values)
+            )
         return value
     if field.kind in ("object", "expected") and not isinstance(value, Mapping):
-        raise wrong("wrong-type", f"{name} is an object", name)
-    return _expected(value) if field.kind == "expected" else value
+        raise input_error("wrong-type", f"{name} is an object", name)
+    return _validate_expected(value) if field.kind == "expected" else value
 
 
-def is_tensor(value: Any) -> bool:
+def is_tensor(value: object) -> bool:
     """Whether it is a torch tensor, asked without torch."""
     return hasattr(value, "requires_grad")
 
 
-def as_numpy(value: Any) -> np.ndarray:
+def as_numpy(value: Any) -> NumpyArray:
     """A tensor's values outside its graph, in the nearest dtype numpy has."""
     if not is_tensor(value):
         return np.asarray(value)
@@ -85,7 +87,7 @@ def as_numpy(value: Any) -> np.ndarray:
     return np.asarray((plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy())
 
 
-def to_bfloat16(values: np.ndarray) -> np.ndarray:
+def to_bfloat16(values: NumpyArray) -> NumpyArray:
     """Numbers → the nearest bfloat16, ties to even, held in float32 since numpy has no such dtype."""
     bits = values.astype(np.float32).view(np.uint32)
     upper = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
@@ -97,7 +99,7 @@ def shape_of(value: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in value.shape)
 
 
-def array(value: Any, field: Field) -> Any:
+def validate_array(value: Any, field: Field) -> Any:
     """Lists or an array → an array of the field's kind; tensors stay tensors.
 
     Raises:
@@ -107,103 +109,107 @@ def array(value: Any, field: Field) -> Any:
     if is_tensor(value) and field.kind == "floats":  # only floats can carry a gradient
         value = value if value.dtype.is_floating_point else value.double()
     else:
-        plain = as_numpy(value) if isinstance(value, np.ndarray) or is_tensor(value) else _from_lists(value, field)
-        value = _typed(plain, field)
+        plain = (
+            as_numpy(value) if isinstance(value, np.ndarray) or is_tensor(value) else _array_from_lists(value, field)
+        )
+        value = _convert_dtype(plain, field)
     shape = shape_of(value)
     if len(shape) not in field.ranks:
         forms = [f"({', '.join(s.split())})" for s in field.shapes if s != "*"] or ["at most (B, H, Tq, Tk)"]
-        raise wrong("wrong-shape", f"{name} has shape {shape}, but should be {listed(forms, 'or')}", name)
+        raise input_error("wrong-shape", f"{name} has shape {shape}, but should be {join_names(forms, 'or')}", name)
     if 0 in shape and not name.startswith("past."):
-        raise wrong("empty", f"{name} is empty: its shape is {shape}", name)
+        raise input_error("empty", f"{name} is empty: its shape is {shape}", name)
     if field.kind == "floats":
         _check_finite(value, field)
     return value
 
 
-def _typed(value: np.ndarray, field: Field) -> np.ndarray:
+def _convert_dtype(value: NumpyArray, field: Field) -> NumpyArray:
     """An array of the field's kind, in a dtype that is computed with: float16 and what is wider than float64 change."""
     if value.dtype.kind == "V" and value.dtype.name == "bfloat16":  # numpy's by way of ml_dtypes
         value = value.astype(np.float32)
     kind = value.dtype.kind
     if field.kind == "booleans" and kind != "b":
-        raise _numeric_mask(field, f"{field.name} holds {value.dtype} numbers")
+        raise _numeric_mask_error(field, f"{field.name} holds {value.dtype} numbers")
     if field.kind == "integers" and kind == "f" and np.isfinite(value).all() and (value == np.floor(value)).all():
         return value.astype(np.int64)
     if kind not in {"floats": "fiu", "booleans": "b", "integers": "iu"}[field.kind]:
-        raise wrong("wrong-type", f"{field.name} holds {value.dtype}, not {field.kind}", field.name)
+        raise input_error("wrong-type", f"{field.name} holds {value.dtype}, not {field.kind}", field.name)
     if field.kind == "booleans":
         return value
     if field.kind == "integers":
-        if value.size and (value.max() > _FARTHEST or value.min() < -_FARTHEST):
-            raise wrong(
+        if value.size and (value.max() > _MAX_ABS_INTEGER or value.min() < -_MAX_ABS_INTEGER):
+            raise input_error(
                 "out-of-range", f"{field.name} holds {max(value.max(), -value.min())}, beyond ±2^53", field.name
             )
         return value.astype(np.int64, copy=False)
     return value.astype(np.float32 if kind == "f" and value.dtype.itemsize <= 4 else np.float64, copy=False)
 
 
-_PLAIN: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
-_DTYPES: dict[str, Any] = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
+_LEAF_TYPES: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
+_DTYPE_OF_KIND: Json = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
 
 
-_DEEPEST = 8  # lists within lists; an array has at most four axes
-_FARTHEST = 2**53  # positions and the like, so that differences of two never overflow
+_MAX_LIST_DEPTH = 8  # lists within lists; an array has at most four axes
+_MAX_ABS_INTEGER = 2**53  # positions and the like, so that differences of two never overflow
 
 
-def _from_lists(value: Any, field: Field) -> np.ndarray:
-    value = _leaves_checked(value, field, ())
+def _array_from_lists(value: object, field: Field) -> NumpyArray:
+    value = _check_leaves(value, field, ())
     try:
-        return np.array(value, dtype=_DTYPES[field.kind])
+        return np.array(value, dtype=_DTYPE_OF_KIND[field.kind])
     except OverflowError:
-        raise wrong("wrong-type", f"{field.name} holds an integer of more than 64 bits", field.name) from None
+        raise input_error("wrong-type", f"{field.name} holds an integer of more than 64 bits", field.name) from None
     except (ValueError, TypeError):
-        raise _ragged(value, field, ()) or wrong("wrong-type", f"{field.name} is no array", field.name) from None
+        raise _ragged_row_error(value, field, ()) or input_error(
+            "wrong-type", f"{field.name} is no array", field.name
+        ) from None
 
 
-def _leaves_checked(value: Any, field: Field, index: tuple[int, ...]) -> Any:
+def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object:
     """Lists in which every leaf is of the field's kind, and "NaN" and its like have become numbers."""
     value = value.tolist() if hasattr(value, "tolist") else value
-    if len(index) > _DEEPEST:
-        raise wrong("too-deep", f"{field.name} is nested deeper than any array", field.name)
+    if len(index) > _MAX_LIST_DEPTH:
+        raise input_error("too-deep", f"{field.name} is nested deeper than any array", field.name)
     if isinstance(value, list | tuple):
-        if set(map(type, value)) <= _PLAIN[field.kind]:  # a row of plain numbers, as nearly all are
+        if set(map(type, value)) <= _LEAF_TYPES[field.kind]:  # a row of plain numbers, as nearly all are
             return value
-        return [_leaves_checked(item, field, (*index, i)) for i, item in enumerate(value)]
-    if field.kind == "floats" and isinstance(value, str) and value in NONFINITE:
+        return [_check_leaves(item, field, (*index, i)) for i, item in enumerate(value)]
+    if field.kind == "floats" and isinstance(value, str) and value in NONFINITE_SPELLINGS:
         return float(value)
-    if type(value) in _PLAIN[field.kind]:
+    if type(value) in _LEAF_TYPES[field.kind]:
         return value
     if field.kind == "booleans":
-        raise _numeric_mask(field, f"{field.name} holds {value!r}", index)
+        raise _numeric_mask_error(field, f"{field.name} holds {value!r}", index)
     code, what = ("not-a-number", "a number") if field.kind == "floats" else ("wrong-type", "an integer")
-    raise wrong(code, f"{field.name} holds {value!r} where {what} should be", field.name, index)
+    raise input_error(code, f"{field.name} holds {value!r} where {what} should be", field.name, index)
 
 
-def _numeric_mask(field: Field, holds: str, index: tuple[int, ...] = ()) -> InputError:
+def _numeric_mask_error(field: Field, statement: str, index: tuple[int, ...] = ()) -> InputError:
     way = "write true/false; to add numbers to the scores use bias"
-    return wrong("numeric-mask", f"{holds}; a mask holds booleans", field.name, index, help=way)
+    return input_error("numeric-mask", f"{statement}; a mask holds booleans", field.name, index, help=way)
 
 
-def _ragged(items: Any, field: Field, index: tuple[int, ...]) -> InputError | None:
+def _ragged_row_error(items: object, field: Field, index: tuple[int, ...]) -> InputError | None:
     """The first row of some lists that is not as long as the first of its kind."""
     if not isinstance(items, list | tuple):
         return None
     lengths = [len(item) if isinstance(item, list | tuple) else None for item in items]
     for i, n in enumerate(lengths):
         if n != lengths[0]:
-            has, first = ("one number" if m is None else counted(m, "value") for m in (n, lengths[0]))
+            has, first = ("one number" if m is None else pluralize(m, "value") for m in (n, lengths[0]))
             message = f"{field.name}: item {i} has {has}, but item 0 has {first}"
             way = "rows must be equally long; short rows are never padded"
-            return wrong("ragged", message, field.name, (*index, i), help=way)
-        if found := _ragged(items[i], field, (*index, i)):
+            return input_error("ragged", message, field.name, (*index, i), help=way)
+        if found := _ragged_row_error(items[i], field, (*index, i)):
             return found
     return None
 
 
-def _leaves(value: Any, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
+def _iter_leaves(value: object, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], object]]:
     if isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            yield from _leaves(item, (*index, i))
+            yield from _iter_leaves(item, (*index, i))
     else:
         yield index, value
 
@@ -215,7 +221,7 @@ def _check_finite(value: Any, field: Field) -> None:
     low, high = float(flat.min()), float(flat.max())  # NaN where there is one; nothing is copied
     if low == low and (high == high) and (not field.finite or (low != float("-inf") and high != float("inf"))):
         if field.name == "bias" and high == float("inf"):
-            raise wrong(
+            raise input_error(
                 "not-finite",
                 "bias holds +∞, which leaves no other key any weight",
                 "bias",
@@ -223,64 +229,66 @@ def _check_finite(value: Any, field: Field) -> None:
             )
         return
     if field.name == "bias":
-        raise wrong(
+        raise input_error(
             "nan-bias",
             "bias holds NaN",
             "bias",
-            _first(flat != flat),
+            _first_true_index(flat != flat),
             help="0 × −∞ is NaN: a mask multiplied by −∞, as in triu(ones) * -inf, has it wherever the mask is 0; fill with −∞ instead, or give a boolean mask",
         )
     if field.finite:
-        bad = _first((flat != flat) | (abs(flat) == float("inf")))
-        raise wrong(
+        bad = _first_true_index((flat != flat) | (abs(flat) == float("inf")))
+        raise input_error(
             "not-finite", f"{field.name} holds {float(flat[bad])} at {list(bad)}; it must be finite", field.name, bad
         )
 
 
-def _first(truth: Any) -> tuple[int, ...]:
+def _first_true_index(truth: object) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(as_numpy(truth))[0])
 
 
-def texts(value: Any, field: Field) -> tuple[Any, ...]:
+def validate_texts(value: object, field: Field) -> tuple[object, ...]:
     """Labels: T strings, or B lists of T."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, list | tuple) or not value:
-        raise wrong("wrong-type", f"{field.name} is a list of texts", field.name)
+        raise input_error("wrong-type", f"{field.name} is a list of texts", field.name)
     if all(isinstance(v, list | tuple) for v in value):
-        return tuple(texts(v, field) for v in value)
+        return tuple(validate_texts(v, field) for v in value)
     for i, item in enumerate(value):
         if not isinstance(item, str):
-            raise wrong(
+            raise input_error(
                 "wrong-type", f"{field.name} holds {item!r}, not a text", field.name, (i,), help="put it in quotes"
             )
     return tuple(value)
 
 
-def _expected(value: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _validate_expected(value: Json) -> Json:
+    out: Json = {}
     for step, figure in value.items():
         name = f"expected.{step}"
         if step.rstrip("0123456789").removesuffix("_") not in STEP_NAMES and step not in STEP_NAMES:
-            raise wrong("unknown-step", f"no step is called {step!r}", name, help=nearest(step, STEP_NAMES))
+            raise input_error("unknown-step", f"no step is called {step!r}", name, help=suggestion(step, STEP_NAMES))
         given = dict(figure) if isinstance(figure, Mapping) else {"values": figure}
         for key in given:
-            if key not in FIGURE:
-                raise wrong("unknown-field", f"{name} has no {key!r}", name, help=nearest(key, FIGURE))
+            if key not in FIGURE_KEYS:
+                raise input_error("unknown-field", f"{name} has no {key!r}", name, help=suggestion(key, FIGURE_KEYS))
         if "values" not in given:
-            raise wrong("missing-field", f"{name} has no values", name)
+            raise input_error("missing-field", f"{name} has no values", name)
         held = given["values"]
         truths = (
-            held.dtype == bool if isinstance(held, np.ndarray) else isinstance(next(_leaves(held), ((), 0))[1], bool)
+            held.dtype == bool
+            if isinstance(held, np.ndarray)
+            else isinstance(next(_iter_leaves(held), ((), 0))[1], bool)
         )
-        kind = "booleans" if truths else "floats"
-        given["values"] = array(held, Field(f"{name}.values", kind, ("*",), finite=False))
+        kind: FieldKind = "booleans" if truths else "floats"
+        given["values"] = validate_array(held, Field(f"{name}.values", kind, ("*",), finite=False))
         for key in ("rows", "columns"):
             if key in given:
-                given[key] = array(given[key], Field(f"{name}.{key}", "integers", ("n",)))
+                given[key] = validate_array(given[key], Field(f"{name}.{key}", "integers", ("n",)))
         for key in ("decimals", "rtol", "atol"):
             if key in given and (
                 isinstance(given[key], bool) or not isinstance(given[key], int | float) or given[key] < 0
             ):
-                raise wrong("wrong-type", f"{name}.{key} is a number ≥ 0, not {given[key]!r}", name)
+                raise input_error("wrong-type", f"{name}.{key} is a number ≥ 0, not {given[key]!r}", name)
         out[step] = given
     return out

@@ -7,17 +7,17 @@ import sys
 
 from rich.console import Console
 
-from attncli.output_formats import Look
+from attncli.output_formats import RenderOptions
 
 
-def console_for(out: io.TextIOBase | io.StringIO, look: Look) -> Console:
+def console_for(stream: io.TextIOBase | io.StringIO, render_options: RenderOptions) -> Console:
     """A console that takes text as it is: no markup, no emoji codes, no guessing of colours."""
     return Console(
-        file=out,  # type: ignore[arg-type]  # a StringIO is a text stream
-        width=look.width or sys.maxsize >> 32,
-        force_terminal=look.color,
-        no_color=not look.color,
-        color_system="auto" if look.color else None,
+        file=stream,  # type: ignore[arg-type]  # a StringIO is a text stream
+        width=render_options.width or sys.maxsize >> 32,
+        force_terminal=render_options.color,
+        no_color=not render_options.color,
+        color_system="auto" if render_options.color else None,
         highlight=False,
         markup=False,
         emoji=False,

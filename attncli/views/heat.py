@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-LEGEND = "0 ░▒▓█ 1"
+SHADE_LEGEND = "0 ░▒▓█ 1"
 # Viridis (Smith and van der Walt, matplotlib 1.5; CC0) at nine equal steps.
-_VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
+_VIRIDIS_COLORS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 
 
-def shade(weight: float) -> tuple[str, str]:
+def shade_colors(weight: float) -> tuple[str, str]:
     """(colour behind, colour of the digits) for a weight of 0 … 1; outside it the end of the scale."""
     if weight != weight:
         return "#000000", "#ffffff"
-    step = round(min(max(weight, 0.0), 1.0) * (len(_VIRIDIS) - 1))
-    return _VIRIDIS[step], "#ffffff" if step < 4 else "#000000"
+    step = round(min(max(weight, 0.0), 1.0) * (len(_VIRIDIS_COLORS) - 1))
+    return _VIRIDIS_COLORS[step], "#ffffff" if step < 4 else "#000000"
 
 
-def glyph(weight: float) -> str:
+def shade_glyph(weight: float) -> str:
     """One of five shades of a cell."""
     if weight != weight:
         return "?"

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from attncli.output_formats import Look
+from attncli.output_formats import RenderOptions
+from attncli.types import Json
 from attncli.views.console import console_for
 
-_HEAD = ("formula", "command", "values")  # what stands first, whichever a member has
+_LEADING_KEYS = ("formula", "command", "values")  # what stands first, whichever a member has
 
 
-def listing(catalogue: dict[str, dict[str, Any]], look: Look, *, detail: bool) -> str:
+def render_catalogue(catalogue: dict[str, Json], render_options: RenderOptions, *, detail: bool) -> str:
     """Family by family; with `detail` every option, parameter and source."""
     out = io.StringIO()
-    console = console_for(out, look)
+    console = console_for(out, render_options)
     for i, (family, members) in enumerate(catalogue.items()):
         if i:
             console.print()
         console.print(Text(family, style="bold"))
         width = max(map(len, members))
         for name, said in members.items():
-            lines = list(_lines(said, detail=detail))
-            if look.width:  # long lines fold below where they begin
+            lines = list(_member_lines(said, detail=detail))
+            if render_options.width:  # long lines fold below where they begin
                 table = Table.grid(padding=(0, 2, 0, 0))
                 table.add_column(width=width + 2, no_wrap=True)
                 table.add_column(overflow="fold")
@@ -40,13 +40,13 @@ def listing(catalogue: dict[str, dict[str, Any]], look: Look, *, detail: bool) -
     return out.getvalue()
 
 
-def _lines(said: dict[str, Any], *, detail: bool) -> Iterator[Text]:
-    head = next((said[key] for key in _HEAD if key in said), said["summary"])
+def _member_lines(member: Json, *, detail: bool) -> Iterator[Text]:
+    head = next((member[key] for key in _LEADING_KEYS if key in member), member["summary"])
     yield Text(head)
-    if said["summary"] != head:
-        yield Text(said["summary"], style="dim")
-    for key, value in said.items():
-        if not detail or key in (*_HEAD, "summary"):
+    if member["summary"] != head:
+        yield Text(member["summary"], style="dim")
+    for key, value in member.items():
+        if not detail or key in (*_LEADING_KEYS, "summary"):
             continue
         for item in value if isinstance(value, list) else [value]:
             yield Text(f"{key.removesuffix('s') if isinstance(value, list) else key}: ", style="dim").append(

@@ -10,27 +10,27 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 
-class Bar:
+class ComputeProgressBar:
     """A bar that goes away when it is done. Standard output is left alone: what is printed there is data."""
 
-    def __init__(self, color: bool, started: float, rows: int) -> None:
+    def __init__(self, color: bool, started_at: float, row_count: int) -> None:
         columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some terminals do not say
         console = Console(stderr=True, no_color=not color, width=min(80, columns))
-        self.started, self.rows = started, rows
-        self.bar = Progress(
+        self.started_at, self.row_count = started_at, row_count
+        self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"),
             console=console, transient=True, redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
-        self.task = self.bar.add_task("", total=1.0, left="")
-        self.bar.start()
+        self.task = self.progress.add_task("", total=1.0, left="")
+        self.progress.start()
 
-    def show(self, done: float, what: str) -> None:
+    def update(self, fraction: float, activity: str) -> None:
         """What is being done, and how much of it is, 0 … 1."""
-        taken = time.monotonic() - self.started
-        rate = f"{done * self.rows / taken:,.0f} rows/s, " if self.rows else ""
-        left = f"{rate}{taken * (1 - done) / done:.0f} s left" if done > 0 else ""
-        self.bar.update(self.task, completed=done, description=what, left=left)
+        taken = time.monotonic() - self.started_at
+        rate = f"{fraction * self.row_count / taken:,.0f} rows/s, " if self.row_count else ""
+        left = f"{rate}{taken * (1 - fraction) / fraction:.0f} s left" if fraction > 0 else ""
+        self.progress.update(self.task, completed=fraction, description=activity, left=left)
 
     def close(self) -> None:
         """Take it away."""
-        self.bar.stop()
+        self.progress.stop()

@@ -9,23 +9,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
-class Bar:
+class BatchProgressBar:
     """A bar that goes away when it is done. Standard output is left alone: what is printed there is data."""
 
     def __init__(self, total: int, color: bool) -> None:
         width = min(80, os.get_terminal_size(sys.stderr.fileno()).columns)
         console = Console(stderr=True, no_color=not color, width=width)
-        self.bar = Progress(
-            BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[says]}"),
+        self.progress = Progress(
+            BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"),
             console=console, transient=True, redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
-        self.task = self.bar.add_task("", total=total, says="")
-        self.bar.start()
+        self.task = self.progress.add_task("", total=total, status="")
+        self.progress.start()
 
-    def show(self, seen: float, says: str) -> None:
+    def update(self, finished: float, status: str) -> None:
         """How many are done, and how it goes."""
-        self.bar.update(self.task, completed=seen, says=says)
+        self.progress.update(self.task, completed=finished, status=status)
 
     def close(self) -> None:
         """Take it away."""
-        self.bar.stop()
+        self.progress.stop()

@@ -14,17 +14,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from attncli.errors import counted, in_ascii, listed, printable
-from attncli.output_formats import Look
-from attncli.verdict import Answer, Finding, Matrix, Verdict
+from attncli.errors import join_names, pluralize, printable, to_ascii
+from attncli.output_formats import RenderOptions
+from attncli.verdict import FolderVerdict, GapMark, StepComparison, Verdict
 from attncli.views.console import console_for
-from attncli.views.tables import wrapped
-from attncli.views.text import markdown
+from attncli.views.tables import wrap_items
+from attncli.views.text import escape_markdown
 
-_NAMES = 4  # of what gives the same figures
-_MARK = {True: "✓", False: "✗", None: "–"}
-_STYLE = {True: "green", False: "red", None: "yellow"}
-_SAYS = {
+_MAX_EQUIVALENT_NAMES = 4  # of what gives the same figures
+_CHECK_MARKS = {True: "✓", False: "✗", None: "–"}
+_CHECK_STYLES = {True: "green", False: "red", None: "yellow"}
+_VERDICT_WORDS = {
     "right": "right",
     "wrong": "wrong",
     "too-loose": "too loose: figures that are plainly wrong would pass too",
@@ -33,122 +33,142 @@ _SAYS = {
 
 
 # ── what is said, in words ───────────────────────────────────────────────────────────────────────
-def small(x: float) -> str:
+def format_error(x: float) -> str:
     """An error: short, and 0 only where it is 0."""
     if not math.isfinite(x):
         return "∞" if x > 0 else "NaN"
     return "0" if x == 0 else f"{x:.2g}" if 1e-3 <= x < 100 else f"{x:.0f}" if 100 <= x < 1e4 else f"{x:.1e}"
 
 
-def units(x: float) -> str:
+def format_ulp_error(x: float) -> str:
     """An error in units in the last place; how many there are beyond a million says nothing."""
-    return "> 1e6" if x > 1e6 else small(x)
+    return "> 1e6" if x > 1e6 else format_error(x)
 
 
-def figures(f: Finding) -> tuple[str, str]:
+def format_worst_figures(comparison: StepComparison) -> tuple[str, str]:
     """Mine and the reference, with as many digits as it takes to see them differ."""
-    if isinstance(f.mine, bool) or isinstance(f.reference, bool):
-        return ("yes" if f.mine else "no"), ("yes" if f.reference else "no")
-    if f.rule.name == "exact":
-        return str(f.mine), str(f.reference)
-    if f.digits is not None:
-        mine = f"{f.mine:.{max(f.digits, 0)}f}"
-        return number(f.mine, mine), number(f.reference, f"{f.reference:.{max(f.digits, 0) + 2}f}")
-    gap = abs(f.mine - f.reference)
+    if isinstance(comparison.actual, bool) or isinstance(comparison.reference, bool):
+        return ("yes" if comparison.actual else "no"), ("yes" if comparison.reference else "no")
+    if comparison.rule.name == "exact":
+        return str(comparison.actual), str(comparison.reference)
+    if comparison.decimals is not None:
+        mine = f"{comparison.actual:.{max(comparison.decimals, 0)}f}"
+        return format_number(comparison.actual, mine), format_number(
+            comparison.reference, f"{comparison.reference:.{max(comparison.decimals, 0) + 2}f}"
+        )
+    gap = abs(comparison.actual - comparison.reference)
     decimals = 6 if not (math.isfinite(gap) and gap) else min(17, max(6, 1 - math.floor(math.log10(gap))))
-    return number(f.mine, f"{f.mine:.{decimals}f}"), number(f.reference, f"{f.reference:.{decimals}f}")
+    return format_number(comparison.actual, f"{comparison.actual:.{decimals}f}"), format_number(
+        comparison.reference, f"{comparison.reference:.{decimals}f}"
+    )
 
 
-def number(x: float, text: str) -> str:
+def format_number(x: float, text: str) -> str:
     """A number as text; what is not finite by its sign."""
     if not math.isfinite(x):
         return "NaN" if math.isnan(x) else "∞" if x > 0 else "−∞"
     return f"{x:.6e}" if abs(x) >= 1e9 else text
 
 
-def headline(v: Verdict) -> list[str]:
+def headline_parts(verdict: Verdict) -> list[str]:
     """What was held against what."""
-    mine = printable(v.figures)
-    what = [f"{mine} against {printable(v.input)}" if v.figures != v.input else mine]
-    return what + [printable(s) for s in v.summary]
+    mine = printable(verdict.figures_name)
+    what = [
+        f"{mine} against {printable(verdict.problem_name)}" if verdict.figures_name != verdict.problem_name else mine
+    ]
+    return what + [printable(s) for s in verdict.summary]
 
 
-def ruled(v: Verdict) -> Iterator[str]:
+def rule_lines(verdict: Verdict) -> Iterator[str]:
     """Each rule that was used, and why."""
     said: dict[str, list[str]] = {}
-    for f in v.steps:
-        said.setdefault(f"{f.rule} ({f.rule.why})", []).append(f.step)
+    for f in verdict.steps:
+        said.setdefault(f"{f.rule} ({f.rule.reason})", []).append(f.step)
     for rule, steps in said.items():
-        yield rule if len(said) == 1 else f"{listed(dict.fromkeys(steps))}: {rule}"
+        yield rule if len(said) == 1 else f"{join_names(dict.fromkeys(steps))}: {rule}"
 
 
-def bounds(v: Verdict) -> Iterator[str]:
+def allowed_error_lines(verdict: Verdict) -> Iterator[str]:
     """What flash allows each step."""
-    for f in v.steps:
-        if f.rule.bound is not None and f.rule.plain is not None:
-            what = f"plain {f.rule.dtype} is off by {small(f.rule.plain)}"
-            yield f"{f.step}: {what}, so {small(f.rule.bound)} is allowed"
+    for f in verdict.steps:
+        if f.rule.allowed_error is not None and f.rule.plain_error is not None:
+            what = f"plain {f.rule.dtype} is off by {format_error(f.rule.plain_error)}"
+            yield f"{f.step}: {what}, so {format_error(f.rule.allowed_error)} is allowed"
 
 
-def causes(v: Verdict) -> Iterator[str]:
+def cause_lines(verdict: Verdict) -> Iterator[str]:
     """Which step is wrong first, and which of the others follow."""
-    wrong = [f for f in v.steps if not f.right]
+    wrong = [f for f in verdict.steps if not f.is_right]
     if not wrong:
         return
     first = wrong[0]
-    before = [f.step for f in v.steps if f.right and v.steps.index(f) < v.steps.index(first)]
-    so_far = f"; {listed(before)} before it {'is' if len(before) == 1 else 'are'} right" if before else ""
-    how_many = f"all {first.of}" if first.wrong == first.of else f"{first.wrong} of {first.of}"
-    n = "" if first.of == 1 else f", {how_many} of its figures" if first.wrong == first.of else f", {how_many} figures"
+    before = [f.step for f in verdict.steps if f.is_right and verdict.steps.index(f) < verdict.steps.index(first)]
+    so_far = f"; {join_names(before)} before it {'is' if len(before) == 1 else 'are'} right" if before else ""
+    how_many = (
+        f"all {first.figure_count}"
+        if first.wrong_count == first.figure_count
+        else f"{first.wrong_count} of {first.figure_count}"
+    )
+    n = (
+        ""
+        if first.figure_count == 1
+        else f", {how_many} of its figures"
+        if first.wrong_count == first.figure_count
+        else f", {how_many} figures"
+    )
     yield f"{first.step} is the first step that is wrong{n}{so_far}"
     for f in wrong[1:]:
         yield f"{f.step}: {f.cause}" if f.cause else f"{f.step} is wrong too, and may follow from it"
 
 
-def powers(v: Verdict) -> Iterator[tuple[bool | None, str]]:
+def sensitivity_lines(verdict: Verdict) -> Iterator[tuple[bool | None, str]]:
     """Whether these figures could tell right from wrong."""
-    if not v.power or v.verdict == "wrong":  # they did tell
+    if not verdict.sensitivity_checks or verdict.verdict == "wrong":  # they did tell
         return
-    caught = [p for p in v.power if p.caught]
+    caught = [p for p in verdict.sensitivity_checks if p.caught]
     if caught:
         yield (
             True,
-            "told from the right figures: " + " · ".join(f"{p.name} (off by {small(p.error or 0)})" for p in caught),
+            "told from the right figures: "
+            + " · ".join(f"{p.name} (off by {format_error(p.max_error or 0)})" for p in caught),
         )
-    for p in v.power:
+    for p in verdict.sensitivity_checks:
         if p.caught is False:
-            yield False, f"{p.name} would pass: off by {small(p.error or 0)} at most, and that is within the rule"
+            yield (
+                False,
+                f"{p.name} would pass: off by {format_error(p.max_error or 0)} at most, and that is within the rule",
+            )
     blind: dict[str, list[str]] = {}
-    for p in v.power:
+    for p in verdict.sensitivity_checks:
         if p.caught is None:
-            blind.setdefault(p.why, []).append(p.name)
+            blind.setdefault(p.reason, []).append(p.name)
     for why, names in blind.items():
-        yield None, f"cannot tell here: {listed(names)}: {why}"
+        yield None, f"cannot tell here: {join_names(names)}: {why}"
 
 
-def diagnosis(v: Verdict) -> Iterator[str]:
+def diagnosis_lines(verdict: Verdict) -> Iterator[str]:
     """What the figures are instead, in sentences."""
-    for line in v.plain:
+    for line in verdict.observations:
         yield f"{line}, where the reference has different figures"
-    for s in v.identified[:3]:
-        yield s.says
-        if others := plainest(s.names):
-            yield f"    the same figures: {listed(others, 'and', most=_NAMES)}"
-    if len(v.identified) > 3:
-        more = listed((s.names[0] for s in v.identified[3:]), most=8)
+    for s in verdict.identified[:3]:
+        yield s.sentence
+        if others := other_names_plainest_first(s.names):
+            yield f"    the same figures: {join_names(others, 'and', max_names=_MAX_EQUIVALENT_NAMES)}"
+    if len(verdict.identified) > 3:
+        more = join_names((s.names[0] for s in verdict.identified[3:]), max_names=8)
         yield f"    these figures cannot tell it from: {more}"
-    if any(s.match for s in v.nearest):
+    if any(s.is_match for s in verdict.nearest_candidates):
         yield "fits, but so few figures cannot tell it from chance:"
-    elif v.plain and not v.identified:
+    elif verdict.observations and not verdict.identified:
         return
-    elif v.verdict == "wrong" and v.searched and not v.identified:
-        nearest = "; the nearest:" * bool(v.nearest)
-        yield f"nothing that was tried ({v.searched:,} computations) gives these figures{nearest}"
-    if v.alike:
-        yield f"the same figures would come from: {listed(v.alike, most=12)}"
+    elif verdict.verdict == "wrong" and verdict.trial_count and not verdict.identified:
+        nearest = "; the nearest:" * bool(verdict.nearest_candidates)
+        yield f"nothing that was tried ({verdict.trial_count:,} computations) gives these figures{nearest}"
+    if verdict.equivalent_choices:
+        yield f"the same figures would come from: {join_names(verdict.equivalent_choices, max_names=12)}"
 
 
-def plainest(names: tuple[str, ...]) -> list[str]:
+def other_names_plainest_first(names: tuple[str, ...]) -> list[str]:
     """The names beside the first: one of those that differ by a number alone stands before the others of its kind."""
     kinds = {re.sub(r"[\d.,−-]+", "", names[0])}
     first: list[str] = []
@@ -160,99 +180,130 @@ def plainest(names: tuple[str, ...]) -> list[str]:
     return first + again
 
 
-def conclusion(v: Verdict) -> str:
+def conclusion_line(verdict: Verdict) -> str:
     """The verdict in one line."""
-    of = sum(f.of for f in v.steps)
-    wrong = sum(f.wrong for f in v.steps)
-    if v.answers:
-        given = [a for a in v.answers if a.right is not None]
-        right = sum(a.right is True for a in given)
-        open_ = len(v.answers) - len(given)
+    of = sum(f.figure_count for f in verdict.steps)
+    wrong = sum(f.wrong_count for f in verdict.steps)
+    if verdict.gap_marks:
+        given = [a for a in verdict.gap_marks if a.is_right is not None]
+        right = sum(a.is_right is True for a in given)
+        open_ = len(verdict.gap_marks) - len(given)
         left = f", {open_} left open" if open_ else ""
-        return f"{_SAYS[v.verdict]}: {len(given)} of {len(v.answers)} answered, {right} right{left}"
-    if v.verdict == "wrong":
-        steps = [f.step for f in v.steps if not f.right]
-        return f"wrong: {wrong} of {counted(of, 'figure')}, in {listed(dict.fromkeys(steps))}"
-    return f"{_SAYS[v.verdict]}" if v.verdict == "too-loose" else f"right: all of {counted(of, 'figure')}"
+        return (
+            f"{_VERDICT_WORDS[verdict.verdict]}: {len(given)} of {len(verdict.gap_marks)} answered, {right} right{left}"
+        )
+    if verdict.verdict == "wrong":
+        steps = [f.step for f in verdict.steps if not f.is_right]
+        return f"wrong: {wrong} of {pluralize(of, 'figure')}, in {join_names(dict.fromkeys(steps))}"
+    return (
+        f"{_VERDICT_WORDS[verdict.verdict]}"
+        if verdict.verdict == "too-loose"
+        else f"right: all of {pluralize(of, 'figure')}"
+    )
 
 
-def shape(f: Finding) -> str:
+def format_shape(comparison: StepComparison) -> str:
     """3 × 4, as 3×4."""
-    return "×".join(map(str, f.shape)) or "1"
+    return "×".join(map(str, comparison.shape)) or "1"
 
 
-def answer(a: Answer) -> tuple[str, str, str, str, str]:
+def format_gap_mark(mark: GapMark) -> tuple[str, str, str, str, str]:
     """gap, where, written, right, mark"""
     right = (
         ""
-        if a.right is True
-        else number(a.reference, f"{a.reference:.{_decimals(a.written)}f}")
-        if isinstance(a.reference, float)
-        else str(a.reference)
+        if mark.is_right is True
+        else format_number(mark.reference, f"{mark.reference:.{_reference_decimals(mark.written_text)}f}")
+        if isinstance(mark.reference, float)
+        else str(mark.reference)
     )
-    return f"⟨{a.gap}⟩", f"{a.step}, {a.where}", printable(a.written) or "____", right, _MARK[a.right]
+    return (
+        f"⟨{mark.gap_number}⟩",
+        f"{mark.step}, {mark.cell_text}",
+        printable(mark.written_text) or "____",
+        right,
+        _CHECK_MARKS[mark.is_right],
+    )
 
 
-def _decimals(written: str) -> int:
+def _reference_decimals(written: str) -> int:
     _, dot, fraction = written.replace(",", ".").partition(".")
     return len(fraction) + 1 if dot and fraction.isdigit() else 4
 
 
 # ── a terminal, or a pipe ────────────────────────────────────────────────────────────────────────
-def verdict_table(v: Verdict, look: Look) -> str:
+def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
     """Tables and sentences."""
     out = io.StringIO()
-    console = console_for(out, look)
-    plain = (lambda t: t) if look.unicode else in_ascii
-    for line in wrapped(headline(v), " · ", look.width):
+    console = console_for(out, render_options)
+    plain = (lambda t: t) if render_options.has_unicode else to_ascii
+    for line in wrap_items(headline_parts(verdict), " · ", render_options.width):
         console.print(Text(plain(line), style="bold"), soft_wrap=True)
-    for line in (*ruled(v), *bounds(v)):
-        _line(console, plain(line), look, style="dim")
+    for line in (*rule_lines(verdict), *allowed_error_lines(verdict)):
+        _print_line(console, plain(line), render_options, style="dim")
     console.print()
-    console.print(_answers(v, look, plain) if v.answers else _findings(v, look, plain), soft_wrap=not look.width)
-    said = list(causes(v)) if not v.answers else []
+    console.print(
+        _gap_table(verdict, render_options, plain)
+        if verdict.gap_marks
+        else _step_table(verdict, render_options, plain),
+        soft_wrap=not render_options.width,
+    )
+    said = list(cause_lines(verdict)) if not verdict.gap_marks else []
     if said:
         console.print()
     for line in said:
-        _line(console, plain(line), look)
-    said = list(diagnosis(v))
+        _print_line(console, plain(line), render_options)
+    said = list(diagnosis_lines(verdict))
     if said:
         console.print()
         for line in said:
-            _line(console, plain(printable(line)), look, style="bold" if not line.startswith(" ") else "")
-    if v.nearest:
-        width = max(cell_len(s.names[0]) for s in v.nearest)
-        for s in v.nearest:
+            _print_line(
+                console, plain(printable(line)), render_options, style="bold" if not line.startswith(" ") else ""
+            )
+    if verdict.nearest_candidates:
+        width = max(cell_len(s.names[0]) for s in verdict.nearest_candidates)
+        for s in verdict.nearest_candidates:
             name = s.names[0] + " " * (width - cell_len(s.names[0]))
-            _line(console, plain(f"    {name}   max |Δ| {small(s.max_abs)}"), look, style="dim")
-    told = list(powers(v))
+            _print_line(
+                console, plain(f"    {name}   max |Δ| {format_error(s.max_abs_error)}"), render_options, style="dim"
+            )
+    told = list(sensitivity_lines(verdict))
     if told:
         console.print()
-        _line(console, "could these figures tell right from wrong?", look)
+        _print_line(console, "could these figures tell right from wrong?", render_options)
         for ok, line in told:
-            _line(console, plain(f"  {_MARK[ok]} {line}"), look, style=_STYLE[ok] if ok is False else "dim")
+            _print_line(
+                console,
+                plain(f"  {_CHECK_MARKS[ok]} {line}"),
+                render_options,
+                style=_CHECK_STYLES[ok] if ok is False else "dim",
+            )
     console.print()
-    _line(console, plain(conclusion(v)), look, style=f"bold {_STYLE[v.verdict == 'right']}")
-    return _trimmed(out)
+    _print_line(
+        console,
+        plain(conclusion_line(verdict)),
+        render_options,
+        style=f"bold {_CHECK_STYLES[verdict.verdict == 'right']}",
+    )
+    return _strip_line_ends(out)
 
 
-def _trimmed(out: io.StringIO) -> str:
+def _strip_line_ends(out: io.StringIO) -> str:
     """Without the spaces that fill a table's last column."""
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 
-def _line(console: Console, text: str, look: Look, style: str = "") -> None:
+def _print_line(console: Console, text: str, render_options: RenderOptions, style: str = "") -> None:
     """A sentence, folded on a terminal below where it begins."""
     margin = len(text) - len(text.lstrip(" –✓✗-"))
-    if look.width and cell_len(text) > look.width and margin:
+    if render_options.width and cell_len(text) > render_options.width and margin:
         console.print(Padding(Text(text.lstrip(), style=style), (0, 0, 0, margin - 2)))
     else:
-        console.print(Text(text, style=style), soft_wrap=not look.width)
+        console.print(Text(text, style=style), soft_wrap=not render_options.width)
 
 
-def _frame(look: Look) -> Table:
+def _empty_table(render_options: RenderOptions) -> Table:
     return Table(
-        box=box.SIMPLE_HEAD if look.unicode else box.ASCII2,
+        box=box.SIMPLE_HEAD if render_options.has_unicode else box.ASCII2,
         pad_edge=False,
         show_edge=False,
         padding=(0, 1),
@@ -260,173 +311,208 @@ def _frame(look: Look) -> Table:
     )
 
 
-def _findings(v: Verdict, look: Look, plain: Callable[[str], str]) -> Table:
-    table = _frame(look)
-    wide = not look.width or look.width >= 100
+def _step_table(verdict: Verdict, render_options: RenderOptions, to_displayable: Callable[[str], str]) -> Table:
+    table = _empty_table(render_options)
+    wide = not render_options.width or render_options.width >= 100
     beside = ["max rel", "in ulp"] if wide else []
     table.add_column(Text("step", style="dim"), no_wrap=True)
     table.add_column(Text("shape", style="dim"), no_wrap=True)
-    table.add_column(Text(plain("max |Δ|"), style="dim"), justify="right", no_wrap=True)
+    table.add_column(Text(to_displayable("max |Δ|"), style="dim"), justify="right", no_wrap=True)
     for name in beside:
         table.add_column(Text(name, style="dim"), justify="right", no_wrap=True)
     table.add_column(Text("at", style="dim"), overflow="ellipsis", no_wrap=True)
     table.add_column(Text("mine", style="dim"), justify="right", no_wrap=True)
     table.add_column(Text("reference", style="dim"), justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for f in v.steps:
-        mine, ref = figures(f)
+    for f in verdict.steps:
+        mine, ref = format_worst_figures(f)
         cells = [
             f.step,
-            shape(f),
-            small(f.max_abs),
-            *([small(f.max_rel), units(f.ulp)] if beside else []),
-            f.where,
+            format_shape(f),
+            format_error(f.max_abs_error),
+            *([format_error(f.max_rel_error), format_ulp_error(f.max_ulp_error)] if beside else []),
+            f.worst_cell_text,
             mine,
             ref,
         ]
-        table.add_row(*(Text(plain(c)) for c in cells), Text(plain(_MARK[f.right]), style=_STYLE[f.right]))
+        table.add_row(
+            *(Text(to_displayable(c)) for c in cells),
+            Text(to_displayable(_CHECK_MARKS[f.is_right]), style=_CHECK_STYLES[f.is_right]),
+        )
     return table
 
 
-def _answers(v: Verdict, look: Look, plain: Callable[[str], str]) -> Table:
-    table = _frame(look)
+def _gap_table(verdict: Verdict, render_options: RenderOptions, to_displayable: Callable[[str], str]) -> Table:
+    table = _empty_table(render_options)
     for name, side in (("gap", "left"), ("figure", "left"), ("written", "right"), ("right is", "right"), ("", "left")):
         table.add_column(Text(name, style="dim"), justify=side, no_wrap=True)  # type: ignore[arg-type]
-    for a in v.answers:
-        *cells, mark = answer(a)
-        table.add_row(*(Text(plain(c)) for c in cells), Text(plain(mark), style=_STYLE[a.right]))
+    for a in verdict.gap_marks:
+        *cells, mark = format_gap_mark(a)
+        table.add_row(
+            *(Text(to_displayable(c)) for c in cells), Text(to_displayable(mark), style=_CHECK_STYLES[a.is_right])
+        )
     return table
 
 
 # ── a line each, and Markdown ────────────────────────────────────────────────────────────────────
-def verdict_plain(v: Verdict, look: Look) -> str:
+def verdict_plain(verdict: Verdict, render_options: RenderOptions) -> str:
     """One fact a line, each saying what it is."""
-    lines = [f"verdict: {v.verdict}", f"figures: {printable(v.figures)}", f"input: {printable(v.input)}"]
-    lines += [f"rule: {line}" for line in ruled(v)]
-    for f in v.steps:
-        mine, ref = figures(f)
+    lines = [
+        f"verdict: {verdict.verdict}",
+        f"figures: {printable(verdict.figures_name)}",
+        f"input: {printable(verdict.problem_name)}",
+    ]
+    lines += [f"rule: {line}" for line in rule_lines(verdict)]
+    for f in verdict.steps:
+        mine, ref = format_worst_figures(f)
         lines.append(
-            f"{f.step} {shape(f)}: {'right' if f.right else 'wrong'}  max_abs={small(f.max_abs)}  max_rel={small(f.max_rel)}  "
-            f"ulp={units(f.ulp)}  at={f.where}  mine={mine}  reference={ref}"
+            f"{f.step} {format_shape(f)}: {'right' if f.is_right else 'wrong'}  max_abs={format_error(f.max_abs_error)}  max_rel={format_error(f.max_rel_error)}  "
+            f"ulp={format_ulp_error(f.max_ulp_error)}  at={f.worst_cell_text}  mine={mine}  reference={ref}"
         )
-    for a in v.answers:
-        gap, at, written, right, _ = answer(a)
-        word = {True: "right", False: "wrong", None: "open"}[a.right]
+    for a in verdict.gap_marks:
+        gap, at, written, right, _ = format_gap_mark(a)
+        word = {True: "right", False: "wrong", None: "open"}[a.is_right]
         lines.append(f"gap {gap} {at}: {word}  written={written}" + (f"  right={right}" if right else ""))
-    lines += [f"cause: {line}" for line in (() if v.answers else causes(v))]
-    lines += [f"diagnosis: {printable(line.strip())}" for line in diagnosis(v)]
-    lines += [f"near: {s.names[0]}  max_abs={small(s.max_abs)}" for s in v.nearest]
-    lines += [f"power: {line}" for _, line in powers(v)]
-    return "\n".join([*lines, conclusion(v)]) + "\n"
+    lines += [f"cause: {line}" for line in (() if verdict.gap_marks else cause_lines(verdict))]
+    lines += [f"diagnosis: {printable(line.strip())}" for line in diagnosis_lines(verdict)]
+    lines += [f"near: {s.names[0]}  max_abs={format_error(s.max_abs_error)}" for s in verdict.nearest_candidates]
+    lines += [f"power: {line}" for _, line in sensitivity_lines(verdict)]
+    return "\n".join([*lines, conclusion_line(verdict)]) + "\n"
 
 
-def verdict_markdown(v: Verdict, look: Look) -> str:
+def verdict_markdown(verdict: Verdict, render_options: RenderOptions) -> str:
     """Headings, a pipe table and sentences."""
 
     def pipes(*cells: str) -> str:
         return f"| {' | '.join(cells)} |"
 
-    parts = [" · ".join(map(markdown, headline(v))), "", *(markdown(line) for line in (*ruled(v), *bounds(v))), ""]
-    if v.answers:
+    parts = [
+        " · ".join(map(escape_markdown, headline_parts(verdict))),
+        "",
+        *(escape_markdown(line) for line in (*rule_lines(verdict), *allowed_error_lines(verdict))),
+        "",
+    ]
+    if verdict.gap_marks:
         parts += [pipes("gap", "figure", "written", "right is", ""), pipes("---", "---", "---:", "---:", "---")]
-        parts += [pipes(*map(markdown, answer(a))) for a in v.answers]
+        parts += [pipes(*map(escape_markdown, format_gap_mark(a))) for a in verdict.gap_marks]
     else:
         names = ("step", "shape", "max Δ", "max rel", "in ulp", "at", "mine", "reference", "")
         parts += [pipes(*names), pipes("---", "---", "---:", "---:", "---:", "---", "---:", "---:", "---")]
-        for f in v.steps:
+        for f in verdict.steps:
             cells = (
                 f.step,
-                shape(f),
-                small(f.max_abs),
-                small(f.max_rel),
-                units(f.ulp),
-                f.where,
-                *figures(f),
-                _MARK[f.right],
+                format_shape(f),
+                format_error(f.max_abs_error),
+                format_error(f.max_rel_error),
+                format_ulp_error(f.max_ulp_error),
+                f.worst_cell_text,
+                *format_worst_figures(f),
+                _CHECK_MARKS[f.is_right],
             )
-            parts.append(pipes(*map(markdown, cells)))
-    said = [*(() if v.answers else causes(v)), *(printable(line.strip()) for line in diagnosis(v))]
-    said += [f"near: {s.names[0]}, max Δ {small(s.max_abs)}" for s in v.nearest] + [line for _, line in powers(v)]
-    parts += ["", *(f"* {markdown(line)}" for line in said)]
-    return "\n".join([*parts, "", f"**{markdown(conclusion(v))}**"]) + "\n"
+            parts.append(pipes(*map(escape_markdown, cells)))
+    said = [
+        *(() if verdict.gap_marks else cause_lines(verdict)),
+        *(printable(line.strip()) for line in diagnosis_lines(verdict)),
+    ]
+    said += [f"near: {s.names[0]}, max Δ {format_error(s.max_abs_error)}" for s in verdict.nearest_candidates] + [
+        line for _, line in sensitivity_lines(verdict)
+    ]
+    parts += ["", *(f"* {escape_markdown(line)}" for line in said)]
+    return "\n".join([*parts, "", f"**{escape_markdown(conclusion_line(verdict))}**"]) + "\n"
 
 
 # ── a folder ─────────────────────────────────────────────────────────────────────────────────────
-def matrix_table(m: Matrix, look: Look) -> str:
+def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -> str:
     """Problem × steps; what is wrong with a file stands below."""
     out = io.StringIO()
-    console = console_for(out, look)
-    plain = (lambda t: t) if look.unicode else in_ascii
-    steps = columns(m)
-    longest = max(cell_len(printable(name)) for name, _, _ in m.rows)
-    fits = not look.width or longest + 14 + sum(len(s) + 3 for s in steps) <= look.width
-    table = _frame(look)
+    console = console_for(out, render_options)
+    plain = (lambda t: t) if render_options.has_unicode else to_ascii
+    steps = claimed_steps(folder_verdict)
+    longest = max(cell_len(printable(name)) for name, _, _ in folder_verdict.rows)
+    fits = not render_options.width or longest + 14 + sum(len(s) + 3 for s in steps) <= render_options.width
+    table = _empty_table(render_options)
     table.add_column(Text("problem", style="dim"), overflow="ellipsis", no_wrap=True)
     table.add_column(Text("verdict", style="dim"), no_wrap=True)
     for step in steps if fits else ("steps",):
         table.add_column(Text(step, style="dim"), justify="center" if fits else "left", no_wrap=fits, overflow="fold")
-    for name, v, _ in m.rows:
+    for name, v, _ in folder_verdict.rows:
         found = {f.step: f for f in v.steps} if v else {}
         verdict = v.verdict if v else "error"
         if fits:
-            cells = [_count(found.get(step), plain) for step in steps]
+            cells = [_step_mark(found.get(step), plain) for step in steps]
         else:
-            cells = [Text("  ").join(Text(f"{f.step} ").append(_count(f, plain)) for f in found.values())]
-        style = _STYLE[verdict == "right"]
+            cells = [Text("  ").join(Text(f"{f.step} ").append(_step_mark(f, plain)) for f in found.values())]
+        style = _CHECK_STYLES[verdict == "right"]
         table.add_row(Text(plain(printable(name))), Text(verdict, style=style), *cells)
-    console.print(table, soft_wrap=not look.width)
+    console.print(table, soft_wrap=not render_options.width)
     console.print()
-    for name, v, why in m.rows:
+    for name, v, why in folder_verdict.rows:
         if v is None:
-            _line(console, plain(printable(f"{name}: {why}")), look, style="red")
-    ok = m.right == len(m.rows)
-    _line(
+            _print_line(console, plain(printable(f"{name}: {why}")), render_options, style="red")
+    ok = folder_verdict.right_count == len(folder_verdict.rows)
+    _print_line(
         console,
-        f"{'right' if ok else 'wrong'}: {m.right} of {counted(len(m.rows), 'problem')} right",
-        look,
-        f"bold {_STYLE[ok]}",
+        f"{'right' if ok else 'wrong'}: {folder_verdict.right_count} of {pluralize(len(folder_verdict.rows), 'problem')} right",
+        render_options,
+        f"bold {_CHECK_STYLES[ok]}",
     )
-    return _trimmed(out)
+    return _strip_line_ends(out)
 
 
-def columns(m: Matrix) -> list[str]:
+def claimed_steps(folder_verdict: FolderVerdict) -> list[str]:
     """Every step that some problem claims, in order of computation."""
     order: list[str] = []
-    for _, v, _ in m.rows:
+    for _, v, _ in folder_verdict.rows:
         at = 0
-        for step in v.order if v else ():
+        for step in v.step_order if v else ():
             if step not in order:
                 order.insert(at, step)
             at = order.index(step) + 1
-    claimed = {f.step for _, v, _ in m.rows if v for f in v.steps}
+    claimed = {f.step for _, v, _ in folder_verdict.rows if v for f in v.steps}
     return [step for step in order if step in claimed]
 
 
-def _count(f: Finding | None, plain: Callable[[str], str]) -> Text:
-    if f is None:
-        return Text(plain(_MARK[None]), style="dim")
-    return Text(plain(_MARK[f.right] + ("" if f.right else f" {f.wrong}/{f.of}")), style=_STYLE[f.right])
+def _step_mark(comparison: StepComparison | None, to_displayable: Callable[[str], str]) -> Text:
+    if comparison is None:
+        return Text(to_displayable(_CHECK_MARKS[None]), style="dim")
+    return Text(
+        to_displayable(
+            _CHECK_MARKS[comparison.is_right]
+            + ("" if comparison.is_right else f" {comparison.wrong_count}/{comparison.figure_count}")
+        ),
+        style=_CHECK_STYLES[comparison.is_right],
+    )
 
 
-def matrix_plain(m: Matrix, look: Look) -> str:
+def folder_plain(folder_verdict: FolderVerdict, render_options: RenderOptions) -> str:
     """A problem a line."""
     lines = []
-    for name, v, why in m.rows:
+    for name, v, why in folder_verdict.rows:
         if v is None:
             lines.append(f"{printable(name)}: error  {printable(why)}")
         else:
-            steps = "  ".join(f"{f.step}={'right' if f.right else f'wrong ({f.wrong} of {f.of})'}" for f in v.steps)
+            steps = "  ".join(
+                f"{f.step}={'right' if f.is_right else f'wrong ({f.wrong_count} of {f.figure_count})'}" for f in v.steps
+            )
             lines.append(f"{printable(name)}: {v.verdict}  {steps}")
-    return "\n".join([*lines, f"{m.right} of {counted(len(m.rows), 'problem')} right"]) + "\n"
+    return (
+        "\n".join([*lines, f"{folder_verdict.right_count} of {pluralize(len(folder_verdict.rows), 'problem')} right"])
+        + "\n"
+    )
 
 
-def matrix_markdown(m: Matrix, look: Look) -> str:
+def folder_markdown(folder_verdict: FolderVerdict, render_options: RenderOptions) -> str:
     """A pipe table."""
-    steps = columns(m)
+    steps = claimed_steps(folder_verdict)
     lines = [f"| problem | verdict | {' | '.join(steps)} |", f"|---|---{'|:---:' * len(steps)}|"]
-    for name, v, why in m.rows:
+    for name, v, why in folder_verdict.rows:
         found = {f.step: f for f in v.steps} if v else {}
-        cells = [_count(found.get(step), str).plain for step in steps]
-        verdict = v.verdict if v else f"error: {markdown(printable(why))}"
-        lines.append(f"| {markdown(printable(name))} | {verdict} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"**{m.right} of {counted(len(m.rows), 'problem')} right**"]) + "\n"
+        cells = [_step_mark(found.get(step), str).plain for step in steps]
+        verdict = v.verdict if v else f"error: {escape_markdown(printable(why))}"
+        lines.append(f"| {escape_markdown(printable(name))} | {verdict} | {' | '.join(cells)} |")
+    return (
+        "\n".join(
+            [*lines, "", f"**{folder_verdict.right_count} of {pluralize(len(folder_verdict.rows), 'problem')} right**"]
+        )
+        + "\n"
+    )

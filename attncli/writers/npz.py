@@ -7,24 +7,24 @@ import io
 import msgspec
 import numpy as np
 
-from attncli.output_formats import Look, output_format
-from attncli.types import Attention
-from attncli.writers.record import record
+from attncli.output_formats import RenderOptions, output_format
+from attncli.types import Attention, NumpyArray
+from attncli.writers.record import to_record
 
 
-def flat(attention: Attention) -> tuple[dict[str, np.ndarray], str]:
+def flatten_record(attention: Attention) -> tuple[dict[str, NumpyArray], str]:
     """(arrays by dotted name, the rest as JSON)"""
-    fields = record(attention, in_lists=False)
+    fields = to_record(attention, as_lists=False)
     parameters = fields.pop("parameters", {})
     arrays = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
     rest = {k: v for k, v in fields.items() if k not in arrays}
     return arrays | {f"parameters.{k}": v for k, v in parameters.items()}, msgspec.json.encode(rest).decode()
 
 
-@output_format("npz", ".npz", binary=True, lacks=("bfloat16",))
-def write_npz(attention: Attention, look: Look) -> bytes:
+@output_format("npz", ".npz", is_binary=True, unsupported_dtypes=("bfloat16",))
+def write_npz(attention: Attention, options: RenderOptions) -> bytes:
     """An archive of arrays; bfloat16 becomes float32, which numpy has."""
-    arrays, rest = flat(attention)
+    arrays, rest = flatten_record(attention)
     out = io.BytesIO()
     np.savez(out, attn=np.array(rest), **arrays)  # type: ignore[arg-type]  # names are keywords here
     return out.getvalue()

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from attncli import __version__
-from attncli.types import Attention
+from attncli.types import Attention, Json, NumpyArray
 from attncli.validation.fields import as_numpy, to_bfloat16
 
-SCHEMA = "attn.result/1"
+RESULT_SCHEMA_ID = "attn.result/1"
 
 
-def record(attention: Attention, *, in_lists: bool) -> dict[str, Any]:
+def to_record(attention: Attention, *, as_lists: bool) -> Json:
     """Every field in order; steps and drawn parameters as numpy arrays (`parameters` as lists, if `in_lists`)."""
     steps = {step.name: as_numpy(step.values) for step in attention.steps}
     drawn = {name: as_numpy(x) for name, x in attention.parameters.items()}
-    parameters: dict[str, Any] = {name: numbers(x, str(x.dtype)) for name, x in drawn.items()} if in_lists else drawn
+    parameters: Json = {name: to_json_numbers(x, str(x.dtype)) for name, x in drawn.items()} if as_lists else drawn
     return {
-        "schema": SCHEMA,
+        "schema": RESULT_SCHEMA_ID,
         "attn_version": __version__,
         "variant": dict(attention.variant),
         **({"about": attention.about} if attention.about is not None else {}),
@@ -40,12 +40,12 @@ def record(attention: Attention, *, in_lists: bool) -> dict[str, Any]:
     }
 
 
-def numbers(values: np.ndarray, dtype: str) -> Any:
+def to_json_numbers(values: NumpyArray, dtype: str) -> Any:
     """An array → nested lists whose numbers print as the shortest text of their dtype; non-finite ones as strings."""
     if values.dtype.kind != "f":
         return values.tolist()
     short = (
-        _short_bfloat16(values)
+        _shortest_bfloat16(values)
         if dtype == "bfloat16"
         else values.astype(np.float64)
         if values.dtype == np.float64
@@ -61,7 +61,7 @@ def numbers(values: np.ndarray, dtype: str) -> Any:
     return spelled.tolist()
 
 
-def _short_bfloat16(values: np.ndarray) -> np.ndarray:
+def _shortest_bfloat16(values: NumpyArray) -> NumpyArray:
     """The shortest decimal that rounds to the same bfloat16: at most four digits are needed."""
     out = values.astype(np.float64)
     todo = np.isfinite(out)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.batch.helpers import LONG, Cluster, problems
+from tests.batch.helpers import LONG, Cluster
+from tests.batch.killing import write_problems
 
 
 @pytest.fixture(scope="session")
 def many(warm, tmp_path_factory):
     """Two hundred and forty inputs, and what an undisturbed run leaves of them."""
     folder = tmp_path_factory.mktemp("many")
-    problems(folder / "in", 240)
+    write_problems(folder / "in", 240)
     done = warm.run("batch", folder / "in", "-o", folder / "whole", "-q")
     assert (done.returncode, done.stderr) == (0, b"")
     return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -17,11 +16,13 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from attncli.batch.inputs import gather
+from attncli.batch.inputs import gather_inputs
+from tests.batch.killing import descendants, read_manifest, read_results
 from tests.helpers import ROOT, TIMEOUT
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-VARYING = ("seconds", "attempts")  # what may differ between two manifests, beside the order
+
+
 GOOD = '{"tokens": ["a", "b"], "embeddings": [[1, 0.5, 2], [0, 1, 1]]}'
 
 
@@ -40,72 +41,6 @@ def names(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def problems(folder: Path, count: int, tokens: int = 3) -> None:
-    """So many problems, small ones unless told."""
-    folder.mkdir()
-    draw = random.Random(1)
-
-    def matrix(rows: int, columns: int) -> list[list[float]]:
-        return [[round(draw.uniform(-1, 1), 3) for _ in range(columns)] for _ in range(rows)]
-
-    for i in range(count):
-        parameters = {name: matrix(4, 2) for name in ("w_q", "w_k", "w_v")}
-        problem = {
-            "tokens": [f"t{i}" for i in range(tokens)],
-            "embeddings": matrix(tokens, 4),
-            "parameters": parameters,
-        }
-        (folder / f"p{i:05d}.json").write_text(json.dumps(problem))
-
-
-def manifest(folder: Path) -> dict[str, dict]:
-    """Its lines by result, without what may differ; a torn one is no line."""
-    found = {}
-    for line in (folder / "manifest.ndjson").read_bytes().splitlines():
-        try:
-            fields = json.loads(line)
-        except ValueError:
-            continue
-        found[fields.get("result", "")] = {k: v for k, v in fields.items() if k not in VARYING}
-    return found
-
-
-def left(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but the manifest."""
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "manifest.ndjson")
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
-
-
-def family(pid: int) -> set[int]:
-    """The processes that a process started, and those that they did."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    out, todo = set(), [pid]
-    while todo:
-        for child in children.get(todo.pop(), []):
-            out.add(child)
-            todo.append(child)
-    return out
-
-
-def alive(pids: set[int]) -> set[int]:
-    """Those that still run; a zombie does not."""
-    out = set()
-    for pid in pids:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                out.add(pid)
-        except OSError:
-            continue
-    return out
-
-
-# ── processes that run a batch ───────────────────────────────────────────────────────────────────
 def started(*words: object, command: str = "batch", **more) -> subprocess.Popen:
     line = [sys.executable, "-m", "attncli", command, *map(str, words)]
     return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **more)
@@ -124,17 +59,20 @@ def finished(folder: Path) -> int:
 
 
 def left_undisturbed(folder: Path, many: Path) -> bool:
-    wanted = {k: v for k, v in manifest(many / "whole").items() if k}
-    return left(folder) == left(many / "whole") and {k: v for k, v in manifest(folder).items() if k} == wanted
+    wanted = {k: v for k, v in read_manifest(many / "whole").items() if k}
+    return (
+        read_results(folder) == read_results(many / "whole")
+        and {k: v for k, v in read_manifest(folder).items() if k} == wanted
+    )
 
 
 def worker_processes(pid: int) -> set[int]:
     """The processes of a local cluster that compute."""
-    return {p for p in family(pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()}
+    return {p for p in descendants(pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()}
 
 
 # ── a cluster of processes ───────────────────────────────────────────────────────────────────────
-def documented(start: str, port: int) -> list[str]:
+def documented_command(start: str, port: int) -> list[str]:
     """The words of the documentation's line that starts the scheduler or the workers."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     [line] = {one for page in pages for one in re.findall(rf"^(?:DASK_\S+ )?{start} .*$", page.read_text(), re.M)}
@@ -153,8 +91,8 @@ class Cluster:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
         self.address, self.folder = f"tcp://127.0.0.1:{port}", folder
-        setting, *scheduler = documented("dask scheduler", port)
-        worker = documented("dask worker", port)
+        setting, *scheduler = documented_command("dask scheduler", port)
+        worker = documented_command("dask worker", port)
         scheduler += ["--scheduler-file", str(folder / "scheduler.json")]
         (folder / "nanny.py").write_text(FORKED_WORKERS)
         worker += ["--preload-nanny", str(folder / "nanny.py")]
@@ -199,8 +137,8 @@ def same_result(made: Path, wanted: Path) -> bool:
 
 def results_by_input(*words: object, **how: object) -> dict[str, str]:
     """What words stand for: results by input."""
-    inputs, _ = gather(map(str, words), suffix=".json", into=Path("out"), **how)
-    return {one.path: one.result for one in inputs}
+    inputs, _ = gather_inputs(map(str, words), result_suffix=".json", results_folder=Path("out"), **how)
+    return {one.path: one.result_path for one in inputs}
 
 
 def failure_codes(folder: Path) -> dict[str, str]:

@@ -15,20 +15,20 @@ def test_progress_counts_files_and_the_lines_of_one(monkeypatch):
 
     now = 100.0
     monkeypatch.setattr(runner.time, "monotonic", lambda: now)
-    tally = runner.Tally(4, streams=True, started=now)
+    tally = runner.BatchStats(4, has_streams=True, started_at=now)
     now = 110.0
-    tally.count(Receipt("a", "a", "skipped"))
-    tally.count(Receipt("b", "b", "done"))
-    assert tally.says() == "0 problems/s, 20 s left"
-    tally.lines, tally.wrong, tally.within = 2499, 3, 0.25
-    assert tally.says() == "2,499 lines, 3 failed; 250 problems/s, 14 s left"
-    tally.count(Receipt("c", "c", "failed", problems=9999, error={"code": "lines-failed"}))
-    assert (tally.says(), tally.seen) == ("1 failed; 1,000 problems/s, 5 s left", 3)
-    assert runner.Tally(3, started=now).says() == "0 files/s, 0 s left"
+    tally.count_receipt(Receipt("a", "a", "skipped"))
+    tally.count_receipt(Receipt("b", "b", "done"))
+    assert tally.describe() == "0 problems/s, 20 s left"
+    tally.current_lines, tally.current_failed_lines, tally.current_fraction = 2499, 3, 0.25
+    assert tally.describe() == "2,499 lines, 3 failed; 250 problems/s, 14 s left"
+    tally.count_receipt(Receipt("c", "c", "failed", problems=9999, error={"code": "lines-failed"}))
+    assert (tally.describe(), tally.finished_count) == ("1 failed; 1,000 problems/s, 5 s left", 3)
+    assert runner.BatchStats(3, started_at=now).describe() == "0 files/s, 0 s left"
 
 
 def test_a_long_stream_says_how_far_it_is(attn, tmp_path, monkeypatch):
-    monkeypatch.setattr("attncli.cli.batch._EVERY", -1.0)
+    monkeypatch.setattr("attncli.cli.batch._PROGRESS_LINE_SECONDS", -1.0)
     write(tmp_path, {"a.ndjson": f"{GOOD}\n[[1],[2, 3]]\n{GOOD}\n", "b.json": GOOD})
 
     done = attn("batch", "a.ndjson", "b.json", "-o", "out")

@@ -76,7 +76,7 @@ def test_an_address_that_ends_too_early_has_failed(attn, tmp_path, page):
         done = attn("batch", f"http://{at}/{name}", f"http://{at}/whole.ndjson", "-o", "out")
         out = attn("batch", f"http://{at}/{name}", "-o", "-")
         with pytest.raises(InputError) as wrong:
-            work.hashed(f"http://{at}/{name}")
+            work.hash_content(f"http://{at}/{name}")
 
     assert done.status == 1
     assert "1 done, 1 failed" in done.err
@@ -94,11 +94,11 @@ def test_a_whole_address_comes_whole_chunked_or_not(attn, tmp_path):
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(half), half) for half in halves) + b"0\r\n\r\n"
     with served(("/a.ndjson", chunks, {"Transfer-Encoding": "chunked"}), ("/b.ndjson", body, {})) as (at, _):
         for name in "ab":
-            with fetch.fetched(f"http://{at}/{name}.ndjson") as file:
+            with fetch.open_source(f"http://{at}/{name}.ndjson") as file:
                 assert file.read() == body
-            with fetch.fetched(f"http://{at}/{name}.ndjson") as file:
+            with fetch.open_source(f"http://{at}/{name}.ndjson") as file:
                 assert list(file) == [LINE] * 3000
-                assert file.length == (len(body) if name == "b" else 0)
+                assert file.total_bytes == (len(body) if name == "b" else 0)
 
 
 def test_what_cannot_be_read_to_its_end_is_one_failure(attn, tmp_path):
@@ -169,4 +169,4 @@ def test_a_password_is_told_to_its_own_server_alone(attn, tmp_path):
     assert heard == [("/a.json", basic), ("/b.json", basic)]
     assert elsewhere == [("/x.json", None)]
     assert not re.search("ss@|p%40", (tmp_path / "out/manifest.ndjson").read_text())
-    assert fetch.shown("http://me:p@ss@h/x?to=a@b") == "http://h/x?to=a@b"
+    assert fetch.without_password("http://me:p@ss@h/x?to=a@b") == "http://h/x?to=a@b"

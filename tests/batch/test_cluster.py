@@ -11,20 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.helpers import (
-    ENVIRONMENT,
-    GOOD,
-    LONG,
-    Cluster,
-    finished,
-    left,
-    manifest,
-    names,
-    same_result,
-    started,
-    until,
-    write,
-)
+from tests.batch.helpers import ENVIRONMENT, GOOD, LONG, Cluster, finished, names, same_result, started, until, write
+from tests.batch.killing import read_manifest, read_results
 from tests.helpers import TIMEOUT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("batch processes")]
@@ -38,7 +26,7 @@ def test_a_cluster_of_processes_runs_the_batch(warm, cluster, many, tmp_path):
     )  # it runs elsewhere
 
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
-    assert left(tmp_path / "out") == left(many / "whole")
+    assert read_results(tmp_path / "out") == read_results(many / "whole")
     by_file = warm.run(
         "batch", "in", "-o", "out", "--scheduler", cluster.folder / "scheduler.json", cwd=tmp_path, env=ENVIRONMENT
     )
@@ -75,7 +63,7 @@ def test_a_short_problem_needs_no_cluster_but_one_that_answers(warm, cluster, tm
 
 def test_a_server_of_another_kind_is_no_scheduler(attn, tmp_path, monkeypatch):
     """It takes the connection, and says nothing that Dask would understand."""
-    monkeypatch.setattr("attncli.batch.dask_cluster._PATIENCE", 0.5)
+    monkeypatch.setattr("attncli.batch.dask_cluster._SCHEDULER_TIMEOUT_SECONDS", 0.5)
     write(tmp_path, {"a.csv": "1,2\n3,4\n", "b.json": "{}"})
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
@@ -111,17 +99,17 @@ POISON = """
 import os, signal, time
 import attncli.batch.job as work
 if not hasattr(work, "healthy"):
-    work.healthy = work.ready
+    work.healthy = work.plan_input
 def ready(job, input, data):
     if b"poison" in data:
         os.kill(os.getpid(), signal.SIGKILL)
     return work.healthy(job, input, data)
-work.ready = ready
+work.plan_input = ready
 
 import attncli.core.remote as away
 if not hasattr(away, "healthy"):
-    away.healthy = away.piece
-def piece(common, task):
+    away.healthy = away.compute_block
+def compute_block(common, task):
     if common.plan.variant["empty_rows"] == "uniform":  # it takes its time
         open("began", "w").close()
         time.sleep(1)
@@ -132,10 +120,10 @@ def piece(common, task):
             except FileNotFoundError:
                 continue
             os.kill(os.getpid(), signal.SIGKILL)
-    if common.plan.variant["empty_rows"] == "nan" and task.block.whole.rows.start == 0:
+    if common.plan.variant["empty_rows"] == "nan" and task.block.combined_tile.rows.start == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return away.healthy(common, task)
-away.piece = piece
+away.compute_block = compute_block
 """
 
 
@@ -150,11 +138,11 @@ def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_s
         assert done.returncode == 1, err
         assert "239 done, 1 failed" in err
         assert "failed[worker-died]: in/p00123.json: 2 workers died while they computed this" in err
-        wanted = {k: v for k, v in left(many / "whole").items() if k != "p00123.json"}
-        have = left(tmp_path / "out")
+        wanted = {k: v for k, v in read_results(many / "whole").items() if k != "p00123.json"}
+        have = read_results(tmp_path / "out")
         assert have.pop("failed.txt").startswith(b"in/p00123.json\tworker-died: ")
         assert have == wanted
-        assert manifest(tmp_path / "out")["p00123.json"]["error"]["code"] == "worker-died"
+        assert read_manifest(tmp_path / "out")["p00123.json"]["error"]["code"] == "worker-died"
 
         _workers_die_and_a_long_problem_is_computed(warm, made, big, tmp_path)
         (tmp_path / "in/p00123.json").unlink()
@@ -175,7 +163,7 @@ def test_a_poison_input_is_named_after_two_deaths_and_a_scheduler_that_goes_is_s
     kept = finished(tmp_path / "more")
     again = warm.run("batch", "in", "-o", "more", cwd=tmp_path, env=ENVIRONMENT)
     assert f"{239 - kept} done, 0 failed, {kept} skipped".encode() in again.stderr
-    assert left(tmp_path / "more") == wanted
+    assert read_results(tmp_path / "more") == wanted
 
 
 def _workers_die_and_a_long_problem_is_computed(warm, made: Cluster, big: Path, folder: Path) -> None:

@@ -144,13 +144,13 @@ def test_an_input_deleted_meanwhile_is_one_failure(attn, tmp_path, monkeypatch):
     write(tmp_path, {"in/a.json": GOOD, "in/b.json": GOOD, "in/c.json": GOOD})
     import attncli.batch.job as work
 
-    was = work.perform
+    was = work.process_input
 
     def perform(job, variant, input, *rest):
         (tmp_path / "in/b.json").unlink(missing_ok=True)
         return was(job, variant, input, *rest)
 
-    monkeypatch.setattr("attncli.batch.executors.perform", perform)
+    monkeypatch.setattr("attncli.batch.executors.process_input", perform)
     done = attn("batch", "in", "-o", "out")
     monkeypatch.undo()
     os.chdir(tmp_path)
@@ -166,14 +166,14 @@ def test_a_bug_costs_one_input(attn, tmp_path, monkeypatch):
     write(tmp_path, {"in/a.json": GOOD, "in/b.json": GOOD.replace("0.5", "0.25")})
     import attncli.batch.job as work
 
-    was = work.core()
+    was = work.load_engine()
 
     def broken(plan):
         if plan.problem.embeddings[0, 1] == 0.5:
             raise KeyError("what nobody foresaw")
         return was(plan)
 
-    monkeypatch.setattr(work, "core", lambda: broken)
+    monkeypatch.setattr(work, "load_engine", lambda: broken)
     done = attn("batch", "in", "-o", "out")
 
     assert (done.status, names(tmp_path / "out")) == (1, ["b.json", "failed.txt", "manifest.ndjson"])
@@ -218,11 +218,11 @@ def test_a_worker_imports_neither_typer_nor_rich(tmp_path):
     write(tmp_path, {"a.json": GOOD})
     code = """
 import sys
-from attncli.request import Choosing, Reading, Showing
-from attncli.batch.executors import remote
+from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.batch.executors import process_chunk
 from attncli.batch.inputs import Input
 from attncli.batch.job import Job
-[receipt] = remote(Job(Choosing(), Reading(), Showing(), "json", 1, "."), "", [(Input("a.json", "out.json"), None)])
+[receipt] = process_chunk(Job(VariantRequest(), ReadOptions(), OutputOptions(), "json", 1, "."), "", [(Input("a.json", "out.json"), None)])
 print(receipt.status, [guest for guest in ("typer", "rich", "dask") if guest in sys.modules])
 """
     done = subprocess.run(

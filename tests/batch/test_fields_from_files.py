@@ -9,7 +9,7 @@ import pytest
 from attncli.batch import job as work
 from attncli.batch.inputs import Input
 from attncli.errors import InputError
-from attncli.request import Choosing, Reading, Showing
+from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from tests.batch.helpers import write
 
 
@@ -38,10 +38,10 @@ def test_what_another_file_is_taken_by_is_refused_alike(attn, tmp_path, command,
 
 def test_errors_call_an_input_by_its_name_wherever_it_is_read(attn, tmp_path):
     write(tmp_path, {"n/folder.csv/x": "", "n/dangling.csvs": ""})
-    job = work.Job(Choosing(), Reading(), Showing(), "json", 1, "out").elsewhere()
+    job = work.Job(VariantRequest(), ReadOptions(), OutputOptions(), "json", 1, "out").for_workers()
     for name, says in {
         "n/dangling.csv": "there is no file n/dangling.csv",
         "n/folder.csv": "n/folder.csv is a folder",
     }.items():
         with pytest.raises(InputError, match=f"^{re.escape(says)}$"):
-            work.content(job, Input(name, "x.json"))
+            work.read_content(job, Input(name, "x.json"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attncli.batch import name_lists as lists
-from attncli.batch.inputs import gather
+from attncli.batch.inputs import gather_inputs
 from attncli.errors import InputError
 from tests.batch.helpers import GOOD, failure_codes, lines, names, results_by_input, write
 
@@ -43,7 +43,7 @@ def test_results_are_inputs_where_they_are_named(attn, tmp_path):
         == {"d/r/x.json": "x.json"}
     )
     with pytest.raises(InputError):
-        gather(["d/r"], suffix=".json", into=Path("d/r"))
+        gather_inputs(["d/r"], result_suffix=".json", results_folder=Path("d/r"))
 
 
 def test_results_behind_a_link_are_no_inputs(attn, tmp_path):
@@ -52,7 +52,7 @@ def test_results_behind_a_link_are_no_inputs(attn, tmp_path):
 
     assert results_by_input("d") == {"d/x.json": "x.json", "d/out/old.json": "out/old.json"}
     for word in ("d", "d/**/*.json"):
-        inputs, _ = gather([word], suffix=".json", into=Path("d/out"))
+        inputs, _ = gather_inputs([word], result_suffix=".json", results_folder=Path("d/out"))
         assert [one.path for one in inputs] == ["d/x.json"]
     (tmp_path / "y").symlink_to("d")
     done = attn("batch", "d/x.json", "-o", "y", "--force")  # the folder of the input, by another name
@@ -78,7 +78,7 @@ def test_pipes_that_are_met_are_left_out_and_those_that_are_named_are_read(attn,
     (tmp_path / "d/dangling.csv").symlink_to("nowhere")
 
     for word, count in (("d", 2), ("d/*.csv", 1)):
-        inputs, left_out = gather([word], suffix=".json")
+        inputs, left_out = gather_inputs([word], result_suffix=".json")
         assert ([one.path for one in inputs], left_out) == (["d/dangling.csv", "d/x.csv"], count)
     writer = threading.Thread(target=(tmp_path / "d/p.csv").write_text, args=("1,2\n3,5\n",), daemon=True)
     writer.start()
@@ -96,10 +96,10 @@ def test_a_folder_that_cannot_be_read_is_counted(attn, tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", locked)
-    inputs, left_out = gather(["d"], suffix=".json")
+    inputs, left_out = gather_inputs(["d"], result_suffix=".json")
     assert ([one.path for one in inputs], left_out) == (["d/x.csv"], 1)
     monkeypatch.setattr(os, "access", lambda path, mode: path != "d/locked")
-    inputs, left_out = gather(["d/locked", "d/x.csv"], suffix=".json")
+    inputs, left_out = gather_inputs(["d/locked", "d/x.csv"], result_suffix=".json")
     assert ([one.path for one in inputs], left_out) == (["d/locked", "d/x.csv"], 0)  # named: it fails by itself
 
 
@@ -115,6 +115,6 @@ def test_a_name_that_no_file_can_have_is_one_failure(attn, tmp_path, name):
     assert (one.status, "1 done, 1 failed" in one.err) == (1, True)
     assert (both.status, "1 done, 2 failed" in both.err) == (1, True)
     assert failure_codes(tmp_path / "more") == {name: "cannot-read", f"2{name}": "cannot-read"}
-    assert [*lists.listed("more/failed.txt")] == [name, f"2{name}"]
+    assert [*lists.read_name_list("more/failed.txt")] == [name, f"2{name}"]
     [message] = {r["error"]["message"] for r in lines(tmp_path / "out/manifest.ndjson") if r.get("status") == "failed"}
     assert message == f"{name[:60]}…{name[-60:]} cannot be read: File name too long"

@@ -12,18 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.helpers import (
-    GOOD,
-    alive,
-    family,
-    finished,
-    left,
-    left_undisturbed,
-    names,
-    started,
-    until,
-    worker_processes,
-)
+from tests.batch.helpers import GOOD, finished, left_undisturbed, names, started, until, worker_processes
+from tests.batch.killing import descendants, read_results, running_processes
 from tests.helpers import ROOT, TIMEOUT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("batch processes")]
@@ -35,11 +25,11 @@ def test_killed_and_run_again_it_leaves_what_an_undisturbed_run_leaves(warm, man
     out = tmp_path / "out"
     run = started(many / "in", "-o", out, "-j", jobs, "-q")
     until(lambda: finished(out) > 50)
-    children = family(run.pid)
+    children = descendants(run.pid)
     run.kill()
     run.communicate()
-    until(lambda: not alive(children))
-    before = {name: (out / name).stat().st_mtime_ns for name in left(out)}
+    until(lambda: not running_processes(children))
+    before = {name: (out / name).stat().st_mtime_ns for name in read_results(out)}
 
     assert warm.run("batch", many / "in", "-o", out, "-q").returncode == 0
 
@@ -65,7 +55,7 @@ def test_a_worker_that_is_killed_costs_nothing(many, tmp_path):
 def test_ctrl_c_finishes_what_runs(warm, many, tmp_path, jobs):
     run = started(many / "in", "-o", tmp_path / "out", "-j", jobs, "--no-progress", start_new_session=True)
     until(lambda: finished(tmp_path / "out") > 0)
-    children = family(run.pid)
+    children = descendants(run.pid)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: everyone in the group hears it
 
     _, err = run.communicate(timeout=TIMEOUT)
@@ -74,7 +64,7 @@ def test_ctrl_c_finishes_what_runs(warm, many, tmp_path, jobs):
     assert err.startswith("finishing what runs; Ctrl-C again stops at once\n")
     assert "stopped: interrupted; " in err
     assert " failed" not in err.replace(", 0 failed", "")
-    until(lambda: not alive(children))
+    until(lambda: not running_processes(children))
     assert warm.run("batch", many / "in", "-o", tmp_path / "out", "-q").returncode == 0
     assert left_undisturbed(tmp_path / "out", many)
 
@@ -155,4 +145,4 @@ def test_a_read_only_folder_stops_the_batch_and_the_rerun_completes_it(many, tmp
     assert done.stdout.split("\n")[:3] == ["status 0", "status 4", "status 0"], done.stderr
     assert "manifest.ndjson cannot be written: Read-only file system" in done.stderr
     assert "230 done, 0 failed, 10 skipped" in done.stderr
-    assert left(tmp_path / "kept") == left(many / "whole")
+    assert read_results(tmp_path / "kept") == read_results(many / "whole")

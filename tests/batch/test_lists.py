@@ -6,7 +6,7 @@ import json
 import os
 
 from attncli.batch import name_lists as lists
-from attncli.batch.inputs import gather
+from attncli.batch.inputs import gather_inputs
 from attncli.batch.manifest import Manifest
 from tests.batch.helpers import GOOD, failure_codes, names, results_by_input, write
 
@@ -17,14 +17,17 @@ def test_a_list_names_the_results_that_the_folder_has(tmp_path, attn):
     write(tmp_path, {"list": "other.csv\ndata/deep\n"})
     known = {receipt.input: receipt.result for receipt in Manifest(tmp_path / "out").receipts.values()}
 
-    assert results_by_input("@out/failed.txt", known=known) == {"data/deep/bad.csv": "deep/bad.json"}
+    assert results_by_input("@out/failed.txt", known_results=known) == {"data/deep/bad.csv": "deep/bad.json"}
     assert results_by_input("@out/failed.txt") == {"data/deep/bad.csv": "data/deep/bad.json"}
-    assert results_by_input("@list", known=known) == {"other.csv": "other.json", "data/deep/bad.csv": "deep/bad.json"}
-    assert results_by_input("data/deep/bad.csv", known=known) == {
+    assert results_by_input("@list", known_results=known) == {
+        "other.csv": "other.json",
+        "data/deep/bad.csv": "deep/bad.json",
+    }
+    assert results_by_input("data/deep/bad.csv", known_results=known) == {
         "data/deep/bad.csv": "bad.json"
     }  # a word is below what it names
-    inputs, _ = gather(["@list"], suffix=".npz", known=known)
-    assert [one.result for one in inputs] == ["other.npz", "deep/bad.npz"]
+    inputs, _ = gather_inputs(["@list"], result_suffix=".npz", known_results=known)
+    assert [one.result_path for one in inputs] == ["other.npz", "deep/bad.npz"]
 
 
 NAMES = ["\udcff\udcfe.csv", "a\u2028b\x85c\x0cd.csv", " both ends ", "# no comment.csv", 'say "x".csv', "r.csv\r", "@at.csv"]  # fmt: skip
@@ -35,18 +38,18 @@ def test_a_name_in_a_list_is_what_stands_there(attn, tmp_path):
         "\ufeff" + "\n\n".join(NAMES[:5]) + "\tbad-json: why\r\n \n@at.csv\r\n", errors="surrogateescape"
     )
 
-    assert [*lists.listed("list")] == [*NAMES[:5], "@at.csv"]
+    assert [*lists.read_name_list("list")] == [*NAMES[:5], "@at.csv"]
 
 
 def test_what_is_spelled_into_a_list_is_read_back(tmp_path):
     strange = [*NAMES, "a\nb.csv", "a\tb.csv", '"quoted"', '"', " ", "\ufefffirst.csv", '"[1]', "x\\ny"]
     path = tmp_path / "failed.txt"
     path.write_bytes(
-        b"".join(f"{lists.spelled(name)}\tcode: why\n".encode("utf-8", "surrogateescape") for name in strange)
+        b"".join(f"{lists.quote_name(name)}\tcode: why\n".encode("utf-8", "surrogateescape") for name in strange)
     )
 
-    assert [*lists.listed(str(path))] == strange
-    assert [lists.spelled(name) for name in ("data/x.csv", NAMES[0], 'say "x".csv')] == [
+    assert [*lists.read_name_list(str(path))] == strange
+    assert [lists.quote_name(name) for name in ("data/x.csv", NAMES[0], 'say "x".csv')] == [
         "data/x.csv",
         NAMES[0],
         'say "x".csv',

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.batch.helpers import GOOD, left, manifest, names, write
+from tests.batch.helpers import GOOD, names, write
+from tests.batch.killing import read_manifest, read_results
 
 
 @pytest.mark.parametrize("torn", ['{"input": "in/c.js', '{"input": "in/a.json", "result": "a.json"}\n', "\x00\x00\n[1"])
@@ -20,7 +21,7 @@ def test_a_torn_manifest_is_read(attn, tmp_path, torn):
     again = attn("batch", "in", "-o", "out")
 
     assert "1 done, 0 failed, 2 skipped" in again.err
-    assert manifest(tmp_path / "out") == {
+    assert read_manifest(tmp_path / "out") == {
         r.get("result", ""): {k: v for k, v in r.items() if k not in ("seconds", "attempts")}
         for r in map(json.loads, whole.splitlines())
     }
@@ -31,7 +32,7 @@ def test_two_batches_do_not_share_a_folder(attn, tmp_path):
 
     write(tmp_path, {"in/a.json": GOOD})
     holder = Manifest(tmp_path / "out")
-    holder.begin({"seed": 1})
+    holder.open({"seed": 1})
 
     refused = attn("batch", "in", "-o", "out")
     holder.close()
@@ -87,37 +88,37 @@ def test_a_manifest_that_lost_its_head_is_not_guessed(attn, tmp_path):
     write(tmp_path, {"in/a.json": GOOD})
     words = ("batch", "in", "-o", "out", "--projection", "linear:dim=2")
     attn(*words, "-q")
-    path, before = tmp_path / "out/manifest.ndjson", left(tmp_path / "out")
+    path, before = tmp_path / "out/manifest.ndjson", read_results(tmp_path / "out")
     path.write_bytes(path.read_bytes()[:60])
 
     assert attn(*words).status == 2
-    assert left(tmp_path / "out") == before
+    assert read_results(tmp_path / "out") == before
 
 
 def test_a_seed_that_is_said_leaves_the_one_that_was_drawn(attn, tmp_path):
     write(tmp_path, {"in/a.json": GOOD})
     words = ("batch", "in", "-o", "out", "--projection", "linear:dim=2", "-q")
     attn(*words)
-    first = left(tmp_path / "out")
+    first = read_results(tmp_path / "out")
     attn(*words, "--seed", "5")
     assert json.loads((tmp_path / "out/a.json").read_text())["variant"]["seed"] == 5
 
     attn(*words)
 
-    assert left(tmp_path / "out") == first
+    assert read_results(tmp_path / "out") == first
 
 
 def test_a_result_that_was_written_on_is_made_again(attn, tmp_path):
     write(tmp_path, {"in/a.json": GOOD, "in/b.ndjson": f"{GOOD}\n{GOOD}\n", "in/c.json": GOOD})
     attn("batch", "in", "-o", "out", "-q")
-    before = left(tmp_path / "out")
+    before = read_results(tmp_path / "out")
     for name in ("a.json", "b.ndjson"):  # as long as it was
         (tmp_path / "out" / name).write_bytes(before[name].replace(b"0.5", b"0.6"))
 
     again = attn("batch", "in", "-o", "out")
 
     assert "2 done, 0 failed, 1 skipped" in again.err
-    assert left(tmp_path / "out") == before
+    assert read_results(tmp_path / "out") == before
 
 
 def test_a_file_is_the_same_however_it_is_named(attn, tmp_path):
@@ -153,20 +154,34 @@ def test_a_dry_run_reads_json_lines_too(attn, tmp_path):
 def test_what_a_run_that_has_ended_still_makes_is_not_wanted(tmp_path):
     """A task goes on when whoever sent it is killed; the next run has the folder by then."""
     from attncli.batch.inputs import Input
-    from attncli.batch.job import Job, perform
+    from attncli.batch.job import Job, process_input
     from attncli.batch.manifest import Manifest
-    from attncli.request import Choosing, Reading, Showing
+    from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
     write(tmp_path, {"a.json": GOOD, "out/keep": ""})
     later = Manifest(tmp_path / "out")
-    job = Job(Choosing(), Reading(), Showing(), "json", 1, str(tmp_path / "out")).wanted(later.publish())
+    job = Job(VariantRequest(), ReadOptions(), OutputOptions(), "json", 1, str(tmp_path / "out")).for_run(
+        later.publish_run_id()
+    )
     one = Input(str(tmp_path / "a.json"), "a.json")
-    assert perform(job, "", one).status == "done"
+    assert process_input(job, "", one).status == "done"
     before = (tmp_path / "out/a.json").read_bytes()
 
-    orphan = perform(Job(Choosing({"scale": "3"}), Reading(), Showing(), "json", 1, job.folder, run="another"), "", one)
+    orphan = process_input(
+        Job(
+            VariantRequest({"scale": "3"}),
+            ReadOptions(),
+            OutputOptions(),
+            "json",
+            1,
+            job.results_folder,
+            run_id="another",
+        ),
+        "",
+        one,
+    )
     later.close()
-    too_late = perform(job, "", one)
+    too_late = process_input(job, "", one)
 
     for receipt in (orphan, too_late):
         assert (receipt.status, receipt.error["code"]) == ("failed", "not-wanted")
@@ -179,13 +194,13 @@ def test_what_another_batch_has_written_meanwhile_is_not_forgotten(tmp_path):
     from attncli.errors import CannotError
 
     one, other = Manifest(tmp_path / "out"), Manifest(tmp_path / "out")
-    one.begin({"seed": 1})
-    one.add(Receipt("a", "a.json", "done"))
-    one.finish(["a.json"])
+    one.open({"seed": 1})
+    one.add_receipt(Receipt("a", "a.json", "done"))
+    one.finalize(["a.json"])
     one.close()
 
     with pytest.raises(CannotError, match="has just written"):
-        other.begin({"seed": 2})
+        other.open({"seed": 2})
     other.close()
     assert [*Manifest(tmp_path / "out").receipts] == ["a.json"]
 
@@ -194,14 +209,16 @@ def test_every_wish_that_changes_a_result_is_in_its_hash():
     import dataclasses
 
     from attncli.batch.job import Job
-    from attncli.request import Choosing, Reading, Showing
+    from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
     told = {"format", "output", "force", "full", "color", "quiet", "progress", "error_format"}  # what no file shows
     other = {"only": ("weights",), "at": ("query=0",), "top": 3, "precision": 9, "heat": "on"}
-    assert {f.name for f in dataclasses.fields(Showing)} == told | set(other)
+    assert {f.name for f in dataclasses.fields(OutputOptions)} == told | set(other)
 
     def hashed(**more):
-        return Job(Choosing(), Reading(), Showing(**more), "json", 1, "out").head()["variant"]
+        return Job(VariantRequest(), ReadOptions(), OutputOptions(**more), "json", 1, "out").manifest_header()[
+            "variant"
+        ]
 
     hashes = {hashed(), *(hashed(**{name: value}) for name, value in other.items())}
     assert len(hashes) == 1 + len(other)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.batch.helpers import GOOD, left, lines, write
+from tests.batch.helpers import GOOD, lines, write
+from tests.batch.killing import read_results
 
 
 def test_a_seed_is_drawn_once_recorded_and_used_again(attn, tmp_path):
@@ -12,13 +13,13 @@ def test_a_seed_is_drawn_once_recorded_and_used_again(attn, tmp_path):
     words = ("batch", "in", "-o", "out", "--projection", "linear:dim=2")
     attn(*words, "-q")
     seed = lines(tmp_path / "out/manifest.ndjson")[0]["seed"]
-    first = left(tmp_path / "out")
+    first = read_results(tmp_path / "out")
 
     assert [json.loads(first[f"{n}.json"])["variant"]["seed"] for n in ("a", "b", "own")] == [seed, seed, 5]
     write(tmp_path, {"in/c.json": GOOD})
     (tmp_path / "out/a.json").unlink()
     attn(*words, "-q")
-    assert left(tmp_path / "out") == {**first, "c.json": first["b.json"]}
+    assert read_results(tmp_path / "out") == {**first, "c.json": first["b.json"]}
     attn("compute", "in/a.json", "--projection", "linear:dim=2", "--seed", seed, "-o", "x.json")
     assert (tmp_path / "x.json").read_bytes() == first["a.json"]
 

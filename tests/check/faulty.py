@@ -8,7 +8,7 @@ import numpy as np
 
 import attncli
 from attncli.check import check
-from attncli.check.figures import of_arrays
+from attncli.check.figures import figures_from_arrays
 from tests.helpers import softmax
 
 
@@ -71,7 +71,7 @@ class Case:
 
     def verdict(self, claims, **options):
         problem, variant = attncli.Problem(**self.fields), attncli.Variant(**self.choices)
-        return check(problem, variant, of_arrays(claims), **options)
+        return check(problem, variant, figures_from_arrays(claims), **options)
 
 
 def rope(x, layout, sign=1):

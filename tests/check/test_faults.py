@@ -20,7 +20,7 @@ def test_a_fault_is_named_first(name, seed):
     said = case.verdict(function(case))
 
     assert said.verdict == "wrong"
-    assert said.identified, [(s.names[0], s.max_abs) for s in said.nearest]
+    assert said.identified, [(s.names[0], s.max_abs_error) for s in said.nearest_candidates]
     assert set(FAULTS[name][1]) & set(said.identified[0].names), [s.names for s in said.identified]
 
 
@@ -33,7 +33,7 @@ def test_dropout_that_was_left_on_is_told_as_it_was(rest, says):
     [found] = case.verdict(steps(softmax(s) * kept / rest, v)).identified
 
     assert found.names == ("dropout left on",)
-    assert says in found.says
+    assert says in found.sentence
 
 
 def test_two_changes_are_found_together():
@@ -79,4 +79,4 @@ def test_the_sentence_says_the_numbers_and_the_way_out():
     [found] = case.verdict(no_scale(case)).identified
 
     said = "your weights, context and output are the reference without 1/√d_k (d_k = 4): divide the scores by 2 before the softmax"
-    assert found.says == said
+    assert found.sentence == said

@@ -9,7 +9,7 @@ import pytest
 
 import attncli
 from attncli.check import check
-from attncli.check.figures import of_arrays
+from attncli.check.figures import figures_from_arrays
 from tests.check.faulty import Case, masked, merge, steps, triangle
 from tests.helpers import SAMPLES, softmax
 
@@ -28,7 +28,7 @@ def test_what_an_empty_row_holds_is_named_on_a_small_problem_too(fill):
     w = softmax(masked(q @ k.T / math.sqrt(2), seen))
     w[1] = np.nan if fill == "nan" else 1 / 3
 
-    said = check(attncli.Problem(**EMPTY), None, of_arrays({"weights": w, "context": w @ v}))
+    said = check(attncli.Problem(**EMPTY), None, figures_from_arrays({"weights": w, "context": w @ v}))
 
     assert said.identified
     assert f"--empty-rows {fill}" in said.identified[0].names
@@ -47,10 +47,10 @@ def test_a_fit_that_may_be_chance_is_said_to_fit(attn, tmp_path):
     ("value", "said", "names"), [(0.0, "0", ()), (np.nan, "NaN", ()), (1 / 3, "0.333333", "uniform")]
 )
 def test_figures_that_are_all_alike_are_said_to_be(value, said, names):
-    found = check(attncli.read(CAT_SAT), None, of_arrays({"weights": np.full((3, 3), value)}))
+    found = check(attncli.read(CAT_SAT), None, figures_from_arrays({"weights": np.full((3, 3), value)}))
 
-    assert found.plain == (f"all of your weights are {said}",)
-    assert found.nearest == ()
+    assert found.observations == (f"all of your weights are {said}",)
+    assert found.nearest_candidates == ()
     assert [s.names[0] for s in found.identified] == (["uniform weights"] if names else [])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import attncli
 from attncli.check import check
-from attncli.check.figures import of_arrays, of_expected
+from attncli.check.figures import figures_from_arrays, figures_from_expected
 from tests.check.faulty import Case, case_of, steps
 from tests.helpers import GOLDEN, SAMPLES, softmax
 
@@ -35,9 +35,9 @@ def test_no_result_of_pytorchs_kernels_is_called_wrong(dtype):
         problem = attncli.Problem(q=q, k=k, v=v, mask=mask)
         variant = attncli.Variant(**({"mask": "causal", "align": "top-left"} if how == 2 else {}))
 
-        said = check(problem, variant, of_arrays({"head_context": mine}), layout="bhtd", identify=False)
+        said = check(problem, variant, figures_from_arrays({"head_context": mine}), layout="bhtd", identify=False)
 
-        assert said.first_wrong is None, (trial, said.steps)
+        assert said.first_wrong_step is None, (trial, said.steps)
         assert said.steps[0].rule.name == ("flash" if dtype.endswith("16") else "close")
 
 
@@ -52,14 +52,14 @@ def test_a_right_result_is_given_no_fault(name):
 
     said = case.verdict({step: right[step].values for step in claimed}, identify=True)
 
-    assert (said.verdict, said.identified, said.nearest) == ("right", (), ())
+    assert (said.verdict, said.identified, said.nearest_candidates) == ("right", (), ())
 
 
 def test_identify_says_which_choices_these_figures_cannot_tell():
     case = Case(0, heads=3)  # as many kv heads as heads: how they are shared makes no difference
     s, v = case.scores()
 
-    alike = case.verdict(steps(softmax(s), v), identify=True).alike
+    alike = case.verdict(steps(softmax(s), v), identify=True).equivalent_choices
 
     assert "--kv-map tile" in alike
     assert "--scale none" not in alike
@@ -84,7 +84,7 @@ def test_a_few_short_figures_are_given_no_fault_by_chance():
     """Among so many computations some give any two digits; that is no evidence."""
     for mine in (0.05, 0.35, 0.95):
         problem = attncli.read(SAMPLES / "cat_sat.json")
-        figures = of_expected(
+        figures = figures_from_expected(
             {"weights": {"values": np.array([[mine]]), "rows": [1], "columns": [2], "decimals": 2}}, "mine"
         )
 
@@ -93,16 +93,16 @@ def test_a_few_short_figures_are_given_no_fault_by_chance():
 
 def test_the_published_context_of_hello_shiny_sun_is_wrong_without_a_fault():
     problem = attncli.read(SAMPLES / "hello_shiny_sun.json")
-    figures = of_expected(
+    figures = figures_from_expected(
         {"context": {"values": np.array([[0.3992, 0.3858, 0.8610]]), "rows": [1], "decimals": 4}}, "mine"
     )
 
     said = check(problem, None, figures)
 
     assert (said.verdict, said.identified) == ("wrong", ())
-    assert said.steps[0].max_abs == pytest.approx(0.0004, abs=5e-5)
-    assert (said.steps[0].at, said.steps[0].where) == ({"query": 1, "dim": 1}, "shiny, dim 1")
-    assert said.steps[0].wrong == 2
+    assert said.steps[0].max_abs_error == pytest.approx(0.0004, abs=5e-5)
+    assert (said.steps[0].worst_cell, said.steps[0].worst_cell_text) == ({"query": 1, "dim": 1}, "shiny, dim 1")
+    assert said.steps[0].wrong_count == 2
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_published_context_of_hello_shiny_sun_is_wrong_without_a_fault():
 )
 def test_published_figures_that_are_wrong_are_called_wrong(case):
     problem = attncli.Problem(**case["problem"])
-    figures = of_expected(
+    figures = figures_from_expected(
         {s: {"values": np.array(x), "decimals": case["decimals"]} for s, x in case["printed"].items()}, "mine"
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 import attncli
 from attncli.check import check
-from attncli.check.figures import of_arrays, of_expected, read_figures
+from attncli.check.figures import figures_from_arrays, figures_from_expected, read_figures
 from tests.check.faulty import Case, masked, merge, triangle
 from tests.helpers import softmax
 
@@ -54,7 +54,7 @@ def test_digits(value, text, right, tmp_path):
     found = one_context(text, tmp_path, value)
 
     assert found.rule.name == "digits"
-    assert found.right is right
+    assert found.is_right is right
 
 
 def test_arrays_that_were_rounded_are_judged_by_their_digits():
@@ -63,8 +63,8 @@ def test_arrays_that_were_rounded_are_judged_by_their_digits():
     found = case.verdict({"weights": w.round(4)}).steps[0]
     off = case.verdict({"weights": (w + 2e-4).round(4)}, identify=False).steps[0]
 
-    assert (found.rule.name, found.right, found.digits) == ("digits", True, 4)
-    assert (off.rule.name, off.right) == ("digits", False)
+    assert (found.rule.name, found.is_right, found.decimals) == ("digits", True, 4)
+    assert (off.rule.name, off.is_right) == ("digits", False)
     assert case.verdict({"weights": w.astype(np.float32).astype(float)}).steps[0].rule.dtype == "float32"
 
 
@@ -74,7 +74,7 @@ def test_short_numbers_beside_long_ones_are_a_programs(tmp_path):
 
     said = check(problem, None, read_figures(str(tmp_path / "mine.json")), identify=False)
 
-    assert [(f.rule.name, f.right) for f in said.steps] == [("close", False), ("close", True)]
+    assert [(f.rule.name, f.is_right) for f in said.steps] == [("close", False), ("close", True)]
 
 
 @pytest.mark.parametrize(("dtype", "near", "far"), [(np.float64, 5e-10, 5e-9), (np.float32, 5e-6, 1e-4)])
@@ -91,9 +91,9 @@ def test_tolerances_of_expected_and_of_the_command_line_are_numpys():
 
     def right(mine, **said):
         return (
-            check(problem, None, of_expected({"context": {"values": np.array([[mine]]), **said}}, "mine"))
+            check(problem, None, figures_from_expected({"context": {"values": np.array([[mine]]), **said}}, "mine"))
             .steps[0]
-            .right
+            .is_right
         )
 
     assert right(2.019, rtol=0.01)
@@ -112,11 +112,11 @@ def test_flash_allows_twice_the_error_of_plain_half_precision():
     def verdict(off):
         return case.verdict({"context": torch.as_tensor(right + off).half()}, identify=False).steps[0]
 
-    bound = verdict(0).rule.bound
-    assert verdict(0).rule.plain < bound < 0.02
-    assert verdict(0).right
-    assert not verdict(1.6 * bound).right
-    assert verdict(0).ulp <= 0.5
+    bound = verdict(0).rule.allowed_error
+    assert verdict(0).rule.plain_error < bound < 0.02
+    assert verdict(0).is_right
+    assert not verdict(1.6 * bound).is_right
+    assert verdict(0).max_ulp_error <= 0.5
 
 
 def test_what_is_not_finite_must_be_the_same():
@@ -126,7 +126,7 @@ def test_what_is_not_finite_must_be_the_same():
     finite, nan = (np.where(np.isinf(mine), fill, mine) for fill in (-1e9, np.nan))
 
     assert case.verdict({"masked_scores": mine}).verdict == "right"
-    assert case.verdict({"masked_scores": finite}, identify=False).steps[0].max_abs == np.inf
+    assert case.verdict({"masked_scores": finite}, identify=False).steps[0].max_abs_error == np.inf
     assert case.verdict({"masked_scores": nan}, identify=False).verdict == "wrong"
     assert "fill −1e9 instead of −∞" in case.verdict({"masked_scores": finite}).identified[0].names
 
@@ -135,7 +135,7 @@ def test_booleans_integers_and_ties():
     problem = attncli.Problem(q=[[1.0]], k=[[3.0], [1.0], [3.0], [0.0]], v=[[1.0], [2.0], [3.0], [4.0]])
 
     def right(step, values):
-        return check(problem, None, of_arrays({step: np.array(values)}), identify=False).verdict == "right"
+        return check(problem, None, figures_from_arrays({step: np.array(values)}), identify=False).verdict == "right"
 
     assert right("top_keys", [[0, 2]])
     assert right("top_keys", [[2, 0]])  # equal weights: either first
@@ -155,12 +155,12 @@ def test_the_first_wrong_step_is_the_cause_of_those_that_follow_from_it():
     causes = [f.cause for f in case.verdict(follows, identify=False).steps]
     assert causes == ["first", "follows from your scaled_scores", "follows from your weights"]
     assert case.verdict(own, identify=False).steps[2].cause == "wrong by itself, even from your weights"
-    assert case.verdict(own, identify=False).first_wrong == "scaled_scores"
+    assert case.verdict(own, identify=False).first_wrong_step == "scaled_scores"
 
 
 # ── power ────────────────────────────────────────────────────────────────────────────────────────
 def told(verdict):
-    return {p.name: p.caught for p in verdict.power}
+    return {p.name: p.caught for p in verdict.sensitivity_checks}
 
 
 def test_a_tolerance_that_lets_wrong_figures_pass_is_too_loose():
@@ -178,12 +178,12 @@ def test_a_tolerance_that_lets_wrong_figures_pass_is_too_loose():
 
 
 def test_what_cannot_be_told_here_is_no_fault_of_the_tolerance():
-    one_key = check(attncli.Problem(**ONE), None, of_arrays({"context": np.array([[0.25]])}))
+    one_key = check(attncli.Problem(**ONE), None, figures_from_arrays({"context": np.array([[0.25]])}))
     equal = attncli.Problem(q=[[1.0, 2.0]], k=[[1.0, 0.5], [0.0, 1.0]], v=[[3.0], [3.0]])
-    same_values = check(equal, None, of_arrays({"context": np.array([[3.0]])}))
-    scores = check(equal, None, of_arrays({"scores": np.array([[2.0, 2.0]])}))
+    same_values = check(equal, None, figures_from_arrays({"context": np.array([[3.0]])}))
+    scores = check(equal, None, figures_from_arrays({"scores": np.array([[2.0, 2.0]])}))
 
     assert one_key.verdict == same_values.verdict == scores.verdict == "right"
-    assert {p.why for p in one_key.power} == {"there is only one key"}
+    assert {p.reason for p in one_key.sensitivity_checks} == {"there is only one key"}
     assert told(same_values)["shuffled values"] is None
-    assert [p.why for p in scores.power] == ["scores comes before it"] * 3
+    assert [p.reason for p in scores.sensitivity_checks] == ["scores comes before it"] * 3

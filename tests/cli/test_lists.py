@@ -13,15 +13,15 @@ from tests.helpers import SAMPLES
 
 
 def test_demo_names_its_examples(attn):
-    from attncli.cli.demo import samples
+    from attncli.cli.demo import find_samples
 
-    assert set(samples()) == {p.stem for p in SAMPLES.glob("*.json")}
+    assert set(find_samples()) == {p.stem for p in SAMPLES.glob("*.json")}
     assert "1 cat         0.0629   0.7662   0.1710   1.0000" in attn("demo").out
     assert attn("demo", "cross_attention", "--only", "context", "--json").json["shapes"] == {"context": [2, 2]}
 
 
 def test_list_is_the_manual(attn):
-    from attncli.catalogue import catalogue
+    from attncli.catalogue import build_catalogue
 
     whole, masks, window, machine = (
         attn("list"),
@@ -30,7 +30,7 @@ def test_list_is_the_manual(attn):
         attn("list", "--json"),
     )
 
-    for family, members in catalogue().items():
+    for family, members in build_catalogue().items():
         assert family in whole.out
         for name in members:
             assert re.search(rf"^  {re.escape(name)} ", whole.out, re.M), name
@@ -38,7 +38,7 @@ def test_list_is_the_manual(attn):
     assert "option: left=integer ≥ -1, default -1" in window.out
     assert "source: Beltagy et al. 2020, §3.1" in window.out
     assert "causal" not in window.out
-    assert machine.json == catalogue()
+    assert machine.json == build_catalogue()
     assert "  safetensors  .safetensors, to a file only\n" in attn("list", "formats").out
 
 
@@ -74,11 +74,11 @@ def _presets():
 def test_every_preset_prints_a_command_line_that_pastes(attn, tmp_path, preset):
     import shlex
 
-    from attncli.presets import choices_of
+    from attncli.presets import preset_choices
     from tests.laws.problems import WIDE, parameters_for
 
-    layer = 2 if preset.layers else None
-    chosen = attncli.Variant(**choices_of(preset, layer) | {"heads": 2})
+    layer = 2 if preset.layer_choices else None
+    chosen = attncli.Variant(**preset_choices(preset, layer) | {"heads": 2})
     learned = parameters_for(chosen, WIDE)
     if chosen["kv_heads"] == 1:
         learned |= {"w_k": np.ones((WIDE, WIDE // 2)), "w_v": np.ones((WIDE, WIDE // 2))}

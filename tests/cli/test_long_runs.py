@@ -32,10 +32,12 @@ def test_matrices_of_a_long_run_are_computed_in_the_file(attn, tmp_path, monkeyp
         "causal and not prefix:length=1",
     )
     whole = attn(*words, "--dtype", dtype, "-o", "whole.safetensors")
-    monkeypatch.setattr(schedule, "DENSE", 0)
-    monkeypatch.setattr(schedule, "TILE", 40)
-    monkeypatch.setattr(schedule, "available", lambda: 0)  # memory does not matter there, but for the vectors
-    monkeypatch.setattr(schedule, "_ALWAYS", 2**20)
+    monkeypatch.setattr(schedule, "MAX_DENSE_SCORES", 0)
+    monkeypatch.setattr(schedule, "MAX_TILE_SCORES", 40)
+    monkeypatch.setattr(
+        schedule, "available_memory_bytes", lambda: 0
+    )  # memory does not matter there, but for the vectors
+    monkeypatch.setattr(schedule, "MEMORY_CHECK_THRESHOLD_BYTES", 2**20)
 
     long = attn(*words, "--dtype", dtype, "-o", "long.safetensors")
 
@@ -52,7 +54,7 @@ def test_matrices_of_a_long_run_are_computed_in_the_file(attn, tmp_path, monkeyp
 
 def test_a_run_that_fails_leaves_no_file(attn, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", draw_normal(1, 13, 4))
-    monkeypatch.setattr(schedule, "DENSE", 0)
+    monkeypatch.setattr(schedule, "MAX_DENSE_SCORES", 0)
     monkeypatch.setattr("attncli.core.attention.merge", lambda z: 1 / 0)
 
     done = attn("compute", "x.npy", "--only", "weights,context", "-o", "o.safetensors")
@@ -65,7 +67,7 @@ def test_chosen_rows_of_a_long_run_are_labelled(attn, tmp_path, monkeypatch):
     (tmp_path / "x.csv").write_text("".join(f"w{i},{i},{i * i % 7}\n" for i in range(13)))
     words = ("compute", "x.csv", "--causal", "--at", "query=w11", "--at", "query=2", "--only", "weights", "--json")
     whole = attn(*words).json
-    monkeypatch.setattr(schedule, "DENSE", 0)
+    monkeypatch.setattr(schedule, "MAX_DENSE_SCORES", 0)
 
     long = attn(*words).json
 
@@ -79,13 +81,13 @@ _SLOW = """
 import sys, time
 from attncli.plan import schedule
 import attncli.core.attention as attend
-schedule.DENSE, schedule.TILE = 0, 1
-was = attend.tiles
+schedule.MAX_DENSE_SCORES, schedule.MAX_TILE_SCORES = 0, 1
+was = attend.iter_tiles
 def slow(plan):
     for tile in was(plan):
         time.sleep(0.2)
         yield tile
-attend.tiles = slow
+attend.iter_tiles = slow
 from attncli.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -56,8 +56,8 @@ def test_a_wrong_command_line_stops_a_stream_at_once(attn):
 def test_a_bug_costs_a_stream_one_line(attn, monkeypatch):
     import attncli.select as select
 
-    was, calls = select.select, iter([1, 0, 1])
-    monkeypatch.setattr(select, "select", lambda *a: was(*a) if next(calls) else 1 / 0)
+    was, calls = select.select_indices, iter([1, 0, 1])
+    monkeypatch.setattr(select, "select_indices", lambda *a: was(*a) if next(calls) else 1 / 0)
 
     done = attn("compute", "-", "--input-format", "ndjson", "--only", "q", stdin=b"[[1]]\n[[2]]\n[[3]]\n")
 

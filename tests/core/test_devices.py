@@ -7,7 +7,7 @@ import pytest
 
 import attncli
 from attncli.errors import InputError
-from attncli.plan import plan, schedule
+from attncli.plan import make_plan, schedule
 from attncli.variant import Variant
 from tests.helpers import draw_normal
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("small_stretches")
 def test_a_tensor_that_requires_grad_keeps_its_graph_in_a_dense_run(monkeypatch):
     import torch
 
-    monkeypatch.setattr(schedule, "DENSE", 0)
+    monkeypatch.setattr(schedule, "MAX_DENSE_SCORES", 0)
     x = torch.tensor(draw_normal(1, 5, 3), requires_grad=True)
 
     result = attncli.attend(attncli.Problem(embeddings=x), Variant(mask="causal"), ["context"])
@@ -26,7 +26,7 @@ def test_a_tensor_that_requires_grad_keeps_its_graph_in_a_dense_run(monkeypatch)
     assert result.variant["schedule"] == "dense"
     assert x.grad is not None
     with pytest.raises(InputError, match="requires grad"):
-        plan(attncli.Problem(embeddings=x), Variant(schedule="tiled"))
+        make_plan(attncli.Problem(embeddings=x), Variant(schedule="tiled"))
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

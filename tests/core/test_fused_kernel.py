@@ -7,7 +7,7 @@ import pytest
 
 import attncli
 from attncli.errors import CannotError, InputError
-from attncli.plan import plan, schedule
+from attncli.plan import make_plan, schedule
 from attncli.variant import Variant
 from tests.core.tiles import assert_same_steps
 from tests.helpers import draw_normal
@@ -61,11 +61,13 @@ def test_a_kernel_that_cannot_is_refused_with_the_reason(choices, keep, why):
     fields = {"lengths": choices.pop("lengths")} if "lengths" in choices else {}
 
     with pytest.raises(InputError, match=f"no fused kernel says this: {why}"):
-        plan(attncli.Problem(embeddings=draw_normal(1, 5, 2), **fields), Variant(schedule="fused", **choices), [keep])
+        make_plan(
+            attncli.Problem(embeddings=draw_normal(1, 5, 2), **fields), Variant(schedule="fused", **choices), [keep]
+        )
 
 
 def test_values_that_a_kernel_would_let_through_go_the_long_way(monkeypatch):
-    monkeypatch.setattr(schedule, "DENSE", 0)
+    monkeypatch.setattr(schedule, "MAX_DENSE_SCORES", 0)
     q, k, v = (draw_normal(i, 5, 3) for i in range(3))
     v[4] = np.nan
     problem = attncli.Problem(q=q, k=k, v=v)

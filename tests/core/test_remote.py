@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.core.attention import follow
-from attncli.core.remote import Hollow, away, blocks, piece, travelling
-from attncli.core.tiles import tiles
-from attncli.errors import CannotError, InputError, Place
+from attncli.core.attention import run_plan
+from attncli.core.remote import ShapeOnly, attend_remotely, compute_block, make_tile_blocks, strip_plan
+from attncli.core.tiles import iter_tiles
+from attncli.errors import CannotError, InputError, Location
 from attncli.parts.masks import mask
 from attncli.parts.normalizers import normalizer
 from attncli.parts.positions import position
 from attncli.parts.scores import score
-from attncli.plan import plan
+from attncli.plan import make_plan
 from attncli.variant import FAMILIES, Variant
 from tests.helpers import draw_normal
 from tests.laws.problems import spellings
@@ -37,15 +37,15 @@ class Others:
         pieces = []
         for task in tasks:
             task = pickle.loads(pickle.dumps(task))
-            self.done.append(task.block.whole.rows)
-            pieces.append(pickle.loads(pickle.dumps((task.block, piece(common, task)))))
+            self.done.append(task.block.combined_tile.rows)
+            pieces.append(pickle.loads(pickle.dumps((task.block, compute_block(common, task)))))
         yield from pieces[::-1]
 
 
 def both(problem: attncli.Problem, keep, top=None, **choices):
     """(here, in other hands, those hands)"""
-    made, others = plan(problem, Variant(**choices), keep, top=top), Others()
-    return follow(made), follow(made, hands=partial(away, others)), others
+    made, others = make_plan(problem, Variant(**choices), keep, top=top), Others()
+    return run_plan(made), run_plan(made, tile_executor=partial(attend_remotely, others)), others
 
 
 def assert_same(here: attncli.Attention, there: attncli.Attention) -> None:
@@ -128,16 +128,18 @@ def test_matrices_batches_and_shared_heads_travel():
 
 
 def test_queries_that_alone_are_computed_travel_alone():
-    from attncli.plan import outline, settled
+    from attncli.plan import finish_plan, outline_plan
 
     wanted = tuple(range(900, 100, -1))
-    made = settled(
-        outline(attncli.Problem(embeddings=draw_normal(3, 3000, 6)), Variant(mask="causal"), ["weights", "context"]),
+    made = finish_plan(
+        outline_plan(
+            attncli.Problem(embeddings=draw_normal(3, 3000, 6)), Variant(mask="causal"), ["weights", "context"]
+        ),
         {"query": wanted},
     )
     others = Others()
 
-    here, there = follow(made), follow(made, hands=partial(away, others))
+    here, there = run_plan(made), run_plan(made, tile_executor=partial(attend_remotely, others))
 
     assert here["weights"].values.shape == (800, 3000)
     assert len(others.done) > 1
@@ -178,11 +180,11 @@ def test_what_a_kernel_would_let_through_gives_the_same_file(dtype):
 
 
 def test_a_worker_draws_the_grid_once_however_many_tasks_it_has(monkeypatch):
-    from attncli.core.tiles import Stream
+    from attncli.core.dropout import DropoutStream
 
     drawn: list[int] = []
-    rows = Stream._rows
-    monkeypatch.setattr(Stream, "_rows", lambda self, count: (drawn.append(count), rows(self, count))[1])
+    rows = DropoutStream._draw_rows
+    monkeypatch.setattr(DropoutStream, "_draw_rows", lambda self, count: (drawn.append(count), rows(self, count))[1])
     here, there, others = both(
         attncli.Problem(embeddings=draw_normal(2, 4000, 6)), ["context"], dropout="dropout:p=0.3,seed=4"
     )
@@ -193,12 +195,12 @@ def test_a_worker_draws_the_grid_once_however_many_tasks_it_has(monkeypatch):
 
 
 def test_one_tile_stays_at_home():
-    made = plan(attncli.Problem(embeddings=draw_normal(1, 9, 4)), Variant())
+    made = make_plan(attncli.Problem(embeddings=draw_normal(1, 9, 4)), Variant())
 
     def nobody(*_):
         raise AssertionError("it was sent away")
 
-    assert follow(made, hands=nobody)["context"].values.shape == (9, 4)
+    assert run_plan(made, tile_executor=nobody)["context"].values.shape == (9, 4)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -207,19 +209,21 @@ def test_one_tile_stays_at_home():
 )
 def test_blocks_are_the_tiles_in_order_and_enough_to_go_round(choices, workers):
     problem = attncli.Problem(embeddings=draw_normal(1, 2, 5000, 4))
-    made = plan(problem, Variant(heads=2, **choices), ["context"])
+    made = make_plan(problem, Variant(heads=2, **choices), ["context"])
 
-    found = list(blocks(made, workers))
+    found = list(make_tile_blocks(made, workers))
 
     inside = [tile for block in found for tile in block.tiles]
     if made.schedule == "tiled":
-        assert inside == list(tiles(made))
+        assert inside == list(iter_tiles(made))
     cells = [[(b, h, i) for tile in block.tiles for b in range(2)[tile.batch] for h in range(2)[tile.heads]
               for i in range(5000)[tile.rows]] for block in found]  # fmt: skip
     assert list(itertools.chain(*cells)) == list(itertools.product(range(2), range(2), range(5000)))
     assert len(found) >= min(workers * 8, 4) or "window" in str(choices)
     for block in found:
-        assert {(str(t.batch), str(t.heads)) for t in block.tiles} == {(str(block.whole.batch), str(block.whole.heads))}
+        assert {(str(t.batch), str(t.heads)) for t in block.tiles} == {
+            (str(block.combined_tile.batch), str(block.combined_tile.heads))
+        }
 
 
 def test_what_travels_is_small():
@@ -228,9 +232,9 @@ def test_what_travels_is_small():
         parameters={"w_q": draw_normal(2, 50, 30), "w_k": draw_normal(3, 50, 30), "w_v": draw_normal(4, 50, 30), "sinks": draw_normal(5, 3)},
     )  # fmt: skip
 
-    sent = travelling(plan(problem, Variant(heads=3, sink="given", mask="causal"), ["context"]))
+    sent = strip_plan(make_plan(problem, Variant(heads=3, sink="given", mask="causal"), ["context"]))
 
-    assert sent.problem.embeddings == Hollow((4000, 50))
+    assert sent.problem.embeddings == ShapeOnly((4000, 50))
     assert [*sent.problem.parameters] == ["sinks"]
     assert len(pickle.dumps(sent)) < 2 * 4000 * 8 + 20_000  # the positions of queries and keys, and the choices
 
@@ -239,6 +243,6 @@ def test_members_and_errors_travel():
     for family in FAMILIES.values():
         for member in family:
             assert pickle.loads(pickle.dumps(member)) is member
-    error = InputError("bad", "it is bad", place=Place("a.csv", 3), help="mend it").at(column=5)
+    error = InputError("bad", "it is bad", location=Location("a.csv", 3), help="mend it").add_location(column=5)
     there = pickle.loads(pickle.dumps(error))
-    assert (type(there), there.record(), str(there)) == (InputError, error.record(), "it is bad")
+    assert (type(there), there.to_record(), str(there)) == (InputError, error.to_record(), "it is bad")

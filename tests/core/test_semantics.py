@@ -10,7 +10,7 @@ import pytest
 
 from attncli import Problem, Variant, attend
 from attncli.errors import InputError, OptionError
-from attncli.plan import plan
+from attncli.plan import make_plan
 
 RNG = np.random.default_rng(0)
 Q, K, V = RNG.normal(size=(3, 4)), RNG.normal(size=(5, 4)), RNG.normal(size=(5, 2))
@@ -47,7 +47,7 @@ def test_2_1_empty_rows_are_a_choice(how, row):
 
 def test_2_1_empty_rows_can_be_refused_before_anything_is_computed():
     with pytest.raises(InputError, match=r"query 1 sees no key, and empty_rows is error"):
-        plan(Problem(q=Q, k=K, v=V, mask=HIDING), Variant(empty_rows="error"))
+        make_plan(Problem(q=Q, k=K, v=V, mask=HIDING), Variant(empty_rows="error"))
 
 
 def test_2_1_rows_are_named_by_batch_and_head():
@@ -116,8 +116,8 @@ def test_2_2_and_7_alignment(problem, align, rows):
 
 def test_2_2_alignment_is_never_guessed():
     with pytest.raises(InputError, match="2 queries meet 4 keys, and causal must know which stand side by side"):
-        plan(Problem(**ZERO), Variant(mask="causal"))
-    plan(Problem(**ZERO), Variant(mask="not prefix:length=1"))  # a mask of the keys alone needs no alignment
+        make_plan(Problem(**ZERO), Variant(mask="causal"))
+    make_plan(Problem(**ZERO), Variant(mask="not prefix:length=1"))  # a mask of the keys alone needs no alignment
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,10 @@ def test_2_2_causal_is_about_positions(fields, seen):
 
 def test_2_2_new_tokens_continue_the_past_and_keys_follow_positions():
     past = {"k": np.zeros((1, 1, 2, 1)), "v": np.zeros((1, 1, 2, 1))}
-    decoded = plan(Problem(embeddings=[[1.0], [2.0]], past=past), Variant(mask="causal"))
-    padded = plan(Problem(embeddings=np.ones((2, 3, 1)), positions=[[0, 1, 2], [-1, 0, 1]]), Variant(mask="causal"))
+    decoded = make_plan(Problem(embeddings=[[1.0], [2.0]], past=past), Variant(mask="causal"))
+    padded = make_plan(
+        Problem(embeddings=np.ones((2, 3, 1)), positions=[[0, 1, 2], [-1, 0, 1]]), Variant(mask="causal")
+    )
 
     assert (decoded.q_pos.tolist(), decoded.k_pos.tolist()) == ([2, 3], [0, 1, 2, 3])
     assert padded.k_pos.tolist() == [[0, 1, 2], [-1, 0, 1]]
@@ -202,10 +204,10 @@ def test_2_4_a_link_in_use_cannot_be_left_out():
     with pytest.raises(OptionError, match="softcap is 5, but the chain scale,mask leaves softcap out"):
         Variant(softcap=5, chain="scale,mask")
     with pytest.raises(InputError, match="leaves out mask"):
-        plan(Problem(q=Q, k=K, lengths=[2]), Variant(chain="scale"))
+        make_plan(Problem(q=Q, k=K, lengths=[2]), Variant(chain="scale"))
     with pytest.raises(InputError, match="leaves out scale"):
-        plan(Problem(q=Q, k=K), Variant(chain="mask"))
-    plan(Problem(q=Q, k=K), Variant(chain="none", scale="none"))
+        make_plan(Problem(q=Q, k=K), Variant(chain="mask"))
+    make_plan(Problem(q=Q, k=K), Variant(chain="none", scale="none"))
 
 
 def test_2_4_a_link_used_twice_leaves_two_steps():
@@ -246,9 +248,9 @@ def test_2_6_true_may_attend_and_numbers_are_no_mask():
         weights(Problem(q=Q, k=K, mask=[[False, True, False, False, False]]))[0], [0, 1, 0, 0, 0]
     )
     with pytest.raises(InputError, match="a mask holds booleans"):
-        plan(Problem(q=Q, k=K, mask=np.ones((3, 5))))
+        make_plan(Problem(q=Q, k=K, mask=np.ones((3, 5))))
     with pytest.raises(InputError) as caught:
-        plan(Problem(q=Q, k=K, bias=[[0, 0, "NaN", 0, 0]] * 3))
+        make_plan(Problem(q=Q, k=K, bias=[[0, 0, "NaN", 0, 0]] * 3))
     assert "triu(ones) * -inf" in caught.value.help
 
 
@@ -334,7 +336,7 @@ def test_2_8_and_7_which_kv_head_a_query_head_reads(how, reads):
 
 def test_2_8_fewer_kv_heads_need_projections_of_that_width():
     with pytest.raises(InputError, match="a query of one head has 2 columns, a key 6") as caught:
-        plan(Problem(embeddings=np.ones((2, 6))), Variant(heads=3, kv_heads=1))
+        make_plan(Problem(embeddings=np.ones((2, 6))), Variant(heads=3, kv_heads=1))
     assert caught.value.help == "fewer kv heads need w_k and w_v of 2 columns"
 
 
@@ -389,7 +391,7 @@ def test_2_14_layouts():
 
 def test_2_14_npz_has_no_bfloat16_and_says_so_and_safetensors_keeps_it(attn, tmp_path):
     from attncli.readers.results import read_result
-    from attncli.readers.safetensors import tensors
+    from attncli.readers.safetensors import read_tensors
     from tests.helpers import SAMPLES
 
     wide = attn("compute", SAMPLES / "cat_sat.json", "--dtype", "bfloat16", "-o", "r.npz")
@@ -398,7 +400,7 @@ def test_2_14_npz_has_no_bfloat16_and_says_so_and_safetensors_keeps_it(attn, tmp
     says = "npz has no bfloat16: its steps are float32 of the same values"
     assert (wide.err, kept.err) == (f"warning[widened]: {says}\n", "")
     assert read_result(tmp_path / "r.npz").warnings == (f"widened: {says}",)
-    assert "BF16" in tensors((tmp_path / "r.safetensors").read_bytes())[2]
+    assert "BF16" in read_tensors((tmp_path / "r.safetensors").read_bytes())[2]
     np.testing.assert_array_equal(
         read_result(tmp_path / "r.npz")["weights"].values, read_result(tmp_path / "r.safetensors")["weights"].values
     )

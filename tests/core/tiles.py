@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from attncli.core.attention import follow
-from attncli.plan import outline, settled
+from attncli.core.attention import run_plan
+from attncli.plan import finish_plan, outline_plan
 
 
 def assert_same_steps(dense, other, largest=1.0, rtol=1e-12, atol=1e-14):
@@ -20,5 +20,5 @@ def assert_same_steps(dense, other, largest=1.0, rtol=1e-12, atol=1e-14):
 
 def in_tiles(problem, variant, keep=None, top=4, *, rows=1, at=None):
     """A run in tiles of so many rows of every head."""
-    made = settled(outline(problem, variant.but(schedule="tiled"), keep, top=top), at)
-    return follow(replace(made, tile=rows * made.size.keys))
+    made = finish_plan(outline_plan(problem, variant.replace(schedule="tiled"), keep, top=top), at)
+    return run_plan(replace(made, tile_size=rows * made.size.keys))

@@ -29,8 +29,8 @@ EXTRAS = {"segments": [0, 0, 1, 1, 1, 2, 2], "mask": (np.arange(49).reshape(7, 7
 
 def some_value(option: Option) -> str:
     """A value that an option takes, so that every option of every part is tried."""
-    if option.choices:
-        return option.choices[-1]
+    if option.allowed_values:
+        return option.allowed_values[-1]
     if option.kind is tuple:
         return "0+2"
     if option.kind is bool:
@@ -83,13 +83,10 @@ def parameters_for(variant: Variant, width: int, seed: int = 11) -> dict[str, np
     out = {}
     for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
         part = variant[name]
-        facts = part.member.facts
-        sizes = {"H": heads, "G": heads, "d": d, "d_k": d, "2d": 2 * d, "a": 11} | (
-            facts["sizes"](part) if "sizes" in facts else {}
-        )
-        if facts.get("acts") == "qk":
-            sizes["r"] = facts["even"](part, d) // 2
-        if name == "qk_norm" and part.name != "none" and part.get("scope") == "full":
+        lengths = part.traits.axis_lengths
+        sizes = {"H": heads, "G": heads, "d": d, "d_k": d, "2d": 2 * d, "a": 11}
+        sizes |= lengths(part, d) if lengths else {}
+        if name == "qk_norm" and part.name != "none" and part.option_value("scope") == "full":
             sizes["d"] = width
         rng = np.random.default_rng(seed)
         out |= {p.name: rng.uniform(0.5, 1.5, [sizes[a] for a in p.axes]) for p in part.member.parameters}
@@ -147,4 +144,4 @@ WIDE = 2 * 66  # two heads of 66: some models turn 64 columns of each
 
 
 def preset_name(preset: Preset) -> str:
-    return preset.name if preset.layers is None else f"{preset.name}:layer=3"
+    return preset.name if preset.layer_choices is None else f"{preset.name}:layer=3"

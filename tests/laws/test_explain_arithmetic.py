@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.plan import plan
-from attncli.presets import PRESETS, choices_of
+from attncli.plan import make_plan
+from attncli.presets import PRESETS, preset_choices
 from attncli.types import Problem
 from attncli.variant import Variant
 from tests.helpers import GOLDEN_PROBLEMS, draw_normal
@@ -29,9 +29,9 @@ def test_the_arithmetic_of_every_part_comes_out(choices, heads):
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda p: p.name)
 def test_the_arithmetic_of_every_preset_comes_out(preset):
-    answers = {k: v for ask in preset.asks for k, v in ANSWERS[ask].items()} | {"heads": 2}
-    chosen = choices_of(preset, 3 if preset.layers else None) | answers
-    memory = {"embeddings": draw_normal(7, M, WIDE)} if "memory" in preset.asks else None
+    answers = {k: v for ask in preset.required_choices for k, v in ANSWERS[ask].items()} | {"heads": 2}
+    chosen = preset_choices(preset, 3 if preset.layer_choices else None) | answers
+    memory = {"embeddings": draw_normal(7, M, WIDE)} if "memory" in preset.required_choices else None
     mask = np.tri(N, dtype=bool) if "given" in str(chosen.get("mask")) else None
     learned = parameters_for(Variant(**chosen), WIDE)
     if preset.choices.get("kv_heads") == 1:
@@ -56,7 +56,7 @@ def test_the_arithmetic_of_the_way_back_comes_out(choices):
 @pytest.mark.parametrize("path", GOLDEN_PROBLEMS, ids=lambda p: p.stem)
 def test_the_arithmetic_of_every_published_problem_comes_out(path):
     problem = attncli.read(path)
-    made = plan(problem)
+    made = make_plan(problem)
     for query in {0, made.size.queries - 1}:
         for batch in range(min(made.size.batch or 1, 2)):
             check_arithmetic(page(problem, None, query=query, batch=batch, heads=(made.shapes.heads - 1,)), 4)

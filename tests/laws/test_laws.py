@@ -18,7 +18,7 @@ from attncli.parts.positions import position
 from attncli.parts.projections import projection
 from attncli.parts.scores import score
 from attncli.parts.sinks import sink
-from attncli.plan import plan
+from attncli.plan import make_plan
 from attncli.registry import Family
 from attncli.variant import FAMILIES, Variant
 from tests.helpers import draw_normal
@@ -33,12 +33,12 @@ def test_every_step_has_the_shape_and_order_that_were_planned(choices, heads):
     variant = Variant(**{"heads": heads} | choices)
     problem = problem_for(str(choices.get("mask")), variant=variant)
 
-    made = plan(problem, variant, top=4)
+    made = make_plan(problem, variant, top=4)
     result = attncli.attend(problem, variant, top=4)
 
     assert [step.name for step in result] == list(made.steps)
     for step in result:
-        lengths = tuple(made.length(step.name, axis) for axis in step.axes)
+        lengths = tuple(made.axis_length(step.name, axis) for axis in step.axes)
         assert step.values.shape == lengths, step.name
         assert step.name == "mask" or step.axes == made.steps[step.name]
         assert step.formula
@@ -56,7 +56,7 @@ def test_weights_are_weights(choices):
         "none",
     )  # shares of scores, which may be negative
     assert (weights[..., ~seen] == 0).all()
-    if variant["normalizer"].member.facts.get("sums_to_one"):
+    if variant.normalizer.traits.is_distribution:
         sinks = result["sink_weights"].values if "sink_weights" in result else 0
         sees = seen.any(-1) if variant["sink"].name == "none" else np.ones(N)
         np.testing.assert_allclose(
@@ -83,7 +83,7 @@ def test_every_part_says_what_it_is(family):
     for member in family:
         assert member.formula, member.name
         assert member.summary.endswith("."), member.name
-        assert member.laws or member.lawless, member.name
+        assert member.laws or member.law_exceptions, member.name
         assert all(option.describe() for option in member.options)
 
 
@@ -207,7 +207,7 @@ def test_random_products(n, m, heads, text, softcap, temperature, scale, chain, 
     assert (weights[~seen & ~blind[..., None]] == 0).all()
     np.testing.assert_allclose(weights[blind], 1 / m if empty_rows == "uniform" else 0)
     assert Variant(**result.variant).describe() == result.variant
-    if variant["normalizer"].member.facts.get("sums_to_one"):
+    if variant.normalizer.traits.is_distribution:
         np.testing.assert_allclose(weights[~blind].sum(-1), 1, rtol=1e-12)
 
 
@@ -240,10 +240,10 @@ def test_random_products_of_every_family(n, heads, text, choices, ending, chain,
     x = np.random.default_rng(seed).uniform(-size, size, (n, 10 * heads))
     problem = attncli.Problem(embeddings=x, parameters=parameters_for(variant, 10 * heads))
 
-    made, result = plan(problem, variant), attncli.attend(problem, variant)
+    made, result = make_plan(problem, variant), attncli.attend(problem, variant)
 
     for step in result:
-        assert step.values.shape == tuple(made.length(step.name, axis) for axis in step.axes), step.name
+        assert step.values.shape == tuple(made.axis_length(step.name, axis) for axis in step.axes), step.name
         assert not np.isnan(step.values).any() or (step.name == "entropy" and (result["weights"].values < 0).any()), (
             step.name
         )
@@ -252,6 +252,6 @@ def test_random_products_of_every_family(n, heads, text, choices, ending, chain,
     assert (weights[~seen] == 0).all()
     assert (weights >= 0).all() or ending[0] in ("sum", "none")
     assert Variant(**result.variant).describe() == result.variant
-    if variant["normalizer"].member.facts.get("sums_to_one"):
+    if variant.normalizer.traits.is_distribution:
         total = weights.sum(-1) + (result["sink_weights"].values if ending[1] != "none" else 0)
         np.testing.assert_allclose(total, 1.0 if ending[1] != "none" else seen.any(-1), rtol=1e-9)

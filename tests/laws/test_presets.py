@@ -7,8 +7,8 @@ import pytest
 
 import attncli
 from attncli.errors import OptionError
-from attncli.plan import plan
-from attncli.presets import PRESETS, choices_of, named
+from attncli.plan import make_plan
+from attncli.presets import PRESETS, parse_preset_name, preset_choices
 from attncli.variant import CHOICES, Variant
 from tests.helpers import draw_normal
 from tests.laws.problems import ANSWERS, WIDE, parameters_for, preset_name
@@ -17,7 +17,7 @@ LAYERS = range(8)  # more than the longest period, 6
 EVERY = [
     pytest.param(p, n, id=p.name if n is None else f"{p.name}:layer={n}")
     for p in PRESETS.values()
-    for n in (LAYERS if p.layers else (None,))
+    for n in (LAYERS if p.layer_choices else (None,))
 ]
 N, M, D, H, B = 7, 5, 30, 3, 2  # queries, keys of a memory, width, heads, batch; 30 = 3 heads of 10
 
@@ -26,9 +26,9 @@ N, M, D, H, B = 7, 5, 30, 3, 2  # queries, keys of a memory, width, heads, batch
     "preset", [p for p in PRESETS.values() if p.choices.get("kv_heads") != 1], ids=lambda p: p.name
 )
 def test_a_preset_is_its_expansion(preset):
-    answers = {k: v for ask in preset.asks for k, v in ANSWERS[ask].items()} | {"heads": 2}
-    chosen = choices_of(preset, 3 if preset.layers else None) | answers
-    memory = {"embeddings": draw_normal(7, M, WIDE)} if "memory" in preset.asks else None
+    answers = {k: v for ask in preset.required_choices for k, v in ANSWERS[ask].items()} | {"heads": 2}
+    chosen = preset_choices(preset, 3 if preset.layer_choices else None) | answers
+    memory = {"embeddings": draw_normal(7, M, WIDE)} if "memory" in preset.required_choices else None
     mask = np.tri(N, dtype=bool) if "given" in str(chosen.get("mask")) else None
     learned = parameters_for(Variant(**chosen), WIDE)
     problem = attncli.Problem(embeddings=draw_normal(6, N, WIDE), memory=memory, mask=mask, parameters=learned)
@@ -61,10 +61,10 @@ def test_a_preset_of_one_kv_head(preset):
 def test_a_preset_asks_for_what_it_cannot_know(preset):
     from attncli.errors import InputError
 
-    for ask in preset.asks:
-        answers = {k: v for other in preset.asks if other != ask for k, v in ANSWERS[other].items()}
+    for ask in preset.required_choices:
+        answers = {k: v for other in preset.required_choices if other != ask for k, v in ANSWERS[other].items()}
         with pytest.raises(InputError, match=f"cannot know its {ask}"):
-            plan(attncli.Problem(embeddings=draw_normal(6, N, WIDE)), Variant(name=preset_name(preset), **answers))
+            make_plan(attncli.Problem(embeddings=draw_normal(6, N, WIDE)), Variant(name=preset_name(preset), **answers))
 
 
 def test_every_choice_is_described():
@@ -75,10 +75,10 @@ def test_every_choice_is_described():
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────
 def test_a_name_may_carry_a_layer():
-    assert named("bert") == (PRESETS["bert"], None)
-    assert named("gemma2") == (PRESETS["gemma2"], None)
-    assert named("gemma2:layer=3") == (PRESETS["gemma2"], 3)
-    assert named("gemma2: layer = 0") == (PRESETS["gemma2"], 0)
+    assert parse_preset_name("bert") == (PRESETS["bert"], None)
+    assert parse_preset_name("gemma2") == (PRESETS["gemma2"], None)
+    assert parse_preset_name("gemma2:layer=3") == (PRESETS["gemma2"], 3)
+    assert parse_preset_name("gemma2: layer = 0") == (PRESETS["gemma2"], 0)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_name_may_carry_a_layer():
 )
 def test_what_is_no_name(text, code, says):
     with pytest.raises(OptionError) as caught:
-        named(text)
+        parse_preset_name(text)
 
     assert code in (None, caught.value.code)
     assert says in caught.value.help
@@ -108,25 +108,25 @@ def test_what_is_no_name(text, code, says):
 
 def test_a_layer_is_asked_for_where_layers_differ_and_only_there():
     with pytest.raises(OptionError, match="'gemma2' differ") as missing:
-        choices_of(*named("gemma2"))
+        preset_choices(*parse_preset_name("gemma2"))
     with pytest.raises(OptionError, match="'bert' do not differ") as needless:
-        choices_of(*named("bert:layer=0"))
+        preset_choices(*parse_preset_name("bert:layer=0"))
 
     assert (missing.value.code, needless.value.code) == ("missing-layer", "bad-option")
     assert "gemma2:layer=0" in missing.value.help
 
 
 def test_a_layer_adds_to_what_all_layers_share():
-    even, odd = (choices_of(*named(f"gemma2:layer={n}")) for n in (0, 1))
+    even, odd = (preset_choices(*parse_preset_name(f"gemma2:layer={n}")) for n in (0, 1))
 
     assert even == {"position": "rope:theta=10000", "softcap": 50, "mask": "causal and window:left=4095"}
     assert odd == {"position": "rope:theta=10000", "softcap": 50, "mask": "causal"}
 
 
 def test_choices_are_a_copy():
-    choices_of(PRESETS["bert"], None)["mask"] = "causal"
+    preset_choices(PRESETS["bert"], None)["mask"] = "causal"
 
-    assert choices_of(PRESETS["bert"], None) == {}
+    assert preset_choices(PRESETS["bert"], None) == {}
 
 
 # ── entries ──────────────────────────────────────────────────────────────────────────────────────
@@ -136,16 +136,16 @@ def test_an_entry_reads_well_and_holds_no_sizes(preset):
     assert preset.source
     assert not preset.summary.endswith(".")
     assert "\n" not in preset.summary + preset.source
-    assert set(preset.asks) <= {"heads", "kv_heads", "memory", "window"}
-    for n in LAYERS if preset.layers else (None,):
-        choices = choices_of(preset, n)
+    assert set(preset.required_choices) <= {"heads", "kv_heads", "memory", "window"}
+    for n in LAYERS if preset.layer_choices else (None,):
+        choices = preset_choices(preset, n)
         assert "heads" not in choices
         assert choices.get("kv_heads", 1) == 1  # multi-query is a mechanism, eight key heads are a size
-        assert not set(preset.asks) & set(choices)
+        assert not set(preset.required_choices) & set(choices)
 
 
 @pytest.mark.parametrize(("preset", "layer"), EVERY)
 def test_every_preset_builds_a_variant_that_reads_back(preset, layer):
-    variant = Variant(**choices_of(preset, layer))
+    variant = Variant(**preset_choices(preset, layer))
 
     assert Variant(**variant.describe()) == variant

@@ -7,9 +7,9 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from attncli.mask_expression import parse
+from attncli.mask_expression import parse_expression
 from attncli.parts.masks import mask
-from attncli.presets import PRESETS, choices_of
+from attncli.presets import PRESETS, preset_choices
 from attncli.types import Grid
 
 LAYERS = range(8)  # more than the longest period, 6
@@ -56,7 +56,10 @@ def config():
 def layers_of(name):
     """(n, choices) of the first layers; n is 0 where they do not differ."""
     preset = PRESETS[name]
-    return [(n, choices_of(preset, n if preset.layers else None)) for n in (LAYERS if preset.layers else (0,))]
+    return [
+        (n, preset_choices(preset, n if preset.layer_choices else None))
+        for n in (LAYERS if preset.layer_choices else (0,))
+    ]
 
 
 def options(part: str) -> dict[str, object]:
@@ -80,8 +83,8 @@ def in_our_words(parameters) -> dict[str, object]:
 def reaches(text: str, queries, keys):
     """Who sees whom under one of our masks: (queries, keys)."""
     i, j = np.array(queries).reshape(1, 1, -1, 1), np.array(keys).reshape(1, 1, 1, -1)
-    at = Grid(q_pos=i, k_pos=j, q_idx=i, k_idx=j, keys=len(keys))
-    return np.broadcast_to(parse(text, mask)(at), (1, 1, len(queries), len(keys)))[0, 0]
+    at = Grid(q_pos=i, k_pos=j, q_idx=i, k_idx=j, key_count=len(keys))
+    return np.broadcast_to(parse_expression(text, mask)(at), (1, 1, len(queries), len(keys)))[0, 0]
 
 
 def theirs(function, queries, keys):
@@ -198,7 +201,7 @@ def test_masks_of_every_layer(name, config):
 @pytest.mark.parametrize("name", ["modernbert", "gemma2", "gemma3", "olmo3", "cohere2", "gpt-oss"])
 def test_the_pattern_of_layers_holds_to_the_last(name, config):
     kinds = config(name).layer_types
-    masks = [choices_of(PRESETS[name], n)["mask"] for n in range(len(kinds))]
+    masks = [preset_choices(PRESETS[name], n)["mask"] for n in range(len(kinds))]
 
     assert ["window" in text for text in masks] == [kind == "sliding_attention" for kind in kinds]
 
@@ -206,7 +209,7 @@ def test_the_pattern_of_layers_holds_to_the_last(name, config):
 @pytest.mark.parametrize("name", ["qwen2", "qwen3"])
 def test_layers_that_do_not_differ(name, config):
     assert set(config(name).layer_types) == {"full_attention"}
-    assert PRESETS[name].layers is None
+    assert PRESETS[name].layer_choices is None
 
 
 def test_gpt_neo(config):

@@ -9,7 +9,7 @@ import pytest
 
 import attncli
 from attncli.errors import OptionError
-from attncli.mask_expression import both, parse
+from attncli.mask_expression import conjunction, parse_expression
 from attncli.parts.masks import mask
 from attncli.types import Grid
 
@@ -173,9 +173,9 @@ def grid(n: int = 5) -> Grid:
         k_idx=j,
         q_seg=segments.reshape(1, 1, n, 1),
         k_seg=segments.reshape(1, 1, 1, n),
-        keys=n,
-        longest=n,
-        given=given[None, None],
+        key_count=n,
+        max_length=n,
+        problem_mask=given[None, None],
     )
 
 
@@ -185,7 +185,7 @@ def draw(seen: np.ndarray) -> str:
 
 @pytest.mark.parametrize(("text", "picture"), PICTURES.items(), ids=PICTURES)
 def test_picture(text, picture):
-    seen = parse(text, mask)(grid())
+    seen = parse_expression(text, mask)(grid())
 
     assert draw(seen) == dedent(picture).strip()
 
@@ -196,7 +196,7 @@ def test_the_core_draws_the_same_picture(text):
     problem = attncli.Problem(
         embeddings=np.ones((5, 2)).tolist(),
         segments=at.q_seg.ravel().tolist(),
-        mask=at.given[0, 0].tolist() if "given" in text else None,
+        mask=at.problem_mask[0, 0].tolist() if "given" in text else None,
     )
 
     result = attncli.attend(problem, attncli.Variant(mask=text))
@@ -206,15 +206,18 @@ def test_the_core_draws_the_same_picture(text):
 
 
 def test_every_mask_has_a_picture():
-    drawn = {part.name for text in PICTURES for part in parse(text, mask).parts()}
+    drawn = {part.name for text in PICTURES for part in parse_expression(text, mask).iter_parts()}
 
     assert drawn == set(mask.members)
 
 
 def test_both_leaves_out_what_lets_everything_through():
-    assert str(both(parse("full", mask), parse("causal", mask))) == "causal"
-    assert str(both(parse("full", mask), parse("full", mask))) == "full"
-    assert str(both(parse("causal", mask), parse("causal and chunk:size=2", mask))) == "causal and chunk:size=2"
+    assert str(conjunction(parse_expression("full", mask), parse_expression("causal", mask))) == "causal"
+    assert str(conjunction(parse_expression("full", mask), parse_expression("full", mask))) == "full"
+    assert (
+        str(conjunction(parse_expression("causal", mask), parse_expression("causal and chunk:size=2", mask)))
+        == "causal and chunk:size=2"
+    )
 
 
 @pytest.mark.parametrize(
@@ -232,6 +235,6 @@ def test_both_leaves_out_what_lets_everything_through():
 )
 def test_a_broken_expression_is_pointed_at(text, message, column):
     with pytest.raises(OptionError) as caught:
-        parse(text, mask)
+        parse_expression(text, mask)
 
-    assert (caught.value.message, caught.value.place.column) == (message, column)
+    assert (caught.value.message, caught.value.location.column) == (message, column)

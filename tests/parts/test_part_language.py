@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncli.errors import OptionError
-from attncli.registry import Family, Range, spelled
+from attncli.registry import Family, Range, Traits, format_value
 from attncli.variant import Variant
 
-shape = Family("shape", "parts for this test alone")
+shape = Family("shape", "parts for this test alone", Traits)
 
 
 @shape("box", "a × b")
@@ -35,6 +35,21 @@ def box(
 def dot(x):
     """A dot."""
     return x
+
+
+def test_a_misspelt_trait_fails_where_it_is_declared():
+    message = r"shape 'cone': Traits has no 'option_conflit' \(did you mean 'option_conflict'\?\)"
+
+    with pytest.raises(TypeError, match=message):
+        shape("cone", option_conflit=lambda options: "")
+
+
+def test_traits_have_defaults_and_are_frozen():
+    traits = shape["dot"].traits
+
+    assert traits.option_conflict is None
+    with pytest.raises(AttributeError, match="frozen"):
+        traits.option_conflict = str
 
 
 @pytest.mark.parametrize(
@@ -88,7 +103,7 @@ def test_values_are_spelled_so_that_they_read_back(value):
         3 if isinstance(value, bool) else 5 if isinstance(value, int) else 1
     ]
 
-    assert option.parse(spelled(value), "this") == value
+    assert option.parse(format_value(value), "this") == value
 
 
 @given(st.text(max_size=30))

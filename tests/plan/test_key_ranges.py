@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.core.attention import follow
-from attncli.core.tiles import tiles
-from attncli.plan import plan
+from attncli.core.attention import run_plan
+from attncli.core.tiles import iter_tiles
+from attncli.plan import make_plan
 from attncli.variant import Variant
 from tests.helpers import draw_normal
 from tests.laws.problems import problem_for
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("small_stretches")
 def test_what_is_out_of_reach_is_not_computed(text):
     """Not sorted either: a NaN score out of a tile's reach would otherwise be noticed."""
     problem = problem_for(text)
-    made = replace(plan(problem, Variant(mask=text, schedule="tiled"), ["context"]), tile=7)
+    made = replace(make_plan(problem, Variant(mask=text, schedule="tiled"), ["context"]), tile_size=7)
 
-    cells = sum((t.rows.stop - t.rows.start) * t.width for t in tiles(made))
+    cells = sum((t.rows.stop - t.rows.start) * t.key_count for t in iter_tiles(made))
 
     assert cells < 7 * 7 * 3 / 4
-    assert [t.rows.start for t in tiles(made)] == [0, *(t.rows.stop for t in tiles(made))][:-1]
+    assert [t.rows.start for t in iter_tiles(made)] == [0, *(t.rows.stop for t in iter_tiles(made))][:-1]
 
 
 @pytest.mark.parametrize(
@@ -45,16 +45,16 @@ def test_what_is_out_of_reach_is_not_computed(text):
     ],
 )
 def test_bounds_pass_through_and_and_or(text, spans):
-    made = plan(attncli.Problem(embeddings=draw_normal(1, 4, 2)), Variant(mask=text), ["context"])
+    made = make_plan(attncli.Problem(embeddings=draw_normal(1, 4, 2)), Variant(mask=text), ["context"])
 
-    assert [tuple(x[0].tolist() for x in span) for span in made.spans()] == spans
+    assert [tuple(x[0].tolist() for x in span) for span in made.find_key_ranges()] == spans
 
 
 def test_many_spans_are_brought_to_one():
     problem = attncli.Problem(embeddings=draw_normal(1, 11, 2))
-    made = plan(problem, Variant(mask="global:tokens=0+2+4+6+8"), ["context"])
+    made = make_plan(problem, Variant(mask="global:tokens=0+2+4+6+8"), ["context"])
 
-    [(first, last)] = made.spans()
+    [(first, last)] = made.find_key_ranges()
 
     assert (first[0].tolist(), last[0].tolist()) == ([0] * 11, [11, 9] * 4 + [11, 9, 9])
 
@@ -70,16 +70,16 @@ def test_many_spans_are_brought_to_one():
 def test_a_union_costs_what_its_parts_cost(text, most):
     """StreamingLLM and Longformer grow with the number of tokens, and not with its square."""
     problem = attncli.Problem(embeddings=draw_normal(1, 2000, 4))
-    made = plan(problem, Variant(mask=text, schedule="tiled"), ["context", "top_keys", "top_weights"], top=30)
+    made = make_plan(problem, Variant(mask=text, schedule="tiled"), ["context", "top_keys", "top_weights"], top=30)
 
-    cells = sum((t.rows.stop - t.rows.start) * t.width for t in tiles(made))
+    cells = sum((t.rows.stop - t.rows.start) * t.key_count for t in iter_tiles(made))
 
     assert cells < max(most, 2000 * 256)
-    assert max(len(t.keys) for t in tiles(made)) > 1
+    assert max(len(t.keys) for t in iter_tiles(made)) > 1
     dense = attncli.attend(
         problem, Variant(mask=text, schedule="dense"), ["context", "top_keys", "top_weights"], top=30
     )
-    found = follow(made)
+    found = run_plan(made)
     np.testing.assert_array_equal(found["top_keys"].values, dense["top_keys"].values)
     np.testing.assert_allclose(found["context"].values, dense["context"].values, rtol=1e-12, atol=1e-14)
 
@@ -88,13 +88,13 @@ def test_a_union_costs_what_its_parts_cost(text, most):
 def test_what_says_nothing_reaches_every_key(text):
     problem = attncli.Problem(embeddings=draw_normal(1, 4, 2), mask=np.eye(4, dtype=bool) if text == "given" else None)
 
-    assert plan(problem, Variant(mask=text), ["context"]).spans() is None
+    assert make_plan(problem, Variant(mask=text), ["context"]).find_key_ranges() is None
 
 
 def test_unsorted_positions_are_bounded_by_their_outermost():
     problem = attncli.Problem(embeddings=draw_normal(1, 5, 2), positions=[3, 0, 2, 1, 9])
 
-    [(first, last)] = plan(problem, Variant(mask="window:left=1,right=0"), ["context"]).spans()
+    [(first, last)] = make_plan(problem, Variant(mask="window:left=1,right=0"), ["context"]).find_key_ranges()
 
     assert first[0].tolist() == [0, 0, 0, 0, 4]  # the first key at or above 2, −1, 1, 0, 8
     assert last[0].tolist() == [4, 2, 4, 4, 5]  # one past the last key at or below 3, 0, 2, 1, 9

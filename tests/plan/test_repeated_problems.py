@@ -13,7 +13,7 @@ from attncli.parts.norms import norm
 from attncli.parts.positions import position
 from attncli.parts.scores import score
 from attncli.parts.sinks import sink
-from attncli.plan import plan
+from attncli.plan import make_plan
 from attncli.variant import Variant
 from tests.helpers import draw_normal
 from tests.laws.problems import spellings
@@ -22,24 +22,24 @@ N, M, D, H, B = 7, 5, 30, 3, 2  # queries, keys of a memory, width, heads, batch
 
 
 def test_an_outline_that_is_remembered_is_the_one_that_would_be_made():
-    from attncli.plan import _REMEMBERED, _outlined, outline
-    from attncli.validation import admit
+    from attncli.plan import _OUTLINE_CACHE, _build_outline, outline_plan
+    from attncli.validation import validate
 
-    _REMEMBERED.clear()
+    _OUTLINE_CACHE.clear()
     variant = Variant(mask="causal", heads=2, softcap=20)
     for n, seed in ((5, 1), (5, 2), (4, 3), (5, 4)):
         tokens = [f"t{seed}{i}" for i in range(n)]
         problem = attncli.Problem(
             embeddings=draw_normal(seed, n, 6), tokens=tokens, parameters={"w_o": draw_normal(seed, 6, 3)}
         )
-        made, anew = outline(problem, variant), _outlined(admit(problem), variant, None, None)
+        made, anew = outline_plan(problem, variant), _build_outline(validate(problem), variant, None, None)
 
         assert made.tokens == tuple(tokens)
         assert (made.steps, made.keep, made.shapes, made.size) == (anew.steps, anew.keep, anew.shapes, anew.size)
         assert (made.variant, made.summary, made.warnings) == (anew.variant, anew.summary, anew.warnings)
         np.testing.assert_array_equal(made.problem.embeddings, draw_normal(seed, n, 6))
         np.testing.assert_array_equal(made.q_pos, anew.q_pos)
-    assert len(_REMEMBERED) == 2
+    assert len(_OUTLINE_CACHE) == 2
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_problems_alike_are_answered_as_if_each_were_the_first(family):
         choices = {choice: spellings(member)[0], "heads": 2, "dtype": "float64"}
         try:
             again = Variant(**choices)
-            plan(attncli.Problem(embeddings=draw_normal(0, N, 12)), again)
+            make_plan(attncli.Problem(embeddings=draw_normal(0, N, 12)), again)
         except attncli.errors.AttnError:
             continue  # it needs something beside
         for seed in (1, 2, 3):
@@ -72,9 +72,9 @@ def test_what_is_drawn_is_drawn_anew_for_each_problem():
     variant = Variant(projection="linear:dim=4")
     problems = [attncli.Problem(embeddings=draw_normal(1, 5, 6)) for _ in range(3)]
 
-    seeds = {plan(problem, variant).variant["seed"] for problem in problems}
+    seeds = {make_plan(problem, variant).variant["seed"] for problem in problems}
 
     assert len(seeds) == 3
     masked = attncli.Problem(embeddings=draw_normal(1, 5, 6), mask=np.tri(5, dtype=bool))
-    assert plan(masked, Variant()).masked
-    assert not plan(problems[0], Variant()).masked
+    assert make_plan(masked, Variant()).is_masked
+    assert not make_plan(problems[0], Variant()).is_masked

@@ -7,7 +7,7 @@ import pytest
 
 import attncli
 from attncli.errors import CannotError, InputError
-from attncli.plan import outline, plan, schedule, settled
+from attncli.plan import finish_plan, make_plan, outline_plan, schedule
 from attncli.variant import Variant
 from tests.core.tiles import assert_same_steps, in_tiles
 from tests.helpers import draw_normal
@@ -30,7 +30,7 @@ LONG = 13  # queries and keys; prime, so that no tile but of one row divides the
 def test_the_schedule_is_found_and_said(choices, keep, ran, monkeypatch):
     problem = attncli.Problem(embeddings=draw_normal(1, LONG, 4), parameters={"w_o": np.eye(4)})
     dense = attncli.attend(problem, Variant(**choices), keep)
-    monkeypatch.setattr(schedule, "DENSE", 0)
+    monkeypatch.setattr(schedule, "MAX_DENSE_SCORES", 0)
 
     result = attncli.attend(problem, Variant(**choices), keep)
 
@@ -44,7 +44,7 @@ def test_chosen_rows_alone_are_computed_and_are_the_whole_runs(rows, dropout, mo
     variant = Variant(heads=2, mask="causal and not prefix:length=3", position="alibi", dropout=dropout)
     problem = attncli.Problem(embeddings=draw_normal(1, LONG, 4))
     whole = attncli.attend(problem, variant, top=3)
-    monkeypatch.setattr(schedule, "DENSE", 0)
+    monkeypatch.setattr(schedule, "MAX_DENSE_SCORES", 0)
 
     result = in_tiles(problem, variant, None, 3, rows=2, at={"query": rows})
 
@@ -63,7 +63,7 @@ def test_chosen_rows_alone_are_computed_and_are_the_whole_runs(rows, dropout, mo
 
 
 def test_a_first_look_at_a_long_run_leaves_matrices_out_and_says_so(monkeypatch):
-    monkeypatch.setattr(schedule, "LOOK", 10)
+    monkeypatch.setattr(schedule, "MAX_FIRST_LOOK_SCORES", 10)
     problem = attncli.Problem(embeddings=draw_normal(1, 4, 2))
 
     result = attncli.attend(problem, keep="shown")
@@ -72,19 +72,22 @@ def test_a_first_look_at_a_long_run_leaves_matrices_out_and_says_so(monkeypatch)
     assert result.warnings[0].startswith("left-out: scores, scaled_scores and weights of 4 × 4")
     assert "weights" in attncli.attend(problem, keep=["shown", "weights"])
     with pytest.raises(InputError, match="there is no v"):
-        plan(attncli.Problem(q=draw_normal(1, 4, 2), k=draw_normal(2, 4, 2)), keep="shown")
+        make_plan(attncli.Problem(q=draw_normal(1, 4, 2), k=draw_normal(2, 4, 2)), keep="shown")
 
 
 def test_what_cannot_fit_is_refused_with_sizes_and_the_way_out(monkeypatch):
-    monkeypatch.setattr(schedule, "available", lambda: 2**20)
+    monkeypatch.setattr(schedule, "available_memory_bytes", lambda: 2**20)
     x = np.zeros((3000, 2), np.float32)
 
     with pytest.raises(
         CannotError, match=r"3,000 × 3,000 scores in 1 head need about 0\.1 GiB, and 0\.0 are to be had"
     ) as e:
-        plan(attncli.Problem(embeddings=x), Variant(schedule="dense"), ["context"])
+        make_plan(attncli.Problem(embeddings=x), Variant(schedule="dense"), ["context"])
     assert "tiled" in e.value.help
     with pytest.raises(CannotError, match="weights kept") as e:
-        plan(attncli.Problem(embeddings=x), Variant(), ["weights"])
+        make_plan(attncli.Problem(embeddings=x), Variant(), ["weights"])
     assert "--top 8" in e.value.help
-    assert settled(outline(attncli.Problem(embeddings=x), Variant(schedule="fused"), ["context"])).schedule == "fused"
+    assert (
+        finish_plan(outline_plan(attncli.Problem(embeddings=x), Variant(schedule="fused"), ["context"])).schedule
+        == "fused"
+    )

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import attncli
 from attncli import readers
 from attncli.errors import InputError
-from attncli.readers import Source, csv, slurp
-from attncli.readers.safetensors import tensors
+from attncli.readers import Source, csv, read_bytes
+from attncli.readers.safetensors import read_tensors
 from tests.helpers import draw_normal
 
 
@@ -23,7 +23,7 @@ def outcome(text: bytes, **said):
     try:
         problem = csv.read_csv(Source("x.csv", text, "csv", **said))
     except InputError as error:
-        return error.code, error.message, str(error.place), error.help
+        return error.code, error.message, str(error.location), error.help
     return problem.embeddings.tolist(), problem.tokens, problem.notes
 
 
@@ -57,24 +57,24 @@ def test_both_csv_readers_accept_and_refuse_the_same(cells, plain, separator, en
             for i, row in enumerate(cells)
         ]
     text = (before + end.join(separator.join(row) for row in cells) + last).encode()
-    kept = csv._LARGE, csv._HEAD
+    kept = csv._POLARS_MIN_BYTES, csv._SNIFF_BYTES
     try:
-        csv._LARGE, csv._HEAD = 0, head
+        csv._POLARS_MIN_BYTES, csv._SNIFF_BYTES = 0, head
         quick = outcome(text, header=header, token_column=column)
-        csv._LARGE = 2**40
+        csv._POLARS_MIN_BYTES = 2**40
         assert outcome(text, header=header, token_column=column) == quick
     finally:
-        csv._LARGE, csv._HEAD = kept
+        csv._POLARS_MIN_BYTES, csv._SNIFF_BYTES = kept
 
 
 def _numeric(cell: str) -> bool:
-    return csv._NUMBER.fullmatch(cell) is not None and abs(float(cell)) < float("inf")
+    return csv._NUMBER_PATTERN.fullmatch(cell) is not None and abs(float(cell)) < float("inf")
 
 
 @pytest.mark.parametrize("said", [{}, {"header": "yes"}, {"token_column": "0"}])
 def test_a_large_plain_file_is_polarss(said, monkeypatch):
-    monkeypatch.setattr(csv, "_LARGE", 0)
-    monkeypatch.setattr(csv._Table, "problem", lambda self: pytest.fail("the standard library read it"))
+    monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", 0)
+    monkeypatch.setattr(csv._Table, "parse_problem", lambda self: pytest.fail("the standard library read it"))
 
     values, tokens, notes = outcome(b"token,a,b\ncat,1,2.5\n sat ,-3e-2,.5\r\n\n", **said)
 
@@ -87,7 +87,7 @@ def test_a_large_plain_file_is_polarss(said, monkeypatch):
 def test_a_large_binary_file_is_mapped_and_never_written_on(tmp_path, monkeypatch):
     from safetensors.numpy import save_file
 
-    monkeypatch.setattr(readers, "_LARGE", 0)
+    monkeypatch.setattr(readers, "_MMAP_MIN_BYTES", 0)
     path, x = tmp_path / "x.safetensors", draw_normal(1, 5, 3)
     save_file({"embeddings": x, "positions": np.arange(5)}, path)
     before = path.read_bytes()
@@ -95,7 +95,7 @@ def test_a_large_binary_file_is_mapped_and_never_written_on(tmp_path, monkeypatc
     problem = attncli.read(path)
     problem.embeddings[0, 0] = 7
 
-    assert type(slurp(str(path), mapped=True)).__name__ == "mmap"
+    assert type(read_bytes(str(path), may_map=True)).__name__ == "mmap"
     np.testing.assert_array_equal(problem.embeddings[1:], x[1:])
     assert path.read_bytes() == before
 
@@ -124,4 +124,4 @@ F64 = {"dtype": "F64", "shape": [3], "data_offsets": [0, 24]}
 )
 def test_a_header_that_lies_is_refused(file, said):
     with pytest.raises(InputError, match=f"this is no whole safetensors file: .*{said}"):
-        tensors(file)
+        read_tensors(file)

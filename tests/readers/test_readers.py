@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 import attncli
 from attncli.errors import AttnError, InputError
-from attncli.readers import READERS, Source, formats
+from attncli.readers import READERS, Source, load_readers
 from attncli.types import FIELDS
-from attncli.validation import admit
+from attncli.validation import validate
 from tests.helpers import SAMPLES
 
 X = [[1.0, -2.5], [0.25, 3.0], [7.0, 0.5]]
 
 
 def read_as(format: str, data: bytes | str, **said) -> attncli.Problem:
-    return admit(
-        formats()[format].function(Source("test", data.encode() if isinstance(data, str) else data, format, **said))
+    return validate(
+        load_readers()[format].read(Source("test", data.encode() if isinstance(data, str) else data, format, **said))
     )
 
 
@@ -102,7 +102,7 @@ def test_csv_points_at_the_cell(text, line, column):
     with pytest.raises(InputError) as caught:
         read_as("csv", text)
 
-    assert (caught.value.place.line, caught.value.place.column) == (line, column)
+    assert (caught.value.location.line, caught.value.location.column) == (line, column)
 
 
 words = st.text(string.ascii_letters + " é,;'\"", min_size=1, max_size=6).filter(
@@ -305,7 +305,7 @@ def test_with_takes_a_field_from_another_file(tmp_path):
 
 
 def test_every_format_has_a_reader():
-    formats()
+    load_readers()
 
     assert set(READERS) == {"json", "ndjson", "csv", "tsv", "npz", "npy", "safetensors"}
 
@@ -323,4 +323,4 @@ def test_the_python_door_takes_lists_arrays_and_tensors():
     assert isinstance(from_tensors["context"].values, torch.Tensor)
     from_tensors["context"].values.sum().backward()
     assert x.grad.abs().sum() > 0
-    assert attncli.read(SAMPLES / "cat_sat.json").admitted
+    assert attncli.read(SAMPLES / "cat_sat.json").validated

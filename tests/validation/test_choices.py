@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from attncli.errors import OptionError
-from attncli.variant import Variant, combine
+from attncli.variant import Variant, merge_choices
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from attncli.variant import Variant, combine
     ],
 )
 def test_preset_then_file_then_command_line(file, command, also, expected):
-    made = combine(file, command, also).describe()
+    made = merge_choices(file, command, also).describe()
 
     assert {k: v for k, v in made.items() if k != "name"} == Variant(**expected).describe()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from attncli.derivation import noting
-from attncli.output_formats import Look
-from attncli.plan import plan
+from attncli.derivation import recording_intermediates
+from attncli.output_formats import RenderOptions
+from attncli.plan import make_plan
 from attncli.types import Problem
 from attncli.variant import Variant
-from attncli.views.board import WRITERS, Sheet, page_of
-from attncli.views.explain import Place, explain
+from attncli.views.board import RENDERERS, Worksheet, render_page
+from attncli.views.explain import Focus, explain_query
 from tests.calculator import adds_up, comes_out
 from tests.helpers import draw_normal
 
@@ -19,23 +19,25 @@ def page(
     problem: Problem, variant: Variant | None, *, precision=4, blank=(), answers=False, form="json", grad=None, **place
 ):
     """The page of one query, as `form` writes it."""
-    from attncli.core.attention import follow
-    from attncli.core.gradients import follow_back
+    from attncli.core.attention import run_plan
+    from attncli.core.gradients import run_plan_with_gradients
 
-    made = plan(problem, variant)
-    with noting():
-        result, gradients = (follow(made), None) if grad is None else follow_back(made, arriving(made, grad))
-    where = Place(**{"query": made.size.queries - 1, "blank": frozenset(blank), **place})
-    board = explain(made, result, where, gradients)
-    look = Look(precision=precision)
-    sheet = Sheet(frozenset(blank), answers)
-    text = WRITERS[form](page_of(board, look, sheet, result.dtype, full=where.full), look)
+    made = make_plan(problem, variant)
+    with recording_intermediates():
+        result, gradients = (
+            (run_plan(made), None) if grad is None else run_plan_with_gradients(made, arriving(made, grad))
+        )
+    where = Focus(**{"query": made.size.queries - 1, "blank_steps": frozenset(blank), **place})
+    board = explain_query(made, result, where, gradients)
+    look = RenderOptions(precision=precision)
+    sheet = Worksheet(frozenset(blank), answers)
+    text = RENDERERS[form](render_page(board, look, sheet, result.dtype, full=where.full), look)
     return json.loads(text) if form == "json" else text
 
 
 def arriving(made, seed: int):
     """A gradient of the context, drawn."""
-    return draw_normal(seed, *(made.length("context", axis) for axis in made.steps["context"]))
+    return draw_normal(seed, *(made.axis_length("context", axis) for axis in made.steps["context"]))
 
 
 def equations(record) -> list[str]:

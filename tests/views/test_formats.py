@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.output_formats import FORMATS, Look, formats
+from attncli.output_formats import OUTPUT_FORMATS, RenderOptions, load_output_formats
 from attncli.readers.results import read_result
-from attncli.views.labelled import cell_writer
+from attncli.views.labelled import cell_formatter
 from tests.helpers import SAMPLES
 
 HOSTILE = (
@@ -44,11 +44,11 @@ def hostile() -> attncli.Attention:
 
 
 def write(name: str, attention: attncli.Attention, **look) -> str:
-    return formats()[name].function(attention, Look(**look))
+    return load_output_formats()[name].write(attention, RenderOptions(**look))
 
 
 def test_there_are_these_formats():
-    assert set(formats()) == {
+    assert set(load_output_formats()) == {
         "table",
         "plain",
         "json",
@@ -68,8 +68,8 @@ def test_there_are_these_formats():
 @pytest.mark.parametrize("case", ["batch of heads", "hostile"])
 def test_a_result_reads_back_equal(tmp_path, suffix, dtype, case):
     written = result(dtype=dtype, dropout="dropout:p=0.5,seed=3") if case == "batch of heads" else hostile()
-    [format] = [f for f in formats().values() if suffix in f.suffixes]
-    content = format.function(written, Look())
+    [format] = [f for f in load_output_formats().values() if suffix in f.suffixes]
+    content = format.write(written, RenderOptions())
     content = b"".join(content) if isinstance(content, list) else content
     (tmp_path / f"r{suffix}").write_bytes(content if isinstance(content, bytes) else content.encode())
 
@@ -162,7 +162,9 @@ def test_csv_of_more_is_tidy(name, separator):
 
 # ── what people read ─────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("name", ["table", "plain", "markdown", "latex"])
-@pytest.mark.parametrize("look", [{}, {"width": 80}, {"color": True, "heat": True}, {"heat": True, "unicode": False}])
+@pytest.mark.parametrize(
+    "look", [{}, {"width": 80}, {"color": True, "heat": True}, {"heat": True, "has_unicode": False}]
+)
 def test_token_text_has_no_effect(name, look):
     text = write(name, hostile(), **look)
 
@@ -177,7 +179,7 @@ def test_token_text_has_no_effect(name, look):
     assert "\t" not in plain
     if name in ("table", "plain"):
         assert "[red]x[/red]" in plain
-        assert ("x↵y⇥" if look.get("unicode", True) or name == "plain" else r"x\ny\t") in plain
+        assert ("x↵y⇥" if look.get("has_unicode", True) or name == "plain" else r"x\ny\t") in plain
         assert ":heart:" in plain
     if name == "markdown":
         assert r"a\|b\*\_\`&lt;b&gt;" in plain
@@ -263,15 +265,15 @@ def test_heat_without_colour_is_a_glyph():
     ],
 )
 def test_how_numbers_are_written(values, precision, expected):
-    write = cell_writer(np.array(values), precision)
+    write = cell_formatter(np.array(values), precision)
 
     assert [write(x) for x in values] == expected
 
 
 def test_a_format_is_found_by_suffix():
-    formats()
+    load_output_formats()
 
-    assert {s: f.name for f in FORMATS.values() for s in f.suffixes} == {
+    assert {s: f.name for f in OUTPUT_FORMATS.values() for s in f.suffixes} == {
         ".txt": "table", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".tex": "latex", ".npz": "npz", ".safetensors": "safetensors",
     }  # fmt: skip
 
@@ -281,4 +283,4 @@ def test_every_view_that_registers_a_format_is_named():
 
     holders = [p.stem for p in Path(views.__file__).parent.glob("*.py") if "@output_format(" in p.read_text()]
 
-    assert sorted(views.FORMATS) == sorted(holders)
+    assert sorted(views.FORMAT_MODULES) == sorted(holders)

@@ -1,6 +1,6 @@
 """The classic faults, each a small rewrite of the problem, the variant or the plan around the algebra. No family knows them.
 
-A fault is `@fault` over a function (Bench) → suspicions: a name, a sentence that finishes “your weights are the reference …”,
+A fault is `@fault` over a function (Trials) → hypotheses: a name, a sentence that finishes “your weights are the reference …”,
 and how to compute it. What a problem cannot show (heads where there are none) is not yielded, or gives no plan. Each file is a
 group of them, and is found by being here.
 """
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
 
-from attncli.check.faults.base import FAULTS, Suspicion
-from attncli.check.trials import Bench
+from attncli.check.faults.base import FAULTS, Hypothesis
+from attncli.check.trials import Trials
 
-_ORDER = (  # of faults that are as far-fetched and fit as well, the first is named first; other groups come after these
+_GROUP_ORDER = (  # of faults that are as far-fetched and fit as well, the first is named first; other groups come after these
     "scale",
     "normalizers",
     "masks",
@@ -28,18 +28,18 @@ _ORDER = (  # of faults that are as far-fetched and fit as well, the first is na
 )
 
 
-def _place(group: str) -> int:
-    return _ORDER.index(group) if group in _ORDER else len(_ORDER)
+def _group_position(group: str) -> int:
+    return _GROUP_ORDER.index(group) if group in _GROUP_ORDER else len(_GROUP_ORDER)
 
 
-for _group in sorted((module.name for module in iter_modules(__path__)), key=_place):
+for _group in sorted((module.name for module in iter_modules(__path__)), key=_group_position):
     import_module(f"{__name__}.{_group}")
 
 
-def suspicions(bench: Bench) -> Iterator[Suspicion]:
+def fault_hypotheses(trials: Trials) -> Iterator[Hypothesis]:
     """Every fault that this problem could show."""
     for one in FAULTS:
-        yield from one(bench)
+        yield from one(trials)
 
 
-__all__ = ["Suspicion", "suspicions"]
+__all__ = ["Hypothesis", "fault_hypotheses"]

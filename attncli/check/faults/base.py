@@ -5,31 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
-from attncli.check.trials import Bench
+from attncli.check.trials import Trials
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 
-Figures = dict[str, np.ndarray]
+StepArrays = dict[str, NumpyArray]
 
 
 @dataclass(frozen=True)
-class Suspicion:
+class Hypothesis:
     """Something that figures may be instead."""
 
     name: str
-    says: str
-    compute: Callable[[], Plan | Figures | None]
-    rank: int = 1  # how far-fetched: of several that fit, the lowest is named first
-    kin: bool = False  # it need not give each figure: rounding errors that go the same way are enough
-    same: tuple[str, ...] = ()  # steps that it leaves as they are, whatever its rewriting did to them
-    cost: float = 0.0  # digits of the figures that it was made from
-    flat: bool = False  # its mark is figures that are all alike
-    rounds: bool = False  # rounding, looked for where nothing else fits
-    base: bool = False  # common enough that other faults are tried on top of it
+    description: str
+    compute: Callable[[], Plan | StepArrays | None]
+    implausibility: int = 1  # how far-fetched: of several that fit, the lowest is named first
+    approximate: bool = False  # it need not give each figure: rounding errors that go the same way are enough
+    unchanged_steps: tuple[str, ...] = ()  # steps that it leaves as they are, whatever its rewriting did to them
+    evidence_cost: float = 0.0  # digits of the figures that it was made from
+    explains_constant: bool = False  # its mark is figures that are all alike
+    is_rounding: bool = False  # rounding, looked for where nothing else fits
+    combinable: bool = False  # common enough that other faults are tried on top of it
 
 
-Fault = Callable[[Bench], Iterator[Suspicion]]
+Fault = Callable[[Trials], Iterator[Hypothesis]]
 FAULTS: list[Fault] = []
 
 

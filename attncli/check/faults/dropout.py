@@ -7,22 +7,23 @@ from functools import partial
 
 import numpy as np
 
-from attncli.check.claims import block, full_shape
-from attncli.check.faults.base import Figures, Suspicion, fault
-from attncli.check.plan_edits import mixed, normalised
-from attncli.check.trials import Bench
+from attncli.check.claims import step_shape, to_step_array
+from attncli.check.faults.base import Hypothesis, StepArrays, fault
+from attncli.check.plan_edits import with_mixed_weights, with_normalizer
+from attncli.check.trials import Trials
 from attncli.plan import Plan
+from attncli.types import NumpyArray
 from attncli.variant import Variant
 
 
 @fault
-def left_on(b: Bench) -> Iterator[Suspicion]:
+def dropout_left_on(trials: Trials) -> Iterator[Hypothesis]:
     """Zeros among the weights that are claimed, where the reference has none."""
-    claim = next((c for c in b.claims if c.step == "weights" and c.whole), None)
+    claim = next((c for c in trials.claims if c.step == "weights" and c.is_whole_step), None)
     if claim is None:
         return
-    mine = block(claim, full_shape(b.plan, "weights"))
-    right = b.figures(b.plan)["weights"]
+    mine = to_step_array(claim, step_shape(trials.plan, "weights"))
+    right = trials.compute_steps(trials.plan)["weights"]
     gone = (mine == 0) & (right != 0)
     kept = (mine != 0) & (right != 0)
     if not (gone.any() and kept.any()):
@@ -34,39 +35,43 @@ def left_on(b: Bench) -> Iterator[Suspicion]:
     zeros = f"{int(gone.sum())} weights are 0 and the others"
     if 0.005 < p < 0.995:
         says = f"with dropout left on: {zeros} divided by 1 − p, p = {p:.2g}; switch it off, as eval() does"
-        yield Suspicion("dropout left on", says, partial(_dropped, b, ~gone, 1 / (1 - p)), 0, cost=cost)
+        yield Hypothesis(
+            "dropout left on", says, partial(_drop_weights, trials, ~gone, 1 / (1 - p)), 0, evidence_cost=cost
+        )
     says = f"with dropout left on, and not rescaled: {zeros} as they were"
-    yield Suspicion("dropout left on", says, partial(_dropped, b, ~gone, 1.0), 0, cost=cost)
+    yield Hypothesis("dropout left on", says, partial(_drop_weights, trials, ~gone, 1.0), 0, evidence_cost=cost)
 
 
-def _dropped(b: Bench, kept: np.ndarray, factor: float) -> Plan:
+def _drop_weights(trials: Trials, kept: NumpyArray, factor: float) -> Plan:
     import torch
 
     mask = torch.as_tensor(kept)
-    if b.plan.size.batch is None:
+    if trials.plan.size.batch is None:
         mask = mask[None]
-    if not b.plan.shapes.headed:
+    if not trials.plan.shapes.has_head_axis:
         mask = mask[:, None]  # (b, h, n, m)
-    return normalised(b.plan, lambda own, s, seen: own(s, seen) * mask.to(s.dtype) * factor)
+    return with_normalizer(trials.plan, lambda own, s, seen: own(s, seen) * mask.to(s.dtype) * factor)
 
 
 @fault
-def left_off(b: Bench) -> Iterator[Suspicion]:
+def dropout_left_off(trials: Trials) -> Iterator[Hypothesis]:
     """Dropout that the variant has, and the figures have not or only half."""
-    own = b.plan.variant["dropout"]
-    if own.name == "none":
+    own = trials.plan.variant.dropout
+    if own.is_none:
         return
-    yield Suspicion("dropout not applied", "without dropout", partial(b.chosen, dropout=Variant()["dropout"]), 0)
-    rest = 1 - own.get("p")
+    yield Hypothesis(
+        "dropout not applied", "without dropout", partial(trials.with_choices, dropout=Variant().dropout), 0
+    )
+    rest = 1 - own.option_value("p")
     says = f"with dropout not divided by 1 − p = {rest:.4g}"
-    yield Suspicion("dropout not rescaled", says, partial(_unscaled, b, rest), 0)
+    yield Hypothesis("dropout not rescaled", says, partial(_without_rescaling, trials, rest), 0)
 
 
-def _unscaled(b: Bench, rest: float) -> Figures | None:
-    made = mixed(b.plan, lambda w: w * rest)
+def _without_rescaling(trials: Trials, keep_probability: float) -> StepArrays | None:
+    made = with_mixed_weights(trials.plan, lambda w: w * keep_probability)
     if made is None:
         return None
-    out = b.figures(made)
+    out = trials.compute_steps(made)
     if "dropout_weights" in out:
-        out["dropout_weights"] = out["dropout_weights"] * rest
+        out["dropout_weights"] = out["dropout_weights"] * keep_probability
     return out

@@ -5,56 +5,73 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
-from attncli.check.faults.base import Suspicion, fault
-from attncli.check.plan_edits import Run, divided, normalised, shifted, uniform
-from attncli.check.trials import Bench
+from attncli.check.faults.base import Hypothesis, fault
+from attncli.check.plan_edits import Replacement, divide_where_nonzero, equal_weights, subtract_row_max, with_normalizer
+from attncli.check.trials import Trials
+from attncli.registry import AnyPart
+from attncli.types import Tensor
 
 
-def _by(b: Bench, name: str, says: str, run: Run, rank: int = 1, *, flat: bool = False) -> Suspicion:
+def _normalizer_hypothesis(
+    trials: Trials,
+    name: str,
+    description: str,
+    replacement: Replacement,
+    implausibility: int = 1,
+    *,
+    explains_constant: bool = False,
+) -> Hypothesis:
     """Another normaliser: run(normaliser of the plan, scores, visible)."""
-    return Suspicion(name, says, partial(normalised, b.plan, run), rank, flat=flat)
+    return Hypothesis(
+        name,
+        description,
+        partial(with_normalizer, trials.plan, replacement),
+        implausibility,
+        explains_constant=explains_constant,
+    )
 
 
 # ── over what ────────────────────────────────────────────────────────────────────────────────────
 @fault
-def axes(b: Bench) -> Iterator[Suspicion]:
+def normalized_over_wrong_axis(trials: Trials) -> Iterator[Hypothesis]:
     """Over the wrong axis."""
-    plan, name = b.plan, b.plan.variant["normalizer"].name
-    if plan.variant["sink"].name != "none":
+    plan, name = trials.plan, trials.plan.variant.normalizer.name
+    if not plan.variant.sink.is_none:
         return
     others = {"the queries (columns sum to 1)": -2}
     others |= {"the heads": 1} if plan.shapes.heads > 1 else {}
     others |= {"the batch": 0} if (plan.size.batch or 1) > 1 else {}
     for what, axis in others.items():
         says = f"with {name} over {what} instead of the keys: normalise each row, over the last axis"
-        yield _by(b, f"{name} over {what.partition(' (')[0]}", says, _over(axis), 0)
+        yield _normalizer_hypothesis(
+            trials, f"{name} over {what.partition(' (')[0]}", says, _normalize_over_axis(axis), 0
+        )
     says = f"with {name} over all cells of a head together: normalise each row by itself"
-    yield _by(b, f"{name} over all cells", says, _over_all)
+    yield _normalizer_hypothesis(trials, f"{name} over all cells", says, _normalize_over_all_cells)
 
 
-def _over(axis: int) -> Run:
-    def run(own: Any, s: Any, seen: Any) -> Any:
+def _normalize_over_axis(axis: int) -> Replacement:
+    def run(own: AnyPart, s: Tensor, seen: Tensor) -> Tensor:
         seen = seen.expand(s.shape)
         return own(s.movedim(axis, -1), seen.movedim(axis, -1)).movedim(-1, axis)
 
     return run
 
 
-def _over_all(own: Any, s: Any, seen: Any) -> Any:
-    return own(s.flatten(-2), seen.expand(s.shape).flatten(-2)).unflatten(-1, s.shape[-2:])
+def _normalize_over_all_cells(normalizer: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
+    return normalizer(s.flatten(-2), visible.expand(s.shape).flatten(-2)).unflatten(-1, s.shape[-2:])
 
 
 @fault
-def twice(b: Bench) -> Iterator[Suspicion]:
+def normalized_twice(trials: Trials) -> Iterator[Hypothesis]:
     """Weights normalised once more."""
-    name = b.plan.variant["normalizer"].name
+    name = trials.plan.variant.normalizer.name
     says = f"with {name} applied twice"
-    yield _by(b, f"{name} applied twice", says, lambda own, s, seen: own(own(s, seen), seen))
-    if b.plan.masked:
-        yield _by(
-            b,
+    yield _normalizer_hypothesis(trials, f"{name} applied twice", says, lambda own, s, seen: own(own(s, seen), seen))
+    if trials.plan.is_masked:
+        yield _normalizer_hypothesis(
+            trials,
             f"{name} applied twice, the second unmasked",
             f"{says}, the second time over hidden keys too",
             lambda own, s, seen: own(own(s, seen), seen | True),
@@ -63,87 +80,91 @@ def twice(b: Bench) -> Iterator[Suspicion]:
 
 # ── not by exponentials ──────────────────────────────────────────────────────────────────────────
 @fault
-def alike(b: Bench) -> Iterator[Suspicion]:
+def uniform_weights(trials: Trials) -> Iterator[Hypothesis]:
     """A mean, or rows of another length."""
-    if b.plan.variant["sink"].name != "none":
+    if not trials.plan.variant.sink.is_none:
         return
     says = "with the same weight on every key that is seen (a mean), whatever the scores are"
-    yield _by(b, "uniform weights", says, uniform, 0, flat=True)
-    if b.plan.masked:
-        yield _by(
-            b,
+    yield _normalizer_hypothesis(trials, "uniform weights", says, equal_weights, 0, explains_constant=True)
+    if trials.plan.is_masked:
+        yield _normalizer_hypothesis(
+            trials,
             "uniform weights over all keys",
             "with the same weight on every key (a mean), hidden or not",
-            lambda own, s, seen: uniform(own, s, seen | True),
+            lambda own, s, seen: equal_weights(own, s, seen | True),
             0,
-            flat=True,
+            explains_constant=True,
         )
-    says = f"with each row of scores divided by its length (L2) instead of {b.plan.variant['normalizer'].name}"
-    yield _by(b, "rows divided by their length", says, _by_length)
+    says = f"with each row of scores divided by its length (L2) instead of {trials.plan.variant.normalizer.name}"
+    yield _normalizer_hypothesis(trials, "rows divided by their length", says, _divide_by_row_norm)
 
 
-def _by_length(_: Any, s: Any, seen: Any) -> Any:
-    s = s.masked_fill(~seen, 0)
-    return divided(s, s.square().sum(-1, keepdim=True).sqrt())
+def _divide_by_row_norm(_: object, s: Tensor, visible: Tensor) -> Tensor:
+    s = s.masked_fill(~visible, 0)
+    return divide_where_nonzero(s, s.square().sum(-1, keepdim=True).sqrt())
 
 
 # ── softmax half done ────────────────────────────────────────────────────────────────────────────
 @fault
-def exponentials(b: Bench) -> Iterator[Suspicion]:
+def softmax_half_done(trials: Trials) -> Iterator[Hypothesis]:
     """Softmax to another base, or its exponentials divided by something else."""
-    if b.plan.variant["normalizer"].name != "softmax":
+    if not trials.plan.variant.normalizer.traits.is_exponential:
         return
     for base, factor in (("2", math.log(2)), ("10", math.log(10))):
         says = f"with softmax to base {base}, {base}^s instead of e^s: use exp, or multiply the scores by 1/ln {base}"
-        yield _by(b, f"softmax base {base}", says, _multiplied(factor))
-    yield _by(b, "exponentials not divided", "with e^s not divided by their sum", _exponentials())
-    yield _by(
-        b,
+        yield _normalizer_hypothesis(trials, f"softmax base {base}", says, _scale_scores(factor))
+    yield _normalizer_hypothesis(
+        trials, "exponentials not divided", "with e^s not divided by their sum", _exponential_weights()
+    )
+    yield _normalizer_hypothesis(
+        trials,
         "exponentials not divided, max subtracted",
         "with e^(s − max) not divided by their sum",
-        _exponentials(less=shifted),
+        _exponential_weights(shift=subtract_row_max),
     )
-    yield _by(
-        b,
+    yield _normalizer_hypothesis(
+        trials,
         "divided by the norm",
         "with e^s divided by the root of their squares, not by their sum",
-        _exponentials(less=shifted, by=lambda e: e.square().sum(-1, keepdim=True).sqrt()),
+        _exponential_weights(shift=subtract_row_max, divisor=lambda e: e.square().sum(-1, keepdim=True).sqrt()),
     )
-    yield _by(
-        b,
+    yield _normalizer_hypothesis(
+        trials,
         "divided by the number of keys",
         "with e^s divided by the number of keys, not by their sum",
-        _exponentials(by=lambda e: e.shape[-1]),
+        _exponential_weights(divisor=lambda e: e.shape[-1]),
     )
-    yield _by(
-        b,
+    yield _normalizer_hypothesis(
+        trials,
         "log-softmax",
         "with log-softmax for softmax: the weights are their logarithms",
         lambda own, s, seen: own(s, seen).log(),
     )
-    yield _by(
-        b,
+    yield _normalizer_hypothesis(
+        trials,
         "softmax1 with the 1 added after the largest was subtracted",
         "with 1 added to the denominator after the largest score was subtracted: it should be e^(−max)",
-        _naive_one,
+        _softmax_one_after_shift,
     )
 
 
-def _multiplied(factor: float) -> Run:
+def _scale_scores(factor: float) -> Replacement:
     return lambda own, s, seen: own(s * factor, seen)
 
 
-def _exponentials(less: Callable[[Any], Any] = lambda s: s, by: Callable[[Any], Any] = lambda e: 1) -> Run:
+def _exponential_weights(
+    shift: Callable[[Tensor], Tensor] = lambda s: s, divisor: Callable[[Tensor], Tensor | int] = lambda e: 1
+) -> Replacement:
     """e^s of what is seen, s made less before and the exponentials divided after."""
 
-    def run(_: Any, s: Any, seen: Any) -> Any:
-        e = less(s.masked_fill(~seen, -math.inf)).exp()
-        return e / by(e)
+    def run(_: object, s: Tensor, seen: Tensor) -> Tensor:
+        e = shift(s.masked_fill(~seen, -math.inf)).exp()
+        return e / divisor(e)
 
     return run
 
 
-def _naive_one(_: Any, s: Any, seen: Any) -> Any:
-    s = s.masked_fill(~seen, -math.inf)
+def _softmax_one_after_shift(_: object, s: Tensor, visible: Tensor) -> Tensor:
+    s = s.masked_fill(~visible, -math.inf)
     e = (s - s.amax(-1, keepdim=True)).exp()
     return e / (1 + e.sum(-1, keepdim=True))

@@ -1,0 +1,182 @@
+"""What is said about rows of scores and weights: their largest, log-sum-exp, entropy, and what is unusual about them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from attncli.core.tiles import KeySlices, Tile
+from attncli.plan import Plan
+
+_TOPK_BLOCK_COLUMNS = 64  # columns whose largest is found together
+NamedStatistic = tuple[str, Tensor, str]  # step, values, formula
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether x holds neither NaN nor ∞; without a copy, for x may take most of the memory."""
+    return x.numel() == 0 or all(math.isfinite(bound.item()) for bound in x.detach().aminmax())
+
+
+def any_true(x: Tensor) -> Tensor:
+    """Whether any cell of a row is true, (…, m) → (…): as `any`, several times as fast."""
+    return x.view(torch.uint8).amax(-1) > 0
+
+
+# ── rows of scores and weights ───────────────────────────────────────────────────────────────────
+def iter_row_statistics(plan: Plan, s: Tensor, w_all: Tensor, w: Tensor, visible: Tensor) -> Iterator[NamedStatistic]:
+    """Yield the statistics of each row that the plan keeps, (b, h, n).
+
+    Args:
+        s: what the normaliser was given, a sink's scores included: (b, h, n, m or m + 1).
+        w_all: what it made of them, the sink's weights included.
+        w: the weights of the keys alone: (b, h, n, m).
+        visible: (b, h, n, m).
+    """
+    if "max_score" in plan.keep:
+        yield "max_score", s[..., : visible.shape[-1]].amax(-1), "max s"
+    if "log_sum_exp" in plan.keep:
+        is_exponential = plan.variant.normalizer.traits.is_exponential
+        yield "log_sum_exp", log_sum_exp(s, w_all) if is_exponential else s.logsumexp(-1), "ln Σ e^s"
+    if "visible_keys" in plan.keep:
+        yield "visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen"
+    if "entropy" in plan.keep:
+        yield "entropy", entropy_in_bits(w), "−Σ w log₂ w"
+
+
+def log_sum_exp(s: Tensor, w: Tensor) -> Tensor:
+    """ln Σ e^s of scores whose softmax is w, (b, h, n, m) each → (b, h, n): the largest has the weight e^(max s) / Σ e^s."""
+    largest = s.amax(-1)  # (b, h, n)
+    return (largest - w.amax(-1).log()).where(
+        largest.isfinite(), largest
+    )  # −∞ where nothing is seen; ∞, NaN as they are
+
+
+def entropy_in_bits(w: Tensor) -> Tensor:
+    """−Σ p log₂ p of the weights brought to sum 1; 0 for a row of zeros. (b, h, n, m) → (b, h, n)"""
+    total = w.sum(-1, keepdim=True)  # (b, h, n, 1)
+    p = w / total.masked_fill(total == 0, 1)  # (b, h, n, m)
+    return 0 - torch.special.xlogy(p, p).sum(-1) / math.log(2)
+
+
+# ── empty rows and warnings ──────────────────────────────────────────────────────────────────────
+def find_empty_rows(plan: Plan, visible: Tensor) -> Tensor | None:
+    """Return which rows see no key, (b, h, n, m) → (b, h, n); None where every row sees one."""
+    if not plan.is_masked:
+        return None
+    empty = ~any_true(visible)  # (b, h, n)
+    return empty if empty.any() else None
+
+
+def weight_of_empty_row(plan: Plan) -> float:
+    """Return what `--empty-rows` gives every weight of a query that sees no key."""
+    return {"zero": 0.0, "nan": math.nan, "uniform": 1 / plan.size.keys}[plan.variant.empty_rows]
+
+
+def fill_empty_rows(plan: Plan, w: Tensor, w_sink: Tensor | None, empty: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Fill rows that see no key, (b, h, n), in weights (b, h, n, m); what the keys are given the sink (b, h, n) loses."""
+    if empty is None:
+        return w, w_sink
+    weight = weight_of_empty_row(plan)
+    if w_sink is not None and plan.variant.empty_rows != "zero":
+        w_sink = w_sink.masked_fill(empty, torch.nan if math.isnan(weight) else 0)
+    return w.masked_fill(empty[..., None], weight), w_sink
+
+
+def find_unusual_weights(plan: Plan, w: Tensor, visible: Tensor, empty: Tensor | None) -> dict[str, Tensor | None]:
+    """Return the codes of warnings about weights, with the rows that each names, (b, h, n), or None if it names none.
+
+    Args:
+        w: the weights of the keys, (b, h, n, m), before empty rows are filled.
+        visible: (b, h, n, m).
+        empty: which rows see no key, (b, h, n); None: none.
+    """
+    unusual: dict[str, Tensor | None] = {}
+    is_ratio = plan.variant.normalizer.traits.is_ratio_of_sum
+    has_negative = (is_ratio or "entropy" in plan.keep) and bool((w < 0).any())
+    if not all_finite(w):
+        unusual["not-finite"] = None
+    if is_ratio and has_negative:
+        unusual["negative-weights"] = None
+    if is_ratio:
+        unusual["zero-sum"] = ~any_true(w != 0) & any_true(visible)
+    if "entropy" in plan.keep and has_negative:
+        unusual["no-entropy"] = None
+    if empty is not None:
+        unusual["empty-rows"] = empty
+    return unusual
+
+
+# ── the largest weights ──────────────────────────────────────────────────────────────────────────
+def iter_top_weights(plan: Plan, w: Tensor, tile: Tile) -> Iterator[NamedStatistic]:
+    """Yield the largest weights of each row of a tile and their keys, if the plan keeps them: (b, h, n, m) → (b, h, n, top)."""
+    if not plan.keep & {"top_keys", "top_weights"}:
+        return
+    key_slices = tile.keys if plan.tile_size else (slice(0, plan.size.keys),)
+    weights, keys = top_weights(w, plan.top, key_slices, plan.size.keys)
+    yield "top_keys", keys, "keys of the largest weights"
+    yield "top_weights", weights, "the largest weights"
+
+
+def top_weights(w: Tensor, top: int, key_slices: KeySlices, key_count: int) -> tuple[Tensor, Tensor]:
+    """Return the `top` largest weights of each row, largest first, and their keys; ties, lower key first. (b, h, n, top) each
+
+    Args:
+        w: (b, h, n, m), whose columns are the keys of the slices, side by side; a key between them weighs 0.
+        key_slices: in order.
+        key_count: how many keys there are in all.
+    """
+    w, keys = _insert_zero_columns(w, top, key_slices, key_count)  # (b, h, n, m), (m,)
+    if w.shape[-1] <= top:
+        weights, columns = (x[..., :top] for x in w.sort(dim=-1, descending=True, stable=True))
+        return weights, keys[columns]
+    weights, columns = _blockwise_topk(w, top + 1)  # (b, h, n, top + 1)
+    is_tied = ~(weights[..., top - 1] > weights[..., top])  # (b, h, n): what is left out may be as large
+    columns = columns[..., :top].sort(-1)[0]  # (b, h, n, top)
+    weights = w.gather(-1, columns)
+    order = weights.sort(dim=-1, descending=True, stable=True)[1]
+    weights, columns = weights.gather(-1, order), columns.gather(-1, order)
+    if is_tied.any():
+        sorted_weights, sorted_columns = w[is_tied].sort(dim=-1, descending=True, stable=True)  # (·, m)
+        weights[is_tied], columns[is_tied] = sorted_weights[:, :top], sorted_columns[:, :top]
+    return weights, keys[columns]
+
+
+def _insert_zero_columns(w: Tensor, top: int, key_slices: KeySlices, key_count: int) -> tuple[Tensor, Tensor]:
+    """Put zeros between the slices, as many as could be among the largest; return the weights and the keys of their columns."""
+    columns, keys, start = [], [], 0
+    for before, after in itertools.pairwise([slice(0, 0), *key_slices, slice(key_count, key_count)]):
+        zeros = min(top, after.start - before.stop)
+        width = after.stop - after.start
+        if zeros:
+            columns.append(w.new_zeros(()).expand(*w.shape[:-1], zeros))
+            keys.append(torch.arange(before.stop, before.stop + zeros))
+        if width:
+            columns.append(w[..., start : start + width])
+            keys.append(torch.arange(after.start, after.stop))
+        start += width
+    return columns[0] if len(columns) == 1 else torch.cat(columns, -1), torch.cat(keys).to(w.device)
+
+
+def _blockwise_topk(w: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` largest of each row and their columns, (b, h, n, count) each: as topk, faster for long rows.
+
+    They lie in the `count` blocks whose maxima are largest, or in the columns behind the last whole block.
+    """
+    blocks = w.shape[-1] // _TOPK_BLOCK_COLUMNS
+    if blocks < 4 * count:
+        largest, columns = w.topk(count, -1)
+        return largest, columns
+    head, tail = w.split([blocks * _TOPK_BLOCK_COLUMNS, w.shape[-1] - blocks * _TOPK_BLOCK_COLUMNS], -1)
+    head = head.unflatten(-1, (blocks, _TOPK_BLOCK_COLUMNS))  # (b, h, n, blocks, block)
+    best_blocks = head.amax(-1).topk(count, -1)[1]  # (b, h, n, count)
+    candidate_index = best_blocks[..., None].expand(*best_blocks.shape, _TOPK_BLOCK_COLUMNS)
+    candidates = head.gather(-2, candidate_index).flatten(-2)  # (b, h, n, count · block)
+    candidates = torch.cat([candidates, tail], -1) if tail.shape[-1] else candidates
+    largest, index = candidates.topk(count, -1)  # (b, h, n, count)
+    block, column = index // _TOPK_BLOCK_COLUMNS, index % _TOPK_BLOCK_COLUMNS
+    in_head = best_blocks.gather(-1, block.clamp(max=count - 1)) * _TOPK_BLOCK_COLUMNS + column
+    return largest, in_head.where(block < count, index + (blocks - count) * _TOPK_BLOCK_COLUMNS)

@@ -1,0 +1,25 @@
+"""Write what the documentation's commands print today into its pages: `just docs`, or `python -m tests.docs [PAGE…]`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from tests.docs.pages import ROOT, Shell, pages, rewritten
+from tests.docs.picture import PICTURES, TERMINAL, svg
+
+if not shutil.which("jq"):
+    sys.exit("the pages' commands need jq: https://jqlang.org/download/")
+shell = Shell()
+try:
+    for name, command in PICTURES.items():
+        drawn = svg(command, shell.run(f"{TERMINAL} {command} --color always", ROOT))
+        (ROOT / "docs" / "assets" / name).write_text(drawn, encoding="utf-8")
+    for page in [Path(name).resolve() for name in sys.argv[1:]] or pages():
+        before, after = page.read_text(encoding="utf-8"), rewritten(page, shell)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+            print("rewritten:", page)
+finally:
+    shell.close()
