@@ -1,25 +1,26 @@
-"""The nouns of a verdict: what was claimed, how far it is from the reference, what it is instead. Nothing here computes."""
+"""The classes of a verdict: what was claimed, how far it is from the reference, what it is instead. Nothing here computes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from attncli.types import Json
 
 Outcome = Literal["right", "wrong", "too-loose", "unanswered"]
+Cause = Literal["", "first", "follows", "independent"]
 CHECK_SCHEMA_ID = "attn.check/1"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """When a figure is right: by which rule, with which numbers, and why this one."""
+    """The rule by which figures are right, its numbers, and why it was chosen."""
 
     name: Literal["digits", "close", "flash", "exact"]
     reason: str = ""
-    dtype: str = "float64"  # of the figures; under flash, of the plain attention they are held against
+    dtype: str = "float64"  # of the figures; under flash, of the plain attention they are compared with
     rtol: float | None = None
     atol: float | None = None
     atol_is_relative: bool = False  # atol is a share of the step's largest figure
@@ -33,13 +34,13 @@ class Rule:
             return "exact: booleans and integers are the same"
         if self.name == "flash":
             return f"flash: error ≤ 2 × that of plain {self.dtype}, and 2 units in the last place"
-        of = " of the step's largest" * self.atol_is_relative
-        return f"close: rtol {self.rtol:g}, atol {self.atol:g}{of}"
+        text = f"close: rtol {self.rtol:g}, atol {self.atol:g}"
+        return f"{text} of the step's largest" if self.atol_is_relative else text
 
 
 @dataclass(frozen=True)
 class StepComparison:
-    """One claimed step against the reference."""
+    """One claimed step compared with the reference."""
 
     step: str
     axes: tuple[str, ...]
@@ -51,21 +52,31 @@ class StepComparison:
     max_abs_error: float
     max_rel_error: float
     max_ulp_error: float  # in units in the last place: of the step's largest in its dtype, or of what is written
-    tolerance: float  # at that place
+    tolerance: float  # at the worst cell
     worst_cell: Mapping[str, int]  # where the error is largest
     worst_cell_text: str  # the same in words: sat → cat
-    actual: float | bool
+    actual: float | bool  # the figure there
     reference: float | bool
-    cause: str = ""  # a step that is wrong: first, follows, itself
-    decimals: int | None = None  # decimals that were written there
+    cause: Cause = ""  # of a wrong step, as far as it is known
+    cause_step: str = ""  # the earlier step from which it follows, or not
+    decimals: int | None = None  # that the figure there was written with
+
+    @property
+    def cause_text(self) -> str:
+        """The cause in words, about the claimant's own figures."""
+        if self.cause == "follows":
+            return f"follows from your {self.cause_step}"
+        if self.cause == "independent":
+            return f"wrong by itself, even from your {self.cause_step}"
+        return self.cause
 
 
 @dataclass(frozen=True)
 class SensitivityCheck:
-    """One wrong computation held to the same rule: could these figures tell it from the right one?"""
+    """Whether the claimed figures could tell one wrong computation from the right one, by the same rules."""
 
     name: str  # uniform weights
-    caught: bool | None  # None: nothing here can tell
+    caught: bool | None  # None: no claimed figure differs
     max_error: float | None = None  # its largest error on the claimed steps
     worst_step: str = ""  # where that is
     reason: str = ""  # why nothing can tell
@@ -73,11 +84,11 @@ class SensitivityCheck:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the figures are instead: things that give the same figures, the simplest first."""
+    """What the figures are instead: computations that give the same figures, the simplest first."""
 
     names: tuple[str, ...]
     sentence: str
-    explained_steps: tuple[str, ...]  # wrong ones that it gives
+    explained_steps: tuple[str, ...]  # wrong steps that it gives
     max_abs_error: float
     is_match: bool = True  # within the rule; otherwise merely near
 
@@ -110,41 +121,41 @@ class Verdict:
     equivalent_choices: tuple[str, ...] = ()  # other choices that give the right figures too
     trial_count: int = 0  # how many computations were tried
     gap_marks: tuple[GapMark, ...] = ()
-    observations: tuple[str, ...] = ()  # what is seen of wrong figures without a search: all of your weights are 0
+    observations: tuple[str, ...] = ()  # what wrong figures show without a search: all of your weights are 0
     step_order: tuple[str, ...] = ()  # every step of the variant, in order of computation
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def first_wrong_step(self) -> str | None:
-        return next((f.step for f in self.steps if not f.is_right), None)
+        return next((step.step for step in self.steps if not step.is_right), None)
 
     def to_record(self) -> Json:
-        """Everything for programs, as plain values; see the README."""
+        """Everything as plain values: the schema attn.check/1."""
         return {
             "schema": CHECK_SCHEMA_ID,
             "verdict": self.verdict,
             "input": self.problem_name,
             "figures": self.figures_name,
             "variant": dict(self.variant),
-            "steps": [_step_record(f) for f in self.steps],
+            "steps": [_step_record(step) for step in self.steps],
             "first_wrong": self.first_wrong_step,
             "power": [
                 {
-                    "wrong": p.name,
-                    "caught": p.caught,
-                    "max_abs": p.max_error,
-                    "step": p.worst_step or None,
-                    "why": p.reason or None,
+                    "wrong": check.name,
+                    "caught": check.caught,
+                    "max_abs": check.max_error,
+                    "step": check.worst_step or None,
+                    "why": check.reason or None,
                 }
-                for p in self.sensitivity_checks
+                for check in self.sensitivity_checks
             ],
-            "identified": [_diagnosis_record(s) for s in self.identified],
-            "nearest": [_diagnosis_record(s) for s in self.nearest_candidates],
+            "identified": [_diagnosis_record(diagnosis) for diagnosis in self.identified],
+            "nearest": [_diagnosis_record(diagnosis) for diagnosis in self.nearest_candidates],
             "alike": list(self.equivalent_choices),
             "plain": list(self.observations),
             "searched": self.trial_count,
-            **({"answers": [_gap_record(a) for a in self.gap_marks]} if self.gap_marks else {}),
+            **({"answers": [_gap_record(mark) for mark in self.gap_marks]} if self.gap_marks else {}),
             "warnings": list(self.warnings),
         }
 
@@ -202,30 +213,52 @@ def _step_record(comparison: StepComparison) -> Json:
         "of": comparison.figure_count,
         "wrong": comparison.wrong_count,
         "right": comparison.is_right,
-        "cause": comparison.cause or None,
+        "cause": comparison.cause_text or None,
     }
 
 
 @dataclass(frozen=True)
+class ProblemVerdict:
+    """One problem of a folder: its verdict, or the error that it has instead."""
+
+    name: str
+    verdict: Verdict | None = None
+    error: str = ""  # its code and its message
+
+    @property
+    def comparisons(self) -> Mapping[str, StepComparison]:
+        """The comparison of each claimed step, by its name."""
+        return {step.step: step for step in self.verdict.steps} if self.verdict else {}
+
+    def to_record(self) -> Json:
+        """The problem's verdict or error as plain values."""
+        if self.verdict:
+            return self.verdict.to_record()
+        return {"input": self.name, "verdict": "error", "error": self.error}
+
+
+@dataclass(frozen=True)
 class FolderVerdict:
-    """Many problems at once: each with its verdict, or with why it has none."""
+    """The verdicts of all problems in a folder that say what they expect."""
 
     folder: str
-    rows: tuple[tuple[str, Verdict | None, str], ...] = field(default=())  # name, verdict, what is wrong with the file
+    problems: tuple[ProblemVerdict, ...]
 
     @property
     def right_count(self) -> int:
-        return sum(v is not None and v.verdict == "right" for _, v, _ in self.rows)
+        return sum(problem.verdict is not None and problem.verdict.verdict == "right" for problem in self.problems)
+
+    @property
+    def is_right(self) -> bool:
+        return self.right_count == len(self.problems)
 
     def to_record(self) -> Json:
-        """One record for the folder, a verdict or an error for each problem in it."""
+        """One record for the folder, with a verdict or an error for each problem in it."""
         return {
             "schema": CHECK_SCHEMA_ID,
-            "verdict": "right" if self.right_count == len(self.rows) else "wrong",
+            "verdict": "right" if self.is_right else "wrong",
             "input": self.folder,
-            "of": len(self.rows),
+            "of": len(self.problems),
             "right": self.right_count,
-            "problems": [
-                v.to_record() if v else {"input": name, "verdict": "error", "error": why} for name, v, why in self.rows
-            ],
+            "problems": [problem.to_record() for problem in self.problems],
         }

@@ -29,8 +29,9 @@ from attncli.batch.sources import (
     unreadable_error,
     without_password,
 )
-from attncli.errors import AttnError, InputError, OptionError, as_input_error, shorten
+from attncli.errors import AttnError, InputError, OptionError, as_input_error
 from attncli.readers import Reader, find_reader, load_readers
+from attncli.text import shorten
 
 RESERVED_FILE_NAMES = ("manifest.ndjson", "failed.txt")  # those that a batch writes beside its results
 

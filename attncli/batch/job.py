@@ -23,11 +23,12 @@ from attncli.atomic_file import atomic_write, to_bytes, write_error
 from attncli.batch.inputs import Input, reader_for
 from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
 from attncli.batch.sources import absolute_path, open_source
-from attncli.errors import AttnError, CannotError, ExitStatus, InputError, join_names
+from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
 from attncli.pipeline import apply_selection, compute_stream, internal_error, load_engine, plan_request
 from attncli.readers.with_field import split_name_and_path
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import join_names
 from attncli.types import Json
 
 if TYPE_CHECKING:

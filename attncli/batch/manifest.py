@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple
 
 from attncli.atomic_file import atomic_write, temporary_prefix, write_error
 from attncli.batch.name_lists import quote_name
-from attncli.errors import CannotError, printable
+from attncli.errors import CannotError
+from attncli.text import printable
 from attncli.types import Json
 
 MANIFEST_SCHEMA = "attn.batch/1"

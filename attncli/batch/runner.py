@@ -10,7 +10,8 @@ from typing import NamedTuple
 from attncli.batch.executors import Executor
 from attncli.batch.inputs import Input
 from attncli.batch.manifest import RESUME_HINT, Manifest, Receipt, ResultRecord
-from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, split_warning
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.text import split_warning
 
 
 class FailureCause(NamedTuple):

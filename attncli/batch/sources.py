@@ -11,8 +11,9 @@ from http.client import IncompleteRead
 from typing import IO, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from attncli.errors import AttnError, CannotError, InputError, shorten
+from attncli.errors import AttnError, CannotError, InputError
 from attncli.readers import open_input
+from attncli.text import shorten
 
 _RETRY_HINT = "the connection was lost; the same command tries again"
 _BUFFER_BYTES = 1 << 16

@@ -18,31 +18,35 @@ from attncli.check.trials import Trials, merge_heads, or_none
 from attncli.parts.traits import MixingTraits, NormalizerTraits, ScoreTraits
 from attncli.plan import Plan
 from attncli.types import NumpyArray, Tensor
-from attncli.verdict import StepComparison
+from attncli.verdict import Cause, StepComparison
 
 
 def trace_causes(comparison: Comparison, step_comparisons: Sequence[StepComparison]) -> tuple[StepComparison, ...]:
     """Fill in the cause of every wrong step: the first one, or whether it follows from the earlier figures claimed."""
     wrong = [n for n, step in enumerate(step_comparisons) if not step.is_right]
     traced = list(step_comparisons)
-    for n in wrong:
-        cause = "first" if n == wrong[0] else _describe_cause(comparison, step_comparisons, n)
-        traced[n] = dataclasses.replace(step_comparisons[n], cause=cause)
+    for n in wrong[:1]:
+        traced[n] = dataclasses.replace(step_comparisons[n], cause="first")
+    for n in wrong[1:]:
+        traced[n] = _trace_cause(comparison, step_comparisons, n)
     return tuple(traced)
 
 
-def _describe_cause(comparison: Comparison, step_comparisons: Sequence[StepComparison], claim_index: int) -> str:
-    """Say whether a wrong step follows from the nearest earlier one that explains or refutes it; "" where none does."""
+def _trace_cause(
+    comparison: Comparison, step_comparisons: Sequence[StepComparison], claim_index: int
+) -> StepComparison:
+    """Find out whether a wrong step follows from the nearest earlier one from which it can be computed."""
     order = list(comparison.task.plan.steps)
-    position = order.index(step_comparisons[claim_index].step)
-    for earlier in reversed(range(claim_index)):
-        step = step_comparisons[earlier].step
-        if order.index(step) >= position:
+    later = step_comparisons[claim_index]
+    for earlier_index in reversed(range(claim_index)):
+        earlier_step = step_comparisons[earlier_index].step
+        if order.index(earlier_step) >= order.index(later.step):
             continue
-        follows = _follows_from(comparison, earlier, claim_index)
+        follows = _follows_from(comparison, earlier_index, claim_index)
         if follows is not None:
-            return f"follows from your {step}" if follows else f"wrong by itself, even from your {step}"
-    return ""
+            cause: Cause = "follows" if follows else "independent"
+            return dataclasses.replace(later, cause=cause, cause_step=earlier_step)
+    return later
 
 
 def _follows_from(comparison: Comparison, earlier_index: int, later_index: int) -> bool | None:

@@ -22,8 +22,8 @@ from attncli.check.alternatives import Alternative, one_choice_alternatives
 from attncli.check.comparison import Comparison
 from attncli.check.faults import Hypothesis, fault_hypotheses
 from attncli.check.trials import StepArrays, Trials, or_none
-from attncli.errors import join_names
 from attncli.plan import Plan
+from attncli.text import join_names
 from attncli.types import NumpyArray
 from attncli.verdict import Diagnosis
 

@@ -17,15 +17,16 @@ from attncli.cli.messages import Messages
 from attncli.cli.options import parse_whole_number
 from attncli.cli.output import standard_output_writer
 from attncli.cli.progress import SECONDS_WITHOUT_BAR, has_progress
-from attncli.errors import ExitStatus, OptionError, pluralize, printable, shorten
+from attncli.errors import ExitStatus, OptionError
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import pluralize, printable, shorten
 
 if TYPE_CHECKING:
     from attncli.batch.inputs import Input
     from attncli.batch.run import BatchRun
     from attncli.batch.runner import BatchStats
-    from attncli.views.tally import BatchProgressBar
+    from attncli.views.progress import ProgressBar
 
 EXAMPLES = """
     attn batch data/ -o results --causal
@@ -292,7 +293,7 @@ def _show_batch_progress(messages: Messages, output_options: OutputOptions) -> I
         yield lambda stats: None
         return
     environment = messages.environment
-    bar: BatchProgressBar | None = None
+    bar: ProgressBar | None = None
     last_line_at: float | None = None
 
     def report_progress(stats: BatchStats) -> None:
@@ -300,9 +301,11 @@ def _show_batch_progress(messages: Messages, output_options: OutputOptions) -> I
         now = time.monotonic()
         if environment.stderr_is_terminal:
             if bar is None and now - stats.started_at > SECONDS_WITHOUT_BAR:
-                from attncli.views.tally import BatchProgressBar
+                from attncli.views.progress import open_batch_progress
 
-                bar = BatchProgressBar(environment.stderr, environment.stderr_columns, messages.color, stats.total)
+                bar = open_batch_progress(
+                    environment.stderr, environment.stderr_columns, stats.total, color=messages.color
+                )
             if bar is not None:
                 bar.update(stats.finished_count + stats.current_fraction, stats.describe())
         elif now - (last_line_at or stats.started_at) >= _PROGRESS_LINE_SECONDS and stats.left_count:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,13 +12,14 @@ from attncli.cli.input import read_problem
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message, show_progress
-from attncli.errors import AttnError, ExitStatus, InputError, OptionError, join_names
-from attncli.output_formats import Format, RenderOptions, choose_output_format
+from attncli.errors import AttnError, ExitStatus, InputError, OptionError
+from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.types import Json
+from attncli.text import join_names
+from attncli.types import Json, to_json_number
 
 if TYPE_CHECKING:
-    from attncli.check import CheckTask
+    from attncli.check.task import CheckOptions, CheckTask
     from attncli.verdict import FolderVerdict, Verdict
 
 EXAMPLES = """
@@ -29,6 +30,8 @@ EXAMPLES = """
     attn check answers/
 """
 _VERDICT_FORMATS = ("table", "plain", "markdown", "json")
+# what is wrong with the figures rather than with the problem, unless it says where in the problem
+_ERRORS_OF_FIGURES = ("wrong-shape", "absent-step", "out-of-range", "ambiguous-layout", "no-figures")
 
 
 def check(
@@ -73,10 +76,10 @@ def check(
     verdict_options: OutputOptions,
 ) -> ExitStatus:
     """Check figures against the reference, step by step: where they differ, and what they are instead."""
-    talk = Messages.from_options(environment, verdict_options)
+    messages = Messages.from_options(environment, verdict_options)
     format = _verdict_format(verdict_options)
     check_output_path(verdict_options)
-    options = {
+    options: CheckOptions = {
         "step": step,
         "layout": layout,
         "rule": rule,
@@ -90,37 +93,45 @@ def check(
     if input != "-" and not Path(input).exists():
         from attncli.readers import read_bytes
 
-        read_bytes(input)  # says that there is none
+        read_bytes(input)  # raises the error that says so
     if input != "-" and Path(input).is_dir():
         if figures is not None:
-            way = "a folder's problems say themselves what they expect"
-            raise OptionError("bad-option", "--figures goes with one problem, not with a folder", help=way)
-        matrix = _check_problem_folder(input, variant_request, read_options, options, identify, verdict_options, talk)
-        _write_verdict(environment, matrix, verdict_options, format)
-        return ExitStatus.OK if matrix.right_count == len(matrix.rows) else ExitStatus.NO
-    task = _prepare_task(input, figures, variant_request, read_options, options, talk)
-    verdict = _settle_task(task, identify, verdict_options, talk)
+            hint = "a folder's problems say themselves what they expect"
+            raise OptionError("bad-option", "--figures goes with one problem, not with a folder", help=hint)
+        folder_verdict = _check_problem_folder(
+            input, variant_request, read_options, options, identify, verdict_options, messages
+        )
+        _write_verdict(environment, folder_verdict, verdict_options, format)
+        return ExitStatus.OK if folder_verdict.is_right else ExitStatus.NO
+    task = _prepare_task(input, figures, variant_request, read_options, options, messages)
+    verdict = _settle_task(task, identify, verdict_options, messages)
     for warning in verdict.warnings:
-        talk.warning(warning)
+        messages.warning(warning)
     _write_verdict(environment, verdict, verdict_options, format)
     return ExitStatus.OK if verdict.verdict == "right" else ExitStatus.NO
 
 
 def _parse_tolerance(option_name: str, text: str | None) -> float | None:
+    """Parse --rtol or --atol.
+
+    Raises:
+        OptionError: it is no number ≥ 0.
+    """
     from attncli.registry import parse_number
 
     if text is None:
         return None
     try:
-        x = parse_number(text)
+        tolerance = parse_number(text)
     except ValueError:
-        x = -1.0
-    if x < 0:
+        tolerance = -1.0
+    if tolerance < 0:
         raise OptionError("bad-option", f"--{option_name} is a number ≥ 0, not {text}")
-    return x
+    return tolerance
 
 
 def _verdict_format(output_options: OutputOptions) -> Format:
+    """Choose the output format among those of a verdict."""
     format = choose_output_format(output_options.output, output_options.format)
     if format.name not in _VERDICT_FORMATS:
         raise OptionError(
@@ -133,101 +144,105 @@ def _verdict_format(output_options: OutputOptions) -> Format:
 
 def _prepare_task(
     path: str,
-    figures: str | None,
+    figures_path: str | None,
     variant_request: VariantRequest,
     read_options: ReadOptions,
-    options: Json,
+    options: CheckOptions,
     messages: Messages,
 ) -> CheckTask:
-    """Everything that can be refused, before torch."""
+    """Read a problem and its figures, and refuse whatever can be refused, before torch."""
     from attncli.check import prepare
-    from attncli.check.figure_files import read_figures
     from attncli.check.figures import figures_from_expected
 
     problem = read_problem(path, read_options, messages)
-    if figures is None and not problem.expected:
-        way = 'give your own: --figures MINE; or say in the file what is expected: "expected": {"weights": [[…]]}'
-        raise InputError("no-figures", f"there is nothing to check {problem.source} against", help=way)
-    mine = figures_from_expected(problem.expected, problem.source) if figures is None else read_figures(figures)
+    if figures_path is not None:
+        from attncli.check.figure_files import read_figures
+
+        figures = read_figures(figures_path)
+    elif problem.expected:
+        figures = figures_from_expected(problem.expected, problem.source)
+    else:
+        hint = 'give your own: --figures MINE; or say in the file what is expected: "expected": {"weights": [[…]]}'
+        raise InputError("no-figures", f"there is nothing to check {problem.source} against", help=hint)
     try:
-        return prepare(problem, variant_request.resolve_variant(problem.variant), mine, **options)
+        return prepare(problem, variant_request.resolve_variant(problem.variant), figures, **options)
     except InputError as error:
-        named = error.code in ("wrong-shape", "absent-step", "out-of-range", "ambiguous-layout", "no-figures")
-        raise error.add_location(file=mine.name if named and error.location.path == "" else problem.source) from None
+        is_of_figures = error.code in _ERRORS_OF_FIGURES and error.location.path == ""
+        raise error.add_location(file=figures.name if is_of_figures else problem.source) from None
 
 
 def _settle_task(task: CheckTask, identify: bool | None, output_options: OutputOptions, messages: Messages) -> Verdict:
     from attncli.check import settle
 
     load_engine_with_message(messages)  # loads torch, or says why not
-    with show_progress(output_options, messages) as tell:
-        return settle(task, identify=identify, progress=tell)
+    with show_progress(output_options, messages) as progress:
+        return settle(task, identify=identify, progress=progress)
 
 
 def _check_problem_folder(
     path: str,
     variant_request: VariantRequest,
     read_options: ReadOptions,
-    options: Json,
+    options: CheckOptions,
     identify: bool | None,
     output_options: OutputOptions,
     messages: Messages,
 ) -> FolderVerdict:
-    """Every problem below a folder that says what it expects; one that cannot be read costs only itself."""
+    """Check every problem below a folder that says what it expects; one that cannot be read costs only itself."""
     from attncli.readers import load_readers
-    from attncli.verdict import FolderVerdict
+    from attncli.verdict import FolderVerdict, ProblemVerdict
 
-    suffixes = {suffix for one in load_readers().values() if not one.is_stream for suffix in one.suffixes}
+    suffixes = {suffix for reader in load_readers().values() if not reader.is_stream for suffix in reader.suffixes}
     files = sorted(p for p in Path(path).rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
-    rows: list[tuple[str, Verdict | None, str]] = []
+    problems: list[ProblemVerdict] = []
     for file in files:
         name = file.relative_to(path).as_posix()
         try:
             task = _prepare_task(
                 str(file), None, variant_request, read_options, options, Messages(messages.environment, quiet=True)
             )
-            rows.append((name, _settle_task(task, bool(identify), output_options, messages), ""))
+            problems.append(ProblemVerdict(name, _settle_task(task, bool(identify), output_options, messages)))
         except AttnError as error:
             if error.status == ExitStatus.CANNOT and error.code == "torch-missing":
                 raise
             if error.code != "no-figures":
-                rows.append((name, None, f"{error.code}: {error.message}"))
-    if not rows:
-        way = 'a problem says what it expects by "expected": {"weights": [[…]]}'
-        raise InputError("no-figures", f"no problem in {path} says what it expects", help=way)
-    return FolderVerdict(path, tuple(rows))
+                problems.append(ProblemVerdict(name, error=f"{error.code}: {error.message}"))
+    if not problems:
+        hint = 'a problem says what it expects by "expected": {"weights": [[…]]}'
+        raise InputError("no-figures", f"no problem in {path} says what it expects", help=hint)
+    return FolderVerdict(path, tuple(problems))
 
 
 def _write_verdict(
     environment: Environment, verdict: Verdict | FolderVerdict, output_options: OutputOptions, format: Format
 ) -> None:
+    """Write a verdict in its format to standard output or to the file that was asked for."""
     from attncli.verdict import Verdict
 
-    seen: RenderOptions = render_options_for(environment, output_options)
+    render_options = render_options_for(environment, output_options)
     if format.name == "json":
-        text = _to_json(verdict.to_record(), indented=seen.is_terminal)
+        text = _to_json(verdict.to_record(), indented=render_options.is_terminal)
     else:
-        from attncli.views import verdict as views
+        from attncli.views.verdict import FOLDER_VIEWS, VERDICT_VIEWS
 
-        kind = "verdict" if isinstance(verdict, Verdict) else "folder"
-        text = getattr(views, f"{kind}_{format.name}")(verdict, seen)
+        if isinstance(verdict, Verdict):
+            text = VERDICT_VIEWS[format.name](verdict, render_options)
+        else:
+            text = FOLDER_VIEWS[format.name](verdict, render_options)
     write_output(environment, text, output_options, format)
 
 
 def _to_json(record: Json, *, indented: bool) -> str:
-    """JSON, with what is not finite as strings."""
-    import math
-
+    """A record as JSON text, its non-finite numbers as strings."""
     import msgspec
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        return value
-
-    data = msgspec.json.encode(plain(record))
+    data = msgspec.json.encode(_with_json_numbers(record))
     return (msgspec.json.format(data, indent=2) if indented else data).decode() + "\n"
+
+
+def _with_json_numbers(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _with_json_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_json_numbers(inner) for inner in value]
+    return to_json_number(value) if isinstance(value, float) else value

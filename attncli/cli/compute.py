@@ -81,7 +81,6 @@ def run_compute(
     Raises:
         AttnError: anything that a user can put right.
     """
-    from attncli.plan.schedule import matrix_steps
     from attncli.plan.steps import require_step_name
     from attncli.readers import find_reader
 
@@ -101,7 +100,7 @@ def run_compute(
     can_stream = format.stream_writer is not None
     plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
     selects_rows_at_most = not {*selection} - {"query"}
-    if format.stream_writer and plan.tile_size and matrix_steps(plan) and selects_rows_at_most:
+    if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_rows_at_most:
         if scheduler is None:
             load_engine_with_message(messages)  # what may be refused is refused before a file is begun
         with open_output_file(output_options) as file:

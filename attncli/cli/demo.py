@@ -11,8 +11,9 @@ import typer
 from attncli.cli.compute import run_compute
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages
-from attncli.errors import ExitStatus, OptionError, suggestion
+from attncli.errors import ExitStatus, OptionError
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import suggestion
 
 EXAMPLES = """
     attn demo

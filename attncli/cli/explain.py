@@ -13,9 +13,10 @@ from attncli.cli.input import read_problem
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message
-from attncli.errors import AttnError, ExitStatus, InputError, OptionError, join_names
+from attncli.errors import AttnError, ExitStatus, InputError, OptionError
 from attncli.output_formats import choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import join_names
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -117,8 +118,7 @@ def run_explain(
     """
     from attncli.derivation import recording_intermediates
     from attncli.plan.steps import require_step_name
-    from attncli.views.board import RENDERERS, Worksheet, render_page
-    from attncli.views.explain import Focus, explain_query
+    from attncli.views.explain import RENDERERS, Focus, Worksheet, explain_query, render_page
 
     messages = Messages.from_options(environment, output_options)
     for name in blank_steps:

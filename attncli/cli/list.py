@@ -9,8 +9,9 @@ import typer
 from attncli.catalogue import build_catalogue, describe_named_variant, describe_output_formats
 from attncli.cli.environment import Environment
 from attncli.cli.output import standard_output_writer
-from attncli.errors import ExitStatus, OptionError, suggestion
+from attncli.errors import ExitStatus, OptionError
 from attncli.output_formats import RenderOptions
+from attncli.text import suggestion
 from attncli.types import Json
 
 EXAMPLES = """

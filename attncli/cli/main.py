@@ -15,7 +15,8 @@ import typer
 from attncli.cli.app import app
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape
-from attncli.errors import AttnError, CannotError, ExitStatus, OptionError, suggestion
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.text import closest
 
 
 def main(argv: Sequence[str] | None = None, environment: Environment | None = None) -> int:
@@ -116,8 +117,8 @@ def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> Optio
     option = getattr(error, "option_name", "")
     if option and context:
         names = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
-        closest = suggestion(option, names)
-        help = closest if closest.startswith("did") else ""
+        match = closest(option, names)
+        help = f"did you mean {match!r}?" if match else ""
     else:
         help = f"did you mean{hint}" if has_hint else ""
     return OptionError("usage", message, help=help or f"{path} --help shows what there is")

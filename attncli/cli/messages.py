@@ -6,8 +6,9 @@ import json
 from contextlib import suppress
 
 from attncli.cli.environment import Environment
-from attncli.errors import AttnError, json_escape, printable, split_warning, to_ascii
+from attncli.errors import AttnError
 from attncli.request import OutputOptions
+from attncli.text import json_escape, printable, split_warning, to_ascii
 
 _MAX_SOURCE_CHARACTERS = 100  # of a line of the input that is shown with an error
 _CONTEXT_CHARACTERS = 60  # shown before the error in a line that is longer than that

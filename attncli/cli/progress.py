@@ -12,7 +12,7 @@ from attncli.pipeline import RunPlan, engine_is_loaded, load_engine
 from attncli.request import OutputOptions
 
 if TYPE_CHECKING:
-    from attncli.views.progress import ComputeProgressBar
+    from attncli.views.progress import ProgressBar
 
 SECONDS_WITHOUT_BAR = 1.0  # what takes no longer shows no bar
 _ERASE_LINE = "\x1b[2K"
@@ -56,16 +56,14 @@ def show_progress(
         yield None
         return
     started_at = time.monotonic()
-    bar: ComputeProgressBar | None = None
+    bar: ProgressBar | None = None
 
     def report_progress(fraction: float, activity: str = "attending") -> None:
         nonlocal bar
         if bar is None and time.monotonic() - started_at > SECONDS_WITHOUT_BAR and fraction < 1:
-            from attncli.views.progress import ComputeProgressBar
+            from attncli.views.progress import open_compute_progress
 
-            bar = ComputeProgressBar(
-                environment.stderr, environment.stderr_columns, messages.color, started_at, row_count
-            )
+            bar = open_compute_progress(environment.stderr, environment.stderr_columns, row_count, color=messages.color)
         if bar is not None:
             bar.update(fraction, activity)
 

@@ -24,7 +24,7 @@ from attncli.core.sdpa import try_sdpa
 from attncli.core.tiles import Slice, Tile, assemble_tiles, iter_tiles
 from attncli.parts.projections import PROJECTION_PARAMETERS
 from attncli.plan import Plan
-from attncli.plan.schedule import MAX_SDPA_MASK_BYTES, item_size, matrix_steps, score_count
+from attncli.plan.schedule import MAX_SDPA_MASK_BYTES
 from attncli.types import Array, Json, NumpyArray
 from attncli.validation.fields import as_numpy, shape_of
 
@@ -128,17 +128,17 @@ def attend_remotely(
 
 def make_tile_blocks(plan: Plan, worker_count: int) -> Iterator[TileBlock]:
     """Group the tiles of a plan into blocks: enough of them for all workers, and each worth sending."""
-    wanted_scores = score_count(plan) // (_MIN_TASKS_PER_WORKER * worker_count)
+    wanted_scores = plan.score_count // (_MIN_TASKS_PER_WORKER * worker_count)
     max_scores = max(_MIN_SCORES_PER_TASK, min(_MAX_SCORES_PER_TASK, wanted_scores))
     key_count = plan.size.keys
     if plan.schedule == "fused":  # the kernel takes more rows at a time than a tile has
         row_count = _MAX_SDPA_ROWS
         if plan.is_masked:  # it is handed a mask, and scores may be made as well
-            row_count = min(row_count, MAX_SDPA_MASK_BYTES // (key_count * (1 + item_size(plan))))
+            row_count = min(row_count, MAX_SDPA_MASK_BYTES // (key_count * (1 + plan.item_size)))
         row_count = row_count - row_count % 256 if row_count > 256 else max(1, row_count)
         plan = replace(plan, tile_size=key_count * row_count)
-    matrix_width = sum(key_count for _ in matrix_steps(plan))
-    bytes_per_row = item_size(plan) * (plan.shapes.d + (plan.shapes.c or 0) + matrix_width + plan.top)
+    matrix_width = sum(key_count for _ in plan.matrix_steps)
+    bytes_per_row = plan.item_size * (plan.shapes.d + (plan.shapes.c or 0) + matrix_width + plan.top)
     tiles: list[Tile] = []
     scores = rows = 0
     for tile in iter_tiles(plan):

@@ -153,9 +153,9 @@ def test_the_first_wrong_step_is_the_cause_of_those_that_follow_from_it():
     follows = {"scaled_scores": s, "weights": softmax(s), "context": merge(softmax(s) @ v)}
     own = {**follows, "context": follows["context"] + 0.1}
 
-    causes = [f.cause for f in case.verdict(follows, identify=False).steps]
+    causes = [f.cause_text for f in case.verdict(follows, identify=False).steps]
     assert causes == ["first", "follows from your scaled_scores", "follows from your weights"]
-    assert case.verdict(own, identify=False).steps[2].cause == "wrong by itself, even from your weights"
+    assert case.verdict(own, identify=False).steps[2].cause_text == "wrong by itself, even from your weights"
     assert case.verdict(own, identify=False).first_wrong_step == "scaled_scores"
 
 

@@ -22,24 +22,25 @@ N, M, D, H, B = 7, 5, 30, 3, 2  # queries, keys of a memory, width, heads, batch
 
 
 def test_an_outline_that_is_remembered_is_the_one_that_would_be_made():
-    from attncli.plan import _OUTLINE_CACHE, _build_outline, outline_plan
+    from attncli.plan import outline_plan
+    from attncli.plan.build import OUTLINE_CACHE, build_outline
     from attncli.validation import validate
 
-    _OUTLINE_CACHE.clear()
+    OUTLINE_CACHE.clear()
     variant = Variant(mask="causal", heads=2, softcap=20)
     for n, seed in ((5, 1), (5, 2), (4, 3), (5, 4)):
         tokens = [f"t{seed}{i}" for i in range(n)]
         problem = attncli.Problem(
             embeddings=draw_normal(seed, n, 6), tokens=tokens, parameters={"w_o": draw_normal(seed, 6, 3)}
         )
-        made, anew = outline_plan(problem, variant), _build_outline(validate(problem), variant, None, None)
+        made, anew = outline_plan(problem, variant), build_outline(validate(problem), variant, None, None)
 
         assert made.tokens == tuple(tokens)
         assert (made.steps, made.keep, made.shapes, made.size) == (anew.steps, anew.keep, anew.shapes, anew.size)
         assert (made.variant, made.summary, made.warnings) == (anew.variant, anew.summary, anew.warnings)
         np.testing.assert_array_equal(made.problem.embeddings, draw_normal(seed, n, 6))
         np.testing.assert_array_equal(made.q_pos, anew.q_pos)
-    assert len(_OUTLINE_CACHE) == 2
+    assert len(OUTLINE_CACHE) == 2
 
 
 @pytest.mark.parametrize(
