@@ -15,7 +15,7 @@ class OutlineKey(NamedTuple):
     """All that the outline of a plain problem depends on: its shapes and dtypes, and what was asked of it; no values."""
 
     variant: Variant
-    explicit: frozenset[str]  # variants are equal whoever made their choices, and plans remember it
+    explicit: frozenset[str]  # equal variants may differ in it, and it is part of the plan
     has_tokens: bool
     w_layout: str | None
     keep: Hashable  # names of steps
