@@ -6,7 +6,7 @@ from attncli.output_formats import load_output_formats
 from attncli.parts.links import link
 from attncli.parts.traits import LinkTraits
 from attncli.presets import PRESETS, Preset, parse_preset_name, preset_choices
-from attncli.registry import Member, Traits, format_value
+from attncli.registry import Member, Parameter, Traits, format_value
 from attncli.types import BASE_STEPS, Json
 from attncli.variant import CHOICES, FAMILIES, Variant
 
@@ -32,8 +32,8 @@ def describe_output_formats() -> dict[str, dict[str, str]]:
     }
 
 
-def _format_axes(axes: tuple[str, ...]) -> str:
-    return f"({', '.join(axes)})"
+def _format_shapes(parameter: Parameter) -> str:
+    return " or ".join(f"({', '.join(axes)})" for axes in (parameter.axes, *parameter.alternative_axes))
 
 
 def _all_steps() -> dict[str, tuple[str, ...]]:
@@ -51,8 +51,7 @@ def _describe_member(member: Member[Traits]) -> Json:
         description["options"] = [option.describe() for option in member.options]
     if member.parameters:
         description["parameters"] = [
-            f"{p.name} {' or '.join(_format_axes(axes) for axes in (p.axes, *p.alternative_axes))}: {p.help}"
-            for p in member.parameters
+            f"{parameter.name} {_format_shapes(parameter)}: {parameter.help}" for parameter in member.parameters
         ]
     if isinstance(member.traits, LinkTraits):
         description["step"] = member.traits.step
@@ -87,7 +86,7 @@ def describe_named_variant(text: str) -> Json:
 
 
 def format_command_line(preset: Preset, layer: int | None = None) -> str:
-    """Write a preset as the options that it stands for, with those that it requires in capitals."""
+    """Write a preset as the options that it stands for, with the values of those that it requires in capitals."""
     choices = preset_choices(preset, layer)
     description = Variant(**choices).describe()
     options = [f"{CHOICES[name].flag} {_quote(format_value(description[name]))}" for name in choices]

@@ -103,7 +103,7 @@ def problem_schema() -> Json:
     properties["parameters"] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {p.name: _field_schema(find_field(f"parameters.{p.name}")) for p in known_parameters().values()},
+        "properties": {name: _field_schema(find_field(f"parameters.{name}")) for name in known_parameters()},
     }
     token = {
         "type": "object",

@@ -109,7 +109,7 @@ def parse_mask(value: object) -> MaskExpression:
 
 
 def parse_chain(value: object) -> tuple[str, ...]:
-    """Parse names of links, in order; a name may stand twice.
+    """Parse names of links, in order; a name may occur twice.
 
     Raises:
         OptionError: there is no such link, or no name at all.
@@ -407,9 +407,16 @@ class Variant:
         return Variant(dataclasses.replace(self._choices, values=self._choices.values | choices))
 
     def with_extra_masks(self, *masks: MaskExpression) -> Variant:
-        """Return the variant with masks that must hold beside its own, as an explicit choice."""
+        """Return the variant with other masks and-ed to its own, as an explicit choice."""
         values = self._choices.values | {"mask": expression.conjunction(self.mask, *masks)}
         return Variant(dataclasses.replace(self._choices, values=values, explicit=self.explicit | {"mask"}))
+
+    @cached_property
+    def part_functions(self) -> tuple[Callable[..., object], ...]:
+        """The functions of all parts; variants that are spelled alike may differ in a part that is not registered."""
+        values = self._choices.values.values()
+        parts = [value for value in values if isinstance(value, Part)]
+        return tuple(part.member.function for part in (*parts, *self.mask.iter_parts()))
 
     def describe(self) -> Json:
         """Return every choice that was made or holds by default, so that `Variant(**…)` reads it back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import NamedTuple
 
 from attncli.plan.plan import Plan
@@ -15,7 +15,8 @@ class OutlineKey(NamedTuple):
     """All that the outline of a plain problem depends on: its shapes and dtypes, and what was asked of it; no values."""
 
     variant: Variant
-    explicit: frozenset[str]  # variants are equal whoever made their choices, and plans remember it
+    part_functions: tuple[Callable[..., object], ...]  # equal variants may differ in a part that is not registered
+    explicit: frozenset[str]  # equal variants may differ in it, and it is part of the plan
     has_tokens: bool
     w_layout: str | None
     keep: Hashable  # names of steps
@@ -32,6 +33,7 @@ def outline_key(problem: Problem, variant: Variant, keep: Collection[str] | None
         return None
     return OutlineKey(
         variant,
+        variant.part_functions,
         variant.explicit,
         problem.tokens is not None,
         problem.w_layout,

@@ -151,19 +151,19 @@ def _projection_matrix_shapes(problem: Problem, variant: Variant, sizes: Project
     part = variant.projection
     if part.traits.is_drawn:
         dim, v_dim = part.option_value("dim"), part.option_value("v-dim")
-        drawn = projection_shapes(sizes, dim, v_dim)
-        for letter, columns in (("q", drawn["q"][1]), ("v", v_dim or dim or sizes.d)):
+        shapes = projection_shapes(sizes, dim, v_dim)
+        for letter, columns in (("q", shapes["q"][1]), ("v", v_dim or dim or sizes.d)):
             if columns % sizes.heads:
                 raise _indivisible_width_error(letter, columns, sizes.heads)
-        return {f"w_{letter}": drawn[letter] for letter in ("qkvo" if part.option_value("out") == "yes" else "qkv")}
+        return {f"w_{letter}": shapes[letter] for letter in ("qkvo" if part.option_value("out") == "yes" else "qkv")}
     if not part.traits.is_from_file:
         return {}
-    shapes = {}
+    from_file = {}
     for name in ("w_q", "w_k", "w_v", "w_o"):
         if name in problem.parameters and (problem.q is None or name == "w_o"):
             rows, columns = shape_of(problem.parameters[name])
-            shapes[name] = (columns, rows) if sizes.out_in else (rows, columns)
-    return shapes
+            from_file[name] = (columns, rows) if sizes.out_in else (rows, columns)
+    return from_file
 
 
 def _indivisible_width_error(name: str, columns: int, heads: int) -> InputError:

@@ -47,7 +47,7 @@ def step_axes(
     }
     names: list[str] = []
     for name in BASE_STEPS:
-        if name == "mask":  # the links of the chain stand here; the mask before the first that applies it
+        if name == "mask":  # the steps of the chain go here, with the mask before the first link that applies it
             for link in chain:
                 if link.grid_field == "visible" and "mask" not in names:
                     names.append("mask")
@@ -156,7 +156,11 @@ def _used_parameters(problem: Problem, variant: Variant, shapes: HeadShapes) -> 
     )
     for part in parts:
         required_parameters = part.traits.required_parameters  # where they depend on its options
-        names |= {*required_parameters(part)} if required_parameters else {p.name for p in part.member.parameters}
+        names |= (
+            {*required_parameters(part)}
+            if required_parameters
+            else {parameter.name for parameter in part.member.parameters}
+        )
     return names
 
 

@@ -19,7 +19,7 @@ from attncli.types import INPUT_NAMES, NESTED_FIELDS, Json, Problem
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader is handed: the bytes, and what the user said about them."""
+    """The input of a reader: the bytes, and what the user said about them."""
 
     name: str  # for messages
     data: Any  # bytes, or a large file mapped into memory, whose slices are bytes
@@ -41,7 +41,7 @@ class Reader:
 
 
 READERS: dict[str, Reader] = {}
-# Format name → its suffixes, and the module that registers it: what is asked for alone is imported.
+# Format name → its suffixes, and the module that registers it; only that module is imported when the format is read.
 FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "csv": ((".csv",), "attncli.readers.csv"),
     "tsv": ((".tsv", ".tab"), "attncli.readers.csv"),

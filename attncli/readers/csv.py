@@ -221,7 +221,7 @@ class _Table:
             return names
         if self.source.header == "no":
             return ()
-        rest = names[1:] or names  # beside what may be the token column
+        rest = names[1:] or names  # without what may be the token column
         cells = names if names[0] else rest
         has_words_only = not any(self._is_number(cell) or self._looks_like_number(cell) for cell in cells)
         if has_words_only and (len(self.rows) > 1 or len(names) > 1):

@@ -236,14 +236,14 @@ def source_of(file: str, name: str) -> str:
 
 def catalogue_tables() -> str:
     """Every part and named variant as tables, from what they declare."""
-    from attncli.catalogue import catalogue
-    from attncli.views.text import markdown
+    from attncli.catalogue import build_catalogue
+    from attncli.views.text import escape_markdown
 
     def row(name: str, *cells: str) -> str:
-        return f"| {' | '.join([f'`{name}`' if len(name) < 30 else markdown(name), *map(markdown, cells)])} |"
+        return f"| {' | '.join([f'`{name}`' if len(name) < 30 else escape_markdown(name), *map(escape_markdown, cells)])} |"
 
     out: list[str] = []
-    for family, members in catalogue().items():
+    for family, members in build_catalogue().items():
         if family in ("steps", "formats", "choices"):
             continue
         out += [f"## {family}", ""]
