@@ -1,4 +1,4 @@
-"""attn: the command-line attention calculator, and its Python door.
+"""attn: the command-line attention calculator, and its Python interface.
 
     import attncli
     problem = attncli.Problem(q=q, k=k, v=v)             # or attncli.read("tokens.csv")
@@ -6,7 +6,7 @@
     result = attncli.attend(problem, variant, keep={"weights", "context"})
     result["weights"].values
 
-Nothing is imported until it is asked for: torch only by `attend`.
+Nothing is imported until it is used: torch only by `attend`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ __all__ = ["Attention", "AttnError", "Problem", "Variant", "attend", "read"]
 if TYPE_CHECKING:
     from attncli.core.attention import attend
     from attncli.errors import AttnError
-    from attncli.readers import read
+    from attncli.readers.read import read
     from attncli.types import Attention, Problem
     from attncli.variant import Variant
 
-_HOME = {
+_MODULE_OF_NAME = {
     "AttnError": "attncli.errors",
     "Attention": "attncli.types",
     "Problem": "attncli.types",
     "Variant": "attncli.variant",
     "attend": "attncli.core.attention",
-    "read": "attncli.readers",
+    "read": "attncli.readers.read",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module 'attncli' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULE_OF_NAME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all: `atomic_write` writes to a temporary file and renames it."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from attncli.errors import CannotError
 
 @contextmanager
 def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) -> Iterator[IO[bytes]]:
-    """A file while it is being made: beside its place, and renamed into it once all is written.
+    """Open a temporary file beside the path; when the block ends without an error, it is renamed to the path.
 
     Args:
-        path: where it shall appear.
-        said: what to call it in messages.
-        durable: it outlives a loss of power too. Without, a process may die at any moment, but not the machine.
+        path: the file that is to appear; a device or a pipe is written to directly.
+        display_name: its name in messages; empty: the path.
+        durable: whether it outlives a loss of power. Without, only the death of the process leaves no half file.
 
     Raises:
         CannotError: the disk is full, or may not be written to.
     """
-    before = None
+    is_special, mode = False, None
     try:
-        before = _file_mode(path)
-        if before is not None and not stat.S_ISREG(before):  # a device or a pipe is written to, not replaced
+        mode = _file_mode(path)
+        is_special = mode is not None and not stat.S_ISREG(mode)
+        if is_special:
             with path.open("wb") as file:
                 yield file
             return
         temporary = path.parent / (temporary_prefix(path.name) + secrets.token_hex(4))
-        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            with os.fdopen(handle, "wb+") as file:
+            with os.fdopen(descriptor, "wb+") as file:
                 yield file
                 file.flush()
                 if durable:
-                    os.fsync(handle)
-                if before is not None:
-                    os.fchmod(handle, stat.S_IMODE(before))
+                    os.fsync(descriptor)
+                if mode is not None:
+                    os.fchmod(descriptor, stat.S_IMODE(mode))
             temporary.replace(path)
         except BaseException:
             with suppress(OSError):
@@ -51,18 +52,16 @@ def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) ->
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
-        raise write_error(
-            error, display_name or str(path), may_remain=before is not None and not stat.S_ISREG(before)
-        ) from error
+        raise write_error(error, display_name or str(path), may_remain=is_special) from error
 
 
 def temporary_prefix(name: str) -> str:
-    """How the name of a file that is being made begins; eight letters or digits follow."""
+    """How the name of the temporary file of `name` begins; eight hexadecimal digits follow."""
     return f".{os.fsdecode(os.fsencode(name)[:200])}."
 
 
 def _file_mode(path: Path) -> int | None:
-    """What stands there already, and who may do what with it."""
+    """Kind and permissions of the file at a path; None: there is none."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -70,15 +69,13 @@ def _file_mode(path: Path) -> int | None:
 
 
 def write_error(error: OSError, display_name: str, *, may_remain: bool = False) -> CannotError:
-    """What to say where the system does not let a file be written."""
-    why = error.strerror or str(error)
-    return CannotError(
-        "cannot-write", f"{display_name} cannot be written: {why}", help="" if may_remain else "nothing was left behind"
-    )
+    """The error to raise where the system does not let a file be written; `may_remain`: half of it may be there."""
+    message = f"{display_name} cannot be written: {error.strerror or str(error)}"
+    return CannotError("cannot-write", message, help="" if may_remain else "nothing was left behind")
 
 
 def to_bytes(content: str | bytes | Sequence[bytes | memoryview]) -> bytes:
-    """What a writer made, as a file holds it."""
+    """The content that a writer made, as the bytes of a file."""
     if isinstance(content, str):
         return content.encode("utf-8", "surrogatepass")
     return content if isinstance(content, bytes) else b"".join(content)

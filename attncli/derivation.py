@@ -1,7 +1,7 @@
-"""How a part works its line with numbers, as on a board: what it writes, and the finer steps it notes when asked.
+"""Recording intermediate tensors, and writing a part's equations with numbers.
 
-A part says `derivation=` beside its formula: a function (RowDerivation) → lines. The numbers in them are those that were
-computed: cells of the steps before and after it, and what the part itself handed to `record_intermediate` on its way.
+A part declares `derivation=` beside its formula: a function (RowDerivation) → equations. Their numbers are those that
+were computed: cells of the steps before and after it, and what the part handed to `record_intermediate` on the way.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
-# ── noting ───────────────────────────────────────────────────────────────────────────────────────
+# ── recording ────────────────────────────────────────────────────────────────────────────────────
 class Intermediate(NamedTuple):
-    """A tensor that a part made on its way to a step."""
+    """A tensor that a part computes on its way to a step."""
 
     values: Any
     axes: str  # a letter an axis: b batch, h head, n row (a query, or a token), m key, i o of W; others are a vector's
-    is_input: bool  # it came in (a matrix, a gain), so that a worksheet may show it
+    is_input: bool  # a matrix or a gain that was read or drawn, which a worksheet may show
 
 
 _intermediates: ContextVar[dict[str, Intermediate] | None] = ContextVar("intermediates", default=None)
 
 
 def record_intermediate(name: str, values: Any, axes: str = "bhnm", *, is_input: bool = False) -> Any:
-    """Note a finer step if someone explains; hand it back in any case."""
-    found = _intermediates.get()
-    if found is not None and values is not None:
-        found[name] = Intermediate(values, axes, is_input)
+    """Record an intermediate while `recording_intermediates` lasts; return the values in any case."""
+    recorded = _intermediates.get()
+    if recorded is not None and values is not None:
+        recorded[name] = Intermediate(values, axes, is_input)
     return values
 
 
 def is_recording() -> bool:
-    """Whether finer steps are noted, so that they must be made."""
+    """Whether intermediates are recorded, so that they must be computed."""
     return _intermediates.get() is not None
 
 
 @contextmanager
 def recording_intermediates() -> Iterator[None]:
-    """While it lasts, finer steps are noted; `pop_intermediates` hands them out."""
+    """Record intermediates while the context lasts; `pop_intermediates` returns them."""
     token = _intermediates.set({})
     try:
         yield
@@ -50,28 +50,28 @@ def recording_intermediates() -> Iterator[None]:
 
 
 def pop_intermediates() -> dict[str, Intermediate]:
-    """What was noted since it was last taken."""
-    found = _intermediates.get()
-    if not found:
+    """Return what was recorded since the last call, and forget it."""
+    recorded = _intermediates.get()
+    if not recorded:
         return {}
     _intermediates.set({})
-    return found
+    return recorded
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────
 class Number(NamedTuple):
-    """A number on the page, and the cell of the step it is; without a step it came in."""
+    """A number on the page, and the cell of a step that it comes from; inputs have no step."""
 
     value: float
     step: str = ""
     cell_index: tuple[int, ...] = ()
 
 
-DERIVED = "~"  # the step of numbers that are no step's: results on the way
+DERIVED = "~"  # stands for the step of derived numbers: results on the way, which are no cell of a step
 
 
 class Vector(tuple[Number, ...]):
-    """Numbers side by side."""
+    """A vector on the page."""
 
 
 _EMPTY_VECTOR = Vector()
@@ -79,7 +79,7 @@ EquationSide = Sequence["str | Number | Vector"]
 
 
 class Equation(NamedTuple):
-    """`label  expr = expr = expr   remark`"""
+    """One line: `label  side = side = side   remark`. An empty first side stands for the sum of the lines above."""
 
     label: str
     sides: tuple[EquationSide, ...]
@@ -88,7 +88,7 @@ class Equation(NamedTuple):
 
 @dataclass(frozen=True)
 class KeyCell:
-    """One key before the query: its score as it comes in and as it goes out of this step."""
+    """One key before the query: its score or weight before and after this step. Call it for an intermediate."""
 
     label: str
     index: int
@@ -96,37 +96,40 @@ class KeyCell:
     after: Number
     get_intermediate: Callable[[str], Any] = field(repr=False)
     k: Vector = _EMPTY_VECTOR
-    query_position: int | None = None  # positions of query and key
+    query_position: int | None = None
     key_position: int | None = None
     is_hidden: bool = False
-    why_hidden: str = ""  # what hides it
 
     def __call__(self, name: str) -> Any:
-        """A finer step at this key."""
+        """An intermediate of the step at this key."""
         return self.get_intermediate(name)
+
+
+def _no_intermediate(name: str) -> Any:
+    raise KeyError(name)
 
 
 @dataclass(frozen=True)
 class RowDerivation:
-    """What a part may write with: one query's row of one step."""
+    """What a part may write with: one query's row of one step. Call it for an intermediate."""
 
-    shown_cells: tuple[KeyCell, ...]  # those shown
-    all_cells: tuple[KeyCell, ...]  # all keys, and the sink where there is one
-    get_intermediate: Callable[[str], Any] = field(repr=False)
+    shown_cells: tuple[KeyCell, ...] = ()  # the keys that are worked out
+    all_cells: tuple[KeyCell, ...] = ()  # all keys, and the sink where there is one
+    get_intermediate: Callable[[str], Any] = field(repr=False, default=_no_intermediate)
     q: Vector = _EMPTY_VECTOR  # the query, or the vector before this step
-    output_vector: Vector = _EMPTY_VECTOR  # the vector after it
-    first_column: int = 0  # where this head's columns begin among all heads'
-    part: Any = None
-    link_value: float = math.nan  # of a link
-    label: str = ""
+    output_vector: Vector = _EMPTY_VECTOR  # the vector after this step
+    first_column: int = 0  # where this head's columns begin among those of all heads
+    part: Any = None  # the part that writes
+    link_value: float = math.nan  # the value of a link of the chain
+    label: str = ""  # what the vector is called: q, k, v, x or output
     max_terms: int = 8  # terms of a sum before its middle is left out
 
     def __call__(self, name: str) -> Any:
-        """A finer step of this query: a number, or numbers along what axes are left."""
+        """An intermediate of the step for this query: a number, or numbers along whatever axes are left."""
         return self.get_intermediate(name)
 
     def __contains__(self, name: str) -> bool:
-        """Whether the part noted such a finer step."""
+        """Whether the part recorded such an intermediate."""
         try:
             self.get_intermediate(name)
         except KeyError:
@@ -135,41 +138,42 @@ class RowDerivation:
 
     @property
     def unhidden_cells(self) -> tuple[KeyCell, ...]:
-        """Those shown that are not hidden."""
+        """The keys that are worked out and not hidden."""
         return tuple(c for c in self.shown_cells if not c.is_hidden)
 
     def write_sum(self, terms: Sequence[EquationSide], values: Sequence[float]) -> EquationSide:
-        """term + term + … ; the middle of a long one stands as the sum it has."""
+        """Write term + term + …; of a long sum the middle is given by its value."""
         if not terms:
             return ["0"]
-        n = len(terms)
-        if n <= self.max_terms:
+        if len(terms) <= self.max_terms:
             return _join_terms(terms)
-        head, tail = 3, 1
-        middle = Number(sum(values[head : n - tail]), DERIVED)
-        return [*_join_terms(terms[:head]), " + (", f"{n - head - tail} more: ", middle, ") + ", *terms[-1]]
+        head = 3  # terms written before the middle; one follows it
+        middle = derived_number(sum(values[head:-1]))
+        return [*_join_terms(terms[:head]), " + (", f"{len(terms) - head - 1} more: ", middle, ") + ", *terms[-1]]
 
     def write_dot_product(self, a: Iterable[Number], b: Iterable[Number], between: str = "·") -> EquationSide:
-        """a₁·b₁ + a₂·b₂ + …"""
+        """Write a₁·b₁ + a₂·b₂ + …"""
         pairs = list(zip(a, b, strict=True))
         return self.write_sum([[x, between, y] for x, y in pairs], [x.value * y.value for x, y in pairs])
 
     def write_sum_over_keys(
         self, write_term: Callable[[KeyCell], EquationSide], term_value: Callable[[KeyCell], float]
     ) -> EquationSide:
-        """The sum over every key that is not hidden, those shown written out."""
+        """Write the sum over every key that is not hidden; the terms of those not worked out are given by their sum."""
         shown = {c.index for c in self.shown_cells}
-        seen = [c for c in self.all_cells if not c.is_hidden]
-        first = seen if len(seen) <= self.max_terms else [c for c in seen if c.index in shown][: self.max_terms]
-        terms: list[EquationSide] = [write_term(c) for c in first]
-        written = {c.index for c in first}
-        rest = [term_value(c) for c in seen if c.index not in written]
-        if rest:
-            terms.append([f"({len(rest)} more: ", Number(sum(rest), DERIVED), ")"])
+        visible = [c for c in self.all_cells if not c.is_hidden]
+        written = visible
+        if len(visible) > self.max_terms:
+            written = [c for c in visible if c.index in shown][: self.max_terms]
+        terms: list[EquationSide] = [write_term(c) for c in written]
+        written_indices = {c.index for c in written}
+        left_out = [term_value(c) for c in visible if c.index not in written_indices]
+        if left_out:
+            terms.append([f"({len(left_out)} more: ", derived_number(sum(left_out)), ")"])
         return _join_terms(terms)
 
     def equation_per_key(self, write_sides: Callable[[KeyCell], Sequence[EquationSide]]) -> Iterator[Equation]:
-        """A line for each key shown that is not hidden, ending in what it becomes."""
+        """Write an equation for each key worked out that is not hidden, ending in its value after the step."""
         for c in self.unhidden_cells:
             yield Equation(c.label, (*write_sides(c), [c.after]))
 
@@ -178,22 +182,22 @@ Derivation = Callable[[RowDerivation], Iterable[Equation]]
 
 
 def derive_per_key(write_sides: Callable[[RowDerivation, KeyCell], Sequence[EquationSide]]) -> Derivation:
-    """A part that works key by key, each by itself."""
-    return lambda w: w.equation_per_key(lambda c: write_sides(w, c))
+    """The derivation of a part that works key by key, each by itself."""
+    return lambda row: row.equation_per_key(lambda cell: write_sides(row, cell))
 
 
 def derived_number(x: float) -> Number:
-    """A result on the way."""
+    """A number that is a result on the way."""
     return Number(x, DERIVED)
 
 
 def _join_terms(terms: Iterable[EquationSide]) -> list[str | Number | Vector]:
-    out: list[str | Number | Vector] = []
+    side: list[str | Number | Vector] = []
     for term in terms:
-        out += [" + ", *term] if out else term
-    return out
+        side += [" + ", *term] if side else term
+    return side
 
 
 def scale_vector(factor: Number, vector: Iterable[Number]) -> Vector:
-    """A number times a vector."""
+    """A number times a vector, entry by entry."""
     return Vector(derived_number(factor.value * x.value) for x in vector)

@@ -1,4 +1,6 @@
-"""Masks joined by `and`, `or`, `not` and parentheses: text → tree → text, and the tree evaluated on a grid.
+"""Parse masks joined by `and`, `or`, `not` and parentheses, write them back as text, and evaluate them on a grid.
+
+Entries: `parse_expression`, and the tree that it returns, `MaskExpression`. The grammar:
 
 or:    and ("or" and)*          binds loosest
 and:   not ("and" not)*
@@ -7,8 +9,10 @@ not:   "not" not | "(" or ")" | name:option=value,…
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -21,131 +25,147 @@ if TYPE_CHECKING:
     from attncli.types import Array, Grid
 
 _TOKEN_PATTERN = re.compile(r"\s*([()]|[^\s()]+)")
-_MAX_NESTING = 50  # parentheses and nots within each other; more is a slip, and Python's own stack is not endless
+_MAX_NESTING = 50  # parentheses and nots within each other; more is a slip, and Python's stack is limited
 
 
 @dataclass(frozen=True)
 class MaskExpression:
-    """A part, or `not`, `and`, `or` over expressions."""
+    """A node of the tree: a part, or `not`, `and`, `or` over other nodes."""
 
     kind: Literal["part", "not", "and", "or"]
     part: Part[MaskTraits] | None = None
     operands: tuple[MaskExpression, ...] = ()
 
-    def __call__(self, at: Grid) -> Array:
-        """The booleans of the whole expression on a grid, as broadcastable as its parts leave them."""
+    def __call__(self, grid: Grid) -> Array:
+        """Evaluate the expression on a grid: booleans that broadcast to (b, h, n, m)."""
         if self.part:
-            return record_intermediate(str(self.part), self.part(at))
-        values = [term(at) for term in self.operands]
+            return record_intermediate(str(self.part), self.part(grid))
+        values = [operand(grid) for operand in self.operands]
         if self.kind == "not":
             return ~values[0]
-        out = values[0]
-        for value in values[1:]:
-            out = out & value if self.kind == "and" else out | value
-        return out
+        return functools.reduce(operator.and_ if self.kind == "and" else operator.or_, values)
 
     def iter_parts(self) -> Iterator[Part[MaskTraits]]:
-        """Every part that is named, left to right."""
+        """Yield every part that is named, left to right."""
         if self.part:
             yield self.part
-        for term in self.operands:
-            yield from term.iter_parts()
+        for operand in self.operands:
+            yield from operand.iter_parts()
 
     def blame(
         self, part_holds: Callable[[Part[MaskTraits]], bool], value: bool = False
     ) -> Iterator[tuple[Part[MaskTraits], bool]]:
-        """The parts to which a cell owes that the whole is `value`, each with what it says itself."""
+        """Yield the parts that make the expression `value` at one cell, each with its own value there."""
         if self.part:
             yield self.part, value
         elif self.kind == "not":
             yield from self.operands[0].blame(part_holds, not value)
         else:
-            decisive = [term for term in self.operands if term.holds(part_holds) == value]
-            for term in decisive:
-                yield from term.blame(part_holds, value)
+            for operand in self.operands:
+                if operand.holds(part_holds) == value:
+                    yield from operand.blame(part_holds, value)
 
     def holds(self, part_holds: Callable[[Part[MaskTraits]], bool]) -> bool:
-        """The whole at one cell, from what its parts say there."""
+        """Whether the expression holds at one cell, from what its parts are there."""
         if self.part:
             return part_holds(self.part)
         if self.kind == "not":
             return not self.operands[0].holds(part_holds)
-        return (all if self.kind == "and" else any)(term.holds(part_holds) for term in self.operands)
+        return (all if self.kind == "and" else any)(operand.holds(part_holds) for operand in self.operands)
 
     def __str__(self) -> str:
         if self.part:
             return str(self.part)
-        inner = [f"({t})" if t.kind in ("and", "or") and t.kind != self.kind else str(t) for t in self.operands]
-        return f"not {inner[0]}" if self.kind == "not" else f" {self.kind} ".join(inner)
+        texts = [
+            f"({operand})" if operand.kind in ("and", "or") and operand.kind != self.kind else str(operand)
+            for operand in self.operands
+        ]
+        return f"not {texts[0]}" if self.kind == "not" else f" {self.kind} ".join(texts)
 
 
 def conjunction(*terms: MaskExpression) -> MaskExpression:
-    """All of them, flattened; one alone is itself. What lets everything through adds nothing."""
-    flat = [t for term in terms for t in (term.operands if term.kind == "and" else (term,))]
-    flat = [t for t in dict.fromkeys(flat) if str(t) != "full"] or flat[:1]
-    return flat[0] if len(flat) == 1 else MaskExpression("and", operands=tuple(flat))
+    """Join expressions by `and`; duplicates and `full` are left out, and one alone stays as it is."""
+    unique = [*dict.fromkeys(_flatten("and", terms))]
+    hiding = [term for term in unique if str(term) != "full"] or unique[:1]
+    return hiding[0] if len(hiding) == 1 else MaskExpression("and", operands=tuple(hiding))
+
+
+def _flatten(kind: Literal["and", "or"], terms: Iterable[MaskExpression]) -> list[MaskExpression]:
+    """Replace terms that are of the kind themselves by their operands."""
+    return [operand for term in terms for operand in (term.operands if term.kind == kind else (term,))]
 
 
 def parse_expression(text: str, family: Family[MaskTraits]) -> MaskExpression:
-    """Text → tree.
+    """Parse text as an expression over the parts of a family.
 
     Raises:
         OptionError: it is no expression (with a caret where it breaks), or names what the family has not.
     """
-    words = [(m.group(1), m.start(1)) for m in _TOKEN_PATTERN.finditer(text)]
-    at = 0
+    return _Parser(text, family).parse()
 
-    def wrong(message: str) -> OptionError:
-        column = words[at][1] if at < len(words) else len(text)
-        width = len(words[at][0]) if at < len(words) else 1
-        place = Location(source_lines=((1, text),), line=1, column=column + 1, caret_width=width)
+
+class _Parser:
+    """A recursive-descent parser: one method for each rule of the grammar."""
+
+    def __init__(self, text: str, family: Family[MaskTraits]) -> None:
+        self.text = text
+        self.family = family
+        self.words = [(match.group(1), match.start(1)) for match in _TOKEN_PATTERN.finditer(text)]
+        self.next = 0  # index of the next word
+
+    def parse(self) -> MaskExpression:
+        tree = self._parse_or(0)
+        word = self._peek()
+        if word == ")":
+            raise self._error("this parenthesis closes nothing")
+        if word:
+            raise self._error(f"'and' or 'or' is missing before {word!r}")
+        return tree
+
+    def _peek(self) -> str:
+        """Return the next word; nothing at the end."""
+        return self.words[self.next][0] if self.next < len(self.words) else ""
+
+    def _parse_or(self, depth: int) -> MaskExpression:
+        return self._parse_joined("or", self._parse_and, depth)
+
+    def _parse_and(self, depth: int) -> MaskExpression:
+        return self._parse_joined("and", self._parse_not, depth)
+
+    def _parse_joined(
+        self, kind: Literal["and", "or"], parse_term: Callable[[int], MaskExpression], depth: int
+    ) -> MaskExpression:
+        terms = [parse_term(depth)]
+        while self._peek() == kind:
+            self.next += 1
+            terms.append(parse_term(depth))
+        return terms[0] if len(terms) == 1 else MaskExpression(kind, operands=tuple(_flatten(kind, terms)))
+
+    def _parse_not(self, depth: int) -> MaskExpression:
+        if depth > _MAX_NESTING:
+            raise self._error(f"deeper than {_MAX_NESTING} levels")
+        word = self._peek()
+        if not word:
+            raise self._error("a name is missing at the end")
+        if word in (")", "and", "or"):
+            raise self._error(f"a name is missing before {word!r}")
+        self.next += 1
+        if word == "not":
+            return MaskExpression("not", operands=(self._parse_not(depth + 1),))
+        if word != "(":
+            return MaskExpression("part", self.family.parse(word))
+        inner = self._parse_or(depth + 1)
+        if self._peek() != ")":
+            raise self._error("a closing parenthesis is missing")
+        self.next += 1
+        return inner
+
+    def _error(self, message: str) -> OptionError:
+        """Make an error with a caret under the next word."""
+        word, start = self.words[self.next] if self.next < len(self.words) else (" ", len(self.text))
         return OptionError(
             "bad-expression",
-            f"{family.name} expression: {message}",
-            location=place,
+            f"{self.family.name} expression: {message}",
+            location=Location(source_lines=((1, self.text),), line=1, column=start + 1, caret_width=len(word)),
             help="join names by and, or, not and parentheses: 'causal and (window:left=2 or prefix:length=4)'",
         )
-
-    def joined(word: Literal["and", "or"], below: Callable[[int], MaskExpression], depth: int) -> MaskExpression:
-        nonlocal at
-        terms = [below(depth)]
-        while at < len(words) and words[at][0] == word:
-            at += 1
-            terms.append(below(depth))
-        flat = [t for term in terms for t in (term.operands if term.kind == word else (term,))]
-        return terms[0] if len(terms) == 1 else MaskExpression(word, operands=tuple(flat))
-
-    def either(depth: int) -> MaskExpression:
-        return joined("or", every, depth)
-
-    def every(depth: int) -> MaskExpression:
-        return joined("and", single, depth)
-
-    def single(depth: int) -> MaskExpression:
-        nonlocal at
-        if depth > _MAX_NESTING:
-            raise wrong(f"deeper than {_MAX_NESTING} levels")
-        if at == len(words):
-            raise wrong("a name is missing at the end")
-        word = words[at][0]
-        if word in (")", "and", "or"):
-            raise wrong(f"a name is missing before {word!r}")
-        at += 1
-        if word == "not":
-            return MaskExpression("not", operands=(single(depth + 1),))
-        if word == "(":
-            inner = either(depth + 1)
-            if at == len(words) or words[at][0] != ")":
-                raise wrong("a closing parenthesis is missing")
-            at += 1
-            return inner
-        return MaskExpression("part", family.parse(word))
-
-    tree = either(0)
-    if at < len(words):
-        raise wrong(
-            f"'and' or 'or' is missing before {words[at][0]!r}"
-            if words[at][0] != ")"
-            else "this parenthesis closes nothing"
-        )
-    return tree

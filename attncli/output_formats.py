@@ -1,39 +1,39 @@
-"""Output formats, by name and suffix. Writers and views register here; a command only asks for one by name."""
+"""Output formats, by name and suffix. A writer or view registers itself with `output_format`, and stands in `FORMAT_MODULES`;
+a command asks `choose_output_format` for one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module
 from pathlib import PurePath
-from pkgutil import iter_modules
 from typing import Literal
 
-from attncli.errors import OptionError, join_names, suggestion
+from attncli.errors import OptionError
+from attncli.text import join_names, suggestion
 from attncli.types import Attention
 
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How a result is to be shown; numbers in data formats do not depend on it."""
+    """How a result is shown to people; numbers in data formats do not depend on it."""
 
     precision: int = 4  # digits after the point, where people read
-    width: int | None = None  # of the terminal; None: no terminal, nothing is elided or squeezed
-    is_terminal: bool = False  # it goes to a terminal
+    width: int | None = None  # columns of the terminal; None: no terminal, nothing is left out or folded
+    is_terminal: bool = False  # the output is a terminal
     color: bool = False
     heat: bool = False  # shade the cells of weights
     has_unicode: bool = True  # the console can show more than ASCII
 
 
 Codec = Literal["attn", "attn.json", "utf-8"]  # the error handler for a console that is not UTF-8, or utf-8 itself
-Content = str | bytes | Sequence[bytes | memoryview]  # the last piece by piece, each as it lies in memory
+Content = str | bytes | Sequence[bytes | memoryview]  # a sequence: piece by piece, each as it lies in memory
 Writer = Callable[[Attention, RenderOptions], Content]
 
 
 @dataclass(frozen=True)
 class Format:
-    """One output format: (result, look) → text, or bytes for a file, whole or in pieces."""
+    """One output format: (result, render options) → text, or bytes for a file, whole or in pieces."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -41,16 +41,15 @@ class Format:
     is_binary: bool = False
     console_errors: Codec = "attn"
     unsupported_dtypes: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
-    stream_writer: Callable[..., Attention] | None = (
-        None  # (file, plan, compute): steps too large for memory go to the file
-    )
+    # (file, plan, compute) → the result, whose steps too large for memory are written to the file as they are computed
+    stream_writer: Callable[..., Attention] | None = None
 
     def widen_dtype(self, attention: Attention) -> Attention:
         """The result as this format can hold it: a dtype it lacks is widened, and a warning says so."""
         if attention.dtype not in self.unsupported_dtypes:
             return attention
-        says = f"widened: {self.name} has no {attention.dtype}: its steps are float32 of the same values"
-        return replace(attention, warnings=(*attention.warnings, says))
+        warning = f"widened: {self.name} has no {attention.dtype}: its steps are float32 of the same values"
+        return replace(attention, warnings=(*attention.warnings, warning))
 
 
 OUTPUT_FORMATS: dict[str, Format] = {}
@@ -75,55 +74,55 @@ def output_format(
     return register
 
 
-_WRITER_PACKAGES = ("attncli.writers", "attncli.views")  # those for programs first: they need no Rich
+# Format name → its suffixes, and the module that registers it: what is asked for alone is imported.
+FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
+    "csv": ((".csv",), "attncli.writers.csv"),
+    "tsv": ((".tsv",), "attncli.writers.csv"),
+    "json": ((".json",), "attncli.writers.json"),
+    "ndjson": ((".ndjson", ".jsonl"), "attncli.writers.json"),
+    "npz": ((".npz",), "attncli.writers.npz"),
+    "safetensors": ((".safetensors",), "attncli.writers.safetensors"),
+    "table": ((".txt",), "attncli.views.tables"),
+    "plain": ((), "attncli.views.text"),
+    "markdown": ((".md",), "attncli.views.text"),
+    "latex": ((".tex",), "attncli.views.text"),
+}
 
 
-@cache
-def _import_writers(package: str) -> None:
-    """Each module of writers registers its own format; of views those that the package names, for others show other things."""
-    room = import_module(package)
-    for name in getattr(room, "FORMAT_MODULES", None) or [module.name for module in iter_modules(room.__path__)]:
-        import_module(f"{package}.{name}")
+def load_output_format(name: str) -> Format:
+    """One output format, by its name in `FORMAT_MODULES`."""
+    if name not in OUTPUT_FORMATS:
+        _, module = FORMAT_MODULES[name]
+        import_module(module)
+    return OUTPUT_FORMATS[name]
 
 
 def load_output_formats() -> Mapping[str, Format]:
     """Every output format."""
-    for package in _WRITER_PACKAGES:
-        _import_writers(package)
-    return OUTPUT_FORMATS
-
-
-def _find_output_format(is_wanted: Callable[[Format], bool]) -> Format | None:
-    """The first format that fits; no more is imported than it takes to find it."""
-    for package in _WRITER_PACKAGES:
-        _import_writers(package)
-        if found := next(filter(is_wanted, OUTPUT_FORMATS.values()), None):
-            return found
-    return None
+    return {name: load_output_format(name) for name in FORMAT_MODULES}
 
 
 def choose_output_format(path: str | None, format_name: str | None, default: str = "table") -> Format:
-    """The format that was said, or that a file's suffix says.
+    """The format that is named, or else that the suffix of a file names.
 
     Raises:
-        OptionError: no such format, no format for the suffix, or a binary one without a file.
+        OptionError: there is no such format, none for the suffix, or it is a binary one and there is no file.
     """
     if format_name is None and path is not None:
         suffix = PurePath(path).suffix.lower()
-        chosen = _find_output_format(lambda format: suffix in format.suffixes)
-        if chosen is None:
+        names = [name for name, (suffixes, _) in FORMAT_MODULES.items() if suffix in suffixes]
+        if not names:
             raise OptionError(
                 "unknown-format",
                 f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix",
-                help=f"add --format {join_names(load_output_formats(), 'or')}",
+                help=f"add --format {join_names(FORMAT_MODULES, 'or')}",
             )
+        chosen = load_output_format(names[0])
     else:
         name = format_name or default
-        chosen = _find_output_format(lambda format: format.name == name)
-        if chosen is None:
-            raise OptionError(
-                "unknown-format", f"no format is called {name!r}", help=suggestion(name, load_output_formats())
-            )
+        if name not in FORMAT_MODULES:
+            raise OptionError("unknown-format", f"no format is called {name!r}", help=suggestion(name, FORMAT_MODULES))
+        chosen = load_output_format(name)
     if chosen.is_binary and path is None:
         raise OptionError(
             "binary-output",

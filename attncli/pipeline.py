@@ -1,10 +1,14 @@
-"""A problem and what was asked of it → its answer: plan, compute, select. Every command that computes, and every worker, comes here."""
+"""From a problem and a request to its result: plan, compute, select. Every command that computes, and every worker, comes here.
+
+`compute` does all three; `plan_request`, `load_engine` and `apply_selection` are its steps.
+"""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from functools import cache, wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from attncli.errors import AttnError, CannotError, ExitStatus
 from attncli.request import OutputOptions, VariantRequest
@@ -15,7 +19,8 @@ if TYPE_CHECKING:
     from attncli.types import Attention, Problem
 
 RunPlan = Callable[..., "Attention"]  # (plan, progress, allocate_step, tile_executor), as core.attention.run_plan
-_loaded_engine: RunPlan | None = None
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 def plan_request(
@@ -26,9 +31,18 @@ def plan_request(
     *,
     streamed: bool = False,
 ) -> tuple[Plan, Selection]:
-    """What will be computed, and which part of it is shown.
+    """Plan what will be computed, and which part of it is shown.
 
-    `seed` stands in where one would be drawn; `streamed`: matrices of a long run go to a file.
+    Args:
+        problem: what the input holds.
+        variant_request: what to compute of it.
+        output_options: which steps, and which part of them.
+        seed: the seed where the variant draws and names none; None: one is drawn.
+        streamed: whether matrices of a long run go to a file as they are computed, and not to memory.
+
+    Raises:
+        OptionError: the request is wrong, whatever the problem.
+        InputError: the request does not go with the problem.
     """
     from attncli.plan import finish_plan, outline_plan
     from attncli.select import resolve_selection
@@ -36,28 +50,30 @@ def plan_request(
     keep = list(output_options.only) or ["shown"]
     try:
         variant = variant_request.resolve_variant(problem.variant)
-        drawn = outline_plan(problem, variant, keep, top=output_options.top)
-        if seed is not None and variant.seed is None and drawn.variant.seed is not None:
-            drawn = outline_plan(problem, variant.replace(seed=seed), keep, top=output_options.top)
-        at = resolve_selection(drawn, output_options.at)
-        return finish_plan(drawn, at, streamed=streamed and not {*at} - {"query"}), at
+        plan = outline_plan(problem, variant, keep, top=output_options.top)
+        if seed is not None and variant.seed is None and plan.variant.seed is not None:
+            plan = outline_plan(problem, variant.replace(seed=seed), keep, top=output_options.top)
+        selection = resolve_selection(plan, output_options.at)
+        selects_rows_at_most = not {*selection} - {"query"}
+        return finish_plan(plan, selection, streamed=streamed and selects_rows_at_most), selection
     except AttnError as error:
         raise error.add_location(file=problem.source) if error.status == ExitStatus.INPUT else error from None
 
 
-def apply_selection(result: Attention, plan: Plan, selection: Selection) -> Attention:
-    """The part of a result that was chosen; queries that alone were computed are chosen already."""
+def apply_selection(attention: Attention, plan: Plan, selection: Selection) -> Attention:
+    """Select the part of a result that was asked for; of a run that computed only those queries they are selected already."""
     from attncli.select import select_indices
 
-    return select_indices(result, selection, () if plan.computed_queries is None else ("query",))
+    return select_indices(attention, selection, () if plan.computed_queries is None else ("query",))
 
 
 def compute(
     problem: Problem, variant_request: VariantRequest, output_options: OutputOptions, seed: int | None = None
 ) -> Attention:
-    """Problem → the steps that will be shown."""
-    made, at = plan_request(problem, variant_request, output_options, seed)
-    return apply_selection(load_engine()(made), made, at)
+    """Compute the steps that will be shown. Arguments and errors are those of `plan_request`."""
+    plan, selection = plan_request(problem, variant_request, output_options, seed)
+    run_plan = load_engine()
+    return apply_selection(run_plan(plan), plan, selection)
 
 
 def compute_stream(
@@ -66,9 +82,19 @@ def compute_stream(
     output_options: OutputOptions,
     seed: int | None = None,
 ) -> Iterator[tuple[str, AttnError | None]]:
-    """A stream of problems → a line of JSON for each, and what is wrong where it is an error; a bad one does not stop the others."""
-    import msgspec
+    """Compute a stream of problems: for each a line of JSON, and the error where the line holds one.
 
+    A problem that fails does not stop the others.
+
+    Args:
+        problems: line number and problem, or why the line holds none.
+        variant_request: as for `plan_request`, and so the others.
+        output_options: which steps, and which part of them.
+        seed: the seed where one would be drawn.
+
+    Raises:
+        OptionError: the request is wrong, whatever the problem.
+    """
     from attncli.output_formats import RenderOptions, choose_output_format
 
     write = choose_output_format(None, "ndjson").write
@@ -76,55 +102,69 @@ def compute_stream(
         try:
             if isinstance(problem, AttnError):
                 raise problem
-            yield str(write(compute(problem, variant_request, output_options, seed), RenderOptions())), None
-            continue
+            line = str(write(compute(problem, variant_request, output_options, seed), RenderOptions()))
         except AttnError as error:
             if error.status == ExitStatus.USAGE:
                 raise
-            wrong = error
+            yield _error_line(error), error
         except Exception as error:  # a bug costs one line, not the stream
-            wrong = internal_error(error)
-        yield msgspec.json.encode({"error": wrong.to_record()}).decode() + "\n", wrong
+            bug = internal_error(error)
+            yield _error_line(bug), bug
+        else:
+            yield line, None
+
+
+def _error_line(error: AttnError) -> str:
+    import msgspec
+
+    return msgspec.json.encode({"error": error.to_record()}).decode() + "\n"
 
 
 def internal_error(error: Exception) -> AttnError:
-    """What nobody foresaw, as the error of one input among many."""
+    """Turn an unexpected exception into an `AttnError`, so that the other inputs go on."""
     return AttnError("bug", f"a bug in attn: {type(error).__name__}: {error}")
 
 
+@cache
 def load_engine() -> RunPlan:
-    """The algebra; loading it loads torch.
+    """Load `core.attention.run_plan`, and with it torch; the function it returns raises CannotError where memory is short.
 
     Raises:
         CannotError: torch does not load.
     """
-    global _loaded_engine
-    if _loaded_engine is None:
-        gc.disable()  # nothing that torch makes while it loads is garbage: a quarter of the time is spent looking
+    gc.disable()  # nothing that torch makes while it loads is garbage: looking for some takes a quarter of the time
+    try:
+        from attncli.core.attention import run_plan
+    except (ImportError, OSError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CannotError(
+            "torch-missing", f"torch does not load: {why}", help="pip install torch, as the README says"
+        ) from error
+    finally:
+        gc.freeze()
+        gc.enable()
+    return translate_memory_errors(run_plan)
+
+
+def engine_is_loaded() -> bool:
+    """Whether `load_engine` has loaded torch already."""
+    return load_engine.cache_info().currsize > 0
+
+
+def translate_memory_errors(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorate a function so that it raises CannotError where Python or torch has no memory left."""
+
+    @wraps(function)
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         try:
-            from attncli.core.attention import run_plan
-        except (ImportError, OSError) as error:
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CannotError(
-                "torch-missing", f"torch does not load: {why}", help="pip install torch, as the README says"
-            ) from error
-        finally:
-            gc.freeze()
-            gc.enable()
+            return function(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or "memory" in str(error):
+                raise CannotError(
+                    "out-of-memory",
+                    "this does not fit in memory",
+                    help="--dtype float32 halves it; fewer steps asked for keep less",
+                ) from error
+            raise
 
-        def careful(
-            plan: Plan, progress: Callable[[float], None] | None = None, place: Any = None, hands: Any = None
-        ) -> Attention:
-            try:
-                return run_plan(plan, progress, place, hands)
-            except (MemoryError, RuntimeError) as error:
-                if isinstance(error, MemoryError) or "memory" in str(error):
-                    raise CannotError(
-                        "out-of-memory",
-                        "this does not fit in memory",
-                        help="--dtype float32 halves it; fewer steps asked for keep less",
-                    ) from error
-                raise
-
-        _loaded_engine = careful
-    return _loaded_engine
+    return run

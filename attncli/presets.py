@@ -1,7 +1,7 @@
-"""Named variants: lists of choices, printed by `attn list variants NAME`. Rules, never sizes.
+"""Named variants: lists of choices, printed by `attn list variants NAME`. Entries: `PRESETS`, `parse_preset_name`, `preset_choices`.
 
-A number that stands here belongs to the mechanism or to the released model: a window, a base, a cap. How many heads
-there are, and how wide, is the problem's; a preset asks for it. Layers are counted from 0, as in transformers'
+A number in a preset belongs to the mechanism or to the released model: a window, a base, a cap. How many heads there are,
+and how wide, is the problem's; a preset only requires that it is chosen. Layers are counted from 0, as in transformers'
 `layer_types`; where the layers of a model differ, the name takes one: `gemma2:layer=3`.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from attncli.errors import OptionError, suggestion
+from attncli.errors import OptionError
 from attncli.registry import Option, Range
+from attncli.text import suggestion
 from attncli.types import Json
 
 Choices = Json
@@ -19,7 +20,7 @@ Choices = Json
 
 @dataclass(frozen=True)
 class Preset:
-    """Choices by name, and what it cannot know and asks for."""
+    """A named variant: choices by name, and the names of those that it leaves to the user."""
 
     name: str
     summary: str
@@ -30,12 +31,12 @@ class Preset:
 
 
 def _sliding_window_mask(keys: int) -> str:
-    """A causal window of so many keys, the query's own among them."""
+    """Return a causal window of so many keys, the query's own among them."""
     return f"causal and window:left={keys - 1}"
 
 
 def _alternate_layers(period: int, remainder: int, matching: Choices, other: Choices) -> Callable[[int], Choices]:
-    """Layers n with n mod period = turn are one thing, all others another."""
+    """Return the choices of layer n: those of `matching` where n mod period = remainder, else those of `other`."""
     return lambda n: matching if n % period == remainder else other
 
 
@@ -480,13 +481,13 @@ _PRESETS = (
         layer_choices=lambda n: {"head_mixing": f"differential:pairing=halves,depth={n}"},
     ),
 )
-PRESETS: Mapping[str, Preset] = {p.name: p for p in _PRESETS}
+PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _PRESETS}
 
 _LAYER_OPTION = Option("layer", "layer", int, None, Range(low=0, high=9999))
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name.
+    """Return the preset of a name.
 
     Raises:
         OptionError: there is none; the nearest name is offered.
@@ -497,25 +498,25 @@ def find_preset(name: str) -> Preset:
 
 
 def parse_preset_name(text: str) -> tuple[Preset, int | None]:
-    """`gemma2` or `gemma2:layer=3` → the preset, and the layer where one is named.
+    """Parse `gemma2` or `gemma2:layer=3` as the preset, and the layer where one is named.
 
     Raises:
         OptionError: there is no such preset, or what follows its name is not one layer.
     """
     name, colon, rest = text.partition(":")
-    found = find_preset(name.strip())
+    preset = find_preset(name.strip())
     if not colon:
-        return found, None
+        return preset, None
     key, equals, value = (part.strip() for part in rest.partition("="))
     if not equals:
-        raise OptionError("bad-option", f"a variant takes layer=N, not {rest!r}", help=f"write {found.name}:layer=0")
+        raise OptionError("bad-option", f"a variant takes layer=N, not {rest!r}", help=f"write {preset.name}:layer=0")
     if key != "layer":
         raise OptionError("unknown-option", f"a variant has no option {key!r}", help=suggestion(key, ["layer"]))
-    return found, _LAYER_OPTION.parse(value, f"variant {found.name!r}")
+    return preset, _LAYER_OPTION.parse(value, f"variant {preset.name!r}")
 
 
 def preset_choices(preset: Preset, layer: int | None) -> Json:
-    """All choices of one layer: what the layers share, and on top what that one has for itself.
+    """Return the choices of one layer: those that the layers share, and those that it has for itself.
 
     Raises:
         OptionError: the layers differ and none is named, or they do not and one is.

@@ -1,8 +1,8 @@
-"""Families of parts and the small language that names them: `name` or `name:option=value,option=value`.
+"""Register parts in families, and parse the text that chooses one: `name` or `name:option=value,option=value`.
 
-A part is a function. Its keyword-only arguments are its options, their annotations the types and ranges,
-its docstring's first sentence its help; the decorator adds formula and source. Command line, file fields,
-schema and `attn list` are made from what stands here.
+A part is a function. Its keyword-only arguments are its options, their annotations the types and ranges, its docstring's
+first sentence its help; the decorator (`Family.__call__`) adds formula and source. Command line, file fields, schema and
+`attn list` are made from these declarations.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, dataclass_transform, get_args, get_origin
 
-from attncli.errors import OptionError, suggestion
+from attncli.errors import OptionError
+from attncli.text import suggestion
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers an option may be; stands in its annotation: `Annotated[float, Range(above=0)]`."""
+    """The numbers that an option may be, for its annotation: `Annotated[float, Range(above=0)]`."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -33,21 +34,16 @@ class Range:
         return self.low <= x <= self.high and self.above < x < self.below
 
     def __str__(self) -> str:
-        low = (
-            f"> {_format_bound(self.above)}"
-            if self.above > -math.inf
-            else f"≥ {_format_bound(self.low)}"
-            if self.low > -math.inf
-            else ""
-        )
-        high = (
-            f"< {_format_bound(self.below)}"
-            if self.below < math.inf
-            else f"≤ {_format_bound(self.high)}"
-            if self.high < math.inf
-            else ""
-        )
-        return " and ".join(filter(None, (low, high)))
+        bounds = []
+        if self.above > -math.inf:
+            bounds.append(f"> {_format_bound(self.above)}")
+        elif self.low > -math.inf:
+            bounds.append(f"≥ {_format_bound(self.low)}")
+        if self.below < math.inf:
+            bounds.append(f"< {_format_bound(self.below)}")
+        elif self.high < math.inf:
+            bounds.append(f"≤ {_format_bound(self.high)}")
+        return " and ".join(bounds)
 
 
 def _format_bound(x: float) -> str:
@@ -67,19 +63,19 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a part, read off its function's signature."""
+    """One option of a part, from its function's signature."""
 
-    name: str  # as the small language spells it: v-dim
-    argument: str  # as the function does: v_dim
+    name: str  # as users write it: v-dim
+    argument: str  # as the function spells it: v_dim
     kind: type  # int, float, bool, str or tuple (of ints, joined by +)
     default: object  # inspect.Parameter.empty if it must be given
     range: Range = Range()
     allowed_values: tuple[str, ...] = ()  # the only texts it may be
-    special_values: tuple[str, ...] = ()  # texts it may be beside a number
+    special_values: tuple[str, ...] = ()  # texts it may be in place of a number
 
     @property
     def effective_range(self) -> Range:
-        """Its range; integers without one of their own stay where differences of two cannot overflow."""
+        """The option's range; of integers without an upper bound, one in which differences of two cannot overflow."""
         if self.kind not in (int, tuple) or self.range.high < math.inf or self.range.below < math.inf:
             return self.range
         return replace(self.range, low=max(self.range.low, -(2**53)), high=2**53)
@@ -89,19 +85,17 @@ class Option:
         return self.default is inspect.Parameter.empty
 
     def describe(self) -> str:
-        """`left=…` with its type, range and default, for people."""
-        kind = "|".join(self.allowed_values) or "|".join((*self.special_values, "")) + {
-            int: "integer",
-            float: "number",
-            bool: "yes|no",
-            tuple: "integers joined by +",
-        }.get(self.kind, "text")
-        limits = str(self.range)
-        default = "" if self.required or self.default is None else f", default {format_value(self.default)}"
-        return f"{self.name}={kind}{' ' + limits if limits else ''}{default}{', required' if self.required else ''}"
+        """Describe the option to people: `left=integer ≥ 0, default 1`."""
+        words = self.allowed_values or (*self.special_values, _KIND_NAMES.get(self.kind, "text"))
+        description = f"{self.name}={'|'.join(words)}"
+        if str(self.range):
+            description += f" {self.range}"
+        if self.required:
+            return f"{description}, required"
+        return description if self.default is None else f"{description}, default {format_value(self.default)}"
 
     def parse(self, value: object, owner: str) -> Any:
-        """Text (or a value from Python) → the option's value.
+        """Parse text, or a value from Python, as the option's value.
 
         Raises:
             OptionError: it is not of the option's kind, or out of its range.
@@ -122,6 +116,9 @@ class Option:
         return parsed
 
 
+_KIND_NAMES: dict[type, str] = {int: "integer", float: "number", bool: "yes|no", tuple: "integers joined by +"}
+
+
 def _parse_value(kind: type, value: object) -> object:
     if kind is bool:
         words = {"yes": True, "true": True, "no": False, "false": False}
@@ -131,9 +128,9 @@ def _parse_value(kind: type, value: object) -> object:
     if isinstance(value, bool):
         raise ValueError(value)  # True is no number
     if kind is tuple:
-        items = (
-            str(value).split("+") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-        )
+        if isinstance(value, str):
+            value = value.split("+")
+        items = value if isinstance(value, list | tuple) else [value]
         return tuple(_parse_value(int, item) for item in items)
     if kind is int:
         return parse_integer(value)
@@ -143,7 +140,11 @@ def _parse_value(kind: type, value: object) -> object:
 
 
 def parse_number(value: object) -> float:
-    """Text or a number → a finite number; `1_0`, `nan` and what Python alone would accept are refused."""
+    """Parse text or a number as a finite number; `1_0`, `nan` and what only Python would accept are refused.
+
+    Raises:
+        ValueError: it is none.
+    """
     text = str(value).strip()
     if not text.isascii() or "_" in text or not math.isfinite(x := float(text)):
         raise ValueError(value)
@@ -151,7 +152,11 @@ def parse_number(value: object) -> float:
 
 
 def parse_integer(value: object) -> int:
-    """Text or a number → an integer (4 and 4.0 alike)."""
+    """Parse text or a number as an integer; 4 and 4.0 are equal.
+
+    Raises:
+        ValueError, OverflowError: it is none.
+    """
     x = parse_number(value)
     if x != int(x):
         raise ValueError(value)
@@ -159,7 +164,7 @@ def parse_integer(value: object) -> int:
 
 
 def format_value(value: object) -> str:
-    """A value as the small language writes it; `parse_integer`, `parse_number` and `Option.parse` read it back."""
+    """Write a value as users do; `parse_integer`, `parse_number` and `Option.parse` read it back."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple | list):
@@ -173,8 +178,8 @@ def format_value(value: object) -> str:
 class Traits:
     """What a member declares beside its formula and laws. Each family lists its own, with their types and defaults.
 
-    To a type checker a subclass is a frozen dataclass. It is made without `dataclass`, which takes half a
-    millisecond of start-up a class. Every trait has a default, so that a member declares only what is special.
+    To a type checker a subclass is a frozen dataclass. It is made without `dataclass`, which takes half a millisecond
+    of start-up for each class. Every trait has a default, so that a member declares only what is special.
     """
 
     option_conflict: Callable[[Mapping[str, object]], str] | None = None  # option → value: why they cannot be together
@@ -192,7 +197,7 @@ class Traits:
     @classmethod
     @functools.cache
     def names(cls) -> dict[str, object]:
-        """Every trait, with its default."""
+        """Return the default of every trait, by its name."""
         classes = [c for c in reversed(cls.__mro__) if issubclass(c, Traits)]
         return {
             name: default
@@ -209,7 +214,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class Member(Generic[TraitsT]):
-    """One registered part and everything it declares about itself."""
+    """One registered part and everything that it declares."""
 
     family: str
     name: str
@@ -218,11 +223,11 @@ class Member(Generic[TraitsT]):
     formula: str = ""
     source: str = ""
     parameters: tuple[Parameter, ...] = ()  # arrays it reads from the problem
-    laws: frozenset[str] = frozenset()  # which laws it keeps: prefix, decode, permutation
-    law_exceptions: str = ""  # why it keeps none
+    laws: frozenset[str] = frozenset()  # which laws hold for it: prefix, decode, permutation
+    law_exceptions: str = ""  # why no law holds, or which one fails when
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str, str]]:
-        return _load_member, (self.function.__module__, self.family, self.name)  # it travels by its name
+        return _load_member, (self.function.__module__, self.family, self.name)  # pickled by its name
 
     @property
     def summary(self) -> str:
@@ -234,7 +239,7 @@ class Member(Generic[TraitsT]):
 
 
 def _load_member(module: str, family: str, name: str) -> Member[Traits]:
-    """A member by its name, in a process that may not have met its family yet."""
+    """Return a member by its name, in a process that may not have imported its family yet."""
     importlib.import_module(module)
     return _FAMILIES[family].members[name]
 
@@ -242,29 +247,30 @@ def _load_member(module: str, family: str, name: str) -> Member[Traits]:
 @functools.cache
 def _declared_options(function: Callable[..., object]) -> tuple[Option, ...]:
     arguments = [a for a in inspect.signature(function).parameters.values() if a.kind is a.KEYWORD_ONLY]
-    if not arguments:  # reading annotations costs more than everything else here
+    if not arguments:  # reading annotations takes longer than everything else here
         return ()
     hints = typing.get_type_hints(function, include_extras=True)
     return tuple(_make_option(a, hints[a.name]) for a in arguments)
 
 
 def _make_option(argument: inspect.Parameter, hint: Any) -> Option:
-    limits = Range()
-    words: tuple[str, ...] = ()
-    if get_origin(hint) in (
-        typing.Union,
-        types.UnionType,
-    ):  # `int | None` may be left out, `float | Literal["auto"]` a word
-        kinds = [k for k in get_args(hint) if k is not types.NoneType]
-        words = tuple(word for k in kinds[1:] if get_origin(k) is Literal for word in get_args(k))
-        hint = kinds[0]
+    """Make the option of one argument from its annotation, as in `Annotated[int, Range(low=0)] | None`."""
+    special_values: tuple[str, ...] = ()
+    if get_origin(hint) in (typing.Union, types.UnionType):
+        alternatives = [h for h in get_args(hint) if h is not types.NoneType]  # None: it may be left out
+        hint = alternatives[0]
+        literals = [h for h in alternatives[1:] if get_origin(h) is Literal]  # as in `float | Literal["auto"]`
+        special_values = tuple(word for literal in literals for word in get_args(literal))
+    allowed_range = Range()
     if get_origin(hint) is typing.Annotated:
-        hint, limits = get_args(hint)[:2]
-    kind = hint
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
-    kind = str if choices else tuple if get_origin(kind) is tuple else kind
-    name = argument.name.rstrip("_").replace("_", "-")  # global_ for global, which is Python's own word
-    return Option(name, argument.name, kind, argument.default, limits, choices, words)
+        hint, allowed_range = get_args(hint)[:2]
+    allowed_values: tuple[str, ...] = ()
+    if get_origin(hint) is Literal:
+        hint, allowed_values = str, get_args(hint)
+    elif get_origin(hint) is tuple:
+        hint = tuple
+    name = argument.name.rstrip("_").replace("_", "-")  # global_ for global, which is a keyword of Python
+    return Option(name, argument.name, hint, argument.default, allowed_range, allowed_values, special_values)
 
 
 @dataclass(frozen=True)
@@ -272,7 +278,7 @@ class Part(Generic[TraitsT]):
     """A choice: which member of a family, with which options. Calling it calls the member's function."""
 
     member: Member[TraitsT]
-    option_values: tuple[tuple[str, object], ...] = ()  # those that were given, in the order of the declaration
+    option_values: Mapping[str, object] = field(default_factory=dict, hash=False)  # those that were given
 
     @property
     def name(self) -> str:
@@ -292,23 +298,25 @@ class Part(Generic[TraitsT]):
         return self.member.name == "none"
 
     def option_value(self, name: str) -> Any:
-        """The value of an option, given or by default."""
-        given = dict(self.option_values)
-        return given[name] if name in given else next(o.default for o in self.member.options if o.name == name)
+        """Return the value of an option, given or by default."""
+        if name in self.option_values:
+            return self.option_values[name]
+        return next(option.default for option in self.member.options if option.name == name)
 
     def is_set(self, name: str) -> bool:
-        """Whether an option was said."""
-        return name in dict(self.option_values)
+        """Whether an option was given."""
+        return name in self.option_values
 
-    def __call__(self, *args: object, **more: object) -> Any:
-        if not self.option_values:
-            return self.member.function(*args, **more)
-        spelled = {o.name: o.argument for o in self.member.options}
-        chosen = {spelled[name]: value for name, value in self.option_values}
-        return self.member.function(*args, **chosen, **more)
+    @functools.cached_property
+    def _arguments(self) -> Mapping[str, object]:
+        """The options that were given, as the function spells them."""
+        return {o.argument: self.option_values[o.name] for o in self.member.options if o.name in self.option_values}
+
+    def __call__(self, *args: object, **kwargs: object) -> Any:
+        return self.member.function(*args, **self._arguments, **kwargs)
 
     def __str__(self) -> str:
-        options = ",".join(f"{name}={format_value(value)}" for name, value in self.option_values)
+        options = ",".join(f"{name}={format_value(value)}" for name, value in self.option_values.items())
         return f"{self.name}:{options}" if options else self.name
 
 
@@ -317,7 +325,7 @@ _FAMILIES: dict[str, Family[Traits]] = {}
 
 
 class Family(Generic[TraitsT]):
-    """One family of parts; as a decorator it registers a member, whose traits are keyword arguments."""
+    """One family of parts. As a decorator it registers a member, whose traits are keyword arguments."""
 
     def __init__(self, name: str, help: str, traits: type[TraitsT], *, plural: str = "") -> None:
         self.name = name
@@ -361,7 +369,7 @@ class Family(Generic[TraitsT]):
         return iter(self.members.values())
 
     def __getitem__(self, name: str) -> Member[TraitsT]:
-        """The member of that name.
+        """Return the member of a name.
 
         Raises:
             OptionError: there is none; the nearest name is offered.
@@ -373,42 +381,40 @@ class Family(Generic[TraitsT]):
         return self.members[name]
 
     def parse(self, spec: object) -> Part[TraitsT]:
-        """`window:left=3,right=0` → the part.
+        """Parse text such as `window:left=3,right=0` as a part.
 
         Raises:
             OptionError: unknown name or option, an option twice, missing or out of range.
         """
         name, colon, rest = str(spec).strip().partition(":")
         member = self[name.strip()]
-        whose = f"{self.name} {member.name!r}"
-        options = {o.name: o for o in member.options}
-        given: dict[str, object] = {}
+        owner = f"{self.name} {member.name!r}"
+        options = {option.name: option for option in member.options}
+        values: dict[str, object] = {}
         for item in rest.split(",") if colon else ():
-            key, equals, value = (s.strip() for s in item.partition("="))
+            key, equals, value = (text.strip() for text in item.partition("="))
             key = key.replace("_", "-")
             if key not in options:
-                takes = (
-                    f"it takes {', '.join(o.describe() for o in options.values())}"
-                    if options
-                    else "it takes no options"
-                )
                 raise OptionError(
-                    "unknown-option",
-                    f"{whose} has no option {key!r}",
-                    help=f"{suggestion(key, options) + '; ' if key and options else ''}{takes}",
+                    "unknown-option", f"{owner} has no option {key!r}", help=_describe_options(key, options)
                 )
             if not equals or not value:
                 raise OptionError(
                     "bad-option",
-                    f"{whose}: option {key!r} has no value",
+                    f"{owner}: option {key!r} has no value",
                     help=f"write {key}=…: {options[key].describe()}",
                 )
-            if key in given:
-                raise OptionError("bad-option", f"{whose}: option {key!r} stands twice")
-            given[key] = options[key].parse(value, whose)
-        return self.make_part(member, given)
+            if key in values:
+                raise OptionError("bad-option", f"{owner}: option {key!r} stands twice")
+            values[key] = options[key].parse(value, owner)
+        return self.make_part(member, values)
 
     def make_part(self, member: Member[TraitsT], values: Mapping[str, object]) -> Part[TraitsT]:
+        """Make a part of parsed option values.
+
+        Raises:
+            OptionError: one that is required is missing, or two cannot be together.
+        """
         for option in member.options:
             if option.required and option.name not in values:
                 raise OptionError(
@@ -416,8 +422,19 @@ class Family(Generic[TraitsT]):
                     f"{self.name} {member.name!r} needs {option.describe().removesuffix(', required')}",
                     help=f"write {member.name}:{option.name}=…",
                 )
-        part = Part(member, tuple((o.name, values[o.name]) for o in member.options if o.name in values))
-        conflict = member.traits.option_conflict
-        if why := conflict({o.name: part.option_value(o.name) for o in member.options}) if conflict else "":
-            raise OptionError("bad-option", f"{self.name} {member.name!r}: {why}")
+        in_order = {option.name: values[option.name] for option in member.options if option.name in values}
+        part = Part(member, in_order)
+        find_conflict = member.traits.option_conflict
+        if find_conflict is not None:
+            conflict = find_conflict({option.name: part.option_value(option.name) for option in member.options})
+            if conflict:
+                raise OptionError("bad-option", f"{self.name} {member.name!r}: {conflict}")
         return part
+
+
+def _describe_options(key: str, options: Mapping[str, Option]) -> str:
+    """Say which options there are, and which one a misspelt key may be."""
+    if not options:
+        return "it takes no options"
+    takes = f"it takes {', '.join(option.describe() for option in options.values())}"
+    return f"{suggestion(key, options)}; {takes}" if key else takes

@@ -1,10 +1,9 @@
-"""What a command line asks for, once its words are understood: how to read, what to compute, what to show. Plain data, that can travel."""
+"""What a command line asks for, parsed: how to read, what to compute, what to show. Plain data, which can be sent to workers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from attncli.types import Json
 from attncli.variant import Variant, merge_choices
@@ -12,46 +11,51 @@ from attncli.variant import Variant, merge_choices
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How the input is to be read."""
+    """How an input is read."""
 
-    input_format: str | None = None
-    token_column: str | None = None
-    header: str | None = None
-    replacing: tuple[str, ...] = ()
+    input_format: str | None = None  # None: by its suffix
+    token_column: str | None = None  # of CSV: a name, a number from 0, or `none`
+    header: str | None = None  # of CSV: yes or no
+    replacing: tuple[str, ...] = ()  # NAME=PATH: fields that are taken from other files
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How the result is to be shown."""
+    """Which part of a result is shown, where, and how."""
 
-    format: str | None = None
-    output: str | None = None
-    force: bool = False
-    only: tuple[str, ...] = ()
-    at: tuple[str, ...] = ()
-    top: int | None = None
-    precision: int = 4
-    heat: str = "auto"
-    full: bool = False
-    color: str = "auto"
+    format: str | None = None  # None: by the suffix of the output, or a table
+    output: str | None = None  # a file; None: standard output
+    force: bool = False  # replace the file if it exists
+    only: tuple[str, ...] = ()  # names of steps; none: those that are shown by default
+    at: tuple[str, ...] = ()  # AXIS=WHICH
+    top: int | None = None  # how many of the largest weights of each query
+    precision: int = 4  # digits after the point, in tables
+    heat: str = "auto"  # auto, on, off
+    full: bool = False  # leave nothing out on a terminal
+    color: str = "auto"  # auto, always, never
     quiet: bool = False
     progress: bool = True
-    error_format: str = "full"
+    error_format: str = "full"  # full, json, concise
 
 
 @dataclass(frozen=True)
 class VariantRequest:
-    """What the command line chose, to be combined with what the file says."""
+    """What the command line chooses; `resolve_variant` combines it with what a file chooses."""
 
-    choices: Json = field(default_factory=dict)
-    extra_masks: tuple[str, ...] = ()  # masks that sugar adds
+    choices: Json = field(default_factory=dict)  # by the names of `variant.CHOICES`, and `name`: a named variant
+    extra_masks: tuple[str, ...] = ()  # of --causal and --window, added to the mask by `and`
 
-    def resolve_variant(self, file_choices: Any) -> Variant:
-        return (
-            merge_choices(file_choices, self.choices, self.extra_masks) if file_choices else self._variant_without_file
-        )
+    def resolve_variant(self, file_choices: Json) -> Variant:
+        """The variant of a problem: the file's choices, replaced by those of the command line.
+
+        Raises:
+            OptionError: a choice does not exist or cannot be.
+        """
+        if not file_choices:
+            return self._variant_without_file
+        return merge_choices(file_choices, self.choices, self.extra_masks)
 
     @cached_property
     def _variant_without_file(self) -> Variant:
-        """What is chosen where the file chooses nothing: the same for every problem."""
+        """The variant where the file chooses nothing: the same for every problem."""
         return merge_choices({}, self.choices, self.extra_masks)

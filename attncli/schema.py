@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of problem, result and verdict, made from the declarations that reader and writer follow."""
+"""Make the JSON Schemas (2020-12) of problem, result and verdict, from the declarations that readers and writers follow."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from attncli.variant import CHOICES
 _JSON_SCHEMA_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBER_SCHEMA = {"type": "number"}
 _ANY_NUMBER_SCHEMA = {"anyOf": [_NUMBER_SCHEMA, {"enum": list(NONFINITE_SPELLINGS)}]}
+_STEP_NAME_PATTERN = f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"
 _LEAF_SCHEMAS: Json = {"booleans": {"type": "boolean"}, "integers": {"type": "integer"}, "texts": {"type": "string"}}
 
 
 def _array_schema(leaf: Any, ranks: tuple[int, ...]) -> Json:
-    """Nested lists of one kind of leaf, of any of some ranks."""
+    """Return the schema of nested lists of one kind of leaf, of any of some ranks."""
     forms = []
     for rank in ranks:
         form = leaf
@@ -26,23 +27,27 @@ def _array_schema(leaf: Any, ranks: tuple[int, ...]) -> Json:
 
 
 def _field_schema(field: Field) -> Json:
+    """Return the schema of one field, with its help and shapes as description."""
+    shapes = " or ".join(f"({', '.join(shape.split())})" for shape in field.shapes if shape != "*")
+    description = f"{field.help}; {shapes}" if shapes else field.help
+    return {**_kind_schema(field), "description": description}
+
+
+def _kind_schema(field: Field) -> Json:
     if field.kind == "object":
-        made: Json = _variant_schema()
-    elif field.kind == "expected":
-        made = {
+        return _variant_schema()
+    if field.kind == "expected":
+        return {
             "type": "object",
-            "propertyNames": {"pattern": f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"},
+            "propertyNames": {"pattern": _STEP_NAME_PATTERN},
             "additionalProperties": {"anyOf": [_figures_schema(), _array_schema(_leaf_schema(), (0, 1, 2, 3, 4))]},
         }
-    elif field.kind == "any":
-        made = {}
-    elif field.kind == "text":
-        made = {"enum": list(field.allowed_values)}
-    else:
-        leaf = _LEAF_SCHEMAS.get(field.kind) or (_NUMBER_SCHEMA if field.finite else _ANY_NUMBER_SCHEMA)
-        made = _array_schema(leaf, field.ranks)
-    shapes = " or ".join(f"({', '.join(s.split())})" for s in field.shapes if s != "*")
-    return {**made, "description": f"{field.help}{f'; {shapes}' if shapes else ''}"}
+    if field.kind == "any":
+        return {}
+    if field.kind == "text":
+        return {"enum": list(field.allowed_values)}
+    leaf = _LEAF_SCHEMAS.get(field.kind) or (_NUMBER_SCHEMA if field.finite else _ANY_NUMBER_SCHEMA)
+    return _array_schema(leaf, field.ranks)
 
 
 def _leaf_schema() -> Json:
@@ -69,7 +74,7 @@ def _figures_schema() -> Json:
 
 def _variant_schema() -> Json:
     text, items = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
-    made: Json = {"name": {**text, "description": "a named variant; the other choices override its own"}}
+    properties: Json = {"name": {**text, "description": "a named variant; the other choices override its own"}}
     for choice in CHOICES.values():
         kinds: list[Any] = [{"enum": list(choice.allowed_values)} if choice.allowed_values else text]
         if choice.integer_bounds:
@@ -79,26 +84,26 @@ def _variant_schema() -> Json:
             ]
         elif choice.accepts_number:
             kinds.append(_NUMBER_SCHEMA)
-        kinds += [items] if choice.name in ("mask", "chain") else []
-        made[choice.name] = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), "description": choice.help}
-    return {"type": "object", "additionalProperties": False, "properties": made}
+        if choice.name in ("mask", "chain"):
+            kinds.append(items)
+        properties[choice.name] = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), "description": choice.help}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
 def problem_schema() -> Json:
-    """What `attn compute` reads as JSON."""
-    made: Json = {}
+    """Return the schema of what `attn compute` reads as JSON."""
+    properties: Json = {}
     for field in FIELDS.values():
         group, dot, inner = field.name.partition(".")
         if dot:
-            made.setdefault(group, {"type": "object", "additionalProperties": False, "properties": {}})["properties"][
-                inner
-            ] = _field_schema(field)
+            empty_group = {"type": "object", "additionalProperties": False, "properties": {}}
+            properties.setdefault(group, empty_group)["properties"][inner] = _field_schema(field)
         else:
-            made[field.name] = _field_schema(field)
-    made["parameters"] = {
+            properties[field.name] = _field_schema(field)
+    properties["parameters"] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {p.name: _field_schema(find_field(f"parameters.{p.name}")) for p in known_parameters().values()},
+        "properties": {name: _field_schema(find_field(f"parameters.{name}")) for name in known_parameters()},
     }
     token = {
         "type": "object",
@@ -113,7 +118,7 @@ def problem_schema() -> Json:
             {
                 "type": "object",
                 "additionalProperties": False,
-                "properties": made,
+                "properties": properties,
                 "anyOf": [{"required": ["embeddings"]}, {"required": ["q", "k"]}],
             },
             {**_array_schema(_NUMBER_SCHEMA, (2, 3)), "description": "embeddings alone"},
@@ -123,12 +128,11 @@ def problem_schema() -> Json:
 
 
 def result_schema() -> Json:
-    """What `attn compute --json` writes."""
+    """Return the schema of what `attn compute --json` writes."""
     text, counts = {"type": "string"}, {"type": "array", "items": {"type": "integer", "minimum": 0}}
-    pattern = f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"
 
     def per_step(value: Any) -> Json:
-        return {"type": "object", "propertyNames": {"pattern": pattern}, "additionalProperties": value}
+        return {"type": "object", "propertyNames": {"pattern": _STEP_NAME_PATTERN}, "additionalProperties": value}
 
     labels = _array_schema(text, (1, 2))
     return {
@@ -168,30 +172,30 @@ def result_schema() -> Json:
             },
             "warnings": {"type": "array", "items": text},
         },
-        "patternProperties": {pattern: _array_schema(_leaf_schema(), (1, 2, 3, 4))},
+        "patternProperties": {_STEP_NAME_PATTERN: _array_schema(_leaf_schema(), (1, 2, 3, 4))},
         "additionalProperties": False,
     }
 
 
 def check_schema() -> Json:
-    """What `attn check --json` writes, for one problem or for a folder."""
+    """Return the schema of what `attn check --json` writes, for one problem or for a folder."""
     text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, _ANY_NUMBER_SCHEMA
-    maybe = {"anyOf": [text, {"type": "null"}]}
-    truth = {"type": "boolean"}
+    text_or_null = {"anyOf": [text, {"type": "null"}]}
+    boolean = {"type": "boolean"}
 
-    def items(made: Json) -> Json:
-        return {"type": "array", "items": made}
+    def items(item: Json) -> Json:
+        return {"type": "array", "items": item}
 
-    def fields(required: Json, **more: Any) -> Json:
-        made = {"type": "object", "required": list(required), "additionalProperties": False}
-        return {**made, "properties": {**required, **more}}
+    def fields(required: Json, **optional: Any) -> Json:
+        schema = {"type": "object", "required": list(required), "additionalProperties": False}
+        return {**schema, "properties": {**required, **optional}}
 
     rule = fields(
         {"name": {"enum": ["digits", "close", "flash", "exact"]}, "why": text, "dtype": text},
         **dict.fromkeys(("rtol", "atol", "bound", "plain"), number),
         atol_of=text,
     )
-    places = {"type": "object", "propertyNames": {"enum": list(AXES)}, "additionalProperties": count}
+    cell = {"type": "object", "propertyNames": {"enum": list(AXES)}, "additionalProperties": count}
     step = fields(
         {
             "step": text,
@@ -199,37 +203,37 @@ def check_schema() -> Json:
             "shape": items(count),
             "rule": rule,
             **dict.fromkeys(("tolerance", "max_abs", "max_rel", "ulp"), number),
-            "at": places,
+            "at": cell,
             "where": text,
             "mine": _leaf_schema(),
             "reference": _leaf_schema(),
             "of": count,
             "wrong": count,
-            "right": truth,
-            "cause": maybe,
+            "right": boolean,
+            "cause": text_or_null,
         }
     )
-    suspect = fields({"names": items(text), "says": text, "steps": items(text), "max_abs": number})
-    power = fields(
+    diagnosis = fields({"names": items(text), "says": text, "steps": items(text), "max_abs": number})
+    sensitivity = fields(
         {
             "wrong": text,
-            "caught": {"anyOf": [truth, {"type": "null"}]},
+            "caught": {"anyOf": [boolean, {"type": "null"}]},
             "max_abs": {"anyOf": [number, {"type": "null"}]},
-            "step": maybe,
-            "why": maybe,
+            "step": text_or_null,
+            "why": text_or_null,
         }
     )
-    answer = fields(
+    gap = fields(
         {
             "gap": count,
             "step": text,
             "where": text,
-            "right": {"anyOf": [truth, {"type": "null"}]},
+            "right": {"anyOf": [boolean, {"type": "null"}]},
             "written": text,
             "reference": _leaf_schema(),
         }
     )
-    one = fields(
+    verdict = fields(
         {
             "schema": {"const": "attn.check/1"},
             "verdict": {"enum": ["right", "wrong", "too-loose", "unanswered"]},
@@ -237,16 +241,16 @@ def check_schema() -> Json:
             "figures": text,
             "variant": _variant_schema(),
             "steps": items(step),
-            "first_wrong": maybe,
-            "power": items(power),
-            "identified": items(suspect),
-            "nearest": items(suspect),
+            "first_wrong": text_or_null,
+            "power": items(sensitivity),
+            "identified": items(diagnosis),
+            "nearest": items(diagnosis),
             "alike": items(text),
             "plain": items(text),
             "searched": count,
             "warnings": items(text),
         },
-        answers=items(answer),
+        answers=items(gap),
     )
     refused = fields({"input": text, "verdict": {"const": "error"}, "error": text})
     folder = fields(
@@ -256,7 +260,7 @@ def check_schema() -> Json:
             "input": text,
             "of": count,
             "right": count,
-            "problems": items({"anyOf": [one, refused]}),
+            "problems": items({"anyOf": [verdict, refused]}),
         }
     )
-    return {"$schema": _JSON_SCHEMA_DRAFT, "title": "attn verdict", "anyOf": [one, folder]}
+    return {"$schema": _JSON_SCHEMA_DRAFT, "title": "attn verdict", "anyOf": [verdict, folder]}

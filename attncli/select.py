@@ -1,100 +1,115 @@
-"""`--at AXIS=WHICH`: which batch item, head, query, key, … a result shows. Every output follows it."""
+"""Select what a result shows, for `--at AXIS=WHICH`: which batch item, head, query, key, … Entries: `resolve_selection`, `select_indices`."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from attncli.errors import InputError, OptionError, join_names, printable, suggestion
+from attncli.errors import InputError, OptionError
 from attncli.plan import Plan
+from attncli.text import join_names, printable, suggestion
 from attncli.types import AXES, Attention, Labels, Step
 
-Selection = Mapping[str, tuple[int, ...]]
+Selection = Mapping[str, tuple[int, ...]]  # axis → indices
 
 
 def resolve_selection(plan: Plan, requests: Sequence[str]) -> Selection:
-    """`query=shiny`, `key=2:5`, `head=0` → the indices chosen on each axis; the same axis again adds to it.
+    """Turn `query=shiny`, `key=2:5`, `head=0` into the indices on each axis; the same axis again adds to it.
 
     Raises:
         OptionError: no `axis=which`, or no such axis.
-        InputError: this result lacks the axis, the index or the token, or the token stands more than once.
+        InputError: this result lacks the axis, the index or the token, or the token occurs more than once.
     """
-    chosen: dict[str, tuple[int, ...]] = {}
-    for wish in sorted(
-        requests, key=lambda w: not w.startswith("batch=")
-    ):  # tokens are looked up in the batch item chosen
-        axis, equals, which = wish.partition("=")
+    selection: dict[str, tuple[int, ...]] = {}
+    for request in sorted(requests, key=_is_not_batch):  # tokens are looked up in the batch items that are selected
+        axis, equals, which = request.partition("=")
         if not equals or not which:
-            raise OptionError(
-                "bad-option", f"--at takes AXIS=WHICH, not {wish!r}", help="--at query=shiny, --at head=0, --at key=2:5"
-            )
+            hint = "--at query=shiny, --at head=0, --at key=2:5"
+            raise OptionError("bad-option", f"--at takes AXIS=WHICH, not {request!r}", help=hint)
         if axis not in AXES:
             raise OptionError("unknown-axis", f"no axis is called {axis!r}", help=suggestion(axis, AXES))
         kept = {name: axes for name, axes in plan.steps.items() if name in plan.keep}
-        lengths = {plan.axis_length(name, axis): name for name, axes in kept.items() if axis in axes}
-        if not lengths:
-            have = join_names(dict.fromkeys(a for axes in kept.values() for a in axes))
-            raise InputError("absent-axis", f"nothing that is shown has an axis {axis!r}", help=f"its axes are {have}")
-        chosen[axis] = tuple(
-            dict.fromkeys(
-                (
-                    *chosen.get(axis, ()),
-                    *_resolve_indices(
-                        plan, axis, which, min(lengths), chosen, lengths[min(lengths)] if len(lengths) > 1 else ""
-                    ),
-                )
-            )
-        )
-    return chosen
+        steps_by_length = {plan.axis_length(name, axis): name for name, axes in kept.items() if axis in axes}
+        if not steps_by_length:
+            axes_there_are = join_names(dict.fromkeys(name for axes in kept.values() for name in axes))
+            message = f"nothing that is shown has an axis {axis!r}"
+            raise InputError("absent-axis", message, help=f"its axes are {axes_there_are}")
+        length = min(steps_by_length)
+        shortest_step = steps_by_length[length] if len(steps_by_length) > 1 else ""
+        indices = _resolve_indices(plan, axis, which, length, selection, shortest_step)
+        selection[axis] = tuple(dict.fromkeys((*selection.get(axis, ()), *indices)))
+    return selection
+
+
+def _is_not_batch(request: str) -> bool:
+    return not request.startswith("batch=")
 
 
 def _resolve_indices(
-    plan: Plan, axis: str, requested: str, length: int, chosen: Selection, shortest_step: str
+    plan: Plan, axis: str, which: str, length: int, selection: Selection, shortest_step: str
 ) -> tuple[int, ...]:
-    start, colon, stop = requested.partition(":")
-    if colon and all(not part or _is_integer(part) for part in (start, stop)):
-        found = tuple(range(length)[slice(*(int(part) if part else None for part in (start, stop)))])
-        if not found:
+    """Return the indices that one request selects: those of a range, one by its number, or one by its token.
+
+    Args:
+        plan: the outline.
+        axis: its name.
+        which: what stands behind the equals sign.
+        length: of the axis.
+        selection: what is selected so far.
+        shortest_step: the step in which the axis is so long, where steps differ in it.
+    """
+    start, colon, stop = which.partition(":")
+    if colon and all(not bound or _is_integer(bound) for bound in (start, stop)):
+        bounds = slice(*(int(bound) if bound else None for bound in (start, stop)))
+        indices = tuple(range(length)[bounds])
+        if not indices:
             raise InputError(
                 "out-of-range",
-                f"{axis}={requested} selects nothing of {length}",
+                f"{axis}={which} selects nothing of {length}",
                 help=f"indices are 0 … {length - 1}; the second is not included",
             )
-        return found
-    if _is_integer(requested):
-        index = int(requested)
+        return indices
+    if _is_integer(which):
+        index = int(which)
         if not -length <= index < length:
             where = f" in {shortest_step}; --only can leave it out" if shortest_step else ""
             raise InputError("out-of-range", f"there is no {axis} {index}{where}", help=f"indices are 0 … {length - 1}")
         return (index % length,)
     if axis not in ("query", "key", "new_key"):
-        raise OptionError("bad-option", f"{axis} is chosen by its index, not by {requested!r}", help=f"--at {axis}=0")
+        raise OptionError("bad-option", f"{axis} is chosen by its index, not by {which!r}", help=f"--at {axis}=0")
+    return _find_token(plan, axis, which, selection)
+
+
+def _find_token(plan: Plan, axis: str, token: str, selection: Selection) -> tuple[int, ...]:
+    """Return the index of the one query or key that has a token, in every batch item that is selected.
+
+    Raises:
+        InputError: there is none, or several, or another in each batch item.
+    """
     labels = plan.tokens if axis == "query" else plan.k_tokens
-    items = [labels[b] for b in chosen.get("batch", range(len(labels)))] if plan.size.batch is not None else [labels]
-    places = {tuple(i for i, label in enumerate(item) if label == requested) for item in items}
-    if len(places) > 1:
+    items = [labels]
+    if plan.size.batch is not None:
+        items = [labels[b] for b in selection.get("batch", range(len(labels)))]
+    matches = {tuple(i for i, label in enumerate(item) if label == token) for item in items}
+    if len(matches) > 1:
         raise InputError(
             "ambiguous-token",
-            f"{requested!r} stands elsewhere in each batch item",
-            help=f"choose one first: --at batch=0 --at {axis}={requested}",
+            f"{token!r} stands elsewhere in each batch item",
+            help=f"choose one first: --at batch=0 --at {axis}={token}",
         )
-    found = places.pop()
+    indices = matches.pop()
     if axis == "new_key":
-        found = tuple(i - plan.size.past for i in found if i >= plan.size.past)
-    if not found:
-        known = [str(label) for item in items for label in item]
-        raise InputError(
-            "unknown-token",
-            f"no {axis} is called {printable(requested)!r}",
-            help=suggestion(requested, dict.fromkeys(known)),
-        )
-    if len(found) > 1:
+        indices = tuple(i - plan.size.past for i in indices if i >= plan.size.past)
+    if not indices:
+        known = dict.fromkeys(str(label) for item in items for label in item)
+        raise InputError("unknown-token", f"no {axis} is called {printable(token)!r}", help=suggestion(token, known))
+    if len(indices) > 1:
         raise InputError(
             "ambiguous-token",
-            f"{requested!r} stands {len(found)} times",
-            help=f"choose by index: --at {axis}={found[0]}, or {join_names(found[1:], 'or')}",
+            f"{token!r} stands {len(indices)} times",
+            help=f"choose by index: --at {axis}={indices[0]}, or {join_names(indices[1:], 'or')}",
         )
-    return found
+    return indices
 
 
 def _is_integer(text: str) -> bool:
@@ -102,27 +117,34 @@ def _is_integer(text: str) -> bool:
 
 
 def select_indices(attention: Attention, selection: Selection, done_axes: Collection[str] = ()) -> Attention:
-    """The chosen part of a result; every axis stays, with the length that was chosen. `done`: axes computed so already."""
+    """Return the selected part of a result; every axis stays, with the length of its selection.
+
+    Args:
+        attention: the result.
+        selection: indices by axis.
+        done_axes: axes of which no more than the selection was computed.
+    """
     if not selection:
         return attention
 
-    def cut(step: Step) -> Step:
+    def trim_step(step: Step) -> Step:
         values = step.values
         for i, axis in enumerate(step.axes):
             if axis in selection and axis not in done_axes:
                 values = values[(slice(None),) * i + (list(selection[axis]),)]
         return dataclasses.replace(step, values=values)
 
-    def labels(tokens: Labels, axis: str) -> Labels:
-        batched = bool(tokens) and isinstance(tokens[0], tuple)
-        items = [tokens[b] for b in selection.get("batch", range(len(tokens)))] if batched else [tokens]
-        cut = [tuple(item[i] for i in selection[axis]) if axis in selection else item for item in items]
-        return tuple(cut) if batched else cut[0]
+    def trim_labels(labels: Labels, axis: str) -> Labels:
+        has_batch = bool(labels) and isinstance(labels[0], tuple)
+        items = [labels[b] for b in selection.get("batch", range(len(labels)))] if has_batch else [labels]
+        if axis in selection:
+            items = [tuple(item[i] for i in selection[axis]) for item in items]
+        return tuple(items) if has_batch else items[0]
 
     return dataclasses.replace(
         attention,
-        steps=tuple(map(cut, attention.steps)),
-        tokens=labels(attention.tokens, "query"),
-        k_tokens=labels(attention.k_tokens, "key"),
+        steps=tuple(map(trim_step, attention.steps)),
+        tokens=trim_labels(attention.tokens, "query"),
+        k_tokens=trim_labels(attention.k_tokens, "key"),
         at=dict(selection),
     )

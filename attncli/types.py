@@ -1,7 +1,7 @@
-"""The nouns: Field and Problem (what an input holds), Grid (where scores sit), Step and Attention (a result).
+"""Define what is passed around: `Problem` and its fields, `Grid` (where scores sit), `Step` and `Attention` (a result).
 
-Axes are named everywhere: b batch, h head, g kv head, n query, m key, s new key, d dim. Nothing here
-computes, and nothing here imports torch or numpy.
+Axes are named everywhere: b batch, h head, g kv head, n query, m key, s new key, d dim. Nothing in this module computes,
+and nothing imports torch or numpy.
 """
 
 from __future__ import annotations
@@ -28,19 +28,23 @@ FieldKind = Literal["floats", "booleans", "integers", "texts", "text", "object",
 Json: TypeAlias = dict[str, Any]  # an object, as it was read or as it will be written
 Labels: TypeAlias = tuple[Any, ...]  # of tokens; for a batch, a tuple of them per item
 NONFINITE_SPELLINGS = ("Infinity", "-Infinity", "NaN")  # how JSON spells them here, as Protocol Buffers does
+SAFETENSORS_DTYPES = {  # their names → numpy's; of BF16, which numpy lacks, that of its bits
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1", "BF16": "<u2",
+}  # fmt: skip
 
 
-def json_number(x: float) -> float | str:
-    """A number as JSON can hold it: what is not finite is one of `NONFINITE_SPELLINGS`."""
-    if math.isfinite(x):
-        return x
-    return "NaN" if math.isnan(x) else "Infinity" if x > 0 else "-Infinity"
+def to_json_number(value: float) -> float | str:
+    """A number as JSON holds it: one that is not finite as a string."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 # ── what a problem may hold ──────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class Field:
-    """One field of a problem: readers, schema, `--with` and the gate all follow this declaration."""
+    """One field of a problem: readers, schema, `--with` and validation all follow this declaration."""
 
     name: str  # dotted, as NPZ and safetensors spell it
     kind: FieldKind
@@ -60,30 +64,31 @@ def _declared(
     is_plain: bool = False,
     is_group: bool = False,
 ) -> Any:
-    """A field of `Problem`, None by default, with what files may hold of it: itself, or fields within it.
+    """Declare a field of `Problem`, None by default, with what files may hold of it: itself, or fields within it.
 
     Args:
         declarations: without the problem field's own name.
         on_workers: what of it the tiles of a long run need on a cluster.
-        is_plain: it decides a plan's outline by nothing but its shape and dtype, or not at all.
-        is_group: it is a mapping whose items are fields.
+        is_plain: whether a plan's outline depends on no more of it than its shape and dtype.
+        is_group: whether it is a mapping whose items are fields.
     """
-    about = {"declarations": declarations, "on_workers": on_workers, "is_plain": is_plain, "is_group": is_group}
-    return field(default=None, metadata=about)
+    metadata = {"declarations": declarations, "on_workers": on_workers, "is_plain": is_plain, "is_group": is_group}
+    return field(default=None, metadata=metadata)
 
 
 def _declared_mapping(*declarations: Field, is_group: bool = False) -> Any:
-    """The same for a mapping that is empty by default, and that tiles do not need."""
-    about = {"declarations": declarations, "on_workers": "nothing", "is_plain": True, "is_group": is_group}
-    return field(default_factory=dict, metadata=about)
+    """Declare a mapping that is empty by default, and that tiles do not need."""
+    metadata = {"declarations": declarations, "on_workers": "nothing", "is_plain": True, "is_group": is_group}
+    return field(default_factory=dict, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What an input holds (DESIGN §3.1): lists, numpy arrays or tensors, by the names of the file's fields.
+    """What an input holds: lists, numpy arrays or tensors, by the names of the file's fields.
 
-    `attend` and the readers pass it through the gate, which checks it and turns lists into arrays;
-    after that it is rectangular and everything in it goes together.
+        Problem(embeddings=[[1.0, 0.0], [0.0, 1.0]], tokens=["a", "b"])
+
+    `attend` and the readers validate it: lists become arrays, which are then rectangular and go together.
     """
 
     tokens: Labels | None = _declared(
@@ -152,29 +157,29 @@ class Problem:
         Field("", "any", (), "source, licence, notes; carried along, never used"), on_workers="nothing", is_plain=True
     )
     expected: Json = _declared_mapping(Field("", "expected", (), "figures to be checked, step by step"))
-    source: str = ""  # where it came from, for messages
-    notes: tuple[str, ...] = ()  # what a reader had to find out, said on standard error
-    validated: bool = field(default=False, repr=False)  # it has passed the gate
+    source: str = ""  # the file it came from, for messages
+    notes: tuple[str, ...] = ()  # what a reader has detected, which is reported on standard error
+    validated: bool = field(default=False, repr=False)
+
+
+def _with_full_name(group: str, declaration: Field) -> Field:
+    return replace(declaration, name=f"{group}.{declaration.name}" if declaration.name else group)
 
 
 _INPUTS = [item for item in fields(Problem) if item.metadata]
 INPUT_NAMES = frozenset(item.name for item in _INPUTS)  # what a file may hold
-NESTED_FIELDS = tuple(item.name for item in _INPUTS if item.metadata.get("is_group"))  # those that hold fields
+NESTED_FIELDS = tuple(item.name for item in _INPUTS if item.metadata["is_group"])  # those that hold fields
 PLAIN_NAMES = frozenset(item.name for item in fields(Problem) if not item.metadata or item.metadata["is_plain"])
-FIELDS: Mapping[str, Field] = {
-    field.name: field
-    for item in _INPUTS
-    for declared in item.metadata["declarations"]
-    for field in (replace(declared, name=".".join(filter(None, (item.name, declared.name)))),)
-}
+_DECLARATIONS = [_with_full_name(item.name, one) for item in _INPUTS for one in item.metadata["declarations"]]
+FIELDS: Mapping[str, Field] = {declaration.name: declaration for declaration in _DECLARATIONS}  # by dotted name
 
 
 # ── where scores sit ─────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class Grid:
-    """Where each score sits: what masks, positions and links may know of a cell beside its score.
+    """Where each score sits: what masks, positions and links may know of it beside its value.
 
-    Every array broadcasts to (b, h, n, m); they are numpy arrays or tensors, whichever is at hand.
+    Every array broadcasts to (b, h, n, m). They are numpy arrays in the plan, and tensors in the core.
     """
 
     q_pos: Array  # (b, 1, n, 1)  positions i of the queries
@@ -186,10 +191,10 @@ class Grid:
     lengths: Array = None  # (b, 1, 1, 1)  how many keys are no padding
     problem_mask: Array = None  # the problem's mask
     bias: Array = None  # the problem's bias
-    key_count: int = 0  # how many keys there are, whether they stand here or not
-    max_length: int = 0  # one more than the largest index there is, of a query or a key
-    head_count: int = 1  # how many query heads there are
-    head_idx: Array = None  # (1, h, 1, 1)  which of them stand here
+    key_count: int = 0  # of all keys, whether they are in this grid or not
+    max_length: int = 0  # one more than the largest index of a query or a key
+    head_count: int = 1  # of all query heads
+    head_idx: Array = None  # (1, h, 1, 1)  which heads are in this grid
     parameters: Mapping[str, Array] = field(default_factory=dict)  # learned arrays of the parts that act on scores
     visible: Array = None  # what mask, lengths and bias together let through
 
@@ -198,8 +203,7 @@ class Grid:
 AXES = ("batch", "head", "kv_head", "query", "key", "new_key", "dim", "rank")
 
 _QUERY_KEY_AXES = ("query", "key")
-# Every step there can be, in order, with the axes that follow batch and head (DESIGN §2).
-# A `…` stands for batch, then head, where the problem has them; links add their steps between.
+# Every step that there can be, in order, with its axes where the problem has them all; the links of the chain add theirs.
 BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "positioned_embeddings": ("batch", "query", "dim"),
     "q": ("batch", "head", "query", "dim"),
@@ -228,14 +232,7 @@ BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "context": ("batch", "query", "dim"),
     "output": ("batch", "query", "dim"),
 }
-DEFAULT_STEPS = (
-    "scores",
-    "scaled_scores",
-    "masked_scores",
-    "weights",
-    "context",
-    "output",
-)  # unless something else is asked for
+DEFAULT_STEPS = ("scores", "scaled_scores", "masked_scores", "weights", "context", "output")  # where none is named
 
 
 @dataclass(frozen=True)
@@ -246,21 +243,22 @@ class Step:
     formula: str
     axes: tuple[str, ...]
     values: Array
-    intermediates: Mapping[str, Intermediate] = field(
-        default_factory=dict, repr=False
-    )  # what parts noted on the way, if asked
+    intermediates: Mapping[str, Intermediate] = field(default_factory=dict, repr=False)  # recorded for `attn explain`
 
 
 @dataclass(frozen=True)
 class Attention:
-    """A result: the steps that were kept, in order of computation, and what they were computed from."""
+    """A result: the steps that were kept, in order of computation, and what they were computed from.
 
-    variant: Json  # every choice, spelled so that it parses back
+    result["weights"].values
+    """
+
+    variant: Json  # every choice, as text or number that `Variant` parses
     tokens: Labels  # labels of the queries; for a batch, a tuple of labels per item
     k_tokens: Labels  # labels of the keys
     steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()  # "code: sentence"
-    parameters: Mapping[str, Array] = field(default_factory=dict)  # those that were drawn
+    parameters: Mapping[str, Array] = field(default_factory=dict)  # only those that were drawn
     about: object = None
     layout: str = "bhtd"
     dtype: str = "float64"

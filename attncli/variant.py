@@ -1,16 +1,18 @@
-"""Choosing parts: options, as text or numbers → one Variant, without torch (DESIGN §4).
+"""Choose what to compute: options, as text or numbers, become one `Variant`, without torch.
 
 `CHOICES` is the one table of what can be chosen: command line, the file's `variant` and the schema follow it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from attncli import mask_expression as expression
-from attncli.errors import OptionError, join_names, suggestion
+from attncli.errors import OptionError
 from attncli.mask_expression import MaskExpression
 from attncli.parts.dropout import dropout
 from attncli.parts.links import link
@@ -35,27 +37,19 @@ from attncli.parts.traits import (
 )
 from attncli.presets import parse_preset_name, preset_choices
 from attncli.registry import Family, Option, Part, Range, format_value, parse_number
+from attncli.text import join_names, suggestion
 from attncli.types import Json
 
-_FAMILIES_IN_ORDER = (
-    projection,
-    norm,
-    position,
-    score,
-    link,
-    mask,
-    normalizer,
-    sink,
-    dropout,
-    mixing,
-)  # of computation
-FAMILIES: Mapping[str, Family[PartTraits]] = {family.name: family for family in _FAMILIES_IN_ORDER}
+_FAMILIES: tuple[Family[PartTraits], ...] = (  # in order of computation
+    projection, norm, position, score, link, mask, normalizer, sink, dropout, mixing,
+)  # fmt: skip
+FAMILIES: Mapping[str, Family[PartTraits]] = {family.name: family for family in _FAMILIES}
 DEFAULT_CHAIN = tuple(member.name for member in link)  # the default order is the order of declaration
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One thing that can be chosen: its name, how text becomes a value, and what it is without being said."""
+    """One thing that can be chosen: its name, how text becomes a value, and its default."""
 
     name: str  # as files spell it: kv_heads
     parse: Callable[[object], object]  # text, a number or a list → the value; raises OptionError
@@ -71,101 +65,108 @@ class Choice:
         return "--" + self.name.replace("_", "-")
 
 
+# ── choices of one kind ──────────────────────────────────────────────────────────────────────────
 def _member_names(family: Family[PartTraits]) -> str:
     return ", ".join(family.members)
 
 
 def _part_choice(name: str, family: Family[PartTraits], default: str) -> Choice:
-    """A choice of one part of a family."""
+    """Make the choice of one part of a family."""
     return Choice(name, family.parse, family.parse(default), "PART", f"{family.help}: {_member_names(family)}")
 
 
 def _text_choice(name: str, allowed_values: tuple[str, ...], default: str | None, help: str) -> Choice:
-    """A choice among a few words."""
+    """Make a choice among a few words."""
 
-    def read(value: object) -> str:
+    def parse(value: object) -> str:
         return str(Option(name, name, str, None, allowed_values=allowed_values).parse(value, "this"))
 
-    return Choice(name, read, default, "|".join(allowed_values), help, allowed_values=allowed_values)
+    return Choice(name, parse, default, "|".join(allowed_values), help, allowed_values=allowed_values)
 
 
 def _integer_choice(name: str, low: int, high: int, metavar: str, help: str) -> Choice:
-    """A choice of an integer."""
+    """Make the choice of an integer."""
 
-    def read(value: object) -> int:
+    def parse(value: object) -> int:
         try:
             return int(Option(name, name, int, None, Range(low=low, high=high)).parse(value, "this"))
         except OptionError:
             raise OptionError("bad-option", f"{name} is an integer from {low} to {high}, not {value}") from None
 
-    return Choice(name, read, None, metavar, help, accepts_number=True, integer_bounds=(low, high))
+    return Choice(name, parse, None, metavar, help, accepts_number=True, integer_bounds=(low, high))
 
 
 def parse_mask(value: object) -> MaskExpression:
-    """An expression, or a list of them, all of which must hold."""
+    """Parse an expression, or a list of expressions, all of which must hold.
+
+    Raises:
+        OptionError: one is no expression, or the list is empty.
+    """
     texts = value if isinstance(value, list | tuple) else [value]
     if not texts:
         raise OptionError("bad-option", "mask is an empty list", help="write full, or leave it out")
-    return expression.conjunction(*(expression.parse_expression(str(t), mask) for t in texts))
+    return expression.conjunction(*(expression.parse_expression(str(text), mask) for text in texts))
 
 
 def parse_chain(value: object) -> tuple[str, ...]:
-    """Names of links, in order; a name may stand twice."""
-    names = value if isinstance(value, list | tuple) else str(value).split(",")
-    names = tuple(str(n).strip() for n in names if str(n).strip())
+    """Parse names of links, in order; a name may occur twice.
+
+    Raises:
+        OptionError: there is no such link, or no name at all.
+    """
+    items = value if isinstance(value, list | tuple) else str(value).split(",")
+    names = tuple(str(item).strip() for item in items if str(item).strip())
     if not names:
         raise OptionError("bad-option", "the chain names no link", help="a chain without links is none")
     if names == ("none",):
         return ()
     for name in names:
-        link[name]
+        link[name]  # raises where there is none
     return names
 
 
 def _parse_dropout(value: object) -> Part[DropoutTraits]:
-    """A part, or its probability alone; 0 is none."""
+    """Parse a part, or its probability alone; 0 is none."""
     try:
-        p = parse_number(value)
+        probability = parse_number(value)
     except ValueError:
         if str(value).lstrip("+-").lower() in ("nan", "inf", "infinity"):
             raise OptionError("bad-option", f"dropout is a probability ≥ 0 and < 1, not {value}") from None
         return dropout.parse(value)
-    return dropout.parse("none" if p == 0 else f"dropout:p={format_value(p)}")
+    return dropout.parse("none" if probability == 0 else f"dropout:p={format_value(probability)}")
 
 
 def _make_link_parser(name: str) -> Callable[[object], object]:
+    """Make the parser of a link's value: a number, or one of its words."""
     option, words = link[name].options[0], ("none", *link[name].traits.value_words)
 
-    def read(value: object) -> object:
+    def parse(value: object) -> object:
         if str(value) in words:
             return str(value)
         try:
             return option.parse(value, "this")
         except OptionError:
-            limits = f" {option.range}" if str(option.range) else ""
-            raise OptionError(
-                "bad-option", f"{name} is {join_names([*words, 'a number' + limits], 'or')}, not {value}"
-            ) from None
+            number = f"a number {option.range}" if str(option.range) else "a number"
+            message = f"{name} is {join_names([*words, number], 'or')}, not {value}"
+            raise OptionError("bad-option", message) from None
 
-    return read
+    return parse
 
 
 def _make_link_choices() -> list[Choice]:
-    out = []
-    for member in link:
-        for option in member.options:
-            words = "|".join((*member.traits.value_words, "none", option.name.upper()))
-            out.append(
-                Choice(
-                    member.name.replace("-", "_"),
-                    _make_link_parser(member.name),
-                    member.traits.default_value,
-                    words,
-                    f"{member.name}: {member.summary}",
-                    accepts_number=True,
-                )
-            )
-    return out
+    """Make a choice of every link that has a value."""
+    return [
+        Choice(
+            member.name.replace("-", "_"),
+            _make_link_parser(member.name),
+            member.traits.default_value,
+            "|".join((*member.traits.value_words, "none", option.name.upper())),
+            f"{member.name}: {member.summary}",
+            accepts_number=True,
+        )
+        for member in link
+        for option in member.options
+    ]
 
 
 def _parse_device(value: object) -> str:
@@ -221,55 +222,49 @@ _CHOICES = (
     Choice("device", _parse_device, "cpu", "DEVICE", "cpu, cuda[:n] or mps"),
     _text_choice("schedule", ("dense", "tiled", "fused"), None, "whole, in tiles or by one kernel; found if not said"),
 )
-CHOICES: Mapping[str, Choice] = {c.name: c for c in _CHOICES}
+CHOICES: Mapping[str, Choice] = {choice.name: choice for choice in _CHOICES}
+
+
+# ── all choices together ─────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class _ParsedChoices:
+    """The state of a variant."""
+
+    values: Json  # of every choice
+    name: str | None  # of the preset
+    required_choices: tuple[str, ...]  # what the preset leaves to the user
+    explicit: frozenset[str]  # names of what preset, file or command line chose; the rest is default
 
 
 class Variant:
-    """All choices: what to compute, and nothing about what on.
+    """All choices: what to compute, whatever it is computed on. It does not change; `replace` makes another.
 
-    `Variant(mask="causal", heads=2)`: the options of the command line by their file names, as text, numbers
-    or lists; `name` is a preset, whose choices the others override one by one.
+        Variant(mask="causal", heads=2)
+        Variant(name="gemma2:layer=3", heads=8, kv_heads=4)
+
+    The choices are the options of the command line by their file names, as text, numbers or lists. `name` is a preset,
+    whose choices the others override one by one.
 
     Raises:
         OptionError: a choice, part or option does not exist or cannot be.
     """
 
-    def __init__(self, **choices: object) -> None:
-        name = choices.pop("name", None)
-        found, layer = (None, None) if name is None else parse_preset_name(str(name))
-        self.name: str | None = None
-        if found:
-            self.name = found.name if layer is None else f"{found.name}:layer={layer}"
-        self.required_choices: tuple[str, ...] = found.required_choices if found else ()
-        chosen: Json = preset_choices(found, layer) if found else {}
-        chosen |= {k: v for k, v in choices.items() if v is not None}
-        self._values = {c.name: c.default for c in CHOICES.values()}
-        self._described: Json | None = None  # once somebody has asked
-        self.explicit = frozenset(chosen)  # by preset, file or command line; the rest is default
-        for key, value in chosen.items():
-            if key not in CHOICES:
-                raise OptionError(
-                    "unknown-choice", f"a variant has no {key!r}", help=suggestion(key, [*CHOICES, "name"])
-                )
-            if isinstance(value, bool | dict):
-                raise OptionError("bad-option", f"{key} is {CHOICES[key].metavar}, not {str(value).lower()}")
-            self._values[key] = CHOICES[key].parse(value)
+    def __init__(self, parsed_choices: _ParsedChoices | None = None, /, **choices: object) -> None:
+        """Parse choices by name; those that are parsed already are taken as they are."""
+        if parsed_choices is not None:
+            if not isinstance(parsed_choices, _ParsedChoices):
+                raise TypeError("a variant takes its choices by name")
+            self._choices = parsed_choices
+            return
+        self._choices = _parse_choices(choices)
+        self._check_sink()
+        self._check_heads()
+        self._check_chain()
+
+    def _check_sink(self) -> None:
         if not self.sink.is_none and not self.normalizer.traits.has_denominator:
             message = f"sink {self.sink} joins the denominator of softmax, and {self.normalizer} has none"
             raise OptionError("parts-disagree", message, help="leave the sink out, or normalise by softmax")
-        self._check_heads()
-        for member in link:
-            key = member.name.replace("-", "_")
-            if (
-                isinstance(self._values.get(key), int | float)
-                and self.explicit & {key}
-                and member.name not in self.chain
-            ):
-                raise OptionError(
-                    "left-out",
-                    f"{key} is {format_value(self[key])}, but the chain {','.join(self.chain) or 'is empty and'} leaves {member.name} out",
-                    help=f"add {member.name} to the chain where it should stand, or say {CHOICES[key].flag} none",
-                )
 
     def _check_heads(self) -> None:
         heads, kv_heads = self.heads, self.kv_heads
@@ -280,152 +275,216 @@ class Variant:
         if heads and heads % 2 and self.head_mixing.traits.is_pairing:
             raise OptionError("heads-mismatch", f"{self.head_mixing.name} pairs heads, and {heads} is odd")
 
+    def _check_chain(self) -> None:
+        """Check that the chain has every link whose value was chosen."""
+        for member in link:
+            name = member.name.replace("-", "_")
+            has_number = name in self.explicit and isinstance(self[name], int | float)
+            if has_number and member.name not in self.chain:
+                chain = f"chain {','.join(self.chain)}" if self.chain else "chain is empty and"
+                raise OptionError(
+                    "left-out",
+                    f"{name} is {format_value(self[name])}, but the {chain} leaves {member.name} out",
+                    help=f"add {member.name} to the chain where it should stand, or say {CHOICES[name].flag} none",
+                )
+
+    @property
+    def name(self) -> str | None:
+        """The preset, with its layer if it has layers."""
+        return self._choices.name
+
+    @property
+    def required_choices(self) -> tuple[str, ...]:
+        """Choices (or, for window, a mask) that the preset leaves to the user."""
+        return self._choices.required_choices
+
+    @property
+    def explicit(self) -> frozenset[str]:
+        """Names of the choices that preset, file or command line made; the others are by default."""
+        return self._choices.explicit
+
     def __getitem__(self, name: str) -> Any:
-        """A choice by its name, for code that loops over `CHOICES`; the properties below have types."""
-        return self._values[name]
+        """Return a choice by its name, for code that loops over `CHOICES`; the properties below have types."""
+        return self._choices.values[name]
 
     @property
     def projection(self) -> Part[ProjectionTraits]:
-        """Where q, k and v come from. What has not been said is decided by the plan: ask its variant."""
-        return self._values["projection"]
+        """Where q, k and v come from; None until the plan decides, if it was not chosen."""
+        return self._choices.values["projection"]
 
     @property
     def heads(self) -> int | None:
-        return self._values["heads"]
+        return self._choices.values["heads"]
 
     @property
     def kv_heads(self) -> int | None:
-        return self._values["kv_heads"]
+        return self._choices.values["kv_heads"]
 
     @property
     def kv_map(self) -> Literal["interleave", "tile"]:
-        return self._values["kv_map"]
+        return self._choices.values["kv_map"]
 
     @property
     def qk_norm(self) -> Part[NormTraits]:
-        return self._values["qk_norm"]
+        return self._choices.values["qk_norm"]
 
     @property
     def position(self) -> Part[PositionTraits]:
-        return self._values["position"]
+        return self._choices.values["position"]
 
     @property
     def score(self) -> Part[ScoreTraits]:
-        return self._values["score"]
+        return self._choices.values["score"]
 
     @property
     def scale(self) -> float | Literal["auto", "none"]:
-        return self._values["scale"]
+        return self._choices.values["scale"]
 
     @property
     def softcap(self) -> float | Literal["none"]:
-        return self._values["softcap"]
+        return self._choices.values["softcap"]
 
     @property
     def temperature(self) -> float | Literal["none"]:
-        return self._values["temperature"]
+        return self._choices.values["temperature"]
 
     @property
     def log_n(self) -> float | Literal["none"]:
-        return self._values["log_n"]
+        return self._choices.values["log_n"]
 
     @property
     def chain(self) -> tuple[str, ...]:
         """Names of links, in order."""
-        return self._values["chain"]
+        return self._choices.values["chain"]
 
     @property
     def mask(self) -> MaskExpression:
-        return self._values["mask"]
+        return self._choices.values["mask"]
 
     @property
     def normalizer(self) -> Part[NormalizerTraits]:
-        return self._values["normalizer"]
+        return self._choices.values["normalizer"]
 
     @property
     def sink(self) -> Part[SinkTraits]:
-        return self._values["sink"]
+        return self._choices.values["sink"]
 
     @property
     def dropout(self) -> Part[DropoutTraits]:
-        return self._values["dropout"]
+        return self._choices.values["dropout"]
 
     @property
     def head_mixing(self) -> Part[MixingTraits]:
-        return self._values["head_mixing"]
+        return self._choices.values["head_mixing"]
 
     @property
     def empty_rows(self) -> Literal["zero", "nan", "uniform", "error"]:
-        return self._values["empty_rows"]
+        return self._choices.values["empty_rows"]
 
     @property
     def align(self) -> Literal["top-left", "bottom-right"] | None:
-        return self._values["align"]
+        return self._choices.values["align"]
 
     @property
     def seed(self) -> int | None:
-        return self._values["seed"]
+        return self._choices.values["seed"]
 
     @property
     def dtype(self) -> str:
-        """float64, float32, float16 or bfloat16; what has not been said is decided by the plan."""
-        return self._values["dtype"]
+        """float64, float32, float16 or bfloat16; None until the plan decides, if it was not chosen."""
+        return self._choices.values["dtype"]
 
     @property
     def device(self) -> str:
-        return self._values["device"]
+        return self._choices.values["device"]
 
     @property
     def schedule(self) -> Literal["dense", "tiled", "fused"] | None:
-        return self._values["schedule"]
+        return self._choices.values["schedule"]
 
     def replace(self, **choices: object) -> Variant:
-        """The same with other choices, as values rather than text."""
-        other = object.__new__(Variant)
-        other.__dict__ = self.__dict__ | {"_values": self._values | choices, "_described": None}
-        return other
+        """Return the variant with other choices, as values rather than text."""
+        return Variant(dataclasses.replace(self._choices, values=self._choices.values | choices))
+
+    def with_extra_masks(self, *masks: MaskExpression) -> Variant:
+        """Return the variant with other masks and-ed to its own, as an explicit choice."""
+        values = self._choices.values | {"mask": expression.conjunction(self.mask, *masks)}
+        return Variant(dataclasses.replace(self._choices, values=values, explicit=self.explicit | {"mask"}))
+
+    @cached_property
+    def part_functions(self) -> tuple[Callable[..., object], ...]:
+        """The functions of all parts; variants that are spelled alike may differ in a part that is not registered."""
+        values = self._choices.values.values()
+        parts = [value for value in values if isinstance(value, Part)]
+        return tuple(part.member.function for part in (*parts, *self.mask.iter_parts()))
 
     def describe(self) -> Json:
-        """Every choice that was made or stands by default, spelled so that `Variant(**…)` reads it back."""
-        if self._described is None:
-            out: Json = {"name": self.name} if self.name else {}
-            for key, value in self._values.items():
-                if value is not None:
-                    plain = isinstance(value, int | float) and not isinstance(value, bool)
-                    text = ",".join(value) or "none" if isinstance(value, tuple) else value
-                    out[key] = text if plain else format_value(text)
-            self._described = out
-        return dict(self._described)
+        """Return every choice that was made or holds by default, so that `Variant(**…)` reads it back."""
+        return dict(self._description)
+
+    @cached_property
+    def _description(self) -> Json:
+        description: Json = {"name": self.name} if self.name else {}
+        for name, value in self._choices.values.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                description[name] = value
+            elif isinstance(value, tuple):
+                description[name] = ",".join(value) or "none"
+            elif value is not None:
+                description[name] = format_value(value)
+        return description
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Variant) and self.describe() == other.describe()
+        return isinstance(other, Variant) and self._description == other._description
 
     def __hash__(self) -> int:
-        return hash(tuple(self.describe().items()))
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(self._description.items()))
 
     def __repr__(self) -> str:
         defaults = Variant().describe()
-        changed = {k: v for k, v in self.describe().items() if defaults.get(k) != v}
-        return f"Variant({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
+        changed = {name: value for name, value in self.describe().items() if defaults.get(name) != value}
+        return f"Variant({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Variant, (self._choices,)  # without what this process has derived from them
+
+
+def _parse_choices(choices: Json) -> _ParsedChoices:
+    """Parse choices by name, with those of a preset under them.
+
+    Raises:
+        OptionError: a choice, part or option does not exist or cannot be.
+    """
+    name = choices.pop("name", None)
+    preset, layer = (None, None) if name is None else parse_preset_name(str(name))
+    explicit: Json = preset_choices(preset, layer) if preset else {}
+    explicit |= {key: value for key, value in choices.items() if value is not None}
+    values = {choice.name: choice.default for choice in CHOICES.values()}
+    for key, value in explicit.items():
+        if key not in CHOICES:
+            raise OptionError("unknown-choice", f"a variant has no {key!r}", help=suggestion(key, [*CHOICES, "name"]))
+        if isinstance(value, bool | dict):
+            raise OptionError("bad-option", f"{key} is {CHOICES[key].metavar}, not {str(value).lower()}")
+        values[key] = CHOICES[key].parse(value)
+    full_name = None
+    if preset:
+        full_name = preset.name if layer is None else f"{preset.name}:layer={layer}"
+    return _ParsedChoices(values, full_name, preset.required_choices if preset else (), frozenset(explicit))
 
 
 def merge_choices(file_choices: Json, command_choices: Json, extra_masks: tuple[str, ...] = ()) -> Variant:
-    """Preset < file < command line, choice by choice.
+    """Merge the choices of a file and of the command line, which override those of a preset, one by one.
 
-    `command["name"]` drops the file's choices, `command["mask"]` replaces the mask of file and preset, and the
-    masks of `also` (what `--causal` and `--window` stand for) are added to what is then the mask.
+    A preset that the command line names drops the file's choices. A mask of the command line replaces that of file and
+    preset; `extra_masks` (what `--causal` and `--window` stand for) are added to what is then the mask.
 
     Raises:
-        OptionError: as `Variant`; the file's choices are checked even where the command line overrides them.
+        OptionError: as `Variant`.
     """
-    choices = (
-        dict(command_choices)
-        if command_choices.get("name")
-        else {**file_choices, **{k: v for k, v in command_choices.items() if v is not None}}
-    )
-    variant = Variant(**choices)
-    if not extra_masks:
-        return variant
-    wider = variant.replace(mask=expression.conjunction(variant.mask, *map(parse_mask, extra_masks)))
-    wider.explicit |= {"mask"}
-    return wider
+    made = {name: value for name, value in command_choices.items() if value is not None}
+    variant = Variant(**(made if made.get("name") else {**file_choices, **made}))
+    return variant.with_extra_masks(*map(parse_mask, extra_masks)) if extra_masks else variant

@@ -6,7 +6,8 @@
 
 A row is the median of interleaved pairs (ours, the peer's, ours, …) on the same tensors and files, because machines are
 shared and seconds drift: the ratio of each pair is what is compared. In-process rows run in a process of their own, and
-so does the measuring of peak memory (`ru_maxrss`, above what `import torch` takes and, where said, above the inputs).
+peak memory is measured in one too (`ru_maxrss`, above what `import torch` takes and, where the row says so, above the
+inputs).
 """
 
 from __future__ import annotations
@@ -24,22 +25,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 BENCHMARKS_FOLDER = Path(__file__).parent
+IMPORT_TORCH = [sys.executable, "-c", "import torch"]  # what start-up is measured against
 sys.path.insert(0, str(BENCHMARKS_FOLDER.parent))
-
-
-@dataclass(frozen=True)
-class BenchmarkRow:
-    """One line of the table: what is measured, against what, and what it may cost at most."""
-
-    name: str
-    peer: str
-    max_ratio: float
-    measure_attn: Callable[[], float]  # each runs once and says its seconds
-    measure_peer: Callable[[], float]
 
 
 # ── in one process ───────────────────────────────────────────────────────────────────────────────
@@ -54,7 +46,7 @@ ATTN_RUNS = {  # name → (tokens, choices, steps, top)
 
 
 def make_qkv(token_count: int) -> dict:
-    """q, k and v, the same whenever they are asked for."""
+    """Draw q, k and v, of 64 dimensions each; the same at every call."""
     import torch
 
     stream = torch.Generator().manual_seed(token_count)
@@ -62,7 +54,7 @@ def make_qkv(token_count: int) -> dict:
 
 
 def attn_run(token_count: int, choices: dict, keep: list[str], top: int | None) -> Callable[[], object]:
-    """Ours."""
+    """A run of attn."""
     import attncli
 
     problem, variant = attncli.Problem(**make_qkv(token_count)), attncli.Variant(**choices)
@@ -70,7 +62,7 @@ def attn_run(token_count: int, choices: dict, keep: list[str], top: int | None) 
 
 
 def sdpa_run(token_count: int, causal: bool = False) -> Callable[[], object]:
-    """PyTorch's kernel."""
+    """A run of PyTorch's kernel."""
     from torch.nn.functional import scaled_dot_product_attention
 
     q, k, v = (x[None, None] for x in make_qkv(token_count).values())
@@ -78,7 +70,7 @@ def sdpa_run(token_count: int, causal: bool = False) -> Callable[[], object]:
 
 
 def naive_run(token_count: int) -> Callable[[], object]:
-    """What everyone writes first: dense, all at once."""
+    """What everyone writes first: dense attention, all at once."""
     q, k, v = make_qkv(token_count).values()
     return lambda: (q @ k.T / 8).softmax(-1) @ v
 
@@ -127,59 +119,61 @@ PEER_RUNS: dict[str, Callable[[], Callable[[], object]]] = {
 
 
 def read_json_with_msgspec() -> object:
-    """As fast as msgspec goes."""
+    """Read with msgspec alone, into an array."""
     import msgspec
     import numpy as np
 
-    held = msgspec.defstruct("Held", [("embeddings", list[list[float]])])
-    return np.array(
-        msgspec.json.decode(Path(os.environ["BENCH_FILES"], "large.json").read_bytes(), type=held).embeddings
-    )
+    problem_type = msgspec.defstruct("Problem", [("embeddings", list[list[float]])])
+    data = Path(os.environ["BENCH_FILES"], "large.json").read_bytes()
+    return np.array(msgspec.json.decode(data, type=problem_type).embeddings)
 
 
 def read_csv_with_polars() -> object:
-    """As fast as Polars goes."""
+    """Read with Polars alone, into an array."""
     import polars
 
     return polars.read_csv(Path(os.environ["BENCH_FILES"], "large.csv")).drop("token").to_numpy()
 
 
 def attn_read(file_name: str) -> Callable[[], object]:
-    """Ours."""
+    """Reading by attn."""
     import attncli
 
     return lambda: attncli.read(Path(os.environ["BENCH_FILES"], file_name))
 
 
 def find_run(name: str) -> Callable[[], object]:
-    """Something to be timed, by its name."""
+    """The run of a name: a peer's, one of `ATTN_RUNS`, or the reading of a file."""
     if name in PEER_RUNS:
         return PEER_RUNS[name]()
     return attn_read(name) if name.startswith("large") else attn_run(*ATTN_RUNS[name])
 
 
 def measure_seconds(run: Callable[[], object]) -> float:
-    """Seconds."""
+    """Run, and return the seconds that it took."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def run_child() -> None:
-    """In a process of its own: `pair OURS THEIRS N` prints seconds, `peak RUN TOKENS` seconds and megabytes,
-    `files FOLDER` makes the inputs."""
-    what, *rest = sys.argv[2:]
-    if what == "files":
-        print(json.dumps(make_input_files(Path(rest[0]))))
+    """Measure in this process, which is one of its own, and print JSON.
+
+    `pair RUN PEER_RUN N` prints pairs of seconds, `peak RUN TOKENS` seconds and megabytes, `files FOLDER` makes the inputs
+    and prints their paths.
+    """
+    task, *arguments = sys.argv[2:]
+    if task == "files":
+        print(json.dumps(make_input_files(Path(arguments[0]))))
         return
-    if what == "pair":
-        ours, theirs = find_run(rest[0]), find_run(rest[1])
+    if task == "pair":
+        ours, theirs = find_run(arguments[0]), find_run(arguments[1])
         ours(), theirs()
-        print(json.dumps([[measure_seconds(ours), measure_seconds(theirs)] for _ in range(int(rest[2]))]))
+        print(json.dumps([[measure_seconds(ours), measure_seconds(theirs)] for _ in range(int(arguments[2]))]))
         return
-    _, choices, keep, top = ATTN_RUNS[rest[0]]
-    run = attn_run(int(rest[1]), choices, keep, top)
-    import attncli.core.attention  # noqa: F401  loading is not the run's
+    _, choices, keep, top = ATTN_RUNS[arguments[0]]
+    run = attn_run(int(arguments[1]), choices, keep, top)
+    import attncli.core.attention  # noqa: F401  loading it is no part of the run
 
     before = _memory_in_use_mb()
     seconds = measure_seconds(run)
@@ -187,7 +181,7 @@ def run_child() -> None:
 
 
 def _memory_in_use_mb() -> float:
-    """Megabytes of memory in use."""
+    """Megabytes of memory in use; its peak where the system does not tell."""
     pages = Path("/proc/self/statm")
     if pages.exists():
         return int(pages.read_text().split()[1]) * resource.getpagesize() / 2**20
@@ -195,7 +189,11 @@ def _memory_in_use_mb() -> float:
 
 
 def ask_child(*arguments: object) -> Any:
-    """What a process of its own measures."""
+    """Start a process of its own for `run_child`, and return what it prints.
+
+    Raises:
+        RuntimeError: it failed, with the last line that it wrote.
+    """
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS_FOLDER), "--child", *map(str, arguments)], capture_output=True, text=True
     )
@@ -204,22 +202,33 @@ def ask_child(*arguments: object) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-IN_PROCESS_ROWS = [
-    ("context, T = 16 384, float32", "context", "SDPA", "sdpa", 1.10),
-    ("the same", "context", "a naive dense script", "naive", None),
-    ("the same with softcap and ALiBi", "softcap", "SDPA without them", "sdpa", 4),
-    ("the same", "softcap", "flex_attention, compiled", "flex", None),
-    ("context, log-sum-exp, 8 largest weights", "statistics", "SDPA", "sdpa", 2.5),
-    ("causal window of 256, T = 131 072", "window", "SDPA at T = 16 384, full", "sdpa", 1.0),
-    ("the same", "window", "blocks written by hand", "by-hand", None),
-    ("causal, context and 8 largest weights", "causal", "SDPA, is_causal", "sdpa-causal", 3),
-    ("reading 80 MB of JSON", "large.json", "msgspec into a float array", "json", 1.25),
-    ("reading 80 MB of CSV", "large.csv", "polars into a float array", "csv", 1.25),
-]
+@dataclass(frozen=True)
+class RunPair:
+    """A row of the table of ratios, measured in one process: a run of ours beside one of a peer."""
+
+    label: str
+    run: str  # a name of `find_run`
+    peer: str
+    peer_run: str
+    max_ratio: float | None  # what the ratio may be at most; None: it is only shown
+
+
+IN_PROCESS_ROWS = (
+    RunPair("context, T = 16 384, float32", "context", "SDPA", "sdpa", 1.10),
+    RunPair("the same", "context", "a naive dense script", "naive", None),
+    RunPair("the same with softcap and ALiBi", "softcap", "SDPA without them", "sdpa", 4),
+    RunPair("the same", "softcap", "flex_attention, compiled", "flex", None),
+    RunPair("context, log-sum-exp, 8 largest weights", "statistics", "SDPA", "sdpa", 2.5),
+    RunPair("causal window of 256, T = 131 072", "window", "SDPA at T = 16 384, full", "sdpa", 1.0),
+    RunPair("the same", "window", "blocks written by hand", "by-hand", None),
+    RunPair("causal, context and 8 largest weights", "causal", "SDPA, is_causal", "sdpa-causal", 3),
+    RunPair("reading 80 MB of JSON", "large.json", "msgspec into a float array", "json", 1.25),
+    RunPair("reading 80 MB of CSV", "large.csv", "polars into a float array", "csv", 1.25),
+)
 
 
 # ── whole processes ──────────────────────────────────────────────────────────────────────────────
-START_UP_ROWS = [
+START_UP_ROWS = [  # label, arguments, exit status, what the ratio to `import torch` may be at most
     ("attn --help", ["--help"], 0, 0.25),
     ("attn compute --help", ["compute", "--help"], 0, 0.25),
     ("attn --version", ["--version"], 0, 0.25),
@@ -230,46 +239,55 @@ START_UP_ROWS = [
     ("three tokens, as tables", ["compute", "{good}"], 0, 0.90),
     ("three tokens, --json", ["compute", "{good}", "--json"], 0, 0.90),
 ]
-LONG_RUN_ROWS = [  # name, words, (input and output in MB, more that it may take), seconds that it may take
-    (
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """A row of the table of long runs, each a process of its own."""
+
+    label: str
+    arguments: str
+    includes_files: bool  # whether the sizes of input and output are taken off its memory: both are mapped
+    max_megabytes: int
+    max_seconds: int
+
+
+LONG_RUN_ROWS = (
+    LongRun(
         "causal window of 256, T = 1 000 000, from and to safetensors",
-        ["compute", "{million}", "--window", "255,0", "--only", "context", "-o", "{out}", "--force"],
-        (1000 + 250, 512),
-        60,
+        "compute {million} --window 255,0 --only context -o {out} --force",
+        includes_files=True,
+        max_megabytes=512,
+        max_seconds=60,
     ),
-    (
+    LongRun(
         "causal, T = 16 384, top 8 and context, from and to safetensors",
-        [
-            "compute",
-            "{long}",
-            "--causal",
-            "--top",
-            "8",
-            "--only",
-            "top_keys,top_weights,context",
-            "-o",
-            "{out}",
-            "--force",
-        ],
-        (0, 1024),
-        60,
+        "compute {long} --causal --top 8 --only top_keys,top_weights,context -o {out} --force",
+        includes_files=False,
+        max_megabytes=1024,
+        max_seconds=60,
     ),
-]
+)
+MEMORY_ROWS = (  # label, a run of `ATTN_RUNS`, megabytes that it may take at most
+    ("context, log-sum-exp, 8 largest weights", "statistics", 512),
+    ("causal window of 256", "window", 1024),
+)
+GROWTH_RUNS = ("statistics", "causal", "window")  # the columns of the table of growth
 
 
 def run_process(command: list[str], expected_status: int = 0) -> tuple[float, float]:
-    """(wall time, peak megabytes) of one process, which must end as it should."""
+    """(seconds, peak megabytes) of one process, which must end with the status that is expected."""
     start = time.perf_counter()
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, code, usage = os.wait4(running.pid, 0)
-    taken = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     running.returncode = os.waitstatus_to_exitcode(code)
     assert running.returncode == expected_status, (command, running.returncode)
-    return taken, usage.ru_maxrss / 1024
+    return seconds, usage.ru_maxrss / 1024
 
 
 def make_input_files(folder: Path) -> dict[str, str]:
-    """The inputs, made anew."""
+    """Write the inputs, and return their paths by name, with that of an output."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -278,106 +296,132 @@ def make_input_files(folder: Path) -> dict[str, str]:
     (folder / "wrong.json").write_text('{"embeddings": [[1, 2], [3]]}')
     stream = np.random.default_rng(0)
     for name, tokens in (("million", 1_000_000), ("long", 16_384)):
-        held = {letter: stream.standard_normal((tokens, 64), dtype=np.float32) for letter in "qkv"}
-        save_file(held, folder / f"{name}.safetensors")
+        arrays = {letter: stream.standard_normal((tokens, 64), dtype=np.float32) for letter in "qkv"}
+        save_file(arrays, folder / f"{name}.safetensors")
     rows = stream.standard_normal((32_768, 128)).tolist()
     (folder / "large.json").write_text(json.dumps({"embeddings": rows}))
     with (folder / "large.csv").open("w") as file:
         file.write("token," + ",".join(f"d{i}" for i in range(128)) + "\n")
         file.writelines(f"t{i}," + ",".join(map(repr, row)) + "\n" for i, row in enumerate(rows))
-    places = {path.stem: str(path) for path in folder.iterdir() if path.stem != "large"}
-    return places | {"out": str(folder / "out.safetensors")}
+    paths = {path.stem: str(path) for path in folder.iterdir() if path.stem != "large"}
+    return paths | {"out": str(folder / "out.safetensors")}
 
 
-def print_ratio_row(label: str, peer: str, pairs: list, max_ratio: float | None) -> None:
-    """One row."""
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────
+class Tables:
+    """Measures the rows that were chosen, and prints them as tables of Markdown."""
+
+    def __init__(self, row_words: list[str], pair_count: int, folder: str) -> None:
+        self.row_words, self.pair_count = row_words, pair_count
+        self.paths = ask_child("files", folder)  # in a process of its own: a child begins with its parent's peak
+        attn = shutil.which("attn", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        is_installed = attn and "PYTHONPATH" not in os.environ
+        self.program = [attn] if is_installed else [sys.executable, "-m", "attncli"]
+
+    def is_chosen(self, *texts: str) -> bool:
+        """Whether a row that has these texts was chosen."""
+        return not self.row_words or any(word.lower() in " ".join(texts).lower() for word in self.row_words)
+
+    def command(self, arguments: list[str]) -> list[str]:
+        """A command line of attn, with the paths of the inputs filled in."""
+        return [*self.program, *(argument.format(**self.paths) for argument in arguments)]
+
+    def print_machine(self) -> None:
+        """Print what is measured on, and how often."""
+        gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        print(
+            f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {gibibytes:.0f} GiB, Python "
+            f"{platform.python_version()}, torch {version('torch')}; medians of {self.pair_count} interleaved pairs\n"
+        )
+
+    def print_ratios(self) -> None:
+        """Print the table of ratios: starting up, and runs in one process."""
+        print("| what | attn | against | ratio | at most | holds |\n|---|---:|---|---:|---:|---|")
+        for label, arguments, status, max_ratio in START_UP_ROWS:
+            if self.is_chosen(label, "starting"):
+                command = self.command(arguments)
+                run_process(command, status)
+                pairs = [
+                    (run_process(command, status)[0], run_process(IMPORT_TORCH)[0]) for _ in range(self.pair_count)
+                ]
+                print_ratio_row(label, "`import torch`", pairs, max_ratio)
+        for row in IN_PROCESS_ROWS:
+            if self.is_chosen(row.label, row.peer, row.run):
+                try:
+                    pairs = ask_child("pair", row.run, row.peer_run, self.pair_count)
+                except RuntimeError as error:
+                    print(f"| {row.label} | | {row.peer} does not run here: {str(error)[:60]} | | | |", flush=True)
+                else:
+                    print_ratio_row(row.label, row.peer, pairs, row.max_ratio)
+
+    def print_long_runs(self) -> None:
+        """Print the table of long runs: time and peak memory."""
+        print("\n| long run | time | peak above the inputs | at most | holds |\n|---|---:|---:|---:|---|")
+        for label, run, max_megabytes in MEMORY_ROWS:
+            if self.is_chosen(label, "memory"):
+                token_count = ATTN_RUNS[run][0]
+                seconds, peak = ask_child("peak", run, token_count)
+                holds = yes_or_no(peak <= max_megabytes)
+                print(
+                    f"| {label}, T = {token_count:,} | {seconds:.2f} s | {peak:.0f} MB | {max_megabytes} MB | {holds} |",
+                    flush=True,
+                )
+        rows = [row for row in LONG_RUN_ROWS if self.is_chosen(row.label, "memory")]
+        if not rows:
+            return
+        run_process(IMPORT_TORCH)
+        _, torch_megabytes = run_process(IMPORT_TORCH)
+        for row in rows:
+            seconds, peak = run_process(self.command(row.arguments.split()))
+            megabytes, above = peak - torch_megabytes, "above import torch"
+            if row.includes_files:
+                megabytes -= _total_megabytes(self.paths["million"], self.paths["out"])
+                above += ", input and output"
+            holds = yes_or_no(megabytes <= row.max_megabytes and seconds <= row.max_seconds)
+            print(
+                f"| {row.label} | {seconds:.1f} s (≤ {row.max_seconds}) | {megabytes:.0f} MB {above} | {row.max_megabytes} MB | {holds} |",
+                flush=True,
+            )
+
+    def print_growth(self) -> None:
+        """Print how time and memory grow with the number of tokens."""
+        if not self.is_chosen("growth"):
+            return
+        print("\n| T | full | causal | window of 256 |\n|---:|---:|---:|---:|")
+        for token_count in (4096, 8192, 16384, 32768, 65536):
+            measured = (ask_child("peak", run, token_count) for run in GROWTH_RUNS)
+            cells = [f"{seconds:.2f} s, {megabytes:.0f} MB" for seconds, megabytes in measured]
+            print(f"| {token_count:,} | {' | '.join(cells)} |", flush=True)
+
+
+def print_ratio_row(label: str, peer: str, pairs: list[tuple[float, float]], max_ratio: float | None) -> None:
+    """Print one row of the table of ratios, from pairs of seconds: ours and the peer's."""
     ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
     limit = "" if max_ratio is None else f"{max_ratio:.2f}"
-    held = "" if max_ratio is None else "yes" if ratio <= max_ratio else "**no**"
-    print(f"| {label} | {ours:.2f} s | {peer}: {theirs:.2f} s | {ratio:.2f} | {limit} | {held} |", flush=True)
+    holds = "" if max_ratio is None else yes_or_no(ratio <= max_ratio)
+    print(f"| {label} | {ours:.2f} s | {peer}: {theirs:.2f} s | {ratio:.2f} | {limit} | {holds} |", flush=True)
 
 
-def main(row_words: list[str], pair_count: int) -> None:
-    """Measure every row that was chosen, and print the tables."""
-    attn = shutil.which("attn", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    program = [attn] if attn and "PYTHONPATH" not in os.environ else [sys.executable, "-m", "attncli"]
-    torch = [sys.executable, "-c", "import torch"]
-
-    def is_chosen(*texts: str) -> bool:
-        return not row_words or any(word.lower() in " ".join(texts).lower() for word in row_words)
-
-    with tempfile.TemporaryDirectory() as name:
-        places = ask_child("files", name)  # in a process of its own: a child begins with its parent's peak
-        os.environ["BENCH_FILES"] = name
-        run_process(torch)
-        _, base = run_process(torch)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-        print(
-            f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python "
-            f"{platform.python_version()}, torch {package_version('torch')}; medians of {pair_count} interleaved pairs\n"
-        )
-        print("| what | attn | against | ratio | at most | holds |\n|---|---:|---|---:|---:|---|")
-        for label, command, status, most in START_UP_ROWS:
-            if is_chosen(label, "starting"):
-                full = [*program, *(word.format(**places) for word in command)]
-                run_process(full, status)
-                print_ratio_row(
-                    label,
-                    "`import torch`",
-                    [(run_process(full, status)[0], run_process(torch)[0]) for _ in range(pair_count)],
-                    most,
-                )
-        for label, ours, peer, theirs, most in IN_PROCESS_ROWS:
-            if is_chosen(label, peer, ours):
-                try:
-                    print_ratio_row(label, peer, ask_child("pair", ours, theirs, pair_count), most)
-                except RuntimeError as error:
-                    print(f"| {label} | | {peer} does not run here: {str(error)[:60]} | | | |", flush=True)
-
-        print("\n| long run | time | peak above the inputs | at most | holds |\n|---|---:|---:|---:|---|")
-        for label, run, most in (
-            ("context, log-sum-exp, 8 largest weights", "statistics", 512),
-            ("causal window of 256", "window", 1024),
-        ):
-            if is_chosen(label, "memory"):
-                seconds, peak = ask_child("peak", run, ATTN_RUNS[run][0])
-                print(
-                    f"| {label}, T = {ATTN_RUNS[run][0]:,} | {seconds:.2f} s | {peak:.0f} MB | {most} MB | {yes_or_no(peak, most)} |",
-                    flush=True,
-                )
-        for label, command, (files_mb, more), most in LONG_RUN_ROWS:
-            if is_chosen(label, "memory"):
-                seconds, peak = run_process([*program, *(word.format(**places) for word in command)])
-                above = peak - base - (_total_megabytes(places["million"], places["out"]) if files_mb else 0)
-                good = "yes" if above <= more and seconds <= most else "**no**"
-                told = "above import torch" + ", input and output" * bool(files_mb)
-                print(
-                    f"| {label} | {seconds:.1f} s (≤ {most}) | {above:.0f} MB {told} | {more} MB | {good} |", flush=True
-                )
-
-        if is_chosen("growth"):
-            print("\n| T | full | causal | window of 256 |\n|---:|---:|---:|---:|")
-            RUNS_OF = {"full": "statistics", "causal": "causal", "window": "window"}
-            for tokens in (4096, 8192, 16384, 32768, 65536):
-                cells = (ask_child("peak", run, tokens) for run in RUNS_OF.values())
-                print(f"| {tokens:,} | " + " | ".join(f"{s:.2f} s, {mb:.0f} MB" for s, mb in cells) + " |", flush=True)
-
-
-def yes_or_no(value: float, limit: float) -> str:
-    """Whether it holds."""
-    return "yes" if value <= limit else "**no**"
+def yes_or_no(holds: bool) -> str:
+    """The last cell of a row: whether the limit holds."""
+    return "yes" if holds else "**no**"
 
 
 def _total_megabytes(*paths: str) -> float:
     return sum(Path(path).stat().st_size for path in paths) / 2**20
 
 
-def package_version(package: str) -> str:
-    """Of a package."""
-    from importlib.metadata import version
-
-    return version(package)
+def main(row_words: list[str], pair_count: int) -> None:
+    """Measure every row that was chosen, and print the tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BENCH_FILES"] = folder
+        tables = Tables(row_words, pair_count, folder)
+        run_process(IMPORT_TORCH)
+        tables.print_machine()
+        tables.print_ratios()
+        tables.print_long_runs()
+        tables.print_growth()
 
 
 if __name__ == "__main__":
@@ -388,5 +432,5 @@ if __name__ == "__main__":
         parser.add_argument("words", nargs="*", help="rows that have one of these words")
         parser.add_argument("--pairs", type=int, default=7)
         parser.add_argument("--quick", action="store_true", help="three pairs a row")
-        said = parser.parse_args()
-        main(said.words, 3 if said.quick else said.pairs)
+        arguments = parser.parse_args()
+        main(arguments.words, 3 if arguments.quick else arguments.pairs)

@@ -45,22 +45,19 @@ else:
         for line in lines:
             out.write(answer(json.loads(line)) + "\\n")
 """
-PROCESS_ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT),
-    "OMP_NUM_THREADS": "1",
-}  # of every process: small arrays gain nothing
+# Of every process that is measured. One thread: arrays as small as these gain nothing from more.
+PROCESS_ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def process_seconds(command: list[str]) -> float:
-    """Wall time of one process."""
+    """Seconds of one process, from start to end."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=PROCESS_ENVIRONMENT)
     return time.perf_counter() - start
 
 
 def attn_command(*arguments: object) -> list[str]:
-    """A command line of attn."""
+    """A command line of attn, in a process of its own."""
     return [sys.executable, "-m", "attncli", *map(str, arguments)]
 
 
@@ -72,10 +69,85 @@ def peer_command(source: Path, destination: Path) -> list[str]:
 def compare_pairs(
     pair_count: int, ours: Callable[[int], float], theirs: Callable[[int], float]
 ) -> tuple[float, float, float]:
-    """(median of the one, median of the other, median of the ratios)"""
-    both = [(ours(i), theirs(i)) for i in range(pair_count)]
-    ones, others = zip(*both, strict=True)
-    return statistics.median(ones), statistics.median(others), statistics.median(a / b for a, b in both)
+    """Measure pairs, interleaved: (median of ours, median of theirs, median of the ratios)."""
+    pairs = [(ours(i), theirs(i)) for i in range(pair_count)]
+    our_median, their_median = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return our_median, their_median, statistics.median(a / b for a, b in pairs)
+
+
+class Tables:
+    """Measures the rows of the table, and prints them, in a folder of its own."""
+
+    def __init__(self, folder: Path, pair_count: int) -> None:
+        self.folder, self.pair_count = folder, pair_count
+        self.inputs = folder / "in"
+        write_problems(self.inputs, 2000)
+        lines = [path.read_text() + "\n" for path in sorted(self.inputs.iterdir())]
+        self.few_lines, self.many_lines = lines[:10], lines * 5
+        (folder / "few.ndjson").write_text("".join(self.few_lines))
+        (folder / "many.ndjson").write_text("".join(self.many_lines))
+
+    def warm_up(self) -> None:
+        """Run both peers once, so that files and modules are in the caches of the system."""
+        process_seconds(attn_command("batch", self.inputs, "-o", self.folder / "warm"))
+        process_seconds(peer_command(self.inputs, self.folder / "warm-loop"))
+
+    def print_small_files(self) -> None:
+        """A folder of small files: beside the hand-written loop, and beside a shell loop."""
+        ours, theirs, ratio = compare_pairs(
+            self.pair_count,
+            lambda i: process_seconds(attn_command("batch", self.inputs, "-o", self.folder / f"a{i}")),
+            lambda i: process_seconds(peer_command(self.inputs, self.folder / f"b{i}")),
+        )
+        print_row("2 000 small files, -j 1, beside the loop", f"{ours:.2f} s", f"{theirs:.2f} s", f"{ratio:.2f}", "2")
+        few = sorted(self.inputs.iterdir())[:20]
+        result = self.folder / "x.json"
+        seconds = [process_seconds(attn_command("compute", path, "-o", result, "--force")) for path in few]
+        shell = sum(seconds) / len(few) * 2000
+        label = "the same beside a shell loop over attn compute, from 20"
+        print_row(label, f"{ours:.2f} s", f"{shell:.0f} s", f"1/{shell / ours:.0f}", "1/100")
+
+    def milliseconds_per_line(self, make_command: Callable[[Path, Path], list[str]], repetition: int) -> float:
+        """Milliseconds of one line once everything is loaded: what many lines cost more than few."""
+        many, few = (
+            process_seconds(make_command(self.folder / f"{name}.ndjson", self.folder / f"{name}-{repetition}.out"))
+            for name in ("many", "few")
+        )
+        return (many - few) / (len(self.many_lines) - len(self.few_lines)) * 1000
+
+    def print_lines(self) -> None:
+        """JSON lines beside the hand-written loop."""
+
+        def attn_lines(source: Path, destination: Path) -> list[str]:
+            return attn_command("compute", source, "-o", destination, "-f", "ndjson", "--force")
+
+        ours, theirs, ratio = compare_pairs(
+            self.pair_count,
+            lambda i: self.milliseconds_per_line(attn_lines, i),
+            lambda i: self.milliseconds_per_line(peer_command, i),
+        )
+        label = "JSON lines, a problem of 3 tokens once warm"
+        print_row(label, f"{ours:.2f} ms", f"{theirs:.2f} ms", f"{ratio:.2f}", "10")
+
+    def print_two_processes(self, file_count: int, token_count: int) -> None:
+        """A folder computed by two processes beside one."""
+        inputs = self.folder / f"in{file_count}"
+        write_problems(inputs, file_count, token_count)
+
+        def batch_seconds(process_count: int, repetition: int) -> float:
+            results = self.folder / f"j{process_count}-{file_count}-{repetition}"
+            return process_seconds(attn_command("batch", inputs, "-o", results, "-j", process_count))
+
+        two, one, ratio = compare_pairs(
+            min(self.pair_count, 3), lambda i: batch_seconds(2, i), lambda i: batch_seconds(1, i)
+        )
+        label = f"{file_count:,} files of {token_count} tokens, -j 2 beside -j 1"
+        print_row(label, f"{two:.2f} s", f"{one:.2f} s", f"{ratio:.2f}", "")
+
+
+def print_row(*cells: str) -> None:
+    """Print one row: what is measured, attn, the peer, the ratio, and what it may be at most."""
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main(pair_count: int) -> None:
@@ -84,67 +156,13 @@ def main(pair_count: int) -> None:
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {pair_count} pairs a row\n"
     )
     print("| what | attn | peer | ratio | at most |\n|---|---:|---:|---:|---:|")
-    with tempfile.TemporaryDirectory() as root:
-        folder = Path(root)
-        write_problems(folder / "in", 2000)
-        lines = [path.read_text() + "\n" for path in sorted((folder / "in").iterdir())]
-        (folder / "few.ndjson").write_text("".join(lines[:10]))
-        (folder / "many.ndjson").write_text("".join(lines) * 5)
-        for warm in (
-            attn_command("batch", folder / "in", "-o", folder / "warm"),
-            peer_command(folder / "in", folder / "warm-loop"),
-        ):
-            process_seconds(warm)
-
-        a, b, ratio = compare_pairs(
-            pair_count,
-            lambda i: process_seconds(attn_command("batch", folder / "in", "-o", folder / f"a{i}")),
-            lambda i: process_seconds(peer_command(folder / "in", folder / f"b{i}")),
-        )
-        print(f"| 2 000 small files, -j 1, beside the loop | {a:.2f} s | {b:.2f} s | {ratio:.2f} | 2 |", flush=True)
-        few = sorted((folder / "in").iterdir())[:20]
-        shell = (
-            sum(process_seconds(attn_command("compute", path, "-o", folder / "x.json", "--force")) for path in few)
-            / 20
-            * 2000
-        )
-        print(
-            f"| the same beside a shell loop over attn compute, from 20 | {a:.2f} s | {shell:.0f} s | 1/{shell / a:.0f} | 1/100 |"
-        )
-
-        def milliseconds_per_line(command: Callable[[Path, Path], list[str]], repetition: int) -> float:
-            """Of one line once warm: what many cost more than few."""
-            take = [
-                process_seconds(command(folder / f"{n}.ndjson", folder / f"{n}-{repetition}.out"))
-                for n in ("many", "few")
-            ]
-            return (take[0] - take[1]) / (len(lines) * 5 - 10) * 1000
-
-        a, b, ratio = compare_pairs(
-            pair_count,
-            lambda i: milliseconds_per_line(
-                lambda source, into: attn_command("compute", source, "-o", into, "-f", "ndjson", "--force"), i
-            ),
-            lambda i: milliseconds_per_line(peer_command, i),
-        )
-        print(
-            f"| JSON lines, a problem of 3 tokens once warm | {a:.2f} ms | {b:.2f} ms | {ratio:.2f} | 10 |", flush=True
-        )
-        for size, tokens in ((500, 3), (2000, 3), (8000, 3), (1500, 128)):
-            write_problems(folder / f"in{size}", size, tokens)
-            a, b, ratio = compare_pairs(
-                min(pair_count, 3),
-                lambda i, size=size: process_seconds(
-                    attn_command("batch", folder / f"in{size}", "-o", folder / f"j2-{size}-{i}", "-j", 2)
-                ),
-                lambda i, size=size: process_seconds(
-                    attn_command("batch", folder / f"in{size}", "-o", folder / f"j1-{size}-{i}", "-j", 1)
-                ),
-            )
-            print(
-                f"| {size:,} files of {tokens} tokens, -j 2 beside -j 1 | {a:.2f} s | {b:.2f} s | {ratio:.2f} | |",
-                flush=True,
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        tables = Tables(Path(folder), pair_count)
+        tables.warm_up()
+        tables.print_small_files()
+        tables.print_lines()
+        for file_count, token_count in ((500, 3), (2000, 3), (8000, 3), (1500, 128)):
+            tables.print_two_processes(file_count, token_count)
 
 
 if __name__ == "__main__":

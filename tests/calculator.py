@@ -16,7 +16,7 @@ class Interval(tuple):
     """(low, high)"""
 
 
-def number(text: str, precision: int) -> Interval:
+def printed_interval(text: str, precision: int) -> Interval:
     x = float(text)
     mantissa, _, power = text.partition("e")
     digits = len(mantissa.partition(".")[2])
@@ -26,7 +26,7 @@ def number(text: str, precision: int) -> Interval:
     return Interval((x - 1e-11 * abs(x), x + 1e-11 * abs(x)))  # it would have more digits if it had more
 
 
-def spread(function, *sides: Interval) -> Interval:
+def apply_to_intervals(function, *sides: Interval) -> Interval:
     """A function that is monotone, or nearly straight, within so small an interval."""
     corners = [()]
     for low, high in sides:
@@ -37,18 +37,18 @@ def spread(function, *sides: Interval) -> Interval:
     return Interval((min(values), max(values)))
 
 
-def over(function, *operands):
+def apply_elementwise(function, *operands):
     """Number by number: vectors entry by entry, a number with every entry."""
     lengths = {len(x) for x in operands if isinstance(x, list)}
     if not lengths:
-        return spread(function, *operands)
+        return apply_to_intervals(function, *operands)
     assert len(lengths) == 1, operands
     n = lengths.pop()
     rows = [x if isinstance(x, list) else [x] * n for x in operands]
-    return [None if None in row else spread(function, *row) for row in zip(*rows, strict=True)]
+    return [None if None in row else apply_to_intervals(function, *row) for row in zip(*rows, strict=True)]
 
 
-def safe(function):
+def nan_on_error(function):
     def call(*xs):
         try:
             return function(*xs)
@@ -63,97 +63,98 @@ class Calculator:
 
     def __init__(self, text: str, precision: int) -> None:
         text = re.sub(r"\d+ more: ", "", text)
-        self.words = TOKEN.findall(text)
-        assert "".join(self.words) == re.sub(r"\s+", "", text), f"not arithmetic: {text}"
-        self.precision, self.at = precision, 0
+        self.tokens = TOKEN.findall(text)
+        assert "".join(self.tokens) == re.sub(r"\s+", "", text), f"not arithmetic: {text}"
+        self.precision, self.position = precision, 0
 
     def value(self):
         out = self.sum()
-        assert self.at == len(self.words), self.words[self.at :]
+        assert self.position == len(self.tokens), self.tokens[self.position :]
         return out
 
     def peek(self) -> str:
-        return self.words[self.at] if self.at < len(self.words) else ""
+        return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
-    def take(self, *words: str) -> str:
-        if self.peek() in words:
-            self.at += 1
-            return self.words[self.at - 1]
+    def take(self, *expected: str) -> str:
+        """Take the next token if it is one of these; empty if it is not."""
+        if self.peek() in expected:
+            self.position += 1
+            return self.tokens[self.position - 1]
         return ""
 
     def sum(self):
         out = self.product()
         while sign := self.take("+", "−"):
             other = self.product()
-            out = over(lambda a, b, sign=sign: a + b if sign == "+" else a - b, out, other)
+            out = apply_elementwise(lambda a, b, sign=sign: a + b if sign == "+" else a - b, out, other)
         return out
 
     def product(self):
         out = self.power()
         while sign := self.take("·", "×", "/"):
             other = self.power()
-            out = over(safe(lambda a, b, sign=sign: a / b if sign == "/" else a * b), out, other)
+            out = apply_elementwise(nan_on_error(lambda a, b, sign=sign: a / b if sign == "/" else a * b), out, other)
         return out
 
     def power(self):
         if self.take("-", "−"):
-            return over(lambda x: -x, self.power())
+            return apply_elementwise(lambda x: -x, self.power())
         out = self.atom()
         while sign := self.take("^", "²"):
             if sign == "²":
-                out = over(lambda x: x * x, out)
+                out = apply_elementwise(lambda x: x * x, out)
             else:
                 exponent = self.power()
-                out = over(safe(lambda a, b: a**b), out, exponent)
+                out = apply_elementwise(nan_on_error(lambda a, b: a**b), out, exponent)
         return out
 
     def atom(self):
-        word = self.peek()
-        self.at += 1
-        if word == "e":
+        token = self.peek()
+        self.position += 1
+        if token == "e":
             return Interval((math.e, math.e))
-        if word == "∞":
+        if token == "∞":
             return Interval((math.inf, math.inf))
-        if word == "NaN":
+        if token == "NaN":
             return Interval((math.nan, math.nan))
-        if word == "(":
+        if token == "(":
             out = self.sum()
             assert self.take(")")
             return out
-        if word == "|":
+        if token == "|":
             out = self.sum()
             assert self.take("|")
-            return over(abs, out)
-        if word == "[":
+            return apply_elementwise(abs, out)
+        if token == "[":
             out = []
             while not self.take("]"):
                 out.append(None if self.take("…") else self.power())
             return out
-        if word == "ln":
-            return over(safe(math.log), self.power())
-        if word in ("√", "tanh", "sin", "cos"):
-            function = {"√": lambda x: math.sqrt(max(x, 0)), "tanh": math.tanh, "sin": math.sin, "cos": math.cos}[word]
-            return over(function, self.power())
-        if word == "max":
+        if token == "ln":
+            return apply_elementwise(nan_on_error(math.log), self.power())
+        if token in ("√", "tanh", "sin", "cos"):
+            function = {"√": lambda x: math.sqrt(max(x, 0)), "tanh": math.tanh, "sin": math.sin, "cos": math.cos}[token]
+            return apply_elementwise(function, self.power())
+        if token == "max":
             assert self.take("(")
             first = self.sum()
             assert self.take(",")
             second = self.sum()
             assert self.take(")")
-            return over(max, first, second)
-        return number(word, self.precision)
+            return apply_elementwise(max, first, second)
+        return printed_interval(token, self.precision)
 
 
-def comes_out(equation: str, precision: int) -> bool:
+def equation_holds(equation: str, precision: int) -> bool:
     """Whether all sides of `a × b + … = c` can be equal, given how each printed number was rounded."""
     sides = [Calculator(side, precision).value() for side in equation.split(" = ")]
-    return all(meet(a, b) for a, b in pairwise(sides))
+    return all(overlap(a, b) for a, b in pairwise(sides))
 
 
-def meet(a, b) -> bool:
+def overlap(a, b) -> bool:
     if isinstance(a, list) or isinstance(b, list):
         return len(a) == len(b) and all(
-            (x is None) == (y is None) and (x is None or meet(x, y)) for x, y in zip(a, b, strict=True)
+            (x is None) == (y is None) and (x is None or overlap(x, y)) for x, y in zip(a, b, strict=True)
         )
     if math.isnan(a[0]) or math.isnan(b[0]):
         return math.isnan(a[0]) == math.isnan(b[0])
@@ -161,9 +162,9 @@ def meet(a, b) -> bool:
     return a[0] <= b[1] + slack and b[0] <= a[1] + slack
 
 
-def adds_up(terms: list[str], total: str, precision: int) -> bool:
+def terms_add_up(terms: list[str], total: str, precision: int) -> bool:
     """Whether printed vectors can add up to a printed one."""
     out = Calculator(terms[0], precision).value()
     for term in terms[1:]:
-        out = over(lambda a, b: a + b, out, Calculator(term, precision).value())
-    return meet(out, Calculator(total, precision).value())
+        out = apply_elementwise(lambda a, b: a + b, out, Calculator(term, precision).value())
+    return overlap(out, Calculator(total, precision).value())

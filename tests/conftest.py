@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,25 +45,49 @@ def warm(tmp_path_factory):
     """Run command lines in forks of a process that has everything loaded: warm.run("batch", "in", "-o", "out")."""
     from tests.warm import WarmProgram
 
-    program = WarmProgram(tmp_path_factory.mktemp("warm"))
-    yield program
-    program.close()
+    with WarmProgram(tmp_path_factory.mktemp("warm")) as program:
+        yield program
 
 
 @pytest.fixture
 def attn(monkeypatch, capfd, tmp_path):
-    """Run a command line in this process, from a folder of its own: attn("compute", "x.csv", stdin=b"…") → Run."""
+    """Run a command line in this process, from a folder of its own: attn("compute", "x.csv", stdin=b"…") → Run.
+
+    Its environment is its own: standard input holds `stdin`, `variables` are the environment variables that attn heeds,
+    and with `columns` standard output and standard error are terminals of that width. What is written past these
+    streams fails the test.
+    """
     from attncli.cli import main
+    from attncli.cli.environment import Environment
 
     monkeypatch.chdir(tmp_path)
-    for name in ("NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
 
-    def run(*words: object, stdin: bytes = b"") -> Run:
+    def run(*words: object, stdin: bytes = b"", variables: dict[str, str] | None = None, columns: int | None = None):
         capfd.readouterr()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        status = main([str(w) for w in words])
-        captured = capfd.readouterr()
-        return Run(status, captured.out, captured.err)
+        make_stream = MemoryStream if columns is None else MemoryTerminal
+        environment = Environment(
+            make_stream(stdin), make_stream(), make_stream(), variables=variables or {}, columns=columns
+        )
+        status = main([str(word) for word in words], environment)
+        assert capfd.readouterr() == ("", "")
+        return Run(status, environment.stdout.text(), environment.stderr.text())
 
     return run
+
+
+class MemoryStream(io.TextIOWrapper):
+    """A standard stream that is kept in memory."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        super().__init__(io.BytesIO(content), encoding="utf-8")
+
+    def text(self) -> str:
+        self.flush()
+        return self.buffer.getvalue().decode("utf-8", "surrogateescape")
+
+
+class MemoryTerminal(MemoryStream):
+    """The same, and it says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True

@@ -1,1 +1,1 @@
-"""Many inputs: what they are, what is done to each, by whom, and what has been done."""
+"""Many inputs: finding them, computing each, here or on a cluster, and recording what is done. `run.BatchRun` is the entry."""

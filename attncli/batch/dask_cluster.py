@@ -1,7 +1,7 @@
-"""Clusters: processes of this machine or a scheduler that runs already, and what becomes of a task there. Dask's door.
+"""Dask clusters: `local_client` starts one, `connect_to_scheduler` reaches one; `TaskPool` sends tasks and collects outcomes.
 
-What was learned of Dask (and is tested): what became of a task is asked of its exception, never of its status, which may
-be `lost` (distributed issues 6106, 7870).
+Only this package imports Dask. What became of a task is asked of the exception that its future raises, never of its status,
+which may be `lost` (distributed issues 6106, 7870).
 """
 
 from __future__ import annotations
@@ -16,26 +16,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from attncli.errors import CannotError, OptionError
 
-_SCHEDULER_TIMEOUT_SECONDS = 10  # seconds for a scheduler to answer
+_SCHEDULER_TIMEOUT_SECONDS = 10  # how long a scheduler may take to answer
+
+Token = TypeVar("Token")  # what a caller wants back with the outcome of its task
+Returned = TypeVar("Returned")  # what a task returns
+Client: TypeAlias = Any  # distributed.Client, which has no types
+Future: TypeAlias = Any  # distributed.Future
 
 
-# ── a task ───────────────────────────────────────────────────────────────────────────────────────
+# ── tasks ────────────────────────────────────────────────────────────────────────────────────────
 class WorkersDied(NamedTuple):
-    """The workers that had a task are dead."""
+    """The outcome of a task whose workers died."""
 
     deaths: int
 
 
 class TaskLost(NamedTuple):
-    """What a task needed is gone, or the scheduler is."""
+    """The outcome of a task when the data it needed is gone, or the scheduler is."""
 
 
-def collect_outcome(future: Any) -> Any:
-    """What a finished task returned, or its fate; what it raised is raised.
+def collect_outcome(future: Future) -> Any:
+    """What a finished task returned, or WorkersDied or TaskLost; an exception of the task is raised.
 
     Raises:
         CannotError: the workers lack attn.
@@ -55,38 +61,38 @@ def collect_outcome(future: Any) -> Any:
 
 
 def worker_lacks_attn_error(error: BaseException) -> CannotError:
-    """What to say where a worker has no attn."""
-    way = "pip install attncli on every worker"
-    return CannotError("worker-lacks-attn", f"a worker cannot load attn: {error}", help=way)
+    """The error to raise where a worker has no attn."""
+    hint = "pip install attncli on every worker"
+    return CannotError("worker-lacks-attn", f"a worker cannot load attn: {error}", help=hint)
 
 
 def scheduler_gone_error(hint: str) -> CannotError:
-    """What to say where the scheduler answers no more."""
+    """The error to raise where the scheduler answers no more."""
     return CannotError("scheduler-gone", "the Dask scheduler has gone", help=hint)
 
 
 @functools.cache
 def limit_worker_to_one_thread() -> None:
-    """A worker has one thread of torch, or as many workers would fight for the cores."""
+    """Let torch compute with one thread in this worker: there are as many workers as cores."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    from attncli.core import threads
+    import torch
 
-    threads.limit_torch_to_one_thread()
+    torch.set_num_threads(1)
 
 
-class TaskPool:
-    """What is out on a cluster: each task with something of its sender's, which comes back with what became of it."""
+class TaskPool(Generic[Token, Returned]):
+    """Tasks in flight on a cluster: each with a token of the caller's, which is returned with the outcome."""
 
-    def __init__(self, client: Any, device: str, on_no_workers: Callable[[], None]) -> None:
+    def __init__(self, client: Client, device: str, on_no_workers: Callable[[], None]) -> None:
         self.client, self.on_no_workers = client, on_no_workers
         self.resources = {"GPU": 1} if device.startswith("cuda") else None
-        self.in_flight: dict[str, tuple[Any, Any]] = {}  # by key: the sender's, and the future
-        self.finished_futures: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.in_flight: dict[str, tuple[Token, Future]] = {}  # by the key of the task
+        self.finished_futures: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self.submitted_count, self.known_workers, self.workers_asked_at = 0, 0, 0.0
 
     @property
     def worker_count(self) -> int:
-        """How many tasks are done at a time: workers come and go."""
+        """How many tasks are done at a time, 1 at least. Workers come and go: it is asked anew each second."""
         if time.monotonic() - self.workers_asked_at > 1:
             with suppress(OSError):
                 self.known_workers = self._count_capable_threads()
@@ -94,59 +100,63 @@ class TaskPool:
         return max(1, self.known_workers)
 
     def wait_for_workers(self) -> None:
-        """Wait until there is somebody.
+        """Wait until the cluster has a worker.
 
         Raises:
-            CannotError: there is, but nobody who can do this.
+            CannotError: it has some, but none with the GPU that is needed.
         """
         if not self.client.nthreads():
             self.on_no_workers()
             self.client.wait_for_workers(1)
         if not self._count_capable_threads():
-            way = "dask worker ADDRESS --resources GPU=1"
-            raise CannotError("no-device", "no worker of the cluster says that it has a GPU", help=way)
+            hint = "dask worker ADDRESS --resources GPU=1"
+            raise CannotError("no-device", "no worker of the cluster says that it has a GPU", help=hint)
 
     def _count_capable_threads(self) -> int:
-        """Threads of those workers that have what is needed."""
+        """The threads of the workers that have the resources needed."""
         if self.resources is None:
             return sum(self.client.nthreads().values())
         try:
             workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        except TypeError:  # an older Dask, which tells of all
+        except TypeError:  # an older Dask, which returns all of them anyway
             workers = self.client.scheduler_info()["workers"].values()
-        return sum(one["nthreads"] for one in workers if one["resources"].get("GPU"))
+        return sum(worker["nthreads"] for worker in workers if worker["resources"].get("GPU"))
 
     @property
     def has_capacity(self) -> bool:
-        """Whether another can be sent: the next lies ready where one is done."""
+        """Whether to send another task: each worker has one to do and one to begin next."""
         return len(self.in_flight) < 2 * self.worker_count
 
-    def submit(self, token: Any, function: Callable[..., Any], *args: Any) -> None:
-        """One more."""
+    def submit(self, token: Token, function: Callable[..., Returned], *args: object) -> None:
+        """Send a task; `token` is returned with its outcome."""
         self.submitted_count += 1
         key = f"attn-{os.getpid()}-{id(self):x}-{self.submitted_count}"
         future = self.client.submit(function, *args, key=key, pure=False, resources=self.resources)
         self.in_flight[key] = token, future
         future.add_done_callback(self.finished_futures.put)
 
-    def completed(self, timeout_seconds: float) -> Iterator[tuple[Any, Any]]:
-        """Those that are over within so long: the sender's, and what was returned, or `Died`, or `Lost`."""
+    def completed(self, timeout_seconds: float) -> Iterator[tuple[Token, Returned | WorkersDied | TaskLost]]:
+        """Wait for tasks that are over, and yield the token and the outcome of each; none where that takes too long.
+
+        Raises:
+            Exception: whatever a task raised.
+        """
         with suppress(queue.Empty):
             future = self.finished_futures.get(timeout=timeout_seconds)
             if future.key in self.in_flight:
                 yield self.in_flight.pop(future.key)[0], collect_outcome(future)
             return
         for key in [key for key, (_, future) in self.in_flight.items() if future.status in ("lost", "cancelled")]:
-            yield self.in_flight.pop(key)[0], TaskLost()  # what they needed was lost, and that tells nobody
+            yield self.in_flight.pop(key)[0], TaskLost()  # no callback is called for those
 
     def cancel_unstarted(self) -> None:
-        """Take back what no worker has."""
+        """Cancel the tasks that no worker has."""
         with suppress(OSError):
-            begun = {key for keys in self.client.processing().values() for key in keys}
-            self._cancel_keys([key for key in self.in_flight if key not in begun])
+            started = {key for keys in self.client.processing().values() for key in keys}
+            self._cancel_keys([key for key in self.in_flight if key not in started])
 
     def cancel_all(self) -> None:
-        """Take everything back."""
+        """Cancel every task."""
         with suppress(Exception):  # the scheduler may have gone
             self._cancel_keys([*self.in_flight])
 
@@ -156,8 +166,8 @@ class TaskPool:
 
 # ── clusters ─────────────────────────────────────────────────────────────────────────────────────
 @contextmanager
-def local_client(process_count: int) -> Iterator[Any]:
-    """A cluster of so many processes on this machine, and its client.
+def local_client(process_count: int) -> Iterator[Client]:
+    """Start a cluster of so many processes on this machine, and yield its client.
 
     Raises:
         CannotError: Dask is not installed.
@@ -180,11 +190,11 @@ def local_client(process_count: int) -> Iterator[Any]:
 
 
 @contextmanager
-def connect_to_scheduler(address_or_file: str) -> Iterator[Any]:
-    """The client of a scheduler that runs already, by its address or its file.
+def connect_to_scheduler(address_or_file: str) -> Iterator[Client]:
+    """Connect to a scheduler that runs already, by its address or its scheduler file, and yield the client.
 
     Raises:
-        OptionError: it is empty.
+        OptionError: the address is empty.
         CannotError: Dask is not installed, or no scheduler answers there.
     """
     if not address_or_file.strip():
@@ -197,19 +207,23 @@ def connect_to_scheduler(address_or_file: str) -> Iterator[Any]:
             client = distributed.Client(address, timeout=_SCHEDULER_TIMEOUT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             why = str(error).splitlines()[0] if str(error) else "nothing that speaks Dask"
-            way = "dask scheduler prints its address; --scheduler tcp://HOST:8786, or its scheduler file"
+            hint = "dask scheduler prints its address; --scheduler tcp://HOST:8786, or its scheduler file"
             raise CannotError(
-                "no-scheduler", f"no Dask scheduler answers at {address_or_file}: {why}", help=way
+                "no-scheduler", f"no Dask scheduler answers at {address_or_file}: {why}", help=hint
             ) from None
         try:
             yield client
         finally:
-            with suppress(Exception):  # it may have gone
+            with suppress(Exception):  # the scheduler may have gone
                 client.close(timeout=2)
 
 
 def _scheduler_address(address_or_file: str) -> str:
-    """An address, or what a scheduler file says."""
+    """The address itself, or the one in a scheduler file.
+
+    Raises:
+        OSError: there is no such file, or it is none of a scheduler.
+    """
     if "://" in address_or_file or not (Path(address_or_file).exists() or address_or_file.endswith(".json")):
         return address_or_file
     try:
@@ -221,61 +235,72 @@ def _scheduler_address(address_or_file: str) -> str:
 
 
 def _probe_scheduler(address: str) -> None:
-    """Whether a scheduler answers: the client itself would wait for ever for a server of another kind to shake hands."""
+    """Shake hands with a scheduler: the client itself would wait for ever for a server of another kind.
+
+    Raises:
+        OSError: nobody answers, or nobody who speaks Dask. TimeoutError is one of them.
+    """
     import asyncio
 
     from distributed.comm.core import connect
     from distributed.security import Security
 
     async def complete_handshake() -> None:
-        said = connect(address, timeout=_SCHEDULER_TIMEOUT_SECONDS, **Security().get_connection_args("client"))
-        await (await asyncio.wait_for(said, _SCHEDULER_TIMEOUT_SECONDS)).close()
+        arguments = Security().get_connection_args("client")
+        connecting = connect(address, timeout=_SCHEDULER_TIMEOUT_SECONDS, **arguments)
+        connection = await asyncio.wait_for(connecting, _SCHEDULER_TIMEOUT_SECONDS)
+        await connection.close()
 
     asyncio.run(complete_handshake())
 
 
-def _import_dask(option: str) -> tuple[Any, Any]:
+def _import_dask(option: str) -> tuple[ModuleType, ModuleType]:
+    """Import dask and distributed for an option.
+
+    Raises:
+        CannotError: they are not installed.
+    """
     try:
         import dask
         import distributed
     except ImportError:
-        way = "pip install 'attncli[batch]'"
-        raise CannotError("missing-extra", f"{option} needs Dask, which is not installed", help=way) from None
+        hint = "pip install 'attncli[batch]'"
+        raise CannotError("missing-extra", f"{option} needs Dask, which is not installed", help=hint) from None
     return dask, distributed
 
 
 @contextmanager
 def _dask_logging_silenced() -> Iterator[None]:
-    """Dask says dozens of lines when a worker dies, by as many loggers; what matters of them is said by us."""
+    """Silence Dask's loggers, which write dozens of lines when a worker dies: messages of our own tell what matters."""
     import warnings
 
-    before = logging.root.manager.disable
+    level_before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logging.disable(before)
+            logging.disable(level_before)
 
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Threads and processes that are started here do not hear Ctrl-C, which a terminal sends to all: this process decides."""
+    """Start threads and processes with SIGINT blocked: a terminal sends Ctrl-C to all of them, and this process decides."""
     from multiprocessing import resource_tracker
 
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    said = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = "ignore"  # what it says at the end of a run that was stopped
-    resource_tracker.ensure_running()  # it would open the ears again
-    if said is None:
+    warnings_before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore"  # the tracker's, at the end of a run that was stopped
+    resource_tracker.ensure_running()  # now, because starting it unblocks SIGINT
+    if warnings_before is None:
         del os.environ["PYTHONWARNINGS"]
     else:
-        os.environ["PYTHONWARNINGS"] = said
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        os.environ["PYTHONWARNINGS"] = warnings_before
+    blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)

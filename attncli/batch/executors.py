@@ -1,28 +1,28 @@
-"""Who does the work: this process, or the workers of a Dask cluster. `submit` an input, and `next_receipt` hands back a receipt.
+"""Executors, which compute inputs: `LocalExecutor` in this process, `DaskExecutor` on the workers of a Dask cluster.
 
-A task writes its own result and returns a small receipt, so that computing it again after a worker's death does no harm.
+An input is submitted, and `next_receipt` returns a receipt. A task writes its own result and returns only the receipt,
+which is small, so that computing an input again after the death of a worker does no harm.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from attncli.batch.dask_cluster import TaskLost, TaskPool, WorkersDied, limit_worker_to_one_thread, scheduler_gone_error
 from attncli.batch.inputs import Input
 from attncli.batch.job import BytesWriter, Job, LineProgressCallback, process_input
 from attncli.batch.manifest import Receipt, ResultRecord
 
-PendingInput = tuple[Input, "ResultRecord | None"]  # an input, and what its result was made of, if there is one
-_TARGET_TASK_SECONDS = 0.1  # seconds that a task should take, to be worth sending
-_MAX_INPUTS_PER_TASK = (
-    64  # inputs in a task: so many, for each worker twice, are computed again at most if all is killed
-)
+PendingInput = tuple[Input, "ResultRecord | None"]  # an input, and what the manifest says of its result
+_TARGET_TASK_SECONDS = 0.1  # how long a task should take, to be worth sending
+# Inputs in a task. If everything is killed, two tasks of each worker are computed again at most.
+_MAX_INPUTS_PER_TASK = 64
 
 
 class Executor(Protocol):
-    """Someone to give inputs to."""
+    """Computes inputs, in whatever order."""
 
     @property
     def is_busy(self) -> bool:
@@ -32,27 +32,23 @@ class Executor(Protocol):
         """Whether another input can be taken now."""
 
     def submit(self, input: Input, recorded: ResultRecord | None) -> None:
-        """Take an input; `recorded` is what its result was made of, if there is one."""
+        """Take an input; `recorded` is what the manifest says of its result."""
 
     def cancel_unstarted(self) -> None:
-        """Take back what nobody has begun."""
+        """Drop the inputs that nobody has begun to compute."""
 
     def next_receipt(self) -> tuple[Input, Receipt] | None:
-        """What is finished next; nothing, if that takes longer than a moment."""
+        """The input that is finished next, and its receipt; None where that takes longer than a moment."""
 
 
 class LocalExecutor:
-    """This process, one input after the other."""
+    """Computes in this process, one input after the other."""
 
     def __init__(
         self, job: Job, variant_hash: str, write_bytes: BytesWriter | None, report_progress: LineProgressCallback
     ) -> None:
-        self.job, self.variant_hash, self.write_bytes, self.report_progress = (
-            job,
-            variant_hash,
-            write_bytes,
-            report_progress,
-        )
+        self.job, self.variant_hash = job, variant_hash
+        self.write_bytes, self.report_progress = write_bytes, report_progress
         self.pending: list[PendingInput] = []
 
     @property
@@ -66,26 +62,27 @@ class LocalExecutor:
         self.pending.append((input, recorded))
 
     def cancel_unstarted(self) -> None:
-        """What has been taken is begun."""
+        """Do nothing: what was submitted is begun."""
 
     def next_receipt(self) -> tuple[Input, Receipt]:
-        input, done = self.pending.pop()
-        return input, process_input(self.job, self.variant_hash, input, done, self.write_bytes, self.report_progress)
+        input, recorded = self.pending.pop()
+        receipt = process_input(self.job, self.variant_hash, input, recorded, self.write_bytes, self.report_progress)
+        return input, receipt
 
 
 class DaskExecutor:
-    """The workers of a Dask cluster.
+    """Computes on the workers of a Dask cluster.
 
-    Inputs travel in handfuls that take about as long as a task is worth. Those whose worker died are set apart, and
-    computed alone once all others are done: if its worker dies again, it is that input's doing, and no neighbour's.
+    A task is a chunk of inputs that takes about `_TARGET_TASK_SECONDS`. The inputs of a task whose worker died are
+    isolated: each is computed alone once all others are done. If its worker dies again, it is that input's doing.
     """
 
-    def __init__(self, task_pool: TaskPool, job: Job, variant_hash: str) -> None:
+    def __init__(self, task_pool: TaskPool[list[PendingInput], list[Receipt]], job: Job, variant_hash: str) -> None:
         self.task_pool, self.job, self.variant_hash = task_pool, job, variant_hash
-        self.pending_chunk: list[PendingInput] = []  # what goes out next
-        self.chunk_size = 1  # of a handful, as it should be
+        self.pending_chunk: list[PendingInput] = []  # the next task, while it is being filled
+        self.chunk_size = 1  # inputs in a task, by how long the last ones took
         self.isolated: deque[PendingInput] = deque()
-        self.worker_deaths: dict[Input, int] = {}  # how many workers died of an input
+        self.worker_deaths: dict[Input, int] = {}  # how many workers died while they had an input
         self.ready_receipts: deque[tuple[Input, Receipt]] = deque()
         self.is_isolating = False
 
@@ -106,8 +103,8 @@ class DaskExecutor:
         self.task_pool.cancel_unstarted()
 
     def _send_chunk(self) -> None:
-        todo, self.pending_chunk = self.pending_chunk, []
-        self.task_pool.submit(todo, process_chunk, self.job, self.variant_hash, todo)
+        chunk, self.pending_chunk = self.pending_chunk, []
+        self.task_pool.submit(chunk, process_chunk, self.job, self.variant_hash, chunk)
 
     def next_receipt(self) -> tuple[Input, Receipt] | None:
         if not self.ready_receipts:
@@ -116,15 +113,19 @@ class DaskExecutor:
                 self.pending_chunk.append(self.isolated.popleft())
             if self.pending_chunk:
                 self._send_chunk()
-            for todo, made in self.task_pool.completed(0.2):
-                self._handle_result(todo, made)
+            for chunk, outcome in self.task_pool.completed(0.2):
+                self._handle_outcome(chunk, outcome)
         return self.ready_receipts.popleft() if self.ready_receipts else None
 
-    def _handle_result(self, chunk: list[PendingInput], outcome: Any) -> None:
-        """What became of a task."""
-        alone, self.is_isolating = self.is_isolating, False
+    def _handle_outcome(self, chunk: list[PendingInput], outcome: list[Receipt] | WorkersDied | TaskLost) -> None:
+        """Take the receipts of a finished task, or isolate its inputs.
+
+        Raises:
+            CannotError: the scheduler has gone.
+        """
+        was_isolated, self.is_isolating = self.is_isolating, False
         if isinstance(outcome, WorkersDied):
-            self._handle_worker_death(chunk, outcome.deaths, alone)
+            self._handle_worker_death(chunk, outcome.deaths, was_isolated)
             return
         if isinstance(outcome, TaskLost):
             raise scheduler_gone_error(
@@ -139,7 +140,7 @@ class DaskExecutor:
             self.ready_receipts.append((input, replace(receipt, attempts=attempts)))
 
     def _handle_worker_death(self, chunk: list[PendingInput], death_count: int, was_isolated: bool) -> None:
-        """So many workers died over these."""
+        """Isolate the inputs of a task whose workers died; one that was isolated has failed."""
         for input, _ in chunk:
             self.worker_deaths[input] = self.worker_deaths.get(input, 0) + death_count
         if not was_isolated:
@@ -154,13 +155,13 @@ class DaskExecutor:
             "file": input.display_name,
             "help": "most often memory: --dtype float32, fewer steps, or a worker with more",
         }
-        died = Receipt(
+        receipt = Receipt(
             input.display_name, input.result_path, "failed", variant=self.variant_hash, attempts=deaths, error=error
         )
-        self.ready_receipts.append((input, died))
+        self.ready_receipts.append((input, receipt))
 
 
 def process_chunk(job: Job, variant_hash: str, chunk: list[PendingInput]) -> list[Receipt]:
-    """The task itself, on a worker."""
+    """Compute the inputs of one task, on a worker."""
     limit_worker_to_one_thread()
-    return [process_input(job, variant_hash, input, done) for input, done in chunk]
+    return [process_input(job, variant_hash, input, recorded) for input, recorded in chunk]

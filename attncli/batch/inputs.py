@@ -1,6 +1,6 @@
-"""Files, folders, globs, lists and addresses → inputs in order, each with the name of its result.
+"""Finding the inputs of a batch: `gather_inputs` turns files, folders, globs, lists and addresses into `Input`s, in order.
 
-Here `os.path` is asked rather than `Path`, which raises of names that no file can have.
+`os.path` is used rather than `Path`, which raises an error for names that no file can have.
 """
 # ruff: noqa: PTH110, PTH112, PTH113, PTH114, PTH117
 
@@ -29,34 +29,38 @@ from attncli.batch.sources import (
     unreadable_error,
     without_password,
 )
-from attncli.errors import AttnError, InputError, OptionError, as_input_error, shorten
+from attncli.errors import AttnError, InputError, OptionError, as_input_error
 from attncli.readers import Reader, find_reader, load_readers
+from attncli.text import shorten
 
-RESERVED_FILE_NAMES = ("manifest.ndjson", "failed.txt")  # what a batch leaves beside its results
+RESERVED_FILE_NAMES = ("manifest.ndjson", "failed.txt")  # those that a batch writes beside its results
+
+_MAX_PATH_BYTES = 3000  # of a result below its folder: systems allow 4096 bytes with the folder
+_MAX_NAME_BYTES = 255  # of one part of it, as file systems allow
 
 
 @dataclass(frozen=True)
 class Input:
     """One input: a file or an address, and where its result goes."""
 
-    path: str  # as it was named
-    result_path: str  # below the folder of results: x/y.json
-    is_stream: bool = False  # JSON lines: a problem a line
+    path: str  # as the command line, a list or a folder names it
+    result_path: str  # relative to the folder of results: x/y.json
+    is_stream: bool = False  # whether it is JSON lines, a problem a line
 
     @property
     def display_name(self) -> str:
-        """Its name where it is said or kept: an address without the password it may hold."""
+        """Its name for messages and manifests: an address without the password it may hold."""
         return without_password(self.path)
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that some word stands for, and its name below what the word named."""
+    """A file that an argument stands for."""
 
     path: str
-    relative_name: str
-    is_explicit: bool = True  # itself, or by a glob; else it was met in a folder, and its suffix decides
-    is_from_list: bool = False  # by a list
+    relative_name: str  # below the folder that the argument names
+    is_explicit: bool = True  # named itself or by a glob; False: found in a folder, where its suffix decides
+    is_from_list: bool = False
 
 
 def gather_inputs(
@@ -68,18 +72,18 @@ def gather_inputs(
     input_format: str | None = None,
     known_results: Mapping[str, str] | None = None,
 ) -> tuple[list[Input], int]:
-    """Every input once, in the order of the arguments, and how much was left out of folders and globs.
+    """Find every input once, in the order of the arguments, and count what is left out of folders and globs.
 
     What is left out is in no format we read, no regular file, or a folder that cannot be read.
 
     Args:
         arguments: files, folders, globs, addresses, and @lists of them.
-        result_suffix: of a result.
-        results_folder: the folder of results, which is no input even where it lies in one.
-        keep_suffix: the result of x.csv is x.csv.json.
-        input_format: what the suffixes do not say.
-        known_results: results that the folder holds already, by the names of their inputs: a list that names one of those
-            means that result, whatever the input was named below at the time.
+        result_suffix: the suffix of results.
+        results_folder: the folder of results, whose files are no inputs even where it lies in a folder of inputs.
+        keep_suffix: whether the result of x.csv is called x.csv.json.
+        input_format: the format where suffixes do not tell.
+        known_results: results that the folder holds already, by the names of their inputs. An input that a list names
+            keeps the result it has, in whatever way it was found then.
 
     Raises:
         InputError: there is no input.
@@ -88,46 +92,45 @@ def gather_inputs(
     suffixes = {suffix for reader in load_readers().values() for suffix in reader.suffixes}
     search = _InputSearch(results_folder)
     found: dict[str, FoundFile] = {}
-    for word in arguments:
-        for one in search.expand_argument(word):
-            if not one.is_explicit and input_format is None and _lowercase_suffix(one.path) not in suffixes:
+    for argument in arguments:
+        for file in search.expand_argument(argument):
+            if not file.is_explicit and input_format is None and _lowercase_suffix(file.path) not in suffixes:
                 search.left_out_count += 1
                 continue
-            found.setdefault(one.path if is_address(one.path) else os.path.abspath(one.path), one)
-    inputs = [_make_input(one, result_suffix, keep_suffix, input_format, known_results or {}) for one in found.values()]
-    if not any(one.is_from_list or is_address(path) or os.path.exists(path) for path, one in found.items()):
-        what = (
-            f"there is no file {shorten(inputs[0].display_name)}"
-            if inputs
-            else "nothing that was named holds a file we read"
-        )
-        raise InputError(
-            "no-such-file" if inputs else "no-inputs", what, help="name files, folders, globs or @list.txt"
-        )
+            found.setdefault(file.path if is_address(file.path) else os.path.abspath(file.path), file)
+    inputs = [
+        _make_input(file, result_suffix, keep_suffix, input_format, known_results or {}) for file in found.values()
+    ]
+    if not any(file.is_from_list or is_address(path) or os.path.exists(path) for path, file in found.items()):
+        hint = "name files, folders, globs or @list.txt"
+        if inputs:
+            raise InputError("no-such-file", f"there is no file {shorten(inputs[0].display_name)}", help=hint)
+        raise InputError("no-inputs", "nothing that was named holds a file we read", help=hint)
     if results_folder is not None:
         _refuse_name_clashes(inputs, results_folder)
     return inputs, search.left_out_count
 
 
 def _make_input(
-    found: FoundFile, result_suffix: str, keep_suffix: bool, input_format: str | None, known_results: Mapping[str, str]
+    file: FoundFile, result_suffix: str, keep_suffix: bool, input_format: str | None, known_results: Mapping[str, str]
 ) -> Input:
+    """The input that a file is, with the name of its result; arguments as those of `gather_inputs`."""
     try:
-        stream = reader_for(found.path, input_format).is_stream
+        is_stream = reader_for(file.path, input_format).is_stream
     except AttnError:
-        stream = False  # it is refused when its turn comes
-    name = found.relative_name if keep_suffix else str(PurePosixPath(found.relative_name).with_suffix(""))
-    if found.is_from_list and (before := known_results.get(without_password(found.path))):
-        name = str(PurePosixPath(before).with_suffix(""))
-    return Input(found.path, _valid_file_name(name) + (".ndjson" if stream else result_suffix), stream)
+        is_stream = False  # it is refused when its turn comes
+    name = file.relative_name if keep_suffix else str(PurePosixPath(file.relative_name).with_suffix(""))
+    if file.is_from_list and (known_result := known_results.get(without_password(file.path))):
+        name = str(PurePosixPath(known_result).with_suffix(""))
+    return Input(file.path, _valid_file_name(name) + (".ndjson" if is_stream else result_suffix), is_stream)
 
 
 def _valid_file_name(name: str) -> str:
-    """The name itself; of what no file can be called, something that one can, so that it fails by itself."""
-    data = name.encode("utf-8", "surrogatepass")
-    if len(data) < 3000 and all(len(part) < 256 for part in data.split(b"/")):
+    """The name itself; where no file can have it, a short one with its hash, so that only this input fails."""
+    encoded = name.encode("utf-8", "surrogatepass")
+    if len(encoded) < _MAX_PATH_BYTES and all(len(part) <= _MAX_NAME_BYTES for part in encoded.split(b"/")):
         return name
-    return f"{name[:40].replace('/', '_')}~{hashlib.sha256(data).hexdigest()[:8]}"
+    return f"{name[:40].replace('/', '_')}~{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def reader_for(path: str, input_format: str | None) -> Reader:
@@ -147,44 +150,49 @@ def _lowercase_suffix(path: str) -> str:
 
 
 def _refuse_name_clashes(inputs: list[Input], results_folder: Path) -> None:
-    """No result would stand where another does, where an input does, or where the manifest does."""
-    taken: dict[str, Input] = {}
-    real = cache(_real_path)
+    """Refuse results that would have the name of another result, of an input, or of the manifest.
+
+    Raises:
+        OptionError: some would.
+    """
+    by_result: dict[str, Input] = {}
+    real_path = cache(_real_path)
 
     def resolved_location(path: str) -> str:
-        above, name = os.path.split(os.path.abspath(path))
-        return os.path.join(real(above), name)
+        folder, name = os.path.split(os.path.abspath(path))
+        return os.path.join(real_path(folder), name)
 
-    sources = {resolved_location(one.path): one for one in inputs if not is_address(one.path)}
-    for one in inputs:
-        if one.result_path.partition("/")[0] in RESERVED_FILE_NAMES:
-            way = "--keep-suffix, or another name"
+    sources = {resolved_location(input.path): input for input in inputs if not is_address(input.path)}
+    for input in inputs:
+        if input.result_path.partition("/")[0] in RESERVED_FILE_NAMES:
+            message = f"the result of {input.display_name} would be called {input.result_path}"
+            raise OptionError("name-clash", message, help="--keep-suffix, or another name")
+        if (other := by_result.setdefault(input.result_path, input)) is not input:
+            if PurePosixPath(input.path).suffix != PurePosixPath(other.path).suffix:
+                hint = "--keep-suffix tells them apart"
+            else:
+                hint = "name a folder above both: names go on below it"
+            names = f"{other.display_name} and {input.display_name}"
             raise OptionError(
-                "name-clash", f"the result of {one.display_name} would be called {one.result_path}", help=way
+                "name-clash", f"the results of {names} would both be called {input.result_path}", help=hint
             )
-        if (other := taken.setdefault(one.result_path, one)) is not one:
-            told = PurePosixPath(one.path).suffix != PurePosixPath(other.path).suffix
-            way = "--keep-suffix tells them apart" if told else "name a folder above both: names go on below it"
-            message = (
-                f"the results of {other.display_name} and {one.display_name} would both be called {one.result_path}"
-            )
-            raise OptionError("name-clash", message, help=way)
-        if source := sources.get(resolved_location(os.path.join(results_folder, one.result_path))):
-            message = f"the result of {one.display_name} would replace the input {source.display_name}"
+        if source := sources.get(resolved_location(os.path.join(results_folder, input.result_path))):
+            message = f"the result of {input.display_name} would replace the input {source.display_name}"
             raise OptionError("name-clash", message, help="another folder for the results: -o DIR")
-    for one in inputs:
-        for folder in map(str, PurePosixPath(one.result_path).parents):
-            if folder in taken:
-                message = f"the result of {taken[folder].display_name} would stand where the folder of {one.result_path} must be"
+    for input in inputs:
+        for folder in map(str, PurePosixPath(input.result_path).parents):
+            if other_input := by_result.get(folder):
+                name = other_input.display_name
+                message = f"the result of {name} would stand where the folder of {input.result_path} must be"
                 raise OptionError("name-clash", message, help="--keep-suffix tells them apart")
 
 
-# ── words ────────────────────────────────────────────────────────────────────────────────────────
+# ── files, folders and globs ─────────────────────────────────────────────────────────────────────
 class _InputSearch:
-    """What words stand for.
+    """Finds the files that arguments stand for.
 
-    Folders and globs pass over the folder of results and whatever another batch wrote, unless that is what was named;
-    what they leave out besides is counted.
+    Folders and globs pass over the folder of results and over those of other batches, unless an argument names one
+    itself. What is left out besides is counted.
     """
 
     def __init__(self, results_folder: Path | None) -> None:
@@ -194,13 +202,18 @@ class _InputSearch:
         self.is_results_folder: Callable[[str], bool] = cache(_is_results_folder)  # by real path
 
     def expand_argument(self, argument: str) -> Iterator[FoundFile]:
-        """What a word of the command line stands for: a file, a folder, a glob, an address, or a list of names."""
+        """Find the files of an argument: a file, a folder, a glob, an address, or a list of names.
+
+        Raises:
+            OptionError: it is standard input.
+            InputError: a list cannot be read, or nothing matches a glob.
+        """
         if argument == "-":
-            way = "attn compute - --input-format ndjson reads standard input line by line; @- reads names from it"
-            raise OptionError("bad-option", "standard input is no file of a batch", help=way)
+            hint = "attn compute - --input-format ndjson reads standard input line by line; @- reads names from it"
+            raise OptionError("bad-option", "standard input is no file of a batch", help=hint)
         if argument.startswith("@"):
             for name in read_name_list(argument[1:]):
-                yield from (replace(one, is_from_list=True) for one in self.expand_list_entry(name))
+                yield from (replace(file, is_from_list=True) for file in self.expand_list_entry(name))
         elif is_address(argument):
             yield from _find_at_address(argument, None)
         elif os.path.isdir(argument):
@@ -211,7 +224,7 @@ class _InputSearch:
             yield FoundFile(argument, _name_below(argument, str(Path(argument).parent)))
 
     def expand_list_entry(self, name: str) -> Iterator[FoundFile]:
-        """What a line of a list stands for: a name and no pattern. What cannot be found fails when its turn comes."""
+        """Find the files of a line of a list: it is a name, never a pattern. What does not exist fails when its turn comes."""
         root = "" if is_address(name) or not _is_inside_working_folder(name) else "."
         if is_address(name):
             try:
@@ -224,28 +237,28 @@ class _InputSearch:
             yield FoundFile(_escape_dash(name), _name_below(name, root))
 
     def find_in_folder(self, folder: str, root: str) -> Iterator[FoundFile]:
-        """Every file below a folder, and nothing hidden."""
+        """Find every file below a folder that is not hidden; their names are relative to `root`."""
         if not os.access(folder, os.R_OK | os.X_OK):
-            yield FoundFile(folder, _name_below(folder, root))  # which says so when its turn comes
+            yield FoundFile(folder, _name_below(folder, root))  # it fails when its turn comes
         elif self.real_path(folder) != self.results_folder:
             for path in self.walk_paths(folder):
                 if self._accept_file(path):
                     yield FoundFile(path, _name_below(path, root), is_explicit=False)
 
     def match_glob(self, pattern: str) -> Iterator[FoundFile]:
-        """Every file that a glob matches.
+        """Find every file that a glob matches.
 
         Raises:
             InputError: there is none.
         """
         start = _glob_root(pattern)
-        if "**" in (wanted := Path(pattern).parts[len(Path(start).parts) :]):  # which `glob` would follow in circles
-            fitting = (
-                path
+        pattern_parts = Path(pattern).parts[len(Path(start).parts) :]
+        if "**" in pattern_parts:  # `glob` would follow links in circles
+            paths = [
+                path.removeprefix("./")
                 for path in self.walk_paths(start)
-                if _matches_pattern(Path(os.path.relpath(path, start)).parts, wanted)
-            )
-            paths = [path.removeprefix("./") for path in fitting]
+                if _matches_pattern(Path(os.path.relpath(path, start)).parts, pattern_parts)
+            ]
         else:
             paths = [path for path in glob(pattern) if not os.path.isdir(path) and not self._is_in_results(path, start)]
         if not paths:
@@ -257,43 +270,46 @@ class _InputSearch:
         )
 
     def walk_paths(self, folder: str) -> Iterator[str]:
-        """Every path below a folder, in order, but for what is hidden and what batches wrote.
+        """Every path below a folder, in order, without hidden files and the results of batches.
 
-        Links to folders are followed last, so that a folder that lies below this one goes by its own name.
+        Links to folders are followed last, so that a folder below this one is found by its own name and not by a link.
         """
-        tops, seen = deque([folder]), set[str]()
-        while tops:
-            for here, folders, files in os.walk(tops.popleft(), onerror=self._count_unreadable):
-                real = self.real_path(here)
-                if real in seen or (here != folder and (real == self.results_folder or self.is_results_folder(real))):
+        to_walk, visited = deque([folder]), set[str]()
+        while to_walk:
+            for parent, folders, files in os.walk(to_walk.popleft(), onerror=self._count_unreadable):
+                real = self.real_path(parent)
+                holds_results = parent != folder and (real == self.results_folder or self.is_results_folder(real))
+                if real in visited or holds_results:
                     folders.clear()
                     continue
-                seen.add(real)
+                visited.add(real)
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
-                tops.extend(path for path in (os.path.join(here, name) for name in folders) if os.path.islink(path))
-                yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
+                subfolders = (os.path.join(parent, name) for name in folders)
+                to_walk.extend(path for path in subfolders if os.path.islink(path))
+                yield from (os.path.join(parent, name) for name in sorted(files) if not name.startswith("."))
 
     def _is_in_results(self, path: str, start: str) -> bool:
-        """Whether a path below a folder lies in what a batch wrote there."""
+        """Whether a path below a folder lies in a folder of results below it."""
         parts = Path(os.path.relpath(path, start)).parts[:-1]
         folders = [self.real_path(folder) for folder in accumulate(parts, os.path.join, initial=start)][1:]
         return any(folder == self.results_folder or self.is_results_folder(folder) for folder in folders)
 
     def _accept_file(self, path: str) -> bool:
-        """Whether what was met is a file, or a link to one that is gone; nobody meant a pipe, which might never end."""
+        """Whether a path that was found is a file, or a link to one that is gone. A pipe is not: it might never end."""
         folder, name = os.path.split(path)
         if name in RESERVED_FILE_NAMES and self.is_results_folder(self.real_path(folder or ".")):
             return False
-        fit = os.path.isfile(path) or not os.path.exists(path)
-        self.left_out_count += not fit
-        return fit
+        is_file = os.path.isfile(path) or not os.path.exists(path)
+        if not is_file:
+            self.left_out_count += 1
+        return is_file
 
     def _count_unreadable(self, error: OSError) -> None:
         self.left_out_count += 1
 
 
 def _matches_pattern(parts: tuple[str, ...], pattern_parts: tuple[str, ...]) -> bool:
-    """Whether a path is what a glob wants; ** stands for any folders, or none."""
+    """Whether the parts of a path match those of a glob; ** stands for any number of folders."""
     if not pattern_parts or not parts:
         return not parts and all(part == "**" for part in pattern_parts)
     if pattern_parts[0] == "**":
@@ -302,7 +318,7 @@ def _matches_pattern(parts: tuple[str, ...], pattern_parts: tuple[str, ...]) -> 
 
 
 def _is_results_folder(folder: str) -> bool:
-    """Whether a batch wrote there: its manifest says so."""
+    """Whether a folder holds the results of a batch, by its manifest."""
     path = os.path.join(folder, "manifest.ndjson")
     try:
         if not os.path.isfile(path):
@@ -314,15 +330,15 @@ def _is_results_folder(folder: str) -> bool:
 
 
 def _real_path(path: str) -> str:
-    """The one path of a folder, whatever links lead there."""
+    """The path of a folder with all links resolved."""
     try:
         return os.path.realpath(path)
-    except (OSError, ValueError):  # nothing is called so
+    except (OSError, ValueError):  # nothing can have that name
         return os.path.abspath(path)
 
 
 def _escape_dash(path: str) -> str:
-    return "./-" if path == "-" else path  # which is standard input elsewhere
+    return "./-" if path == "-" else path  # `-` is standard input elsewhere
 
 
 def _is_inside_working_folder(path: str) -> bool:
@@ -330,12 +346,13 @@ def _is_inside_working_folder(path: str) -> bool:
 
 
 def _name_below(path: str, root: str) -> str:
-    """The path of a file below a folder, with slashes; it never leads out of it."""
-    below = os.path.relpath(path, root) if root else os.path.abspath(path)
-    return _safe_name(Path(below).as_posix())
+    """The path of a file relative to a folder, with slashes; it never leads out of it."""
+    relative = os.path.relpath(path, root) if root else os.path.abspath(path)
+    return _safe_name(Path(relative).as_posix())
 
 
 def _safe_name(path: str) -> str:
+    """The path without anything that leads out of a folder: `..`, the root, the colon of a drive."""
     parts = [re.sub(r"^[A-Za-z]:$", lambda m: m.group()[0], part) for part in path.split("/")]
     return "/".join(part for part in parts if part not in ("", ".", "..")) or "index"
 
@@ -343,37 +360,48 @@ def _safe_name(path: str) -> str:
 def _glob_root(pattern: str) -> str:
     """The folders of a glob before its first wild card."""
     parts = Path(pattern).parts
-    wild = next(i for i, part in enumerate(parts) if has_magic(part))
-    return str(Path(*parts[:wild])) if wild else "."
+    first_wild = next(i for i, part in enumerate(parts) if has_magic(part))
+    return str(Path(*parts[:first_wild])) if first_wild else "."
 
 
 # ── addresses ────────────────────────────────────────────────────────────────────────────────────
 def _find_at_address(address: str, root: str | None) -> Iterator[FoundFile]:
-    """What an address names: a file, a folder or a glob of a remote file system. Names are those below `root`; None: below what it names.
+    """Find the files of an address: a file, a folder or a glob of a remote file system.
+
+    Args:
+        address: what to find.
+        root: names are relative to it, and it allows no glob; None: they are relative to what the address names.
 
     Raises:
         InputError: nobody answers there, or nothing matches.
-        CannotError: it needs a package that is not there.
+        CannotError: it needs a package that is not installed.
     """
     if is_web_address(address):
-        below = path_part(address)
-        below = below.rpartition("/")[2] if root is None else below
-        yield FoundFile(address, _safe_name(below or address.partition("://")[2].partition("/")[0].rpartition("@")[2]))
+        path = path_part(address)
+        name = path.rpartition("/")[2] if root is None else path
+        host = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        yield FoundFile(address, _safe_name(name or host))
         return
-    its, path = resolve_file_system(address)
+    file_system, path = resolve_file_system(address)
+    paths = [path]
     try:
-        wild = root is None and has_magic(path) and not its.exists(path)
-        folder = not wild and its.isdir(path)
-        paths = sorted(its.glob(path) if wild else its.find(path) if folder else [path])
+        is_glob = root is None and has_magic(path) and not file_system.exists(path)
+        is_folder = not is_glob and file_system.isdir(path)
+        if is_glob:
+            paths = sorted(file_system.glob(path))
+        elif is_folder:
+            paths = sorted(file_system.find(path))
     except Exception as error:  # each file system has its own
         raise unreadable_error(address, error) from None
-    if wild and not paths:
+    if is_glob and not paths:
         raise InputError("no-such-file", f"nothing matches {shorten(without_password(address))}")
-    start = _glob_root(path) if wild else path if folder else str(PurePosixPath(path).parent)
-    start = start.strip("/") if root is None else ""
-    for one in paths:
-        below = one.strip("/")
-        below = below[len(start) :] if below.startswith(start) else below
-        yield FoundFile(
-            its.unstrip_protocol(one) if wild or folder else address, _safe_name(below), is_explicit=not folder
-        )
+    if root is not None:
+        start = ""
+    elif is_glob:
+        start = _glob_root(path).strip("/")
+    else:
+        start = (path if is_folder else str(PurePosixPath(path).parent)).strip("/")
+    for found in paths:
+        name = found.strip("/").removeprefix(start)
+        file_address = file_system.unstrip_protocol(found) if is_glob or is_folder else address
+        yield FoundFile(file_address, _safe_name(name), is_explicit=not is_folder)

@@ -1,4 +1,7 @@
-"""What is done to one input, here or on a worker: read, compute, write the result, hand back a receipt."""
+"""One input of a batch, in this process or on a worker: read, compute, write the result, return a receipt.
+
+`Job` is what is done to every input, and `process_input` does it.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,12 @@ from attncli.atomic_file import atomic_write, to_bytes, write_error
 from attncli.batch.inputs import Input, reader_for
 from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
 from attncli.batch.sources import absolute_path, open_source
-from attncli.errors import AttnError, CannotError, ExitStatus, InputError, join_names
+from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
 from attncli.pipeline import apply_selection, compute_stream, internal_error, load_engine, plan_request
 from attncli.readers.with_field import split_name_and_path
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import join_names
 from attncli.types import Json
 
 if TYPE_CHECKING:
@@ -32,97 +36,108 @@ if TYPE_CHECKING:
     from attncli.select import Selection
 
 BytesWriter = Callable[[bytes], None]
-LineProgressCallback = Callable[
-    [int, int, float], None
-]  # of a file of many problems: lines done, of which wrong; how much of it, 0 … 1
-_FATAL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the next input would meet the same
+# Called while a file of JSON lines is computed: how many lines are done, how many of them failed, how much of the file, 0 … 1
+LineProgressCallback = Callable[[int, int, float], None]
+_FATAL_ERRNOS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+)  # those stop the batch: every input would meet them
+_FATAL_CODES = ("torch-missing", "no-device", "worker-differs")  # of errors that stop the batch
+_CHUNK_BYTES = 1 << 20  # of a file, read at a time where it is hashed
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to every input of a batch. It travels to the workers."""
+    """What is done to every input of a batch. It is sent to the workers."""
 
     variant_request: VariantRequest
     read_options: ReadOptions
     output_options: OutputOptions
     format_name: str
-    seed: int  # wherever one would be drawn
-    results_folder: str  # of the results
-    drawn_seed: int | None = None  # the seed that is the folder's, said or not
-    run_id: str = ""  # by which the folder knows that this is wanted, where workers are elsewhere
-    working_folder: str | None = None  # the folder that the inputs were named in, where workers may run in another
+    seed: int  # where a variant draws and names none
+    results_folder: str
+    drawn_seed: int | None = None  # the seed that was drawn for the folder, used or not
+    run_id: str = ""  # of the run that sends this to workers on other machines (`Manifest.publish_run_id`)
+    working_folder: str | None = None  # the folder that inputs are relative to, where workers run in another
     attn_version: str = __version__
 
     def manifest_header(self) -> Json:
-        """What decides a result beside the content of its input, as the manifest keeps it: the seed, and a hash of the rest.
+        """What decides a result, beside the content of its input: the seed, and a hash of all choices (`variant`).
 
-        A seed that was said is a choice; one that was drawn stays the folder's.
+        A seed that was given is one of the choices; one that was drawn is kept for the folder.
         """
-        showing = {k: getattr(self.output_options, k) for k in ("only", "at", "top", "precision")}
-        said = {
+        choices = {name: str(value) for name, value in self.variant_request.choices.items()}
+        recorded_choices: Json = choices | {"also": self.variant_request.extra_masks}
+        replacing = [_assignment_with_hash(assignment) for assignment in self.read_options.replacing]
+        deciding = {
             "attn_version": self.attn_version,
             "format": self.format_name,
             "heat": self.output_options.heat == "on",
-            "choices": {k: str(v) for k, v in self.variant_request.choices.items()}
-            | {"also": self.variant_request.extra_masks},
-            "reading": asdict(self.read_options)
-            | {"with": [_assignment_with_hash(pair) for pair in self.read_options.replacing]},
-            **showing,
+            "choices": recorded_choices,
+            "reading": asdict(self.read_options) | {"with": replacing},
+            "only": self.output_options.only,
+            "at": self.output_options.at,
+            "top": self.output_options.top,
+            "precision": self.output_options.precision,
         }
-        text = json.dumps(said, sort_keys=True)
+        text = json.dumps(deciding, sort_keys=True)
         return {
             "attn_version": self.attn_version,
             "variant": hashlib.sha256(text.encode()).hexdigest()[:16],
             "seed": self.drawn_seed,
-            "choices": said["choices"],
+            "choices": recorded_choices,
         }
 
     def for_workers(self) -> Job:
-        """The same for workers that run in another folder."""
-        pairs = tuple(
-            name + "=" + absolute_path(path) for name, path in map(split_name_and_path, self.read_options.replacing)
-        )
-        reading = replace(self.read_options, replacing=pairs)
+        """The job for workers that run in another folder."""
+        assignments = map(split_name_and_path, self.read_options.replacing)
+        replacing = tuple(f"{name}={absolute_path(path)}" for name, path in assignments)
         return replace(
             self,
-            read_options=reading,
+            read_options=replace(self.read_options, replacing=replacing),
             results_folder=os.path.abspath(self.results_folder),
             working_folder=str(Path.cwd()),
         )
 
     def for_run(self, run_id: str) -> Job:
-        """The same as a task of a run."""
+        """The job as one run sends it: its tasks write no result once the run has ended."""
         return replace(self, run_id=run_id)
 
     def source_path(self, input: Input) -> str:
-        """How a worker opens an input."""
+        """The path by which a worker opens an input."""
         if self.working_folder is None or "://" in input.path:
             return input.path
         return os.path.join(self.working_folder, input.path)
 
     @cached_property
     def result_format(self) -> Format:
-        """The format of the results."""
+        """The output format of the results."""
         return choose_output_format("x", self.format_name)
 
     @cached_property
     def render_options(self) -> RenderOptions:
-        """A file's, as `attn compute` writes it."""
+        """How results are shown: as `attn compute` writes a file."""
         return RenderOptions(precision=self.output_options.precision, heat=self.output_options.heat == "on")
 
 
 def _assignment_with_hash(assignment: str) -> str:
-    """What a `--with` takes, by its content."""
+    """NAME=HASH for the NAME=PATH of a `--with`: the content of the file decides, not its path."""
     name, path = split_name_and_path(assignment)
-    return name + "=" + hash_content(path)
+    return f"{name}={hash_content(path)}"
 
 
 def hash_content(path: str, display_name: str = "") -> str:
-    """The hash of a file's content, whatever its length in the same memory. `display_name`: what to call it in messages."""
-    digest = hashlib.sha256()
+    """The SHA-256 of an input's content, read in chunks; `display_name` is its name in messages."""
     with open_source(path, display_name) as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        return _hash_file(file)
+
+
+def _hash_file(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -132,17 +147,17 @@ def process_input(
     input: Input,
     recorded: ResultRecord | None = None,
     write_bytes: BytesWriter | None = None,
-    report_progress: LineProgressCallback = lambda lines, wrong, share: None,
+    report_progress: LineProgressCallback = lambda line_count, failed_count, fraction: None,
 ) -> Receipt:
-    """One input through to its result.
+    """Compute one input and write its result. Whatever goes wrong is in the receipt; nothing is raised.
 
     Args:
-        job: what is done.
-        variant_hash: the hash of it.
-        input: what to.
-        recorded: what its result was made of, if there is one.
-        write_bytes: where the result goes instead of its file.
-        report_progress: how far a file of many problems is.
+        job: what to do.
+        variant_hash: the hash of all choices, for the receipt.
+        input: what to compute.
+        recorded: what the manifest says of its result; if that still holds, the input is skipped.
+        write_bytes: called with the bytes of the result, instead of writing a file.
+        report_progress: called after each line of a file of JSON lines.
     """
     started = time.perf_counter()
     receipt = Receipt(input.display_name, input.result_path, "done", variant=variant_hash)
@@ -152,38 +167,46 @@ def process_input(
                 "worker-differs", f"a worker has attn {__version__}, and this command is {job.attn_version}"
             )
         if input.is_stream:
-            made = _compute_lines(job, input, receipt, recorded, write_bytes, report_progress)
+            receipt = _compute_lines(job, input, receipt, recorded, write_bytes, report_progress)
         else:
             data = read_content(job, input)
-            receipt = replace(
-                receipt, sha256=hashlib.sha256(data).hexdigest()
-            )  # what fails is known by its content too
-            made = _compute_single(job, input, receipt, recorded, write_bytes, data)
+            receipt = replace(receipt, sha256=hashlib.sha256(data).hexdigest())  # a failure has it too
+            receipt = _compute_single(job, input, receipt, recorded, write_bytes, data)
     except AttnError as error:
-        made = _record_failure(receipt, error)
+        receipt = _record_failure(receipt, error)
     except MemoryError:
-        made = _record_failure(receipt, CannotError("out-of-memory", "this does not fit in memory"))
-    except Exception as error:  # costs one input, not the batch
-        made = _record_failure(receipt, internal_error(error))
-    return replace(made, seconds=round(time.perf_counter() - started, 6))
+        receipt = _record_failure(receipt, CannotError("out-of-memory", "this does not fit in memory"))
+    except Exception as error:  # a bug costs one input, not the batch
+        receipt = _record_failure(receipt, internal_error(error))
+    return replace(receipt, seconds=round(time.perf_counter() - started, 6))
 
 
 def _record_failure(receipt: Receipt, error: AttnError) -> Receipt:
-    """What is wrong with one input; or with all of them, and then the batch stops."""
+    """The receipt of an input that failed; of status `stopped` where every other input would meet the same error."""
     cause = error.__cause__
-    everyones = isinstance(cause, OSError) and cause.errno in _FATAL_ERRNOS and error.code == "cannot-write"
-    if everyones or error.status == ExitStatus.USAGE or error.code in ("torch-missing", "no-device", "worker-differs"):
+    is_of_disk = isinstance(cause, OSError) and cause.errno in _FATAL_ERRNOS and error.code == "cannot-write"
+    if is_of_disk or error.status == ExitStatus.USAGE or error.code in _FATAL_CODES:
         return replace(receipt, status="stopped", error=error.to_record() | {"status": int(error.status)})
     return replace(receipt, status="failed", error=error.to_record())
 
 
 def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
-    """What will be computed of an input's bytes: everything that can be refused without torch."""
+    """Parse an input and plan what will be computed of it: everything that can be refused without torch.
+
+    Raises:
+        AttnError: it is refused.
+    """
     from attncli.readers import parse_problem
 
-    said, reader = job.read_options, reader_for(input.path, job.read_options.input_format)
-    more = {"token_column": said.token_column, "header": said.header}
-    problem = parse_problem(data, input.display_name, reader, replacing=said.replacing, **more)
+    options = job.read_options
+    problem = parse_problem(
+        data,
+        input.display_name,
+        reader_for(input.path, options.input_format),
+        replacing=options.replacing,
+        token_column=options.token_column,
+        header=options.header,
+    )
     return plan_request(problem, job.variant_request, job.output_options, job.seed)
 
 
@@ -195,38 +218,45 @@ def _compute_single(
     write_bytes: BytesWriter | None,
     data: bytes,
 ) -> Receipt:
+    """Compute an input that is one problem."""
     if is_up_to_date(job, input, recorded, receipt.sha256):
         return replace(receipt, status="skipped")
-    made, at = plan_input(job, input, data)
-    attention = job.result_format.widen_dtype(apply_selection(load_engine()(made), made, at))
+    plan, selection = plan_input(job, input, data)
+    run_plan = load_engine()
+    attention = job.result_format.widen_dtype(apply_selection(run_plan(plan), plan, selection))
     result = to_bytes(job.result_format.write(attention, job.render_options))
     with _open_result(job, input, write_bytes) as write:
         write(result)
-    its = hashlib.sha256(result).hexdigest() if write_bytes is None else None
-    return replace(receipt, bytes=len(result), result_sha256=its, warnings=attention.warnings)
+    result_sha256 = hashlib.sha256(result).hexdigest() if write_bytes is None else None
+    return replace(receipt, bytes=len(result), result_sha256=result_sha256, warnings=attention.warnings)
 
 
 def is_up_to_date(job: Job, input: Input, recorded: ResultRecord | None, sha256: str | None) -> bool:
-    """Whether the result of a content is there, and is what it was when it was made."""
+    """Whether an input has the content that its result was made of, and the result is what it was then.
+
+    Args:
+        job: in which folder the result is.
+        input: which input.
+        recorded: what the manifest says of the result; None: there is none.
+        sha256: of the content of the input.
+    """
     if recorded is None or sha256 != recorded.sha256:
         return False
-    path, digest = Path(job.results_folder, input.result_path), hashlib.sha256()
+    path = Path(job.results_folder, input.result_path)
     try:
         if path.stat().st_size != recorded.bytes:
             return False
         with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+            return _hash_file(file) == recorded.result_sha256
     except OSError:
         return False
-    return digest.hexdigest() == recorded.result_sha256
 
 
 def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool:
-    """Whether an input is done already, found out without torch.
+    """Whether an input is done already; if it is not, plan it, without torch.
 
     Raises:
-        InputError: it would fail.
+        AttnError: it would fail.
     """
     if not input.is_stream:
         data = read_content(job, input)
@@ -234,35 +264,38 @@ def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool
             return True
         plan_input(job, input, data)
         return False
-    if recorded is not None and is_up_to_date(
-        job, input, recorded, hash_content(job.source_path(input), input.display_name)
-    ):
+    if recorded is not None and is_up_to_date(job, input, recorded, _hash_input(job, input)):
         return True
     from attncli.readers.json import read_json_lines
 
-    causes: Counter[str] = Counter()
-    count = 0
+    error_counts: Counter[str] = Counter()  # by error code
+    line_count = 0
     with open_source(job.source_path(input), input.display_name) as file:
         for _, problem in read_json_lines(iter(file.readline, b""), input.display_name):
-            count += 1
+            line_count += 1
             try:
                 if isinstance(problem, AttnError):
                     raise problem
                 plan_request(problem, job.variant_request, job.output_options, job.seed)
             except AttnError as error:
-                causes[error.code] += 1
-    if causes:
-        raise _lines_failed_error(causes, count)
+                error_counts[error.code] += 1
+    if error_counts:
+        raise _lines_failed_error(error_counts, line_count)
     return False
 
 
 def _lines_failed_error(error_counts: Counter[str], line_count: int) -> InputError:
-    which = join_names(f"{n} {code}" for code, n in error_counts.most_common())
-    return InputError("lines-failed", f"{error_counts.total()} of {line_count} lines failed: {which}")
+    """The error of a file of JSON lines some of which failed; `error_counts` by error code."""
+    codes = join_names(f"{count} {code}" for code, count in error_counts.most_common())
+    return InputError("lines-failed", f"{error_counts.total()} of {line_count} lines failed: {codes}")
+
+
+def _hash_input(job: Job, input: Input) -> str:
+    return hash_content(job.source_path(input), input.display_name)
 
 
 def read_content(job: Job, input: Input) -> bytes:
-    """All bytes of an input.
+    """Read all bytes of an input.
 
     Raises:
         InputError: it cannot be read.
@@ -279,49 +312,57 @@ def _compute_lines(
     write_bytes: BytesWriter | None,
     report_progress: LineProgressCallback,
 ) -> Receipt:
-    """JSON lines: a result or an error a line, whatever their number in the same memory."""
+    """Compute a file of JSON lines, line by line: a result or an error for each, in the same memory however many there are."""
     from attncli.readers.json import read_json_lines
 
-    if recorded is not None and is_up_to_date(
-        job, input, recorded, hash_content(job.source_path(input), input.display_name)
-    ):
+    if recorded is not None and is_up_to_date(job, input, recorded, _hash_input(job, input)):
         return replace(receipt, status="skipped", sha256=recorded.sha256)
-    its, digest, size, count, read = hashlib.sha256(), hashlib.sha256(), 0, 0, 0
-    causes: Counter[str] = Counter()
+    content_digest, result_digest = hashlib.sha256(), hashlib.sha256()
+    bytes_read = bytes_written = line_count = 0
+    error_counts: Counter[str] = Counter()  # by error code
     with (
         open_source(job.source_path(input), input.display_name) as file,
         _open_result(job, input, write_bytes) as write,
     ):
 
         def hashed_lines() -> Iterator[bytes]:
-            nonlocal read
+            nonlocal bytes_read
             for line in iter(file.readline, b""):
-                digest.update(line)
-                read += len(line)
+                content_digest.update(line)
+                bytes_read += len(line)
                 yield line
 
         problems = read_json_lines(hashed_lines(), input.display_name)
-        for text, wrong in compute_stream(problems, job.variant_request, job.output_options, job.seed):
+        for text, error in compute_stream(problems, job.variant_request, job.output_options, job.seed):
             encoded = to_bytes(text)
             write(encoded)
-            its.update(encoded)
-            size, count = size + len(encoded), count + 1
-            if wrong:
-                causes[wrong.code] += 1
-            report_progress(count, causes.total(), read / file.total_bytes if file.total_bytes else 0.0)
-    made = replace(receipt, sha256=digest.hexdigest(), bytes=size, result_sha256=its.hexdigest(), problems=count)
-    if not causes:
-        return made
-    return replace(
-        made,
-        status="failed",
-        error=_lines_failed_error(causes, count).add_location(file=input.display_name).to_record(),
+            result_digest.update(encoded)
+            bytes_written += len(encoded)
+            line_count += 1
+            if error is not None:
+                error_counts[error.code] += 1
+            fraction = bytes_read / file.total_bytes if file.total_bytes else 0.0
+            report_progress(line_count, error_counts.total(), fraction)
+    receipt = replace(
+        receipt,
+        sha256=content_digest.hexdigest(),
+        bytes=bytes_written,
+        result_sha256=result_digest.hexdigest(),
+        problems=line_count,
     )
+    if not error_counts:
+        return receipt
+    lines_failed = _lines_failed_error(error_counts, line_count).add_location(file=input.display_name)
+    return replace(receipt, status="failed", error=lines_failed.to_record())
 
 
 @contextmanager
 def _open_result(job: Job, input: Input, write_bytes: BytesWriter | None) -> Iterator[BytesWriter]:
-    """Where the result is written: its file, which appears whole or not at all."""
+    """Open the file of a result, which appears whole or not at all, and yield a function that writes to it.
+
+    Raises:
+        CannotError: it cannot be written, or the run that sent the job has ended.
+    """
     if write_bytes is not None:
         yield write_bytes
         return
@@ -332,28 +373,25 @@ def _open_result(job: Job, input: Input, write_bytes: BytesWriter | None) -> Ite
         except OSError as error:
             raise write_error(error, str(path)) from error
     with atomic_write(path, durable=False) as file:
-        yield _bytes_writer(file)
+
+        def write(data: bytes) -> None:
+            file.write(data)
+
+        yield write
         _refuse_ended_run(job)
 
 
 def _refuse_ended_run(job: Job) -> None:
-    """Whether the run that sent this task still goes on, or another has the folder now.
+    """Refuse to write a result once the run that sent the job has ended: another may have the folder by now.
 
     Raises:
-        CannotError: it does not; its result is not wanted.
+        CannotError: it has ended.
     """
     if not job.run_id:
         return
     try:
-        now = Path(job.results_folder, RUN_ID_FILE).read_text()
+        current_run_id = Path(job.results_folder, RUN_ID_FILE).read_text()
     except FileNotFoundError:
-        now = ""
-    if now != job.run_id:
+        current_run_id = ""
+    if current_run_id != job.run_id:
         raise CannotError("not-wanted", "the run that asked for this has ended")
-
-
-def _bytes_writer(file: IO[bytes]) -> BytesWriter:
-    def write(data: bytes) -> None:
-        file.write(data)
-
-    return write

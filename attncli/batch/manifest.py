@@ -1,4 +1,7 @@
-"""What has been done: `manifest.ndjson`, a line an input, appended as they finish and read back when the command is given again."""
+"""The manifest of a batch, `manifest.ndjson`: a line for each input that is finished, read back when the command is given again.
+
+`Manifest` is the file, a `Receipt` one line of it.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,28 @@ from typing import Literal, NamedTuple
 
 from attncli.atomic_file import atomic_write, temporary_prefix, write_error
 from attncli.batch.name_lists import quote_name
-from attncli.errors import CannotError, printable
+from attncli.errors import CannotError
+from attncli.text import printable
 from attncli.types import Json
 
 MANIFEST_SCHEMA = "attn.batch/1"
-RUN_ID_FILE = ".attn-batch"  # while a run has workers elsewhere
+RUN_ID_FILE = ".attn-batch"  # it exists while a run has workers on other machines
 RESUME_HINT = "what is finished is kept, and the same command goes on from there"
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of one input. Small, so that a worker sends it rather than the result."""
+    """What became of one input: a line of the manifest. It is small, and so a worker sends it rather than the result."""
 
     input: str
     result: str
-    # skipped: it was done before; stopped: nothing can be written, or the command is wrong
+    # skipped: it was done before; stopped: no input can be computed, because nothing can be written, or the command is wrong
     status: Literal["done", "failed", "skipped", "stopped"]
-    sha256: str | None = None  # of the input's content
-    variant: str = ""  # the hash of all that was asked for
-    bytes: int | None = None  # how long the result is
-    result_sha256: str | None = None  # of the result
-    problems: int | None = None  # of JSON lines: how many there were
+    sha256: str | None = None  # of the content of the input
+    variant: str = ""  # the hash of all choices
+    bytes: int | None = None  # the size of the result
+    result_sha256: str | None = None  # of the content of the result
+    problems: int | None = None  # the number of problems in JSON lines
     seconds: float = 0.0
     attempts: int = 1
     warnings: tuple[str, ...] = ()
@@ -42,18 +46,18 @@ class Receipt:
 
 
 class ResultRecord(NamedTuple):
-    """A result that is there, by the manifest, and need not be made again if it is still what it was."""
+    """What the manifest says of a result. If that still holds, the result need not be computed again."""
 
-    sha256: str  # of the content it was made of
+    sha256: str  # of the content of its input
     bytes: int
     result_sha256: str
 
 
 class Manifest:
-    """The manifest of one folder of results; from `open` to `close` it is held by one process.
+    """The manifest of one folder of results; from `open` to `close` one process has locked the folder.
 
-    A line is written at once and whole; a last line that is torn is passed over. When all is done the file is
-    written anew, each input once.
+    A line is written at once and whole; a last line that a killed process left incomplete is passed over. `finalize` writes
+    the file anew at the end, each input once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,11 +66,15 @@ class Manifest:
         self.receipts: dict[str, Receipt] = {}  # by result
         self.lock_descriptor = self.file_descriptor = -1
         self.has_torn_line = False
-        self.run_id = ""  # which run this is, where workers must know
+        self.run_id = ""  # of this run, where workers on other machines must know it
         self.content = self._read_file()
 
     def _read_file(self) -> bytes:
-        """What the file says now."""
+        """Read header and receipts from the file, and return its bytes.
+
+        Raises:
+            CannotError: it cannot be read.
+        """
         import msgspec
 
         self.header, self.receipts = {}, {}
@@ -78,40 +86,41 @@ class Manifest:
             raise CannotError("cannot-read", f"{self.path} cannot be read: {error.strerror}") from None
         self.has_torn_line = bool(data) and not data.endswith(b"\n")
         for line in data.split(b"\n"):
-            with suppress(ValueError, msgspec.ValidationError):  # torn, or somebody else's
-                found = json.loads(line)  # which, unlike msgspec, reads names that are no UTF-8
-                if isinstance(found, dict) and "schema" in found:
-                    self.header = found if found["schema"] == MANIFEST_SCHEMA else self.header
+            with suppress(ValueError, msgspec.ValidationError):  # incomplete, or none of ours
+                fields = json.loads(line)  # which, unlike msgspec, reads names that are no UTF-8
+                if isinstance(fields, dict) and "schema" in fields:
+                    if fields["schema"] == MANIFEST_SCHEMA:
+                        self.header = fields
                     continue
-                receipt = msgspec.convert(found, Receipt)
+                receipt = msgspec.convert(fields, Receipt)
                 self.receipts[receipt.result] = receipt
         return data
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is a batch's: its manifest was begun."""
+        """Whether the folder is one of a batch: its manifest has a header."""
         return bool(self.header)
 
     @property
     def foreign_file(self) -> Path | None:
-        """A file of the name of one of ours, where no batch has been."""
+        """A file that has the name of one of ours, though no batch made it; None: there is none."""
         if self.exists:
             return None
-        ours = [path for path in (self.path, self.folder / "failed.txt") if path.exists()]
-        return next((path for path in ours if path.is_dir() or path.stat().st_size), None)
+        paths = [path for path in (self.path, self.folder / "failed.txt") if path.exists()]
+        return next((path for path in paths if path.is_dir() or path.stat().st_size), None)
 
     def open(self, header: Json) -> None:
-        """Make the folder, take it, and say what will be done there.
+        """Make the folder, lock it, and write the header.
 
         Raises:
-            CannotError: another process writes there, or nobody may.
+            CannotError: another process writes there, or the system lets nobody write there.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
             if self._read_file() != self.content:
-                way = "give the command again"
-                raise CannotError("folder-in-use", f"another attn batch has just written to {self.folder}", help=way)
+                hint = "give the command again"
+                raise CannotError("folder-in-use", f"another attn batch has just written to {self.folder}", help=hint)
             self.file_descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError as error:
             raise write_error(error, str(self.path)) from error
@@ -125,7 +134,7 @@ class Manifest:
     def _lock_folder(self) -> None:
         try:
             import fcntl
-        except ImportError:  # a system without
+        except ImportError:  # a system without locks of files
             return
         self.lock_descriptor = os.open(self.folder, os.O_RDONLY)
         try:
@@ -133,33 +142,33 @@ class Manifest:
         except BlockingIOError:
             os.close(self.lock_descriptor)
             self.lock_descriptor = -1
-            way = "wait for it, or name another folder"
-            raise CannotError("folder-in-use", f"another attn batch writes to {self.folder}", help=way) from None
+            hint = "wait for it, or name another folder"
+            raise CannotError("folder-in-use", f"another attn batch writes to {self.folder}", help=hint) from None
         except OSError:  # a file system without locks
             return
 
     def publish_run_id(self) -> str:
-        """Let workers elsewhere know which run this is: what a task of an earlier one still makes is not wanted."""
+        """Write the id of this run into the folder: a task that an earlier run left on a worker finds another, and gives up."""
         self.run_id = secrets.token_hex(8)
         with atomic_write(self.folder / RUN_ID_FILE, durable=False) as file:
             file.write(self.run_id.encode())
         return self.run_id
 
     def remove_leftovers(self, results: Iterable[str]) -> None:
-        """Take away what a killed process left of the results that it was writing."""
-        names: dict[str, set[str]] = {}
+        """Remove the temporary files of results that a killed process was writing."""
+        prefixes_by_folder: dict[str, set[str]] = {}
         for result in (*results, self.path.name, "failed.txt"):
-            above, _, name = result.rpartition("/")
-            names.setdefault(above, set()).add(temporary_prefix(name))
-        for above, known in names.items():
-            with suppress(OSError), os.scandir(self.folder / above) as entries:
+            folder, _, name = result.rpartition("/")
+            prefixes_by_folder.setdefault(folder, set()).add(temporary_prefix(name))
+        for folder, prefixes in prefixes_by_folder.items():
+            with suppress(OSError), os.scandir(self.folder / folder) as entries:
                 for entry in entries:
-                    if re.fullmatch("[0-9a-f]{8}", entry.name[-8:]) and entry.name[:-8] in known:
+                    if re.fullmatch("[0-9a-f]{8}", entry.name[-8:]) and entry.name[:-8] in prefixes:
                         with suppress(OSError):
                             os.unlink(entry.path)
 
     def add_receipt(self, receipt: Receipt) -> None:
-        """One input is done, or has failed."""
+        """Append the receipt of an input that is done or has failed."""
         self.receipts[receipt.result] = receipt
         self._append_line(_json_line(_receipt_fields(receipt)))
 
@@ -172,14 +181,14 @@ class Manifest:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self.file_descriptor, size)  # no half line
-            wrong = write_error(error, str(self.path))
-            wrong.help = RESUME_HINT
-            raise wrong from error
+            cannot_write = write_error(error, str(self.path))
+            cannot_write.help = RESUME_HINT
+            raise cannot_write from error
 
     def finalize(self, result_order: Iterable[str]) -> None:
-        """Write the manifest anew, inputs in order and each once, and the list of those that failed."""
-        wanted = dict.fromkeys((*result_order, *self.receipts))
-        receipts = [self.receipts[result] for result in wanted if result in self.receipts]
+        """Write the manifest anew, each input once and in order, and the list of those that failed."""
+        results = dict.fromkeys((*result_order, *self.receipts))
+        receipts = [self.receipts[result] for result in results if result in self.receipts]
         with atomic_write(self.path) as file:
             file.write(_json_line(self.header))
             file.writelines(_json_line(_receipt_fields(receipt)) for receipt in receipts)
@@ -190,21 +199,22 @@ class Manifest:
         with atomic_write(self.folder / "failed.txt") as file:
             for receipt in failed:
                 error = receipt.error or {}
-                said = f"{quote_name(receipt.input)}\t{error.get('code', '')}: {printable(str(error.get('message', '')))}\n"
-                file.write(said.encode("utf-8", "surrogateescape"))
+                reason = f"{error.get('code', '')}: {printable(str(error.get('message', '')))}"
+                line = f"{quote_name(receipt.input)}\t{reason}\n"
+                file.write(line.encode("utf-8", "surrogateescape"))
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the manifest, and unlock the folder."""
         if self.run_id:
             (self.folder / RUN_ID_FILE).unlink(missing_ok=True)
-        for handle in (self.file_descriptor, self.lock_descriptor):
-            if handle >= 0:
-                os.close(handle)
+        for descriptor in (self.file_descriptor, self.lock_descriptor):
+            if descriptor >= 0:
+                os.close(descriptor)
         self.file_descriptor = self.lock_descriptor = -1
 
 
 def _receipt_fields(receipt: Receipt) -> Json:
-    """A receipt without what it does not have."""
+    """The fields of a receipt that have a value."""
     return {k: v for k, v in vars(receipt).items() if v is not None and v != ()}
 
 

@@ -1,4 +1,4 @@
-"""Lists of names, as `@list.txt` and `failed.txt` are: a name a line, and after a tab whatever else is said."""
+"""Lists of names, as `@list.txt` and `failed.txt` are: a name a line, and after a tab anything else."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from attncli.readers import open_input
 
 
 def read_name_list(path: str) -> Iterator[str]:
-    """The names in a list; `-` is standard input. Blank lines are passed over.
+    """Read the names in a list; `-` is standard input. Blank lines are passed over.
 
-    A name is the bytes that stand there: blanks around it, a # before it, or bytes that are no UTF-8 are part of it.
-    Only a name in JSON's quotes is what it spells.
+    A name is taken byte for byte: blanks around it, a # before it, or bytes that are no UTF-8 are part of it. Only a name
+    in the quotes of JSON is decoded.
 
     Raises:
-        InputError: it cannot be read, or holds a NUL, which no name does.
+        InputError: the list cannot be read, or holds a NUL, which no name does.
     """
     with open_input(path) as file:
         try:
@@ -33,6 +33,7 @@ def read_name_list(path: str) -> Iterator[str]:
 
 
 def _unquote_name(name: str) -> str:
+    """Decode a name in the quotes of JSON; any other is itself."""
     if len(name) > 1 and name[0] == name[-1] == '"':
         with suppress(ValueError):
             return str(json.loads(name))
@@ -40,6 +41,6 @@ def _unquote_name(name: str) -> str:
 
 
 def quote_name(name: str) -> str:
-    """A name as it stands in a list: in JSON's quotes where it would be torn, passed over or taken for another."""
-    torn = any(c in name for c in "\n\r\t") or name.startswith(('"', "\ufeff")) or not name.strip()
-    return json.dumps(name) if torn else name
+    """Write a name for a list: in the quotes of JSON where it would be cut, passed over or taken for another."""
+    is_misread = any(c in name for c in "\n\r\t") or name.startswith(('"', "\ufeff")) or not name.strip()
+    return json.dumps(name) if is_misread else name

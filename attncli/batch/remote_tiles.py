@@ -1,13 +1,14 @@
-"""One long problem on a cluster: its tiles to whoever is free, again where a worker dies, and the pieces as they come back."""
+"""One long problem on a Dask cluster: `DaskWorkerPool` sends its tiles to the workers, again where a worker dies."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from attncli import __version__
 from attncli.batch.dask_cluster import (
+    Future,
     TaskLost,
     TaskPool,
     WorkersDied,
@@ -20,39 +21,40 @@ from attncli.errors import CannotError
 if TYPE_CHECKING:
     from attncli.core.remote import BlockResult, BlockTask, SharedTensors, TileBlock
 
-_MAX_DEATHS_PER_TASK = 4  # of workers that had the same task, and after that no more are tried
-_MAX_SHARED_TENSOR_LOSSES = 3  # of all that the workers held in common
+_MAX_DEATHS_PER_TASK = 4  # workers that may die while they have the same task
+_MAX_SHARED_TENSOR_LOSSES = 3  # how often all workers that hold the shared tensors may die
+_MEMORY_HINT = "most often memory: --dtype float32, fewer steps, or workers with more"
 
 
 class SentTask(NamedTuple):
-    """A task, as it was sent."""
+    """A task in flight."""
 
     number: int
     task: BlockTask
-    losses_before: int  # of all that workers held in common, by then
+    losses_before: int  # how often the shared tensors had been lost when it was sent
 
 
 class DaskWorkerPool:
-    """The workers of a Dask cluster, as those who take the tiles of one problem (`attncli.core.remote`)."""
+    """The workers of a Dask cluster, which compute the tiles of one problem: a `core.remote.WorkerPool`."""
 
-    def __init__(self, task_pool: TaskPool) -> None:
+    def __init__(self, task_pool: TaskPool[SentTask, BlockResult | None]) -> None:
         self.task_pool = task_pool
-        self.deaths_by_task: Counter[int] = Counter()  # by number of the task
+        self.deaths_by_task: Counter[int] = Counter()  # by the number of the task
         self.shared_tensor_losses = 0
 
     @property
-    def workers(self) -> int:
-        """How many tasks they do at a time."""
+    def worker_count(self) -> int:
+        """How many tasks are done at a time."""
         self.task_pool.wait_for_workers()
         return self.task_pool.worker_count
 
-    def __call__(
+    def compute_tasks(
         self, shared_tensors: SharedTensors, tasks: Iterator[BlockTask]
     ) -> Generator[tuple[TileBlock, BlockResult | None]]:
-        """Every task done, as they are done.
+        """Compute every task, and yield the results in the order in which they are finished.
 
         Raises:
-            CannotError: workers lack attn or die of it, or the scheduler goes.
+            CannotError: workers lack attn, or die again and again, or the scheduler has gone.
         """
         waiting = (SentTask(number, task, 0) for number, task in enumerate(tasks))
         again: deque[SentTask] = deque()
@@ -68,61 +70,71 @@ class DaskWorkerPool:
                     )
                 if not self.task_pool.in_flight:
                     return
-                for sent, made in self.task_pool.completed(0.5):
-                    if not isinstance(made, WorkersDied | TaskLost):
-                        yield sent.task.block, made
+                for sent, outcome in self.task_pool.completed(0.5):
+                    if not isinstance(outcome, WorkersDied | TaskLost):
+                        yield sent.task.block, outcome
                         continue
                     again.append(sent)
-                    if isinstance(made, WorkersDied):
-                        self._handle_worker_death(sent, made.deaths)
-                    elif sent.losses == self.shared_tensor_losses:  # the first that tells of it
+                    if isinstance(outcome, WorkersDied):
+                        self._handle_worker_death(sent, outcome.deaths)
+                    elif sent.losses_before == self.shared_tensor_losses:  # the first task that meets this loss
                         shared = self._scatter_tensors_again(shared_tensors)
         finally:
             self.task_pool.cancel_all()
 
-    def _scatter_tensors(self, shared_tensors: SharedTensors) -> Any:
-        """What all need, sent to each; those who come later ask the others for it."""
+    def _scatter_tensors(self, shared_tensors: SharedTensors) -> Future:
+        """Send to each worker what all tasks need; a worker that comes later gets it from the others.
+
+        Raises:
+            CannotError: a worker lacks attn or has another version, or the scheduler has gone.
+        """
         client = self.task_pool.client
         try:
             self.task_pool.wait_for_workers()
-            for said in client.run(installed_attn_version, on_error="return").values():
-                if isinstance(said, ImportError):
-                    raise worker_lacks_attn_error(said)
-                if isinstance(said, str) and said != __version__:  # else it has died since
-                    raise CannotError("worker-differs", f"a worker has attn {said}, and this command is {__version__}")
+            for version in client.run(installed_attn_version, on_error="return").values():
+                if isinstance(version, ImportError):
+                    raise worker_lacks_attn_error(version)
+                if isinstance(version, str) and version != __version__:  # any other exception: it has died since
+                    message = f"a worker has attn {version}, and this command is {__version__}"
+                    raise CannotError("worker-differs", message)
             [shared] = client.scatter([shared_tensors], broadcast=True, hash=False)
         except OSError:
             raise scheduler_gone_error("start it again, and give the same command") from None
         return shared
 
-    def _scatter_tensors_again(self, shared_tensors: SharedTensors) -> Any:
-        """The same, when every worker that held it has died."""
+    def _scatter_tensors_again(self, shared_tensors: SharedTensors) -> Future:
+        """Send the shared tensors anew, because every worker that held them has died.
+
+        Raises:
+            CannotError: that has happened too often.
+        """
         self.shared_tensor_losses += 1
         if self.shared_tensor_losses > _MAX_SHARED_TENSOR_LOSSES:
-            raise CannotError(
-                "workers-died", f"all workers have died, {self.shared_tensor_losses} times", help=_MEMORY_HINT
-            )
+            message = f"all workers have died, {self.shared_tensor_losses} times"
+            raise CannotError("workers-died", message, help=_MEMORY_HINT)
         return self._scatter_tensors(shared_tensors)
 
     def _handle_worker_death(self, sent: SentTask, death_count: int) -> None:
-        """So many workers died while they had this."""
+        """Count the workers that died while they had a task.
+
+        Raises:
+            CannotError: too many did.
+        """
         self.deaths_by_task[sent.number] += death_count
-        if self.deaths_by_task[sent.number] >= _MAX_DEATHS_PER_TASK:
+        deaths = self.deaths_by_task[sent.number]
+        if deaths >= _MAX_DEATHS_PER_TASK:
             rows = sent.task.block.combined_tile.rows
-            message = f"{self.deaths_by_task[sent.number]} workers died while they computed queries {rows.start} to {rows.stop - 1}"
+            message = f"{deaths} workers died while they computed queries {rows.start} to {rows.stop - 1}"
             raise CannotError("worker-died", message, help=_MEMORY_HINT)
 
 
-_MEMORY_HINT = "most often memory: --dtype float32, fewer steps, or workers with more"
-
-
 def installed_attn_version() -> str:
-    """Which attn a worker has."""
+    """The version of attn that a worker has."""
     return __version__
 
 
 def compute_block_on_worker(shared_tensors: SharedTensors, task: BlockTask) -> BlockResult | None:
-    """The task itself, on a worker."""
+    """Compute one task, on a worker."""
     limit_worker_to_one_thread()
     from attncli.core.remote import compute_block
 

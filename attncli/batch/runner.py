@@ -1,4 +1,4 @@
-"""From inputs to receipts: what is left to do, how long to go on, and what it came to."""
+"""The loop of a batch: `run_batch` gives inputs to an executor and hands on its receipts; `BatchStats` counts them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from attncli.batch.executors import Executor
 from attncli.batch.inputs import Input
 from attncli.batch.manifest import RESUME_HINT, Manifest, Receipt, ResultRecord
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.text import split_warning
 
 
 class FailureCause(NamedTuple):
-    """Why inputs failed: the first of them, and how many."""
+    """Inputs that failed with one error code: the receipt of the first, and how many they are."""
 
     first_receipt: Receipt
     input_count: int
@@ -22,7 +23,7 @@ class FailureCause(NamedTuple):
 
 @dataclass
 class BatchStats:
-    """What it came to, so far."""
+    """Counts of a batch, so far."""
 
     total: int
     done: int = 0
@@ -30,17 +31,21 @@ class BatchStats:
     skipped: int = 0
     causes: dict[str, FailureCause] = field(default_factory=dict)  # by code
     warning_counts: dict[str, int] = field(default_factory=dict)  # how many results have each warning
-    problem_count: int = 0  # how many were computed: one a file, or one a line
-    has_streams: bool = False  # whether there are files of many
-    current_lines: int = 0  # of the file of many that is at hand
-    current_failed_lines: int = 0  # of those
-    current_fraction: float = 0.0  # how much of it that is, 0 … 1
+    problem_count: int = 0  # problems in finished inputs: one a file, or one a line
+    has_streams: bool = False  # whether some inputs are files of JSON lines
+    current_lines: int = 0  # lines done of the file of JSON lines that is being computed
+    current_failed_lines: int = 0  # how many of those failed
+    current_fraction: float = 0.0  # how much of that file is done, 0 … 1
     started_at: float = field(default_factory=time.monotonic)
-    stop_reason: str = ""  # why it ended before its time
+    stop_reason: str = ""  # why the batch stopped before its end
 
     @property
     def finished_count(self) -> int:
         return self.done + self.failed + self.skipped
+
+    @property
+    def left_count(self) -> int:
+        return self.total - self.finished_count
 
     @property
     def problems_per_second(self) -> float:
@@ -49,7 +54,7 @@ class BatchStats:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds, if it goes on as it did; 0 while nothing is computed."""
+        """Seconds until the end at the speed so far; 0 while nothing is computed."""
         computed = self.done + self.failed + self.current_fraction
         return self._elapsed_seconds * (self.total - self.skipped - computed) / computed if computed else 0.0
 
@@ -62,18 +67,19 @@ class BatchStats:
         """The rate in words."""
         return f"{self.problems_per_second:,.0f} {'problems' if self.has_streams else 'files'}/s"
 
-    def describe(self) -> str:
-        """How it goes, in words: “41,000 lines, 3 failed; 2,400 problems/s, 24 s left”."""
+    def progress_text(self) -> str:
+        """Progress in words: “41,000 lines, 3 failed; 2,400 problems/s, 24 s left”."""
         failed = self.failed + self.current_failed_lines
-        counts = [f"{self.current_lines:,} lines"] * bool(self.current_lines) + [f"{failed} failed"] * bool(failed)
-        return "; ".join(
-            [*([", ".join(counts)] if counts else []), f"{self.rate_text}, {self.seconds_left:,.0f} s left"]
-        )
+        lines_text = f"{self.current_lines:,} lines" if self.current_lines else ""
+        failed_text = f"{failed} failed" if failed else ""
+        counts = ", ".join(filter(None, (lines_text, failed_text)))
+        return "; ".join(filter(None, (counts, f"{self.rate_text}, {self.seconds_left:,.0f} s left")))
 
     def count_receipt(self, receipt: Receipt) -> None:
-        """One more."""
+        """Count a finished input."""
         self.current_lines, self.current_failed_lines, self.current_fraction = 0, 0, 0.0
-        self.problem_count += 0 if receipt.status == "skipped" else 1 if receipt.problems is None else receipt.problems
+        if receipt.status != "skipped":
+            self.problem_count += 1 if receipt.problems is None else receipt.problems
         if receipt.status == "skipped":
             self.skipped += 1
         elif receipt.status == "done":
@@ -83,12 +89,12 @@ class BatchStats:
             code = str((receipt.error or {}).get("code"))
             first, count = self.causes.get(code, (receipt, 0))
             self.causes[code] = FailureCause(first, count + 1)
-        for code in {warning.partition(":")[0] for warning in receipt.warnings}:
+        for code in {split_warning(warning)[0] for warning in receipt.warnings}:
             self.warning_counts[code] = self.warning_counts.get(code, 0) + 1
 
 
 def parse_max_failures(text: str | None, input_count: int) -> float:
-    """`10` or `5%` → how many inputs may fail before the batch stops.
+    """How many inputs may fail before the batch stops: `10`, or `5%` of them; None: all.
 
     Raises:
         OptionError: it is neither.
@@ -104,7 +110,7 @@ def parse_max_failures(text: str | None, input_count: int) -> float:
 
 
 def recorded_result(manifest: Manifest, input: Input, variant_hash: str, force: bool) -> ResultRecord | None:
-    """What the manifest says of a result that was made as is asked now."""
+    """What the manifest says of an input's result, if it was made by the same choices; None with `force`."""
     receipt = manifest.receipts.get(input.result_path)
     if receipt is None or force or receipt.status != "done" or receipt.variant != variant_hash:
         return None
@@ -124,78 +130,80 @@ def run_batch(
     is_interrupted: Callable[[], bool] = lambda: False,
     may_begin: Callable[[Input], bool] = lambda input: True,
 ) -> None:
-    """Give the executor every input, and hand on each receipt, until all is done or it must stop.
+    """Give every input to an executor, and hand on each receipt, until all are finished or the batch must stop.
 
     Args:
-        inputs: in order.
+        inputs: what to compute, in order.
         executor: who computes them.
-        stats: counted here.
-        find_recorded: what an input's result was made of, if it may be there.
-        on_receipt: told of each receipt.
-        max_failures: how many may fail.
-        is_interrupted: whether to finish what runs, and stop.
-        may_begin: whether an input may be begun yet.
+        stats: counts, which are kept here.
+        find_recorded: gives what the manifest says of the result of an input, so that it may be skipped.
+        on_receipt: called with each input that is finished, and its receipt.
+        max_failures: how many may fail before the batch stops.
+        is_interrupted: tells whether to finish what runs, and stop.
+        may_begin: tells whether an input may be begun yet.
 
     Raises:
-        AttnError: nothing more can be done here, whatever the input.
+        AttnError: nothing more can be computed or written here, whatever the input.
     """
     waiting = iter(inputs)
     following = next(waiting, None)
-    stop: AttnError | None = None
+    fatal_error: AttnError | None = None
     while True:
         if not stats.stop_reason and is_interrupted():
             stats.stop_reason = "interrupted"
             executor.cancel_unstarted()
-        while following and not stats.stop_reason and stop is None and executor.has_capacity() and may_begin(following):
+        is_stopping = bool(stats.stop_reason) or fatal_error is not None
+        while following and not is_stopping and executor.has_capacity() and may_begin(following):
             executor.submit(following, find_recorded(following))
             following = next(waiting, None)
         if not executor.is_busy:
             break
-        if (found := executor.next_receipt()) is None:
+        if (finished := executor.next_receipt()) is None:
             continue
-        input, receipt = found
+        input, receipt = finished
         if receipt.status == "stopped":
-            stop = stop or _fatal_error(receipt)
+            fatal_error = fatal_error or _fatal_error(receipt)
             continue
         stats.count_receipt(receipt)
         on_receipt(input, receipt)
         if stats.failed > max_failures and not stats.stop_reason:
             stats.stop_reason = "too many failures" if max_failures else "a failure"
-    if stop is not None:
-        raise stop
+    if fatal_error is not None:
+        raise fatal_error
 
 
 def _fatal_error(receipt: Receipt) -> AttnError:
-    """What stopped the batch, as the error it was."""
+    """Rebuild the error that stopped the batch from the receipt of the input that met it."""
     error = receipt.error or {}
-    kind = OptionError if error.get("status") == ExitStatus.USAGE else CannotError
-    said = error.get("help", "")
-    way = (
-        said
-        if kind is OptionError
-        else RESUME_HINT
-        if said in ("", "nothing was left behind")
-        else f"{said}; {RESUME_HINT}"
-    )
-    return kind(str(error.get("code")), str(error.get("message")), help=way)
+    code, message, hint = str(error.get("code")), str(error.get("message")), error.get("help", "")
+    if error.get("status") == ExitStatus.USAGE:
+        return OptionError(code, message, help=hint)
+    if hint in ("", "nothing was left behind"):
+        return CannotError(code, message, help=RESUME_HINT)
+    return CannotError(code, message, help=f"{hint}; {RESUME_HINT}")
 
 
 def order_receipts(
     inputs: Sequence[Input], window: int
 ) -> tuple[Callable[[Input], bool], Callable[[Input, Receipt], Iterator[tuple[Input, Receipt]]]]:
-    """Receipts as they come → in the order of the inputs, no more than a window ahead of the first that lacks its own."""
-    place = {input.result_path: i for i, input in enumerate(inputs)}
+    """Bring receipts into the order of the inputs: (whether an input may be begun, receipts that a new one releases).
+
+    Args:
+        inputs: in order.
+        window: how many inputs may be begun before the first that has no receipt yet; so many receipts are held at most.
+    """
+    positions = {input.result_path: i for i, input in enumerate(inputs)}
     held: dict[int, tuple[Input, Receipt]] = {}
-    turn = 0
+    next_position = 0
 
     def may_begin(input: Input) -> bool:
-        return place[input.result_path] < turn + window
+        return positions[input.result_path] < next_position + window
 
     def release_in_order(input: Input, receipt: Receipt) -> Iterator[tuple[Input, Receipt]]:
-        nonlocal turn
-        held[place[input.result_path]] = (input, receipt)
-        while turn in held:
-            yield held.pop(turn)
-            turn += 1
+        nonlocal next_position
+        held[positions[input.result_path]] = (input, receipt)
+        while next_position in held:
+            yield held.pop(next_position)
+            next_position += 1
 
     return may_begin, release_in_order

@@ -67,7 +67,7 @@ def preset_values() -> dict[tuple[str, str, str], tuple[object, ...]]:
             for choice in variant.explicit:
                 value = variant[choice]
                 for part in _parts_of(value):
-                    for option, option_value in part.option_values:
+                    for option, option_value in part.option_values.items():
                         values.setdefault((choice, part.name, option), {})[option_value] = None
                 if isinstance(value, int | float) and choice not in ("heads", "kv_heads"):
                     values.setdefault((choice, "", ""), {})[value] = None

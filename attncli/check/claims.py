@@ -12,9 +12,10 @@ from typing import TypeAlias
 import numpy as np
 
 from attncli.check.figures import Figures, StepFigures
-from attncli.errors import InputError, OptionError, input_error, join_names, pluralize, printable, suggestion
+from attncli.errors import InputError, OptionError, input_error
 from attncli.plan import Plan
 from attncli.plan.steps import require_step_name
+from attncli.text import join_names, pluralize, printable, suggestion
 from attncli.types import NumpyArray
 
 _AXIS_PLURALS = {"query": "queries", "batch": "batches"}

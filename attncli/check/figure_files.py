@@ -27,8 +27,9 @@ from attncli.check.figures import (
     step_figures_from_texts,
 )
 from attncli.check.worksheet import has_gaps, read_worksheet
-from attncli.errors import InputError, Location, OptionError, join_names, printable, suggestion
+from attncli.errors import InputError, Location, OptionError
 from attncli.readers import decode_text, read, read_bytes
+from attncli.text import join_names, printable, suggestion
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json, NumpyArray
 from attncli.validation.fields import STEP_NAMES, validate_array, validate_field
 

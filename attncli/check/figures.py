@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from attncli.errors import InputError, printable, suggestion
+from attncli.errors import InputError
+from attncli.text import printable, suggestion
 from attncli.types import Attention, Json, NumpyArray
 from attncli.validation.fields import STEP_NAMES, as_numpy, is_tensor, to_bfloat16
 

@@ -1,6 +1,6 @@
 """Searching for a computation that gives the figures: classic faults and other choices, one change at a time, then two.
 
-`Search(comparison).run()` is the entry. Every trial is judged on every claim; a match counts only if it says more than
+`Search(comparison).find_changes()` is the entry. Every trial is judged on every claim; a match counts only if it says more than
 so many trials would reach by chance.
 """
 
@@ -22,8 +22,8 @@ from attncli.check.alternatives import Alternative, one_choice_alternatives
 from attncli.check.comparison import Comparison
 from attncli.check.faults import Hypothesis, fault_hypotheses
 from attncli.check.trials import StepArrays, Trials, or_none
-from attncli.errors import join_names
 from attncli.plan import Plan
+from attncli.text import join_names
 from attncli.types import NumpyArray
 from attncli.verdict import Diagnosis
 
@@ -98,7 +98,7 @@ class Search:
         self.wrong_claims = comparison.wrong_claims
         self.distinct_figures_keys: set[bytes] = set()
 
-    def run(self, report_progress: ProgressCallback | None = None) -> SearchResult:
+    def find_changes(self, report_progress: ProgressCallback | None = None) -> SearchResult:
         """Try one change, and two only where no single one matches."""
         report_progress = report_progress or _ignore_progress
         singles = self._try_single_changes(report_progress)

@@ -14,7 +14,7 @@ from attncli.check import rules
 from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import equal_weights, with_normalizer
 from attncli.check.trials import StepArrays, Trials, or_none
-from attncli.errors import join_names
+from attncli.text import join_names
 from attncli.types import Json, NumpyArray
 from attncli.verdict import SensitivityCheck
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from attncli.check.figures import Figures, StepFigures, parse_written_number
-from attncli.errors import InputError, Location, join_names, printable
+from attncli.errors import InputError, Location
+from attncli.text import join_names, printable
 
 _GAP_OPEN, _GAP_CLOSE = "[⟨<]", "[⟩>]"
 _LEGEND_PATTERN = re.compile(

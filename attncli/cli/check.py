@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from attncli.cli.environment import Environment
+from attncli.cli.input import read_problem
 from attncli.cli.messages import Messages
-from attncli.cli.run import (
-    check_output_path,
-    load_engine_with_message,
-    read_problem,
-    render_options_for,
-    show_progress,
-    write_output,
-)
-from attncli.errors import AttnError, ExitStatus, InputError, OptionError, join_names
+from attncli.cli.output import check_output_path, render_options_for, write_output
+from attncli.cli.progress import load_engine_with_message, show_progress
+from attncli.errors import AttnError, ExitStatus, InputError, OptionError
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.types import Json, json_number
+from attncli.text import join_names
+from attncli.types import Json, to_json_number
 
 if TYPE_CHECKING:
     from attncli.check.task import CheckOptions, CheckTask
@@ -73,14 +70,15 @@ def check(
         ),
     ] = None,
     *,
-    choosing: VariantRequest,
-    reading: ReadOptions,
-    telling: OutputOptions,
+    environment: Environment,
+    variant_request: VariantRequest,
+    read_options: ReadOptions,
+    verdict_options: OutputOptions,
 ) -> ExitStatus:
     """Check figures against the reference, step by step: where they differ, and what they are instead."""
-    messages = Messages(error_format=telling.error_format, color=telling.color, quiet=telling.quiet)
-    format = _verdict_format(telling)
-    check_output_path(telling)
+    messages = Messages.from_options(environment, verdict_options)
+    format = _verdict_format(verdict_options)
+    check_output_path(verdict_options)
     options: CheckOptions = {
         "step": step,
         "layout": layout,
@@ -98,16 +96,18 @@ def check(
         read_bytes(input)  # raises the error that says so
     if input != "-" and Path(input).is_dir():
         if figures is not None:
-            way = "a folder's problems say themselves what they expect"
-            raise OptionError("bad-option", "--figures goes with one problem, not with a folder", help=way)
-        folder_verdict = _check_problem_folder(input, choosing, reading, options, identify, telling, messages)
-        _write_verdict(folder_verdict, telling, format)
+            hint = "a folder's problems say themselves what they expect"
+            raise OptionError("bad-option", "--figures goes with one problem, not with a folder", help=hint)
+        folder_verdict = _check_problem_folder(
+            input, variant_request, read_options, options, identify, verdict_options, messages
+        )
+        _write_verdict(environment, folder_verdict, verdict_options, format)
         return ExitStatus.OK if folder_verdict.is_right else ExitStatus.NO
-    task = _prepare_task(input, figures, choosing, reading, options, messages)
-    verdict = _settle_task(task, identify, telling, messages)
+    task = _prepare_task(input, figures, variant_request, read_options, options, messages)
+    verdict = _settle_task(task, identify, verdict_options, messages)
     for warning in verdict.warnings:
         messages.warning(warning)
-    _write_verdict(verdict, telling, format)
+    _write_verdict(environment, verdict, verdict_options, format)
     return ExitStatus.OK if verdict.verdict == "right" else ExitStatus.NO
 
 
@@ -162,8 +162,8 @@ def _prepare_task(
     elif problem.expected:
         figures = figures_from_expected(problem.expected, problem.source)
     else:
-        way = 'give your own: --figures MINE; or say in the file what is expected: "expected": {"weights": [[…]]}'
-        raise InputError("no-figures", f"there is nothing to check {problem.source} against", help=way)
+        hint = 'give your own: --figures MINE; or say in the file what is expected: "expected": {"weights": [[…]]}'
+        raise InputError("no-figures", f"there is nothing to check {problem.source} against", help=hint)
     try:
         return prepare(problem, variant_request.resolve_variant(problem.variant), figures, **options)
     except InputError as error:
@@ -198,7 +198,9 @@ def _check_problem_folder(
     for file in files:
         name = file.relative_to(path).as_posix()
         try:
-            task = _prepare_task(str(file), None, variant_request, read_options, options, Messages(quiet=True))
+            task = _prepare_task(
+                str(file), None, variant_request, read_options, options, Messages(messages.environment, quiet=True)
+            )
             problems.append(ProblemVerdict(name, _settle_task(task, bool(identify), output_options, messages)))
         except AttnError as error:
             if error.status == ExitStatus.CANNOT and error.code == "torch-missing":
@@ -206,16 +208,18 @@ def _check_problem_folder(
             if error.code != "no-figures":
                 problems.append(ProblemVerdict(name, error=f"{error.code}: {error.message}"))
     if not problems:
-        way = 'a problem says what it expects by "expected": {"weights": [[…]]}'
-        raise InputError("no-figures", f"no problem in {path} says what it expects", help=way)
+        hint = 'a problem says what it expects by "expected": {"weights": [[…]]}'
+        raise InputError("no-figures", f"no problem in {path} says what it expects", help=hint)
     return FolderVerdict(path, tuple(problems))
 
 
-def _write_verdict(verdict: Verdict | FolderVerdict, output_options: OutputOptions, format: Format) -> None:
+def _write_verdict(
+    environment: Environment, verdict: Verdict | FolderVerdict, output_options: OutputOptions, format: Format
+) -> None:
     """Write a verdict in its format to standard output or to the file that was asked for."""
     from attncli.verdict import Verdict
 
-    render_options = render_options_for(output_options)
+    render_options = render_options_for(environment, output_options)
     if format.name == "json":
         text = _to_json(verdict.to_record(), indented=render_options.is_terminal)
     else:
@@ -225,7 +229,7 @@ def _write_verdict(verdict: Verdict | FolderVerdict, output_options: OutputOptio
             text = VERDICT_VIEWS[format.name](verdict, render_options)
         else:
             text = FOLDER_VIEWS[format.name](verdict, render_options)
-    write_output(text, output_options, format)
+    write_output(environment, text, output_options, format)
 
 
 def _to_json(record: Json, *, indented: bool) -> str:
@@ -241,4 +245,4 @@ def _with_json_numbers(value: object) -> object:
         return {key: _with_json_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_with_json_numbers(inner) for inner in value]
-    return json_number(value) if isinstance(value, float) else value
+    return to_json_number(value) if isinstance(value, float) else value

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attncli.cli.run import run_compute
-from attncli.errors import ExitStatus
+from attncli.cli.environment import Environment
+from attncli.cli.input import read_problem
+from attncli.cli.messages import Messages
+from attncli.cli.output import check_output_path, open_output, open_output_file, render_options_for, write_output
+from attncli.cli.progress import load_engine_with_message, show_progress
+from attncli.errors import ExitStatus, OptionError
+from attncli.output_formats import choose_output_format
+from attncli.pipeline import apply_selection, compute_stream, plan_request
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+
+if TYPE_CHECKING:
+    from attncli.plan import Plan
+    from attncli.select import Selection
+    from attncli.types import Attention
 
 EXAMPLES = """
     attn compute tokens.csv --causal
@@ -37,9 +51,150 @@ def compute(
             rich_help_panel="Cluster",
         ),
     ] = None,
-    choosing: VariantRequest,
-    reading: ReadOptions,
-    showing: OutputOptions,
+    environment: Environment,
+    variant_request: VariantRequest,
+    read_options: ReadOptions,
+    output_options: OutputOptions,
 ) -> ExitStatus:
     """Compute attention: scores, softmax weights and context vectors, step by step."""
-    return run_compute(input, choosing, reading, showing, scheduler)
+    return run_compute(environment, input, variant_request, read_options, output_options, scheduler)
+
+
+def run_compute(
+    environment: Environment,
+    path: str,
+    variant_request: VariantRequest,
+    read_options: ReadOptions,
+    output_options: OutputOptions,
+    scheduler: str | None = None,
+) -> ExitStatus:
+    """Compute one input, or a stream of them, and write the result.
+
+    Args:
+        environment: its streams.
+        path: the input; `-` is standard input.
+        variant_request: what to compute.
+        read_options: how to read.
+        output_options: which steps to show, and where and how.
+        scheduler: the Dask scheduler whose workers compute the tiles of a long problem; None: this process does.
+
+    Raises:
+        AttnError: anything that a user can put right.
+    """
+    from attncli.plan.steps import require_step_name
+    from attncli.readers import find_reader
+
+    messages = Messages.from_options(environment, output_options)
+    for name in output_options.only:
+        if name != "all":
+            require_step_name(name)
+    check_output_path(output_options)
+    reader = find_reader(path, read_options.input_format)
+    if reader.is_stream and scheduler:
+        hint = "attn batch computes many problems on a cluster"
+        raise OptionError("bad-option", "--scheduler is for one long problem, not for a stream of them", help=hint)
+    if reader.is_stream:
+        return _run_stream(environment, path, variant_request, read_options, output_options)
+    format = choose_output_format(output_options.output, output_options.format)
+    problem = read_problem(path, read_options, messages)
+    can_stream = format.stream_writer is not None
+    plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
+    selects_rows_at_most = not {*selection} - {"query"}
+    if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_rows_at_most:
+        if scheduler is None:
+            load_engine_with_message(messages)  # what may be refused is refused before a file is begun
+        with open_output_file(output_options) as file:
+            attention = format.stream_writer(
+                file,
+                plan,
+                lambda allocate: compute_plan(plan, selection, output_options, messages, allocate, scheduler),
+            )
+    else:
+        attention = compute_plan(plan, selection, output_options, messages, scheduler=scheduler)
+        attention = format.widen_dtype(attention)
+        content = format.write(attention, render_options_for(environment, output_options))
+        write_output(environment, content, output_options, format)
+    for warning in attention.warnings:
+        messages.warning(warning)
+    return ExitStatus.OK
+
+
+def compute_plan(
+    plan: Plan,
+    selection: Selection,
+    output_options: OutputOptions,
+    messages: Messages,
+    allocate: object = None,
+    scheduler: str | None = None,
+) -> Attention:
+    """Compute a plan, with a progress bar where it takes long, and select the part that was asked for.
+
+    Args:
+        plan: what to compute.
+        selection: which part of it to return.
+        output_options: `--no-progress`.
+        messages: notes, and the terminal of the bar.
+        allocate: where the values of a step are written to, if not to memory (`core.attention.run_plan`).
+        scheduler: as in `run_compute`.
+    """
+    with _open_tile_executor(scheduler, plan, messages) as execute_tiles:
+        run_plan = load_engine_with_message(messages)
+        with show_progress(output_options, messages, plan.axis_length("scores", "query")) as report_progress:
+            attention = run_plan(plan, report_progress, allocate, execute_tiles)
+    return apply_selection(attention, plan, selection)
+
+
+@contextmanager
+def _open_tile_executor(scheduler: str | None, plan: Plan, messages: Messages) -> Iterator[object]:
+    """Connect to the cluster that computes the tiles, if one is named; None: this process computes them."""
+    if scheduler is None:
+        yield None
+        return
+    from attncli.batch.dask_cluster import TaskPool, connect_to_scheduler
+    from attncli.batch.remote_tiles import DaskWorkerPool, SentTask
+
+    with connect_to_scheduler(scheduler) as client:
+        if not plan.tile_size:
+            messages.note("this is one tile: it is computed here, and not on the cluster")
+            yield None
+            return
+        load_engine_with_message(messages)
+        from attncli.core.remote import BlockResult, attend_remotely
+
+        task_pool: TaskPool[SentTask, BlockResult | None] = TaskPool(
+            client, plan.variant.device, lambda: note_no_workers(messages)
+        )
+        yield functools.partial(attend_remotely, DaskWorkerPool(task_pool))
+
+
+def note_no_workers(messages: Messages) -> None:
+    """Note that the cluster has no workers yet."""
+    messages.note("the cluster has no workers; waiting for some")
+
+
+def _run_stream(
+    environment: Environment,
+    path: str,
+    variant_request: VariantRequest,
+    read_options: ReadOptions,
+    output_options: OutputOptions,
+) -> ExitStatus:
+    """Compute a stream of JSON lines: a result or an error for each line, at once; a bad line does not stop the others."""
+    from attncli.readers import read_lines
+    from attncli.readers.json import read_json_lines
+
+    format = choose_output_format(output_options.output, output_options.format, default="ndjson")
+    if format.name not in ("ndjson", "json"):
+        raise OptionError(
+            "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help="--format ndjson"
+        )
+    if read_options.replacing or read_options.token_column or read_options.header:
+        raise OptionError("bad-option", "--with, --token-column and --header do not go with a stream of problems")
+    status = ExitStatus.OK
+    problems = read_json_lines(read_lines(path), "<stdin>" if path == "-" else path)
+    with open_output(environment, output_options, format) as write:
+        for line, error in compute_stream(problems, variant_request, output_options):
+            if error is not None:
+                status = ExitStatus.NO
+            write(line)
+    return status

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from attncli.catalogue import build_catalogue, describe_named_variant, describe_output_formats
-from attncli.cli.messages import should_use_color
-from attncli.errors import ExitStatus, OptionError, suggestion
+from attncli.cli.environment import Environment
+from attncli.cli.output import standard_output_writer
+from attncli.errors import ExitStatus, OptionError
 from attncli.output_formats import RenderOptions
+from attncli.text import suggestion
 from attncli.types import Json
 
 EXAMPLES = """
@@ -22,7 +23,7 @@ EXAMPLES = """
 """
 
 
-def list_(
+def list_catalogue(
     family: Annotated[
         str, typer.Argument(help="projections, scores, links, masks, …", metavar="[FAMILY]", show_default=False)
     ] = "",
@@ -34,21 +35,11 @@ def list_(
     error_format: Annotated[
         Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")
     ] = "full",
+    *,
+    environment: Environment,
 ) -> ExitStatus:
     """List what there is: parts with formulas, options and sources; named variants; steps; choices; formats."""
-    chosen: dict[str, Json] = build_catalogue()
-    if family in ("format", "formats"):
-        chosen["formats"] = describe_output_formats()
-    if family:
-        known = {**{key: key for key in chosen}, **{key.removesuffix("s"): key for key in chosen}, "chain": "links"}
-        if family not in known:
-            raise OptionError(
-                "unknown-family", f"there is no family {family!r}", help=suggestion(family, [*chosen, "formats"])
-            )
-        chosen = {known[family]: chosen[known[family]]}
-        members = chosen[known[family]]
-        if name:
-            chosen = {known[family]: {name: _select_member(known[family], name, members)}}
+    chosen = _select_from_catalogue(family, name)
     if json:
         import msgspec
 
@@ -56,21 +47,42 @@ def list_(
     else:
         from attncli.views.listing import render_catalogue
 
-        screen = sys.stdout.isatty()
-        import shutil
-
-        width = shutil.get_terminal_size().columns if screen else None
-        text = render_catalogue(
-            chosen, RenderOptions(width=width, color=should_use_color(sys.stdout, color)), detail=bool(family)
+        render_options = RenderOptions(
+            width=environment.stdout_columns if environment.stdout_is_terminal else None,
+            color=environment.should_use_color(environment.stdout, color),
         )
-    sys.stdout.write(text)
+        text = render_catalogue(chosen, render_options, detail=bool(family))
+    standard_output_writer(environment)(text)
     return ExitStatus.OK
 
 
-def _select_member(family: str, name: str, members: Json) -> Any:
+def _select_from_catalogue(family: str, name: str) -> dict[str, Json]:
+    """The families and members that are asked for: all of them, one family, or one member of it.
+
+    Raises:
+        OptionError: there is no such family or member.
+    """
+    catalogue: dict[str, Json] = build_catalogue()
+    if family in ("format", "formats"):
+        catalogue["formats"] = describe_output_formats()
+    if not family:
+        return catalogue
+    singular = {key.removesuffix("s"): key for key in catalogue}
+    families = {key: key for key in catalogue} | singular | {"chain": "links"}
+    if family not in families:
+        raise OptionError(
+            "unknown-family", f"there is no family {family!r}", help=suggestion(family, [*catalogue, "formats"])
+        )
+    family = families[family]
+    if not name:
+        return {family: catalogue[family]}
+    return {family: {name: _describe_member(family, name, catalogue[family])}}
+
+
+def _describe_member(family: str, name: str, members: Json) -> object:
     if family == "variants":
         return describe_named_variant(name)
     if name not in members:
-        one = family.removesuffix("s")
-        raise OptionError(f"unknown-{one}", f"no {one} is called {name!r}", help=suggestion(name, members))
+        noun = family.removesuffix("s")
+        raise OptionError(f"unknown-{noun}", f"no {noun} is called {name!r}", help=suggestion(name, members))
     return members[name]

@@ -1,54 +1,58 @@
-"""Options that commands share, declared once: what to compute (made from `CHOICES`), how to read, how to show."""
+"""Options that several commands have, declared once: what to compute (made from `CHOICES`), how to read, how to show.
+
+`with_shared_options` gives them to a command, which receives them parsed.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from attncli.cli.environment import Environment
 from attncli.errors import OptionError
 from attncli.registry import parse_integer
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.variant import CHOICES
 
 OptionalStrings = list[str] | None
-
-
 DeclaredOption = tuple[str, Any, object]  # the name of a parameter, its annotation as Typer reads it, its default
+OptionValues: TypeAlias = dict[str, Any]  # by the names of parameters, as Typer has parsed them
 
 
 def _declare_option(
     name: str, value_type: object, help: str, metavar: str | None = None, *, flags: str = "", default: object = None
 ) -> DeclaredOption:
-    """One option; its flag is its name unless others are given."""
-    words = flags.split() or ["--" + name.replace("_", "-")]
-    return name, Annotated[value_type, typer.Option(*words, help=help, metavar=metavar)], default
+    """Declare one option; its flag is its name unless others are given."""
+    declarations = flags.split() or ["--" + name.replace("_", "-")]
+    return name, Annotated[value_type, typer.Option(*declarations, help=help, metavar=metavar)], default
 
 
 def _group_in_panel(title: str, *options: DeclaredOption) -> list[DeclaredOption]:
-    """Options that stand together in the help."""
+    """Put options under one title in the help."""
     for _, annotation, _ in options:
         annotation.__metadata__[0].rich_help_panel = title
     return list(options)
 
 
 def _declare_variant_options() -> list[DeclaredOption]:
-    """One for every choice there is, and what everyone types."""
-    out = [_declare_option("variant", str | None, "a named variant: attn list variants", "NAME")]
+    """Declare an option for every choice, and the short forms of those that are typed most."""
+    options = [_declare_option("variant", str | None, "a named variant: attn list variants", "NAME")]
     for choice in CHOICES.values():
-        kind = OptionalStrings if choice.name == "mask" else str | None
-        out.append(_declare_option(choice.name, kind, choice.help, choice.metavar, flags=choice.flag))
+        value_type = OptionalStrings if choice.name == "mask" else str | None
+        options.append(_declare_option(choice.name, value_type, choice.help, choice.metavar, flags=choice.flag))
         if choice.name == "mask":
-            out.append(_declare_option("causal", bool, "and the mask causal", default=False))
-            out.append(
+            options.append(_declare_option("causal", bool, "and the mask causal", default=False))
+            options.append(
                 _declare_option("window", str | None, "and the mask window:left=L,right=R; -1 is no bound", "L,R")
             )
         if choice.name == "position":
-            out.append(_declare_option("rope", bool, "the same as --position rope", default=False))
-            out.append(_declare_option("alibi", bool, "the same as --position alibi", default=False))
-    return _group_in_panel("Variant", *out)
+            options.append(_declare_option("rope", bool, "the same as --position rope", default=False))
+            options.append(_declare_option("alibi", bool, "the same as --position alibi", default=False))
+    return _group_in_panel("Variant", *options)
 
 
 _INPUT_OPTIONS = _group_in_panel(
@@ -92,46 +96,42 @@ _OUTPUT_OPTIONS = _group_in_panel(
     _declare_option("error_format", Literal["full", "json", "concise"], "how errors are written", default="full"),
     _declare_option("debug", bool, "the traceback of a bug", default=False),
 )
-_VERDICT_OUTPUT_NAMES = ("output", "force", "color", "quiet", "no_progress", "error_format", "debug")
+_OPTIONS_SHARED_WITH_VERDICTS = ("output", "force", "color", "quiet", "no_progress", "error_format", "debug")
 _VERDICT_OUTPUT_OPTIONS = _group_in_panel(  # a verdict has no steps to choose among
     "Output",
     _declare_option("format", str | None, "table, plain, markdown, json", "FORMAT", flags="--format -f"),
     _declare_option("json", bool, "the same as --format json", default=False),
-    *(option for option in _OUTPUT_OPTIONS if option[0] in _VERDICT_OUTPUT_NAMES),
+    *(option for option in _OUTPUT_OPTIONS if option[0] in _OPTIONS_SHARED_WITH_VERDICTS),
 )
 
 
-def _parse_optional_whole_number(name: str, value: str | None, minimum: int, maximum: int) -> int | None:
-    return None if value is None else parse_whole_number(name, value, minimum, maximum)
-
-
 def parse_whole_number(name: str, value: str, minimum: int, maximum: int) -> int:
-    """The integer that an option was given.
+    """Parse the integer of an option.
 
     Raises:
         OptionError: it is none, or out of range.
     """
     try:
-        n = parse_integer(value)
+        number = parse_integer(value)
     except (ValueError, OverflowError):
-        n = minimum - 1
-    if not minimum <= n <= maximum:
+        number = minimum - 1
+    if not minimum <= number <= maximum:
         raise OptionError("bad-option", f"--{name} is an integer from {minimum} to {maximum}, not {value}")
-    return n
+    return number
 
 
-def _make_verdict_output_options(values: dict[str, object]) -> OutputOptions:
-    """What of `OutputOptions` goes with a verdict."""
-    absent = {"only": None, "at": None, "top": None, "precision": "4", "heat": "off", "full": False}
-    return _make_output_options({**values, **absent})
+def _make_read_options(values: OptionValues) -> ReadOptions:
+    return ReadOptions(
+        values["input_format"], values["token_column"], values["header"], replacing=tuple(values["with_"] or ())
+    )
 
 
-def _make_output_options(values: dict[str, Any]) -> OutputOptions:
+def _make_output_options(values: OptionValues) -> OutputOptions:
     if values["json"] and values["format"] not in (None, "json"):
         raise OptionError(
             "bad-option", f"--json and --format {values['format']} say two things", help="say one of them"
         )
-    steps = tuple(s.strip() for text in values["only"] or () for s in text.split(",") if s.strip())
+    steps = tuple(step.strip() for text in values["only"] or () for step in text.split(",") if step.strip())
     if values["only"] and not steps:
         raise OptionError("bad-option", "--only names no step", help="--only weights,context, or --only all")
     return OutputOptions(
@@ -140,8 +140,8 @@ def _make_output_options(values: dict[str, Any]) -> OutputOptions:
         force=values["force"],
         only=steps,
         at=tuple(values["at"] or ()),
-        top=_parse_optional_whole_number("top", values["top"], 1, 2**31),
-        precision=_parse_optional_whole_number("precision", values["precision"], 0, 17) or 0,
+        top=None if values["top"] is None else parse_whole_number("top", values["top"], 1, 2**31),
+        precision=parse_whole_number("precision", values["precision"], 0, 17),
         heat=values["heat"],
         full=values["full"],
         color=values["color"],
@@ -151,8 +151,22 @@ def _make_output_options(values: dict[str, Any]) -> OutputOptions:
     )
 
 
-def _make_variant_request(values: dict[str, Any]) -> VariantRequest:
-    also = ["causal"] if values["causal"] else []
+def _make_verdict_output_options(values: OptionValues) -> OutputOptions:
+    """The output options of a verdict, which has no steps, numbers or weights to choose."""
+    absent = {"only": None, "at": None, "top": None, "precision": "4", "heat": "off", "full": False}
+    return _make_output_options(values | absent)
+
+
+def _make_variant_request(values: OptionValues) -> VariantRequest:
+    """What the command line chooses; what is wrong with it whatever the file holds is refused before a file is read.
+
+    Raises:
+        OptionError: a choice does not exist, or two contradict each other.
+    """
+    choices = {name: values[name] for name in CHOICES if values[name] not in (None, [])}
+    extra_masks = []
+    if values["causal"]:
+        extra_masks.append("causal")
     if values["window"] is not None:
         left, comma, right = values["window"].partition(",")
         if not comma:
@@ -161,56 +175,68 @@ def _make_variant_request(values: dict[str, Any]) -> VariantRequest:
                 f"--window takes L,R, not {values['window']}",
                 help="--window 2,0: two neighbours before, none after; -1 is no bound",
             )
-        also.append(f"window:left={left.strip()},right={right.strip()}")
-    choices = {name: values[name] for name in CHOICES if values[name] not in (None, [])}
-    said = [name for name in ("rope", "alibi") if values[name]]
-    if len(said) + (values["position"] is not None) > 1:
-        raise OptionError("bad-option", f"--{said[0]} and another position say two things", help="say one of them")
-    if said:
-        choices["position"] = said[0]
+        extra_masks.append(f"window:left={left.strip()},right={right.strip()}")
+    short_positions = [name for name in ("rope", "alibi") if values[name]]
+    if len(short_positions) + (values["position"] is not None) > 1:
+        raise OptionError(
+            "bad-option", f"--{short_positions[0]} and another position say two things", help="say one of them"
+        )
+    if short_positions:
+        choices["position"] = short_positions[0]
     if values["variant"] is not None:
         choices["name"] = values["variant"]
-    VariantRequest(choices, tuple(also)).resolve_variant(
-        {}
-    )  # what is wrong whatever the file holds is refused before it is read
-    return VariantRequest(choices, tuple(also))
+    request = VariantRequest(choices, tuple(extra_masks))
+    request.resolve_variant({})
+    return request
+
+
+@dataclass(frozen=True)
+class _SharedParameter:
+    """What a command may receive: the options that are its source, and how they are parsed."""
+
+    options: list[DeclaredOption]
+    parse: Callable[[OptionValues], object]
+
+
+_SHARED_PARAMETERS = {  # in the order in which errors are found
+    "output_options": _SharedParameter(_OUTPUT_OPTIONS, _make_output_options),
+    "verdict_options": _SharedParameter(_VERDICT_OUTPUT_OPTIONS, _make_verdict_output_options),
+    "variant_request": _SharedParameter(_declare_variant_options(), _make_variant_request),
+    "read_options": _SharedParameter(_INPUT_OPTIONS, _make_read_options),
+}
+_HELP_ORDER = ("read_options", "variant_request", "output_options", "verdict_options")
 
 
 def with_shared_options(command: Callable[..., object]) -> Callable[..., object]:
-    """Give a command the shared options; it receives `choosing`, `reading` and `showing` (or `telling`) in their place."""
-    own = [
-        p
-        for p in inspect.signature(command, eval_str=True).parameters.values()
-        if p.name not in ("choosing", "reading", "showing", "telling")
-    ]
-    wanted = set(inspect.signature(command).parameters)
-    groups = {
-        "reading": _INPUT_OPTIONS,
-        "choosing": _declare_variant_options(),
-        "showing": _OUTPUT_OPTIONS,
-        "telling": _VERDICT_OUTPUT_OPTIONS,
-    }
-    shared = [o for name, group in groups.items() if name in wanted for o in group if o[0] not in wanted]
+    """Give a command the options that it shares with others.
 
-    def run_command(**values: Any) -> object:
-        made: dict[str, object] = {}
-        if "showing" in wanted:
-            made["showing"] = _make_output_options(values)
-        if "telling" in wanted:
-            made["telling"] = _make_verdict_output_options(values)
-        if "choosing" in wanted:
-            made["choosing"] = _make_variant_request(values)
-        if "reading" in wanted:
-            made["reading"] = ReadOptions(
-                values["input_format"], values["token_column"], values["header"], tuple(values["with_"] or ())
-            )
-        return command(**{p.name: values[p.name] for p in own}, **made)
-
-    parameters = own + [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, kind, default in shared
+    For each parameter of the names in `_SHARED_PARAMETERS` the command line has the options declared there, and the
+    command receives them parsed; an option that the command declares itself is left to it. A parameter `environment`
+    receives the `Environment`.
+    """
+    parameters = inspect.signature(command, eval_str=True).parameters
+    own = [p for p in parameters.values() if p.name not in _SHARED_PARAMETERS and p.name != "environment"]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for group in _HELP_ORDER
+        if group in parameters
+        for name, annotation, default in _SHARED_PARAMETERS[group].options
+        if name not in parameters
     ]
-    run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # this is what Typer reads
-    run_command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+    def run_command(context: typer.Context, **values: Any) -> object:
+        arguments: dict[str, object] = {p.name: values[p.name] for p in own}
+        for name, parameter in _SHARED_PARAMETERS.items():
+            if name in parameters:
+                arguments[name] = parameter.parse(values)
+        if "environment" in parameters:
+            environment: Environment = context.obj
+            arguments["environment"] = environment
+        return command(**arguments)
+
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    signature = inspect.Signature([*own, *shared, context])
+    run_command.__signature__ = signature  # type: ignore[attr-defined]  # this is what Typer reads
+    run_command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     run_command.__doc__, run_command.__name__ = command.__doc__, command.__name__
     return run_command

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 import typer
 
+from attncli.cli.environment import Environment
+from attncli.cli.output import standard_output_writer
 from attncli.errors import ExitStatus
 
 EXAMPLES = """
@@ -24,12 +25,15 @@ def schema(
     error_format: Annotated[
         Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")
     ] = "full",
+    *,
+    environment: Environment,
 ) -> ExitStatus:
     """Print the JSON Schema of a problem, of a result or of a verdict."""
     import json
 
     from attncli.schema import check_schema, problem_schema, result_schema
 
-    made = {"problem": problem_schema, "result": result_schema, "check": check_schema}[what]()
-    sys.stdout.write(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+    make_schema = {"problem": problem_schema, "result": result_schema, "check": check_schema}[what]
+    write = standard_output_writer(environment)
+    write(json.dumps(make_schema(), indent=2, ensure_ascii=False) + "\n")
     return ExitStatus.OK

@@ -187,7 +187,7 @@ def _find_shared_grid(plan: Plan) -> _SharedGrid | None:
 def _options_fit_int32(plan: Plan) -> bool:
     """Whether every integer option that positions are compared with is small enough for 32 bits."""
     masks = plan.mask.iter_parts() if plan.mask else ()
-    values = [value for part in (*masks, plan.variant.position) for _, value in part.option_values]
+    values = [value for part in (*masks, plan.variant.position) for value in part.option_values.values()]
     integers = [i for value in values for i in (value if isinstance(value, tuple) else (value,)) if isinstance(i, int)]
     return all(abs(i) < 2**30 for i in integers)
 

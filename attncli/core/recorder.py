@@ -10,7 +10,8 @@ from torch import Tensor
 
 from attncli.core.tiles import Slice, Tile
 from attncli.derivation import pop_intermediates
-from attncli.plan import Plan, describe_rows
+from attncli.plan import Plan
+from attncli.plan.summary import describe_rows
 from attncli.plan.visibility import mask_batch_heads
 from attncli.types import BASE_STEPS, Array, Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy, is_tensor

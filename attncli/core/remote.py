@@ -24,7 +24,7 @@ from attncli.core.sdpa import try_sdpa
 from attncli.core.tiles import Slice, Tile, assemble_tiles, iter_tiles
 from attncli.parts.projections import PROJECTION_PARAMETERS
 from attncli.plan import Plan
-from attncli.plan.schedule import MAX_SDPA_MASK_BYTES, item_size, matrix_steps, score_count
+from attncli.plan.schedule import MAX_SDPA_MASK_BYTES
 from attncli.types import Array, Json, NumpyArray
 from attncli.validation.fields import as_numpy, shape_of
 
@@ -97,10 +97,10 @@ class WorkerPool(Protocol):
     """The workers that compute the tasks."""
 
     @property
-    def workers(self) -> int:
+    def worker_count(self) -> int:
         """How many tasks they compute at a time."""
 
-    def __call__(
+    def compute_tasks(
         self, shared_tensors: SharedTensors, tasks: Iterator[BlockTask]
     ) -> Generator[tuple[TileBlock, BlockResult | None]]:
         """Yield the result of every task, in whatever order; None: PyTorch's kernel cannot compute it."""
@@ -113,9 +113,9 @@ def attend_remotely(
     shared_tensors = SharedTensors(strip_plan(plan), as_numpy(k), None if v is None else as_numpy(v))
     tasks = (
         BlockTask(block, as_numpy(block.combined_tile.select(q, has_key_axis=False)))
-        for block in make_tile_blocks(plan, worker_pool.workers)
+        for block in make_tile_blocks(plan, worker_pool.worker_count)
     )
-    results = worker_pool(shared_tensors, tasks)
+    results = worker_pool.compute_tasks(shared_tensors, tasks)
     for block, result in results:
         if result is None:  # what the kernel cannot compute of one block it computes of none, as on one machine
             results.close()
@@ -128,17 +128,17 @@ def attend_remotely(
 
 def make_tile_blocks(plan: Plan, worker_count: int) -> Iterator[TileBlock]:
     """Group the tiles of a plan into blocks: enough of them for all workers, and each worth sending."""
-    wanted_scores = score_count(plan) // (_MIN_TASKS_PER_WORKER * worker_count)
+    wanted_scores = plan.score_count // (_MIN_TASKS_PER_WORKER * worker_count)
     max_scores = max(_MIN_SCORES_PER_TASK, min(_MAX_SCORES_PER_TASK, wanted_scores))
     key_count = plan.size.keys
     if plan.schedule == "fused":  # the kernel takes more rows at a time than a tile has
         row_count = _MAX_SDPA_ROWS
         if plan.is_masked:  # it is handed a mask, and scores may be made as well
-            row_count = min(row_count, MAX_SDPA_MASK_BYTES // (key_count * (1 + item_size(plan))))
+            row_count = min(row_count, MAX_SDPA_MASK_BYTES // (key_count * (1 + plan.item_size)))
         row_count = row_count - row_count % 256 if row_count > 256 else max(1, row_count)
         plan = replace(plan, tile_size=key_count * row_count)
-    matrix_width = sum(key_count for _ in matrix_steps(plan))
-    bytes_per_row = item_size(plan) * (plan.shapes.d + (plan.shapes.c or 0) + matrix_width + plan.top)
+    matrix_width = sum(key_count for _ in plan.matrix_steps)
+    bytes_per_row = plan.item_size * (plan.shapes.d + (plan.shapes.c or 0) + matrix_width + plan.top)
     tiles: list[Tile] = []
     scores = rows = 0
     for tile in iter_tiles(plan):

@@ -1,13 +1,14 @@
-"""Heads and widths: whether what the problem holds and what the variant says can be multiplied at all."""
+"""Resolve how many heads there are and how wide they are, and check that all arrays can be multiplied. Entry: `resolve_head_shapes`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from attncli.errors import InputError, input_error, join_names, pluralize
+from attncli.errors import InputError, input_error
 from attncli.parts.projections import PROJECTION_PARAMETERS, ProjectionSizes, default_projection, projection_shapes
 from attncli.parts.traits import NormTraits, ParameterTraits, ProjectionTraits
-from attncli.registry import Part
+from attncli.registry import Parameter, Part
+from attncli.text import join_names, pluralize
 from attncli.types import Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import shape_of
@@ -16,32 +17,31 @@ from attncli.variant import Variant
 
 @dataclass(frozen=True)
 class HeadShapes:
-    """Heads, and the width of what one head works on."""
+    """How many heads there are, and how wide the arrays of one head are."""
 
     heads: int
     kv_heads: int
-    has_head_axis: bool  # heads are named, or q, k, v came in heads: the head axis stands in results
-    d: int  # of a query of one head
-    d_k: int  # of a key of one head
-    c: int | None  # of a value of one head; None without values
-    output_width: int | None  # of the output; None without W_o
+    has_head_axis: bool  # heads are named, or q, k, v came in heads, so that results have the head axis
+    d: int  # width of a query of one head
+    d_k: int  # width of a key of one head
+    c: int | None  # width of a value of one head; None without values
+    output_width: int | None  # None without W_o
     has_paired_heads: bool = False  # two heads become one after the normaliser, and share a value
 
     @property
     def v_heads(self) -> int:
-        """How many heads values come in."""
+        """How many heads v has."""
         return self.kv_heads // 2 if self.has_paired_heads else self.kv_heads
 
     @property
     def mixed_heads(self) -> int:
-        """How many heads there are once they are mixed."""
+        """How many heads there are once they are mixed: h'."""
         return self.heads // 2 if self.has_paired_heads else self.heads
 
     def axis_length(self, step: str, axis: str) -> int:
-        """How long the head, kv_head or dim axis of a step is."""
+        """Return how long the head, kv_head or dim axis of a step is."""
         if axis == "head":
-            late = ("mixed_weights", "top_keys", "top_weights", "head_context", "normed_context")
-            return self.mixed_heads if step in late else self.heads
+            return self.mixed_heads if step in _MIXED_STEPS else self.heads
         if axis == "kv_head":
             return self.v_heads if step in ("v", "present_v") else self.kv_heads
         c = self.c or 0
@@ -51,48 +51,49 @@ class HeadShapes:
         return widths.get(step, self.d)
 
 
-_VALUE_STEPS = ("v", "present_v", "head_context", "normed_context")
+_VALUE_STEPS = ("v", "present_v", "head_context", "normed_context")  # as wide as a value
+_MIXED_STEPS = ("mixed_weights", "top_keys", "top_weights", "head_context", "normed_context")  # of mixed heads
 
 
 def kv_head_of(head: int, heads: int, kv_heads: int, kv_map: str) -> int:
-    """Which kv head a query head reads: ⌊h / (H/G)⌋, or h mod G under `tile`."""
+    """Return which kv head a query head reads: ⌊h / (H/G)⌋, or h mod G under `tile`."""
     return head % kv_heads if kv_map == "tile" else head * kv_heads // heads
 
 
 def resolve_head_shapes(problem: Problem, variant: Variant, size: ProblemSize) -> HeadShapes:
-    """Every shape held against every other.
+    """Resolve heads and widths, with every shape checked against every other.
 
     Raises:
         InputError: two of them cannot be multiplied, heads do not divide a width, or a part's array is missing.
     """
-    heads, kv_heads, headed = _resolve_head_counts(problem, variant, size)
-    pairs = variant.head_mixing.traits.is_pairing
-    if pairs and (heads % 2 or kv_heads % 2):
-        way = "differential attention needs an even number of heads, and of kv heads"
+    heads, kv_heads, has_head_axis = _resolve_head_counts(problem, variant, size)
+    is_pairing = variant.head_mixing.traits.is_pairing
+    if is_pairing and (heads % 2 or kv_heads % 2):
+        hint = "differential attention needs an even number of heads, and of kv heads"
         message = f"{pluralize(heads, 'head')} and {pluralize(kv_heads, 'kv head')} cannot be paired"
-        raise input_error("heads-mismatch", message, help=way)
-    made = _resolve_head_widths(problem, variant, size, HeadShapes(heads, kv_heads, headed, 0, 0, None, None, pairs))
-    _check_past_shapes(problem, made)
-    _check_head_axes(problem, made)
-    _check_position_width(problem, variant, projection_sizes(problem, heads, kv_heads).d, made)
+        raise input_error("heads-mismatch", message, help=hint)
+    counted = HeadShapes(heads, kv_heads, has_head_axis, 0, 0, None, None, is_pairing)
+    shapes = _resolve_head_widths(problem, variant, size, counted)
+    _check_past_shapes(problem, shapes)
+    _check_head_axes(problem, shapes)
+    _check_position_width(problem, variant, projection_sizes(problem, heads, kv_heads).d, shapes)
     for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
-        _check_part_parameters(problem, variant[name], made)
-    return made
+        _check_part_parameters(problem, variant[name], shapes)
+    return shapes
 
 
 def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) -> tuple[int, int, bool]:
-    """(query heads, kv heads, whether heads are named)."""
-    for name, held, asked in (("heads", size.heads, variant.heads), ("kv_heads", size.kv_heads, variant.kv_heads)):
-        if held is not None and asked not in (None, held):
-            raise input_error(
-                "heads-mismatch",
-                f"{name} is {asked}, but {'q' if name == 'heads' else 'k'} comes in {held} heads",
-                "q" if name == "heads" else "k",
-            )
-    named = size.heads is not None or variant.heads is not None
+    """Return how many query heads and kv heads there are, and whether results have a head axis."""
+    for name, array, has, requested in (
+        ("heads", "q", size.heads, variant.heads),
+        ("kv_heads", "k", size.kv_heads, variant.kv_heads),
+    ):
+        if has is not None and requested not in (None, has):
+            raise input_error("heads-mismatch", f"{name} is {requested}, but {array} comes in {has} heads", array)
+    has_head_axis = size.heads is not None or variant.heads is not None
     heads = size.heads or variant.heads or 1
     kv_heads = size.kv_heads or variant.kv_heads or heads
-    if not named and variant.kv_heads not in (None, 1):
+    if not has_head_axis and variant.kv_heads not in (None, 1):
         raise input_error(
             "missing-heads",
             f"kv_heads is {kv_heads}, but how many query heads share them is not said",
@@ -105,59 +106,64 @@ def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) 
             f"{heads} query heads cannot share {kv_heads} kv heads equally",
             help=f"{heads} heads, {kv_heads} kv heads: {divisors}",
         )
-    return heads, kv_heads, named
+    return heads, kv_heads, has_head_axis
 
 
 def choose_projection(problem: Problem, variant: Variant) -> Part[ProjectionTraits]:
-    """Where q, k, v come from when nobody said: from the file where it has them."""
-    learned = {parameter.name for parameter in PROJECTION_PARAMETERS} & set(problem.parameters)
-    chosen: Part[ProjectionTraits] | None = variant.projection
-    if chosen is None:
-        return default_projection(bool(learned))
-    if chosen.traits.is_from_file and not learned:
+    """Return the variant's projection; by default the file's, where it has one.
+
+    Raises:
+        InputError: the projection does not go with what the problem holds.
+    """
+    has_parameters = any(parameter.name in problem.parameters for parameter in PROJECTION_PARAMETERS)
+    projection: Part[ProjectionTraits] | None = variant.projection
+    if projection is None:
+        return default_projection(has_parameters)
+    if projection.traits.is_from_file and not has_parameters:
         raise input_error(
             "missing-parameters",
             "projection is given, but the file has none of w_q, w_k, w_v, w_o",
             "parameters",
             help="add them, or draw them: --projection linear:dim=…",
         )
-    if problem.q is not None and chosen.traits.is_drawn:
+    if problem.q is not None and projection.traits.is_drawn:
         raise input_error(
             "already-projected",
-            f"projection is {chosen.name}, but q, k and v are already projected",
+            f"projection is {projection.name}, but q, k and v are already projected",
             "q",
             help="give embeddings, or leave the projection out",
         )
-    return chosen
+    return projection
 
 
 def projection_sizes(problem: Problem, heads: int, kv_heads: int) -> ProjectionSizes:
-    """What a projection must know of the problem."""
-    x = problem.q if problem.embeddings is None else problem.embeddings
-    y = problem.k if problem.embeddings is None else problem.memory["embeddings"] if problem.memory else x
+    """Return what a projection must know of the problem."""
+    if problem.embeddings is None:
+        x, y = problem.q, problem.k
+    else:
+        x = problem.embeddings
+        y = problem.memory["embeddings"] if problem.memory else x
     return ProjectionSizes(shape_of(x)[-1], shape_of(y)[-1], heads, kv_heads, problem.w_layout == "out-in")
 
 
 def _projection_matrix_shapes(problem: Problem, variant: Variant, sizes: ProjectionSizes) -> dict[str, tuple[int, int]]:
-    """(d_in, d_out) of the matrices this variant applies: those of the file, or those that will be drawn."""
+    """Return (d_in, d_out) of the matrices that this variant applies: those of the file, or those that will be drawn."""
     part = variant.projection
     if part.traits.is_drawn:
-        drawn = projection_shapes(sizes, part.option_value("dim"), part.option_value("v-dim"))
-        for letter, n in (("q", sizes.heads), ("v", sizes.heads)):
-            d_out = (
-                (part.option_value("v-dim") or part.option_value("dim") or sizes.d) if letter == "v" else drawn["q"][1]
-            )
-            if d_out % n:
-                raise _indivisible_width_error(letter, d_out, n)
-        return {f"w_{x}": drawn[x] for x in ("qkvo" if part.option_value("out") == "yes" else "qkv")}
+        dim, v_dim = part.option_value("dim"), part.option_value("v-dim")
+        shapes = projection_shapes(sizes, dim, v_dim)
+        for letter, columns in (("q", shapes["q"][1]), ("v", v_dim or dim or sizes.d)):
+            if columns % sizes.heads:
+                raise _indivisible_width_error(letter, columns, sizes.heads)
+        return {f"w_{letter}": shapes[letter] for letter in ("qkvo" if part.option_value("out") == "yes" else "qkv")}
     if not part.traits.is_from_file:
         return {}
-    found = {}
+    from_file = {}
     for name in ("w_q", "w_k", "w_v", "w_o"):
         if name in problem.parameters and (problem.q is None or name == "w_o"):
             rows, columns = shape_of(problem.parameters[name])
-            found[name] = (columns, rows) if sizes.out_in else (rows, columns)
-    return found
+            from_file[name] = (columns, rows) if sizes.out_in else (rows, columns)
+    return from_file
 
 
 def _indivisible_width_error(name: str, columns: int, heads: int) -> InputError:
@@ -170,44 +176,45 @@ def _indivisible_width_error(name: str, columns: int, heads: int) -> InputError:
 
 
 def _resolve_head_widths(problem: Problem, variant: Variant, size: ProblemSize, shapes: HeadShapes) -> HeadShapes:
-    """Widths of what heads work on, from what goes in and the matrices it meets."""
+    """Add to the head counts the widths of one head, from the inputs and the matrices that they are multiplied by."""
     sizes = projection_sizes(problem, shapes.heads, shapes.kv_heads)
     matrices = _projection_matrix_shapes(problem, variant, sizes)
-    biases = variant.projection.traits.is_from_file and problem.q is None
-    whose = "the memory" if problem.memory else "the embeddings"
-    for name, d_in, of in (("w_q", sizes.d, "the embeddings"), ("w_k", sizes.e, whose), ("w_v", sizes.e, whose)):
-        _check_projection_matrix(name, matrices.get(name), d_in, of, sizes.out_in)
-    columns: dict[str, int | None] = {}
-    for name, n in (("q", shapes.heads), ("k", shapes.kv_heads), ("v", shapes.v_heads)):
+    has_biases = variant.projection.traits.is_from_file and problem.q is None
+    kv_input = "the memory" if problem.memory else "the embeddings"
+    _check_projection_matrix("w_q", matrices.get("w_q"), sizes.d, "the embeddings", sizes.out_in)
+    for name in ("w_k", "w_v"):
+        _check_projection_matrix(name, matrices.get(name), sizes.e, kv_input, sizes.out_in)
+    widths: dict[str, int | None] = {}
+    for name, head_count in (("q", shapes.heads), ("k", shapes.kv_heads), ("v", shapes.v_heads)):
         if problem.q is None:
-            total: int | None = matrices.get(f"w_{name}", (0, sizes.d if name == "q" else sizes.e))[1]
+            columns: int | None = matrices.get(f"w_{name}", (0, sizes.d if name == "q" else sizes.e))[1]
         else:
-            total = _count_qkv_columns(problem, name, n, size)
-        if biases:
-            _check_projection_bias(problem, f"b_{name}", total, name)
-        if total is not None and total % n:
-            raise _indivisible_width_error(name, total, n)
-        columns[name] = None if total is None else total // n
-    made = replace(shapes, d=columns["q"] or 0, d_k=columns["k"] or 0, c=columns["v"])
-    if variant.score.traits.has_equal_widths and made.d != made.d_k:
-        fewer = made.kv_heads < made.heads and "w_k" not in matrices and problem.q is None
-        way = f"fewer kv heads need w_k and w_v of {pluralize(made.d * made.kv_heads, 'column')}" if fewer else ""
-        message = f"a query of one head has {pluralize(made.d, 'column')}, a key {made.d_k}, and {variant.score.name} needs them equal"
-        raise input_error("shape-mismatch", message, help=way)
-    if "w_o" not in matrices or made.c is None:
-        return made
-    if matrices["w_o"][0] != made.mixed_heads * made.c:
-        message = (
-            f"w_o takes {pluralize(matrices['w_o'][0], 'column')}, but the context has {made.mixed_heads * made.c}"
-        )
+            columns = _count_qkv_columns(problem, name, head_count, size)
+        if has_biases:
+            _check_projection_bias(problem, f"b_{name}", columns, name)
+        if columns is not None and columns % head_count:
+            raise _indivisible_width_error(name, columns, head_count)
+        widths[name] = None if columns is None else columns // head_count
+    shapes = replace(shapes, d=widths["q"] or 0, d_k=widths["k"] or 0, c=widths["v"])
+    if variant.score.traits.has_equal_widths and shapes.d != shapes.d_k:
+        needs_matrices = shapes.kv_heads < shapes.heads and "w_k" not in matrices and problem.q is None
+        columns = shapes.d * shapes.kv_heads
+        hint = f"fewer kv heads need w_k and w_v of {pluralize(columns, 'column')}" if needs_matrices else ""
+        message = f"a query of one head has {pluralize(shapes.d, 'column')}, a key {shapes.d_k}, and {variant.score.name} needs them equal"
+        raise input_error("shape-mismatch", message, help=hint)
+    if "w_o" not in matrices or shapes.c is None:
+        return shapes
+    context_width, output_width = matrices["w_o"]
+    if context_width != shapes.mixed_heads * shapes.c:
+        message = f"w_o takes {pluralize(context_width, 'column')}, but the context has {shapes.mixed_heads * shapes.c}"
         raise input_error("shape-mismatch", message, "parameters.w_o")
     if variant.projection.traits.is_from_file:
-        _check_projection_bias(problem, "b_o", matrices["w_o"][1], "the output")
-    return replace(made, output_width=matrices["w_o"][1])
+        _check_projection_bias(problem, "b_o", output_width, "the output")
+    return replace(shapes, output_width=output_width)
 
 
 def _count_qkv_columns(problem: Problem, name: str, heads: int, size: ProblemSize) -> int | None:
-    """How many columns q, k or v that came ready has, over all heads."""
+    """Return how many columns q, k or v of the file has, over all heads."""
     value = getattr(problem, name)
     if value is None:
         return None
@@ -223,10 +230,11 @@ def _check_projection_matrix(
     name: str, shape: tuple[int, int] | None, d_in: int, input_name: str, is_out_in: bool
 ) -> None:
     if shape is not None and shape[0] != d_in:
-        turn = ' (with "w_layout": "out-in" it would be)' if shape[1] == d_in and not is_out_in else ""
-        way = f"w is ({'d_out, d_in' if is_out_in else 'd_in, d_out'}): here ({d_in}, …){turn}"
+        fits_transposed = shape[1] == d_in and not is_out_in
+        remark = ' (with "w_layout": "out-in" it would be)' if fits_transposed else ""
+        hint = f"w is ({'d_out, d_in' if is_out_in else 'd_in, d_out'}): here ({d_in}, …){remark}"
         message = f"{name} takes {pluralize(shape[0], 'column')}, but {input_name} have {d_in}"
-        raise input_error("shape-mismatch", message, f"parameters.{name}", help=way)
+        raise input_error("shape-mismatch", message, f"parameters.{name}", help=hint)
 
 
 def _check_projection_bias(problem: Problem, name: str, columns: int | None, output_name: str) -> None:
@@ -252,85 +260,107 @@ def _check_head_axes(problem: Problem, shapes: HeadShapes) -> None:
     for name in ("mask", "bias", "dropout_mask"):
         value = getattr(problem, name)
         if value is not None and value.ndim >= 3 and shape_of(value)[-3] not in (1, shapes.heads):
-            there = "is 1 head" if shapes.heads == 1 else f"are {shapes.heads} heads"
-            way = "its axes are (B, H, Tq, Tk); say --heads, or drop the axis"
+            heads = "is 1 head" if shapes.heads == 1 else f"are {shapes.heads} heads"
             raise input_error(
-                "shape-mismatch", f"{name} has shape {shape_of(value)}, but there {there}", name, help=way
+                "shape-mismatch",
+                f"{name} has shape {shape_of(value)}, but there {heads}",
+                name,
+                help="its axes are (B, H, Tq, Tk); say --heads, or drop the axis",
             )
 
 
 def _check_position_width(problem: Problem, variant: Variant, embedding_width: int, shapes: HeadShapes) -> None:
-    """Pairs of columns are there to be turned, or to take a sine and a cosine."""
+    """Check that there are pairs of columns to rotate, or to add a sine and a cosine to."""
     part = variant.position
-    pairing = part.traits.paired_columns
+    paired_columns = part.traits.paired_columns
     if part.traits.acts_on == "embeddings" and problem.embeddings is None:
-        way = "give embeddings, or a position that acts on q and k: rope, alibi, t5"
         raise input_error(
-            "already-projected", f"position {part} acts on embeddings, but q and k are given", "q", help=way
+            "already-projected",
+            f"position {part} acts on embeddings, but q and k are given",
+            "q",
+            help="give embeddings, or a position that acts on q and k: rope, alibi, t5",
         )
-    if pairing is None:
+    if paired_columns is None:
         return
     if part.traits.acts_on == "qk" and shapes.d != shapes.d_k:
         message = (
             f"position {part} turns queries and keys alike, but one has {shapes.d} columns and the other {shapes.d_k}"
         )
         raise input_error("shape-mismatch", message)
-    memory = shape_of(problem.memory["embeddings"])[-1] if problem.memory else embedding_width
-    for d in (embedding_width, memory) if part.traits.acts_on == "embeddings" else (shapes.d,):
-        turned = pairing(part, d)
-        if turned % 2 == 0 and 2 <= turned <= d:
-            continue
-        message = f"position {part} works on pairs of columns, and cannot on {turned} of {d}"
-        raise input_error(
-            "odd-width", message, help="give it an even width, or for rope an even dims= of at most the head's"
-        )
+    memory_width = shape_of(problem.memory["embeddings"])[-1] if problem.memory else embedding_width
+    for width in (embedding_width, memory_width) if part.traits.acts_on == "embeddings" else (shapes.d,):
+        paired = paired_columns(part, width)
+        if paired % 2 or not 2 <= paired <= width:
+            raise input_error(
+                "odd-width",
+                f"position {part} works on pairs of columns, and cannot on {paired} of {width}",
+                help="give it an even width, or for rope an even dims= of at most the head's",
+            )
 
 
 def _check_part_parameters(problem: Problem, part: Part[ParameterTraits], shapes: HeadShapes) -> None:
-    """The arrays that a part takes are there, and as large as it says, each size alike wherever it stands."""
+    """Check that the arrays a part takes are there, and that each axis is equally long wherever it occurs.
+
+    Raises:
+        InputError: an array is missing, or has another shape.
+    """
     traits = part.traits
-    known = {"H": shapes.heads, "G": shapes.kv_heads, "d": shapes.d, "d_k": shapes.d_k, "2d": shapes.c or 0}
-    known |= traits.axis_lengths(part, shapes.d) if traits.axis_lengths else {}
-    needed = traits.required_parameters(part) if traits.required_parameters else ()
-    across = traits.is_across_heads if isinstance(traits, NormTraits) else None
-    is_across_heads = across is not None and across(part)
+    lengths = {"H": shapes.heads, "G": shapes.kv_heads, "d": shapes.d, "d_k": shapes.d_k, "2d": shapes.c or 0}
+    lengths |= traits.axis_lengths(part, shapes.d) if traits.axis_lengths else {}  # by name of the axis
+    required = traits.required_parameters(part) if traits.required_parameters else ()
     for parameter in part.member.parameters:
         name = parameter.name
-        if name not in problem.parameters:
-            if parameter.required or name in needed:
-                way = f'"parameters": {{"{name}": …}}, ({", ".join(parameter.axes)})'
-                raise input_error(
-                    "missing-parameters",
-                    f"{part.member.family} {part.name} needs the parameter {name}",
-                    "parameters",
-                    help=way,
-                )
-            if name in traits.identity_parameters:  # where it is absent, its two axes are one
-                given, hidden = parameter.axes
-                if known.setdefault(hidden, known[given]) != known[given]:
-                    message = f"without {name} a width of {known[given]} meets one of {known[hidden]}"
-                    raise input_error(
-                        "shape-mismatch", message, "parameters", help=f"add {name}, ({known[given]}, {known[hidden]})"
-                    )
-            continue
-        own = {**known, "H": shapes.kv_heads, "d": shapes.d_k} if name in traits.key_parameters else dict(known)
-        if len(shape_of(problem.parameters[name])) == 1 and is_across_heads:
-            own["d"] *= own["H"]  # a gain for every column of every head
-        shape = shape_of(problem.parameters[name])
-        forms = [axes for axes in (parameter.axes, *parameter.alternative_axes) if len(axes) == len(shape)]
-        if not any(all(own.get(a, n) == n for a, n in zip(axes, shape, strict=True)) for axes in forms):
-            want = " or ".join(
-                f"({', '.join(str(own.get(a, a)) for a in axes)})"
-                for axes in (parameter.axes, *parameter.alternative_axes)
+        if name in problem.parameters:
+            lengths |= _check_parameter_shape(problem, part, parameter, shapes, lengths)
+        elif parameter.required or name in required:
+            raise input_error(
+                "missing-parameters",
+                f"{part.member.family} {part.name} needs the parameter {name}",
+                "parameters",
+                help=f'"parameters": {{"{name}": …}}, ({", ".join(parameter.axes)})',
             )
-            raise input_error("shape-mismatch", f"{name} has shape {shape}, but should be {want}", f"parameters.{name}")
-        known |= {a: n for a, n in zip(forms[0], shape, strict=True) if a not in known}
-    all_of = set(traits.all_or_none_parameters)
-    if all_of & set(problem.parameters) and not all_of <= set(problem.parameters):
-        missing = join_names(sorted(all_of - set(problem.parameters)))
+        elif name in traits.identity_parameters:  # where it is absent, its two axes are one
+            rows, columns = parameter.axes
+            lengths.setdefault(columns, lengths[rows])
+            if lengths[columns] != lengths[rows]:
+                raise input_error(
+                    "shape-mismatch",
+                    f"without {name} a width of {lengths[rows]} meets one of {lengths[columns]}",
+                    "parameters",
+                    help=f"add {name}, ({lengths[rows]}, {lengths[columns]})",
+                )
+    _check_parameter_groups(problem, part)
+
+
+def _check_parameter_shape(
+    problem: Problem, part: Part[ParameterTraits], parameter: Parameter, shapes: HeadShapes, lengths: dict[str, int]
+) -> dict[str, int]:
+    """Check the shape of one array, and return the lengths of the axes that were not known before."""
+    name, traits, shape = parameter.name, part.traits, shape_of(problem.parameters[parameter.name])
+    own_lengths = dict(lengths)
+    if name in traits.key_parameters:
+        own_lengths |= {"H": shapes.kv_heads, "d": shapes.d_k}
+    is_across_heads = traits.is_across_heads if isinstance(traits, NormTraits) else None
+    if len(shape) == 1 and is_across_heads is not None and is_across_heads(part):
+        own_lengths["d"] *= own_lengths["H"]  # a gain for every column of every head
+    alternatives = (parameter.axes, *parameter.alternative_axes)
+    of_rank = [axes for axes in alternatives if len(axes) == len(shape)]
+    if not any(all(own_lengths.get(a, n) == n for a, n in zip(axes, shape, strict=True)) for axes in of_rank):
+        expected = " or ".join(f"({', '.join(str(own_lengths.get(a, a)) for a in axes)})" for axes in alternatives)
+        raise input_error("shape-mismatch", f"{name} has shape {shape}, but should be {expected}", f"parameters.{name}")
+    return {a: n for a, n in zip(of_rank[0], shape, strict=True) if a not in lengths}
+
+
+def _check_parameter_groups(problem: Problem, part: Part[ParameterTraits]) -> None:
+    """Check the arrays of which all or none, or at least one, must be there."""
+    traits, owner = part.traits, f"{part.member.family} {part.name}"
+    together = traits.all_or_none_parameters
+    missing = sorted(name for name in together if name not in problem.parameters)
+    if missing and len(missing) < len(together):
         raise input_error(
-            "missing-parameters", f"{part.member.family} {part.name} needs {missing} too, or none of them", "parameters"
+            "missing-parameters", f"{owner} needs {join_names(missing)} too, or none of them", "parameters"
         )
-    if (any_of := traits.any_of_parameters) and not set(any_of) & set(problem.parameters):
-        message = f"{part.member.family} {part.name} needs the parameter {join_names(any_of, 'or')}"
+    alternatives = traits.any_of_parameters
+    if alternatives and not any(name in problem.parameters for name in alternatives):
+        message = f"{owner} needs the parameter {join_names(alternatives, 'or')}"
         raise input_error("missing-parameters", message, "parameters")

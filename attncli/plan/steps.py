@@ -1,16 +1,18 @@
-"""Which steps there will be, on which axes; which of them are kept; which fields nothing reads."""
+"""Decide which steps there will be and on which axes, which of them are kept, and which fields nothing reads."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from attncli.errors import OptionError, input_error, join_names, suggestion
+from attncli.errors import OptionError, input_error
 from attncli.mask_expression import MaskExpression
 from attncli.parts.traits import ParameterTraits
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import HeadShapes
-from attncli.plan.visibility import fields_read, is_self_attention
+from attncli.plan.positions import is_self_attention
+from attncli.plan.visibility import fields_read
 from attncli.registry import Part
+from attncli.text import join_names, suggestion
 from attncli.types import BASE_STEPS, DEFAULT_STEPS, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import STEP_NAMES
@@ -23,15 +25,15 @@ TOP_STEPS = ("top_keys", "top_weights")
 def step_axes(
     problem: Problem, variant: Variant, size: ProblemSize, shapes: HeadShapes, chain: tuple[Link, ...], top: int | None
 ) -> dict[str, tuple[str, ...]]:
-    """Every step that will exist, in order of computation, with its axes."""
-    acts, normed = variant.position.traits.acts_on, not variant.qk_norm.is_none
+    """Return every step that will exist, in order of computation, with its axes."""
+    position_acts_on, has_norm = variant.position.traits.acts_on, not variant.qk_norm.is_none
     absent = {
-        "positioned_embeddings": acts != "embeddings",
+        "positioned_embeddings": position_acts_on != "embeddings",
         "v": shapes.c is None,
-        "normed_q": not normed,
-        "normed_k": not normed,
-        "positioned_q": acts != "qk",
-        "positioned_k": acts != "qk",
+        "normed_q": not has_norm,
+        "normed_k": not has_norm,
+        "positioned_q": position_acts_on != "qk",
+        "positioned_k": position_acts_on != "qk",
         "present_k": problem.past is None,
         "present_v": problem.past is None or shapes.c is None,
         "sink_weights": variant.sink.is_none,
@@ -45,13 +47,15 @@ def step_axes(
     }
     names: list[str] = []
     for name in BASE_STEPS:
-        if name == "mask":  # here the chain stands
+        if name == "mask":  # the steps of the chain go here, with the mask before the first link that applies it
             for link in chain:
-                names += ["mask", link.step] if link.grid_field == "visible" and "mask" not in names else [link.step]
+                if link.grid_field == "visible" and "mask" not in names:
+                    names.append("mask")
+                names.append(link.step)
         elif not absent.get(name):
             names.append(name)
-    late = variant.qk_norm.traits.is_after_position
-    if late and late(variant.qk_norm) and acts == "qk":  # norms follow the position
+    is_after_position = variant.qk_norm.traits.is_after_position
+    if position_acts_on == "qk" and is_after_position and is_after_position(variant.qk_norm):
         first = names.index("normed_q")
         names[first : first + 4] = ["positioned_q", "positioned_k", "normed_q", "normed_k"]
     return {
@@ -62,67 +66,87 @@ def step_axes(
 def _existing_axes(
     axes: tuple[str, ...], problem: Problem, size: ProblemSize, shapes: HeadShapes, name: str
 ) -> tuple[str, ...]:
-    """The axes of a step less those that the problem lacks; a cache always has its batch and heads."""
+    """Return the axes of a step without those that the problem lacks; a cache always has its batch and heads."""
     if name.startswith("present"):
         return axes
     absent = {"batch"} if size.batch is None else set()
     if not shapes.has_head_axis:
         absent |= {"head", "kv_head"}
-    left = tuple(axis for axis in axes if axis not in absent)
-    return left if problem.past is not None else tuple("key" if axis == "new_key" else axis for axis in left)
+    existing = tuple(axis for axis in axes if axis not in absent)
+    return existing if problem.past is not None else tuple("key" if a == "new_key" else a for a in existing)
 
 
 def default_steps(steps: Collection[str], top: int | None) -> list[str]:
-    """The steps of a first look: those of `DEFAULT_STEPS` that exist, repeated links too."""
-    wanted = {*DEFAULT_STEPS, *(TOP_STEPS if top else ())}
-    return [s for s in steps if s in wanted or (s.rpartition("_")[0] in wanted and s[-1].isdigit())]
+    """Return the steps of a first look: those of `DEFAULT_STEPS` that exist, repeated links too."""
+    default = {*DEFAULT_STEPS, *(TOP_STEPS if top else ())}
+    return [step for step in steps if step in default or (step.rpartition("_")[0] in default and step[-1].isdigit())]
 
 
 def resolve_keep(keep: Collection[str] | None, steps: Mapping[str, tuple[str, ...]], top: int | None) -> frozenset[str]:
-    """The names of the steps to hold.
+    """Return the names of the steps to keep, from names and from the groups "all" and "shown".
 
     Raises:
         OptionError: a name that no variant has, or top_keys without how many.
         InputError: a name that this variant lacks; those it has are listed.
     """
     groups = {"all": list(steps), "shown": default_steps(steps, top)}
-    out: set[str] = set()
-    for name in list(steps) if keep is None else [keep] if isinstance(keep, str) else keep:
+    if keep is None:
+        return frozenset(steps)
+    names: set[str] = set()
+    for name in [keep] if isinstance(keep, str) else keep:
         if name not in groups:
             _require_existing_step(name, steps)
-        out |= set(groups.get(name, [name]))
-    return frozenset(out)
+        names |= set(groups.get(name, [name]))
+    return frozenset(names)
 
 
 def _require_existing_step(name: str, steps: Collection[str]) -> None:
     require_step_name(name)
     if name in TOP_STEPS and name not in steps:
-        way = "--top 3 keeps the three largest weights of each query"
-        raise OptionError("missing-option", f"{name} needs to know how many: --top N", help=way)
+        hint = "--top 3 keeps the three largest weights of each query"
+        raise OptionError("missing-option", f"{name} needs to know how many: --top N", help=hint)
     if name not in steps:
         raise input_error("absent-step", f"this variant has no step {name!r}", help=f"it has {join_names(steps)}")
 
 
 def require_step_name(name: str) -> None:
-    """The name of a step that some variant has.
+    """Check that a name is that of a step which some variant has.
 
     Raises:
         OptionError: there is none; the nearest name is offered.
     """
-    base, _, again = name.rpartition("_")
-    if name not in STEP_NAMES and not (base in STEP_NAMES and again.isdigit()):
+    base, _, repetition = name.rpartition("_")
+    if name not in STEP_NAMES and not (base in STEP_NAMES and repetition.isdigit()):
         raise OptionError("unknown-step", f"no step is called {name!r}", help=suggestion(name, [*STEP_NAMES, "all"]))
 
 
 def unused_fields(
     problem: Problem, variant: Variant, size: ProblemSize, shapes: HeadShapes, mask: MaskExpression | None
 ) -> Iterator[str]:
-    """Fields that the problem holds and nothing of this variant reads."""
-    applied = {parameter.name for parameter in variant.projection.member.parameters}
+    """Yield the fields that the problem holds and nothing of this variant reads."""
+    used_parameters = _used_parameters(problem, variant, shapes)
+    yield from (f"parameters.{name}" for name in problem.parameters if name not in used_parameters)
+    grid_fields = _used_grid_fields(problem, variant, size, mask)
+    used = {
+        "k_tokens": problem.q is not None,
+        "layout": problem.q is not None,
+        "w_layout": bool(problem.parameters) or variant.projection.traits.is_drawn,
+        "positions": "q_pos" in grid_fields,
+        "k_positions": "k_pos" in grid_fields,
+        "segments": "q_seg" in grid_fields,
+        "k_segments": "k_seg" in grid_fields,
+        "dropout_mask": not variant.dropout.is_none,
+    }
+    yield from (name for name, is_used in used.items() if getattr(problem, name) is not None and not is_used)
+
+
+def _used_parameters(problem: Problem, variant: Variant, shapes: HeadShapes) -> set[str]:
+    """Return the names of the parameters that the parts of a variant read."""
+    names = {parameter.name for parameter in variant.projection.member.parameters}
     if problem.q is not None:
-        applied &= {"w_o", "b_o"}
+        names &= {"w_o", "b_o"}
     if shapes.output_width is None:
-        applied -= {"w_o", "b_o"}
+        names -= {"w_o", "b_o"}
     parts: tuple[Part[ParameterTraits], ...] = (
         variant.qk_norm,
         variant.position,
@@ -131,30 +155,23 @@ def unused_fields(
         variant.head_mixing,
     )
     for part in parts:
-        needs = part.traits.required_parameters  # which it takes may hang on its options
-        applied |= set(needs(part)) if needs else {parameter.name for parameter in part.member.parameters}
-    yield from (f"parameters.{name}" for name in problem.parameters if name not in applied)
-    acts = variant.position.traits.acts_on
-    looked = fields_read(mask) | ({"q_pos", "k_pos"} if acts else set())
-    if (
-        acts == "embeddings"
-        and problem.memory is None
-        and problem.positions is not None
-        and "k_pos" not in fields_read(mask)
-    ):
-        looked -= {"k_pos"}  # the keys are the queries' own embeddings
-    elif is_self_attention(problem, size) and (
-        problem.positions is None or problem.k_positions is None
-    ):  # one side's positions are the other's
-        looked |= {"q_pos", "k_pos"} if looked & {"q_pos", "k_pos"} else set()
-    used = {
-        "k_tokens": problem.q is not None,
-        "layout": problem.q is not None,
-        "w_layout": bool(problem.parameters) or variant.projection.traits.is_drawn,
-        "positions": "q_pos" in looked,
-        "k_positions": "k_pos" in looked,
-        "segments": "q_seg" in looked,
-        "k_segments": "k_seg" in looked,
-        "dropout_mask": not variant.dropout.is_none,
-    }
-    yield from (name for name, read in used.items() if getattr(problem, name) is not None and not read)
+        required_parameters = part.traits.required_parameters  # where they depend on its options
+        names |= (
+            {*required_parameters(part)}
+            if required_parameters
+            else {parameter.name for parameter in part.member.parameters}
+        )
+    return names
+
+
+def _used_grid_fields(problem: Problem, variant: Variant, size: ProblemSize, mask: MaskExpression | None) -> set[str]:
+    """Return the fields of the grid that mask and position read, as far as the problem's own fields decide them."""
+    acts_on = variant.position.traits.acts_on
+    mask_fields = fields_read(mask)
+    fields = mask_fields | ({"q_pos", "k_pos"} if acts_on else set())
+    if acts_on == "embeddings" and problem.memory is None and problem.positions is not None:
+        return fields if "k_pos" in mask_fields else fields - {"k_pos"}  # the keys are the queries' own embeddings
+    has_one_side_at_most = problem.positions is None or problem.k_positions is None
+    if is_self_attention(problem, size) and has_one_side_at_most and fields & {"q_pos", "k_pos"}:
+        return fields | {"q_pos", "k_pos"}  # the positions of one side are the other's too
+    return fields

@@ -1,47 +1,49 @@
-"""What the result says of itself: labels of its rows and columns, and a line on what was computed."""
+"""Put a plan into words: labels of tokens, a summary of what is computed, and which queries see no key."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from attncli.errors import pluralize
+import numpy as np
+
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import HeadShapes, projection_sizes
-from attncli.types import Labels, Problem
+from attncli.plan.plan import Plan
+from attncli.text import join_names, pluralize
+from attncli.types import Labels, NumpyArray, Problem
 from attncli.validation import ProblemSize
 from attncli.variant import CHOICES, Variant
 
 
 def token_labels(problem: Problem, size: ProblemSize) -> tuple[Labels, Labels]:
-    """Labels of queries and keys: the file's, or their numbers; a batch has one list an item."""
-    counted = tuple(map(str, range(max(size.queries, size.keys))))
-    tokens = problem.tokens if problem.tokens is not None else counted[: size.queries]
-    if problem.q is not None:
-        new = (
-            problem.k_tokens
-            if problem.k_tokens is not None
-            else problem.tokens
-            if size.queries == size.new_keys
-            else None
-        )
-    else:
-        new = problem.memory.get("tokens") if problem.memory else problem.tokens
-    past = (problem.past or {}).get("tokens")
-    batched = size.batch is not None
+    """Return labels of queries and of keys: the file's, or their numbers; a batch has one tuple of labels an item."""
+    has_batch = size.batch is not None
+    numbers = tuple(map(str, range(max(size.queries, size.keys))))
 
     def per_item(labels: Labels) -> Labels:
-        nested = bool(labels) and isinstance(labels[0], tuple)
-        return labels if nested == batched else (labels,) * (size.batch or 1) if batched else labels[0]
+        is_nested = bool(labels) and isinstance(labels[0], tuple)
+        if is_nested == has_batch:
+            return labels
+        return (labels,) * (size.batch or 1) if has_batch else labels[0]
 
-    def number_labels(first: int, n: int) -> Labels:
-        return per_item(counted[first : first + n])
-
+    tokens = per_item(numbers[: size.queries] if problem.tokens is None else problem.tokens)
+    new = _new_key_labels(problem, size)
     if new is not None and len(new[0] if isinstance(new[0], tuple) else new) == size.keys:
-        return per_item(tokens), per_item(new)
-    old = number_labels(0, size.past) if past is None else per_item(past)
-    fresh = number_labels(size.past, size.new_keys) if new is None else per_item(new)
-    keys = tuple(a + b for a, b in zip(old, fresh, strict=True)) if batched else old + fresh
-    return per_item(tokens), keys
+        return tokens, per_item(new)  # they name the keys of the past too
+    past = (problem.past or {}).get("tokens")
+    past = per_item(numbers[: size.past] if past is None else past)
+    new = per_item(numbers[size.past : size.past + size.new_keys] if new is None else new)
+    keys = tuple(a + b for a, b in zip(past, new, strict=True)) if has_batch else past + new
+    return tokens, keys
+
+
+def _new_key_labels(problem: Problem, size: ProblemSize) -> Labels | None:
+    """Return the file's labels of the keys that are not in the cache, if it has any."""
+    if problem.q is None:
+        return problem.memory.get("tokens") if problem.memory else problem.tokens
+    if problem.k_tokens is not None:
+        return problem.k_tokens
+    return problem.tokens if size.queries == size.new_keys else None
 
 
 _PART_LABELS = {"qk_norm": "qk-norm", "position": "position", "score": "score"}
@@ -50,7 +52,7 @@ _PART_LABELS = {"qk_norm": "qk-norm", "position": "position", "score": "score"}
 def summarize_plan(
     problem: Problem, variant: Variant, size: ProblemSize, shapes: HeadShapes, chain: tuple[Link, ...], is_masked: bool
 ) -> tuple[str, ...]:
-    """What will be computed, in words, for the head of a page."""
+    """Say what will be computed, in words, for the head of a page."""
     return tuple(
         filter(
             None,
@@ -59,13 +61,9 @@ def summarize_plan(
                 _describe_size(problem, size, shapes),
                 _describe_heads(shapes),
                 _describe_projection(problem, variant),
-                *(f"{what} {variant[name]}" for name, what in _PART_LABELS.items() if not variant[name].is_none),
+                *(f"{label} {variant[name]}" for name, label in _PART_LABELS.items() if not variant[name].is_none),
                 *_describe_links(chain, variant, shapes.d),
-                f"mask {variant.mask}"
-                if str(variant.mask) != "full"
-                else _describe_hidden_keys(problem)
-                if is_masked
-                else "no mask",
+                _describe_mask(problem, variant, is_masked),
                 str(variant.normalizer) if variant.normalizer != CHOICES["normalizer"].default else "",
                 "" if variant.sink.is_none else f"sink {variant.sink}",
                 "" if variant.dropout.is_none else str(variant.dropout),
@@ -77,40 +75,38 @@ def summarize_plan(
     )
 
 
-def _describe_hidden_keys(problem: Problem) -> str:
-    """What hides keys where no mask does."""
-    return "mask by " + " and ".join(
-        ["lengths"] * (problem.lengths is not None) + ["bias"] * (problem.bias is not None)
-    )
+def _describe_mask(problem: Problem, variant: Variant, is_masked: bool) -> str:
+    """Name the mask, or what else hides keys."""
+    if str(variant.mask) != "full":
+        return f"mask {variant.mask}"
+    if not is_masked:
+        return "no mask"
+    return "mask by " + " and ".join(name for name in ("lengths", "bias") if getattr(problem, name) is not None)
 
 
 def _describe_kind(problem: Problem, variant: Variant) -> str:
     if variant.name:
         return variant.name
-    return (
-        "cross-attention"
-        if problem.memory
-        else "attention of given q and k"
-        if problem.q is not None
-        else "self-attention"
-    )
+    if problem.memory:
+        return "cross-attention"
+    return "self-attention" if problem.q is None else "attention of given q and k"
 
 
 def _describe_size(problem: Problem, size: ProblemSize, shapes: HeadShapes) -> str:
-    same = size.queries == size.keys and problem.memory is None
-    words = pluralize(size.queries, "token") if same else f"{size.queries} queries × {size.keys} keys"
-    dims = (
-        f" × {projection_sizes(problem, shapes.heads, shapes.kv_heads).d} dims"
-        if problem.embeddings is not None
-        else ""
-    )
-    return (f"{size.batch} × " if size.batch is not None else "") + words + dims
+    is_square = size.queries == size.keys and problem.memory is None
+    text = pluralize(size.queries, "token") if is_square else f"{size.queries} queries × {size.keys} keys"
+    if size.batch is not None:
+        text = f"{size.batch} × {text}"
+    if problem.embeddings is not None:
+        text += f" × {projection_sizes(problem, shapes.heads, shapes.kv_heads).d} dims"
+    return text
 
 
 def _describe_heads(shapes: HeadShapes) -> str:
     if not shapes.has_head_axis:
         return ""
-    return pluralize(shapes.heads, "head") + (f", {shapes.kv_heads} kv" if shapes.kv_heads != shapes.heads else "")
+    heads = pluralize(shapes.heads, "head")
+    return heads if shapes.kv_heads == shapes.heads else f"{heads}, {shapes.kv_heads} kv"
 
 
 def _describe_projection(problem: Problem, variant: Variant) -> str:
@@ -122,9 +118,41 @@ def _describe_projection(problem: Problem, variant: Variant) -> str:
 
 
 def _describe_links(chain: tuple[Link, ...], variant: Variant, head_dim: int) -> Iterator[str]:
-    """`scale 0.5 = 1/√4`, and the value of every other link that has one."""
+    """Yield `scale 0.5 = 1/√4`, and the value of every other link that has one."""
     if not any(link.is_scale for link in chain):
         yield "no scale" if variant.scale != "auto" or head_dim != 1 else "scale 1 = 1/√1"
     for link in chain:
         if link.value is not None:
             yield f"{link.name} {link.value:.6g}" + (f" = {link.value_formula}" if link.value_formula else "")
+
+
+# ── queries that see no key ──────────────────────────────────────────────────────────────────────
+_MAX_NAMED_ROWS = 8
+
+
+def describe_rows(marked: NumpyArray, plan: Plan) -> str:
+    """Name the rows that are marked, with their verb ("queries 0 and 2 see"); empty where none is.
+
+    Args:
+        marked: booleans (b, h, n), of the queries that are computed.
+        plan: theirs.
+    """
+    if not marked.any():
+        return ""
+    queries = np.arange(plan.size.queries) if plan.computed_queries is None else plan.computed_queries  # (n,)
+    if (marked == marked[:1, :1]).all():  # the same in every batch item and head: name the queries alone
+        names, count = queries[marked[0, 0]][: _MAX_NAMED_ROWS + 1].tolist(), int(marked[0, 0].sum())
+        return f"query {names[0]} sees" if count == 1 else f"queries {_join_first_names(names, count)} see"
+    rows = []
+    for b, h, i in np.argwhere(marked)[: _MAX_NAMED_ROWS + 1].tolist():
+        batch = f"batch {b}" if plan.size.batch is not None else ""
+        head = f"head {h}" if plan.shapes.has_head_axis else ""
+        rows.append(" ".join(filter(None, (batch, head, f"query {queries[i]}"))))
+    return f"{_join_first_names(rows, int(marked.sum()))} {'sees' if len(rows) == 1 else 'see'}"
+
+
+def _join_first_names(names: Sequence[object], count: int) -> str:
+    """Join the first eight of `count` names, of which no more than nine need be there."""
+    if count <= _MAX_NAMED_ROWS:
+        return join_names(names)
+    return f"{', '.join(map(str, names[:_MAX_NAMED_ROWS]))} and {count - _MAX_NAMED_ROWS} more"

@@ -1,7 +1,8 @@
-"""CSV and TSV: a row a token. Separator, header and token column are found, said aloud, and refused where unclear.
+"""Read CSV and TSV, a row for each token. Entries: `read_csv`, `read_tsv`.
 
-The parsing itself is the standard library's, and that of Polars where a file is large; what is here is what a row of
-numbers with a label means. Polars is only believed where it has nothing to find wrong: then both read the same.
+Separator, header and token column are detected and reported in the problem's notes; where they are unclear, the file is
+refused. The standard library parses the text, and Polars that of large files; this module decides what a row of numbers
+with a label means. The result of Polars is used only where it finds nothing wrong: then both read the same.
 """
 
 from __future__ import annotations
@@ -11,71 +12,59 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from attncli.errors import InputError, Location, pluralize, printable, suggestion
-from attncli.readers import Source, decode_text, make_problem, reader
-from attncli.types import NumpyArray
-
-if TYPE_CHECKING:
-    from attncli.types import Problem
+from attncli.errors import InputError, Location
+from attncli.readers.base import Source, decode_text, make_problem, reader
+from attncli.text import pluralize, printable, suggestion
+from attncli.types import NumpyArray, Problem
 
 _NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COMMA_NUMBER_PATTERN = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
-_TOKEN_COLUMN_NAMES = frozenset(
-    {
-        "",
-        "#",
-        "token",
-        "tokens",
-        "word",
-        "words",
-        "text",
-        "label",
-        "labels",
-        "name",
-        "id",
-        "index",
-        "idx",
-        "pos",
-        "position",
-    }
-)
+_TOKEN_COLUMN_NAMES = frozenset({
+    "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Row:
+    """One row of the file."""
+
     line: int  # the line it starts in, from 1
     cells: tuple[str, ...]
 
 
 @reader("csv", ".csv", can_map=True)
 def read_csv(source: Source) -> Problem:
-    """Separated by a comma, semicolon or tab, whichever the first line has."""
+    """Read rows that are separated by a comma, semicolon or tab, whichever the first line has."""
     return _read_with_polars(source, None) or _Table(source, None).parse_problem()
 
 
 @reader("tsv", ".tsv", ".tab", can_map=True)
 def read_tsv(source: Source) -> Problem:
-    """Separated by tabs."""
+    """Read rows that are separated by tabs."""
     return _read_with_polars(source, "\t") or _Table(source, "\t").parse_problem()
 
 
-_POLARS_MIN_BYTES = 2**20  # bytes that are worth loading Polars for
+_POLARS_MIN_BYTES = 2**20  # for so many bytes Polars is worth loading
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which some programs put before UTF-8
-_SNIFF_BYTES = 2**16  # bytes by which separator, header and token column are told
+_SNIFF_BYTES = 2**16  # bytes from which separator, header and token column are detected
 
 
 def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
-    """A large file by Polars; None where the standard library must read it: it is small, or quoted, or something is wrong."""
+    """Read a large file with Polars.
+
+    None where the standard library must read it, since it is small, has quotes, or something is wrong with it.
+    """
     data = source.data
     if len(data) < _POLARS_MIN_BYTES or data.find(b'"') >= 0 or data.find(b"\0") >= 0:
         return None
-    clean = data[:3] != _BYTE_ORDER_MARK and data[-2:] != b"\n\n" and data.find(b"\r") < 0
-    if not clean:
+    is_clean = (
+        data[:3] != _BYTE_ORDER_MARK and data[-2:] != b"\n\n" and data.find(b"\r") < 0
+    )  # read from the file itself
+    if not is_clean:
         data = data[:].removeprefix(_BYTE_ORDER_MARK).replace(b"\r\n", b"\n").rstrip(b"\n")
     head = data[: data.rfind(b"\n", 0, _SNIFF_BYTES) + 1]
-    if not head or (not clean and b"\r" in data):
+    if not head or (not is_clean and b"\r" in data):
         return None
     import numpy as np
     import polars
@@ -86,42 +75,46 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
         if (table.separator == ";" and data.find(b",") >= 0) or not table.is_token_column_certain(column):
             return None
         names = [f"column {i}" for i in range(width)]
-        kinds = {name: polars.String if i == column else polars.Float64 for i, name in enumerate(names)}
+        schema = {name: polars.String if i == column else polars.Float64 for i, name in enumerate(names)}
         frame = polars.read_csv(
-            source.path if clean and source.path else data[:],
+            source.path if is_clean and source.path else data[:],
             has_header=False,
             skip_rows=len(table.header) > 0,
             separator=table.separator,
             quote_char=None,
-            schema=kinds,
+            schema=schema,
             glob=False,
         )
         numeric = [name for i, name in enumerate(names) if i != column]
         vectors = frame.select(numeric).to_numpy(order="c")
     except (InputError, polars.exceptions.PolarsError, ValueError):
         return None
-    short = any(frame.null_count().row(0)) or not numeric  # an empty cell, a short row or a blank line
-    if short or not np.isfinite([vectors.min(), vectors.max()]).all():
+    has_gaps = any(frame.null_count().row(0)) or not numeric  # an empty cell, a short row or a blank line
+    if has_gaps or not np.isfinite([vectors.min(), vectors.max()]).all():
         return None
-    return table.to_problem(vectors, None if column is None else frame[names[column]].to_list())
+    return table.to_problem(vectors, None if column is None else frame[names[column]].to_list(), column)
 
 
 def detect_separator(lines: Sequence[str]) -> str:
-    """Tab, semicolon or comma, as the first line has them; where it has several, the one that parts numbers."""
-    filled = [re.sub('"[^"]*"', "", line) for line in lines if line.strip()]
-    there = [s for s in "\t;," if filled and s in filled[0]]
-    for line in filled[:2] if len(there) > 1 else ():
-        for s in there:
-            cells = line.split(s)[1:]
-            if cells and all(
-                (_COMMA_NUMBER_PATTERN if s == ";" else _NUMBER_PATTERN).fullmatch(cell.strip()) for cell in cells
-            ):
-                return s
-    return there[0] if there else ","
+    """Return the separator that the first line has: tab, semicolon or comma; of several, the one that separates numbers."""
+    unquoted = [re.sub('"[^"]*"', "", line) for line in lines if line.strip()]
+    candidates = [separator for separator in "\t;," if unquoted and separator in unquoted[0]]
+    if len(candidates) > 1:
+        for line in unquoted[:2]:
+            for separator in candidates:
+                number_pattern = _COMMA_NUMBER_PATTERN if separator == ";" else _NUMBER_PATTERN
+                cells = line.split(separator)[1:]
+                if cells and all(number_pattern.fullmatch(cell.strip()) for cell in cells):
+                    return separator
+    return candidates[0] if candidates else ","
 
 
 class _Table:
-    """One file on its way from text to labelled vectors."""
+    """The rows of one file, with its separator and header. Entry: `parse_problem`.
+
+    Raises:
+        InputError: the text is no CSV, has no rows, or it is unclear whether it has a header.
+    """
 
     def __init__(self, source: Source, separator: str | None) -> None:
         self.source = source
@@ -143,6 +136,11 @@ class _Table:
             )
 
     def parse_problem(self) -> Problem:
+        """Parse every cell, and return the problem.
+
+        Raises:
+            InputError: a cell is no finite number, rows differ in length, or the token column is unclear.
+        """
         import numpy as np
 
         width = len(self.rows[0].cells)
@@ -157,23 +155,27 @@ class _Table:
                 help="separate columns with a comma, a semicolon or a tab",
             )
         vectors = np.array([[self._parse_cell(row, c) for c in numeric] for row in self.body])
-        return self.to_problem(vectors, None if column is None else [row.cells[column] for row in self.body])
+        return self.to_problem(vectors, None if column is None else [row.cells[column] for row in self.body], column)
 
-    def to_problem(self, vectors: NumpyArray, tokens: list[str] | None) -> Problem:
-        """The problem, and what was found out on the way to it."""
-        column, (n, d) = self.find_token_column(), vectors.shape
-        fields = {"embeddings": vectors} | ({} if tokens is None else {"tokens": tokens})
-        said = (
-            "no token column"
-            if column is None
-            else f"token column {self.header[column]!r}"
-            if self.header
-            else f"token column {column}"
-        )
+    def to_problem(self, vectors: NumpyArray, tokens: list[str] | None, column: int | None) -> Problem:
+        """Return the problem, with a note on what was detected.
+
+        Args:
+            vectors: (n, d)
+            tokens: their labels, if there is a token column.
+            column: the token column.
+        """
+        n, d = vectors.shape
+        if column is None:
+            token_column = "no token column"
+        else:
+            token_column = f"token column {self.header[column]!r}" if self.header else f"token column {column}"
+        header = "header row" if self.header else "no header"
         separator = {"\t": "tab", ";": "semicolon", ",": "comma"}[self.separator]
-        found = f"{pluralize(n, 'token')} × {pluralize(d, 'dim')}, {'header row' if self.header else 'no header'}, {said}, separator {separator}"
-        made = make_problem(fields)
-        return type(made)(**{**vars(made), "notes": (f"{self.source.name}: {found}",)})
+        size = f"{pluralize(n, 'token')} × {pluralize(d, 'dim')}"
+        note = f"{self.source.name}: {size}, {header}, {token_column}, separator {separator}"
+        problem = make_problem({"embeddings": vectors} if tokens is None else {"embeddings": vectors, "tokens": tokens})
+        return replace(problem, notes=(note,))
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────
     def _parse_rows(self) -> list[_Row]:
@@ -206,28 +208,27 @@ class _Table:
         return rows
 
     def _detect_header(self) -> tuple[str, ...]:
-        """The names of the columns, or nothing where the first row is a token's."""
+        """Return the names of the columns, or nothing where the first row is a token's.
+
+        Raises:
+            InputError: it may be either.
+        """
         first = self.rows[0]
         names = tuple(cell.strip() for cell in first.cells)
-        said = self.source.header
-        if said == "yes" or (
-            said is None
-            and self.source.token_column not in (None, "none")
-            and not str(self.source.token_column).isdigit()
-        ):
+        token_column = self.source.token_column
+        names_a_column = token_column not in (None, "none") and not str(token_column).isdigit()
+        if self.source.header == "yes" or (self.source.header is None and names_a_column):
             return names
-        if said == "no":
+        if self.source.header == "no":
             return ()
-        beside = names[1:] or names
-        worded = not any(
-            self._is_number(cell) or self._looks_like_number(cell)
-            for cell in {*beside, *(names[:1] if names[0] else ())}
-        )
-        if worded and (len(self.rows) > 1 or len(names) > 1):
+        rest = names[1:] or names  # without what may be the token column
+        cells = names if names[0] else rest
+        has_words_only = not any(self._is_number(cell) or self._looks_like_number(cell) for cell in cells)
+        if has_words_only and (len(self.rows) > 1 or len(names) > 1):
             return names
-        if len(self.rows) > 1 and all(self._is_number(cell) for cell in beside):
-            counts = [list(map(str, range(len(row)))) for row in (names, beside) if len(row) > 1]
-            if list(names) in counts or list(beside) in counts:
+        if len(self.rows) > 1 and all(self._is_number(cell) for cell in rest):
+            numberings = [list(map(str, range(len(row)))) for row in (names, rest) if len(row) > 1]
+            if list(names) in numberings or list(rest) in numberings:
                 raise self._cell_error(
                     "unclear-header",
                     "the first row counts 0, 1, 2 …: is it a header, or a token's vector?",
@@ -246,7 +247,7 @@ class _Table:
         return ()
 
     def is_token_column_certain(self, column: int | None) -> bool:
-        """Whether these rows alone tell that a column holds tokens: one of its cells is no number, nor a slip for one."""
+        """Whether these rows alone show that a column holds tokens: one of its cells is no number, nor a slip for one."""
         if column is None or self.source.token_column is not None:
             return True
         return not all(
@@ -254,7 +255,7 @@ class _Table:
         )
 
     def find_token_column(self) -> int | None:
-        """The column that holds the tokens, if any.
+        """Return the number of the column that holds the tokens, if any.
 
         Raises:
             InputError: the rows are not equally long, or it is unclear.
@@ -263,24 +264,24 @@ class _Table:
         for row in self.body:
             if len(row.cells) != width:
                 raise self._ragged_row_error(row, width)
-        said = self.source.token_column
-        if said == "none":
+        requested = self.source.token_column
+        if requested == "none":
             return None
-        if said is not None and said in self.header:
-            return self.header.index(said)
-        if said is not None:
-            if not said.isdigit() or int(said) >= width:
+        if requested is not None and requested in self.header:
+            return self.header.index(requested)
+        if requested is not None:
+            if not requested.isdigit() or int(requested) >= width:
                 raise InputError(
                     "no-such-column",
-                    f"there is no column {said!r}",
-                    help=suggestion(said, self.header)
+                    f"there is no column {requested!r}",
+                    help=suggestion(requested, self.header)
                     if self.header
                     else f"there are {width} columns, 0 … {width - 1}",
                 )
-            return int(said)
+            return int(requested)
         column = [row.cells[0].strip() for row in self.body]
-        numbers = [self._is_number(cell) for cell in column]
-        if all(numbers):
+        are_numbers = [self._is_number(cell) for cell in column]
+        if all(are_numbers):
             if self.header and width > 1 and self._differs_from_rest(self.header):
                 raise self._cell_error(
                     "unclear-tokens",
@@ -290,16 +291,16 @@ class _Table:
                     help=f"--token-column {self.header[0] or 0} or --token-column none says which",
                 )
             return None
-        if any(numbers) and all(n or self._looks_like_number(cell) for n, cell in zip(numbers, column, strict=True)):
-            self._parse_cell(self.body[numbers.index(False)], 0)  # refuses it, and says why
+        if any(are_numbers) and all(self._is_number(cell) or self._looks_like_number(cell) for cell in column):
+            self._parse_cell(self.body[are_numbers.index(False)], 0)  # raises, and says why
         return 0
 
     @staticmethod
     def _differs_from_rest(names: Sequence[str]) -> bool:
         """Whether the first of some column names is of another kind than the rest: id, d0, d1, d2."""
         stems = {re.sub(r"\d+$", "", name) for name in names[1:]}
-        counted = len(names) > 2 and len(stems) == 1 and all(name[-1:].isdigit() for name in names[1:])
-        return names[0].lower() in _TOKEN_COLUMN_NAMES or (counted and re.sub(r"\d+$", "", names[0]) not in stems)
+        are_numbered = len(names) > 2 and len(stems) == 1 and all(name[-1:].isdigit() for name in names[1:])
+        return names[0].lower() in _TOKEN_COLUMN_NAMES or (are_numbered and re.sub(r"\d+$", "", names[0]) not in stems)
 
     # ── cells ────────────────────────────────────────────────────────────────────────────────────
     def _is_number(self, cell: str) -> bool:
@@ -307,7 +308,7 @@ class _Table:
 
     @staticmethod
     def _looks_like_number(cell: str) -> bool:
-        """Empty, nan, 1_0, ٣: what a slip for a number looks like, rather than a word."""
+        """Whether a cell is empty, nan, 1_0, ٣ or the like: a slip for a number rather than a word."""
         text = cell.strip().lower()
         return (
             not text
@@ -320,48 +321,52 @@ class _Table:
         value = float(cell.replace(",", ".")) if self._is_number(cell) else None
         if value is not None and abs(value) != float("inf"):
             return value
-        code, message, help = self._explain_non_number(cell)
-        raise self._cell_error(code, message, row, column, help=help)
+        code, message, hint = self._explain_non_number(cell)
+        raise self._cell_error(code, message, row, column, help=hint)
 
     def _explain_non_number(self, cell: str) -> tuple[str, str, str]:
-        """(code, sentence, way out) for a cell that is no finite number."""
+        """Return code, sentence and way out for a cell that is no finite number."""
         if not cell:
             return "empty-cell", "a value is missing", "write the number; an empty cell is never read as 0"
         if self._is_number(cell):
             return "not-finite", f"{cell} is larger than a float64 can hold", ""
         if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
             return "not-finite", f"{cell} is no finite number", "embeddings are finite"
-        ways = {"_": "write digits without underscores", ",": "write a decimal point, or separate columns with ;"}
-        return "not-a-number", f"{printable(cell)!r} is no number", next((w for c, w in ways.items() if c in cell), "")
+        hints = {"_": "write digits without underscores", ",": "write a decimal point, or separate columns with ;"}
+        hint = next((hint for character, hint in hints.items() if character in cell), "")
+        return "not-a-number", f"{printable(cell)!r} is no number", hint
 
     def _ragged_row_error(self, row: _Row, width: int) -> InputError:
-        has, first = len(row.cells), self.rows[0]
-        label = f'row for "{printable(row.cells[0])}"' if not self._is_number(row.cells[0]) else f"line {row.line}"
-        labelled = 1 if not self._is_number(row.cells[0]) else 0
-        others = (
-            "the header" + (f" and line {self.body[0].line}" if len(self.body[0].cells) == width else "")
-            if self.header
-            else f"line {first.line}"
-        )
-        bad = sum(len(r.cells) != width for r in self.body)
-        message = f"{label} has {pluralize(has - labelled, 'value')}, but {others} {'have' if ' and ' in others else 'has'} {width - labelled}"
-        name = f" ({self.header[has]})" if self.header and has < width else ""
-        what = f"value {has - labelled + 1}{name} is missing" if has < width else "one value too many"
-        more = f" ({bad} of {len(self.body)} rows are affected)" if bad > 1 else ""
-        help = (
-            "add the missing value; short rows are never padded"
-            if has < width
-            else "take out what is too much; long rows are never cut"
-        )
-        return self._cell_error("ragged-row", message + more, row, min(has, width), what, help)
+        has = len(row.cells)
+        if self._is_number(row.cells[0]):
+            subject, label_count = f"line {row.line}", 0
+        else:
+            subject, label_count = f'row for "{printable(row.cells[0])}"', 1
+        if not self.header:
+            others = f"line {self.rows[0].line} has"
+        elif len(self.body[0].cells) == width:
+            others = f"the header and line {self.body[0].line} have"
+        else:
+            others = "the header has"
+        message = f"{subject} has {pluralize(has - label_count, 'value')}, but {others} {width - label_count}"
+        ragged_count = sum(len(other.cells) != width for other in self.body)
+        if ragged_count > 1:
+            message += f" ({ragged_count} of {len(self.body)} rows are affected)"
+        if has < width:
+            name = f" ({self.header[has]})" if self.header else ""
+            caret_label = f"value {has - label_count + 1}{name} is missing"
+            hint = "add the missing value; short rows are never padded"
+        else:
+            caret_label, hint = "one value too many", "take out what is too much; long rows are never cut"
+        return self._cell_error("ragged-row", message, row, min(has, width), caret_label, hint)
 
     # ── places ───────────────────────────────────────────────────────────────────────────────────
     def _make_location(self, line: int, column: int, label: str, width: int = 1) -> Location:
-        around = range(max(1, line - 2), min(len(self.lines), line + 1) + 1)
+        shown_lines = range(max(1, line - 2), min(len(self.lines), line + 1) + 1)
         return Location(
             line=line,
             column=column,
-            source_lines=tuple((n, self.lines[n - 1]) for n in around),
+            source_lines=tuple((number, self.lines[number - 1]) for number in shown_lines),
             caret_label=label,
             caret_width=width,
         )
@@ -369,16 +374,16 @@ class _Table:
     def _cell_error(
         self, code: str, message: str, row: _Row, column: int, label: str = "", help: str = ""
     ) -> InputError:
-        text = self.lines[row.line - 1]
-        starts, quoted = [0], False
-        for i, c in enumerate(text):
-            quoted ^= c == '"'
-            if c == self.separator and not quoted:
+        line = self.lines[row.line - 1]
+        starts, is_quoted = [0], False  # of cells, in the line
+        for i, character in enumerate(line):
+            is_quoted ^= character == '"'
+            if character == self.separator and not is_quoted:
                 starts.append(i + 1)
-        if column >= len(row.cells):  # what should stand here is not there
-            spot, width = len(text), 1
+        if column >= len(row.cells):  # the cell is missing
+            start, width = len(line), 1
         else:
-            spot = starts[column] if column < len(starts) else 0
-            end = starts[column + 1] - 1 if column + 1 < len(starts) else len(text)
-            width = max(1, end - spot)
-        return InputError(code, message, location=self._make_location(row.line, spot + 1, label, width), help=help)
+            start = starts[column] if column < len(starts) else 0
+            end = starts[column + 1] - 1 if column + 1 < len(starts) else len(line)
+            width = max(1, end - start)
+        return InputError(code, message, location=self._make_location(row.line, start + 1, label, width), help=help)

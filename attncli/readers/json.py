@@ -1,28 +1,28 @@
-"""JSON: a problem, a bare matrix, or a list of tokens with embeddings; and JSON lines, a problem a line."""
+"""Read JSON: a problem, a bare matrix, or a list of tokens with embeddings; and JSON lines, a problem a line.
+
+Entries: `read_json`, `read_json_lines`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from attncli.errors import AttnError, InputError, Location, input_error, suggestion
-from attncli.readers import Source, make_problem, reader
-from attncli.types import Json
-
-if TYPE_CHECKING:
-    from attncli.types import Problem
+from attncli.errors import AttnError, InputError, Location, input_error
+from attncli.readers.base import Source, decode_text, make_problem, reader
+from attncli.text import suggestion
+from attncli.types import NESTED_FIELDS, Json, Problem
 
 _WHITESPACE = b" \t\r\n"
+_MAX_BYTES_FOR_DUPLICATES = 2**20  # beyond, looking for keys that occur twice would cost more than reading
 _TYPE_OF_KIND: Json = {"floats": float, "booleans": bool, "integers": int}
 
 
 @reader("json", ".json")
 def read_json(source: Source) -> Problem:
-    """One JSON document."""
-    from attncli.readers import decode_text
-
+    """Read one JSON document."""
     data = source.data.removeprefix(b"\xef\xbb\xbf")
     head = data.lstrip(_WHITESPACE)[:1]
     if not head:
@@ -47,12 +47,12 @@ def read_json(source: Source) -> Problem:
 
 @reader("ndjson", ".ndjson", ".jsonl", is_stream=True)
 def read_json_line(source: Source) -> Problem:
-    """One line of JSON lines."""
+    """Read one line of JSON lines."""
     return read_json(source)
 
 
 def read_json_lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | AttnError]]:
-    """JSON lines as they come in: (line number, its problem, or what is wrong with it). Blank lines are passed over."""
+    """Yield JSON lines as they come in: the line's number, and its problem or what is wrong with it. Blank lines are skipped."""
     from attncli.validation import validate
 
     for number, line in enumerate(stream, 1):
@@ -66,7 +66,12 @@ def read_json_lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, P
 
 
 def _decode_json(data: bytes | memoryview, type: object = object) -> Any:
-    """msgspec's decoder, with its complaint about the text turned into a place in it."""
+    """Decode JSON with msgspec.
+
+    Raises:
+        InputError: it is no JSON; with the place.
+        msgspec.ValidationError: it is not of the type, where one is given.
+    """
     import msgspec
 
     try:
@@ -74,70 +79,79 @@ def _decode_json(data: bytes | memoryview, type: object = object) -> Any:
     except msgspec.ValidationError as error:
         if type is not object:
             raise
-        found = re.search(r"`\$(.*)`", str(error))  # nothing was asked of the text but that its numbers are numbers
-        place = Location(path="$" + found.group(1) if found else "")
-        raise InputError("not-finite", "a number is larger than a float64 can hold", location=place) from None
+        match = re.search(r"`\$(.*)`", str(error))  # without a type nothing can be wrong but the size of a number
+        location = Location(path="$" + match.group(1) if match else "")
+        raise InputError("not-finite", "a number is larger than a float64 can hold", location=location) from None
     except msgspec.DecodeError as error:
         raise _malformed_json_error(str(error), bytes(data)) from None
 
 
 def _malformed_json_error(message: str, data: bytes) -> InputError:
-    found = re.search(r"\(byte (\d+)\)", message)
-    at = min(int(found.group(1)), len(data)) if found else len(data)
-    what = message.removeprefix("JSON is malformed: ").partition(" (byte")[0]
+    """Make the error for text that is no JSON, from the decoder's message."""
+    match = re.search(r"\(byte (\d+)\)", message)
+    offset = min(int(match.group(1)), len(data)) if match else len(data)
+    reason = message.removeprefix("JSON is malformed: ").partition(" (byte")[0]
     if "truncated" in message:
-        at, what = len(data.rstrip(_WHITESPACE)), "the text ends in the middle"
-    number = data.count(b"\n", 0, at) + 1
-    start = data.rfind(b"\n", 0, at) + 1
-    line = data[start:].split(b"\n", 1)[0].decode("utf-8", "replace")
-    column = len(data[start:at].decode("utf-8", "replace"))
-    first = max(0, column - 60)  # a line of a megabyte is shown around the fault alone
-    place = Location(line=number, column=column + 1, source_lines=((number, line[first : column + 20]),), caret_width=1)
-    hint = (
-        'JSON has no NaN or Infinity: write "NaN", "Infinity" or "-Infinity", in quotes'
-        if re.match(rb"-?(NaN|Inf|nan|inf)", data[max(0, at - 1) : at + 9].lstrip(b"[, :"))
-        else ""
-    )
-    return InputError("bad-json", f"this is no JSON: {what}", location=place, help=hint)
+        offset, reason = len(data.rstrip(_WHITESPACE)), "the text ends in the middle"
+    line_number = data.count(b"\n", 0, offset) + 1
+    line_start = data.rfind(b"\n", 0, offset) + 1
+    line = data[line_start:].split(b"\n", 1)[0].decode("utf-8", "replace")
+    column = len(data[line_start:offset].decode("utf-8", "replace"))
+    excerpt = line[max(0, column - 60) : column + 20]  # a line may be a megabyte long
+    location = Location(line=line_number, column=column + 1, source_lines=((line_number, excerpt),), caret_width=1)
+    is_nonfinite = re.match(rb"-?(NaN|Inf|nan|inf)", data[max(0, offset - 1) : offset + 9].lstrip(b"[, :"))
+    hint = 'JSON has no NaN or Infinity: write "NaN", "Infinity" or "-Infinity", in quotes' if is_nonfinite else ""
+    return InputError("bad-json", f"this is no JSON: {reason}", location=location, help=hint)
 
 
 def _decode_fields(data: bytes) -> Json:
-    """A JSON object → fields; arrays of numbers as fast as msgspec reads them."""
-    import msgspec
+    """Decode a JSON object as fields by name, with arrays of numbers as numpy arrays.
 
-    from attncli.types import NESTED_FIELDS
+    Raises:
+        InputError: it is no JSON, has a key twice, or a value is not of its field's kind.
+    """
+    import msgspec
 
     raw: Json = _decode_json(data, dict[str, msgspec.Raw])
     _check_duplicate_keys(data)
-    out: Json = {}
+    fields: Json = {}
     for name, text in raw.items():
         if name == "schema":
             return {name: _decode_json(bytes(text))}
         if name in NESTED_FIELDS and bytes(memoryview(text)[:1]) == b"{":
             inner: Json = _decode_json(bytes(text), dict[str, msgspec.Raw])
-            out[name] = {k: _decode_field(memoryview(v), f"{name}.{k}", data) for k, v in inner.items()}
+            fields[name] = {key: _decode_field(memoryview(v), f"{name}.{key}", data) for key, v in inner.items()}
         elif name in NESTED_FIELDS:
             raise input_error("wrong-type", f"{name} is an object, not {_decode_json(bytes(text))!r:.40}", name)
         else:
-            out[name] = _decode_field(memoryview(text), name, data)
-    return out
+            fields[name] = _decode_field(memoryview(text), name, data)
+    return fields
 
 
 def _check_duplicate_keys(data: bytes) -> None:
-    """A key that stands twice; looked for in files of a size that people write."""
+    """Check that no object has a key twice, in files of a size that people write.
+
+    Raises:
+        InputError: one has.
+    """
     import json
 
-    def pairs(items: list[tuple[str, object]]) -> None:
-        names = [name for name, _ in items]
-        for name in names:
-            if names.count(name) > 1:
-                raise InputError("two-sources", f"{name!r} stands twice in one object", help="take one of them out")
+    def check_object(pairs: list[tuple[str, object]]) -> None:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise InputError("two-sources", f"{key!r} stands twice in one object", help="take one of them out")
 
-    if len(data) < 1 << 20:
-        json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs)
+    if len(data) < _MAX_BYTES_FOR_DUPLICATES:
+        json.loads(data.decode("utf-8-sig"), object_pairs_hook=check_object)
 
 
-def _decode_field(text: memoryview, name: str, document_text: bytes) -> object:
+def _decode_field(text: memoryview, name: str, document: bytes) -> object:
+    """Decode the value of one field, which is a part of a document.
+
+    Raises:
+        InputError: it is no JSON; with the place in the whole document.
+    """
     from attncli.validation.fields import find_field
 
     kind = find_field(name).kind
@@ -148,30 +162,29 @@ def _decode_field(text: memoryview, name: str, document_text: bytes) -> object:
     except InputError as error:
         if error.location.path:
             error.location = replace(error.location, path=f"$.{name}{error.location.path[1:]}")
-        if error.code == "bad-json" and error.location.column:  # found in a part: say where in the whole
-            at = document_text.find(bytes(text)) + error.location.column - 1
-            raise _malformed_json_error(
-                f"{error.message.removeprefix('this is no JSON: ')} (byte {at})", document_text
-            ) from None
+        if error.code == "bad-json" and error.location.column:
+            offset = document.find(bytes(text)) + error.location.column - 1
+            reason = error.message.removeprefix("this is no JSON: ")
+            raise _malformed_json_error(f"{reason} (byte {offset})", document) from None
         raise
 
 
 def _decode_array(text: bytes | memoryview, kind: str) -> object:
-    """Nested lists of one kind of leaf, typed by how deep they open, as an array; what does not fit is left to the gate to name."""
+    """Decode nested lists, typed by how deep they open, as an array; what does not fit is left for validation to name."""
     import msgspec
     import numpy as np
 
     depth = 0
-    for c in text:
-        if c == ord("["):
+    for byte in text:
+        if byte == ord("["):
             depth += 1
-        elif c not in _WHITESPACE:
+        elif byte not in _WHITESPACE:
             break
-    leaf: Any = _TYPE_OF_KIND[kind]
+    nested_type: Any = _TYPE_OF_KIND[kind]
     for _ in range(min(depth, 6)):
-        leaf = list[leaf]
+        nested_type = list[nested_type]
     try:
-        value = _decode_json(text, leaf)
+        value = _decode_json(text, nested_type)
     except msgspec.ValidationError:
         return _decode_json(text)
     try:
@@ -181,15 +194,19 @@ def _decode_array(text: bytes | memoryview, kind: str) -> object:
 
 
 def _fields_from_tokens(items: list[object]) -> Json:
-    """[{"token": "a", "embedding": […]}, …]"""
+    """Turn `[{"token": "a", "embedding": […]}, …]` into fields.
+
+    Raises:
+        InputError: an item has no embedding, or another key; or some have a token, and others have not.
+    """
     tokens, vectors = [], []
     for i, item in enumerate(items):
-        place = Location(path=f"$[{i}]")
+        location = Location(path=f"$[{i}]")
         if not isinstance(item, dict) or "embedding" not in item:
             raise InputError(
                 "missing-field",
                 f"item {i} has no embedding",
-                location=place,
+                location=location,
                 help='an item is {"token": "cat", "embedding": [0.1, 0.2]}',
             )
         for key in item:
@@ -197,16 +214,16 @@ def _fields_from_tokens(items: list[object]) -> Json:
                 raise InputError(
                     "unknown-field",
                     f"a token has no field {key!r}",
-                    location=place,
+                    location=location,
                     help=suggestion(key, ["token", "embedding"]),
                 )
         tokens.append(item.get("token"))
         vectors.append(item["embedding"])
-    named = [t for t in tokens if t is not None]
-    if named and len(named) < len(tokens):
+    token_count = len(tokens) - tokens.count(None)
+    if 0 < token_count < len(tokens):
         raise InputError(
             "missing-field",
             f"item {tokens.index(None)} has no token, but others have",
             location=Location(path=f"$[{tokens.index(None)}]"),
         )
-    return {"embeddings": vectors} | ({"tokens": tokens} if named else {})
+    return {"embeddings": vectors, "tokens": tokens} if token_count else {"embeddings": vectors}

@@ -1,4 +1,7 @@
-"""NPZ and NPY: arrays under the dotted names of a problem's fields; the rest as JSON in the text array `attn`."""
+"""Read NPZ and NPY: arrays under the dotted names of a problem's fields, and the rest as JSON in the text array `attn`.
+
+Entries: `read_npy`, `read_npz`; `read_archive` and `read_npy_array` for arrays that are no problem.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,27 @@ import io
 import math
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
 
 from attncli.errors import InputError, Location
-from attncli.readers import Source, make_problem, merge_fields, nest_fields, reader
-from attncli.types import Json, NumpyArray
-
-if TYPE_CHECKING:
-    from attncli.types import Problem
+from attncli.readers.base import Source, make_problem, merge_fields, nest_fields, reader
+from attncli.types import Json, NumpyArray, Problem
 
 
 @reader("npy", ".npy")
 def read_npy(source: Source) -> Problem:
-    """One array: the embeddings."""
+    """Read one array: the embeddings."""
     return make_problem({"embeddings": read_npy_array(source.data, "embeddings")})
 
 
 @reader("npz", ".npz")
 def read_npz(source: Source) -> Problem:
-    """Arrays by name."""
-    arrays, rest = read_archive(source.data)
-    return make_problem(merge_fields(nest_fields(arrays), rest))
+    """Read arrays by name."""
+    arrays, metadata = read_archive(source.data)
+    return make_problem(merge_fields(nest_fields(arrays), metadata))
 
 
 def read_archive(data: bytes) -> tuple[Json, Json]:
-    """The arrays of an NPZ archive, and the JSON beside them.
+    """Return the arrays of an NPZ archive by name, and the JSON beside them.
 
     Raises:
         InputError: it is no NPZ, or holds what is no array.
@@ -51,17 +50,21 @@ def read_archive(data: bytes) -> tuple[Json, Json]:
 
 
 def pop_metadata(arrays: Json) -> Json:
-    """What is not an array: JSON, taken out of the text array `attn`; other text arrays become lists."""
+    """Take the text arrays out of an archive and return them: `attn` holds JSON, the others become lists of labels.
+
+    Raises:
+        InputError: the text in `attn` is no JSON object.
+    """
     import msgspec
     import numpy as np
 
-    out: Json = {}
+    metadata: Json = {}
     for name in list(arrays):
         if arrays[name].dtype.kind not in "US":
             continue
         text = arrays.pop(name)
         if name != "attn":
-            out[name] = np.char.decode(text, "utf-8").tolist() if text.dtype.kind == "S" else text.tolist()
+            metadata[name] = np.char.decode(text, "utf-8").tolist() if text.dtype.kind == "S" else text.tolist()
             continue
         try:
             rest = msgspec.json.decode(str(text[()]))
@@ -71,19 +74,23 @@ def pop_metadata(arrays: Json) -> Json:
             ) from None
         if not isinstance(rest, dict):
             raise InputError("bad-json", "the text beside the arrays is no object", location=Location(path="attn"))
-        out |= rest
-    return out
+        metadata |= rest
+    return metadata
 
 
 def _check_npy_header(first_bytes: bytes, size: int, name: str) -> None:
-    """Hold what the header declares against the bytes that are there, before anything of that size is made."""
+    """Check that a file has the bytes which its header declares, before an array of that size is made.
+
+    Raises:
+        InputError: it has not, is no NPY array, or holds Python objects.
+    """
     import numpy as np
 
     file = io.BytesIO(first_bytes)
     try:
         version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
     except Exception as error:  # numpy evaluates the header as Python text: whatever that raises, the file is bad
         raise InputError(
             "bad-file", f"{name} is no NPY array: {str(error).splitlines()[0]}", location=Location(path=name)
@@ -97,11 +104,11 @@ def _check_npy_header(first_bytes: bytes, size: int, name: str) -> None:
         )
     if not all(type(n) is int for n in shape):
         raise InputError("bad-file", f"{name} declares shape {shape}", location=Location(path=name))
-    need, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if need > there or min(shape, default=0) < 0:
+    declared, available = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if declared > available or min(shape, default=0) < 0:
         raise InputError(
             "truncated",
-            f"{name} declares shape {shape}, {need:,} bytes, but {max(there, 0):,} are there",
+            f"{name} declares shape {shape}, {declared:,} bytes, but {max(available, 0):,} are there",
             location=Location(path=name),
             help="was the copy cut short?",
         )

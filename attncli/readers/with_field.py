@@ -1,21 +1,23 @@
-"""`--with NAME=PATH`: one field of a problem from another file."""
+"""Take one field of a problem from another file, for `--with NAME=PATH`. Entry: `replace_field`."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from attncli.errors import AttnError, InputError, OptionError, suggestion
-
-if TYPE_CHECKING:
-    from attncli.types import Problem
+from attncli.errors import AttnError, InputError, OptionError
+from attncli.readers.base import Source, find_reader
+from attncli.readers.files import read_bytes
+from attncli.text import suggestion
+from attncli.types import NESTED_FIELDS, Problem
 
 
 def split_name_and_path(pair: str) -> tuple[str, str]:
-    """`name=path` → the field, and the file it is taken from.
+    """Split `name=path` into the field's name and the file it is taken from.
 
     Raises:
-        OptionError: it is no `name=path`, there is no field of that name, or its file is none.
+        OptionError: it is no `name=path`, there is no field of that name, or what follows is no file.
     """
     from attncli.validation.fields import find_field
 
@@ -35,76 +37,80 @@ def split_name_and_path(pair: str) -> tuple[str, str]:
 
 
 def replace_field(problem: Problem, pair: str) -> Problem:
-    """The problem with one field replaced by what `name=path` names.
+    """Return the problem with one field replaced by what `name=path` names.
 
     Raises:
-        OptionError: no `name=path`, or no field of that name.
+        OptionError: it is no `name=path`, or there is no field of that name.
         InputError: the file cannot be read, or has nothing that the field could be.
     """
-    from attncli.readers import Source, find_reader, read_bytes
-
     name, path = split_name_and_path(pair)
-    one = find_reader(path)
+    reader = find_reader(path)
     try:
-        found = one.read(Source(path, read_bytes(path, one.can_map), one.name))
-        value = _validate_value(name, _find_value(found, name))
+        other = reader.read(Source(path, read_bytes(path, reader.can_map), reader.name))
+        value = _validate_value(name, _find_value(other, name))
     except AttnError as error:
         raise error.add_location(file=path) from None
     group, dot, inner = name.partition(".")
     if dot:
         value = {**(getattr(problem, group) or {}), inner: value}
-    return dataclasses.replace(problem, **{group: value}, notes=(*problem.notes, *found.notes))
+    return dataclasses.replace(problem, **{group: value}, notes=(*problem.notes, *other.notes))
 
 
 def read_single_array(path: str) -> Any:
-    """The one array of numbers that a file holds.
+    """Read the one array of numbers that a file holds.
 
     Raises:
-        OptionError: the suffix says no format.
+        OptionError: no format has the suffix.
         InputError: the file cannot be read, or holds something else.
     """
-    from attncli.readers import Source, find_reader, read_bytes
     from attncli.validation.fields import validate_field
 
-    one = find_reader(path)
+    reader = find_reader(path)
     try:
-        held = one.read(Source(path, read_bytes(path), one.name)).embeddings
-        if held is None:
+        array = reader.read(Source(path, read_bytes(path), reader.name)).embeddings
+        if array is None:
             raise InputError(
                 "missing-field", "there is no array without a name in it", help="a matrix: .npy, .csv or .json"
             )
-        return validate_field("embeddings", held)
+        return validate_field("embeddings", array)
     except AttnError as error:
         raise error.add_location(file=path) from None
 
 
 def _validate_value(name: str, value: Any) -> Any:
-    """The value through the gate by itself, so that what is wrong with it is said of its own file."""
-    from attncli.types import NESTED_FIELDS
+    """Validate a value by itself, so that an error names its own file."""
     from attncli.validation.fields import validate_field
 
-    if name in NESTED_FIELDS and isinstance(value, dict):
+    if name not in NESTED_FIELDS:
+        return validate_field(name, value)
+    if isinstance(value, dict):
         return {key: validate_field(f"{name}.{key}", inner) for key, inner in value.items()}
-    return value if name in NESTED_FIELDS else validate_field(name, value)
+    return value
 
 
-def _find_value(found: Problem, name: str) -> Any:
-    """What another file holds for a field: the field itself, or the file's one array."""
-    if name == "memory" and found.memory is None and found.embeddings is not None:
-        return {k: v for k, v in (("tokens", found.tokens), ("embeddings", found.embeddings)) if v is not None}
+def _find_value(other: Problem, name: str) -> Any:
+    """Return what another file holds for a field: the field itself, or the file's one array.
+
+    Raises:
+        InputError: it holds neither.
+    """
+    if name == "memory" and other.memory is None and other.embeddings is not None:
+        memory = {"tokens": other.tokens, "embeddings": other.embeddings}
+        return {key: value for key, value in memory.items() if value is not None}
     group, _, inner = name.partition(".")
-    held = getattr(found, group)
-    held = held.get(inner) if inner and held else held
-    if held is not None and not (isinstance(held, dict) and not held):
-        return held
-    if found.embeddings is not None:
-        return found.embeddings
-    there = [f.name for f in dataclasses.fields(found) if _is_present(getattr(found, f.name))]
+    value = getattr(other, group)
+    if inner and value:
+        value = value.get(inner)
+    if value is not None and not (isinstance(value, dict) and not value):
+        return value
+    if other.embeddings is not None:
+        return other.embeddings
+    present = [field.name for field in dataclasses.fields(other) if not _is_blank(getattr(other, field.name))]
     raise InputError(
-        "missing-field", f"there is no {name} in it, and no array without a name", help=suggestion(group, there)
+        "missing-field", f"there is no {name} in it, and no array without a name", help=suggestion(group, present)
     )
 
 
-def _is_present(value: Any) -> bool:
-    """Whether a field holds anything."""
-    return value is not None and (hasattr(value, "shape") or value not in ({}, (), "", False))
+def _is_blank(value: object) -> bool:
+    """Whether a field holds nothing, as by default."""
+    return value is None or value is False or (isinstance(value, str | tuple | Mapping) and not value)

@@ -1,7 +1,11 @@
-"""One field through the gate: lists, an array or a tensor → an array of the field's kind, rectangular and finite."""
+"""Validate one field: lists, an array or a tensor become an array of the field's kind, rectangular and finite.
+
+Entry: `validate_field`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -9,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from attncli.errors import InputError, input_error, join_names, pluralize, suggestion
+from attncli.errors import InputError, input_error
 from attncli.parts.links import link
 from attncli.registry import Parameter
-from attncli.types import BASE_STEPS, FIELDS, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
+from attncli.text import join_names, pluralize, suggestion
+from attncli.types import BASE_STEPS, FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.variant import FAMILIES
 
 STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
@@ -21,19 +26,20 @@ FIGURE_KEYS = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what 
 
 @cache  # every part has been declared by then
 def known_parameters() -> dict[str, Parameter]:
-    """Every learned array that some part takes, by name; where several parts take one, with all its shapes."""
-    out: dict[str, Parameter] = {}
+    """Return every learned array that some part takes, by name; where several parts take one, with all its shapes."""
+    merged: dict[str, Parameter] = {}
     for family in FAMILIES.values():
-        for parameter in (p for member in family for p in member.parameters):
-            known = out.get(parameter.name, parameter)
-            shapes = dict.fromkeys((known.axes, *known.alternative_axes, parameter.axes, *parameter.alternative_axes))
-            out[parameter.name] = replace(known, alternative_axes=tuple(axes for axes in shapes if axes != known.axes))
-    return out
+        for parameter in (parameter for member in family for parameter in member.parameters):
+            first = merged.get(parameter.name, parameter)
+            shapes = dict.fromkeys((*first.alternative_axes, parameter.axes, *parameter.alternative_axes))
+            alternatives = tuple(axes for axes in shapes if axes != first.axes)
+            merged[parameter.name] = replace(first, alternative_axes=alternatives)
+    return merged
 
 
 @cache
 def find_field(name: str) -> Field:
-    """The declaration of a dotted field name.
+    """Return the declaration of a field, by its dotted name.
 
     Raises:
         InputError: no such field; the nearest name is offered.
@@ -49,15 +55,18 @@ def find_field(name: str) -> Field:
         raise input_error(
             "unknown-field", f"no part takes a parameter {rest!r}", name, help=suggestion(rest, known_parameters())
         )
-    inside = [n.partition(".")[2] for n in FIELDS if n.startswith(group + ".")]
-    if inside and rest:
-        raise input_error("unknown-field", f"{group} has no field {rest!r}", name, help=suggestion(rest, inside))
-    tops = {n.partition(".")[0] for n in FIELDS} | {"parameters"}
-    raise input_error("unknown-field", f"a problem has no field {name!r}", name, help=suggestion(name, tops))
+    in_group = [field.removeprefix(f"{group}.") for field in FIELDS if field.startswith(f"{group}.")]
+    if in_group and rest:
+        raise input_error("unknown-field", f"{group} has no field {rest!r}", name, help=suggestion(rest, in_group))
+    raise input_error("unknown-field", f"a problem has no field {name!r}", name, help=suggestion(name, INPUT_NAMES))
 
 
 def validate_field(name: str, value: Any) -> Any:
-    """One field through the gate, by its dotted name."""
+    """Validate the value of a field, by the field's dotted name.
+
+    Raises:
+        InputError: there is no such field, or the value is not of its kind.
+    """
     field = find_field(name)
     if field.kind in ("floats", "booleans", "integers"):
         return validate_array(value, field)
@@ -75,32 +84,34 @@ def validate_field(name: str, value: Any) -> Any:
 
 
 def is_tensor(value: object) -> bool:
-    """Whether it is a torch tensor, asked without torch."""
+    """Whether a value is a torch tensor, without loading torch."""
     return hasattr(value, "requires_grad")
 
 
 def as_numpy(value: Any) -> NumpyArray:
-    """A tensor's values outside its graph, in the nearest dtype numpy has."""
+    """Return the values of an array or tensor outside its graph, in the nearest dtype that numpy has."""
     if not is_tensor(value):
         return np.asarray(value)
-    plain = value.detach().cpu()
-    return np.asarray((plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy())
+    detached = value.detach().cpu()
+    if str(detached.dtype) == "torch.bfloat16":
+        detached = detached.float()
+    return np.asarray(detached.numpy())
 
 
 def to_bfloat16(values: NumpyArray) -> NumpyArray:
-    """Numbers → the nearest bfloat16, ties to even, held in float32 since numpy has no such dtype."""
+    """Round numbers to the nearest bfloat16, ties to even; they are held in float32, since numpy has no such dtype."""
     bits = values.astype(np.float32).view(np.uint32)
     upper = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
     return np.where(np.isnan(values), np.float32(np.nan), upper.astype(np.uint32).view(np.float32))
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of an array or tensor, as plain integers."""
+    """Return the shape of an array or tensor, as plain integers."""
     return tuple(int(n) for n in value.shape)
 
 
 def validate_array(value: Any, field: Field) -> Any:
-    """Lists or an array → an array of the field's kind; tensors stay tensors.
+    """Turn lists or an array into an array of the field's kind; tensors of floats stay tensors.
 
     Raises:
         InputError: ragged, empty, of another kind, of a rank the field cannot have, or not finite.
@@ -109,14 +120,12 @@ def validate_array(value: Any, field: Field) -> Any:
     if is_tensor(value) and field.kind == "floats":  # only floats can carry a gradient
         value = value if value.dtype.is_floating_point else value.double()
     else:
-        plain = (
-            as_numpy(value) if isinstance(value, np.ndarray) or is_tensor(value) else _array_from_lists(value, field)
-        )
-        value = _convert_dtype(plain, field)
+        is_array = isinstance(value, np.ndarray) or is_tensor(value)
+        value = _convert_dtype(as_numpy(value) if is_array else _array_from_lists(value, field), field)
     shape = shape_of(value)
     if len(shape) not in field.ranks:
-        forms = [f"({', '.join(s.split())})" for s in field.shapes if s != "*"] or ["at most (B, H, Tq, Tk)"]
-        raise input_error("wrong-shape", f"{name} has shape {shape}, but should be {join_names(forms, 'or')}", name)
+        expected = [f"({', '.join(s.split())})" for s in field.shapes if s != "*"] or ["at most (B, H, Tq, Tk)"]
+        raise input_error("wrong-shape", f"{name} has shape {shape}, but should be {join_names(expected, 'or')}", name)
     if 0 in shape and not name.startswith("past."):
         raise input_error("empty", f"{name} is empty: its shape is {shape}", name)
     if field.kind == "floats":
@@ -125,7 +134,11 @@ def validate_array(value: Any, field: Field) -> Any:
 
 
 def _convert_dtype(value: NumpyArray, field: Field) -> NumpyArray:
-    """An array of the field's kind, in a dtype that is computed with: float16 and what is wider than float64 change."""
+    """Return an array of the field's kind, in a dtype that is computed with: float16, and what is wider than float64, change.
+
+    Raises:
+        InputError: the array is of another kind, or holds integers that are too large.
+    """
     if value.dtype.kind == "V" and value.dtype.name == "bfloat16":  # numpy's by way of ml_dtypes
         value = value.astype(np.float32)
     kind = value.dtype.kind
@@ -148,10 +161,8 @@ def _convert_dtype(value: NumpyArray, field: Field) -> NumpyArray:
 
 _LEAF_TYPES: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
 _DTYPE_OF_KIND: Json = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
-
-
 _MAX_LIST_DEPTH = 8  # lists within lists; an array has at most four axes
-_MAX_ABS_INTEGER = 2**53  # positions and the like, so that differences of two never overflow
+_MAX_ABS_INTEGER = 2**53  # of positions and the like, so that differences of two never overflow
 
 
 def _array_from_lists(value: object, field: Field) -> NumpyArray:
@@ -167,7 +178,11 @@ def _array_from_lists(value: object, field: Field) -> NumpyArray:
 
 
 def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object:
-    """Lists in which every leaf is of the field's kind, and "NaN" and its like have become numbers."""
+    """Return lists in which every leaf is of the field's kind, and "NaN" and the like have become numbers.
+
+    Raises:
+        InputError: a leaf is of another kind; with its index.
+    """
     value = value.tolist() if hasattr(value, "tolist") else value
     if len(index) > _MAX_LIST_DEPTH:
         raise input_error("too-deep", f"{field.name} is nested deeper than any array", field.name)
@@ -181,79 +196,79 @@ def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object
         return value
     if field.kind == "booleans":
         raise _numeric_mask_error(field, f"{field.name} holds {value!r}", index)
-    code, what = ("not-a-number", "a number") if field.kind == "floats" else ("wrong-type", "an integer")
-    raise input_error(code, f"{field.name} holds {value!r} where {what} should be", field.name, index)
+    code, expected = ("not-a-number", "a number") if field.kind == "floats" else ("wrong-type", "an integer")
+    raise input_error(code, f"{field.name} holds {value!r} where {expected} should be", field.name, index)
 
 
 def _numeric_mask_error(field: Field, statement: str, index: tuple[int, ...] = ()) -> InputError:
-    way = "write true/false; to add numbers to the scores use bias"
-    return input_error("numeric-mask", f"{statement}; a mask holds booleans", field.name, index, help=way)
+    hint = "write true/false; to add numbers to the scores use bias"
+    return input_error("numeric-mask", f"{statement}; a mask holds booleans", field.name, index, help=hint)
 
 
 def _ragged_row_error(items: object, field: Field, index: tuple[int, ...]) -> InputError | None:
-    """The first row of some lists that is not as long as the first of its kind."""
+    """Make the error for the first of some lists that is not as long as those before it; None where all are."""
     if not isinstance(items, list | tuple):
         return None
     lengths = [len(item) if isinstance(item, list | tuple) else None for item in items]
-    for i, n in enumerate(lengths):
-        if n != lengths[0]:
-            has, first = ("one number" if m is None else pluralize(m, "value") for m in (n, lengths[0]))
+    for i, length in enumerate(lengths):
+        if length != lengths[0]:
+            has, first = ("one number" if n is None else pluralize(n, "value") for n in (length, lengths[0]))
             message = f"{field.name}: item {i} has {has}, but item 0 has {first}"
-            way = "rows must be equally long; short rows are never padded"
-            return input_error("ragged", message, field.name, (*index, i), help=way)
-        if found := _ragged_row_error(items[i], field, (*index, i)):
-            return found
+            hint = "rows must be equally long; short rows are never padded"
+            return input_error("ragged", message, field.name, (*index, i), help=hint)
+        error = _ragged_row_error(items[i], field, (*index, i))
+        if error:
+            return error
     return None
 
 
-def _iter_leaves(value: object, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], object]]:
-    if isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            yield from _iter_leaves(item, (*index, i))
-    else:
-        yield index, value
-
-
 def _check_finite(value: Any, field: Field) -> None:
-    flat = value.detach() if is_tensor(value) else value
-    if (not field.finite and field.name != "bias") or 0 in shape_of(flat):
+    """Check that a field which must be finite is, and that a bias holds neither NaN nor +∞.
+
+    Raises:
+        InputError: it is not; with the index of the first number.
+    """
+    is_bias = field.name == "bias"
+    if (not field.finite and not is_bias) or 0 in shape_of(value):
         return
-    low, high = float(flat.min()), float(flat.max())  # NaN where there is one; nothing is copied
-    if low == low and (high == high) and (not field.finite or (low != float("-inf") and high != float("inf"))):
-        if field.name == "bias" and high == float("inf"):
-            raise input_error(
-                "not-finite",
-                "bias holds +∞, which leaves no other key any weight",
-                "bias",
-                help="bias is finite, or -Infinity to hide a key",
-            )
-        return
-    if field.name == "bias":
+    detached = value.detach() if is_tensor(value) else value
+    low, high = float(detached.min()), float(detached.max())  # NaN where there is one; nothing is copied
+    if is_bias and math.isnan(low):
         raise input_error(
             "nan-bias",
             "bias holds NaN",
             "bias",
-            _first_true_index(flat != flat),
+            _first_true_index(detached != detached),
             help="0 × −∞ is NaN: a mask multiplied by −∞, as in triu(ones) * -inf, has it wherever the mask is 0; fill with −∞ instead, or give a boolean mask",
         )
-    if field.finite:
-        bad = _first_true_index((flat != flat) | (abs(flat) == float("inf")))
+    if is_bias and high == math.inf:
         raise input_error(
-            "not-finite", f"{field.name} holds {float(flat[bad])} at {list(bad)}; it must be finite", field.name, bad
+            "not-finite",
+            "bias holds +∞, which leaves no other key any weight",
+            "bias",
+            help="bias is finite, or -Infinity to hide a key",
         )
+    if not is_bias and not (math.isfinite(low) and math.isfinite(high)):
+        index = _first_true_index((detached != detached) | (abs(detached) == math.inf))
+        message = f"{field.name} holds {float(detached[index])} at {list(index)}; it must be finite"
+        raise input_error("not-finite", message, field.name, index)
 
 
-def _first_true_index(truth: object) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.argwhere(as_numpy(truth))[0])
+def _first_true_index(booleans: object) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(as_numpy(booleans))[0])
 
 
 def validate_texts(value: object, field: Field) -> tuple[object, ...]:
-    """Labels: T strings, or B lists of T."""
+    """Turn labels, T strings or B lists of T, into tuples.
+
+    Raises:
+        InputError: they are no lists of texts.
+    """
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, list | tuple) or not value:
         raise input_error("wrong-type", f"{field.name} is a list of texts", field.name)
-    if all(isinstance(v, list | tuple) for v in value):
-        return tuple(validate_texts(v, field) for v in value)
+    if all(isinstance(item, list | tuple) for item in value):
+        return tuple(validate_texts(item, field) for item in value)
     for i, item in enumerate(value):
         if not isinstance(item, str):
             raise input_error(
@@ -263,32 +278,51 @@ def validate_texts(value: object, field: Field) -> tuple[object, ...]:
 
 
 def _validate_expected(value: Json) -> Json:
-    out: Json = {}
-    for step, figure in value.items():
+    """Validate the figures that a file expects, step by step: each becomes an object with `values`.
+
+    Raises:
+        InputError: there is no such step, or its figures are malformed.
+    """
+    validated: Json = {}
+    for step, content in value.items():
         name = f"expected.{step}"
         if step.rstrip("0123456789").removesuffix("_") not in STEP_NAMES and step not in STEP_NAMES:
             raise input_error("unknown-step", f"no step is called {step!r}", name, help=suggestion(step, STEP_NAMES))
-        given = dict(figure) if isinstance(figure, Mapping) else {"values": figure}
-        for key in given:
-            if key not in FIGURE_KEYS:
-                raise input_error("unknown-field", f"{name} has no {key!r}", name, help=suggestion(key, FIGURE_KEYS))
-        if "values" not in given:
-            raise input_error("missing-field", f"{name} has no values", name)
-        held = given["values"]
-        truths = (
-            held.dtype == bool
-            if isinstance(held, np.ndarray)
-            else isinstance(next(_iter_leaves(held), ((), 0))[1], bool)
+        validated[step] = _validate_figures(
+            name, dict(content) if isinstance(content, Mapping) else {"values": content}
         )
-        kind: FieldKind = "booleans" if truths else "floats"
-        given["values"] = validate_array(held, Field(f"{name}.values", kind, ("*",), finite=False))
-        for key in ("rows", "columns"):
-            if key in given:
-                given[key] = validate_array(given[key], Field(f"{name}.{key}", "integers", ("n",)))
-        for key in ("decimals", "rtol", "atol"):
-            if key in given and (
-                isinstance(given[key], bool) or not isinstance(given[key], int | float) or given[key] < 0
-            ):
-                raise input_error("wrong-type", f"{name}.{key} is a number ≥ 0, not {given[key]!r}", name)
-        out[step] = given
-    return out
+    return validated
+
+
+def _validate_figures(name: str, figures: Json) -> Json:
+    """Validate the figures of one step: values, which rows and columns they are of, and how exact they are."""
+    for key in figures:
+        if key not in FIGURE_KEYS:
+            raise input_error("unknown-field", f"{name} has no {key!r}", name, help=suggestion(key, FIGURE_KEYS))
+    if "values" not in figures:
+        raise input_error("missing-field", f"{name} has no values", name)
+    kind: FieldKind = "booleans" if _holds_booleans(figures["values"]) else "floats"
+    validated = {"values": validate_array(figures["values"], Field(f"{name}.values", kind, ("*",), finite=False))}
+    for key in ("rows", "columns"):
+        if key in figures:
+            validated[key] = validate_array(figures[key], Field(f"{name}.{key}", "integers", ("n",)))
+    for key in ("decimals", "rtol", "atol"):
+        value = figures.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise input_error("wrong-type", f"{name}.{key} is a number ≥ 0, not {value!r}", name)
+    return figures | validated
+
+
+def _holds_booleans(values: object) -> bool:
+    """Whether an array, or the first leaf of nested lists, is boolean."""
+    if isinstance(values, np.ndarray):
+        return bool(values.dtype == bool)
+    return isinstance(next(_iter_leaves(values), None), bool)
+
+
+def _iter_leaves(values: object) -> Iterator[object]:
+    if isinstance(values, list | tuple):
+        for item in values:
+            yield from _iter_leaves(item)
+    else:
+        yield values

@@ -1,3 +1,1 @@
-"""Attention → something to look at. Views never compute what is not on the page; Rich is known here alone."""
-
-FORMAT_MODULES = ("tables", "text")  # the modules that register output formats
+"""Results as text for people. Views compute nothing but what stands on the page; Rich is imported here alone."""

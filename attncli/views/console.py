@@ -1,4 +1,4 @@
-"""The one console that every view prints on."""
+"""The Rich console that every view prints on: `console_for`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attncli.output_formats import RenderOptions
 
 
 def console_for(stream: io.TextIOBase | io.StringIO, render_options: RenderOptions) -> Console:
-    """A console that takes text as it is: no markup, no emoji codes, no guessing of colours."""
+    """Make a console that prints text as it is: no markup, no emoji codes, no guessing of colours."""
     return Console(
         file=stream,  # type: ignore[arg-type]  # a StringIO is a text stream
         width=render_options.width or sys.maxsize >> 32,

@@ -1,4 +1,4 @@
-"""Weights as shades: a colour behind the number, or a glyph beside it. Numbers always stand; colour is never alone."""
+"""Weights as shades: a colour behind the number, or a glyph beside it. The number is always printed as well."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _VIRIDIS_COLORS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae
 
 
 def shade_colors(weight: float) -> tuple[str, str]:
-    """(colour behind, colour of the digits) for a weight of 0 … 1; outside it the end of the scale."""
+    """The colours (behind, of the digits) for a weight from 0 to 1; beyond these the ends of the scale."""
     if weight != weight:
         return "#000000", "#ffffff"
     step = round(min(max(weight, 0.0), 1.0) * (len(_VIRIDIS_COLORS) - 1))
@@ -16,7 +16,7 @@ def shade_colors(weight: float) -> tuple[str, str]:
 
 
 def shade_glyph(weight: float) -> str:
-    """One of five shades of a cell."""
+    """The glyph, one of five, for a weight from 0 to 1."""
     if weight != weight:
         return "?"
     return " ░▒▓█"[min(4, max(0, round(weight * 4)))]

@@ -1,4 +1,4 @@
-"""JSON in colour, for a terminal."""
+"""JSON in colour for a terminal: `colorize_json`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from attncli.views.console import console_for
 
 
 def colorize_json(text: str) -> str:
-    """The same text with colours: keys, strings, numbers."""
+    """Add colours to keys, strings and numbers; the text stays."""
     out = io.StringIO()
-    coloured = Text(text, end="")
-    JSONHighlighter().highlight(coloured)
-    console_for(out, RenderOptions(color=True)).print(coloured, soft_wrap=True, end="")
+    colored_text = Text(text, end="")
+    JSONHighlighter().highlight(colored_text)
+    console_for(out, RenderOptions(color=True)).print(colored_text, soft_wrap=True, end="")
     return out.getvalue()

@@ -1,29 +1,24 @@
-"""A result cut into labelled matrices, one for each step and each batch item and head: what every view lays out."""
+"""A result as labelled matrices, one for each step, batch item and head. `labelled_matrices` is the entry of every view."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from attncli.errors import printable, to_ascii
+from attncli.text import printable, to_ascii
 from attncli.types import Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy
 
-ROW_STATISTICS = (
-    "max_score",
-    "log_sum_exp",
-    "entropy",
-    "visible_keys",
-    "sink_weights",
-)  # shown beside the weights, if kept
+# Steps that are shown beside the weights, if both are kept.
+ROW_STATISTICS = ("max_score", "log_sum_exp", "entropy", "visible_keys", "sink_weights")
+_MAX_PLAIN_NUMBER = 1e9  # a step with a larger one is written with exponents: all would be digits before the point
 
 
 @dataclass(frozen=True)
 class StatisticColumn:
-    """One column beside a matrix: a fact of each row."""
+    """One column beside a matrix: a statistic of each row."""
 
     name: str
     cells: tuple[str, ...]
@@ -36,7 +31,7 @@ class LabelledMatrix:
     name: str
     slice_label: str  # batch 0 · head 1
     formula: str
-    remark: str  # what to know while reading it
+    remark: str  # such as “unnormalised”
     corner_label: str  # query ╲ key
     row_labels: tuple[str, ...]
     column_labels: tuple[str, ...]
@@ -45,7 +40,7 @@ class LabelledMatrix:
     statistics: tuple[StatisticColumn, ...] = field(default_factory=tuple)
 
     def with_ascii_symbols(self) -> LabelledMatrix:
-        """The same with every symbol spelled in ASCII, so that columns stay in line on a console without them."""
+        """Spell every symbol in ASCII, so that columns stay aligned on a console that has no more."""
         return replace(
             self,
             slice_label=to_ascii(self.slice_label),
@@ -55,65 +50,83 @@ class LabelledMatrix:
             column_labels=tuple(map(to_ascii, self.column_labels)),
             cells=tuple(tuple(map(to_ascii, row)) for row in self.cells),
             statistics=tuple(
-                StatisticColumn(to_ascii(fact.name), tuple(map(to_ascii, fact.cells))) for fact in self.statistics
+                StatisticColumn(to_ascii(column.name), tuple(map(to_ascii, column.cells))) for column in self.statistics
             ),
         )
 
     @property
     def title(self) -> str:
+        """`weights · head 1`"""
         return f"{self.name} · {self.slice_label}" if self.slice_label else self.name
 
 
 def index_and_token(index: int, token: object) -> str:
-    """`1 shiny`: the index, and the token beside it where it says more."""
+    """`1 shiny`: the index and the token, or the index alone where it is the token as well."""
     text = printable(str(token))
     return text if text == str(index) else f"{index} {text}"
 
 
 def labelled_matrices(attention: Attention, precision: int) -> Iterator[LabelledMatrix]:
     """Every step of a result in order, cut along batch and head."""
-    names = [step.name for step in attention.steps]
-    beside = [step for step in attention.steps if step.name in ROW_STATISTICS and "weights" in names]
+    statistic_steps: list[Step] = []
+    if "weights" in attention:
+        statistic_steps = [step for step in attention.steps if step.name in ROW_STATISTICS]
     for step in attention.steps:
-        if step not in beside:
-            yield from _step_matrices(attention, step, beside if step.name == "weights" else [], precision)
+        if step.name == "weights":
+            yield from _step_matrices(attention, step, statistic_steps, precision)
+        elif step not in statistic_steps:
+            yield from _step_matrices(attention, step, [], precision)
 
 
 def _step_matrices(
-    attention: Attention, step: Step, statistic_steps: list[Step], precision: int
+    attention: Attention, step: Step, statistic_steps: Sequence[Step], precision: int
 ) -> Iterator[LabelledMatrix]:
+    """One step, a matrix for each batch item and head."""
     values = as_numpy(step.values)
-    tail = 1 if step.axes[-1] == "query" else 2
-    write = cell_formatter(values, precision)
-    for index in np.ndindex(values.shape[:-tail]):
-        at = dict(zip(step.axes, index, strict=False))
-        original = {
-            axis: attention.at.get(axis, range(i + 1))[i] if axis in attention.at else i for axis, i in at.items()
-        }
-        inner = values[index] if tail == 2 else values[index][:, None]
-        row_axis, column_axis = (*step.axes[-tail:], "")[:2]
-        item = at.get("batch")
-        cells = tuple(tuple(map(write, row)) for row in inner)
+    matrix_axes = step.axes[-1:] if step.axes[-1] == "query" else step.axes[-2:]
+    row_axis, column_axis = (*matrix_axes, "")[:2]
+    format_cell = cell_formatter(values, precision)
+    for index in np.ndindex(values.shape[: -len(matrix_axes)]):
+        indices = dict(zip(step.axes, index, strict=False))
+        batch_item = indices.get("batch")
+        matrix = values[index] if column_axis else values[index][:, None]  # (row, column)
         if step.name == "top_keys":
-            item_tokens = attention.k_tokens[item] if item is not None else attention.k_tokens
-            known = dict(
-                enumerate(item_tokens)
-                if "key" not in attention.at
-                else zip(attention.at["key"], item_tokens, strict=True)
-            )
-            cells = tuple(tuple(index_and_token(k, known.get(k, k)) for k in row) for row in inner.tolist())
+            cells = _top_key_cells(attention, matrix, batch_item)
+        else:
+            cells = tuple(tuple(map(format_cell, row)) for row in matrix)
         yield LabelledMatrix(
             name=step.name,
-            slice_label=" · ".join(f"{axis.replace('_', ' ')} {i}" for axis, i in original.items()),
+            slice_label=_slice_label(attention, indices),
             formula=step.formula,
             remark=_step_remark(step, values) if "key" not in attention.at else "",
             corner_label=f"{row_axis} ╲ {column_axis}" if column_axis else row_axis,
-            row_labels=_axis_labels(attention, row_axis, inner.shape[0], item),
-            column_labels=_axis_labels(attention, column_axis, inner.shape[1], item) if column_axis else (step.name,),
-            values=inner,
+            row_labels=_axis_labels(attention, row_axis, matrix.shape[0], batch_item),
+            column_labels=(
+                _axis_labels(attention, column_axis, matrix.shape[1], batch_item) if column_axis else (step.name,)
+            ),
+            values=matrix,
             cells=cells,
-            statistics=_statistic_columns(attention, step, inner, index, statistic_steps, precision),
+            statistics=_statistic_columns(attention, step, matrix, index, statistic_steps, precision),
         )
+
+
+def _slice_label(attention: Attention, indices: Mapping[str, int]) -> str:
+    """`batch 0 · head 1`, counted as before some were selected."""
+    labels = []
+    for axis, i in indices.items():
+        original_index = attention.at[axis][i] if axis in attention.at else i
+        labels.append(f"{axis.replace('_', ' ')} {original_index}")
+    return " · ".join(labels)
+
+
+def _top_key_cells(
+    attention: Attention, key_indices: NumpyArray, batch_item: int | None
+) -> tuple[tuple[str, ...], ...]:
+    """Indices of keys with their tokens; the token of a key that was not selected is not known."""
+    tokens = attention.k_tokens if batch_item is None else attention.k_tokens[batch_item]
+    selected_keys = attention.at.get("key", range(len(tokens)))
+    known_tokens = dict(zip(selected_keys, tokens, strict=True))
+    return tuple(tuple(index_and_token(j, known_tokens.get(j, j)) for j in row) for row in key_indices.tolist())
 
 
 def _statistic_columns(
@@ -121,17 +134,18 @@ def _statistic_columns(
     step: Step,
     matrix_values: NumpyArray,
     slice_index: tuple[int, ...],
-    statistic_steps: list[Step],
+    statistic_steps: Sequence[Step],
     precision: int,
 ) -> tuple[StatisticColumn, ...]:
-    facts = []
+    """The sum of each row of weights, and the statistics that were kept."""
+    columns = []
     if step.name in ("weights", "dropout_weights", "mixed_weights") and "key" not in attention.at:
         sums = matrix_values.astype(np.float64).sum(-1)
-        facts.append(StatisticColumn("Σ", tuple(map(cell_formatter(sums, precision), sums))))
-    for other in statistic_steps:
-        column = as_numpy(other.values)[slice_index]
-        facts.append(StatisticColumn(other.name, tuple(map(cell_formatter(column, precision), column))))
-    return tuple(facts)
+        columns.append(StatisticColumn("Σ", tuple(map(cell_formatter(sums, precision), sums))))
+    for statistic in statistic_steps:
+        values = as_numpy(statistic.values)[slice_index]
+        columns.append(StatisticColumn(statistic.name, tuple(map(cell_formatter(values, precision), values))))
+    return tuple(columns)
 
 
 def _step_remark(step: Step, values: NumpyArray) -> str:
@@ -143,28 +157,28 @@ def _step_remark(step: Step, values: NumpyArray) -> str:
 
 
 def _axis_labels(attention: Attention, axis: str, length: int, batch_item: int | None) -> tuple[str, ...]:
-    tokens = {"query": attention.tokens, "key": attention.k_tokens}.get(axis)
+    """The index and token of each query or key, the index of anything else, and ranks counted from 1."""
+    tokens = {"query": attention.tokens, "key": attention.k_tokens, "new_key": attention.k_tokens}.get(axis)
     indices = attention.at.get(axis, range(length))
-    if axis == "new_key":  # the last of the keys
-        tokens = attention.k_tokens
-        tokens = tuple(t[-length:] for t in tokens) if tokens and isinstance(tokens[0], tuple) else tokens[-length:]
     if tokens is None:
-        return tuple(str(i + (axis == "rank")) for i in indices)
-    own = tokens[batch_item or 0] if tokens and isinstance(tokens[0], tuple) else tokens
-    return tuple(index_and_token(i, t) for i, t in zip(indices, own, strict=True))
+        return tuple(str(i + 1 if axis == "rank" else i) for i in indices)
+    if tokens and isinstance(tokens[0], tuple):
+        tokens = tokens[batch_item or 0]
+    if axis == "new_key":  # the last of the keys
+        tokens = tokens[-length:]
+    return tuple(index_and_token(i, token) for i, token in zip(indices, tokens, strict=True))
 
 
-def cell_formatter(values: NumpyArray, precision: int) -> Any:
+def cell_formatter(values: NumpyArray, precision: int) -> Callable[[float], str]:
     """How the numbers of one step are written: all alike, with so many digits after the point."""
     if values.dtype == bool:
-        return lambda x: "yes" if x else "·"
+        return lambda value: "yes" if value else "·"
     if values.dtype.kind in "iu":
         return str
-    size = np.abs(values[np.isfinite(values)], dtype=np.float64)
-    largest = size.max(initial=0)
-    style = (
-        "e" if largest >= 1e9 or 0 < largest < 10.0 ** -(precision + 1) else "f"
-    )  # all would be digits before the point, or 0.0000
+    sizes = np.abs(values[np.isfinite(values)], dtype=np.float64)
+    largest = sizes.max(initial=0)
+    would_print_zero = 0 < largest < 10.0 ** -(precision + 1)  # every number would be 0.0000
+    style = "e" if largest >= _MAX_PLAIN_NUMBER or would_print_zero else "f"
 
     def format_cell(value: float) -> str:
         if not np.isfinite(value):

@@ -1,4 +1,7 @@
-"""The catalogue as text: names, formulas, what they do. On a terminal beside each other, in a pipe a member a line."""
+"""The catalogue as text: names, formulas and what they do, for `attn list`. `render_catalogue` is the entry.
+
+On a terminal long lines fold below where they begin; in a pipe each member is one line.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from attncli.output_formats import RenderOptions
 from attncli.types import Json
 from attncli.views.console import console_for
 
-_LEADING_KEYS = ("formula", "command", "values")  # what stands first, whichever a member has
+_LEADING_KEYS = ("formula", "command", "values")  # the first of these that a member has stands first
 
 
 def render_catalogue(catalogue: dict[str, Json], render_options: RenderOptions, *, detail: bool) -> str:
@@ -24,9 +27,9 @@ def render_catalogue(catalogue: dict[str, Json], render_options: RenderOptions, 
             console.print()
         console.print(Text(family, style="bold"))
         width = max(map(len, members))
-        for name, said in members.items():
-            lines = list(_member_lines(said, detail=detail))
-            if render_options.width:  # long lines fold below where they begin
+        for name, member in members.items():
+            lines = list(_member_lines(member, detail=detail))
+            if render_options.width:
                 table = Table.grid(padding=(0, 2, 0, 0))
                 table.add_column(width=width + 2, no_wrap=True)
                 table.add_column(overflow="fold")
@@ -41,14 +44,16 @@ def render_catalogue(catalogue: dict[str, Json], render_options: RenderOptions, 
 
 
 def _member_lines(member: Json, *, detail: bool) -> Iterator[Text]:
+    """A member's formula or command, its summary, and with `detail` everything else that is known of it."""
     head = next((member[key] for key in _LEADING_KEYS if key in member), member["summary"])
     yield Text(head)
     if member["summary"] != head:
         yield Text(member["summary"], style="dim")
+    if not detail:
+        return
     for key, value in member.items():
-        if not detail or key in (*_LEADING_KEYS, "summary"):
+        if key in (*_LEADING_KEYS, "summary"):
             continue
-        for item in value if isinstance(value, list) else [value]:
-            yield Text(f"{key.removesuffix('s') if isinstance(value, list) else key}: ", style="dim").append(
-                item, "not dim"
-            )
+        label, items = (key.removesuffix("s"), value) if isinstance(value, list) else (key, [value])
+        for item in items:
+            yield Text(f"{label}: ", style="dim").append(item, "not dim")

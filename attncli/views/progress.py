@@ -1,36 +1,68 @@
-"""How far a long run is, on standard error: a bar, the rate, and the time that is left."""
+"""How far a run is: a bar on standard error that goes away when the run is done.
+
+`open_compute_progress` and `open_batch_progress` start one; standard output is left alone, since what is printed there is data.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
+from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+_MAX_WIDTH = 80  # columns of the terminal, and what is taken for its width if it says 0
+_SPEED_PERIOD_SECONDS = 24 * 3600.0  # a tile can take minutes, so that Rich's 30 seconds would hold no two of them
 
 
-class ComputeProgressBar:
-    """A bar that goes away when it is done. Standard output is left alone: what is printed there is data."""
+class ProgressBar:
+    """A bar between the columns that it is given."""
 
-    def __init__(self, color: bool, started_at: float, row_count: int) -> None:
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some terminals do not say
-        console = Console(stderr=True, no_color=not color, width=min(80, columns))
-        self.started_at, self.row_count = started_at, row_count
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"),
-            console=console, transient=True, redirect_stdout=False, redirect_stderr=False,
-        )  # fmt: skip
-        self.task = self.progress.add_task("", total=1.0, left="")
-        self.progress.start()
+    def __init__(
+        self, *columns: ProgressColumn, stream: TextIO, terminal_width: int, total: float, color: bool
+    ) -> None:
+        console = Console(file=stream, no_color=not color, width=min(_MAX_WIDTH, terminal_width or _MAX_WIDTH))
+        self._progress = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            speed_estimate_period=_SPEED_PERIOD_SECONDS,
+        )
+        self._task = self._progress.add_task("", total=total, status="")
+        self._progress.start()
 
-    def update(self, fraction: float, activity: str) -> None:
-        """What is being done, and how much of it is, 0 … 1."""
-        taken = time.monotonic() - self.started_at
-        rate = f"{fraction * self.row_count / taken:,.0f} rows/s, " if self.row_count else ""
-        left = f"{rate}{taken * (1 - fraction) / fraction:.0f} s left" if fraction > 0 else ""
-        self.progress.update(self.task, completed=fraction, description=activity, left=left)
+    def update(self, completed: float, status: str) -> None:
+        """Show how much is done, and what is being done or how it goes."""
+        self._progress.update(self._task, completed=completed, status=status)
 
     def close(self) -> None:
-        """Take it away."""
-        self.progress.stop()
+        """Take the bar away."""
+        self._progress.stop()
+
+
+class RateColumn(ProgressColumn):
+    """Rows a second, where a run has rows, and the seconds that are left."""
+
+    def __init__(self, row_count: int) -> None:
+        super().__init__()
+        self.row_count = row_count  # that the task's total stands for
+
+    def render(self, task: Task) -> Text:
+        if task.speed is None or task.time_remaining is None:
+            return Text()
+        left = f"{task.time_remaining:.0f} s left"
+        return Text(f"{task.speed * self.row_count:,.0f} rows/s, {left}" if self.row_count else left)
+
+
+def open_compute_progress(stream: TextIO, terminal_width: int, row_count: int, *, color: bool) -> ProgressBar:
+    """What is being done, and how much of it is, from 0 to 1."""
+    columns = (TextColumn("{task.fields[status]}"), BarColumn(), TaskProgressColumn(), RateColumn(row_count))
+    return ProgressBar(*columns, stream=stream, terminal_width=terminal_width, total=1.0, color=color)
+
+
+def open_batch_progress(stream: TextIO, terminal_width: int, input_count: int, *, color: bool) -> ProgressBar:
+    """How many inputs of a batch are done, and how it goes."""
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
+    return ProgressBar(*columns, stream=stream, terminal_width=terminal_width, total=input_count, color=color)

@@ -1,12 +1,13 @@
-"""Plain, Markdown and LaTeX: the same matrices without a screen."""
+"""A result as plain text, Markdown or LaTeX, and text escaped for Markdown and LaTeX."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from attncli.errors import printable
 from attncli.output_formats import RenderOptions, output_format
+from attncli.symbols import LATEX_IN_TEXT
+from attncli.text import printable
 from attncli.types import Attention
 from attncli.views.labelled import LabelledMatrix, labelled_matrices
 
@@ -16,29 +17,29 @@ def write_plain(attention: Attention, render_options: RenderOptions) -> str:
     """One row a line, each saying what it is: for grep, and for screen readers."""
     lines = []
     for matrix in labelled_matrices(attention, render_options.precision):
-        for r, row in enumerate(matrix.row_labels):
-            names = matrix.column_labels if matrix.column_labels != (matrix.name,) else ("",)
-            cells = [f"{name}={cell}" if name else cell for name, cell in zip(names, matrix.cells[r], strict=True)]
-            cells += [f"{fact.name}={fact.cells[r]}" for fact in matrix.statistics]
-            lines.append(
-                "  ".join(
-                    (
-                        " ".join(filter(None, (matrix.name, matrix.slice_label.replace(" ·", "")))),
-                        f"{matrix.corner_label.split()[0]} {row}:",
-                        *cells,
-                    )
-                )
-            )
+        title = " ".join(filter(None, (matrix.name, matrix.slice_label.replace(" ·", ""))))
+        row_axis = matrix.corner_label.split()[0]
+        for r, row_label in enumerate(matrix.row_labels):
+            lines.append("  ".join((title, f"{row_axis} {row_label}:", *_named_cells(matrix, r))))
     return "\n".join(lines) + "\n"
 
 
+def _named_cells(matrix: LabelledMatrix, row: int) -> list[str]:
+    """`column=cell` for each cell of a row; a column that is the whole step needs no name."""
+    cells = list(matrix.cells[row])
+    if matrix.column_labels != (matrix.name,):
+        labelled = zip(matrix.column_labels, cells, strict=True)
+        cells = [f"{label}={cell}" if label else cell for label, cell in labelled]
+    return [*cells, *(f"{column.name}={column.cells[row]}" for column in matrix.statistics)]
+
+
 def _header_cells(matrix: LabelledMatrix) -> list[str]:
-    return [matrix.corner_label, *matrix.column_labels, *(fact.name for fact in matrix.statistics)]
+    return [matrix.corner_label, *matrix.column_labels, *(column.name for column in matrix.statistics)]
 
 
 def _row_cells(matrix: LabelledMatrix) -> list[list[str]]:
     return [
-        [label, *matrix.cells[r], *(fact.cells[r] for fact in matrix.statistics)]
+        [label, *matrix.cells[r], *(column.cells[r] for column in matrix.statistics)]
         for r, label in enumerate(matrix.row_labels)
     ]
 
@@ -48,7 +49,7 @@ _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is: no emphasis, no link, no HTML."""
+    """Escape text, so that Markdown shows it as it is: no emphasis, no link, no HTML."""
     return _MARKDOWN_SPECIAL.sub(r"\\\1", text).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
 
 
@@ -85,16 +86,11 @@ _LATEX_ESCAPES = {
     "^": r"\textasciicircum{}",
     **{c: "\\" + c for c in "&%$#_{}"},
 }
-_LATEX_SYMBOLS = {
-    "−": "-", "·": r"\cdot ", "√": r"\surd ", "Σ": r"\Sigma ", "∞": r"\infty ", "×": r"\times ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
-    "≤": r"\le ", "≥": r"\ge ", "╲": r"\backslash ", "₂": "_2", "ᵀ": "^{T}", "…": r"\dots ", "α": r"\alpha ", "λ": r"\lambda ", "φ": r"\phi ", "½": r"\tfrac12 ",
-    "ⱼ": "_j", "ᵢ": "_i", "ω": r"\omega ", "²": "^2", "≠": r"\ne ", "τ": r"\tau ", "→": r"\to ",
-}  # fmt: skip
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it is; symbols of formulas in mathematics."""
-    return "".join(f"${_LATEX_SYMBOLS[c].strip()}$" if c in _LATEX_SYMBOLS else _LATEX_ESCAPES.get(c, c) for c in text)
+    """Escape text, so that LaTeX sets it as it is; symbols become mathematics."""
+    return "".join(LATEX_IN_TEXT.get(c) or _LATEX_ESCAPES.get(c, c) for c in text)
 
 
 @output_format("latex", ".tex")
@@ -119,5 +115,6 @@ def write_latex(attention: Attention, render_options: RenderOptions) -> str:
 
 
 def _latex_number(cell: str) -> str:
+    """A number in mathematics, for its minus; anything else as text."""
     cell = cell.replace("−", "-").replace("∞", r"\infty")
     return f"${cell}$" if re.fullmatch(r"-?(\d+(\.\d+)?(e[+-]\d+)?|\\infty)", cell) else escape_latex(cell)

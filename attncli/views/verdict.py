@@ -16,8 +16,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from attncli.errors import join_names, pluralize, printable, to_ascii
 from attncli.output_formats import RenderOptions
+from attncli.text import join_names, pluralize, printable, to_ascii
 from attncli.verdict import FolderVerdict, GapMark, StepComparison, Verdict
 from attncli.views.console import console_for
 from attncli.views.tables import wrap_items

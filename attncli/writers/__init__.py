@@ -1,1 +1,1 @@
-"""Attention → bytes for programs: every number in full. One file a format; each registers in `attncli.output_formats`."""
+"""Write results for programs, with every digit. One file a format; each registers with `attncli.output_formats`."""

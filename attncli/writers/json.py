@@ -1,10 +1,9 @@
-"""JSON and JSON lines: the result's record, numbers as the shortest text that reads back to the same value."""
+"""Write JSON and JSON lines: the result's record, with numbers as the shortest text that reads back to the same value."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
+import numpy as np
 
 from attncli.output_formats import RenderOptions, output_format
 from attncli.types import Attention
@@ -13,28 +12,32 @@ from attncli.writers.record import to_json_numbers, to_record
 
 @output_format("json", ".json", console_errors="attn.json")
 def write_json(attention: Attention, options: RenderOptions) -> str:
-    """One document: on one line, or for a terminal indented, a row a line."""
+    """Write one document: on one line, or for a terminal indented, with a matrix row on each line."""
     fields = {
-        k: to_json_numbers(v, attention.dtype) if hasattr(v, "dtype") else v
-        for k, v in to_record(attention, as_lists=True).items()
+        name: to_json_numbers(value, attention.dtype) if isinstance(value, np.ndarray) else value
+        for name, value in to_record(attention, as_lists=True).items()
     }
     return (_format_indented(fields) if options.is_terminal else msgspec.json.encode(fields).decode()) + "\n"
 
 
 @output_format("ndjson", ".ndjson", ".jsonl", console_errors="attn.json")
 def write_json_line(attention: Attention, options: RenderOptions) -> str:
-    """One document on one line."""
+    """Write one document on one line."""
     return str(write_json(attention, RenderOptions()))
 
 
-def _format_indented(value: Any, margin: str = "") -> str:
-    """Objects and lists of lists over several lines; a list of plain values on one."""
-    deeper = margin + "  "
+def _format_indented(value: object, margin: str = "") -> str:
+    """Write objects and lists of lists over several lines, and a list of plain values on one."""
+    inner_margin = margin + "  "
     if isinstance(value, dict) and value:
-        rows = [f"{deeper}{msgspec.json.encode(k).decode()}: {_format_indented(v, deeper)}" for k, v in value.items()]
-        return "{\n" + ",\n".join(rows) + f"\n{margin}}}"
-    if isinstance(value, list) and any(isinstance(v, list | dict) for v in value):
-        return "[\n" + ",\n".join(deeper + _format_indented(v, deeper) for v in value) + f"\n{margin}]"
+        lines = [
+            f"{inner_margin}{msgspec.json.encode(key).decode()}: {_format_indented(item, inner_margin)}"
+            for key, item in value.items()
+        ]
+        return "{\n" + ",\n".join(lines) + f"\n{margin}}}"
+    if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+        lines = [inner_margin + _format_indented(item, inner_margin) for item in value]
+        return "[\n" + ",\n".join(lines) + f"\n{margin}]"
     if isinstance(value, list):
-        return "[" + ", ".join(_format_indented(v) for v in value) + "]"
+        return "[" + ", ".join(map(_format_indented, value)) + "]"
     return msgspec.json.encode(value).decode()

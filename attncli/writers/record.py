@@ -1,6 +1,6 @@
-"""A result as one record of named fields (DESIGN §3.3): the same for JSON, NPZ and safetensors.
+"""Make one record of named fields of a result: the same for JSON, NPZ and safetensors. Entry: `to_record`.
 
-Version 1 of the schema: see `attn schema result`.
+It follows version 1 of the schema, which `attn schema result` prints.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 
 from attncli import __version__
-from attncli.types import Attention, Json, NumpyArray, json_number
+from attncli.types import Attention, Json, NumpyArray, to_json_number
 from attncli.validation.fields import as_numpy, to_bfloat16
 
 RESULT_SCHEMA_ID = "attn.result/1"
 
 
 def to_record(attention: Attention, *, as_lists: bool) -> Json:
-    """Every field in order; steps and drawn parameters as numpy arrays (`parameters` as lists, if `in_lists`)."""
+    """Return every field in order, with steps and drawn parameters as numpy arrays.
+
+    Args:
+        attention: the result.
+        as_lists: whether `parameters` are nested lists instead.
+    """
     steps = {step.name: as_numpy(step.values) for step in attention.steps}
     drawn = {name: as_numpy(x) for name, x in attention.parameters.items()}
     parameters: Json = {name: to_json_numbers(x, str(x.dtype)) for name, x in drawn.items()} if as_lists else drawn
@@ -41,33 +46,30 @@ def to_record(attention: Attention, *, as_lists: bool) -> Json:
 
 
 def to_json_numbers(values: NumpyArray, dtype: str) -> Any:
-    """An array → nested lists whose numbers print as the shortest text of their dtype; non-finite ones as strings."""
+    """Turn an array into nested lists whose numbers print as the shortest text of their dtype; those not finite are strings."""
     if values.dtype.kind != "f":
         return values.tolist()
-    short = (
-        _shortest_bfloat16(values)
-        if dtype == "bfloat16"
-        else values.astype(np.float64)
-        if values.dtype == np.float64
-        else values.astype("U").astype(np.float64)
-    )
+    if dtype == "bfloat16":
+        short = _shortest_bfloat16(values)
+    elif values.dtype == np.float64:
+        short = values
+    else:
+        short = values.astype("U").astype(np.float64)
     finite = np.isfinite(short)
     if finite.all():
         return short.tolist()
     spelled = short.astype(object)
-    spelled[~finite] = [json_number(x) for x in short[~finite]]
+    spelled[~finite] = [to_json_number(x) for x in short[~finite]]
     return spelled.tolist()
 
 
 def _shortest_bfloat16(values: NumpyArray) -> NumpyArray:
-    """The shortest decimal that rounds to the same bfloat16: at most four digits are needed."""
-    out = values.astype(np.float64)
-    todo = np.isfinite(out)
+    """Return the shortest decimals that round to the same bfloat16: at most four digits are needed."""
+    shortest = values.astype(np.float64).reshape(-1)
+    pending = np.flatnonzero(np.isfinite(shortest))  # indices
     for digits in range(1, 5):
-        trial = np.array([float(f"{x:.{digits - 1}e}") for x in out[todo]])
-        rounded = to_bfloat16(trial)
-        same = rounded == values[todo]
-        where = np.flatnonzero(todo)[same] if out.ndim == 1 else tuple(axis[same] for axis in np.nonzero(todo))
-        out[where] = trial[same]
-        todo[where] = False
-    return out
+        trial = np.array([float(f"{x:.{digits - 1}e}") for x in shortest[pending]])
+        is_same = to_bfloat16(trial) == values.reshape(-1)[pending]
+        shortest[pending[is_same]] = trial[is_same]
+        pending = pending[~is_same]
+    return shortest.reshape(values.shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -150,10 +149,9 @@ def test_an_input_deleted_meanwhile_is_one_failure(attn, tmp_path, monkeypatch):
         (tmp_path / "in/b.json").unlink(missing_ok=True)
         return was(job, variant, input, *rest)
 
-    monkeypatch.setattr("attncli.batch.executors.process_input", perform)
-    done = attn("batch", "in", "-o", "out")
-    monkeypatch.undo()
-    os.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("attncli.batch.executors.process_input", perform)
+        done = attn("batch", "in", "-o", "out")
 
     assert done.status == 1
     assert "failed[no-such-file]: in/b.json: there is no file in/b.json" in done.err

@@ -108,7 +108,7 @@ def test_an_interrupt_is_130():
 
 
 def test_a_bug_is_70(attn, monkeypatch):
-    monkeypatch.setattr("attncli.readers.read_bytes", lambda *_: 1 / 0)
+    monkeypatch.setattr("attncli.readers.files.open_input", lambda *_: 1 / 0)
 
     plain, debug = attn("compute", HELLO), attn("compute", HELLO, "--debug")
 

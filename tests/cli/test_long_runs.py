@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from attncli.plan import schedule
+from attncli.plan import memory, schedule
 from attncli.readers.results import read_result
 from tests.helpers import TIMEOUT, draw_normal
 
@@ -34,10 +34,8 @@ def test_matrices_of_a_long_run_are_computed_in_the_file(attn, tmp_path, monkeyp
     whole = attn(*words, "--dtype", dtype, "-o", "whole.safetensors")
     monkeypatch.setattr(schedule, "MAX_DENSE_SCORES", 0)
     monkeypatch.setattr(schedule, "MAX_TILE_SCORES", 40)
-    monkeypatch.setattr(
-        schedule, "available_memory_bytes", lambda: 0
-    )  # memory does not matter there, but for the vectors
-    monkeypatch.setattr(schedule, "MEMORY_CHECK_THRESHOLD_BYTES", 2**20)
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 0)  # it does not matter there, but for the vectors
+    monkeypatch.setattr(memory, "MEMORY_CHECK_THRESHOLD_BYTES", 2**20)
 
     long = attn(*words, "--dtype", dtype, "-o", "long.safetensors")
 

@@ -26,11 +26,9 @@ HELLO = SAMPLES / "hello_shiny_sun.json"
     ],
 )
 def test_colour(attn, monkeypatch, words, env, coloured):
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("TERM", "xterm-256color")  # by which Rich knows how many colours there are
 
-    done = attn("compute", HELLO, *words)
+    done = attn("compute", HELLO, *words, variables=env)
 
     assert ("\x1b[" in done.out) == coloured
 
@@ -95,3 +93,46 @@ def test_json_on_a_terminal_is_indented_and_coloured(warm):
     assert "\x1b[" in shown
     assert len(shown.splitlines()) > 20
     assert json.loads(re.sub(r"\x1b\[[0-9;]*m", "", shown))["weights"][1][1] > 0.76
+
+
+@pytest.mark.parametrize("columns", [50, 100])
+def test_a_table_is_as_wide_as_the_terminal_allows(attn, columns):
+    done = attn("compute", SAMPLES / "journey_two_heads.json", "--color", "never", columns=columns)
+    full = attn("compute", SAMPLES / "journey_two_heads.json", "--color", "never", "--full", columns=columns)
+
+    assert max(map(len, done.out.splitlines())) <= columns
+    assert ("…" in done.out) == (columns == 50)
+    assert "…" not in full.out
+
+
+@pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_a_terminal_has_colour_unless_it_is_not_wanted(attn, variables, coloured):
+    done = attn("compute", "nope.json", variables=variables, columns=80)
+
+    assert ("\x1b[" in done.err) == coloured
+
+
+def test_a_terminal_is_told_that_torch_loads(attn):
+    from attncli import pipeline
+
+    pipeline.load_engine.cache_clear()
+    first, second = (attn("compute", HELLO, "--json", columns=80) for _ in range(2))
+
+    assert first.err == "loading torch…\r\x1b[2K\r"
+    assert second.err == ""
+    pipeline.load_engine.cache_clear()
+    assert attn("compute", HELLO, "--json", "--quiet", columns=80).err == ""
+
+
+def test_streams_that_are_closed_are_said_where_they_can_be(tmp_path):
+    import io
+
+    from attncli.cli import main
+    from attncli.cli.environment import Environment
+
+    err = io.StringIO()
+
+    assert main(["schema", "problem"], Environment(None, None, err)) == 4
+    assert err.getvalue() == "error[cannot-write]: standard output is closed\n"
+    assert main(["compute", "-", "--input-format", "json"], Environment(None, io.StringIO(), err)) == 3
+    assert "standard input is closed" in err.getvalue()

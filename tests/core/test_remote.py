@@ -27,12 +27,12 @@ from tests.laws.problems import spellings
 class Others:
     """A crew in this process: everything goes through bytes, and comes back in another order."""
 
-    workers = 2
+    worker_count = 2
 
     def __init__(self) -> None:
         self.done: list[slice] = []
 
-    def __call__(self, common, tasks):
+    def compute_tasks(self, common, tasks):
         common = pickle.loads(pickle.dumps(common))
         pieces = []
         for task in tasks:

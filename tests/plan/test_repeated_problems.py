@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import attncli
+from attncli.mask_expression import MaskExpression
 from attncli.parts.masks import mask
 from attncli.parts.mixing import mixing
 from attncli.parts.normalizers import normalizer
@@ -14,6 +17,7 @@ from attncli.parts.positions import position
 from attncli.parts.scores import score
 from attncli.parts.sinks import sink
 from attncli.plan import make_plan
+from attncli.registry import Part
 from attncli.variant import Variant
 from tests.helpers import draw_normal
 from tests.laws.problems import spellings
@@ -22,24 +26,25 @@ N, M, D, H, B = 7, 5, 30, 3, 2  # queries, keys of a memory, width, heads, batch
 
 
 def test_an_outline_that_is_remembered_is_the_one_that_would_be_made():
-    from attncli.plan import _OUTLINE_CACHE, _build_outline, outline_plan
+    from attncli.plan import outline_plan
+    from attncli.plan.build import OUTLINE_CACHE, build_outline
     from attncli.validation import validate
 
-    _OUTLINE_CACHE.clear()
+    OUTLINE_CACHE.clear()
     variant = Variant(mask="causal", heads=2, softcap=20)
     for n, seed in ((5, 1), (5, 2), (4, 3), (5, 4)):
         tokens = [f"t{seed}{i}" for i in range(n)]
         problem = attncli.Problem(
             embeddings=draw_normal(seed, n, 6), tokens=tokens, parameters={"w_o": draw_normal(seed, 6, 3)}
         )
-        made, anew = outline_plan(problem, variant), _build_outline(validate(problem), variant, None, None)
+        made, anew = outline_plan(problem, variant), build_outline(validate(problem), variant, None, None)
 
         assert made.tokens == tuple(tokens)
         assert (made.steps, made.keep, made.shapes, made.size) == (anew.steps, anew.keep, anew.shapes, anew.size)
         assert (made.variant, made.summary, made.warnings) == (anew.variant, anew.summary, anew.warnings)
         np.testing.assert_array_equal(made.problem.embeddings, draw_normal(seed, n, 6))
         np.testing.assert_array_equal(made.q_pos, anew.q_pos)
-    assert len(_OUTLINE_CACHE) == 2
+    assert len(OUTLINE_CACHE) == 2
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,23 @@ def test_problems_alike_are_answered_as_if_each_were_the_first(family):
                 np.testing.assert_array_equal(step.values, anew[step.name].values, err_msg=str(choices))
             for step in made:
                 step.values[:] = 1  # whoever has a result may write on it
+
+
+def test_variants_that_are_spelled_alike_have_outlines_of_their_own():
+    """A mask that is not registered has a name of nobody's: two of them are two variants to the cache."""
+    problem = attncli.Problem(embeddings=np.eye(3))
+    plain = Variant(mask="causal")
+
+    def with_predicate(predicate):
+        member = dataclasses.replace(plain.mask.part.member, name="rewritten", function=predicate)
+        return plain.replace(mask=MaskExpression("part", Part(member)))
+
+    for predicate, weights in (
+        (lambda grid: grid.k_idx == grid.q_idx, np.eye(3)),
+        (lambda grid: grid.k_idx + grid.q_idx == 2, np.eye(3)[::-1]),
+    ):
+        result = attncli.attend(problem, with_predicate(predicate), keep={"weights"})
+        np.testing.assert_array_equal(result["weights"].values, weights)
 
 
 def test_what_is_drawn_is_drawn_anew_for_each_problem():

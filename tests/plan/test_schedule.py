@@ -7,7 +7,7 @@ import pytest
 
 import attncli
 from attncli.errors import CannotError, InputError
-from attncli.plan import finish_plan, make_plan, outline_plan, schedule
+from attncli.plan import finish_plan, make_plan, memory, outline_plan, schedule
 from attncli.variant import Variant
 from tests.core.tiles import assert_same_steps, in_tiles
 from tests.helpers import draw_normal
@@ -76,7 +76,7 @@ def test_a_first_look_at_a_long_run_leaves_matrices_out_and_says_so(monkeypatch)
 
 
 def test_what_cannot_fit_is_refused_with_sizes_and_the_way_out(monkeypatch):
-    monkeypatch.setattr(schedule, "available_memory_bytes", lambda: 2**20)
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 2**20)
     x = np.zeros((3000, 2), np.float32)
 
     with pytest.raises(

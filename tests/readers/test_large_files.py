@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attncli
-from attncli import readers
 from attncli.errors import InputError
-from attncli.readers import Source, csv, read_bytes
+from attncli.readers import Source, csv, files, read_bytes
 from attncli.readers.safetensors import read_tensors
 from tests.helpers import draw_normal
 
@@ -87,7 +86,7 @@ def test_a_large_plain_file_is_polarss(said, monkeypatch):
 def test_a_large_binary_file_is_mapped_and_never_written_on(tmp_path, monkeypatch):
     from safetensors.numpy import save_file
 
-    monkeypatch.setattr(readers, "_MMAP_MIN_BYTES", 0)
+    monkeypatch.setattr(files, "_MMAP_MIN_BYTES", 0)
     path, x = tmp_path / "x.safetensors", draw_normal(1, 5, 3)
     save_file({"embeddings": x, "positions": np.arange(5)}, path)
     before = path.read_bytes()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import string
+import subprocess
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 import attncli
 from attncli.errors import AttnError, InputError
-from attncli.readers import READERS, Source, load_readers
+from attncli.readers import Source, load_readers
+from attncli.readers.base import FORMAT_MODULES, READERS
 from attncli.types import FIELDS
 from attncli.validation import validate
 from tests.helpers import SAMPLES
@@ -305,9 +308,18 @@ def test_with_takes_a_field_from_another_file(tmp_path):
 
 
 def test_every_format_has_a_reader():
-    load_readers()
+    modules = {name: (reader.suffixes, reader.read.__module__) for name, reader in load_readers().items()}
 
+    assert modules == FORMAT_MODULES
     assert set(READERS) == {"json", "ndjson", "csv", "tsv", "npz", "npy", "safetensors"}
+
+
+def test_a_format_is_loaded_without_the_others():
+    code = "import sys; from attncli.readers import find_reader; find_reader('x.npy'); print(*sorted(m for m in sys.modules if 'attncli.readers.' in m))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    loaded = {name.removeprefix("attncli.readers.") for name in done.stdout.split()}
+    assert loaded == {"base", "files", "npz", "read", "with_field"}
 
 
 def test_the_python_door_takes_lists_arrays_and_tensors():

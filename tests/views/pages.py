@@ -9,57 +9,69 @@ from attncli.output_formats import RenderOptions
 from attncli.plan import make_plan
 from attncli.types import Problem
 from attncli.variant import Variant
-from attncli.views.board import RENDERERS, Worksheet, render_page
-from attncli.views.explain import Focus, explain_query
-from tests.calculator import adds_up, comes_out
+from attncli.views.explain import RENDERERS, Focus, Worksheet, explain_query, render_page
+from tests.calculator import equation_holds, terms_add_up
 from tests.helpers import draw_normal
 
 
 def page(
-    problem: Problem, variant: Variant | None, *, precision=4, blank=(), answers=False, form="json", grad=None, **place
+    problem: Problem,
+    variant: Variant | None,
+    *,
+    precision=4,
+    has_unicode=True,
+    blank=(),
+    answers=False,
+    form="json",
+    grad=None,
+    **focus,
 ):
-    """The page of one query, as `form` writes it."""
+    """The page of one query in one format; a record where that is JSON. `grad` is the seed of the upstream gradient."""
     from attncli.core.attention import run_plan
     from attncli.core.gradients import run_plan_with_gradients
 
-    made = make_plan(problem, variant)
+    plan = make_plan(problem, variant)
+    gradients = None
     with recording_intermediates():
-        result, gradients = (
-            (run_plan(made), None) if grad is None else run_plan_with_gradients(made, arriving(made, grad))
-        )
-    where = Focus(**{"query": made.size.queries - 1, "blank_steps": frozenset(blank), **place})
-    board = explain_query(made, result, where, gradients)
-    look = RenderOptions(precision=precision)
-    sheet = Worksheet(frozenset(blank), answers)
-    text = RENDERERS[form](render_page(board, look, sheet, result.dtype, full=where.full), look)
+        if grad is None:
+            result = run_plan(plan)
+        else:
+            result, gradients = run_plan_with_gradients(plan, draw_upstream_gradient(plan, grad))
+    focus = Focus(**{"query": plan.size.queries - 1, "blank_steps": frozenset(blank), **focus})
+    explanation = explain_query(plan, result, focus, gradients)
+    render_options = RenderOptions(precision=precision, has_unicode=has_unicode)
+    worksheet = Worksheet(frozenset(blank), answers)
+    text = RENDERERS[form](
+        render_page(explanation, render_options, worksheet, result.dtype, full=focus.full), render_options
+    )
     return json.loads(text) if form == "json" else text
 
 
-def arriving(made, seed: int):
+def draw_upstream_gradient(plan, seed: int):
     """A gradient of the context, drawn."""
-    return draw_normal(seed, *(made.axis_length("context", axis) for axis in made.steps["context"]))
+    return draw_normal(seed, *(plan.axis_length("context", axis) for axis in plan.steps["context"]))
 
 
 def equations(record) -> list[str]:
-    """Every line of a page that says that something equals something."""
+    """Every line of a page with an equals sign."""
     lines = [line for section in record["sections"] for line in section["lines"]]
     return [line["text"] for line in lines if " = " in line["text"] and not line["text"].startswith("…")]
 
 
 def sums(record) -> list[tuple[str, list[str]]]:
-    """Every line that is the sum of the lines above it, with what they end in."""
-    out = []
+    """Every line that is the sum of the lines above it, with the vectors that those end in."""
+    totals = []
     for section in record["sections"]:
-        above = [line["text"].rpartition(" = ")[2] for line in section["lines"] if " = [" in line["text"]]
-        out += [(line["text"], above) for line in section["lines"] if line["label"] in ("sum", "dq") and above]
-    return out
+        terms = [line["text"].rpartition(" = ")[2] for line in section["lines"] if " = [" in line["text"]]
+        totals += [(line["text"], terms) for line in section["lines"] if line["label"] in ("sum", "dq") and terms]
+    return totals
 
 
 def check_arithmetic(record, precision: int) -> None:
-    found = equations(record)
-    assert found
-    for equation in found:
-        assert comes_out(equation, precision), equation
+    """Every equation and every sum of the page can be worked with a calculator."""
+    assert equations(record)
+    for equation in equations(record):
+        assert equation_holds(equation, precision), equation
     for total, terms in sums(record):
         assert total.startswith("[") == all(term.startswith("[") for term in terms)
-        assert not total.startswith("[") or adds_up(terms, total, precision), total
+        assert not total.startswith("[") or terms_add_up(terms, total, precision), total

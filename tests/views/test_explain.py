@@ -10,7 +10,7 @@ import pytest
 import attncli
 from attncli.types import Problem
 from attncli.variant import Variant
-from tests.calculator import comes_out
+from tests.calculator import equation_holds
 from tests.helpers import SAMPLES, draw_normal
 from tests.laws.problems import problem_for
 from tests.views.pages import check_arithmetic, page
@@ -213,7 +213,7 @@ def test_a_line_that_does_not_come_out_is_marked(dtype):
     record = page(problem, Variant(dtype=dtype, softcap=2.5), precision=6)
 
     lines = [line for s in record["sections"] for line in s["lines"] if " = " in line["text"]]
-    off = [line for line in lines if not line["text"].startswith("…") and not comes_out(line["text"], 6)]
+    off = [line for line in lines if not line["text"].startswith("…") and not equation_holds(line["text"], 6)]
     assert dtype == "float32" or len(off) > 5
     assert all(line["rounded"] for line in off if dtype != "float32")
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import attncli
-from attncli.output_formats import OUTPUT_FORMATS, RenderOptions, load_output_formats
+from attncli.output_formats import FORMAT_MODULES, OUTPUT_FORMATS, RenderOptions, load_output_formats
 from attncli.readers.results import read_result
 from attncli.views.labelled import cell_formatter
-from tests.helpers import SAMPLES
+from tests.helpers import ROOT, SAMPLES
 
 HOSTILE = (
     "[red]x[/red]",
@@ -278,9 +277,14 @@ def test_a_format_is_found_by_suffix():
     }  # fmt: skip
 
 
-def test_every_view_that_registers_a_format_is_named():
-    from attncli import views
+def test_the_table_of_formats_says_what_the_formats_declare():
+    declared = {name: (format.suffixes, format.write.__module__) for name, format in load_output_formats().items()}
 
-    holders = [p.stem for p in Path(views.__file__).parent.glob("*.py") if "@output_format(" in p.read_text()]
+    assert declared == FORMAT_MODULES
 
-    assert sorted(views.FORMAT_MODULES) == sorted(holders)
+
+def test_every_module_that_registers_a_format_is_in_the_table():
+    holders = [path for path in (ROOT / "attncli").rglob("*.py") if "@output_format(" in path.read_text()]
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in holders]
+
+    assert sorted(modules) == sorted({module for _, module in FORMAT_MODULES.values()})

@@ -1,0 +1,315 @@
+"""A whole batch, from its inputs to its results: `BatchRun`, for the command line and for Python programs alike.
+
+inputs, _ = gather_inputs(["data/"], result_suffix=".json", results_folder=Path("results"))
+stats = BatchRun(inputs, VariantRequest({"mask": "causal"})).run_to_folder(Path("results"))
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Literal, NamedTuple, TypeAlias
+
+from attncli.batch.dask_cluster import TaskPool, connect_to_scheduler, local_client
+from attncli.batch.executors import DaskExecutor, Executor, LocalExecutor, PendingInput
+from attncli.batch.inputs import Input
+from attncli.batch.job import BytesWriter, Job, dry_run_input
+from attncli.batch.manifest import Manifest, Receipt
+from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
+from attncli.errors import AttnError, ExitStatus, OptionError
+from attncli.request import OutputOptions, ReadOptions, VariantRequest
+
+_InputPool: TypeAlias = TaskPool[list[PendingInput], list[Receipt]]
+_INPUTS_AHEAD_PER_PROCESS = 64  # inputs begun before the first whose result is still missing, where the order counts
+
+
+def _ignore(*_: object) -> None:
+    """The callback of whoever wants to know nothing."""
+
+
+@dataclass(frozen=True)
+class BatchCallbacks:
+    """What a batch tells whoever started it, while it runs."""
+
+    on_progress: Callable[[BatchStats], None] = _ignore  # after each input, and after each line of JSON lines
+    on_no_workers: Callable[[], None] = _ignore  # the cluster has no workers yet: the batch waits for one
+    # Ctrl-C came for the first time: what runs is finished, a second one stops at once. None: Ctrl-C is not handled.
+    on_interrupt: Callable[[], None] | None = None
+
+
+class DryRunEntry(NamedTuple):
+    """What a run would do with an input."""
+
+    input: Input
+    action: Literal["compute", "skip", "fail"]
+    error: AttnError | None = None  # why it would fail
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """A batch: the inputs, what to compute of each, and by how many processes."""
+
+    inputs: Sequence[Input]
+    variant_request: VariantRequest
+    read_options: ReadOptions = field(default_factory=ReadOptions)
+    output_options: OutputOptions = field(
+        default_factory=OutputOptions
+    )  # `only`, `at`, `top`, `precision`, `heat`, `force`
+    format_name: str = "json"
+    process_count: int = 1
+    scheduler: str | None = None  # the address or the file of a Dask scheduler, whose workers compute
+    max_failures: str | None = None  # how many inputs may fail before the batch stops: "10", or "5%"; None: all
+    callbacks: BatchCallbacks = field(default_factory=BatchCallbacks)
+
+    def run_to_folder(self, results_folder: Path, *, retry_failed: bool = False) -> BatchStats:
+        """Compute the inputs into files of a folder, with a manifest and the list of what failed.
+
+        What the manifest says is done already, and of the same content by the same choices, is skipped.
+
+        Args:
+            results_folder: it is made if it does not exist.
+            retry_failed: compute only the inputs that failed before.
+
+        Raises:
+            AttnError: nothing can be computed or written, whatever the input. One that fails by itself raises nothing.
+        """
+        manifest = Manifest(results_folder)
+        self._refuse_foreign_results(results_folder, manifest)
+        if retry_failed and not manifest.exists:
+            message = f"{results_folder} holds no batch, and nothing that failed"
+            raise OptionError("bad-option", message, help="leave --retry-failed out")
+        job = self.make_job(results_folder, manifest.header.get("seed"))
+        header = job.manifest_header()
+        variant_hash = header["variant"]
+        inputs = self._select_inputs(manifest, retry_failed)
+        result_paths = [input.result_path for input in self.inputs]
+        earlier_receipts = dict(manifest.receipts)
+        stats = _new_stats(inputs)
+
+        def record_receipt(input: Input, receipt: Receipt) -> None:
+            if receipt.status != "skipped":
+                if earlier := earlier_receipts.get(receipt.result):
+                    receipt = replace(receipt, attempts=earlier.attempts + receipt.attempts)
+                manifest.add_receipt(receipt)
+            self.callbacks.on_progress(stats)
+
+        with ExitStack() as stack:
+            task_pool = stack.enter_context(self._open_task_pool())
+            stack.callback(manifest.close)
+            manifest.open(header)
+            manifest.remove_leftovers(result_paths)
+            if self.scheduler is not None:
+                job = job.for_workers().for_run(manifest.publish_run_id())
+            executor = self._make_executor(task_pool, job, variant_hash, stats)
+            is_interrupted = stack.enter_context(_interrupts_watched(self.callbacks.on_interrupt))
+            try:
+                run_batch(
+                    inputs,
+                    executor,
+                    stats,
+                    lambda input: recorded_result(manifest, input, variant_hash, self.output_options.force),
+                    record_receipt,
+                    max_failures=parse_max_failures(self.max_failures, len(inputs)),
+                    is_interrupted=is_interrupted,
+                )
+            except BaseException:
+                with suppress(AttnError, OSError):  # the first error is the one to be told
+                    manifest.finalize(result_paths)
+                raise
+            manifest.finalize(result_paths)
+        return stats
+
+    def run_to_lines(self, write: Callable[[str], object]) -> BatchStats:
+        """Compute the inputs into JSON lines, a result or an error for each, in the order of the inputs; nothing is kept.
+
+        Args:
+            write: called with each line, line feed included.
+
+        Raises:
+            AttnError: nothing can be computed, whatever the input.
+        """
+        inputs = [replace(input, result_path=f"{i}.ndjson") for i, input in enumerate(self.inputs)]
+        stats = _new_stats(inputs)
+        may_begin, release_in_order = order_receipts(inputs, _INPUTS_AHEAD_PER_PROCESS * self.process_count)
+
+        def write_bytes(data: bytes) -> None:
+            write(data.decode("utf-8", "surrogatepass"))
+
+        with ExitStack() as stack:
+            is_interrupted = stack.enter_context(_interrupts_watched(self.callbacks.on_interrupt))
+            spool_folder = ""  # where other processes write their results, to be copied in order
+            if self.process_count > 1:
+                spool_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="attn-"))
+            job = self.make_job(spool_folder, None)
+            task_pool = stack.enter_context(self._open_task_pool())
+            executor = self._make_executor(task_pool, job, "", stats, None if spool_folder else write_bytes)
+
+            def write_receipts(input: Input, receipt: Receipt) -> None:
+                for finished, its_receipt in release_in_order(input, receipt):
+                    spooled = Path(spool_folder, finished.result_path)
+                    if spool_folder and spooled.exists():
+                        with spooled.open(encoding="utf-8", errors="surrogatepass", newline="") as lines:
+                            for line in lines:
+                                write(line)
+                        spooled.unlink()
+                    elif its_receipt.status == "failed" and its_receipt.bytes is None:  # no line is written yet
+                        error = {"error": its_receipt.error}
+                        write(json.dumps(error, ensure_ascii=False, separators=(",", ":")) + "\n")
+                self.callbacks.on_progress(stats)
+
+            run_batch(
+                inputs,
+                executor,
+                stats,
+                lambda input: None,
+                write_receipts,
+                max_failures=parse_max_failures(self.max_failures, len(inputs)),
+                is_interrupted=is_interrupted,
+                may_begin=may_begin,
+            )
+        return stats
+
+    def dry_run(self, results_folder: Path, *, retry_failed: bool = False) -> Iterator[DryRunEntry]:
+        """Find out what `run_to_folder` would do with each input, without torch and without writing.
+
+        Raises:
+            OptionError: the choices are wrong, or results of others would be replaced.
+        """
+        manifest = Manifest(results_folder)
+        self._refuse_foreign_results(results_folder, manifest)
+        job = self.make_job(results_folder, manifest.header.get("seed"))
+        variant_hash = job.manifest_header()["variant"]
+
+        def entries() -> Iterator[DryRunEntry]:
+            for input in self._select_inputs(manifest, retry_failed):
+                recorded = recorded_result(manifest, input, variant_hash, self.output_options.force)
+                try:
+                    is_done = dry_run_input(job, input, recorded)
+                except AttnError as error:
+                    if error.status == ExitStatus.USAGE:
+                        raise
+                    yield DryRunEntry(input, "fail", error)
+                else:
+                    yield DryRunEntry(input, "skip" if is_done else "compute")
+
+        return entries()
+
+    def make_job(self, results_folder: Path | str, drawn_seed: int | None) -> Job:
+        """Make what is sent to whoever computes; `drawn_seed` is the seed that an earlier run of the folder drew."""
+        chosen_seed = self.variant_request.choices.get("seed")
+        if chosen_seed is None and drawn_seed is None:
+            drawn_seed = secrets.randbelow(2**31)
+        return Job(
+            self.variant_request,
+            self.read_options,
+            self.output_options,
+            self.format_name,
+            seed=int(str(drawn_seed if chosen_seed is None else chosen_seed)),
+            results_folder=str(results_folder),
+            drawn_seed=drawn_seed,
+        )
+
+    def _refuse_foreign_results(self, results_folder: Path, manifest: Manifest) -> None:
+        """Refuse to replace what this batch did not make, unless `force` is chosen.
+
+        Raises:
+            OptionError: a file of the folder is in the way.
+        """
+        if self.output_options.force:
+            return
+        hint = "another folder, or --force to replace it"
+        if (foreign := manifest.foreign_file) is not None:
+            raise OptionError("output-exists", f"{foreign} exists, and no batch made it", help=hint)
+        for input in self.inputs:
+            path = results_folder / input.result_path
+            receipt = manifest.receipts.get(input.result_path)
+            if receipt is not None and not _is_same_file(receipt.input, input.display_name):
+                message = f"{path} is the result of {receipt.input}, not of {input.display_name}"
+                raise OptionError("output-exists", message, help=hint)
+            if not manifest.exists and path.exists():
+                message = f"{path} exists, and no manifest says that a batch made it"
+                raise OptionError("output-exists", message, help=hint)
+
+    def _select_inputs(self, manifest: Manifest, retry_failed: bool) -> Sequence[Input]:
+        if not retry_failed:
+            return self.inputs
+        failed = {result for result, receipt in manifest.receipts.items() if receipt.status == "failed"}
+        return [input for input in self.inputs if input.result_path in failed]
+
+    @contextmanager
+    def _open_task_pool(self) -> Iterator[_InputPool | None]:
+        """Start or reach the cluster that computes; None: this process does."""
+        if self.scheduler is None and self.process_count == 1:
+            yield None
+            return
+        if self.scheduler is None:
+            connection = local_client(self.process_count)
+        else:
+            connection = connect_to_scheduler(self.scheduler)
+        with connection as client:
+            device = str(self.variant_request.choices.get("device", ""))
+            task_pool: _InputPool = TaskPool(client, device, self.callbacks.on_no_workers)
+            task_pool.wait_for_workers()
+            yield task_pool
+
+    def _make_executor(
+        self,
+        task_pool: _InputPool | None,
+        job: Job,
+        variant_hash: str,
+        stats: BatchStats,
+        write_bytes: BytesWriter | None = None,
+    ) -> Executor:
+        if task_pool is not None:
+            return DaskExecutor(task_pool, job, variant_hash)
+
+        def report_lines(line_count: int, failed_count: int, fraction: float) -> None:
+            stats.current_lines, stats.current_failed_lines, stats.current_fraction = line_count, failed_count, fraction
+            self.callbacks.on_progress(stats)
+
+        return LocalExecutor(job, variant_hash, write_bytes, report_lines)
+
+
+def _new_stats(inputs: Sequence[Input]) -> BatchStats:
+    return BatchStats(len(inputs), has_streams=any(input.is_stream for input in inputs))
+
+
+def _is_same_file(name: str, other_name: str) -> bool:
+    """Whether two names, neither of them an address, are of the same file; or the same name."""
+    if name == other_name:
+        return True
+    return "://" not in name + other_name and Path(name).resolve() == Path(other_name).resolve()
+
+
+@contextmanager
+def _interrupts_watched(on_interrupt: Callable[[], None] | None) -> Iterator[Callable[[], bool]]:
+    """Handle Ctrl-C while the block runs; it yields a function that tells whether there was one.
+
+    The first calls `on_interrupt` and lets what runs be finished; the second raises KeyboardInterrupt.
+    """
+    is_interrupted = False
+
+    def handle_sigint(signal_number: int, frame: FrameType | None) -> None:
+        nonlocal is_interrupted
+        if is_interrupted:
+            raise KeyboardInterrupt
+        is_interrupted = True
+        if on_interrupt is not None:
+            on_interrupt()
+
+    handler_before = None
+    if on_interrupt is not None:
+        with suppress(ValueError):  # only the main thread may handle signals
+            handler_before = signal.signal(signal.SIGINT, handle_sigint)
+    try:
+        yield lambda: is_interrupted
+    finally:
+        if handler_before is not None:
+            signal.signal(signal.SIGINT, handler_before)

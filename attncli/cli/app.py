@@ -1,0 +1,67 @@
+"""The Typer application: every command with its options, help and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Annotated
+
+import typer
+
+from attncli import __version__
+from attncli.cli.batch import EXAMPLES as BATCH_EXAMPLES
+from attncli.cli.batch import batch
+from attncli.cli.check import EXAMPLES as CHECK_EXAMPLES
+from attncli.cli.check import check
+from attncli.cli.compute import EXAMPLES as COMPUTE_EXAMPLES
+from attncli.cli.compute import compute
+from attncli.cli.demo import EXAMPLES as DEMO_EXAMPLES
+from attncli.cli.demo import demo
+from attncli.cli.environment import Environment
+from attncli.cli.explain import EXAMPLES as EXPLAIN_EXAMPLES
+from attncli.cli.explain import explain
+from attncli.cli.list import EXAMPLES as LIST_EXAMPLES
+from attncli.cli.list import list_catalogue
+from attncli.cli.options import with_shared_options
+from attncli.cli.schema import EXAMPLES as SCHEMA_EXAMPLES
+from attncli.cli.schema import schema
+from attncli.errors import OptionError
+
+app = typer.Typer(
+    name="attn",
+    help="The attention calculator: scores, softmax weights and context vectors, step by step, for your own numbers.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _register_command(function: Callable[..., object], name: str, examples: str) -> None:
+    lines = [line.strip() for line in examples.strip().splitlines()]
+    epilog = "Examples:\n\n" + "\n\n".join(lines)  # Typer joins lines that have no blank line between them
+    app.command(name, epilog=epilog.replace("[", "\\["))(with_shared_options(function))
+
+
+_register_command(compute, "compute", COMPUTE_EXAMPLES)
+_register_command(explain, "explain", EXPLAIN_EXAMPLES)
+_register_command(check, "check", CHECK_EXAMPLES)
+_register_command(batch, "batch", BATCH_EXAMPLES)
+_register_command(demo, "demo", DEMO_EXAMPLES)
+_register_command(list_catalogue, "list", LIST_EXAMPLES)
+_register_command(schema, "schema", SCHEMA_EXAMPLES)
+
+
+@app.callback(invoke_without_command=True)
+def _run_without_command(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print the version")] = False
+) -> None:
+    environment: Environment = context.obj
+    if version:
+        print(f"attn {__version__}", file=environment.stdout)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        with redirect_stdout(environment.stderr):
+            print(context.get_help())
+        raise OptionError(
+            "usage", "no command was given", help="attn demo shows an example; attn COMMAND --help says more"
+        )

@@ -1,0 +1,32 @@
+"""Reading the one input of a command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attncli.cli.messages import Messages
+from attncli.request import ReadOptions
+
+if TYPE_CHECKING:
+    from attncli.types import Problem
+
+
+def read_problem(path: str, read_options: ReadOptions, messages: Messages) -> Problem:
+    """Read one problem as the options ask, and write what the reader had to find out as notes.
+
+    Raises:
+        OptionError: the format is not known, or `--with` is misspelt.
+        InputError: the file cannot be read or makes no sense.
+    """
+    from attncli.readers import read
+
+    problem = read(
+        path,
+        read_options.input_format,
+        replacing=read_options.replacing,
+        token_column=read_options.token_column,
+        header=read_options.header,
+    )
+    for note in problem.notes:
+        messages.note(note)
+    return problem

@@ -1,0 +1,146 @@
+"""Arguments in, exit status out: `main` runs one command line and is the only place that catches errors."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+
+import typer
+
+from attncli.cli.app import app
+from attncli.cli.environment import Environment
+from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.text import closest
+
+
+def main(argv: Sequence[str] | None = None, environment: Environment | None = None) -> int:
+    """Run one command line and return its exit status. Every error is reported here, on standard error.
+
+    Args:
+        argv: the arguments after the program's name; None: those of this process.
+        environment: the streams and environment variables to use; None: those of this process.
+    """
+    arguments = [*(sys.argv[1:] if argv is None else argv)]
+    if environment is None:
+        environment = Environment.of_process()
+    codecs.register_error("attn", replace_with_ascii)
+    codecs.register_error("attn.json", replace_with_json_escape)
+    for stream in (environment.stdout, environment.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="attn")
+    with environment.installed():
+        return _run_and_report(arguments, environment)
+
+
+def _run_and_report(arguments: Sequence[str], environment: Environment) -> int:
+    """Run a command line; whatever goes wrong becomes a message and an exit status."""
+    debug = "--debug" in arguments
+    messages = Messages(
+        environment,
+        error_format=_peek_option(arguments, "--error-format", ("full", "json", "concise"), "full"),
+        color=_peek_option(arguments, "--color", ("auto", "always", "never"), "auto"),
+    )
+    try:
+        status = _run_command_line(arguments, environment)
+        if environment.stdout is not None:
+            environment.stdout.flush()
+        return status
+    except SystemExit as error:  # how Rich ends a process when nobody reads its output any more
+        return int(ExitStatus.BROKEN_PIPE) if error.code == 1 else int(error.code or 0)
+    except AttnError as error:
+        if debug and error.__cause__:
+            traceback.print_exc(file=environment.stderr)
+        messages.error(error)
+        return int(error.status)
+    except typer.TyperException as error:  # a usage error of the command line's grammar
+        messages.error(_usage_error(error, arguments))
+        return int(ExitStatus.USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        messages.write("interrupted")
+        return int(ExitStatus.INTERRUPTED)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.errno == errno.EPIPE:
+            _discard_output(environment)
+            return int(ExitStatus.BROKEN_PIPE)
+        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            _discard_output(environment)
+            messages.error(CannotError("cannot-write", f"standard output cannot be written: {error.strerror}"))
+            return int(ExitStatus.CANNOT)
+        return _report_bug(error, messages, debug)
+    except MemoryError:
+        messages.error(CannotError("out-of-memory", "this does not fit in memory"))
+        return int(ExitStatus.CANNOT)
+    except Exception as error:
+        return _report_bug(error, messages, debug)
+
+
+def _run_command_line(arguments: Sequence[str], environment: Environment) -> int:
+    """Run one command line through Typer, without its `main`, which would end with status 1 when a pipe is closed."""
+    command = typer.main.get_command(app)
+    if "_ATTN_COMPLETE" in environment.variables:  # a shell asks for completions
+        command.main([*arguments], prog_name="attn")
+    try:
+        with command.make_context("attn", [*arguments], obj=environment) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as error:
+        return error.exit_code
+
+
+def _peek_option(arguments: Sequence[str], option: str, allowed_values: Sequence[str], default: str) -> str:
+    """The value of an option before anything is parsed, because it holds for errors of parsing too."""
+    for i, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if not equals:
+            value = arguments[i + 1] if i + 1 < len(arguments) else ""
+        if name == option and value in allowed_values:
+            return value
+    return default
+
+
+def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> OptionError:
+    """Turn an error of Typer into one of ours: its sentence, and the nearest name of those that exist."""
+    context = getattr(error, "ctx", None)
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    message, has_hint, hint = text.strip().partition(" Did you mean")
+    message = message.partition(" (Possible")[0].replace("Value error, ", "").rstrip(".")
+    command_names = {command.name for command in app.registered_commands}
+    if context:
+        path = context.command_path
+    else:
+        path = f"attn {arguments[0]}" if arguments and arguments[0] in command_names else "attn"
+    option = getattr(error, "option_name", "")
+    if option and context:
+        names = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+        match = closest(option, names)
+        help = f"did you mean {match!r}?" if match else ""
+    else:
+        help = f"did you mean{hint}" if has_hint else ""
+    return OptionError("usage", message, help=help or f"{path} --help shows what there is")
+
+
+def _report_bug(error: Exception, messages: Messages, debug: bool) -> int:
+    """Write an error that nobody foresaw as a bug to report; with `--debug` its traceback stands before it."""
+    if debug:
+        traceback.print_exc(file=messages.environment.stderr)
+    first_line = str(error).splitlines()[0] if str(error) else ""
+    messages.error(
+        AttnError(
+            "bug",
+            f"a bug in attn: {type(error).__name__}: {first_line}",
+            help="please report it with the command and its input; --debug shows the traceback",
+        )
+    )
+    return int(ExitStatus.BUG)
+
+
+def _discard_output(environment: Environment) -> None:
+    """Send what is still buffered for standard output to the null device, so that flushing it does not raise again."""
+    if environment.stdout is not None:
+        with suppress(OSError, ValueError):  # no real file: a test's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), environment.stdout.fileno())

@@ -1,0 +1,222 @@
+"""Make a plan of a problem and a variant, or raise what is wrong with the two together. Entry: `make_plan`.
+
+It does so in two steps, since which queries are computed may be known only once the outline is there (`--at` names
+them by token): `outline_plan` decides everything but the schedule, `finish_plan` the schedule.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from attncli.errors import InputError, OptionError, input_error
+from attncli.plan.cache import OutlineCache, outline_key
+from attncli.plan.chain import build_chain
+from attncli.plan.head_shapes import choose_projection, resolve_head_shapes
+from attncli.plan.plan import Plan, SharedPlan
+from attncli.plan.positions import resolve_positions
+from attncli.plan.schedule import MAX_TILE_SCORES, choose_schedule
+from attncli.plan.steps import resolve_keep, step_axes, unused_fields
+from attncli.plan.summary import describe_rows, summarize_plan, token_labels
+from attncli.plan.visibility import compute_visibility, effective_mask, grid_arrays
+from attncli.registry import AnyPart
+from attncli.types import Array, Problem
+from attncli.validation import ProblemSize, problem_size, validate
+from attncli.validation.fields import as_numpy
+from attncli.variant import Variant
+
+OUTLINE_CACHE = OutlineCache()
+
+
+def make_plan(
+    problem: Problem, variant: Variant | None = None, keep: Collection[str] | None = None, *, top: int | None = None
+) -> Plan:
+    """Plan the computation of a variant on a problem.
+
+    Args:
+        problem: as it came in, or validated already.
+        variant: what to compute; the problem's own choices if left out.
+        keep: names of steps; None keeps every step, "shown" those of a first look.
+        top: how many of the largest weights of each query to return.
+
+    Raises:
+        InputError: problem and variant do not go together, or a step is asked for that this variant lacks.
+        OptionError: a step is asked for that no variant has.
+        CannotError: it does not fit in memory.
+    """
+    return finish_plan(outline_plan(problem, variant, keep, top=top))
+
+
+def outline_plan(
+    problem: Problem, variant: Variant | None = None, keep: Collection[str] | None = None, *, top: int | None = None
+) -> Plan:
+    """Plan everything but the schedule. Arguments and errors are those of `make_plan`."""
+    problem = validate(problem)
+    variant = variant if variant is not None else Variant(**problem.variant)
+    key = outline_key(problem, variant, keep, top)
+    remembered = OUTLINE_CACHE.get(key) if key else None
+    if remembered:
+        tokens, k_tokens = token_labels(problem, remembered.size)
+        return replace(remembered, problem=problem, tokens=tokens, k_tokens=k_tokens)
+    outline = build_outline(problem, variant, keep, top)
+    if key and outline.variant.seed == variant.seed:  # a seed that was drawn is drawn anew for each problem
+        OUTLINE_CACHE.add(key, replace(outline.without_data(), shared=SharedPlan()))
+    return outline
+
+
+def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | None, top: int | None) -> Plan:
+    """Build the outline of a validated problem, without looking whether it is remembered."""
+    size = problem_size(problem)
+    _check_required_choices(problem, variant, size)
+    variant = variant.replace(projection=choose_projection(problem, variant))
+    shapes = resolve_head_shapes(problem, variant, size)
+    mask = effective_mask(problem, variant)
+    is_masked = mask is not None or problem.lengths is not None or _has_minus_infinity(problem.bias)
+    chain = build_chain(problem, variant, shapes.d, is_masked)
+    q_pos, k_pos = resolve_positions(problem, variant, size, mask)
+    variant = variant.replace(
+        mask=mask or variant.mask, seed=_choose_seed(problem, variant), dtype=_choose_dtype(problem, variant)
+    )
+    if shapes.has_head_axis:
+        variant = variant.replace(heads=shapes.heads, kv_heads=shapes.kv_heads)
+    steps = step_axes(problem, variant, size, shapes, chain, top)
+    tokens, k_tokens = token_labels(problem, size)
+    return Plan(
+        problem=problem,
+        variant=variant,
+        size=size,
+        shapes=shapes,
+        chain=chain,
+        mask=mask,
+        is_masked=is_masked,
+        steps=steps,
+        keep=resolve_keep(keep, steps, top),
+        top=min(top or 0, size.keys),
+        q_pos=q_pos,
+        k_pos=k_pos,
+        tokens=tokens,
+        k_tokens=k_tokens,
+        warnings=tuple(
+            f"unused-field: {name} is not used by this variant"
+            for name in unused_fields(problem, variant, size, shapes, mask)
+        ),
+        summary=summarize_plan(problem, variant, size, shapes, chain, is_masked),
+        is_first_look=keep is not None and (keep == "shown" or list(keep) == ["shown"]),
+    )
+
+
+def finish_plan(plan: Plan, selection: Mapping[str, tuple[int, ...]] | None = None, *, streamed: bool = False) -> Plan:
+    """Give an outline its schedule; of a long run only the queries that `selection` names are computed.
+
+    Args:
+        plan: the outline.
+        selection: indices by axis, as `--at` chose them.
+        streamed: whether matrices go to a file as they are computed, and not to memory.
+
+    Raises:
+        InputError: the schedule that was asked for cannot run this, or a query sees no key and that is an error.
+        CannotError: it does not fit in memory.
+    """
+    finished = plan.shared.finished_plan if plan.shared and not selection else None
+    if finished is not None:
+        return replace(finished, problem=plan.problem, tokens=plan.tokens, k_tokens=plan.k_tokens)
+    finished = choose_schedule(plan, selection, streamed=streamed)
+    _check_empty_rows(finished)
+    if plan.shared and not selection and finished.schedule == "dense":  # others depend on how much memory is free
+        plan.shared.finished_plan = finished.without_data()
+    return finished
+
+
+def _check_empty_rows(plan: Plan) -> None:
+    """Check that every query sees a key, where `--empty-rows error` asks for it.
+
+    Raises:
+        InputError: some do not.
+    """
+    if plan.variant.empty_rows != "error" or not plan.is_masked:
+        return
+    grid = plan.make_grid()
+    arrays: dict[str, Array] = {name: as_numpy(x) for name, x in grid_arrays(grid).items()}
+    n, rows_at_once = plan.axis_length("scores", "query"), max(1, MAX_TILE_SCORES // plan.size.keys)
+    empty = np.zeros((plan.size.batch or 1, plan.shapes.heads, n), bool)
+    for first in range(0, n, rows_at_once):
+        rows = slice(first, first + rows_at_once)
+        rows_of_arrays = {name: x[:, :, rows] for name, x in arrays.items() if x.shape[2] > 1}
+        visible = compute_visibility(
+            replace(grid, **(arrays | rows_of_arrays)), plan.mask
+        )  # broadcasts to (b, h, n, m)
+        empty[:, :, rows] = ~visible.any(-1)
+    description = describe_rows(empty, plan)
+    if description:
+        raise InputError(
+            "empty-rows",
+            f"{description} no key, and empty_rows is error",
+            help="--empty-rows zero|nan|uniform says what their weights shall be",
+        )
+
+
+def _has_minus_infinity(bias: Array) -> bool:
+    return bias is not None and bool((bias == float("-inf")).any())
+
+
+def _choose_seed(problem: Problem, variant: Variant) -> int | None:
+    """Return the seed for whatever has no seed of its own; where none was given and one is needed, draw it."""
+    drawn_parts: list[AnyPart] = []
+    if variant.projection.traits.is_drawn:
+        drawn_parts.append(variant.projection)
+    if not variant.dropout.is_none and problem.dropout_mask is None:
+        drawn_parts.append(variant.dropout)
+    if variant.seed is None and any(not part.is_set("seed") for part in drawn_parts):
+        return secrets.randbelow(2**31)
+    return None if variant.seed is None else int(variant.seed)
+
+
+def _choose_dtype(problem: Problem, variant: Variant) -> str:
+    """Return the variant's dtype; by default float64 for text, and of arrays the widest, at least float32.
+
+    Where a device has no float64, the default is float32.
+
+    Raises:
+        OptionError: float64 was asked of such a device.
+    """
+    if variant.device == "mps" and variant.dtype == "float64":
+        raise OptionError("bad-option", "mps has no float64", help="--dtype float32, or --device cpu")
+    if variant.dtype:
+        return str(variant.dtype)
+    arrays = [
+        problem.embeddings,
+        problem.q,
+        problem.k,
+        problem.v,
+        *(problem.memory or {}).values(),
+        *(problem.past or {}).values(),
+        *problem.parameters.values(),
+    ]
+    dtypes = {str(x.dtype).removeprefix("torch.") for x in arrays if hasattr(x, "dtype")}  # labels have none
+    is_wide = bool(dtypes - {"float32", "float16", "bfloat16"})
+    return "float64" if is_wide and variant.device != "mps" else "float32"
+
+
+def _check_required_choices(problem: Problem, variant: Variant, size: ProblemSize) -> None:
+    """Check that the user has made the choices that a preset leaves to the user.
+
+    Raises:
+        InputError: one is missing.
+    """
+    has_window = any(part.traits.is_window for part in variant.mask.iter_parts())
+    choices = {  # name → whether it has been made, and how to make it
+        "heads": (variant.heads or size.heads, "add --heads H; the width is split into so many"),
+        "kv_heads": (variant.kv_heads or size.kv_heads, "add --kv-heads G; it divides the number of heads"),
+        "memory": (
+            problem.memory is not None or problem.q is not None,
+            "give memory in the file, or --with memory=FILE",
+        ),
+        "window": (has_window, "add --window LEFT,RIGHT, as in --window 2,0"),
+    }
+    for name in variant.required_choices:
+        is_made, hint = choices[name]
+        if not is_made:
+            raise input_error("missing-choice", f"the variant {variant.name!r} cannot know its {name}", help=hint)

@@ -1,0 +1,147 @@
+"""The plan itself: what will be computed, on which axes and how. `attncli.plan.build` makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from attncli.mask_expression import MaskExpression
+from attncli.parts.projections import ProjectionSizes
+from attncli.plan.chain import Link
+from attncli.plan.head_shapes import HeadShapes, projection_sizes
+from attncli.plan.key_ranges import KeyRanges, find_key_ranges
+from attncli.plan.visibility import grid_arrays, to_4d, to_key_axis, to_query_axis
+from attncli.types import Grid, Labels, NumpyArray, Problem
+from attncli.validation import ProblemSize
+from attncli.validation.fields import is_tensor
+from attncli.variant import Variant
+
+
+@dataclass(eq=False)
+class SharedPlan:
+    """What plans of equal shapes and variant find once and share, as in a stream of JSON lines."""
+
+    finished_plan: Plan | None = None  # without its problem
+    grid: object = None  # the grid of the scores, as the core has it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be computed, decided before anything is.
+
+    `size` counts tokens, `shapes` heads and widths; `steps` and `keep` say what can be had and what is returned;
+    `chain` and `mask` are the computation from scores to weights; `schedule` and what follows it say how it is run.
+    """
+
+    problem: Problem
+    variant: Variant  # with everything settled that the problem decides
+    size: ProblemSize
+    shapes: HeadShapes
+    chain: tuple[Link, ...]
+    mask: MaskExpression | None  # None: every query sees every key
+    is_masked: bool  # some key may be hidden: by mask, lengths or a bias of −∞
+    steps: Mapping[str, tuple[str, ...]]  # every step that this variant has on this problem, with its axes
+    keep: frozenset[str]  # the steps that are returned
+    top: int  # how many of the largest weights of each query are returned
+    q_pos: NumpyArray | None  # (b, n) or (n,); None: nothing reads positions, and they cannot be known
+    k_pos: NumpyArray  # (b, m) or (m,)
+    tokens: Labels  # of the queries
+    k_tokens: Labels  # of the keys
+    warnings: tuple[str, ...]  # "code: sentence"
+    summary: tuple[str, ...]  # what will be computed, in words
+    is_first_look: bool = False  # the user has not said which steps to keep
+    schedule: Literal["", "dense", "tiled", "fused"] = ""  # "" in an outline
+    tile_size: int = 0  # how many scores a tile may have; 0: one tile holds everything
+    computed_queries: NumpyArray | None = None  # indices of the queries that are computed; None: all
+    shared: SharedPlan | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def score_count(self) -> int:
+        """How many scores are computed: b · h · n · m."""
+        return (self.size.batch or 1) * self.shapes.heads * self.axis_length("scores", "query") * self.size.keys
+
+    @property
+    def matrix_steps(self) -> list[str]:
+        """The steps kept that have a number for each query and key."""
+        return [name for name, axes in self.steps.items() if name in self.keep and axes[-2:] == ("query", "key")]
+
+    @property
+    def item_size(self) -> int:
+        """Bytes of a number while it is computed with: half precision is widened."""
+        return 8 if self.variant.dtype == "float64" else 4
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a tensor came in that requires its gradient."""
+        problem = self.problem
+        arrays = (problem.embeddings, problem.q, problem.k, problem.v, problem.bias)
+        groups = (problem.memory or {}, problem.past or {}, problem.parameters)
+        arrays += tuple(x for group in groups for x in group.values())
+        return any(is_tensor(x) and x.requires_grad for x in arrays)
+
+    def make_grid(self) -> Grid:
+        """Return where the scores sit, as numpy arrays that broadcast to (b, h, n, m); n: the queries that are computed."""
+        problem, size = self.problem, self.size
+        grid = Grid(
+            q_pos=to_query_axis(np.zeros(1, np.int64) if self.q_pos is None else self.q_pos),
+            k_pos=to_key_axis(self.k_pos),
+            q_idx=to_query_axis(np.arange(size.past, size.past + size.queries)),
+            k_idx=to_key_axis(np.arange(size.keys)),
+            q_seg=to_query_axis(problem.segments),
+            k_seg=to_key_axis(problem.segments if problem.k_segments is None else problem.k_segments),
+            lengths=None if problem.lengths is None else problem.lengths[:, None, None, None],
+            key_count=size.keys,
+            max_length=max(size.past + size.queries, size.keys),
+            head_count=self.shapes.heads,
+            head_idx=np.arange(self.shapes.heads)[:, None, None][None],
+            problem_mask=to_4d(problem.mask),
+            bias=to_4d(problem.bias),
+        )
+        if self.computed_queries is None:
+            return grid
+        per_query = {name: x for name, x in grid_arrays(grid).items() if x.shape[2] > 1}
+        return replace(grid, **{name: x[:, :, self.computed_queries] for name, x in per_query.items()})
+
+    def find_key_ranges(self) -> KeyRanges | None:
+        """Find the keys that are computed for each query, as a few ranges; None: all keys."""
+        normalizer = self.variant.normalizer
+        depends_on_key_count = normalizer.traits.is_key_count_dependent
+        needs_every_key = (
+            bool(self.matrix_steps)
+            or self.variant.empty_rows != "zero"
+            or (depends_on_key_count is not None and depends_on_key_count(normalizer))
+        )
+        if not self.is_masked or needs_every_key:
+            return None
+        return find_key_ranges(self.make_grid(), self.mask)
+
+    def with_schedule(self, schedule: Literal["dense", "tiled", "fused"]) -> Plan:
+        """Return the plan with another schedule, which its variant names."""
+        return replace(self, schedule=schedule, variant=self.variant.replace(schedule=schedule))
+
+    def without_data(self) -> Plan:
+        """Return the plan without its problem's arrays and labels, for problems of equal shapes to share."""
+        return replace(self, problem=Problem(), tokens=(), k_tokens=())
+
+    def axis_length(self, step: str, axis: str) -> int:
+        """Return how long an axis of a step will be."""
+        if step == "positioned_embeddings" and axis == "dim":
+            return self.projection_sizes().d
+        if axis in ("dim", "head", "kv_head"):
+            return self.shapes.axis_length(step, axis)
+        if axis == "key":
+            return self.size.new_keys if step in ("k", "v") else self.size.keys
+        lengths = {
+            "batch": self.size.batch or 1,
+            "query": self.size.queries if self.computed_queries is None else len(self.computed_queries),
+            "new_key": self.size.new_keys,
+            "rank": self.top,
+        }
+        return lengths[axis]
+
+    def projection_sizes(self) -> ProjectionSizes:
+        """Return what a projection must know of the problem."""
+        return projection_sizes(self.problem, self.shapes.heads, self.shapes.kv_heads)

@@ -1,0 +1,72 @@
+"""Read a problem from a file: find its reader, parse the bytes, replace fields, validate. Entries: `read`, `parse_problem`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from attncli.errors import InputError, OptionError
+from attncli.readers.base import Reader, Source, find_reader
+from attncli.readers.files import read_bytes
+from attncli.readers.with_field import replace_field
+from attncli.types import Problem
+
+
+def read(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    replacing: Sequence[str] = (),
+    token_column: str | None = None,
+    header: str | None = None,
+) -> Problem:
+    """Read a problem from a file, and validate it.
+
+    Args:
+        path: the file, or `-` for standard input.
+        format: the name of its format, where the suffix does not say it.
+        replacing: `name=path` pairs; each takes one field from another file (`--with`).
+        token_column: for CSV, which column holds the tokens: its name, its number from 0, or `none`.
+        header: for CSV, whether the first row is one: yes or no.
+
+    Raises:
+        OptionError: the format is not known, or `replacing` is misspelt.
+        InputError: the file cannot be read or makes no sense; with its place.
+    """
+    path = str(path)
+    reader = find_reader(path, format)
+    if reader.is_stream:
+        raise OptionError("many-problems", f"{path} holds a problem a line", help="attn compute reads it line by line")
+    display_name = "<stdin>" if path == "-" else path
+    try:
+        data = read_bytes(path, reader.can_map)
+    except InputError as error:
+        raise error.add_location(file=display_name) from None
+    return parse_problem(data, display_name, reader, replacing=replacing, token_column=token_column, header=header)
+
+
+def parse_problem(
+    data: object,
+    name: str,
+    reader: Reader,
+    *,
+    replacing: Sequence[str] = (),
+    token_column: str | None = None,
+    header: str | None = None,
+) -> Problem:
+    """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`.
+
+    Raises:
+        OptionError: `replacing` is misspelt.
+        InputError: they make no sense; with the place.
+    """
+    from attncli.validation import validate
+
+    mapped_path = "" if type(data) is bytes else name
+    try:
+        problem = reader.read(Source(name, data, reader.name, token_column, header, mapped_path))
+        for pair in replacing:
+            problem = replace_field(problem, pair)
+        return validate(problem, name)
+    except InputError as error:
+        raise error.add_location(file=name) from None

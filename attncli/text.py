@@ -1,0 +1,81 @@
+"""Words and characters for messages: lists, counts, the nearest name, and what a console can show."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from attncli.symbols import SYMBOLS
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one is nearest to; None where none is near."""
+    return next(iter(difflib.get_close_matches(name.lower(), sorted(map(str, known)), n=1, cutoff=0.6)), None)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return “did you mean 'causal'?”, or the list of what is known where no name is near; never nothing."""
+    names = sorted(map(str, known))
+    match = closest(name, names)
+    if match is not None:
+        return f"did you mean {match!r}?"
+    return f"it can be {join_names(names, 'or')}" if names else "there is none to choose from"
+
+
+def split_warning(warning: str) -> tuple[str, str]:
+    """Split a warning of a result, "code: sentence", into the two."""
+    code, _, message = warning.partition(": ")
+    return code, message
+
+
+def join_names(names: Iterable[object], joining_word: str = "and", max_names: int = 24) -> str:
+    """Join names as 'a, b and c'; from `max_names` on the others are only counted."""
+    items = [str(name) for name in names]
+    if len(items) > max_names:
+        return ", ".join(items[:max_names]) + f" {joining_word} {len(items) - max_names} more"
+    return f"{', '.join(items[:-1])} {joining_word} {items[-1]}" if len(items) > 1 else "".join(items)
+
+
+def pluralize(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: '1 key', '2 keys'."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def shorten(text: str, max_length: int = 120) -> str:
+    """Shorten a name for a message: the middle of a very long one is left out."""
+    return text if len(text) <= max_length else f"{text[: max_length // 2]}…{text[-max_length // 2 :]}"
+
+
+# ── characters ───────────────────────────────────────────────────────────────────────────────────
+_CONTROL_PICTURES = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x1b": "␛", "\x7f": "␡"}
+
+
+def printable(text: str) -> str:
+    """Make untrusted text safe to print: it stays on one line, and no control or direction character takes effect."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\u00a0\u200d\u3000" else _visible_character(c) for c in text)
+
+
+def _visible_character(character: str) -> str:
+    if character in _CONTROL_PICTURES:
+        return _CONTROL_PICTURES[character]
+    if ord(character) < 0x20:
+        return chr(0x2400 + ord(character))  # U+2400 … are the pictures of the control characters
+    return f"\\u{ord(character):04x}"
+
+
+def to_ascii(text: str) -> str:
+    """Spell text for a console that has no more than ASCII: our own symbols in words, others as JSON escapes them."""
+    return text if text.isascii() else "".join(c if c.isascii() else _ascii_spelling(c) for c in text)
+
+
+def _ascii_spelling(character: str) -> str:
+    symbol = SYMBOLS.get(character)
+    return symbol.ascii if symbol and symbol.ascii else json_escape(character)
+
+
+def json_escape(character: str) -> str:
+    """Escape one character as JSON does: `\\u00e9`, or two such units beyond the basic plane."""
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))

@@ -1,0 +1,268 @@
+"""Validate a whole problem: its fields one by one, and that they go together. Entry: `validate`.
+
+After it every array is rectangular, of its kind, finite where it must be, and of a size that fits the others. What
+depends on the variant (heads, parameters, positions) is checked by `plan`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from attncli.errors import AttnError, as_input_error, input_error, json_path
+from attncli.text import join_names, pluralize
+from attncli.types import FIELDS, NESTED_FIELDS, Array, Json, Problem
+from attncli.validation.fields import shape_of, validate_field
+from attncli.variant import Variant
+
+
+def validate(problem: Problem, source: str = "") -> Problem:
+    """Return the problem with every list as an array, once nothing in it is malformed.
+
+    Args:
+        problem: of lists, arrays or tensors; one that is validated already is returned as it is.
+        source: the file it came from, for messages.
+
+    Raises:
+        InputError: what is wrong, and its path.
+    """
+    if problem.validated:
+        return problem
+    values: Json = {"source": source} if source else {}
+    for field in dataclasses.fields(problem):
+        name, value = field.name, getattr(problem, field.name)
+        is_empty_mapping = field.default_factory is dict and isinstance(value, Mapping) and not value
+        if value is None or is_empty_mapping:
+            continue
+        if name in NESTED_FIELDS:
+            if not isinstance(value, Mapping):
+                raise input_error("wrong-type", f"{name} is an object", name)
+            values[name] = {k: validate_field(f"{name}.{k}", v) for k, v in value.items() if v is not None}
+        elif name in FIELDS:
+            values[name] = validate_field(name, value)
+    validated = dataclasses.replace(problem, **values, validated=True)
+    _check_sources(validated)
+    size = problem_size(validated)
+    _check_memory_batch(validated)
+    _check_keys(validated, size)
+    _check_labels(validated, size)
+    _check_positions(validated, size)
+    _check_broadcasts(validated, size)
+    _check_variant(validated)
+    return validated
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemSize:
+    """How large a problem is, whatever the variant."""
+
+    batch: int | None  # None: it has no batch axis
+    queries: int
+    new_keys: int
+    past: int
+    heads: int | None = None  # where q, k, v come in heads
+    kv_heads: int | None = None
+
+    @property
+    def keys(self) -> int:
+        return self.past + self.new_keys
+
+
+def problem_size(problem: Problem) -> ProblemSize:
+    """Read the sizes off the arrays of a validated problem."""
+    past = shape_of(problem.past["k"])[2] if problem.past else 0
+    if problem.embeddings is not None:
+        *batch, t, _ = shape_of(problem.embeddings)
+        keys = shape_of(problem.memory["embeddings"])[-2] if problem.memory else t
+        return ProblemSize(batch[0] if batch else None, t, keys, past)
+    q, k = shape_of(problem.q), shape_of(problem.k)
+    if len(q) == 2:
+        return ProblemSize(None, q[0], k[0], past)
+    if problem.layout == "htd":
+        return ProblemSize(None, q[1], k[1], past, q[0], k[0])
+    if len(q) == 3:
+        return ProblemSize(q[0], q[1], k[1], past)
+    t, h = (1, 2) if problem.layout == "bthd" else (2, 1)
+    return ProblemSize(q[0], q[t], k[t], past, q[h], k[h])
+
+
+# ── where q, k and v come from ───────────────────────────────────────────────────────────────────
+def _check_sources(problem: Problem) -> None:
+    """Check that queries, keys and values come from exactly one place.
+
+    Raises:
+        InputError: they come from two, or from none, or one of them is missing.
+    """
+    direct = [name for name in ("q", "k", "v") if getattr(problem, name) is not None]
+    if problem.embeddings is None and not direct:
+        raise input_error(
+            "missing-field",
+            "there is nothing to attend to: no embeddings, and no q and k",
+            help='give "embeddings": [[…], …], or q, k and v',
+        )
+    if problem.embeddings is not None and direct:
+        raise input_error(
+            "two-sources",
+            f"embeddings and {join_names(direct)} are both there",
+            direct[0],
+            help="give embeddings, or q, k and v that are already projected",
+        )
+    if direct and problem.memory is not None:
+        raise input_error(
+            "two-sources",
+            f"memory and {join_names(direct)} are both there",
+            "memory",
+            help="memory goes with embeddings; k and v are what it would have become",
+        )
+    for name in ("q", "k"):
+        if direct and name not in direct:
+            raise input_error(
+                "missing-field", f"{join_names(direct)} without {name}", help=f"give {name} too; only v may be left out"
+            )
+    if problem.memory is not None and "embeddings" not in problem.memory:
+        raise input_error("missing-field", "memory has no embeddings", "memory")
+    if problem.past is not None:
+        _check_past(problem, problem.past)
+    if direct:
+        _check_ranks(problem, direct)
+
+
+def _check_past(problem: Problem, past: Mapping[str, Array]) -> None:
+    """Check that the cache holds k, and v if the problem has values."""
+    if "v" in past and problem.embeddings is None and problem.v is None:
+        raise input_error(
+            "missing-field", "past has v, but there is no v", "past.v", help="give v, or leave past.v out"
+        )
+    needs_v = problem.v is not None or problem.embeddings is not None
+    if "k" not in past or ("v" not in past and needs_v):
+        raise input_error(
+            "missing-field",
+            f"past has no {'v' if 'k' in past else 'k'}",
+            "past",
+            help="past holds k and v, each (B, Hkv, P, d)",
+        )
+
+
+def _check_ranks(problem: Problem, direct: list[str]) -> None:
+    """Check that q, k and v have as many axes as each other, and as the layout says."""
+    shapes = {name: shape_of(getattr(problem, name)) for name in direct}
+    if len({len(shape) for shape in shapes.values()}) > 1:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise input_error("wrong-shape", f"q, k and v differ in rank: {listed}", direct[0])
+    rank = 3 if problem.layout == "htd" else 4
+    if problem.layout and len(shapes["q"]) != rank:
+        message = f"layout {problem.layout} is for rank {rank}, but q has shape {shapes['q']}"
+        raise input_error("wrong-shape", message, "layout")
+
+
+# ── sizes ────────────────────────────────────────────────────────────────────────────────────────
+def _check_batch_axis(name: str, value: Array, rank_with_batch: int, size: ProblemSize) -> None:
+    """Check that an array, if it has a batch axis, has the problem's."""
+    if value.ndim == rank_with_batch and shape_of(value)[0] != (size.batch or 1):
+        expected = f"a batch of {size.batch}" if size.batch else "no batch"
+        message = f"{name} has a batch of {shape_of(value)[0]}, but the problem has {expected}"
+        raise input_error("batch-mismatch", message, name)
+
+
+def _check_memory_batch(problem: Problem) -> None:
+    if problem.memory and shape_of(problem.memory["embeddings"])[:-2] != shape_of(problem.embeddings)[:-2]:
+        shapes = f"{shape_of(problem.memory['embeddings'])} and embeddings {shape_of(problem.embeddings)}"
+        raise input_error("batch-mismatch", f"memory.embeddings {shapes} differ in their batch", "memory.embeddings")
+
+
+def _check_keys(problem: Problem, size: ProblemSize) -> None:
+    """Check that k, v and the cache have the problem's batch, and v as many keys as k."""
+    for name in ("k", "v"):
+        value = getattr(problem, name)
+        if value is None:
+            continue
+        if problem.layout != "htd":
+            _check_batch_axis(name, value, max(problem.q.ndim, 3), size)
+        key_axis = {2: 0, 3: 1, 4: 1 if problem.layout == "bthd" else 2}[problem.q.ndim]
+        if shape_of(value)[key_axis] != size.new_keys:
+            raise input_error("shape-mismatch", f"k has {size.new_keys} keys and v {shape_of(value)[key_axis]}", name)
+    past = {name: x for name, x in (problem.past or {}).items() if name != "tokens"}
+    for name, value in past.items():
+        _check_batch_axis(f"past.{name}", value, 4, size)
+        if shape_of(value)[2] != shape_of(past["k"])[2]:
+            message = f"past.k {shape_of(past['k'])} and past.v {shape_of(value)} differ"
+            raise input_error("shape-mismatch", message, "past.v")
+
+
+def _check_labels(problem: Problem, size: ProblemSize) -> None:
+    """Check that there are as many labels as vectors, in every item of a batch."""
+    counts = {
+        "tokens": (size.queries, problem.tokens),
+        "k_tokens": (size.keys, problem.k_tokens if problem.q is not None else None),
+        "memory.tokens": (size.new_keys, (problem.memory or {}).get("tokens")),
+        "past.tokens": (size.past, (problem.past or {}).get("tokens")),
+    }
+    for name, (count, labels) in counts.items():
+        if labels is None:
+            continue
+        is_nested = isinstance(labels[0], tuple)
+        for of_item in labels if is_nested else (labels,):
+            names_new_keys = name == "k_tokens" and len(of_item) == size.new_keys
+            if len(of_item) != count and not names_new_keys:
+                message = f"{name} has {pluralize(len(of_item), 'label')}, but there are {count} vectors"
+                raise input_error("count-mismatch", message, name)
+        if is_nested and len(labels) != (size.batch or 1):
+            message = f"{name} has {len(labels)} lists, but the batch has {size.batch or 1}"
+            raise input_error("batch-mismatch", message, name)
+
+
+def _check_positions(problem: Problem, size: ProblemSize) -> None:
+    """Check that positions, segments and lengths have the problem's batch, and as many entries as there are tokens."""
+    for name in ("positions", "k_positions", "segments", "k_segments"):
+        value = getattr(problem, name)
+        if value is None:
+            continue
+        count, noun = (size.keys, "keys") if name.startswith("k_") else (size.queries, "queries")
+        _check_batch_axis(name, value, 2, size)
+        if shape_of(value)[-1] != count:
+            message = f"{name} has {shape_of(value)[-1]} entries, but there are {count} {noun}"
+            raise input_error("count-mismatch", message, name)
+    if problem.lengths is not None:
+        _check_batch_axis("lengths", problem.lengths, 1, size)
+        for b, length in enumerate(problem.lengths.tolist()):
+            if not 0 <= length <= size.keys:
+                message = f"lengths[{b}] is {length}, but there are {size.keys} keys"
+                raise input_error("out-of-range", message, "lengths", (b,))
+
+
+def _check_broadcasts(problem: Problem, size: ProblemSize) -> None:
+    """Check that what is added to scores, or hides them, broadcasts to (b, h, n, m)."""
+    grid = {"B": size.batch or 1, "H": size.heads, "Tq": size.queries, "Tk": size.keys}
+    for name in ("mask", "bias", "dropout_mask"):
+        value = getattr(problem, name)
+        if value is None:
+            continue
+        for length, (axis, expected) in zip(shape_of(value), list(grid.items())[4 - value.ndim :], strict=True):
+            if expected is None or length in (1, expected):  # how many heads there are may be the variant's to say
+                continue
+            whole = ", ".join(str(n or axis_name) for axis_name, n in grid.items())
+            message = f"{name} has shape {shape_of(value)}, which does not broadcast to (B, H, Tq, Tk) = ({whole})"
+            hint = "an axis is as long as the problem's, or 1"
+            if axis == "B" and size.batch is None:
+                hint = f"the problem has no batch; drop the first axis of {name}"
+            raise input_error("shape-mismatch", f"{message}: axis {axis} is {length}, not {expected}", name, help=hint)
+
+
+def _check_variant(problem: Problem) -> None:
+    """Check the file's own choices, first one by one, so that an error names the choice.
+
+    Raises:
+        InputError: one does not exist or cannot be, or they do not go together.
+    """
+    for key in problem.variant:
+        if problem.variant[key] is None:
+            raise input_error("bad-option", f"variant.{key} is null", f"variant.{key}", help="leave it out")
+        try:
+            Variant(**{key: problem.variant[key]})
+        except AttnError as error:
+            raise as_input_error(error, path=json_path(f"variant.{key}")) from None
+    try:
+        if problem.variant:
+            Variant(**problem.variant)
+    except AttnError as error:
+        raise as_input_error(error, path=json_path("variant")) from None

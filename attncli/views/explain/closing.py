@@ -1,0 +1,45 @@
+"""The sentence below the page: where the query looks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attncli.views.explain.head_values import HeadValues
+
+_MAX_KEYS_NAMED = 3  # keys of the largest weights that the sentence names
+_MIN_SHARE_NAMED = 0.005  # a smaller weight would be 0 %
+
+
+def closing_sentence(head: HeadValues) -> str:
+    """Say which keys have the largest weights, as shares where weights sum to 1."""
+    weights = np.array([head.weight_number(head.final_weights_step, j).value for j in range(head.plan.size.keys)])
+    sink = 0.0
+    if "sink_weights" in head.steps:
+        sink = head.step_values.number_at("sink_weights", **head.indices).value
+    query = f"“{head.step_values.token('query', head.focus.query)}”"
+    if head.plan.shapes.heads > 1:
+        query = f"In head {head.head} {query}"
+    if not np.isfinite(weights).all():
+        return f"{query} has weights that are no numbers."
+    if not weights.any():
+        return f"{query} looks nowhere."
+    largest = [int(j) for j in np.argsort(-np.abs(weights), kind="stable")[:_MAX_KEYS_NAMED] if weights[j]]
+    if (weights < 0).any() or abs(weights.sum() + sink - 1) >= 1e-3:
+        return f"{query} weighs {', '.join(f'{_key_name(head, j)} by {weights[j]:.4g}' for j in largest)}."
+    largest = [j for n, j in enumerate(largest) if n == 0 or weights[j] >= _MIN_SHARE_NAMED]
+    if sink:
+        shares = [f"{100 * weights[j]:.0f} % to {_key_name(head, j)}" for j in largest]
+        return f"{query} gives {', '.join([*shares, f'{100 * sink:.0f} % to the sink'])}."
+    shares = [f"{100 * weights[j]:.0f} % from {_key_name(head, j)}" for j in largest]
+    if "context" in head.steps:
+        shares[0] = shares[0].replace(" % ", " % of its context ", 1)
+    return f"{query} takes {', '.join(shares)}."
+
+
+def _key_name(head: HeadValues, key_index: int) -> str:
+    """`itself` for the query's own token, which it can be only where queries and keys come from the same embeddings."""
+    problem = head.plan.problem
+    is_own_token = key_index == head.focus.query + head.plan.size.past
+    if problem.embeddings is not None and problem.memory is None and is_own_token:
+        return "itself"
+    return f"“{head.key_label(key_index)}”"

@@ -1,0 +1,37 @@
+"""A page in Markdown: a heading a section, its lines in a code block, where every character stands as it is."""
+
+from __future__ import annotations
+
+from attncli.output_formats import RenderOptions
+from attncli.views.explain.layout import LEFT_MARGIN_WIDTH, layout_lines
+from attncli.views.explain.rendered_page import GAPS_NOTE, RenderedPage, RenderedSection
+from attncli.views.text import escape_markdown
+
+
+def render_markdown(page: RenderedPage, render_options: RenderOptions) -> str:
+    """The page in Markdown."""
+    paragraphs = [f"# {escape_markdown(page.explanation.title)}", escape_markdown(page.explanation.summary)]
+    for section in page.sections:
+        paragraphs += _section_paragraphs(section)
+    paragraphs += map(escape_markdown, page.footer_lines)
+    if page.gap_lines:
+        paragraphs += ["## Gaps", GAPS_NOTE, _code_block(page.gap_lines)]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _section_paragraphs(rendered: RenderedSection) -> list[str]:
+    section = rendered.section
+    if section.is_heading:
+        return [f"# {escape_markdown(section.title)}"]
+    if section.is_idle:
+        return [f"*{escape_markdown(rendered.idle_text)}*"]
+    remark = f" ({section.remark})" if section.remark else ""
+    paragraphs = [f"## {rendered.number} {escape_markdown(section.title)}", escape_markdown(section.formula + remark)]
+    lines = ["".join(text for text, _ in line)[LEFT_MARGIN_WIDTH:] for line in layout_lines(rendered.lines, None)]
+    if lines:
+        paragraphs.append(_code_block([line.rstrip().replace("```", "'''") for line in lines]))
+    return paragraphs
+
+
+def _code_block(lines: list[str]) -> str:
+    return "\n".join(["```text", *lines, "```"])
