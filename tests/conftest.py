@@ -45,9 +45,8 @@ def warm(tmp_path_factory):
     """Run command lines in forks of a process that has everything loaded: warm.run("batch", "in", "-o", "out")."""
     from tests.warm import WarmProgram
 
-    program = WarmProgram(tmp_path_factory.mktemp("warm"))
-    yield program
-    program.close()
+    with WarmProgram(tmp_path_factory.mktemp("warm")) as program:
+        yield program
 
 
 @pytest.fixture

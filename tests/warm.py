@@ -45,7 +45,11 @@ class WarmProgram:
             (self.bin / name).write_text(f"#!{sys.executable} -SEs\n{CLIENT.format(socket=self.socket)}")
             (self.bin / name).chmod(0o755)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm", self.socket], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+            [sys.executable, "-m", "tests.warm", self.socket],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUTF8": "1"},
         )
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"ready\n":
@@ -74,7 +78,11 @@ class WarmProgram:
                 ["attn", *arguments], int.from_bytes(answer, "big"), out.read(), err.read()
             )
 
-    def close(self) -> None:
+    def __enter__(self) -> WarmProgram:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let it go: it serves until its standard input closes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -94,7 +102,8 @@ def serve(path: str) -> None:
     import attncli.core.attention
     import attncli.core.gradients  # noqa: F401
 
-    gc.freeze()
+    gc.collect()
+    gc.freeze()  # forks share these pages as long as nobody collects them
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that serve
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

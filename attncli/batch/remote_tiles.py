@@ -48,7 +48,7 @@ class DaskWorkerPool:
         self.task_pool.wait_for_workers()
         return self.task_pool.worker_count
 
-    def run(
+    def compute_tasks(
         self, shared_tensors: SharedTensors, tasks: Iterator[BlockTask]
     ) -> Generator[tuple[TileBlock, BlockResult | None]]:
         """Compute every task, and yield the results in the order in which they are finished.

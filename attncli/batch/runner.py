@@ -67,7 +67,7 @@ class BatchStats:
         """The rate in words."""
         return f"{self.problems_per_second:,.0f} {'problems' if self.has_streams else 'files'}/s"
 
-    def describe(self) -> str:
+    def progress_text(self) -> str:
         """Progress in words: “41,000 lines, 3 failed; 2,400 problems/s, 24 s left”."""
         failed = self.failed + self.current_failed_lines
         lines_text = f"{self.current_lines:,} lines" if self.current_lines else ""

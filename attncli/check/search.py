@@ -1,6 +1,6 @@
 """Searching for a computation that gives the figures: classic faults and other choices, one change at a time, then two.
 
-`Search(comparison).run()` is the entry. Every trial is judged on every claim; a match counts only if it says more than
+`Search(comparison).find_changes()` is the entry. Every trial is judged on every claim; a match counts only if it says more than
 so many trials would hit by chance.
 """
 
@@ -98,7 +98,7 @@ class Search:
         self.wrong_claims = comparison.wrong_claims
         self.distinct_figures_keys: set[bytes] = set()
 
-    def run(self, report_progress: ProgressCallback | None = None) -> SearchResult:
+    def find_changes(self, report_progress: ProgressCallback | None = None) -> SearchResult:
         """Try one change, and two only where no single one matches."""
         report_progress = report_progress or _ignore_progress
         singles = self._try_single_changes(report_progress)

@@ -63,7 +63,7 @@ def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressC
     search_result = SearchResult()
     if task.claims and should_search:
         with _one_thread_if_small(comparison.score_count):
-            search_result = Search(comparison).run(progress)
+            search_result = Search(comparison).find_changes(progress)
     result = comparison.result
     return Verdict(
         verdict=_choose_outcome(steps, task, sensitivity_checks),

@@ -307,10 +307,10 @@ def _show_batch_progress(messages: Messages, output_options: OutputOptions) -> I
                     environment.stderr, environment.stderr_columns, stats.total, color=messages.color
                 )
             if bar is not None:
-                bar.update(stats.finished_count + stats.current_fraction, stats.describe())
+                bar.update(stats.finished_count + stats.current_fraction, stats.progress_text())
         elif now - (last_line_at or stats.started_at) >= _PROGRESS_LINE_SECONDS and stats.left_count:
             last_line_at = now
-            messages.write(f"{stats.finished_count} of {stats.total}; {stats.describe()}")
+            messages.write(f"{stats.finished_count} of {stats.total}; {stats.progress_text()}")
 
     try:
         yield report_progress

@@ -100,7 +100,7 @@ class WorkerPool(Protocol):
     def worker_count(self) -> int:
         """How many tasks they compute at a time."""
 
-    def run(
+    def compute_tasks(
         self, shared_tensors: SharedTensors, tasks: Iterator[BlockTask]
     ) -> Generator[tuple[TileBlock, BlockResult | None]]:
         """Yield the result of every task, in whatever order; None: PyTorch's kernel cannot compute it."""
@@ -115,7 +115,7 @@ def attend_remotely(
         BlockTask(block, as_numpy(block.combined_tile.select(q, has_key_axis=False)))
         for block in make_tile_blocks(plan, worker_pool.worker_count)
     )
-    results = worker_pool.run(shared_tensors, tasks)
+    results = worker_pool.compute_tasks(shared_tensors, tasks)
     for block, result in results:
         if result is None:  # what the kernel cannot compute of one block it computes of none, as on one machine
             results.close()

@@ -19,12 +19,12 @@ def test_progress_counts_files_and_the_lines_of_one(monkeypatch):
     now = 110.0
     tally.count_receipt(Receipt("a", "a", "skipped"))
     tally.count_receipt(Receipt("b", "b", "done"))
-    assert tally.describe() == "0 problems/s, 20 s left"
+    assert tally.progress_text() == "0 problems/s, 20 s left"
     tally.current_lines, tally.current_failed_lines, tally.current_fraction = 2499, 3, 0.25
-    assert tally.describe() == "2,499 lines, 3 failed; 250 problems/s, 14 s left"
+    assert tally.progress_text() == "2,499 lines, 3 failed; 250 problems/s, 14 s left"
     tally.count_receipt(Receipt("c", "c", "failed", problems=9999, error={"code": "lines-failed"}))
-    assert (tally.describe(), tally.finished_count) == ("1 failed; 1,000 problems/s, 5 s left", 3)
-    assert runner.BatchStats(3, started_at=now).describe() == "0 files/s, 0 s left"
+    assert (tally.progress_text(), tally.finished_count) == ("1 failed; 1,000 problems/s, 5 s left", 3)
+    assert runner.BatchStats(3, started_at=now).progress_text() == "0 files/s, 0 s left"
 
 
 def test_a_long_stream_says_how_far_it_is(attn, tmp_path, monkeypatch):

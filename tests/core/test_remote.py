@@ -32,7 +32,7 @@ class Others:
     def __init__(self) -> None:
         self.done: list[slice] = []
 
-    def run(self, common, tasks):
+    def compute_tasks(self, common, tasks):
         common = pickle.loads(pickle.dumps(common))
         pieces = []
         for task in tasks:

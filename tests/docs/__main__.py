@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.docs.pages import ROOT, Shell, pages, rewritten
 from tests.docs.picture import PICTURES, TERMINAL, svg
+from tests.warm import WarmProgram
 
 if not shutil.which("jq"):
     sys.exit("the pages' commands need jq: https://jqlang.org/download/")
-shell = Shell()
-try:
+with tempfile.TemporaryDirectory() as folder, WarmProgram(Path(folder)) as program:
+    shell = Shell(program)
     for name, command in PICTURES.items():
         drawn = svg(command, shell.run(f"{TERMINAL} {command} --color always", ROOT))
         (ROOT / "docs" / "assets" / name).write_text(drawn, encoding="utf-8")
@@ -21,5 +23,3 @@ try:
         if after != before:
             page.write_text(after, encoding="utf-8")
             print("rewritten:", page)
-finally:
-    shell.close()

@@ -22,16 +22,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from tests.docs.server import CLIENT
+from tests.helpers import ROOT, TIMEOUT
+from tests.warm import WarmProgram
 
-ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<body>.*?)^(?P=indent)```$", re.S | re.M
 )
@@ -57,27 +56,10 @@ def pages() -> list[Path]:
 class Shell:
     """Runs shell commands whose `attn` and `python` are forks of one warm process."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="attn-docs-")
-        self.bin = Path(self._folder.name) / "bin"
-        self.bin.mkdir()
-        address = str(Path(self._folder.name) / "socket")
-        for name in ("attn", "python"):
-            (self.bin / name).write_text(f"#!{sys.executable} -SEs\n{CLIENT.format(socket=address)}")
-            (self.bin / name).chmod(0o755)
+    def __init__(self, program: WarmProgram) -> None:
         self.environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
-        self.environment |= {"PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}", "PYTHONUTF8": "1"}
+        self.environment |= {"PATH": f"{program.bin}{os.pathsep}{os.environ['PATH']}", "PYTHONUTF8": "1"}
         self.environment |= {"OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT)}
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.docs.server", address],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env=self.environment,
-        )
-        assert self._server.stdout is not None
-        if self._server.stdout.readline() != b"ready\n":
-            raise RuntimeError("the warm process of the documentation did not start")
 
     def run(self, command: str, folder: Path) -> str:
         """What one command prints, standard error beside standard output."""
@@ -89,18 +71,10 @@ class Shell:
             text=True,
             cwd=folder,
             env=self.environment,
-            timeout=300,
+            timeout=TIMEOUT,
             check=False,
         )
         return done.stdout
-
-    def close(self) -> None:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.stdout.close()
-        self._server.wait(timeout=60)
-        self._folder.cleanup()
 
 
 @dataclass

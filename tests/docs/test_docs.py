@@ -39,10 +39,8 @@ def executed() -> list[Block]:
 
 
 @pytest.fixture(scope="session")
-def shell():
-    shell = Shell()
-    yield shell
-    shell.close()
+def shell(warm):
+    return Shell(warm)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +56,11 @@ def runs(shell, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("block", executed(), ids=identity)
+# Blocks of a page are run in order and by one worker, so that each is run once.
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(block, id=block.name, marks=pytest.mark.xdist_group(str(block.page))) for block in executed()],
+)
 def test_a_block_shows_what_its_commands_print(block, runs):
     if any(re.search(r"\bjq\b", command) for command in block.commands) and not shutil.which("jq"):
         pytest.skip("this block needs jq")
