@@ -1,4 +1,4 @@
-"""Are these figures right? Claims are compared with the reference, step by step; whether that could fail; what they are instead.
+"""Checking figures: claims are compared with the reference, step by step, and a search finds what wrong figures are instead.
 
     prepare   problem × variant × figures → task: everything that can be refused is refused, without torch
     settle    task → verdict
@@ -23,7 +23,7 @@ __all__ = ["CheckTask", "Figures", "Verdict", "check", "prepare", "settle"]
 
 
 def __getattr__(name: str) -> object:
-    """Import what compares and searches when it is asked for: a refusal does without it, and comes sooner."""
+    """Import what compares and searches only when it is used, so that bad input is refused sooner."""
     if name in ("check", "settle"):
         from attncli.check import verdicts
 

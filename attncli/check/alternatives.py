@@ -1,4 +1,4 @@
-"""The variants one choice away, from what choices and families declare and what named variants use; no part is named here.
+"""Finding the variants one choice away, from what choices and families declare and what named variants use; no part is named here.
 
 `one_choice_alternatives` is the entry.
 """
@@ -20,10 +20,10 @@ from attncli.presets import PRESETS, preset_choices
 from attncli.registry import AnyPart, Family, Member, Option, Part, T, format_value
 from attncli.variant import CHOICES, FAMILIES, Choice, Variant
 
-_SMALL_INTEGERS = (1, 2, 3, 4)  # what an integer that is not known may be
-_MAX_PRESET_LAYERS = 6  # of a model whose layers differ, so many are looked at
+_SMALL_INTEGERS = (1, 2, 3, 4)  # tried for an integer option that is not set
+_MAX_PRESET_LAYERS = 6  # so many layers are read of a model whose layers differ
 _COMMON_SEEDS = (0, 1, 42, 123, 789, 1234, 2024)
-_MAX_PERMUTED_LINKS = 4  # of so many links every order is tried
+_MAX_PERMUTED_LINKS = 4  # every order of so many links is tried
 _MAX_HEADS = 64
 
 Masks: TypeAlias = Iterator[tuple[MaskExpression, int]]  # each with its implausibility
@@ -45,7 +45,7 @@ class Alternative:
 
 
 def one_choice_alternatives(plan: Plan) -> Iterator[Alternative]:
-    """Every variant that differs from a plan's by one choice, the likeliest first within each choice."""
+    """Yield every variant that differs from a plan's by one choice, the likeliest first within each choice."""
     for choice in CHOICES.values():
         current = plan.variant[choice.name]
         for value, implausibility in _alternative_values(choice, plan):
@@ -56,7 +56,7 @@ def one_choice_alternatives(plan: Plan) -> Iterator[Alternative]:
 
 @functools.cache
 def preset_values() -> dict[tuple[str, str, str], tuple[object, ...]]:
-    """(choice, member, option) → the values that named variants give it, so that numbers of the field are tried first."""
+    """Collect the values that named variants give each (choice, member, option), so that known numbers are tried first."""
     values: dict[tuple[str, str, str], dict[object, None]] = {}
     for preset in PRESETS.values():
         for layer in range(_MAX_PRESET_LAYERS) if preset.layer_choices else (None,):
@@ -71,18 +71,18 @@ def preset_values() -> dict[tuple[str, str, str], tuple[object, ...]]:
                         values.setdefault((choice, part.name, option), {})[option_value] = None
                 if isinstance(value, int | float) and choice not in ("heads", "kv_heads"):
                     values.setdefault((choice, "", ""), {})[value] = None
-    return {key: tuple(found) for key, found in values.items()}
+    return {key: tuple(option_values) for key, option_values in values.items()}
 
 
 def _parts_of(value: object) -> Iterable[AnyPart]:
-    """The parts in a choice's value."""
+    """Return the parts in a choice's value."""
     if isinstance(value, Part):
         return [value]
     return value.iter_parts() if isinstance(value, MaskExpression) else []
 
 
 def _option_value_text(value: object) -> str:
-    """A choice's value as the command line writes it."""
+    """Format a choice's value as the command line writes it."""
     if isinstance(value, tuple):
         text = ",".join(value) or "none"
     else:
@@ -91,7 +91,7 @@ def _option_value_text(value: object) -> str:
 
 
 def _alternative_values(choice: Choice, plan: Plan) -> Iterator[tuple[object, int]]:
-    """Other values of a choice, each with its implausibility."""
+    """Yield other values of a choice, each with its implausibility."""
     current, link_name = plan.variant[choice.name], choice.name.replace("_", "-")
     if choice.name in ("dtype", "device"):
         return
@@ -118,7 +118,7 @@ def _alternative_values(choice: Choice, plan: Plan) -> Iterator[tuple[object, in
 
 
 def _other_link_orders(plan: Plan) -> Iterator[tuple[str, ...]]:
-    """Other orders of the links that do something: all while they are few, else one moved."""
+    """Yield other orders of the links that do something: every order of a few, otherwise those with one link moved."""
     names = [link.name for link in plan.chain]
     if len(names) <= _MAX_PERMUTED_LINKS:
         yield from (order for order in itertools.permutations(names) if list(order) != names)
@@ -132,7 +132,7 @@ def _other_link_orders(plan: Plan) -> Iterator[tuple[str, ...]]:
 def _alternative_parts(
     choice_name: str, family: Family[T], current: Part[T], plan: Plan
 ) -> Iterator[tuple[Part[T], int]]:
-    """Other options of the same part, and the other members of its family; what is drawn only where a seed says how."""
+    """Yield the same part with other options, and the other members of its family; one whose arrays are drawn needs a seed."""
     yield from _parts_with_one_option_changed(choice_name, family, current)
     for member in family:
         needs_seed = getattr(member.traits, "is_drawn", False) and plan.variant.seed is None
@@ -143,7 +143,7 @@ def _alternative_parts(
 def _parts_of_member(
     choice_name: str, family: Family[T], member: Member[T], plan: Plan
 ) -> Iterator[tuple[Part[T], int]]:
-    """A member by its defaults, and with one option that it requires or may be given."""
+    """Yield a member with its defaults, and with one option that it requires or may be given."""
     required = [option for option in member.options if option.required]
     if len(required) > 1:
         return
@@ -166,7 +166,7 @@ def _parts_of_member(
 def _parts_with_one_option_changed(
     choice_name: str, family: Family[T], current: Part[T], *, words_only: bool = False
 ) -> Iterator[tuple[Part[T], int]]:
-    """The same part with one option changed: to its other words, to neighbouring numbers, to values of named variants."""
+    """Yield the same part with one option changed: to its other words, to nearby numbers, to values of named variants."""
     for option in current.member.options:
         value = current.option_value(option.name)
         used = preset_values().get((choice_name, current.name, option.name), ())
@@ -181,7 +181,7 @@ def _parts_with_one_option_changed(
 def _other_option_values(
     option: Option, value: object, preset_option_values: Sequence[object], *, words_only: bool
 ) -> Iterator[object]:
-    """Other values of an option, the likeliest first; numbers only of named variants or small ones, if words_only."""
+    """Yield other values of an option, the likeliest first; with words_only, no numbers near its own value."""
     yield from (word for word in (*option.allowed_values, *option.special_values) if word != value)
     if option.kind is bool:
         yield not value
@@ -209,7 +209,7 @@ def _part_or_none(family: Family[T], member: Member[T], option_values: dict[str,
 
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────
 def _alternative_masks(choice_name: str, plan: Plan) -> Masks:
-    """No mask, the mask less one of its terms, a term changed, and another mask alone or beside it."""
+    """Yield no mask, the mask without one of its terms, with a term changed, and other masks alone or and-ed with it."""
     current: MaskExpression = plan.mask or plan.variant.mask
     seen = {str(current)}
     if plan.problem.mask is not None:
@@ -244,7 +244,7 @@ def _mask_candidates(choice_name: str, plan: Plan, current: MaskExpression) -> M
 
 
 def masks_with_one_option_changed(choice_name: str, term: MaskExpression) -> Masks:
-    """An expression with one option of one of its parts changed."""
+    """Yield an expression with one option of one of its parts changed."""
     if term.part:
         for part, implausibility in _parts_with_one_option_changed(choice_name, mask, term.part):
             yield MaskExpression("part", part), implausibility

@@ -1,6 +1,6 @@
-"""Which wrong step comes first, and whether later wrong steps follow from the figures of an earlier one.
+"""Tracing causes: which wrong step comes first, and whether later wrong steps follow from the figures of an earlier one.
 
-`trace_causes` is the entry: it takes the computation up at an earlier step, with the figures that are claimed there.
+`trace_causes` is the entry; it resumes the computation at an earlier step, with the figures that are claimed there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from attncli.verdict import Cause, StepComparison
 
 
 def trace_causes(comparison: Comparison, step_comparisons: Sequence[StepComparison]) -> tuple[StepComparison, ...]:
-    """Fill in the cause of every wrong step: the first one, or whether it follows from the earlier figures claimed."""
+    """Fill in the cause of every wrong step: it is the first, or it does or does not follow from an earlier one."""
     wrong = [n for n, step in enumerate(step_comparisons) if not step.is_right]
     traced = list(step_comparisons)
     for n in wrong[:1]:
@@ -50,7 +50,7 @@ def _trace_cause(
 
 
 def _follows_from(comparison: Comparison, earlier_index: int, later_index: int) -> bool | None:
-    """Whether the later claim is what the figures of the earlier one lead to; None where that cannot be computed."""
+    """Tell whether the figures of the earlier claim lead to those of the later one; None where that cannot be computed."""
     earlier, later = comparison.task.claims[earlier_index], comparison.task.claims[later_index]
     if not earlier.is_whole_step:
         return None
@@ -82,7 +82,7 @@ def _follows_from(comparison: Comparison, earlier_index: int, later_index: int) 
 
 
 def resume_from_step(trials: Trials, step: str, values: NumpyArray) -> Plan | None:
-    """Make a plan in which a step has these values, on all its axes; None where it cannot be taken up there."""
+    """Make a plan in which a step has these values, on all its axes; None where it cannot be resumed there."""
     plan = trials.plan
     if step in ("q", "k", "v") and trials.projected_plan:
         return trials.with_qkv(**{step: merge_heads(plan, values)})

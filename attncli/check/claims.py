@@ -1,4 +1,4 @@
-"""Figures and a plan → claims: which cell of which step each figure is, or a refusal where that cannot be known.
+"""Turning figures into claims: which cell of which step each figure is, or a refusal where that cannot be known.
 
 `make_claims` is the entry, after `assign_steps` and `apply_common_dtype`.
 """
@@ -48,10 +48,10 @@ class Claim:
 
 # ── which steps ──────────────────────────────────────────────────────────────────────────────────
 def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[StepFigures, ...]]:
-    """Give all figures their step: their own, or the one that --step names, which also chooses among several.
+    """Assign each array of figures to its step: its own, or the one that --step names; --step also selects one of several.
 
     Returns:
-        The figures, their open gaps those of the chosen steps, and the chosen steps.
+        The figures, with the open gaps of the selected steps alone, and the selected steps.
 
     Raises:
         OptionError: an array has no name and --step gives none, or there is no such step at all.
@@ -76,7 +76,7 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
 
 
 def apply_common_dtype(steps: tuple[StepFigures, ...]) -> tuple[StepFigures, ...]:
-    """Where one step is written with all its digits, a program wrote them all: short figures are not rounded there."""
+    """Give short figures the dtype of the others, where one step has all its digits: a program wrote them all, unrounded."""
     dtypes = [
         s.dtype
         for s in steps
@@ -92,7 +92,7 @@ def apply_common_dtype(steps: tuple[StepFigures, ...]) -> tuple[StepFigures, ...
 
 
 def largest_claimed_rank(steps: Sequence[StepFigures]) -> int | None:
-    """How many ranks are claimed, which the plan must know first."""
+    """Return how many ranks are claimed, which the plan must know first."""
     widths = [s.values.shape[-1] for s in steps if s.step in ("top_keys", "top_weights") and s.values.ndim]
     return max(widths, default=None)
 
@@ -102,7 +102,7 @@ def make_claims(figures: Figures, steps: Sequence[StepFigures], plan: Plan, layo
     """Find the cell of every figure, steps in order of computation.
 
     Raises:
-        InputError: a step that this variant lacks, a shape that is not the step's, or a place that may be two.
+        InputError: a step that this variant lacks, a shape that is not the step's, or a layout that is ambiguous.
     """
     for step_figures in steps:
         if step_figures.step not in plan.steps:
@@ -118,7 +118,7 @@ def make_claims(figures: Figures, steps: Sequence[StepFigures], plan: Plan, layo
 
 
 def step_shape(plan: Plan, step: str) -> Shape:
-    """The shape of a step on all its axes."""
+    """Return the shape of a step on all its axes."""
     return tuple(plan.axis_length(step, axis) for axis in plan.steps[step])
 
 
@@ -166,7 +166,7 @@ def _find_labelled_rows(step_figures: StepFigures, plan: Plan, row_count: int) -
 
 
 def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
-    """Make a claim of figures that say their cells one by one."""
+    """Make a claim of figures that name their cells one by one."""
     step = str(step_figures.step)
     axes, shape = plan.steps[step], step_shape(plan, step)
     cells = [_index_of_cell(step, cell, axes, shape) for cell in step_figures.cells or ()]
@@ -188,7 +188,7 @@ def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
 
 
 def _index_of_cell(step: str, cell: Mapping[str, int], axes: tuple[str, ...], shape: Shape) -> tuple[int, ...]:
-    """The index of a cell that is named axis by axis; an axis of length 1 may be left out, and so may any of a mask."""
+    """Return the index of a cell that is named axis by axis; an axis of length 1 may be left out, and any axis of a mask."""
     absent = [axis for axis in cell if axis not in axes and cell[axis] != 0]
     missing = [axis for axis, n in zip(axes, shape, strict=True) if axis not in cell and n > 1]
     if absent:
@@ -207,7 +207,7 @@ def _apply_layout(
     step, axes = str(step_figures.step), plan.steps[str(step_figures.step)]
     values, decimals = step_figures.values, step_figures.decimals
     own_axes = step_figures.axes
-    if own_axes is not None and own_axes != axes and set(own_axes) <= set(axes):  # a mask says only the axes it needs
+    if own_axes is not None and own_axes != axes and set(own_axes) <= set(axes):  # a mask has only the axes it needs
         expanded = tuple(slice(None) if axis in own_axes else None for axis in axes)
         return np.broadcast_to(values[expanded], target_shape), None
     possible = list(_possible_layouts(values.shape, plan, step, target_shape))
@@ -218,7 +218,7 @@ def _apply_layout(
     else:
         allowed = {"bhtd", "htd"}  # htd is bhtd without a batch
     rearrangements = {name: rearrange for name, rearrange in possible if name in allowed}
-    if layout is not None and not rearrangements:  # heads side by side, or no heads at all: there is but one layout
+    if layout is not None and not rearrangements:  # heads side by side, or no heads at all: only one layout
         rearrangements = {name: rearrange for name, rearrange in possible if name == _LAYOUT_OF_STEP}
     if is_layout_known and _are_equal_but_leading_ones(values.shape, target_shape):
         rearrangements = {_LAYOUT_OF_STEP: _reshape_to(target_shape)}
@@ -233,7 +233,7 @@ def _apply_layout(
 
 
 def _layout_signature(shape: Shape, rearrange: Rearrangement) -> bytes:
-    """The signature of a layout: two layouts with equal signatures put every value in the same place."""
+    """Return the signature of a layout: two layouts with equal signatures put every value in the same place."""
     count = int(np.prod(shape))
     if count > _MAX_SIGNATURE_FIGURES:
         return repr(rearrange).encode()
@@ -241,7 +241,7 @@ def _layout_signature(shape: Shape, rearrange: Rearrangement) -> bytes:
 
 
 def _possible_layouts(shape: Shape, plan: Plan, step: str, target_shape: Shape) -> Iterator[tuple[str, Rearrangement]]:
-    """Every layout that a shape can be, with how it is brought to the step's axes."""
+    """Yield every layout that a shape can have, with the rearrangement that brings it to the step's axes."""
     axes = plan.steps[step]
     has_heads = "head" in axes or "kv_head" in axes
     heads_first = "bhtd" if "batch" in axes else "htd"
@@ -274,12 +274,12 @@ def _reshape_to(target_shape: Shape) -> Rearrangement:
 
 
 def _exchange_middle_axes(shape: Shape, target_shape: Shape) -> Rearrangement:
-    """Read an array in a shape of rank 4, and exchange its tokens and heads: b t h d ↔ b h t d."""
+    """Return the rearrangement that reads a shape of rank 4 and exchanges its tokens and heads: b t h d ↔ b h t d."""
     return lambda x: x.reshape(shape).swapaxes(1, 2).reshape(target_shape)
 
 
 def _are_equal_but_leading_ones(shape: Shape, other: Shape) -> bool:
-    """Whether two shapes differ by leading axes of 1 only."""
+    """Tell whether two shapes differ by leading axes of length 1 only."""
     return _without_leading_ones(shape) == _without_leading_ones(other)
 
 
@@ -290,7 +290,7 @@ def _without_leading_ones(shape: Shape) -> Shape:
 
 
 def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shape, layout: str | None) -> InputError:
-    """The error of figures that fit in no layout; where rows may be missing it says how to name those that are there."""
+    """Make the error of figures that fit no layout; where rows may be missing, its help says how to name the others."""
     step, axes = str(step_figures.step), plan.steps[str(step_figures.step)]
     shape = step_figures.values.shape
     wanted = f"({', '.join(f'{axis} {n}' for axis, n in zip(axes, target_shape, strict=True))})"
@@ -310,7 +310,7 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
 
 # ── cells ────────────────────────────────────────────────────────────────────────────────────────
 def to_step_array(claim: Claim, shape: Shape) -> NumpyArray:
-    """The figures of a claim in the shape of the whole step; 0 where nothing is claimed."""
+    """Return the figures of a claim in the shape of the whole step; 0 where nothing is claimed."""
     values = np.zeros(shape, claim.values.dtype)
     values[claim.index] = claim.values
     return values
@@ -325,7 +325,7 @@ def describe_cell(plan: Plan, cell: Mapping[str, int]) -> str:
 
 
 def _describe_token(plan: Plan, cell: Mapping[str, int], axis: str) -> str:
-    """The label of a cell's token, with its index where the label stands more than once; its index where it has none."""
+    """Describe the token of a cell: its label, with its index where the label is repeated; its index where it has no label."""
     labels = plan.tokens if axis == "query" else plan.k_tokens
     if plan.size.batch is not None:
         labels = labels[cell.get("batch", 0)]

@@ -29,7 +29,7 @@ class Comparison:
         self.trials = Trials(task.plan, task.top, task.claims)
         with np.errstate(all="ignore"):
             plan = dataclasses.replace(task.plan, keep=task.plan.keep | self._steps_needed_for_ties())
-            self.result = self.trials.run_counted(plan)
+            self.result = self.trials.run_plan(plan)
             self.reference = self.trials.collect_steps(plan, self.result)
         self.largest_figures = {step: rules.largest_finite(x) for step, x in self.reference.items()}
         self.rules = tuple(self._with_allowed_error(c, r) for c, r in zip(task.claims, task.rules, strict=True))
@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def score_count(self) -> int:
-        """How many scores there are: what one computation costs."""
+        """How many scores there are: a measure of what one computation costs."""
         size = self.task.plan.size
         return (size.batch or 1) * self.task.plan.shapes.heads * size.queries * size.keys
 
@@ -49,7 +49,7 @@ class Comparison:
         return {n for n, cells in enumerate(self.cell_comparisons) if not cells.is_right.all()}
 
     def reference_cells(self, claim: Claim) -> NumpyArray:
-        """The reference at the cells of a claim, in the shape of its values."""
+        """Return the reference at the cells of a claim, in the shape of its values."""
         return self.reference[claim.step][claim.index]
 
     def compare(
@@ -82,7 +82,7 @@ class Comparison:
         return dataclasses.replace(cells, is_right=cells.is_right | ties.are_tied(claim, self.reference))
 
     def summarize(self, claim_index: int) -> StepComparison:
-        """Sum up the comparison of a claim with the reference: how far off it is, and where most."""
+        """Summarize the comparison of a claim with the reference: how far off it is, and where it is furthest off."""
         claim, rule, decimals = self.task.claims[claim_index], self.rules[claim_index], self.decimals[claim_index]
         cells = self.cell_comparisons[claim_index]
         reference = self.reference_cells(claim)
@@ -121,13 +121,13 @@ class Comparison:
         )
 
     def _steps_needed_for_ties(self) -> frozenset[str]:
-        """Steps that tell which figures are tied, beside those that are claimed."""
+        """Return the steps that tell which figures are tied, besides those that are claimed."""
         plan = self.task.plan
         claimed = {claim.step for claim in self.task.claims}
         return frozenset(ties.needed_step(plan.steps) for step, ties in TIES_BY_STEP.items() if step in claimed)
 
     def _with_allowed_error(self, claim: Claim, rule: Rule) -> Rule:
-        """Under flash, the error that is allowed: twice that of plain attention in the dtype (FlashAttention's own test)."""
+        """Fill in the error that flash allows: twice that of plain attention in the dtype (FlashAttention's own test)."""
         if rule.name != "flash":
             return rule
         reference = self.reference[claim.step]
@@ -147,7 +147,7 @@ class Comparison:
         return or_none(lambda: self.trials.compute_steps(plan)) or {}
 
     def _constant_value_text(self, claim: Claim) -> str:
-        """The one value of a claim whose figures are all equal where the reference's are not: 0, NaN, 0.25; else ""."""
+        """Return the one value of a claim whose figures are all equal, where the reference's are not: 0, NaN, 0.25; else ""."""
         figures = claim.values
         if figures.size < _MIN_CONSTANT_FIGURES or figures.dtype.kind != "f":
             return ""
@@ -169,5 +169,5 @@ def _worst_position(cells: CellComparison) -> tuple[int, ...]:
 
 
 def _is_constant(values: NumpyArray) -> bool:
-    """Whether all figures are equal, or all are NaN."""
+    """Tell whether all figures are equal, or all are NaN."""
     return bool((values == values.flat[0]).all() or (values.dtype.kind == "f" and np.isnan(values).all()))

@@ -74,7 +74,7 @@ def read_figures(path: str) -> Figures:
 
 
 def _has_problem_fields(names: Json | set[str]) -> bool:
-    """Whether some of these names are fields of a problem, which claims figures by `expected` alone."""
+    """Tell whether some of these names are fields of a problem, which claims figures by `expected` alone."""
     fields = {name.partition(".")[0] for name in FIELDS} - set(STEP_NAMES)
     return any(name.partition(".")[0] in fields for name in names) or "expected" in names
 
@@ -89,7 +89,7 @@ def _figures_from_problem(path: str) -> Figures:
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
 class _NumberWithText(float):
-    """A number that remembers how it was written."""
+    """A number that keeps the text it was written as."""
 
     text: str
 
@@ -123,7 +123,7 @@ def _figures_from_json(path: str, data: bytes) -> Figures:
 
 
 def _figures_from_ndjson(path: str, data: bytes) -> Figures:
-    """The one result of a stream of them."""
+    """Read the one result of a stream of results."""
     lines = [line for line in data.splitlines() if line.strip()]
     if len(lines) > 1:
         message = f"there are {len(lines)} results in it, and one problem is checked"
@@ -132,7 +132,7 @@ def _figures_from_ndjson(path: str, data: bytes) -> Figures:
 
 
 def _step_figures_from_json(step: str, entry: object, *, in_problem: bool = False) -> StepFigures:
-    """One step of an object, by the grammar of `expected`, with the digits it is written with."""
+    """Make figures of one entry of an object, which follows the grammar of `expected`, with the digits that are written."""
     require_known_step(step)
     properties: Json = entry if isinstance(entry, dict) else {"values": entry}
     numbers = {key: _as_plain_numbers(x) for key, x in properties.items()}
@@ -163,7 +163,7 @@ def _validate_entry(step: str, properties: Json, *, in_problem: bool, is_object:
 
 
 def _as_plain_numbers(value: object) -> object:
-    """Numbers with their texts → numbers as validation knows them."""
+    """Convert numbers with their texts to the numbers that validation takes."""
     if isinstance(value, list):
         return [_as_plain_numbers(v) for v in value]
     if isinstance(value, _NumberWithText):
@@ -172,7 +172,7 @@ def _as_plain_numbers(value: object) -> object:
 
 
 def _step_figures_from_lists(step: str | None, nested: object) -> StepFigures:
-    """Nested lists of numbers with their texts → figures."""
+    """Make figures of nested lists of numbers with their texts."""
     plain = _as_plain_numbers(nested)
     first = plain
     while isinstance(first, list) and first:
@@ -242,7 +242,7 @@ _READERS: dict[str, Callable[[str, bytes], Figures]] = {
 
 # ── CSV ──────────────────────────────────────────────────────────────────────────────────────────
 def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
-    """attn's own tidy rows or matrix, or a bare matrix of numbers."""
+    """Read the tidy rows or the matrix that attn writes, or a bare matrix of numbers."""
     from attncli.readers.csv import detect_separator
 
     separator = separator or detect_separator(text.splitlines())
@@ -273,7 +273,7 @@ def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
 
 
 def _is_header(rows: Sequence[Sequence[str]], names_labels: bool) -> bool:
-    """Whether the first row of a table is a header, and no row of figures, one of which may be a slip of the pen."""
+    """Tell whether the first row of a table is a header: a row of figures in which one is mistyped is none."""
     first = rows[0]
     others = first[1:] or first
     if all(map(_is_value, others)) and (first[0] == "" or _is_value(first[0])):
@@ -284,7 +284,7 @@ def _is_header(rows: Sequence[Sequence[str]], names_labels: bool) -> bool:
 
 
 def _is_column_numbering(header: Sequence[str]) -> bool:
-    """Whether a header numbers its columns, from 0 or from 1."""
+    """Tell whether a header numbers its columns, from 0 or from 1."""
     return list(header) in ([str(i) for i in range(first, first + len(header))] for first in (0, 1))
 
 
@@ -293,7 +293,7 @@ def _is_value(text: str) -> bool:
 
 
 def _step_figures_from_cells(step: str | None, texts: Sequence[str], shape: tuple[int, ...]) -> StepFigures:
-    """Cells of a table → figures."""
+    """Make figures of the cells of a table."""
     values = [_VALUE_WORDS[t.lower()] if t.lower() in _VALUE_WORDS else parse_written_number(t).value for t in texts]
     if all(isinstance(v, bool) for v in values):
         return StepFigures(step, np.array(values).reshape(shape))
@@ -304,7 +304,7 @@ def _step_figures_from_cells(step: str | None, texts: Sequence[str], shape: tupl
 
 
 def _step_figures_from_tidy_rows(rows: Sequence[Sequence[str]]) -> tuple[StepFigures, ...]:
-    """step, batch, head, query, key, …, value: a figure a row."""
+    """Make figures of tidy rows, one figure each: step, batch, head, query, key, …, value."""
     header = rows[0]
     axes = header[1:-1]
     for name in axes:

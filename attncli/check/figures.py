@@ -1,7 +1,7 @@
-"""Figures that are claimed, by step, each with the digits it was written with; the problem is not known yet.
+"""Figures as they are claimed, step by step, with the digits they are written with; the problem is not known yet.
 
-`Figures` and `StepFigures` are what readers make (`figure_files`, `worksheet`); `figures_from_expected`,
-`figures_from_result` and `figures_from_arrays` make them of what is in memory.
+`figure_files` and `worksheet` read `Figures` from files; `figures_from_expected`, `figures_from_result` and
+`figures_from_arrays` make them of what is in memory.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from attncli.validation.fields import STEP_NAMES, as_numpy, is_tensor, to_bfloat
 
 _WRITTEN_NUMBER_PATTERN = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 _MAX_HANDWRITTEN_DIGITS = 8  # significant digits that people write; more are a program's
-_FEW_MANTISSA_BITS = {"bfloat16": 4, "float16": 6, "float32": 14}  # a number with more needs most digits of the dtype
-_MIN_TELLING_FIGURES = 4  # so many numbers with more bits than that, and the dtype is no chance
+_FEW_MANTISSA_BITS = {"bfloat16": 4, "float16": 6, "float32": 14}  # a number with more needs most bits of the dtype
+_MIN_TELLING_FIGURES = 4  # so many numbers with more bits than those few tell the dtype
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,22 @@ class StepFigures:
 
     step: str | None
     values: NumpyArray  # float64, booleans or integers
-    dtype: str = "float64"  # what they were computed in, as far as can be seen; text: a few written digits
-    decimals: NumpyArray | None = None  # how many each was written with, where it is text
-    axes: tuple[str, ...] | None = None  # its own, where it says them
-    axis_indices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # which indices of an axis
-    rows: tuple[int, ...] | None = None  # which of the last axis but one
-    columns: tuple[int, ...] | None = None  # which of the last
+    dtype: str = "float64"  # that they were computed in, as far as can be seen; "text": written with few digits
+    decimals: NumpyArray | None = None  # how many each was written with, if the dtype is "text"
+    axes: tuple[str, ...] | None = None  # of the values, where they are known
+    axis_indices: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # which indices of an axis the values have
+    rows: tuple[int, ...] | None = None  # which indices of the last axis but one
+    columns: tuple[int, ...] | None = None  # which indices of the last axis
     row_labels: tuple[str, ...] | None = None  # of its rows
-    cells: tuple[Mapping[str, int], ...] | None = None  # one place a figure, where they form no block
-    cell_indices: tuple[tuple[int, ...], ...] | None = None  # the same by position of the axis, as worksheets say it
-    rtol: float | None = None  # as `expected` says them, in numpy's sense
+    cells: tuple[Mapping[str, int], ...] | None = None  # the cell of each figure, where they form no block
+    cell_indices: tuple[tuple[int, ...], ...] | None = (
+        None  # the same as indices, axis by axis, as worksheets give them
+    )
+    rtol: float | None = None  # as `expected` gives them, in numpy's sense
     atol: float | None = None
-    expected_decimals: int | None = None  # the decimals that `expected` says
+    expected_decimals: int | None = None  # the decimals that `expected` gives
     gap_numbers: tuple[int, ...] = ()
     gap_texts: tuple[str, ...] = ()  # the text of each gap, as it was filled in
 
@@ -54,13 +58,13 @@ class Figures:
     kind: Literal["result", "expected", "arrays", "text", "worksheet"]
     steps: tuple[StepFigures, ...]
     notes: tuple[str, ...] = ()
-    is_layout_known: bool = True  # heads stand where a result has them
-    open_gaps: tuple[StepFigures, ...] = ()  # gaps that were left open: their places, and no values
+    is_layout_known: bool = True  # heads are where a result has them
+    open_gaps: tuple[StepFigures, ...] = ()  # gaps that were left open: their cells, without values
 
 
 # ── digits ───────────────────────────────────────────────────────────────────────────────────────
 class WrittenNumber(NamedTuple):
-    """What the text of a number says: 0.0629 has 4 decimals and 3 significant digits."""
+    """A number as it is written: 0.0629 has 4 decimals and 3 significant digits."""
 
     value: float
     decimals: int
@@ -78,7 +82,7 @@ def parse_written_number(text: str) -> WrittenNumber:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number as people write them."""
+    """Tell whether a text is a number as people write them."""
     return bool(_WRITTEN_NUMBER_PATTERN.fullmatch(text.strip())) and (text.isascii() or "−" in text)
 
 
@@ -104,7 +108,7 @@ def _infer_decimals(values: NumpyArray) -> int | None:
     finite = values[np.isfinite(values)].ravel()
     if (finite == np.rint(finite)).all():  # whole numbers were not rounded
         return None
-    for numbers in (finite[:64], finite):  # most arrays are told by their first few
+    for numbers in (finite[:64], finite):  # the first few numbers are enough for most arrays
         written = [parse_written_number(repr(float(x))) for x in numbers]
         if max(number.significant_digits for number in written) > _MAX_HANDWRITTEN_DIGITS:
             return None
@@ -112,7 +116,7 @@ def _infer_decimals(values: NumpyArray) -> int | None:
 
 
 def step_figures_from_texts(step: str | None, values: NumpyArray, texts: Sequence[str]) -> StepFigures:
-    """Make figures of numbers and their texts, in order: few digits are judged as written, many tell their dtype."""
+    """Make figures of numbers and their texts, in order: few digits are compared as written, many tell the dtype."""
     written = [parse_written_number(t) if t and is_number(t) else WrittenNumber(0.0, 0, 0) for t in texts]
     most_digits = max((number.significant_digits for number in written), default=0)
     if most_digits <= _MAX_HANDWRITTEN_DIGITS:
@@ -125,7 +129,7 @@ def step_figures_from_texts(step: str | None, values: NumpyArray, texts: Sequenc
 
 
 def _are_shortest_float32(values: NumpyArray, texts: Sequence[str]) -> bool:
-    """Whether every text is the shortest that reads back to some float32, as programs print them."""
+    """Tell whether every text is the shortest that reads back to some float32, as programs print them."""
     with np.errstate(over="ignore"):
         float32_values = values.astype(np.float32).ravel()
     return all(not t or float(str(x)) == float(t.replace("−", "-")) for x, t in zip(float32_values, texts, strict=True))
@@ -153,7 +157,7 @@ def figures_from_expected(expected: Json, name: str) -> Figures:
 
 
 def figures_from_result(result: Attention, name: str) -> Figures:
-    """Make figures of a result of attn, which says its axes, its dtype and what was selected."""
+    """Make figures of a result of attn, which has its axes, its dtype and what was selected of each axis."""
     steps = []
     for step in result.steps:
         values = np.asarray(step.values)
@@ -207,7 +211,7 @@ def require_known_step(step: str) -> None:
 
 
 def _step_figures_from_array(step: str | None, values: NumpyArray) -> StepFigures:
-    """Make figures of an array; its bits, or how short its numbers are written, tell what they were computed in."""
+    """Make figures of an array; its bits, or how few digits its numbers need, tell the dtype they were computed in."""
     if values.dtype.kind in "biu":
         return StepFigures(step, values)
     is_float = values.dtype.kind == "f"

@@ -82,7 +82,7 @@ def with_mixed_weights(plan: Plan, replacement: Replacement) -> Plan | None:
 
 # ── in the place of a normaliser ─────────────────────────────────────────────────────────────────
 def equal_weights(_: object, s: Tensor, visible: Tensor) -> Tensor:
-    """The same weight on every visible key, as a replacement of the normaliser."""
+    """Give every visible key the same weight; a replacement of the normaliser."""
     visible = visible.expand(s.shape).to(s.dtype)
     return visible / visible.sum(-1, keepdim=True).clamp(min=1)  # (b, h, n, m)
 
@@ -151,7 +151,7 @@ def with_mask_link(trials: Trials, replacement: Replacement) -> Plan | None:
 
 
 def visible_cells(plan: Plan) -> Tensor:
-    """What mask, lengths and bias let through, as a tensor: (b|1, h|1, n, m)"""
+    """Compute what mask, lengths and bias let through, as a tensor: (b|1, h|1, n, m)"""
     import torch
 
     grid = plan.make_grid()

@@ -1,4 +1,4 @@
-"""When a figure is right, by the rules exact, digits, close and flash; and how far off each figure is.
+"""The rules exact, digits, close and flash: when a figure is right, and how far off each figure is.
 
 `choose_rule` chooses a claim's rule, `compare_cells` applies it.
 """
@@ -26,7 +26,7 @@ _MIN_EXPONENTS = {"float64": -1022, "float32": -126, "float16": -14, "bfloat16":
 
 
 def choose_rule(claim: Claim, rule_name: str | None, rtol: float | None, atol: float | None) -> Rule:
-    """Choose the rule that the command line says, or the one that goes with what the figures are; with the reason."""
+    """Choose the rule that the command line names, or the one that suits the figures; with the reason."""
     figures = claim.step_figures
     dtype = "float64" if figures.dtype == "text" else figures.dtype
     if claim.values.dtype.kind in "biu":
@@ -51,7 +51,7 @@ def choose_rule(claim: Claim, rule_name: str | None, rtol: float | None, atol: f
 
 
 def written_decimals(claim: Claim, rule: Rule) -> NumpyArray | None:
-    """How many decimals each figure was written with, under the rule digits; None under the others."""
+    """Return how many decimals each figure was written with, under the rule digits; None under the others."""
     if rule.name != "digits":
         return None
     if claim.step_figures.expected_decimals is not None:
@@ -67,7 +67,7 @@ class CellComparison:
     """Figures compared with a reference, cell by cell."""
 
     is_right: NumpyArray
-    error: NumpyArray  # |Δ|; ∞ where one is not finite and the other is not the same
+    error: NumpyArray  # |Δ|; ∞ where either is not finite and they are not the same
     tolerance: NumpyArray
 
 
@@ -100,7 +100,7 @@ def compare_cells(
 def _tolerance(
     rule: Rule, actual: NumpyArray, reference: NumpyArray, decimals: NumpyArray | None, largest_figure: float
 ) -> NumpyArray:
-    """The error that the rule allows each figure."""
+    """Return the error that the rule allows each figure."""
     if rule.name == "digits":
         assert decimals is not None
         unit = 10.0 ** -decimals.astype(np.float64)
@@ -116,14 +116,14 @@ def _tolerance(
 
 
 def largest_finite(values: NumpyArray) -> float:
-    """The largest finite figure of a step, whatever its sign; 1 for booleans and integers."""
+    """Return the largest finite magnitude of a step's figures; 1 for booleans and integers."""
     if values.dtype.kind in "biu":
         return 1.0
     return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
 def unit_in_last_place(dtype: str, x: float) -> float:
-    """One unit in the last place of a dtype, at x."""
+    """Return one unit in the last place of a dtype, at x."""
     exponent = _MIN_EXPONENTS[dtype]
     if x and np.isfinite(x):
         exponent = max(int(np.frexp(abs(x))[1]) - 1, exponent)

@@ -1,7 +1,7 @@
 """Searching for a computation that gives the figures: classic faults and other choices, one change at a time, then two.
 
-`Search(comparison).find_changes()` is the entry. Every trial is judged on every claim; a match counts only if it says more than
-so many trials would hit by chance.
+`Search(comparison).run()` is the entry. Every trial is judged on every claim; a match counts only if it says more than
+so many trials would reach by chance.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from attncli.types import NumpyArray
 from attncli.verdict import Diagnosis
 
 _MAX_PAIR_TRIALS = 4000  # computations of two changes that are tried on a small problem, and fewer on a larger one
-_PAIR_IMPLAUSIBILITY_LIMIT = 5  # two changes that are more far-fetched together are not tried
+_PAIR_IMPLAUSIBILITY_LIMIT = 5  # two changes that are together as implausible as this are not tried
 _SMALL_PROBLEM_SCORES = 2048
-_LARGE_PROBLEM_SCORES = 1 << 20  # with more of them only what is likely is tried
+_LARGE_PROBLEM_SCORES = 1 << 20  # of a larger problem only likely changes are tried
 _MAX_NEAREST_CANDIDATES = 5
-_MAX_NEAREST_ERROR_RATIO = 0.9  # of the reference's own distance
-_NONFINITE_PATTERN_DIGITS = 6.0  # digits that the very cells without a number are worth
-_SIGNIFICANCE_MARGIN_DIGITS = 1.0  # digits by which a match must exceed what so many trials hit by chance
-_INDEPENDENT_DIGITS_SHARE = 0.7  # of the digits of figures that hang together (rows sum to 1)
-_MIN_SCALE = 1e-300  # in the place of a largest figure of 0, where an error is divided by it
+_MAX_NEAREST_ERROR_RATIO = 0.9  # of the error of the reference itself
+_NONFINITE_PATTERN_DIGITS = 6.0  # digits of evidence, for NaN and ∞ in exactly the claimed cells
+_SIGNIFICANCE_MARGIN_DIGITS = 1.0  # digits by which a match must exceed what so many trials reach by chance
+_INDEPENDENT_DIGITS_SHARE = 0.7  # of all digits: figures depend on each other (rows sum to 1)
+_MIN_SCALE = 1e-300  # an error is divided by this where the largest figure is 0
 
 ProgressCallback: TypeAlias = Callable[[float, str], None]  # (share done, what is being done)
 FaultsByName: TypeAlias = dict[str, Hypothesis]
@@ -51,16 +51,16 @@ class TrialResult:
     implausibility: int
     is_fault: bool
     is_match: bool
-    evidence_digits: float  # by how many it is nearer to the figures than the reference, over all that are wrong
+    evidence_digits: float  # by which it is nearer to the figures than the reference is, over all wrong figures
     max_error: float
     max_relative_error: float  # the same as a share of each step's largest figure
-    explained_steps: tuple[str, ...]  # wrong ones that it gives
-    figures_key: bytes  # its figures, so that what gives the same is tried once
-    differs_from_reference: bool  # it differs from the reference somewhere
-    breaks_right_claims: bool  # it makes wrong what was right
-    claimed_cells: tuple[NumpyArray, ...]  # its figures, where it matches: they tell it from other matches
+    explained_steps: tuple[str, ...]  # wrong steps that it gives
+    figures_key: bytes  # equal for computations that give the same figures
+    differs_from_reference: bool  # somewhere in the claimed cells
+    breaks_right_claims: bool  # a claim that is right would be wrong
+    claimed_cells: tuple[NumpyArray, ...]  # its figures, if it matches: they tell it from other matches
     hypothesis: Hypothesis
-    approximate: bool  # it matches by the direction of its errors alone
+    approximate: bool  # it matches by the directions of its errors alone
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Search:
             ]
             return self._make_result(equivalent_choices=tuple(dict.fromkeys(same)))
         if self.comparison.constant_claims and self.wrong_claims <= set(self.comparison.constant_claims):
-            # figures that are all equal tell little: only what explains constant figures counts, by any match
+            # figures that are all equal are little evidence: any match counts, of what explains constant figures
             matches = [r for r in results if _is_real_match(r) and r.hypothesis.explains_constant]
             return self._make_result(identified=self._diagnose(matches))
         matches = self._significant_matches(results)
@@ -241,7 +241,7 @@ class Search:
         evidence.max_relative_error = max(evidence.max_relative_error, error / scale)
 
     def _is_within_own_rounding(self, hypothesis: Hypothesis, figures: StepArrays) -> bool:
-        """Whether the error that is left is no larger than what the hypothesis's own rounding moved."""
+        """Tell whether the error that is left is no larger than the change that the hypothesis's own rounding makes."""
         for claim in self.comparison.task.claims:
             values = figures[claim.step][claim.index].astype(np.float64)
             with np.errstate(all="ignore"):
@@ -255,7 +255,7 @@ class Search:
         return True
 
     def _significant_matches(self, results: Iterable[TrialResult]) -> list[TrialResult]:
-        """Those that match, and whose match says more than so many trials would hit by chance."""
+        """Select the matches with more evidence than so many trials would reach by chance."""
         needed_digits = math.log10(max(len(self.distinct_figures_keys), 10)) + _SIGNIFICANCE_MARGIN_DIGITS
         return [r for r in results if _is_real_match(r) and r.evidence_digits >= needed_digits]
 
@@ -282,9 +282,9 @@ class Search:
         return results
 
     def _pair_trials(self, singles: Sequence[SingleTrial]) -> Iterator[PairTrial]:
-        """Pair what changes something and breaks nothing that was right.
+        """Yield pairs of changes that change something and break nothing that is right.
 
-        A likely choice that changes nothing alone may matter beside another: what a row that sees nothing gets, say.
+        A likely choice that changes nothing alone may matter together with another: what an empty row gets, say.
         """
         choices, faults = _pairable_choices(singles), _pairable_faults(singles)
         for (first, first_choice), (second, second_choice) in itertools.combinations(choices, 2):
@@ -325,7 +325,7 @@ class Search:
         return self._try_hypothesis(hypothesis, is_fault=False)
 
     def _faults_under_choice(self, alternative: Alternative) -> tuple[Trials, FaultsByName] | None:
-        """A problem with one choice changed, and the faults on it."""
+        """Return the trials of the problem with one choice changed, and the faults on it."""
         plan = or_none(partial(self.trials.with_choices, **{alternative.choice_name: alternative.value}))
         if plan is None:
             return None
@@ -333,7 +333,7 @@ class Search:
         return self._faults_on(dataclasses.replace(plan, keep=plan.keep | claimed))
 
     def _faults_on_top_of(self, result: TrialResult) -> tuple[Trials, FaultsByName] | None:
-        """A problem with one fault in it, and the faults on top of that."""
+        """Return the trials of the problem with one fault in it, and the faults on top of that."""
         plan = or_none(result.hypothesis.compute)
         return self._faults_on(plan) if isinstance(plan, Plan) else None
 
@@ -344,7 +344,7 @@ class Search:
     def _try_fault_on(
         self, fault_result: TrialResult, base: Hypothesis, get_faults: Callable[[], tuple[Trials, FaultsByName] | None]
     ) -> TrialResult | None:
-        """Try a fault, found on the problem alone, on the problem that another change has made."""
+        """Try a fault of the original problem on the problem that another change has made."""
         changed = get_faults()
         if changed is None:
             return None
@@ -361,7 +361,7 @@ class Search:
 
     # ── naming ───────────────────────────────────────────────────────────────────────────────────
     def _diagnose(self, matches: list[TrialResult]) -> tuple[Diagnosis, ...]:
-        """Name the matches, the simplest first; those that these figures cannot tell apart stand together."""
+        """Turn matches into diagnoses, the simplest first; matches that the figures cannot tell apart share one."""
         if not all(match.approximate for match in matches):
             matches = [match for match in matches if not match.approximate]
         matches = sorted(
@@ -377,7 +377,7 @@ class Search:
         return tuple(self._make_diagnosis(group) for group in groups)
 
     def _are_indistinguishable(self, match: TrialResult, other: TrialResult) -> bool:
-        """Whether the figures that are claimed could not tell two computations apart."""
+        """Tell whether the claimed figures cannot tell two computations apart."""
         if match.figures_key == other.figures_key:
             return True
         if match.approximate or other.approximate:
@@ -395,7 +395,7 @@ class Search:
         return True
 
     def _make_diagnosis(self, group: Sequence[TrialResult], *, is_match: bool = True) -> Diagnosis:
-        """One diagnosis for results that give the same figures; the first one's sentence."""
+        """Make one diagnosis of results that give the same figures, with the sentence of the first."""
         first = group[0]
         steps = join_names(first.explained_steps or [claim.step for claim in self.comparison.task.claims])
         verb = "are" if steps.endswith("s") or " and " in steps else "is"
@@ -408,7 +408,7 @@ class Search:
         )
 
     def _find_nearest_candidates(self, results: Sequence[TrialResult]) -> tuple[Diagnosis, ...]:
-        """The few results that come nearest, and clearly nearer than the reference itself."""
+        """Find the few results that are nearest to the figures, and clearly nearer than the reference itself."""
         limit = _MAX_NEAREST_ERROR_RATIO * self._reference_relative_error()
         groups: dict[bytes, list[TrialResult]] = {}
         for result in sorted(results, key=lambda r: (r.max_relative_error, r.implausibility)):
@@ -418,7 +418,7 @@ class Search:
         return tuple(self._make_diagnosis(group, is_match=group[0].is_match) for group in nearest)
 
     def _reference_relative_error(self) -> float:
-        """The largest error of the reference on any claim, as a share of the step's largest figure."""
+        """Return the largest error of the reference on any claim, as a share of the step's largest figure."""
         comparison = self.comparison
         errors = [
             float(cells.error.max(initial=0.0)) / max(comparison.largest_figures[claim.step], _MIN_SCALE)
@@ -458,7 +458,7 @@ def _is_real_match(result: TrialResult) -> bool:
 
 
 def single_changes(trials: Trials) -> Iterator[tuple[Hypothesis, Alternative | None]]:
-    """Everything one change away: faults, then choices with the alternative that each is."""
+    """Yield everything one change away: faults, then choices, each with its alternative."""
     for hypothesis in fault_hypotheses(trials):
         yield hypothesis, None
     for alternative in one_choice_alternatives(trials.plan):
@@ -470,7 +470,7 @@ def single_changes(trials: Trials) -> Iterator[tuple[Hypothesis, Alternative | N
 
 
 def _pairable_choices(singles: Sequence[SingleTrial]) -> list[tuple[TrialResult, Alternative]]:
-    """Choices that may be one of two changes: the likeliest of those that give the same figures, and likely silent ones."""
+    """Return the choices that may be one of two changes: one for each set of figures, and likely ones that change nothing."""
     changing: dict[bytes, tuple[TrialResult, Alternative]] = {}
     silent: list[tuple[TrialResult, Alternative]] = []
     for single in sorted(singles, key=lambda single: single.result.implausibility):
@@ -486,7 +486,7 @@ def _pairable_choices(singles: Sequence[SingleTrial]) -> list[tuple[TrialResult,
 
 
 def _pairable_faults(singles: Sequence[SingleTrial]) -> list[TrialResult]:
-    """Faults that may be one of two changes; of those that give the same figures the first."""
+    """Return the faults that may be one of two changes: one for each set of figures."""
     faults = [
         single.result
         for single in singles
@@ -499,7 +499,7 @@ def _pairable_faults(singles: Sequence[SingleTrial]) -> list[TrialResult]:
 
 
 def _differ_beyond_noise(values: NumpyArray, reference: NumpyArray, scale: float) -> bool:
-    """Whether figures differ from the reference by more than two ways of computing the same do."""
+    """Tell whether figures differ from the reference by more than rounding errors of float64."""
     with np.errstate(all="ignore"):
         is_same = (values == reference) | ((values != values) & (reference != reference))
         is_same |= np.abs(values.astype(np.float64) - reference) <= 1e-12 * scale
@@ -507,7 +507,7 @@ def _differ_beyond_noise(values: NumpyArray, reference: NumpyArray, scale: float
 
 
 def _drop_last_digits(values: NumpyArray) -> NumpyArray:
-    """Figures without the last digits, in which two ways of computing the same differ."""
+    """Round figures so far that two ways of computing the same give equal figures."""
     if values.dtype.kind in "biu":
         return values
     with np.errstate(all="ignore"):
@@ -516,7 +516,7 @@ def _drop_last_digits(values: NumpyArray) -> NumpyArray:
 
 
 def _have_same_nonfinite_cells(values: NumpyArray, other: NumpyArray) -> bool:
-    """Whether the very same cells are NaN, ∞ and −∞, and some are."""
+    """Tell whether the same cells are NaN, ∞ and −∞, and some are."""
     if values.dtype.kind != "f" or other.dtype.kind != "f" or np.isfinite(values).all():
         return False
     return all(np.array_equal(is_kind(values), is_kind(other)) for is_kind in (np.isnan, np.isposinf, np.isneginf))
@@ -525,8 +525,8 @@ def _have_same_nonfinite_cells(values: NumpyArray, other: NumpyArray) -> bool:
 def _count_gained_digits(
     error_before: NumpyArray, values: NumpyArray, tolerance: NumpyArray, repaired: NumpyArray
 ) -> float:
-    """Digits by which figures are nearer than they were, over the cells that were wrong and are right."""
-    # where a number stands and none should, the error is not finite: the number's size counts
+    """Count the digits by which figures are nearer than before, over the cells that were wrong and are right."""
+    # the error is not finite where a number stands in the place of NaN or ∞: the number's size counts
     error = np.where(np.isfinite(error_before), error_before, np.abs(values.astype(np.float64)))
     with np.errstate(all="ignore"):
         gain = np.log10(np.maximum(error, 1e-300) / np.maximum(tolerance, 1e-15 * np.maximum(error, 1e-300)))

@@ -1,4 +1,4 @@
-"""Could these figures fail? A few plainly wrong computations, held to the rules of the claims.
+"""Checking that the figures could fail: a few plainly wrong computations, compared by the rules of the claims.
 
 `check_sensitivity` is the entry.
 """
@@ -18,7 +18,7 @@ from attncli.text import join_names
 from attncli.types import Json, NumpyArray
 from attncli.verdict import SensitivityCheck
 
-_MIN_RELATIVE_DIFFERENCE = 1e-9  # of the largest figure: no ordinary tolerance tells what is nearer
+_MIN_RELATIVE_DIFFERENCE = 1e-9  # of the largest figure; no ordinary tolerance tells smaller differences
 _STEPS_OF_VALUES = ("v", "present_v", "head_context", "normed_context", "context", "output")
 
 
@@ -31,7 +31,7 @@ class WrongComputation(NamedTuple):
 
 
 def check_sensitivity(comparison: Comparison) -> tuple[SensitivityCheck, ...]:
-    """Find out of each wrong computation whether the claimed figures would have told it from the right one."""
+    """Find out whether the claimed figures would have told each wrong computation from the right one."""
     checks = []
     for wrong in _wrong_computations(comparison.trials, comparison.reference):
         figures = or_none(wrong.compute)
@@ -41,7 +41,7 @@ def check_sensitivity(comparison: Comparison) -> tuple[SensitivityCheck, ...]:
 
 
 def _check_one(comparison: Comparison, wrong: WrongComputation, figures: StepArrays) -> SensitivityCheck:
-    """Hold one wrong computation's figures to the rule of each claim, written with as many digits as the claim."""
+    """Compare the figures of one wrong computation by the rule of each claim, written with as many digits as the claim."""
     is_caught, differs, max_error, worst_step = False, False, 0.0, ""
     for n, claim in enumerate(comparison.task.claims):
         reference = comparison.reference[claim.step]
@@ -67,7 +67,7 @@ def _check_one(comparison: Comparison, wrong: WrongComputation, figures: StepArr
 
 # ── computations that are plainly wrong ──────────────────────────────────────────────────────────
 def _wrong_computations(trials: Trials, reference: StepArrays) -> Iterator[WrongComputation]:
-    """Uniform weights, shuffled values, no scale, another head's figures: each where the problem has what it is wrong about."""
+    """Yield uniform weights, shuffled values, no scale and another head's figures, as far as the problem has such things."""
     plan = trials.plan
     yield WrongComputation(
         "uniform weights", "weights", lambda: trials.compute_steps(with_normalizer(plan, equal_weights))
@@ -112,7 +112,7 @@ def _shift_heads(trials: Trials, reference: StepArrays) -> StepArrays:
 
 # ── what cannot be told ──────────────────────────────────────────────────────────────────────────
 def _are_nearly_equal(values: NumpyArray, reference: NumpyArray, largest_figure: float) -> NumpyArray:
-    """Which figures are too near each other for any ordinary tolerance."""
+    """Tell which figures are too near each other for any ordinary tolerance."""
     values, reference = values.astype(np.float64), reference.astype(np.float64)
     with np.errstate(all="ignore"):
         is_near: NumpyArray = (
@@ -135,7 +135,7 @@ def _why_undetectable(comparison: Comparison, first_changed_step: str) -> str:
 
 
 def _depends_on(step: str, earlier: str, step_order: Sequence[str]) -> bool:
-    """Whether a step can change with an earlier one: values meet only the context, though other steps stand after v."""
+    """Tell whether a step can change with an earlier one: v changes only the context, though other steps come after it."""
     if not earlier:
         return True
     if earlier not in step_order or step_order.index(step) < step_order.index(earlier):

@@ -18,9 +18,9 @@ from attncli.verdict import Rule
 
 
 class CheckOptions(TypedDict, total=False):
-    """What can be said of figures beside what they say themselves."""
+    """What can be told of figures besides what their file tells."""
 
-    step: str | None  # which step they are, or which of theirs is checked
+    step: str | None  # the step they are of, or the one of theirs that is checked
     layout: str | None  # how arrays with heads lie
     rule: str | None  # when a figure is right
     rtol: float | None
@@ -29,7 +29,7 @@ class CheckOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CheckTask:
-    """Claims that go with a plan, each with its rule: nothing is left to refuse."""
+    """Claims that match a plan, each with its rule: nothing is left to refuse."""
 
     plan: Plan
     figures: Figures
@@ -84,14 +84,14 @@ def prepare(
 
 
 def _with_numpy_arrays(problem: Problem) -> Problem:
-    """The same values in numpy, where tensors came in."""
+    """Return the same problem with its tensors in numpy."""
     fields: Json = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
     arrays: Json = {name: _to_numpy(x) for name, x in fields.items() if name not in ("variant", "about")}
     return dataclasses.replace(problem, **arrays)
 
 
 def _to_numpy(value: object) -> object:
-    """A tensor, or a mapping of them, in numpy; float16 as float32."""
+    """Convert a tensor, or the tensors of a mapping, to numpy; float16 to float32."""
     if isinstance(value, Mapping):
         return {key: _to_numpy(inner) for key, inner in value.items()}
     if not is_tensor(value):

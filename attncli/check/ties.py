@@ -1,4 +1,4 @@
-"""Figures that are as right as the reference's, because several cells tie: keys with the same weight in `top_keys`."""
+"""Ties: figures that are as right as the reference's, such as keys of equal weight in `top_keys`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 from attncli.check.claims import Claim
 from attncli.types import NumpyArray
 
-_RANKED_STEPS = ("mixed_weights", "dropout_weights", "weights")  # the first that a variant has is what is ranked
+_RANKED_STEPS = ("mixed_weights", "dropout_weights", "weights")  # the first of these that a variant has is ranked
 
 
 @dataclass(frozen=True)
 class Ties:
     """How the figures of a step can tie."""
 
-    needed_step: Callable[[Collection[str]], str]  # the steps of a plan → the one that tells
+    needed_step: Callable[[Collection[str]], str]  # the steps of a plan → the one that shows ties
     are_tied: Callable[[Claim, Mapping[str, NumpyArray]], NumpyArray]  # claim, reference by step → a boolean a figure
 
 
 def _ranked_step(steps: Collection[str]) -> str:
-    """The step whose largest values `top_keys` names."""
+    """Return the step whose largest values `top_keys` names."""
     return next(step for step in _RANKED_STEPS if step in steps)
 
 
 def _are_equally_weighted(claim: Claim, reference: Mapping[str, NumpyArray]) -> NumpyArray:
-    """Whether each claimed key has the very weight of the reference's key in its place."""
+    """Tell which claimed keys have exactly the weight of the reference's key in their place."""
     weights, top_keys = reference[_ranked_step(reference)], reference["top_keys"]
     rows = np.broadcast_arrays(*claim.index)[:-1]
     exists = (claim.values >= 0) & (claim.values < weights.shape[-1])

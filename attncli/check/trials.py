@@ -1,6 +1,6 @@
-"""Trying out computations on one problem: changed plans, and the figures that they give at the steps that are claimed.
+"""Trying out computations on one problem: changed plans, and the figures that they give at the claimed steps.
 
-`Trials` is what faults, alternatives and the search compute with; torch is loaded by the first run.
+Faults, alternatives and the search compute with `Trials`; the first run loads torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from attncli.variant import Variant
 T = TypeVar("T")
 StepArrays = dict[str, NumpyArray]  # values by step, on all the step's axes
 
-_EQUIVALENT_STEPS = (  # where a variant lacks a step, the last one before it in its group stands for it
+_EQUIVALENT_STEPS = (  # if a variant lacks a step, the last one before it in its group takes its place
     ("q", "normed_q", "positioned_q"),
     ("k", "normed_k", "positioned_k"),
     ("weights", "dropout_weights", "mixed_weights"),
@@ -68,7 +68,7 @@ class Trials:
         return self.replan(dataclasses.replace(self.plan.problem, **fields))
 
     def with_qkv(self, **arrays: Array) -> Plan | None:
-        """Make the projected plan with some of q, k and v replaced: heads side by side; None where there is no such plan."""
+        """Make the projected plan with some of q, k and v replaced, heads side by side; None where there is no such plan."""
         base = self.projected_plan
         if base is None:
             return None
@@ -76,7 +76,7 @@ class Trials:
 
     @cached_property
     def projected_plan(self) -> Plan | None:
-        """The same problem with its q, k and v in the place of embeddings, heads side by side; None where it has none."""
+        """The plan of the same problem with its projected q, k and v as inputs, heads side by side; None where that is refused."""
         try:
             return self._make_projected_plan()
         except AttnError:
@@ -110,17 +110,17 @@ class Trials:
         return self.replan(projected, variant)
 
     # ── runs ─────────────────────────────────────────────────────────────────────────────────────
-    def run_counted(self, plan: Plan) -> Attention:
+    def run_plan(self, plan: Plan) -> Attention:
         """Run a plan, and count it as a trial."""
         self.trial_count += 1
         return _run_plan(plan)
 
     def compute_steps(self, plan: Plan) -> StepArrays:
-        """Run a plan: what it gives for each claimed step, and for each that it keeps, on all the step's axes."""
-        return self.collect_steps(plan, self.run_counted(plan))
+        """Run a plan and collect its steps."""
+        return self.collect_steps(plan, self.run_plan(plan))
 
     def collect_steps(self, plan: Plan, result: Attention) -> StepArrays:
-        """Collect the claimed steps of a result and those that its plan keeps, in float64 unless they are integers or booleans."""
+        """Collect the claimed steps of a result, and those that its plan keeps, on all their axes; floats in float64."""
         kept = {step.name: step for step in result.steps}
         arrays = {}
         for name in self.claimed_steps | plan.keep:

@@ -1,4 +1,4 @@
-"""The verdict on a task: every claim compared, causes traced, sensitivity checked, and a search where figures are wrong.
+"""Reaching the verdict on a task: claims are compared, causes traced, sensitivity checked, wrong figures searched for.
 
 `settle` takes a prepared task; `check` prepares it too.
 """
@@ -36,7 +36,7 @@ def check(
 
     Args:
         problem: it is validated first.
-        variant: None takes the choices that the problem says.
+        variant: None takes the choices in the problem.
         figures: what is claimed.
         identify: as in `settle`.
         options: as in `prepare`.

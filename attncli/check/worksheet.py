@@ -22,7 +22,7 @@ _NUMBER_IN_GAP_PATTERN = re.compile(
     r" ?[*`]*_*[*`]*([-+−]?(?:(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?|∞|inf(?:inity)?(?![^\W_])|nan(?![^\W_])))",
     re.IGNORECASE,
 )
-_TRAILING_TEXT_PATTERN = re.compile(r"[*`_]*([^\W_]|[√^%]|[.,/·×*]\d)")  # behind a number, this makes it another
+_TRAILING_TEXT_PATTERN = re.compile(r"[*`_]*([^\W_]|[√^%]|[.,/·×*]\d)")  # after a number, this makes it another
 _WORD_IN_GAP_PATTERN = re.compile(
     r" ?[*`]*_+([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~(][^\s_|]*)|[*`]*([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~][^\s_|]*)"
 )
@@ -30,7 +30,7 @@ _MARKDOWN_ESCAPE_PATTERN = re.compile(r"\\([\\`*_{}\[\]<>#|~$!&()])|&(lt|gt);")
 
 
 class GapCell(NamedTuple):
-    """Which figure a gap is."""
+    """The cell of a step that a gap asks for."""
 
     step: str
     indices: tuple[int, ...]
@@ -96,7 +96,7 @@ def _unanswered_figures(step: str, gaps: Sequence[int], cells: Mapping[int, GapC
 
 
 def has_gaps(text: str) -> bool:
-    """Whether a text says which figure a gap is."""
+    """Tell whether a text says which figure a gap is."""
     return any(_LEGEND_PATTERN.match(line) for line in _unescape_markdown(text).splitlines())
 
 

@@ -1,4 +1,4 @@
-"""A verdict for people: which steps are right, how far off the others are and where, and what they are instead.
+"""Showing a verdict to people: which steps are right, how far off the others are and where, and what they are instead.
 
 `VERDICT_VIEWS` and `FOLDER_VIEWS` hold a function for each format: a verdict, or a folder of them → text.
 """
@@ -100,21 +100,21 @@ def _format_gap_mark(mark: GapMark) -> tuple[str, str, str, str, str]:
 
 
 def _reference_decimals(written_text: str) -> int:
-    """How many decimals a reference is given beside what was written: one more, or 4."""
+    """Return how many decimals the reference has beside a written figure: one more, or 4."""
     _, point, fraction = written_text.replace(",", ".").partition(".")
     return len(fraction) + 1 if point and fraction.isdigit() else 4
 
 
 # ── sentences ────────────────────────────────────────────────────────────────────────────────────
 def _headline_parts(verdict: Verdict) -> list[str]:
-    """What was compared with what."""
+    """Return what was compared with what, and the variant's summary."""
     figures, problem = printable(verdict.figures_name), printable(verdict.problem_name)
     first = figures if verdict.figures_name == verdict.problem_name else f"{figures} against {problem}"
     return [first, *map(printable, verdict.summary)]
 
 
 def _rule_lines(verdict: Verdict) -> Iterator[str]:
-    """Each rule that was used, and why."""
+    """Yield each rule that was used, and why."""
     steps_by_rule: dict[str, list[str]] = {}
     for comparison in verdict.steps:
         steps_by_rule.setdefault(f"{comparison.rule} ({comparison.rule.reason})", []).append(comparison.step)
@@ -123,7 +123,7 @@ def _rule_lines(verdict: Verdict) -> Iterator[str]:
 
 
 def _allowed_error_lines(verdict: Verdict) -> Iterator[str]:
-    """What flash allows each step."""
+    """Yield the error that flash allows each step."""
     for comparison in verdict.steps:
         rule = comparison.rule
         if rule.allowed_error is not None and rule.plain_error is not None:
@@ -132,7 +132,7 @@ def _allowed_error_lines(verdict: Verdict) -> Iterator[str]:
 
 
 def _cause_lines(verdict: Verdict) -> Iterator[str]:
-    """Which step is wrong first, and which of the others follow from it; nothing for a worksheet."""
+    """Say which step is wrong first, and which of the others follow from it; nothing for a worksheet."""
     wrong = [comparison for comparison in verdict.steps if not comparison.is_right]
     if not wrong or verdict.gap_marks:
         return
@@ -155,7 +155,7 @@ def _cause_lines(verdict: Verdict) -> Iterator[str]:
 
 
 def _sensitivity_lines(verdict: Verdict) -> Iterator[tuple[bool | None, str]]:
-    """Whether these figures could tell right from wrong, each line with its mark; nothing where they did tell."""
+    """Say whether these figures could tell right from wrong, each line with its mark; nothing where they did tell."""
     if verdict.verdict == "wrong":
         return
     caught = [check for check in verdict.sensitivity_checks if check.caught]
@@ -175,7 +175,7 @@ def _sensitivity_lines(verdict: Verdict) -> Iterator[tuple[bool | None, str]]:
 
 
 def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
-    """What the figures are instead, in sentences; lines that belong to the one before are indented."""
+    """Say what the figures are instead; lines that belong to the one before are indented."""
     for observation in verdict.observations:
         yield f"{observation}, where the reference has different figures"
     for diagnosis in verdict.identified[:_MAX_DIAGNOSES]:
@@ -197,7 +197,7 @@ def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
 
 
 def _other_names_plainest_first(names: Sequence[str]) -> list[str]:
-    """The names beside the first: one of those that differ by a number alone stands before the others of its kind."""
+    """Order the names after the first: names of a new kind, then those that differ from an earlier one by numbers alone."""
     kinds = {_without_numbers(names[0])}
     new_kinds: list[str] = []
     repeated_kinds: list[str] = []
@@ -213,7 +213,7 @@ def _without_numbers(name: str) -> str:
 
 
 def _conclusion_line(verdict: Verdict) -> str:
-    """The verdict in one line."""
+    """Sum up the verdict in one line."""
     word, marks = _VERDICT_WORDS[verdict.verdict], verdict.gap_marks
     if marks:
         answered = [mark for mark in marks if mark.is_right is not None]
@@ -247,7 +247,7 @@ class _Printer:
         return text if self.has_unicode else to_ascii(text)
 
     def cell(self, text: str, style: str = "") -> Text:
-        """A cell of a table."""
+        """Make a cell of a table."""
         return Text(self.displayable(text), style=style)
 
     def print_blank_line(self) -> None:
@@ -279,12 +279,12 @@ class _Printer:
         self.console.print(table, soft_wrap=not self.width)
 
     def get_text(self) -> str:
-        """All that was printed, without the spaces that fill a table's last column."""
+        """Return all that was printed, without the spaces that fill a table's last column."""
         return "".join(line.rstrip() + "\n" for line in self.text.getvalue().splitlines())
 
 
 def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
-    """Tables and sentences."""
+    """Render a verdict as tables and sentences, for a terminal or a pipe."""
     printer = _Printer(render_options)
     printer.print_headline(_headline_parts(verdict))
     for line in (*_rule_lines(verdict), *_allowed_error_lines(verdict)):
@@ -354,7 +354,7 @@ def _gap_table(printer: _Printer, verdict: Verdict) -> Table:
 
 
 def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -> str:
-    """Problem × steps; what is wrong with a file stands below."""
+    """Render a folder as a table of problems and steps, with the errors of files below it."""
     printer = _Printer(render_options)
     steps = _claimed_steps(folder_verdict)
     name_width = max(cell_len(printable(problem.name)) for problem in folder_verdict.problems)
@@ -391,7 +391,7 @@ def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -
 
 
 def _step_mark(printer: _Printer, comparison: StepComparison | None) -> Text:
-    """The mark of a step in a table of problems, with how many of its figures are wrong."""
+    """Make the mark of a step in a table of problems, with how many of its figures are wrong."""
     return printer.cell(_step_mark_text(comparison), _CHECK_STYLES[comparison.is_right] if comparison else "dim")
 
 
@@ -403,7 +403,7 @@ def _step_mark_text(comparison: StepComparison | None) -> str:
 
 
 def _claimed_steps(folder_verdict: FolderVerdict) -> list[str]:
-    """Every step that some problem claims, in order of computation."""
+    """Return every step that some problem claims, in order of computation."""
     order: list[str] = []
     for problem in folder_verdict.problems:
         position = 0
@@ -417,7 +417,7 @@ def _claimed_steps(folder_verdict: FolderVerdict) -> list[str]:
 
 # ── a line each ──────────────────────────────────────────────────────────────────────────────────
 def verdict_plain(verdict: Verdict, render_options: RenderOptions) -> str:
-    """One fact a line, each saying what it is."""
+    """Render a verdict as one fact a line, each with its name."""
     lines = [
         f"verdict: {verdict.verdict}",
         f"figures: {printable(verdict.figures_name)}",
@@ -456,7 +456,7 @@ def _plain_gap_line(mark: GapMark) -> str:
 
 
 def folder_plain(folder_verdict: FolderVerdict, render_options: RenderOptions) -> str:
-    """A problem a line."""
+    """Render a folder as one problem a line."""
     lines = []
     for problem in folder_verdict.problems:
         if problem.verdict is None:
@@ -472,7 +472,7 @@ def folder_plain(folder_verdict: FolderVerdict, render_options: RenderOptions) -
 
 # ── Markdown ─────────────────────────────────────────────────────────────────────────────────────
 def verdict_markdown(verdict: Verdict, render_options: RenderOptions) -> str:
-    """Headings, a pipe table and sentences."""
+    """Render a verdict as a pipe table and sentences in Markdown."""
     sentences = [
         *_cause_lines(verdict),
         *(printable(line.strip()) for line in _diagnosis_lines(verdict)),
@@ -522,7 +522,7 @@ def _markdown_step_table(verdict: Verdict) -> Iterator[str]:
 
 
 def folder_markdown(folder_verdict: FolderVerdict, render_options: RenderOptions) -> str:
-    """A pipe table, a problem a row."""
+    """Render a folder as a pipe table in Markdown, a problem a row."""
     steps = _claimed_steps(folder_verdict)
     lines = [f"| problem | verdict | {' | '.join(steps)} |", f"|---|---{'|:---:' * len(steps)}|"]
     for problem in folder_verdict.problems:

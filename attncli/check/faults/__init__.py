@@ -7,12 +7,10 @@ none) is not yielded, or gives no plan. Each module here is a group of faults; i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
 
-from attncli.check.faults.base import FAULTS, Hypothesis
-from attncli.check.trials import Trials
+from attncli.check.faults.base import Hypothesis, fault_hypotheses
 
 _GROUP_ORDER = (  # of faults that are as plausible and match as well, the first is named first; other groups follow these
     "scale",
@@ -34,12 +32,5 @@ def _group_position(group: str) -> int:
 
 for _group in sorted((module.name for module in iter_modules(__path__)), key=_group_position):
     import_module(f"{__name__}.{_group}")
-
-
-def fault_hypotheses(trials: Trials) -> Iterator[Hypothesis]:
-    """The hypotheses of every fault that this problem could show."""
-    for find_hypotheses in FAULTS:
-        yield from find_hypotheses(trials)
-
 
 __all__ = ["Hypothesis", "fault_hypotheses"]

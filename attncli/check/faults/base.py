@@ -1,4 +1,4 @@
-"""`Hypothesis`, which faults yield, and `fault`, which registers a fault."""
+"""`Hypothesis`, which faults yield, `fault`, which registers a fault, and `fault_hypotheses`, which asks them all."""
 
 from __future__ import annotations
 
@@ -33,3 +33,9 @@ def fault(function: Fault) -> Fault:
     """Register a fault: a function (Trials) → hypotheses."""
     FAULTS.append(function)
     return function
+
+
+def fault_hypotheses(trials: Trials) -> Iterator[Hypothesis]:
+    """Yield the hypotheses of every fault that this problem could show."""
+    for find_hypotheses in FAULTS:
+        yield from find_hypotheses(trials)

@@ -15,7 +15,7 @@ from attncli.plan import Plan
 from attncli.types import NumpyArray
 from attncli.variant import Variant
 
-_DIGITS_PER_ZERO = 0.35  # of evidence, that a zero among the claimed weights is worth
+_DIGITS_PER_ZERO = 0.35  # of evidence, that one weight is worth which is 0 or not
 
 
 @fault
@@ -51,7 +51,7 @@ def dropout_left_on(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def _estimate_probability(ratio: float) -> float:
-    """The probability p of dropout, from the ratio 1 / (1 − p) of the weights that were kept; two decimals if it is near them."""
+    """Estimate the probability p of dropout from the ratio 1 / (1 − p) of the kept weights, rounded to two decimals if near."""
     p = 1 - 1 / ratio if ratio > 0 else 0.0
     return round(p, 2) if abs(p - round(p, 2)) < 2e-3 else p
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
 from attncli.check.faults.base import Hypothesis, fault
-from attncli.check.plan_edits import with_head_context
+from attncli.check.plan_edits import Replacement, with_head_context
 from attncli.check.trials import Trials
 from attncli.plan import Plan
-from attncli.types import Array, NumpyArray, Tensor
+from attncli.types import Array, NumpyArray
 
-# each head's context as it is after the heads were merged another way: (b, h, n, c) → (b, h, n, c)
-_MERGES: dict[str, Callable[..., Tensor]] = {
+# ways of merging heads, as changes of each head's context: (b, h, n, c) → (b, h, n, c)
+_MERGES: dict[str, Replacement] = {
     "view": lambda z, *_: z.reshape(z.shape[0], z.shape[2], -1).unflatten(-1, (z.shape[1], -1)).transpose(1, 2),
     "stride": lambda z, *_: z.permute(0, 2, 3, 1).flatten(2).unflatten(-1, (z.shape[1], -1)).transpose(1, 2),
     "reverse": lambda z, *_: z.flip(1),
@@ -68,7 +68,7 @@ def wrong_head_columns(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def _split_heads(trials: Trials, order: str, letters: Sequence[str]) -> Plan | None:
-    """The projected plan with the heads of some of q, k and v split another way."""
+    """Make the projected plan with the heads of some of q, k and v split another way."""
     base, shapes = trials.projected_plan, trials.plan.shapes
     if base is None:
         return None
@@ -107,7 +107,7 @@ def wrong_kv_head(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def _first_kv_head_for_all(trials: Trials) -> Plan | None:
-    """The projected plan with the first kv head in the place of each."""
+    """Make the projected plan with the first kv head in the place of each."""
     base, shapes = trials.projected_plan, trials.plan.shapes
     if base is None:
         return None

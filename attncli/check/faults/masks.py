@@ -25,8 +25,8 @@ from attncli.plan import Plan
 from attncli.registry import AnyPart
 from attncli.types import Array, Grid, Tensor
 
-_MIN_LARGE_FILL = 1000  # a fill value as large as this leaves hidden keys no weight beside visible ones
-_MAX_ADDED_FILL = -1e4  # a value up to this one is also added to hidden scores instead of replacing them
+_MIN_LARGE_FILL = 1000  # such a large fill value leaves hidden keys no weight beside visible ones
+_MAX_ADDED_FILL = -1e4  # a value as low as this is also tried as an addend to hidden scores
 _FILL_VALUES = {  # in the place of −∞
     "0": 0.0,
     "−1": -1.0,
@@ -91,7 +91,7 @@ def _mask_after_normalizing(trials: Trials) -> Plan | None:
     def normalize(normalizer: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
         w, m = normalizer(s, visible), mask.shape[-1]
         kept = w[..., :m] * mask
-        return kept if w.shape[-1] == m else torch.cat([kept, w[..., m:]], -1)  # a sink stands after the keys
+        return kept if w.shape[-1] == m else torch.cat([kept, w[..., m:]], -1)  # the sink comes after the keys
 
     return with_normalizer(unmasked, normalize) if unmasked else None
 
@@ -242,7 +242,7 @@ def _shift_mask_queries(trials: Trials, offset: int) -> Plan | None:
 
 
 def _window_off_by_one(trials: Trials, offset: int, side: str) -> Iterator[Hypothesis]:
-    """Each window of the mask is one wider or narrower."""
+    """Yield hypotheses in which a window of the mask is one wider or narrower."""
     if trials.plan.mask is None:
         return
     sizes = {
@@ -317,10 +317,10 @@ def bias_forgotten_beside_mask(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def has_mask_or_lengths(trials: Trials) -> bool:
-    """Whether a mask or lengths may hide keys."""
+    """Tell whether a mask or lengths may hide keys."""
     return trials.plan.mask is not None or trials.plan.problem.lengths is not None
 
 
 def bias_forgotten_hypothesis(trials: Trials) -> Hypothesis:
-    """The hypothesis that there is no bias, which may hide keys too."""
+    """Make the hypothesis that there is no bias, which may hide keys too."""
     return Hypothesis("bias forgotten", "without the bias", partial(trials.with_fields, bias=None), 0)

@@ -164,7 +164,7 @@ def _scale_scores(factor: float) -> Replacement:
 def _exponential_weights(
     shift: Callable[[Tensor], Tensor] = lambda s: s, divisor: Callable[[Tensor], Tensor | int] = lambda e: 1
 ) -> Replacement:
-    """e^shift(s) of the visible keys, divided by divisor(e)."""
+    """Return the replacement e^shift(s) / divisor(e) over visible keys."""
 
     def normalize(_: object, s: Tensor, visible: Tensor) -> Tensor:
         e = shift(s.masked_fill(~visible, -math.inf)).exp()

@@ -74,7 +74,7 @@ def wrong_rotation(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def _with_rotation_factors(plan: Plan, factors: tuple[int, int]) -> Plan:
-    """The plan with the positions of q and of k multiplied, for their rotation alone."""
+    """Make the plan with the positions of q and of k multiplied, for their rotation alone."""
     position, call_numbers = plan.variant.position, itertools.count()  # q is rotated first, then k
 
     def rotate(x: Tensor, positions: Tensor, length: int, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -84,7 +84,7 @@ def _with_rotation_factors(plan: Plan, factors: tuple[int, int]) -> Plan:
 
 
 def _rotate_values(trials: Trials) -> Plan | None:
-    """The projected plan with v rotated as k is: v takes the place of k in a plan of its own, and becomes what k becomes."""
+    """Make the projected plan with v rotated as k is; v is rotated in the place of k, in a plan of its own."""
     base = trials.projected_plan
     if base is None or "normed_k" in base.steps or trials.plan.shapes.kv_heads != trials.plan.shapes.v_heads:
         return None

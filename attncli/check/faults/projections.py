@@ -66,7 +66,7 @@ def wrong_projection_parameters(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def _applied_matrices(plan: Plan) -> list[str]:
-    """The file's projection matrices that the plan applies: W_o alone, where q, k and v are given."""
+    """Return the names of the file's matrices that the plan applies: W_o alone, where q, k and v are given."""
     if not plan.variant.projection.traits.is_from_file:
         return []
     letters = "qkvo" if plan.problem.embeddings is not None else "o"
@@ -103,7 +103,7 @@ def sinks_scaled(trials: Trials) -> Iterator[Hypothesis]:
 
 @fault
 def past_forgotten(trials: Trials) -> Iterator[Hypothesis]:
-    """There are new keys and values alone."""
+    """Only the new keys and values are attended to."""
     if trials.plan.problem.past is not None:
         yield Hypothesis(
             "past forgotten",

@@ -115,7 +115,7 @@ def _round_to_dtype(dtype: str) -> RoundingFunction:
 
 
 def _dot_products_in_float16(_: object, q: Tensor, k: Tensor, parameters: object) -> Tensor:
-    """q·k with every product and sum rounded to float16."""
+    """Compute q·k with every product and sum rounded to float16."""
     q, k = q.half(), k.half()
     total = q.new_zeros(()).half()
     for i in range(q.shape[-1]):
@@ -153,7 +153,7 @@ def _run_link_rounded(link: Link, rounding: RoundingFunction, scores: Tensor, gr
 def _softmax_rounded(
     rounding: RoundingFunction, intermediates: Collection[str], _: object, s: Tensor, visible: Tensor
 ) -> Tensor:
-    """Softmax with its exponentials and their sum rounded, and its weights if they are among the intermediates."""
+    """Compute softmax with its exponentials and their sum rounded, and its weights if they are among the intermediates."""
     s = s.masked_fill(~visible, -math.inf)
     if "shifted" in intermediates:
         s = subtract_row_max(s)

@@ -51,7 +51,7 @@ def weights_misapplied(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def _weight_values_by_scores(plan: Plan) -> Plan | None:
-    """The plan in which the scores that came to the normaliser meet v."""
+    """Make the plan in which v is weighted by the scores that the normaliser takes."""
     scores: list[Tensor] = []
 
     def remember_scores(normalizer: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def wrong_row_statistics(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def _change_step(trials: Trials, step: str, change: Callable[[NumpyArray], NumpyArray]) -> StepArrays:
-    """The figures of the plan, with those of one step changed."""
+    """Compute the figures of the plan, and change those of one step."""
     figures = trials.compute_steps(trials.plan)
     return {**figures, step: change(figures[step])}
 
