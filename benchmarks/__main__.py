@@ -195,7 +195,10 @@ def ask_child(*arguments: object) -> Any:
         RuntimeError: it failed, with the last line that it wrote.
     """
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS_FOLDER), "--child", *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, str(BENCHMARKS_FOLDER), "--child", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed")

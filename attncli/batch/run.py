@@ -152,15 +152,15 @@ class BatchRun:
             executor = self._make_executor(task_pool, job, "", stats, None if spool_folder else write_bytes)
 
             def write_receipts(input: Input, receipt: Receipt) -> None:
-                for finished, its_receipt in release_in_order(input, receipt):
-                    spooled = Path(spool_folder, finished.result_path)
+                for ready_input, ready_receipt in release_in_order(input, receipt):
+                    spooled = Path(spool_folder, ready_input.result_path)
                     if spool_folder and spooled.exists():
                         with spooled.open(encoding="utf-8", errors="surrogatepass", newline="") as lines:
                             for line in lines:
                                 write(line)
                         spooled.unlink()
-                    elif its_receipt.status == "failed" and its_receipt.bytes is None:  # no line is written yet
-                        error = {"error": its_receipt.error}
+                    elif ready_receipt.status == "failed" and ready_receipt.bytes is None:  # no line is written yet
+                        error = {"error": ready_receipt.error}
                         write(json.dumps(error, ensure_ascii=False, separators=(",", ":")) + "\n")
                 self.callbacks.on_progress(stats)
 

@@ -145,7 +145,7 @@ def _make_claim(step_figures: StepFigures, plan: Plan, layout: str | None, is_la
                 "out-of-range",
                 f"{step} has {pluralize(n, axis, _AXIS_PLURALS.get(axis, ''))}, and {axis} {max(index)} is claimed",
             )
-        index %= n
+        np.remainder(index, n, out=index)  # negative indices count from the end
     claimed_shape = tuple(len(index) for index in axis_indices)
     values, decimals = _apply_layout(step_figures, plan, claimed_shape, layout, is_layout_known)
     is_whole_step = claimed_shape == shape and all(

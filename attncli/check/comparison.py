@@ -29,7 +29,7 @@ class Comparison:
         self.trials = Trials(task.plan, task.top, task.claims)
         with np.errstate(all="ignore"):
             plan = dataclasses.replace(task.plan, keep=task.plan.keep | self._steps_needed_for_ties())
-            self.result = self.trials.run_counted(plan)
+            self.result = self.trials.run_plan(plan)
             self.reference = self.trials.collect_steps(plan, self.result)
         self.largest_figures = {step: rules.largest_finite(x) for step, x in self.reference.items()}
         self.rules = tuple(self._with_allowed_error(c, r) for c, r in zip(task.claims, task.rules, strict=True))

@@ -1,7 +1,7 @@
 """Searching for a computation that gives the figures: classic faults and other choices, one change at a time, then two.
 
-`Search(comparison).find_changes()` is the entry. Every trial is judged on every claim; a match counts only if it says more than
-so many trials would reach by chance.
+`Search(comparison).find_changes()` is the entry. Every trial is compared with every claim; a match counts only if it
+says more than so many trials would reach by chance.
 """
 
 from __future__ import annotations

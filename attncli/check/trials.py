@@ -110,14 +110,14 @@ class Trials:
         return self.replan(projected, variant)
 
     # ── runs ─────────────────────────────────────────────────────────────────────────────────────
-    def run_counted(self, plan: Plan) -> Attention:
+    def run_plan(self, plan: Plan) -> Attention:
         """Run a plan, and count it as a trial."""
         self.trial_count += 1
         return _run_plan(plan)
 
     def compute_steps(self, plan: Plan) -> StepArrays:
         """Run a plan and collect its steps."""
-        return self.collect_steps(plan, self.run_counted(plan))
+        return self.collect_steps(plan, self.run_plan(plan))
 
     def collect_steps(self, plan: Plan, result: Attention) -> StepArrays:
         """Collect the claimed steps of a result, and those that its plan keeps, on all their axes; floats in float64."""

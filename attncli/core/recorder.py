@@ -1,4 +1,4 @@
-"""Which steps of a run are kept, as which arrays, and what is to be warned of. Entry: `Recorder`."""
+"""Which steps of a run are kept, and as which arrays. Entry: `Recorder`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from attncli.core.tiles import Slice, Tile
+from attncli.core.warnings import RunWarnings, select_rows
 from attncli.derivation import pop_intermediates
 from attncli.plan import Plan
-from attncli.plan.summary import describe_rows
 from attncli.plan.visibility import mask_batch_heads
 from attncli.types import BASE_STEPS, Array, Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy, is_tensor
@@ -55,8 +55,7 @@ class Recorder:
         self.allocated_steps: set[str] = set()  # those of them that `allocate_step` has given a place
         self.tracked_steps: dict[str, Tensor] = {}  # every step with all its axes and its graph
         self.current_tile: Tile | None = None  # None: whole steps are recorded
-        self.warnings_seen: set[str] = set()  # codes of warnings that name no rows
-        self.warning_rows: dict[str, Tensor] = {}  # code → the rows that the warning names, (b, h, n)
+        self.warnings = RunWarnings()
         problem = plan.problem
         self.returns_tensors = any(is_tensor(x) for x in (problem.embeddings, problem.q, problem.k))
 
@@ -141,7 +140,7 @@ class Recorder:
             for name, step in self.steps.items()
             if name in self.assembled_steps
         }
-        rows = {code: as_numpy(self._tile_rows(marked)) for code, marked in self.warning_rows.items()}
+        rows = {code: as_numpy(select_rows(marked, tile)) for code, marked in self.warnings.rows.items()}
         return steps, rows
 
     def import_tile(
@@ -155,48 +154,12 @@ class Recorder:
         self.begin_tile(tile)
         for name, (formula, axes, values) in steps.items():
             self._store_tile(name, formula, axes, torch.from_numpy(values))
-        self.warnings_seen.update(warnings_seen)
+        self.warnings.codes.update(warnings_seen)
         self.warn({code: torch.from_numpy(rows) for code, rows in warning_rows.items()})
 
-    # ── warnings ─────────────────────────────────────────────────────────────────────────────────
     def warn(self, unusual: Mapping[str, Tensor | None]) -> None:
         """Remember warnings by code, with the rows of the current tile that they name, (b, h, n), or None if they name none."""
-        for code, marked in unusual.items():
-            if marked is None:
-                self.warnings_seen.add(code)
-            elif marked.any():
-                b, h, n = self.plan.size.batch or 1, self.plan.shapes.heads, self.plan.axis_length("scores", "query")
-                rows = self.warning_rows.setdefault(code, torch.zeros(b, h, n, dtype=torch.bool))
-                self._tile_rows(rows)[:] = marked.cpu()
-
-    def _tile_rows(self, rows: Tensor) -> Tensor:
-        """Return the current tile's part of (b, h, n)."""
-        tile = self.current_tile
-        return rows if tile is None else tile.select(rows[..., None], has_key_axis=False)[..., 0]
-
-    def _warning_messages(self) -> list[str]:
-        """Return the plan's warnings and those of the run, as "code: sentence"."""
-        variant = self.plan.variant
-        sentences = {
-            "not-finite": f"some weights are not finite: a visible NaN or ∞, or scores beyond {variant.dtype}",
-            "negative-weights": f"under {variant.normalizer.name} negative scores give negative weights",
-            "zero-sum": "{}: scores sum to 0, so weights are 0",
-            "empty-rows": {
-                "zero": "{} see no key: weights and context are 0",
-                "nan": "{} see no key: weights and context are NaN",
-                "uniform": "{} see no key: weights are uniform over all keys",
-            }.get(variant.empty_rows, ""),
-            "no-entropy": "some weights are negative, and where they are entropy is no number",
-        }
-        messages = list(self.plan.warnings)
-        for code, sentence in sentences.items():
-            if code in self.warning_rows:
-                rows = describe_rows(as_numpy(self.warning_rows[code]), self.plan)  # "queries 0 and 2 see"
-                names, _, verb = rows.rpartition(" ")
-                messages.append(f"{code}: {sentence.replace('{} see', f'{names} {verb}').replace('{}', names)}")
-            elif code in self.warnings_seen:
-                messages.append(f"{code}: {sentence}")
-        return messages
+        self.warnings.add(unusual, self.plan, self.current_tile)
 
     def make_attention(self) -> Attention:
         """Return the result, once every step has been recorded."""
@@ -212,7 +175,7 @@ class Recorder:
             tokens=plan.tokens,
             k_tokens=plan.k_tokens,
             steps=tuple(steps[name] for name in plan.steps if name in steps),
-            warnings=tuple(self._warning_messages()),
+            warnings=tuple(self.warnings.messages(plan)),
             parameters={name: x if self.returns_tensors else as_numpy(x) for name, x in drawn},
             about=plan.problem.about,
             layout=plan.problem.layout or "bhtd",

@@ -232,7 +232,7 @@ def compute_block(shared_tensors: SharedTensors, task: BlockTask) -> BlockResult
     whole = whole._replace(rows=slice(0, len(rows)))
     steps, warning_rows = recorder.export_tile(whole)
     context = None if z is None else as_numpy(whole.select(z, has_key_axis=False))
-    return BlockResult(context, steps, recorder.warnings_seen, warning_rows)
+    return BlockResult(context, steps, recorder.warnings.codes, warning_rows)
 
 
 def _shift_rows(rows: Slice, start: int) -> Slice:

@@ -140,7 +140,9 @@ def worker_processes(pid: int) -> set[int]:
 def documented(start: str, port: int) -> list[str]:
     """The words of the documentation's line that starts the scheduler or the workers."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    [line] = {one for page in pages for one in re.findall(rf"^(?:DASK_\S+ )?{start} .*$", page.read_text(), re.M)}
+    [line] = {
+        one for page in pages for one in re.findall(rf"^(?:DASK_\S+ )?{start} .*$", page.read_text(), re.MULTILINE)
+    }
     return line.replace("8786", str(port)).split()
 
 

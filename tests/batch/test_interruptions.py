@@ -109,7 +109,10 @@ def mounted(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 CAN_MOUNT = (
     shutil.which("unshare") is not None
-    and subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode == 0
+    and subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
+    ).returncode
+    == 0
 )
 
 

@@ -109,7 +109,7 @@ def test_only_at_top_and_precision(attn):
     assert part["scores"] == [[6.0, 3.0]]
     assert part["shapes"] == {"scores": [1, 2], "scaled_scores": [1, 2], "weights": [1, 2], "context": [1, 1]}
     assert top["top_keys"] == [[0, 2], [1, 2], [2, 1]]  # a tie of 0 and 2 for the first query: the lower index first
-    assert re.search(r"^1 cat +1 cat$", table.out, re.M)
+    assert re.search(r"^1 cat +1 cat$", table.out, re.MULTILINE)
     assert re.search(r"1 cat +0\.77\n", table.out)
 
 

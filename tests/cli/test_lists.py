@@ -33,7 +33,7 @@ def test_list_is_the_manual(attn):
     for family, members in build_catalogue().items():
         assert family in whole.out
         for name in members:
-            assert re.search(rf"^  {re.escape(name)} ", whole.out, re.M), name
+            assert re.search(rf"^  {re.escape(name)} ", whole.out, re.MULTILINE), name
     assert "−left ≤ j − i ≤ right" in masks.out
     assert "option: left=integer ≥ -1, default -1" in window.out
     assert "source: Beltagy et al. 2020, §3.1" in window.out

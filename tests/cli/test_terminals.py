@@ -78,7 +78,7 @@ def test_numbers_on_a_terminal_are_whole_or_absent(warm, tmp_path, columns):
     shown = _on_a_terminal(warm, f"compute {tmp_path}/x.json --only context,weights --color never", columns)
 
     assert not re.search(r"\d…|…\d", shown)
-    assert len(re.findall(r"^\d+ wo.*\d\.\d{4} +… +.*\d\.\d{4}", shown, re.M)) >= 40
+    assert len(re.findall(r"^\d+ wo.*\d\.\d{4} +… +.*\d\.\d{4}", shown, re.MULTILINE)) >= 40
 
 
 def test_csv_on_a_terminal_sends_no_escape(warm, tmp_path):

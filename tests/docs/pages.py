@@ -32,11 +32,12 @@ from tests.helpers import ROOT, TIMEOUT
 from tests.warm import WarmProgram
 
 _FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<body>.*?)^(?P=indent)```$", re.S | re.M
+    r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<body>.*?)^(?P=indent)```$",
+    re.DOTALL | re.MULTILINE,
 )
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{14,}(?:e[+-]?\d+)?")
-_CATALOGUE = re.compile(r"(?<=<!-- catalogue -->\n).*?(?=<!-- end of the catalogue -->)", re.S)
-_SOURCE = re.compile(r"(<!-- source: (\S+) (\w+) -->\n```python\n).*?(?=^```$)", re.S | re.M)
+_CATALOGUE = re.compile(r"(?<=<!-- catalogue -->\n).*?(?=<!-- end of the catalogue -->)", re.DOTALL)
+_SOURCE = re.compile(r"(<!-- source: (\S+) (\w+) -->\n```python\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 
 
 def agree(shown: str, printed: str) -> bool:

@@ -34,7 +34,7 @@ def svg(command: str, output: str) -> str:
     console = Console(record=True, width=width + 1, file=io.StringIO(), color_system="truecolor", force_terminal=True)
     console.print(text, no_wrap=True, crop=False, highlight=False)
     drawn = console.export_svg(title="attn", theme=theme, unique_id="attn")
-    drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.S)  # nothing is loaded from elsewhere
+    drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)  # nothing is loaded from elsewhere
     return drawn.replace("Fira Code, monospace", _FONT)
 
 
