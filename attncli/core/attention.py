@@ -166,7 +166,8 @@ def attend_tile(
     variant, record = plan.variant, recorder.record
     grid = inputs.grid_of(tile)  # its arrays broadcast to (b, h, n, m)
     recorder.begin_tile(tile)
-    record("mask", grid.visible if plan.is_masked else None, "may attend")
+    has_mask = any(link.grid_field == "visible" for link in plan.chain)
+    record("mask", grid.visible if has_mask else None, "may attend")
 
     s = variant.score(q, tile.select_kv(k), grid.parameters)  # (b, h, n, m)
     record("scores", s, variant.score.formula)
