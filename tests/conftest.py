@@ -22,6 +22,12 @@ def pytest_xdist_auto_num_workers(config):
     return 0 if any(".py" in word for word in config.args) else None
 
 
+def pytest_collection_modifyitems(items):
+    """Files that take long come first: no worker shall be left with one of them at the end."""
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("cluster")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture
 def own_stream():
     """Oracles seed PyTorch's global stream; no other test shall notice."""

@@ -27,7 +27,7 @@ from tests.batch.helpers import (
 )
 from tests.helpers import TIMEOUT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("batch processes")]
+pytestmark = pytest.mark.cluster
 
 
 def test_a_cluster_of_processes_runs_the_batch(warm, cluster, many, tmp_path):

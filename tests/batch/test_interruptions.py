@@ -26,7 +26,7 @@ from tests.batch.helpers import (
 )
 from tests.helpers import ROOT, TIMEOUT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("batch processes")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

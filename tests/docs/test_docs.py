@@ -56,11 +56,7 @@ def runs(shell, tmp_path_factory):
     return of
 
 
-# Blocks of a page are run in order and by one worker, so that each is run once.
-@pytest.mark.parametrize(
-    "block",
-    [pytest.param(block, id=block.name, marks=pytest.mark.xdist_group(str(block.page))) for block in executed()],
-)
+@pytest.mark.parametrize("block", executed(), ids=identity)
 def test_a_block_shows_what_its_commands_print(block, runs):
     if any(re.search(r"\bjq\b", command) for command in block.commands) and not shutil.which("jq"):
         pytest.skip("this block needs jq")
