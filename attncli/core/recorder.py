@@ -12,7 +12,6 @@ from attncli.core.tiles import Slice, Tile
 from attncli.core.warnings import RunWarnings, select_rows
 from attncli.derivation import pop_intermediates
 from attncli.plan import Plan
-from attncli.plan.visibility import mask_batch_heads
 from attncli.types import BASE_STEPS, Array, Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy, is_tensor
 
@@ -85,17 +84,13 @@ class Recorder:
             self._store_tile(name, formula, axes, trimmed)
             return values
         lengths = [self.plan.axis_length(name, axis) for axis in axes]
-        shown = {word: one._replace(values=as_numpy(one.values)) for word, one in intermediates.items()}
-        self.steps[name] = Step(name, formula, axes, self._to_result_array(trimmed.expand(lengths)), shown)
+        recorded = {key: x._replace(values=as_numpy(x.values)) for key, x in intermediates.items()}
+        self.steps[name] = Step(name, formula, axes, self._to_result_array(trimmed.expand(lengths)), recorded)
         return values
 
     def trim_axes(self, name: str, values: Tensor) -> tuple[tuple[str, ...], Tensor]:
         """Return the axes that a step has on this problem, and its values on those alone."""
-        axes, all_axes = self.plan.steps[name], BASE_STEPS.get(name, BASE_STEPS["scores"])
-        if name == "mask":  # the trailing axes that it needs
-            lengths = dict(zip(("batch", "head"), mask_batch_heads(self.plan.make_grid(), self.plan.mask), strict=True))
-            is_needed = [lengths.get(axis, 2) > 1 for axis in axes]
-            axes = axes[is_needed.index(True) :]
+        axes, all_axes = self.plan.present_axes(name), BASE_STEPS.get(name, BASE_STEPS["scores"])
         present = {*axes, "new_key"} if "key" in axes else {*axes}  # without a past, new keys are the keys
         return axes, values[tuple(slice(None) if axis in present else 0 for axis in all_axes)]
 

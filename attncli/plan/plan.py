@@ -13,7 +13,7 @@ from attncli.parts.projections import ProjectionSizes
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import HeadShapes, projection_sizes
 from attncli.plan.key_ranges import KeyRanges, find_key_ranges
-from attncli.plan.visibility import grid_arrays, to_4d, to_key_axis, to_query_axis
+from attncli.plan.visibility import grid_arrays, mask_batch_heads, to_4d, to_key_axis, to_query_axis
 from attncli.types import Grid, Labels, NumpyArray, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import is_tensor
@@ -104,6 +104,15 @@ class Plan:
             return grid
         per_query = {name: x for name, x in grid_arrays(grid).items() if x.shape[2] > 1}
         return replace(grid, **{name: x[:, :, self.computed_queries] for name, x in per_query.items()})
+
+    def present_axes(self, name: str) -> tuple[str, ...]:
+        """Return the axes that a step has on this problem; a mask has only the trailing ones that it needs."""
+        axes = self.steps[name]
+        if name != "mask":
+            return axes
+        lengths = dict(zip(("batch", "head"), mask_batch_heads(self.make_grid(), self.mask), strict=True))
+        is_needed = [lengths.get(axis, 2) > 1 for axis in axes]
+        return axes[is_needed.index(True) :]
 
     def find_key_ranges(self) -> KeyRanges | None:
         """Find the keys that are computed for each query, as a few ranges; None: all keys."""

@@ -80,8 +80,12 @@ def stream_safetensors(file: IO[bytes], plan: Plan, compute: Callable[..., Atten
         compute: (name, lengths) → tensor or None: which allocates steps → the result.
     """
     without_steps = Attention(plan.variant.describe(), plan.tokens, plan.k_tokens, (), about=plan.problem.about)
-    output, matrices = SafetensorsFile(file, plan.variant.dtype, without_steps), plan.matrix_steps
-    attention = compute(lambda name, lengths: output.allocate_tensor(name, lengths) if name in matrices else None)
+    output = SafetensorsFile(file, plan.variant.dtype, without_steps)
+    tensors = {
+        name: output.allocate_tensor(name, [plan.axis_length(name, axis) for axis in plan.present_axes(name)])
+        for name in plan.matrix_steps
+    }
+    attention = compute(lambda name, lengths: tensors.get(name))
     output.finish(attention)
     return attention
 

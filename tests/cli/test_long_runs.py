@@ -18,6 +18,7 @@ from tests.helpers import TIMEOUT, draw_normal
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_matrices_of_a_long_run_are_computed_in_the_file(attn, tmp_path, monkeypatch, dtype):
     import torch
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     np.save(tmp_path / "x.npy", draw_normal(1, 13, 4))
@@ -48,6 +49,8 @@ def test_matrices_of_a_long_run_are_computed_in_the_file(attn, tmp_path, monkeyp
         torch.testing.assert_close(other[name], x, rtol=1e-2 if dtype == "bfloat16" else 1e-5, atol=1e-6)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["long.safetensors", "whole.safetensors", "x.npy"]
     assert read_result("long.safetensors").variant["schedule"] == "tiled"
+    with safe_open("long.safetensors", "np") as file:
+        assert file.offset_keys()[:3] == ["scores", "mask", "weights"]  # the order of the steps, whichever came first
 
 
 def test_a_run_that_fails_leaves_no_file(attn, tmp_path, monkeypatch):
