@@ -41,7 +41,7 @@ class Location:
 
 
 class AttnError(Exception):
-    """Base of every error that is shown to the user: a code to look for, a sentence, a place and a way out."""
+    """Base of every error that is shown to the user: a code to look up, a sentence, a location and a way out."""
 
     status = ExitStatus.CANNOT
 
@@ -56,7 +56,7 @@ class AttnError(Exception):
         return type(self), (self.code, self.message), vars(self)  # so that it travels from a worker
 
     def add_location(self, **details: Any) -> Self:
-        """Add to the error what a caller knows of its place, and return it; what is known already stays."""
+        """Fill in the parts of the location that are still unknown, and return the error."""
         missing = {name: value for name, value in details.items() if not getattr(self.location, name)}
         self.location = replace(self.location, **missing)
         return self

@@ -116,6 +116,11 @@ def _is_integer(text: str) -> bool:
     return text.lstrip("-").isdecimal() and text.isascii() and text.count("-") <= text.startswith("-")
 
 
+def selects_only_queries(selection: Selection) -> bool:
+    """Return whether a selection is of queries alone, or of nothing: then those rows can be computed by themselves."""
+    return not {*selection} - {"query"}
+
+
 def select_indices(attention: Attention, selection: Selection, done_axes: Collection[str] = ()) -> Attention:
     """Return the selected part of a result; every axis stays, with the length of its selection.
 

@@ -14,7 +14,6 @@ from attncli.check.figures import parse_written_number
 from attncli.types import NumpyArray
 from attncli.verdict import Rule
 
-RULE_NAMES = ("digits", "close", "flash")
 _TOLERANCES = {  # rtol and atol
     "float64": 1e-9,
     "float32": 1e-5,

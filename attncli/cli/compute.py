@@ -83,6 +83,7 @@ def run_compute(
     """
     from attncli.plan.steps import require_step_name
     from attncli.readers import find_reader
+    from attncli.select import selects_only_queries
 
     messages = Messages.from_options(environment, output_options)
     for name in output_options.only:
@@ -99,8 +100,7 @@ def run_compute(
     problem = read_problem(path, read_options, messages)
     can_stream = format.stream_writer is not None
     plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
-    selects_rows_at_most = not {*selection} - {"query"}
-    if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_rows_at_most:
+    if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_only_queries(selection):
         if scheduler is None:
             load_engine_with_message(messages)  # what may be refused is refused before a file is begun
         with open_output_file(output_options) as file:

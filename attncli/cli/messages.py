@@ -69,7 +69,7 @@ class Messages:
             self.write(f"{self.apply_style(f'warning[{code}]', '33;1')}: {printable(message)}")
 
     def error(self, error: AttnError) -> None:
-        """Write an error in the form of DESIGN §5: code, sentence, location with the line of the file, way out."""
+        """Write an error in the form of docs/errors.md: code, sentence, location with the line of the file, way out."""
         if self.error_format == "json":
             self.write(json.dumps(error.to_record(), ensure_ascii=False))
             return

@@ -179,8 +179,9 @@ def attend_tile(
         after_mask = after_mask or link.is_mask
 
     sink = record_intermediate("sink", variant.sink(grid.parameters, s), is_input=True)  # (1, h, 1, 1), or None
-    s, visible = append_sink(s, sink), append_sink_visibility(grid.visible, sink)  # (b, h, n, m), + 1 with a sink
-    w_all = variant.normalizer(upcast_half(s), visible if plan.is_masked else None)  # the same; None: every key
+    s = append_sink(s, sink)  # (b, h, n, m), + 1 with a sink
+    visible = append_sink_visibility(grid.visible, sink) if plan.is_masked else None  # the same; None: every key
+    w_all = variant.normalizer(upcast_half(s), visible)  # the same
     w, w_sink = split_sink(w_all, grid.visible.shape[-1])  # (b, h, n, m), (b, h, n) or None
     empty = find_empty_rows(plan, grid.visible)  # (b, h, n); None: there is none
     recorder.warn(find_unusual_weights(plan, w, grid.visible, empty))
