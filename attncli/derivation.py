@@ -88,20 +88,20 @@ class Equation(NamedTuple):
 
 @dataclass(frozen=True)
 class KeyCell:
-    """One key before the query: its score or weight before and after this step. Call it for an intermediate."""
+    """One key of a query's row: its score or weight before and after this step; `cell["name"]` is an intermediate."""
 
     label: str
     index: int
-    before: Number
-    after: Number
+    value_before: Number
+    value_after: Number
     get_intermediate: Callable[[str], Any] = field(repr=False)
     k: Vector = _EMPTY_VECTOR
     query_position: int | None = None
     key_position: int | None = None
     is_hidden: bool = False
 
-    def __call__(self, name: str) -> Any:
-        """An intermediate of the step at this key."""
+    def __getitem__(self, name: str) -> Any:
+        """Return an intermediate of the step at this key."""
         return self.get_intermediate(name)
 
 
@@ -111,7 +111,7 @@ def _no_intermediate(name: str) -> Any:
 
 @dataclass(frozen=True)
 class RowDerivation:
-    """What a part may write with: one query's row of one step. Call it for an intermediate."""
+    """What a part may write with: one query's row of one step; `row["name"]` is an intermediate."""
 
     shown_cells: tuple[KeyCell, ...] = ()  # the keys that are worked out
     all_cells: tuple[KeyCell, ...] = ()  # all keys, and the sink where there is one
@@ -124,17 +124,20 @@ class RowDerivation:
     label: str = ""  # what the vector is called: q, k, v, x or output
     max_terms: int = 8  # terms of a sum before its middle is left out
 
-    def __call__(self, name: str) -> Any:
-        """An intermediate of the step for this query: a number, or numbers along whatever axes are left."""
+    def __getitem__(self, name: str) -> Any:
+        """Return an intermediate of the step for this query: a number, or numbers along whatever axes are left."""
         return self.get_intermediate(name)
 
-    def __contains__(self, name: str) -> bool:
-        """Whether the part recorded such an intermediate."""
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an intermediate, or the default where the part recorded none of this name."""
         try:
-            self.get_intermediate(name)
+            return self.get_intermediate(name)
         except KeyError:
-            return False
-        return True
+            return default
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether the part recorded such an intermediate."""
+        return self.get(name) is not None
 
     @property
     def unhidden_cells(self) -> tuple[KeyCell, ...]:
@@ -147,9 +150,16 @@ class RowDerivation:
             return ["0"]
         if len(terms) <= self.max_terms:
             return _join_terms(terms)
-        head = 3  # terms written before the middle; one follows it
-        middle = derived_number(sum(values[head:-1]))
-        return [*_join_terms(terms[:head]), " + (", f"{len(terms) - head - 1} more: ", middle, ") + ", *terms[-1]]
+        leading_count = 3  # terms written before the middle; one follows it
+        middle = derived_number(sum(values[leading_count:-1]))
+        return [
+            *_join_terms(terms[:leading_count]),
+            " + (",
+            f"{len(terms) - leading_count - 1} more: ",
+            middle,
+            ") + ",
+            *terms[-1],
+        ]
 
     def write_dot_product(self, a: Iterable[Number], b: Iterable[Number], between: str = "·") -> EquationSide:
         """Write a₁·b₁ + a₂·b₂ + …"""
@@ -175,7 +185,7 @@ class RowDerivation:
     def equation_per_key(self, write_sides: Callable[[KeyCell], Sequence[EquationSide]]) -> Iterator[Equation]:
         """Write an equation for each key worked out that is not hidden, ending in its value after the step."""
         for c in self.unhidden_cells:
-            yield Equation(c.label, (*write_sides(c), [c.after]))
+            yield Equation(c.label, (*write_sides(c), [c.value_after]))
 
 
 Derivation = Callable[[RowDerivation], Iterable[Equation]]

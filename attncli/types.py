@@ -61,7 +61,7 @@ class Field:
 def _declared(
     *declarations: Field,
     on_workers: Literal["values", "shape", "nothing"] = "values",
-    is_plain: bool = False,
+    is_shape_only: bool = False,
     is_group: bool = False,
 ) -> Any:
     """Declare a field of `Problem`, None by default, with what files may hold of it: itself, or fields within it.
@@ -69,16 +69,21 @@ def _declared(
     Args:
         declarations: without the problem field's own name.
         on_workers: what of it the tiles of a long run need on a cluster.
-        is_plain: whether a plan's outline depends on no more of it than its shape and dtype.
+        is_shape_only: whether a plan's outline depends on no more of it than its shape and dtype.
         is_group: whether it is a mapping whose items are fields.
     """
-    metadata = {"declarations": declarations, "on_workers": on_workers, "is_plain": is_plain, "is_group": is_group}
+    metadata = {
+        "declarations": declarations,
+        "on_workers": on_workers,
+        "is_shape_only": is_shape_only,
+        "is_group": is_group,
+    }
     return field(default=None, metadata=metadata)
 
 
 def _declared_mapping(*declarations: Field, is_group: bool = False) -> Any:
     """Declare a mapping that is empty by default, and that tiles do not need."""
-    metadata = {"declarations": declarations, "on_workers": "nothing", "is_plain": True, "is_group": is_group}
+    metadata = {"declarations": declarations, "on_workers": "nothing", "is_shape_only": True, "is_group": is_group}
     return field(default_factory=dict, metadata=metadata)
 
 
@@ -94,7 +99,7 @@ class Problem:
     tokens: Labels | None = _declared(
         Field("", "texts", ("T", "B T"), "labels of the tokens; may repeat; 0 … T−1 where there are none"),
         on_workers="nothing",
-        is_plain=True,
+        is_shape_only=True,
     )
     k_tokens: Labels | None = _declared(
         Field("", "texts", ("Tk", "B Tk"), "labels of the keys, where q, k and v are given"), on_workers="nothing"
@@ -102,7 +107,7 @@ class Problem:
     embeddings: Array = _declared(
         Field("", "floats", ("T d", "B T d"), "one sequence of vectors, or a batch of them"),
         on_workers="shape",
-        is_plain=True,
+        is_shape_only=True,
     )
     memory: Mapping[str, Array] | None = _declared(
         Field("tokens", "texts", ("Tk", "B Tk"), "labels of the tokens attended to"),
@@ -154,7 +159,9 @@ class Problem:
     dropout_mask: Array = _declared(Field("", "booleans", ("*",), "true = kept; wins over drawing"))
     variant: Json = _declared_mapping(Field("", "object", (), "the choices, by name; `name` is a preset"))
     about: object = _declared(
-        Field("", "any", (), "source, licence, notes; carried along, never used"), on_workers="nothing", is_plain=True
+        Field("", "any", (), "source, licence, notes; carried along, never used"),
+        on_workers="nothing",
+        is_shape_only=True,
     )
     expected: Json = _declared_mapping(Field("", "expected", (), "figures to be checked, step by step"))
     source: str = ""  # the file it came from, for messages
@@ -169,7 +176,9 @@ def _with_full_name(group: str, declaration: Field) -> Field:
 _INPUTS = [item for item in fields(Problem) if item.metadata]
 INPUT_NAMES = frozenset(item.name for item in _INPUTS)  # what a file may hold
 NESTED_FIELDS = tuple(item.name for item in _INPUTS if item.metadata["is_group"])  # those that hold fields
-PLAIN_NAMES = frozenset(item.name for item in fields(Problem) if not item.metadata or item.metadata["is_plain"])
+SHAPE_ONLY_FIELDS = frozenset(
+    item.name for item in fields(Problem) if not item.metadata or item.metadata["is_shape_only"]
+)
 _DECLARATIONS = [_with_full_name(item.name, one) for item in _INPUTS for one in item.metadata["declarations"]]
 FIELDS: Mapping[str, Field] = {declaration.name: declaration for declaration in _DECLARATIONS}  # by dotted name
 

@@ -193,7 +193,7 @@ def order_receipts(
         window: how many inputs may be begun before the first that has no receipt yet; so many receipts are held at most.
     """
     positions = {input.result_path: i for i, input in enumerate(inputs)}
-    held: dict[int, tuple[Input, Receipt]] = {}
+    waiting_receipts: dict[int, tuple[Input, Receipt]] = {}
     next_position = 0
 
     def may_begin(input: Input) -> bool:
@@ -201,9 +201,9 @@ def order_receipts(
 
     def release_in_order(input: Input, receipt: Receipt) -> Iterator[tuple[Input, Receipt]]:
         nonlocal next_position
-        held[positions[input.result_path]] = (input, receipt)
-        while next_position in held:
-            yield held.pop(next_position)
+        waiting_receipts[positions[input.result_path]] = (input, receipt)
+        while next_position in waiting_receipts:
+            yield waiting_receipts.pop(next_position)
             next_position += 1
 
     return may_begin, release_in_order

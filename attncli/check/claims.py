@@ -63,8 +63,8 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
         require_step_name(step)
     if any(s.step is None for s in figures.steps):
         if step is None:
-            way = "say which: --step weights"
-            raise OptionError("missing-option", f"{figures.name} does not say which step its figures are", help=way)
+            hint = "say which: --step weights"
+            raise OptionError("missing-option", f"{figures.name} does not say which step its figures are", help=hint)
         return figures, tuple(replace(s, step=step) for s in figures.steps)
     if step is None:
         return figures, figures.steps
@@ -106,9 +106,9 @@ def make_claims(figures: Figures, steps: Sequence[StepFigures], plan: Plan, layo
     """
     for step_figures in steps:
         if step_figures.step not in plan.steps:
-            way = f"this variant has {join_names(plan.steps)}; --step checks one of yours alone"
+            hint = f"this variant has {join_names(plan.steps)}; --step checks one of yours alone"
             message = f"{figures.name} has figures of {step_figures.step}, which this variant lacks"
-            raise input_error("absent-step", message, help=way)
+            raise input_error("absent-step", message, help=hint)
     claims = [_make_claim(s, plan, layout, figures.is_layout_known and layout is None) for s in steps]
     claims = [claim for claim in claims if claim.values.size]
     if not claims and not figures.open_gaps:
@@ -298,14 +298,14 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
         return input_error(
             "wrong-shape", f"{step} of shape {shape} is not {layout}: the step is {wanted}", help="leave --layout out"
         )
-    way = f"the step is {wanted}"
+    hint = f"the step is {wanted}"
     if len(shape) >= 2 and len(target_shape) >= 2 and shape[-1] == target_shape[-1] and shape[-2] < target_shape[-2]:
         rows = join_names(range(shape[-2]), "and", max_names=4)
-        way = (
+        hint = (
             f'say which rows they are: {{"{step}": {{"values": …, "rows": [{rows.replace(" and ", ", ")}]}}}} in JSON, '
             f"or one figure a row under step,{','.join(axes)},value in CSV"
         )
-    return input_error("wrong-shape", f"the figures of {step} have shape {shape}, but should be {wanted}", help=way)
+    return input_error("wrong-shape", f"the figures of {step} have shape {shape}, but should be {wanted}", help=hint)
 
 
 # ── cells ────────────────────────────────────────────────────────────────────────────────────────

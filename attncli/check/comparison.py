@@ -136,8 +136,8 @@ class Comparison:
         if plain is not None:
             is_finite = np.isfinite(plain) & np.isfinite(reference)
             error = float(np.abs(plain - reference)[is_finite].max(initial=0.0))
-        least = 2 * rules.unit_in_last_place(rule.dtype, self.largest_figures[claim.step])
-        return dataclasses.replace(rule, allowed_error=max(2 * error, least), plain_error=error)
+        min_allowed_error = 2 * rules.unit_in_last_place(rule.dtype, self.largest_figures[claim.step])
+        return dataclasses.replace(rule, allowed_error=max(2 * error, min_allowed_error), plain_error=error)
 
     def _compute_at_dtype(self, dtype: str) -> StepArrays:
         """Compute the same problem in a dtype; nothing where it cannot be."""

@@ -54,8 +54,8 @@ def read_figures(path: str) -> Figures:
     """
     suffix = PurePath(path).suffix.lower()
     if suffix == ".tex":
-        way = "attn explain … --format markdown writes a worksheet that can be read"
-        raise OptionError("unknown-format", f"{path} is LaTeX, which is not read back", help=way)
+        hint = "attn explain … --format markdown writes a worksheet that can be read"
+        raise OptionError("unknown-format", f"{path} is LaTeX, which is not read back", help=hint)
     data = read_bytes(path)
     try:
         if suffix in _READERS:
@@ -64,9 +64,9 @@ def read_figures(path: str) -> Figures:
         if suffix in (".csv", ".tsv"):
             return _figures_from_csv(path, text, "\t" if suffix == ".tsv" else "")
         if suffix not in _WORKSHEET_SUFFIXES and not has_gaps(text):
-            way = f"figures are read from {join_names((*_READERS, '.csv', '.tsv'))}, and a worksheet from {join_names(_WORKSHEET_SUFFIXES)}"
+            hint = f"figures are read from {join_names((*_READERS, '.csv', '.tsv'))}, and a worksheet from {join_names(_WORKSHEET_SUFFIXES)}"
             raise OptionError(
-                "unknown-format", f"{printable(path)} is in no format that figures are read from", help=way
+                "unknown-format", f"{printable(path)} is in no format that figures are read from", help=hint
             )
         return read_worksheet(path, text)
     except InputError as error:
@@ -82,8 +82,8 @@ def _has_problem_fields(names: Json | set[str]) -> bool:
 def _figures_from_problem(path: str) -> Figures:
     problem = read(path)
     if not problem.expected:
-        way = 'a problem claims figures by "expected": {"weights": [[…]]}'
-        raise InputError("no-figures", "this problem expects nothing", help=way)
+        hint = 'a problem claims figures by "expected": {"weights": [[…]]}'
+        raise InputError("no-figures", "this problem expects nothing", help=hint)
     return figures_from_expected(problem.expected, path)
 
 

@@ -48,8 +48,8 @@ def read_worksheet(name: str, text: str) -> Figures:
         if match := _LEGEND_PATTERN.match(line):
             cells |= _expand_legend_line(match)
     if not cells:
-        way = "a worksheet is what attn explain … --blank STEP writes; figures are .json, .csv, .npz or .safetensors"
-        raise InputError("no-figures", "this text says no figures: no line like ⟨1⟩: weights[0][1]", help=way)
+        hint = "a worksheet is what attn explain … --blank STEP writes; figures are .json, .csv, .npz or .safetensors"
+        raise InputError("no-figures", "this text says no figures: no line like ⟨1⟩: weights[0][1]", help=hint)
     answers: dict[int, str] = {}
     for line_number, line in enumerate(lines, 1):
         if not _LEGEND_PATTERN.match(line):

@@ -250,10 +250,10 @@ def _write_summary(messages: Messages, stats: BatchStats, failures_hint: str) ->
     for code, count in stats.warning_counts.items():
         messages.warning(f"{code}: in {pluralize(count, 'result')}")
     for code, (first, count) in sorted(stats.causes.items(), key=lambda cause: -cause[1].input_count):
-        head = messages.apply_style(f"failed[{code}]", "31;1")
+        code_text = messages.apply_style(f"failed[{code}]", "31;1")
         more = f", and {count - 1} more" if count > 1 else ""
         message = str((first.error or {}).get("message"))
-        messages.write(f"{head}: {printable(shorten(first.input))}{more}: {printable(message)}")
+        messages.write(f"{code_text}: {printable(shorten(first.input))}{more}: {printable(message)}")
     if stats.stop_reason and stats.left_count:
         messages.write(f"stopped: {stats.stop_reason}; {pluralize(stats.left_count, 'input')} left")
     if messages.quiet:

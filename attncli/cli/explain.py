@@ -118,7 +118,7 @@ def run_explain(
     """
     from attncli.derivation import recording_intermediates
     from attncli.plan.steps import require_step_name
-    from attncli.views.explain import RENDERERS, Focus, Worksheet, explain_query, render_page
+    from attncli.views.explain import RENDERERS, ExplanationScope, Worksheet, explain_query, render_page
 
     messages = Messages.from_options(environment, output_options)
     for name in blank_steps:
@@ -147,7 +147,7 @@ def run_explain(
     if gaps & _MERGED_STEPS:
         gaps |= _MERGED_STEPS & set(plan.steps)
     heads = range(plan.shapes.heads) if gaps & _MERGED_STEPS else (0,)  # the working of every gap is on the sheet
-    focus = Focus(
+    focus = ExplanationScope(
         query=selection.get("query", (plan.size.queries - 1,))[0],
         batch=selection.get("batch", (0,))[0],
         heads=selection.get("head", tuple(heads)),

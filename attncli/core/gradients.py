@@ -41,29 +41,29 @@ def run_plan_with_gradients(plan: Plan, upstream: Array) -> tuple[Attention, Gra
     parameters = inputs.projection_parameters  # (d_in, d_out)
     steps = {name: x for name, x in recorder.tracked_steps.items() if x.is_floating_point()}
     context = steps["context"]
-    arriving = torch.as_tensor(upstream).to(context).expand(recorder.trim_axes("context", context)[1].shape)
-    of_all = torch.autograd.grad(
-        context, [*steps.values(), *parameters.values()], arriving.reshape(context.shape), allow_unused=True
+    context_gradient = torch.as_tensor(upstream).to(context).expand(recorder.trim_axes("context", context)[1].shape)
+    all_gradients = torch.autograd.grad(
+        context, [*steps.values(), *parameters.values()], context_gradient.reshape(context.shape), allow_unused=True
     )
-    of_steps = {
+    step_gradients = {
         name: torch.zeros_like(x) if gradient is None else gradient
-        for (name, x), gradient in zip(steps.items(), of_all, strict=False)
+        for (name, x), gradient in zip(steps.items(), all_gradients, strict=False)
     }
-    of_parameters = dict(zip(parameters, of_all[len(steps) :], strict=True))
-    of_embeddings = {
-        letter: _embedding_gradient(letter, of_steps[letter], parameters)
+    parameter_gradients = dict(zip(parameters, all_gradients[len(steps) :], strict=True))
+    embedding_gradients = {
+        letter: _embedding_gradient(letter, step_gradients[letter], parameters)
         for letter in "qkv"
-        if letter in of_steps and plan.problem.embeddings is not None
+        if letter in step_gradients and plan.problem.embeddings is not None
     }
     return recorder.make_attention(), Gradients(
         {
             name: as_numpy(recorder.trim_axes(name, gradient)[1])
-            for name, gradient in of_steps.items()
+            for name, gradient in step_gradients.items()
             if name not in _NOT_EXPLAINED
         },
-        {name: as_numpy(gradient) for name, gradient in of_parameters.items() if gradient is not None},
-        {letter: as_numpy(gradient) for letter, gradient in of_embeddings.items()},
-        as_numpy(arriving),
+        {name: as_numpy(gradient) for name, gradient in parameter_gradients.items() if gradient is not None},
+        {letter: as_numpy(gradient) for letter, gradient in embedding_gradients.items()},
+        as_numpy(context_gradient),
     )
 
 

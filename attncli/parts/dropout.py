@@ -22,10 +22,10 @@ def _derive_dropout(row: RowDerivation) -> Iterator[Equation]:
     """Survivors divided by what share survives."""
     keep = Number(1 - row.part.option_value("p"))
     for cell in row.unhidden_cells:
-        if cell("kept").value:
-            yield Equation(cell.label, ([cell.before, " / ", keep], [cell.after]))
+        if cell["kept"].value:
+            yield Equation(cell.label, ([cell.value_before, " / ", keep], [cell.value_after]))
         else:
-            yield Equation(cell.label, ([cell.after],), "dropped")
+            yield Equation(cell.label, ([cell.value_after],), "dropped")
 
 
 def rescale_survivors(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
@@ -40,7 +40,7 @@ def rescale_survivors(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
     law_exceptions="what is drawn belongs to the whole grid",
     drop=rescale_survivors,
     derivation=_derive_dropout,
-    gradient_factor=lambda row, cell: ["(", cell("kept"), " / ", Number(1 - row.part.option_value("p")), ")"],
+    gradient_factor=lambda row, cell: ["(", cell["kept"], " / ", Number(1 - row.part.option_value("p")), ")"],
 )
 def inverted(
     shape: tuple[int, ...],

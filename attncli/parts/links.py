@@ -31,7 +31,7 @@ _ALL_LAWS = ("prefix", "decode", "permutation")
     neutral_value=1,
     is_scale=True,
     is_fused=True,
-    derivation=derive_per_key(lambda row, cell: ([cell.before, " × ", Number(row.link_value)],)),
+    derivation=derive_per_key(lambda row, cell: ([cell.value_before, " × ", Number(row.link_value)],)),
     gradient_factor=lambda row, cell: [Number(row.link_value)],
 )
 def scale(s: Tensor, grid: Grid, *, factor: float) -> Tensor:
@@ -60,9 +60,9 @@ def mix(s: Tensor, grid: Grid, part: Part[MixingTraits]) -> Tensor:
     step="softcapped_scores",
     laws=_ALL_LAWS,
     derivation=derive_per_key(
-        lambda row, cell: ([Number(row.link_value), "·tanh(", cell.before, " / ", Number(row.link_value), ")"],)
+        lambda row, cell: ([Number(row.link_value), "·tanh(", cell.value_before, " / ", Number(row.link_value), ")"],)
     ),
-    gradient_factor=lambda row, cell: ["(1 − (", cell.after, " / ", Number(row.link_value), ")²)"],
+    gradient_factor=lambda row, cell: ["(1 − (", cell.value_after, " / ", Number(row.link_value), ")²)"],
 )
 def softcap(s: Tensor, grid: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores bent smoothly into ±cap."""
@@ -76,7 +76,7 @@ def softcap(s: Tensor, grid: Grid, *, cap: Annotated[float, Range(above=0)]) -> 
     step="tempered_scores",
     laws=_ALL_LAWS,
     neutral_value=1,
-    derivation=derive_per_key(lambda row, cell: ([cell.before, " / ", Number(row.link_value)],)),
+    derivation=derive_per_key(lambda row, cell: ([cell.value_before, " / ", Number(row.link_value)],)),
     gradient_factor=lambda row, cell: ["(1 / ", Number(row.link_value), ")"],
 )
 def temperature(s: Tensor, grid: Grid, *, t: Annotated[float, Range(above=0)]) -> Tensor:
@@ -86,8 +86,8 @@ def temperature(s: Tensor, grid: Grid, *, t: Annotated[float, Range(above=0)]) -
 
 def _derive_log_n(row: RowDerivation) -> Iterator[Equation]:
     """The factor of the row, then each score times it."""
-    yield Equation("factor", (["max(1, ln ", row("n"), " / ln ", Number(row.link_value), ")"], [row("factor")]))
-    yield from row.equation_per_key(lambda cell: ([cell.before, " × ", row("factor")],))
+    yield Equation("factor", (["max(1, ln ", row["n"], " / ln ", Number(row.link_value), ")"], [row["factor"]]))
+    yield from row.equation_per_key(lambda cell: ([cell.value_before, " × ", row["factor"]],))
 
 
 @link(
@@ -97,7 +97,7 @@ def _derive_log_n(row: RowDerivation) -> Iterator[Equation]:
     step="length_scaled_scores",
     laws=_ALL_LAWS,
     derivation=_derive_log_n,
-    gradient_factor=lambda row, cell: [row("factor")],
+    gradient_factor=lambda row, cell: [row["factor"]],
 )
 def log_n(s: Tensor, grid: Grid, *, base: Annotated[float, Range(above=1)]) -> Tensor:
     """Scores grow with the logarithm of how many keys the query may see, beyond a base."""
@@ -126,7 +126,7 @@ def position(s: Tensor, grid: Grid, part: Part[PositionTraits]) -> Tensor:
     step="biased_scores",
     grid_field="bias",
     law_exceptions="its cells belong to indices of one problem",
-    derivation=derive_per_key(lambda row, cell: ([cell.before, " + ", cell("bias")],)),
+    derivation=derive_per_key(lambda row, cell: ([cell.value_before, " + ", cell["bias"]],)),
 )
 def bias(s: Tensor, grid: Grid) -> Tensor:
     """The file's `bias`, added."""

@@ -30,7 +30,7 @@ def mix_heads(x: Tensor, table: Tensor) -> Tensor:
     return (x @ record_intermediate("table", table.to(x.dtype), "gh", is_input=True)).movedim(-1, 1)
 
 
-_derive_mixed_heads = derive_per_key(lambda row, cell: (row.write_dot_product(cell("heads"), row("table")),))
+_derive_mixed_heads = derive_per_key(lambda row, cell: (row.write_dot_product(cell["heads"], row["table"]),))
 
 
 def mix_scores(s: Tensor, parameters: LearnedArrays) -> Tensor:
@@ -77,12 +77,12 @@ def _derive_sub_norm(row: RowDerivation) -> Iterator[Equation]:
     squares = row.write_sum(
         [["(", a, ")²"] if a.value < 0 else [a, "²"] for a in row.q], [a.value * a.value for a in row.q]
     )
-    yield Equation("mean z²", (["(", *squares, ") / ", Number(len(row.q))], [row("mean")]))
-    yield Equation("root", (["√(", row("mean"), " + ", Number(1e-5), ")"], [row("root")]))
+    yield Equation("mean z²", (["(", *squares, ") / ", Number(len(row.q))], [row["mean"]]))
+    yield Equation("root", (["√(", row["mean"], " + ", Number(1e-5), ")"], [row["root"]]))
     share = Number(1 - lambda_init(row.part.option_value("depth")))
     yield Equation(
         "z / root × gain × (1 − λ_init)",
-        ([row.q, " / ", row("root"), " × ", row("gain"), " × ", share], [row.output_vector]),
+        ([row.q, " / ", row["root"], " × ", row["gain"], " × ", share], [row.output_vector]),
     )
 
 
@@ -108,11 +108,11 @@ def _derive_difference(row: RowDerivation) -> Iterator[Equation]:
     """λ, then one head's weight less λ times the other's."""
     first = Number(lambda_init(row.part.option_value("depth")))
     if "q1·k1" in row:
-        yield Equation("λ", (["e^(", row("q1·k1"), ") − e^(", row("q2·k2"), ") + ", first], [row("λ")]))
+        yield Equation("λ", (["e^(", row["q1·k1"], ") − e^(", row["q2·k2"], ") + ", first], [row["λ"]]))
     else:
         yield Equation("λ", ([first],))
-    lam = row("λ") if "λ" in row else first
-    yield from row.equation_per_key(lambda cell: ([cell("first"), " − ", lam, "·", cell("second")],))
+    lam = row.get("λ", first)
+    yield from row.equation_per_key(lambda cell: ([cell["first"], " − ", lam, "·", cell["second"]],))
 
 
 @mixing(

@@ -38,12 +38,14 @@ def fill_hidden(x: Tensor, visible: Tensor | None, value: float) -> Tensor:
 
 def _derive_softmax(row: RowDerivation) -> Iterator[Equation]:
     """Subtract the largest, exponentiate, sum, divide."""
-    top, total = row("top"), row("total")
+    top, total = row["top"], row["total"]
     yield Equation("largest", ([top],))
     for cell in row.unhidden_cells:
-        yield Equation(cell.label, (["e^(", cell.before, " − ", top, ")"], ["e^(", cell("s − top"), ")"], [cell("e")]))
-    yield Equation("sum", (row.write_sum_over_keys(lambda cell: [cell("e")], lambda cell: cell("e").value), [total]))
-    yield from row.equation_per_key(lambda cell: ([cell("e"), " / ", total],))
+        yield Equation(
+            cell.label, (["e^(", cell.value_before, " − ", top, ")"], ["e^(", cell["s − top"], ")"], [cell["e"]])
+        )
+    yield Equation("sum", (row.write_sum_over_keys(lambda cell: [cell["e"]], lambda cell: cell["e"].value), [total]))
+    yield from row.equation_per_key(lambda cell: ([cell["e"], " / ", total],))
 
 
 def _derive_softmax_gradient(row: RowDerivation) -> Iterator[Equation]:
@@ -53,23 +55,25 @@ def _derive_softmax_gradient(row: RowDerivation) -> Iterator[Equation]:
         "Σ w·dw",
         (
             row.write_sum_over_keys(
-                lambda cell: [cell.after, "·", cell("dw")], lambda cell: cell.after.value * cell("dw").value
+                lambda cell: [cell.value_after, "·", cell["dw"]], lambda cell: cell.value_after.value * cell["dw"].value
             ),
             [mean],
         ),
     )
-    yield from _gradient_per_key(row, lambda cell: [cell.after, " × (", cell("dw"), " − ", mean, ")"])
+    yield from _gradient_per_key(row, lambda cell: [cell.value_after, " × (", cell["dw"], " − ", mean, ")"])
 
 
 def _weighted_gradient_sum(row: RowDerivation) -> Number:
     """Σ w·dw"""
-    return Number(sum(cell.after.value * cell("dw").value for cell in row.all_cells if not cell.is_hidden), DERIVED)
+    return Number(
+        sum(cell.value_after.value * cell["dw"].value for cell in row.all_cells if not cell.is_hidden), DERIVED
+    )
 
 
 def _gradient_per_key(row: RowDerivation, write: Callable[[KeyCell], EquationSide]) -> Iterator[Equation]:
     """A line for each key shown that may be seen, ending in the gradient of its score."""
     for cell in row.unhidden_cells:
-        yield Equation(cell.label, (write(cell), [cell("ds")]))
+        yield Equation(cell.label, (write(cell), [cell["ds"]]))
 
 
 @normalizer(
@@ -108,10 +112,10 @@ def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     laws=_ALL_LAWS,
     law_exceptions="bias=auto counts all keys, and keeps neither prefix nor decode",
     is_key_count_dependent=lambda part: part.option_value("bias") == "auto",
-    derivation=derive_per_key(lambda row, cell: (["1 / (1 + e^(−(", cell.before, " + ", row("b"), ")))"],)),
+    derivation=derive_per_key(lambda row, cell: (["1 / (1 + e^(−(", cell.value_before, " + ", row["b"], ")))"],)),
     jacobian="dsⱼ = wⱼ (1 − wⱼ) dwⱼ",
     gradient_derivation=lambda row: _gradient_per_key(
-        row, lambda cell: [cell.after, " × (1 − ", cell.after, ") × ", cell("dw")]
+        row, lambda cell: [cell.value_after, " × (1 − ", cell.value_after, ") × ", cell["dw"]]
     ),
 )
 def sigmoid(scores: Tensor, visible: Tensor | None, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
@@ -123,33 +127,35 @@ def sigmoid(scores: Tensor, visible: Tensor | None, *, bias: float | Literal["au
 
 def _derive_entmax(row: RowDerivation) -> Iterator[Equation]:
     """How far each score lies above τ, to the power 1/(α − 1)."""
-    tau, less, power = row("τ"), row("α − 1"), row("1/(α − 1)")
+    tau, less, power = row["τ"], row["α − 1"], row["1/(α − 1)"]
     yield Equation("τ", ([tau],), "such that the weights sum to 1")
     for cell in row.unhidden_cells:
-        stretched: EquationSide = [cell.before] if less.value == 1 else [cell.before, " × ", less]
+        stretched: EquationSide = [cell.value_before] if less.value == 1 else [cell.value_before, " × ", less]
         above: EquationSide = ["max(", *stretched, " − ", tau, ", 0)"]
-        yield Equation(cell.label, (above if power.value == 1 else [*above, "^", power], [cell.after]))
+        yield Equation(cell.label, (above if power.value == 1 else [*above, "^", power], [cell.value_after]))
 
 
 def _derive_entmax_gradient(row: RowDerivation) -> Iterator[Equation]:
     """dsⱼ = gⱼ (dwⱼ − Σ g·dw / Σ g), gⱼ = wⱼ^(2−α) where wⱼ > 0"""
-    held = replace(row, all_cells=tuple(cell for cell in row.all_cells if not cell.is_hidden and cell.after.value > 0))
-    if not held.all_cells:
+    support = replace(
+        row, all_cells=tuple(cell for cell in row.all_cells if not cell.is_hidden and cell.value_after.value > 0)
+    )
+    if not support.all_cells:
         return
-    power = Number(1 - row("α − 1").value)
-    g = {cell.index: Number(cell.after.value**power.value, DERIVED) for cell in held.all_cells}
+    power = Number(1 - row["α − 1"].value)
+    g = {cell.index: Number(cell.value_after.value**power.value, DERIVED) for cell in support.all_cells}
     for cell in row.unhidden_cells:
         if cell.index in g:
-            yield Equation(f"g {cell.label}", ([cell.after, "^", power], [g[cell.index]]))
-    top = sum(g[cell.index].value * cell("dw").value for cell in held.all_cells)
-    mean = Number(top / sum(x.value for x in g.values()), DERIVED)
-    above = held.write_sum_over_keys(
-        lambda cell: [g[cell.index], "·", cell("dw")], lambda cell: g[cell.index].value * cell("dw").value
+            yield Equation(f"g {cell.label}", ([cell.value_after, "^", power], [g[cell.index]]))
+    weighted_sum = sum(g[cell.index].value * cell["dw"].value for cell in support.all_cells)
+    mean = Number(weighted_sum / sum(x.value for x in g.values()), DERIVED)
+    numerator = support.write_sum_over_keys(
+        lambda cell: [g[cell.index], "·", cell["dw"]], lambda cell: g[cell.index].value * cell["dw"].value
     )
-    below = held.write_sum_over_keys(lambda cell: [g[cell.index]], lambda cell: g[cell.index].value)
-    yield Equation("Σ g·dw / Σ g", (["(", *above, ") / (", *below, ")"], [mean]))
+    denominator = support.write_sum_over_keys(lambda cell: [g[cell.index]], lambda cell: g[cell.index].value)
+    yield Equation("Σ g·dw / Σ g", (["(", *numerator, ") / (", *denominator, ")"], [mean]))
     yield from _gradient_per_key(
-        row, lambda cell: [g.get(cell.index, Number(0.0)), " × (", cell("dw"), " − ", mean, ")"]
+        row, lambda cell: [g.get(cell.index, Number(0.0)), " × (", cell["dw"], " − ", mean, ")"]
     )
 
 
@@ -237,10 +243,10 @@ def _entmax_by_bisection(scores: Tensor, visible: Tensor | None, alpha: float) -
     "max(s, 0)",
     source="Shen et al. 2023, §3; Wortsman et al. 2023 divide by the number of keys (--temperature)",
     laws=_ALL_LAWS,
-    derivation=derive_per_key(lambda row, cell: (["max(", cell.before, ", 0)"],)),
+    derivation=derive_per_key(lambda row, cell: (["max(", cell.value_before, ", 0)"],)),
     jacobian="dsⱼ = dwⱼ where sⱼ > 0, else 0",
     gradient_derivation=lambda row: _gradient_per_key(
-        row, lambda cell: [cell("dw")] if cell.before.value > 0 else [Number(0.0)]
+        row, lambda cell: [cell["dw"]] if cell.value_before.value > 0 else [Number(0.0)]
     ),
 )
 def relu(scores: Tensor, visible: Tensor | None) -> Tensor:
@@ -252,15 +258,15 @@ def _derive_topk(row: RowDerivation) -> Iterator[Equation]:
     """Softmax among the largest; the others have none."""
     yield from _derive_softmax(_keep_top_keys(row))
     for cell in row.unhidden_cells:
-        if not cell("among").value:
-            yield Equation(cell.label, ([cell.after],), f"not among the {row.part.option_value('k')} largest")
+        if not cell["among"].value:
+            yield Equation(cell.label, ([cell.value_after],), f"not among the {row.part.option_value('k')} largest")
 
 
 def _keep_top_keys(row: RowDerivation) -> RowDerivation:
     """The keys that take part."""
 
     def select_top(cells: tuple[KeyCell, ...]) -> tuple[KeyCell, ...]:
-        return tuple(cell for cell in cells if not cell.is_hidden and cell("among").value)
+        return tuple(cell for cell in cells if not cell.is_hidden and cell["among"].value)
 
     return replace(row, shown_cells=select_top(row.shown_cells), all_cells=select_top(row.all_cells))
 
@@ -282,11 +288,13 @@ def topk(scores: Tensor, visible: Tensor | None, *, k: Annotated[int, Range(low=
 
 def _derive_hardmax(row: RowDerivation) -> Iterator[Equation]:
     """All to the largest."""
-    best = max((cell for cell in row.all_cells if not cell.is_hidden), key=lambda cell: cell.after.value, default=None)
+    best = max(
+        (cell for cell in row.all_cells if not cell.is_hidden), key=lambda cell: cell.value_after.value, default=None
+    )
     if best:
-        yield Equation("largest", ([best.before],), best.label)
+        yield Equation("largest", ([best.value_before],), best.label)
     for cell in row.unhidden_cells:
-        yield Equation(cell.label, ([cell.after],))
+        yield Equation(cell.label, ([cell.value_after],))
 
 
 @normalizer(
@@ -306,17 +314,21 @@ def hardmax(scores: Tensor, visible: Tensor | None) -> Tensor:
 def _top_k_mask(scores: Tensor, visible: Tensor | None, k: int) -> Tensor:
     """Whether a key is visible and its score among the k largest of its row; ties, lower index first."""
     order = fill_hidden(scores, visible, _MINUS_INFINITY).sort(dim=-1, descending=True, stable=True)[1]  # (b, h, n, m)
-    kept = (order < 0).scatter(-1, order[..., :k], True)  # (b, h, n, m)
-    return kept if visible is None else kept & visible
+    is_largest = (order < 0).scatter(-1, order[..., :k], True)  # (b, h, n, m)
+    return is_largest if visible is None else is_largest & visible
 
 
 def _derive_sum(row: RowDerivation) -> Iterator[Equation]:
     """The sum, then each score's share of it."""
     yield Equation(
-        "sum", (row.write_sum_over_keys(lambda cell: [cell.before], lambda cell: cell.before.value), [row("total")])
+        "sum",
+        (
+            row.write_sum_over_keys(lambda cell: [cell.value_before], lambda cell: cell.value_before.value),
+            [row["total"]],
+        ),
     )
-    if row("total").value:
-        yield from row.equation_per_key(lambda cell: ([cell.before, " / ", row("total")],))
+    if row["total"].value:
+        yield from row.equation_per_key(lambda cell: ([cell.value_before, " / ", row["total"]],))
 
 
 def _derive_sum_gradient(row: RowDerivation) -> Iterator[Equation]:
@@ -326,13 +338,13 @@ def _derive_sum_gradient(row: RowDerivation) -> Iterator[Equation]:
         "Σ w·dw",
         (
             row.write_sum_over_keys(
-                lambda cell: [cell.after, "·", cell("dw")], lambda cell: cell.after.value * cell("dw").value
+                lambda cell: [cell.value_after, "·", cell["dw"]], lambda cell: cell.value_after.value * cell["dw"].value
             ),
             [mean],
         ),
     )
     yield from _gradient_per_key(
-        row, lambda cell: ["(", cell("dw"), " − ", mean, ") / ", row("total")] if row("total").value else [Number(0.0)]
+        row, lambda cell: ["(", cell["dw"], " − ", mean, ") / ", row["total"]] if row["total"].value else [Number(0.0)]
     )
 
 
@@ -360,7 +372,7 @@ def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
     laws=_ALL_LAWS,
     derivation=derive_per_key(lambda row, cell: ()),
     jacobian="dsⱼ = dwⱼ",
-    gradient_derivation=lambda row: _gradient_per_key(row, lambda cell: [cell("dw")]),
+    gradient_derivation=lambda row: _gradient_per_key(row, lambda cell: [cell["dw"]]),
 )
 def none(scores: Tensor, visible: Tensor | None) -> Tensor:
     """The scores themselves."""

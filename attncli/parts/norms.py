@@ -63,17 +63,17 @@ def _derive_l2(row: RowDerivation) -> Iterator[Equation]:
         row,
         "length",
         ["max(√(", *_write_sum_of_squares(row, row.q), "), ", Number(row.part.option_value("eps")), ")"],
-        row("size"),
+        row["size"],
     )
-    yield Equation("x / length", ([row.q, " / ", row("size")], [row.output_vector]))
+    yield Equation("x / length", ([row.q, " / ", row["size"]], [row.output_vector]))
 
 
 def _derive_rms(row: RowDerivation) -> Iterator[Equation]:
     yield _row_equation(
-        row, "mean x²", ["(", *_write_sum_of_squares(row, row.q), ") / ", Number(len(row.q))], row("mean")
+        row, "mean x²", ["(", *_write_sum_of_squares(row, row.q), ") / ", Number(len(row.q))], row["mean"]
     )
-    yield Equation("root", (["√(", row("mean"), " + ", Number(row.part.option_value("eps")), ")"], [row("size")]))
-    yield Equation("x / root", ([row.q, " / ", row("size")], [row.output_vector]))
+    yield Equation("root", (["√(", row["mean"], " + ", Number(row.part.option_value("eps")), ")"], [row["size"]]))
+    yield Equation("x / root", ([row.q, " / ", row["size"]], [row.output_vector]))
 
 
 def _derive_layer(row: RowDerivation) -> Iterator[Equation]:
@@ -81,16 +81,16 @@ def _derive_layer(row: RowDerivation) -> Iterator[Equation]:
         row,
         "mean x",
         ["(", *row.write_sum([[a] for a in row.q], [a.value for a in row.q]), ") / ", Number(len(row.q))],
-        row("mean"),
+        row["mean"],
     )
     start = row.first_column if _is_across_heads(row.part) else 0
-    centred = row("centred")[start : start + len(row.q)]
-    yield Equation("x − mean", ([row.q, " − ", row("mean")], [Vector(centred)]))
+    centred = row["centred"][start : start + len(row.q)]
+    yield Equation("x − mean", ([row.q, " − ", row["mean"]], [Vector(centred)]))
     yield _row_equation(
-        row, "var x", ["(", *_write_sum_of_squares(row, centred), ") / ", Number(len(row.q))], row("var")
+        row, "var x", ["(", *_write_sum_of_squares(row, centred), ") / ", Number(len(row.q))], row["var"]
     )
-    yield Equation("root", (["√(", row("var"), " + ", Number(row.part.option_value("eps")), ")"], [row("size")]))
-    yield Equation("(x − mean) / root", ([Vector(centred), " / ", row("size")], [row.output_vector]))
+    yield Equation("root", (["√(", row["var"], " + ", Number(row.part.option_value("eps")), ")"], [row["size"]]))
+    yield Equation("(x − mean) / root", ([Vector(centred), " / ", row["size"]], [row.output_vector]))
 
 
 @norm(

@@ -35,7 +35,7 @@ def _derive_sinusoids(row: RowDerivation) -> Iterator[Equation]:
         half = len(row.q) // 2
         pair, cosine = (c // 2, c % 2) if row.part.option_value("layout") == "interleaved" else (c % half, c >= half)
         yield Equation(
-            f"x[{c}]", ([x, " + cos(" if cosine else " + sin(", row("p"), " × ", row("ω")[pair], ")"], [out])
+            f"x[{c}]", ([x, " + cos(" if cosine else " + sin(", row["p"], " × ", row["ω"][pair], ")"], [out])
         )
 
 
@@ -106,8 +106,8 @@ def rotated_columns(part: AnyPart, d: int) -> int:
 
 def _derive_rotation(row: RowDerivation) -> Iterator[Equation]:
     """The angles, then each pair of columns turned by its own."""
-    cos, sin = row("cos"), row("sin")
-    yield Equation("angle p × ω", ([row("p"), " × ", row("ω")], [row("angle")]))
+    cos, sin = row["cos"], row["sin"]
+    yield Equation("angle p × ω", ([row["p"], " × ", row["ω"]], [row["angle"]]))
     yield Equation("cos", ([cos],))
     yield Equation("sin", ([sin],))
     r = 2 * len(cos)
@@ -250,9 +250,9 @@ def alibi_slopes(heads: int, bias_max: float) -> list[float]:
     derivation=derive_per_key(
         lambda row, cell: (
             [
-                cell.before,
+                cell.value_before,
                 " − ",
-                row("m"),
+                row["m"],
                 "·|",
                 Number(cell.query_position or 0),
                 " − ",
@@ -280,7 +280,9 @@ def _derive_table_bias(row: RowDerivation) -> Iterator[Equation]:
     """Each score and what its distance adds."""
     for cell in row.unhidden_cells:
         yield Equation(
-            cell.label, ([cell.before, " + ", cell("bias")], [cell.after]), f"row {cell('row').value:.0f} of the table"
+            cell.label,
+            ([cell.value_before, " + ", cell["bias"]], [cell.value_after]),
+            f"row {cell['row'].value:.0f} of the table",
         )
 
 

@@ -32,8 +32,8 @@ _ALL_LAWS = ("prefix", "decode", "permutation")
 
 def derive_linear(row: RowDerivation) -> Iterator[Equation]:
     """x W + b, column by column: every projection works alike, wherever its arrays come from."""
-    matrix = row("W") if "W" in row else None
-    offset = row("b") if "b" in row else None
+    matrix = row.get("W")
+    offset = row.get("b")
     for c, out in enumerate(row.output_vector, start=row.first_column):
         terms = row.write_dot_product(row.q, [weights[c] for weights in matrix]) if matrix else [row.q[c]]
         yield Equation(f"{row.label}[{c - row.first_column}]", ([*terms, " + ", offset[c]] if offset else terms, [out]))

@@ -40,7 +40,7 @@ def _write_dot_product(row: RowDerivation, cell: KeyCell) -> Sequence[EquationSi
 def _derive_dot_gradient(row: RowDerivation) -> Iterator[Equation]:
     """dq = Σ dsⱼ kⱼ"""
     for cell in row.unhidden_cells:
-        yield Equation(cell.label, ([cell("ds"), " × ", cell.k], [scale_vector(cell("ds"), cell.k)]))
+        yield Equation(cell.label, ([cell["ds"], " × ", cell.k], [scale_vector(cell["ds"], cell.k)]))
 
 
 def inverse_sqrt(d: int) -> float:
@@ -66,8 +66,8 @@ def dot(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
 
 def _derive_general(row: RowDerivation) -> Iterator[Equation]:
     """q W first, then its products with each key."""
-    yield Equation("q W", ([row("q W")],))
-    yield from row.equation_per_key(lambda cell: (row.write_dot_product(row("q W"), cell.k),))
+    yield Equation("q W", ([row["q W"]],))
+    yield from row.equation_per_key(lambda cell: (row.write_dot_product(row["q W"], cell.k),))
 
 
 @score(
@@ -86,15 +86,15 @@ def general(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
 
 def _derive_hidden_layer(row: RowDerivation) -> Iterator[Equation]:
     """Each hidden unit: tanh of the two halves' sum, weighed by v."""
-    yield Equation("q W_q", ([row("q W_q")],))
+    yield Equation("q W_q", ([row["q W_q"]],))
     for cell in row.unhidden_cells:
-        yield Equation(f"{cell.label}: k W_k", ([cell("k W_k")],))
-        units = [[v, "·tanh(", a, " + ", b, ")"] for v, a, b in zip(row("v"), row("q W_q"), cell("k W_k"), strict=True)]
+        yield Equation(f"{cell.label}: k W_k", ([cell["k W_k"]],))
+        units = [[v, "·tanh(", a, " + ", b, ")"] for v, a, b in zip(row["v"], row["q W_q"], cell["k W_k"], strict=True)]
         yield Equation(
             cell.label,
             (
-                row.write_sum(units, [v.value * x.value for v, x in zip(row("v"), cell("hidden"), strict=True)]),
-                [cell.after],
+                row.write_sum(units, [v.value * x.value for v, x in zip(row["v"], cell["hidden"], strict=True)]),
+                [cell.value_after],
             ),
         )
 
@@ -143,13 +143,16 @@ def _length_equation(row: RowDerivation, label: str, x: Vector, length: Number) 
 
 def _derive_cosine(row: RowDerivation) -> Iterator[Equation]:
     """Both lengths, then the products over them."""
-    yield _length_equation(row, "|q|", row.q, row("|q|"))
+    yield _length_equation(row, "|q|", row.q, row["|q|"])
     for cell in row.unhidden_cells:
-        yield _length_equation(row, f"{cell.label}: |k|", cell.k, cell("|k|"))
+        yield _length_equation(row, f"{cell.label}: |k|", cell.k, cell["|k|"])
     for cell in row.unhidden_cells:
         yield Equation(
             cell.label,
-            (["(", *row.write_dot_product(row.q, cell.k), ") / (", row("|q|"), "·", cell("|k|"), ")"], [cell.after]),
+            (
+                ["(", *row.write_dot_product(row.q, cell.k), ") / (", row["|q|"], "·", cell["|k|"], ")"],
+                [cell.value_after],
+            ),
         )
 
 
@@ -202,10 +205,10 @@ def euclidean(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
 
 def _derive_features(row: RowDerivation) -> Iterator[Equation]:
     """Features of both, then their products."""
-    yield Equation("φ(q)", ([row("φ(q)")],))
+    yield Equation("φ(q)", ([row["φ(q)"]],))
     for cell in row.unhidden_cells:
-        yield Equation(f"{cell.label}: φ(k)", ([cell("φ(k)")],))
-    yield from row.equation_per_key(lambda cell: (row.write_dot_product(row("φ(q)"), cell("φ(k)")),))
+        yield Equation(f"{cell.label}: φ(k)", ([cell["φ(k)"]],))
+    yield from row.equation_per_key(lambda cell: (row.write_dot_product(row["φ(q)"], cell["φ(k)"]),))
 
 
 @score(

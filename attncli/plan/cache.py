@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Hashable
 from typing import NamedTuple
 
 from attncli.plan.plan import Plan
-from attncli.types import PLAIN_NAMES, Problem
+from attncli.types import SHAPE_ONLY_FIELDS, Problem
 from attncli.validation.fields import is_tensor
 from attncli.variant import Variant
 
@@ -26,7 +26,7 @@ class OutlineKey(NamedTuple):
 
 def outline_key(problem: Problem, variant: Variant, keep: Collection[str] | None, top: int | None) -> OutlineKey | None:
     """Return what the outline depends on; None where it may depend on values too, as with a mask or with tensors."""
-    if any(value is not None and name not in PLAIN_NAMES for name, value in vars(problem).items()):
+    if any(value is not None and name not in SHAPE_ONLY_FIELDS for name, value in vars(problem).items()):
         return None
     arrays = [("embeddings", problem.embeddings), *problem.parameters.items()]
     if any(is_tensor(x) for _, x in arrays):

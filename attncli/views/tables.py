@@ -133,9 +133,9 @@ def _leading_and_trailing(length: int, max_shown: int) -> list[int | None]:
     """Indices of the first and last of so many, with None for the gap between."""
     if length <= max_shown:
         return list(range(length))
-    head = max(1, max_shown // 2)
-    tail = max(1, max_shown - head)
-    return [*range(head), None, *range(length - tail, length)]
+    leading_count = max(1, max_shown // 2)
+    trailing_count = max(1, max_shown - leading_count)
+    return [*range(leading_count), None, *range(length - trailing_count, length)]
 
 
 def _visible_rows(matrix: LabelledMatrix, render_options: RenderOptions) -> list[int | None]:

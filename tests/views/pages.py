@@ -9,7 +9,7 @@ from attncli.output_formats import RenderOptions
 from attncli.plan import make_plan
 from attncli.types import Problem
 from attncli.variant import Variant
-from attncli.views.explain import RENDERERS, Focus, Worksheet, explain_query, render_page
+from attncli.views.explain import RENDERERS, ExplanationScope, Worksheet, explain_query, render_page
 from tests.calculator import equation_holds, terms_add_up
 from tests.helpers import draw_normal
 
@@ -37,7 +37,7 @@ def page(
             result = run_plan(plan)
         else:
             result, gradients = run_plan_with_gradients(plan, draw_upstream_gradient(plan, grad))
-    focus = Focus(**{"query": plan.size.queries - 1, "blank_steps": frozenset(blank), **focus})
+    focus = ExplanationScope(**{"query": plan.size.queries - 1, "blank_steps": frozenset(blank), **focus})
     explanation = explain_query(plan, result, focus, gradients)
     render_options = RenderOptions(precision=precision, has_unicode=has_unicode)
     worksheet = Worksheet(frozenset(blank), answers)

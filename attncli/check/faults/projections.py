@@ -27,15 +27,15 @@ def wrong_projection_parameters(trials: Trials) -> Iterator[Hypothesis]:
         transposed = {name: np.ascontiguousarray(np.asarray(parameters[name]).T) for name in names}
         return _with_parameters(trials, **transposed)
 
-    way = "x @ W, or x @ W.T for what nn.Linear stores (w_layout out-in)"
+    hint = "x @ W, or x @ W.T for what nn.Linear stores (w_layout out-in)"
     for group in dict.fromkeys((tuple(square), tuple(name for name in square if name != "w_o"))):
         if len(group) > 1:
             group_text = ", ".join(labels[name] for name in group)
-            yield Hypothesis(f"{group_text} transposed", f"with {group_text} transposed: {way}", transpose(group), 0)
+            yield Hypothesis(f"{group_text} transposed", f"with {group_text} transposed: {hint}", transpose(group), 0)
     for name in square:
         label = labels[name]
         yield Hypothesis(
-            f"{label} transposed", f"with {label} transposed: {way}", transpose([name]), 0, combinable=True
+            f"{label} transposed", f"with {label} transposed: {hint}", transpose([name]), 0, combinable=True
         )
     for name in matrices:
         x = name[2:]

@@ -19,8 +19,8 @@ def wrong_scale(trials: Trials) -> Iterator[Hypothesis]:
     scale_text = link.value_formula if link and link.value_formula else f"{scale:.6g}"
     if link:
         missing = f"1/√d_k (d_k = {d})" if link.value_formula else f"the scale {scale:.6g}"
-        way = f"divide the scores by {1 / scale:.6g}" if scale < 1 else f"multiply the scores by {scale:.6g}"
-        description = f"without {missing}: {way} before the softmax"
+        hint = f"divide the scores by {1 / scale:.6g}" if scale < 1 else f"multiply the scores by {scale:.6g}"
+        description = f"without {missing}: {hint} before the softmax"
         yield Hypothesis("no scale", description, partial(trials.with_choices, scale="none"), 0)
     embeddings = trials.plan.problem.embeddings
     width = embeddings.shape[-1] if embeddings is not None else d * heads

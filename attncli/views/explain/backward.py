@@ -197,7 +197,7 @@ def _normalizer_section(gradients: HeadGradients) -> Section:
     title, formula = f"gradient of {scores_step}", part.traits.jacobian
     if part.traits.gradient_derivation and row.unhidden_cells:
         return Section(title, formula, tuple(part.traits.gradient_derivation(row)))
-    lines = tuple(Equation(c.label, ([c("ds")],)) for c in row.unhidden_cells)
+    lines = tuple(Equation(c.label, ([c["ds"]],)) for c in row.unhidden_cells)
     return Section(title, formula, lines, "" if formula else FROM_AUTOGRAD)
 
 

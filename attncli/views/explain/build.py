@@ -13,7 +13,7 @@ from attncli.views.explain.context import merged_sections
 from attncli.views.explain.forward import head_sections
 from attncli.views.explain.head_values import HeadValues
 from attncli.views.explain.input_gradients import input_gradient_sections
-from attncli.views.explain.page import ExplanationPage, Focus, Section
+from attncli.views.explain.page import ExplanationPage, ExplanationScope, Section
 from attncli.views.explain.step_values import StepValues
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def explain_query(
-    plan: Plan, attention: Attention, focus: Focus, gradients: Gradients | None = None
+    plan: Plan, attention: Attention, focus: ExplanationScope, gradients: Gradients | None = None
 ) -> ExplanationPage:
     """The page of one query; with gradients, the way back too.
 

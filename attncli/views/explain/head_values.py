@@ -173,8 +173,8 @@ class HeadValues:
             KeyCell(
                 label=self.key_label(j),
                 index=j,
-                before=self.cell_number(previous_step, j),
-                after=self.cell_number(step_name, j),
+                value_before=self.cell_number(previous_step, j),
+                value_after=self.cell_number(step_name, j),
                 get_intermediate=self.step_values.intermediates_at(step_name, **indices, m=j),
                 k=self.final_vector("k", j) if step_name == "scores" else Vector(),
                 query_position=query_position,

@@ -26,7 +26,7 @@ def mask_section(head: HeadValues, link: Link) -> Section:
     if not hidden:
         keys = f"all {len(cells)} keys" if asked_keys is None else "the keys asked for"
         return Section(f"{link.step}: {keys} may be seen", is_idle=True)
-    lines = [Equation(c.label, ([c.after],), why_hidden(head, c)) for c in hidden]
+    lines = [Equation(c.label, ([c.value_after],), why_hidden(head, c)) for c in hidden]
     visible_count = sum(not c.is_hidden for c in cells)
     remark = f"{visible_count} of {len(cells)} keys may be seen; their scores stay"
     return Section(link.step, link.formula, leave_out_middle(lines, head.focus.max_lines_per_vector), remark)

@@ -35,7 +35,7 @@ class ExplanationPage:
 
 
 @dataclass(frozen=True)
-class Focus:
+class ExplanationScope:
     """What is explained: one query of one batch item, in some heads, before some keys."""
 
     query: int
@@ -55,6 +55,6 @@ def leave_out_middle(lines: Sequence[Equation], max_lines: int | None) -> tuple[
     """Keep the first and the last of many lines; one line says how many are missing."""
     if max_lines is None or len(lines) <= max_lines:
         return tuple(lines)
-    head = max_lines - 4
-    left_out = Equation("…", ([f"{len(lines) - head - 2} more lines, made alike; --full shows them"],))
-    return (*lines[:head], left_out, *lines[-2:])
+    leading_count = max_lines - 4
+    left_out = Equation("…", ([f"{len(lines) - leading_count - 2} more lines, made alike; --full shows them"],))
+    return (*lines[:leading_count], left_out, *lines[-2:])

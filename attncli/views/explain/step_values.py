@@ -14,7 +14,7 @@ from attncli.plan import Plan
 from attncli.text import printable
 from attncli.types import Array, Attention
 from attncli.validation.fields import as_numpy
-from attncli.views.explain.page import Focus
+from attncli.views.explain.page import ExplanationScope
 
 _MAX_TERMS = 8  # terms of a sum before its middle is left out
 _INDEXED_AXES = "bhnm1"  # axes of an intermediate that one cell is picked from; others are a vector's
@@ -23,7 +23,7 @@ _INDEXED_AXES = "bhnm1"  # axes of an intermediate that one cell is picked from;
 class StepValues:
     """The steps of a result that kept every step, by cell."""
 
-    def __init__(self, plan: Plan, attention: Attention, focus: Focus) -> None:
+    def __init__(self, plan: Plan, attention: Attention, focus: ExplanationScope) -> None:
         self.plan, self.attention, self.focus = plan, attention, focus
         self.steps = {step.name: step for step in attention.steps}
         self.values = {name: as_numpy(step.values) for name, step in self.steps.items()}

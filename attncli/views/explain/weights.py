@@ -43,13 +43,13 @@ def weights_section(head: HeadValues) -> Section:
     part, formula = head.plan.variant.normalizer, head.steps["weights"].formula
     row = head.row_derivation("weights", head.step_values.score_steps[-1], part, extra_cells=_sink_cells(head))
     if all(c.is_hidden for c in row.all_cells if c.index < head.plan.size.keys):
-        lines = tuple(Equation(c.label, ([c.after],)) for c in row.shown_cells)
+        lines = tuple(Equation(c.label, ([c.value_after],)) for c in row.shown_cells)
         remark = f"the query sees no key: empty rows are {head.plan.variant.empty_rows}"
         return Section("weights", formula, lines, remark)
     lines = tuple(equations_of_part(part, row))
     if part.traits.is_distribution:
-        total = row.write_sum_over_keys(lambda c: [c.after], lambda c: c.after.value)
-        lines = (*lines, Equation("check", (total, [derived_number(sum(c.after.value for c in row.all_cells))])))
+        total = row.write_sum_over_keys(lambda c: [c.value_after], lambda c: c.value_after.value)
+        lines = (*lines, Equation("check", (total, [derived_number(sum(c.value_after.value for c in row.all_cells))])))
     hidden_count = sum(c.is_hidden for c in row.all_cells)
     remarks = [f"{hidden_count} hidden: weight 0" if hidden_count else "", _left_out_remark(row)]
     return Section(
