@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,14 +19,26 @@ settings.load_profile("attn")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Files that are named run in this process: two workers take longer to import than a file takes to run."""
-    return 0 if any(".py" in word for word in config.args) else None
+    """Two workers more than cores, as tests of clusters and kills wait; none where files are named, which run sooner here."""
+    return 0 if any(".py" in word for word in config.args) else (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items):
     """Files that take long come first: no worker shall be left with one of them at the end."""
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("cluster")}
     items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def uncounted_lines(request):
+    """Count no lines in a module marked `uncounted`: counting takes longer than its tests, and others run the same lines."""
+    coverage = sys.modules.get("coverage")
+    counter = coverage.Coverage.current() if coverage and request.node.get_closest_marker("uncounted") else None
+    if counter:
+        counter.stop()
+    yield
+    if counter:
+        counter.start()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from tests.helpers import GOLDEN_PROBLEMS, draw_normal
 from tests.laws.problems import ANSWERS, ONE_CHOICE, WIDE, H, M, N, parameters_for, preset_name, problem_for
 from tests.views.pages import check_arithmetic, page
 
+pytestmark = pytest.mark.uncounted
+
 
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
 @pytest.mark.parametrize("heads", [None, H])
