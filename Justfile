@@ -14,7 +14,7 @@ format:
     ruff format .
     ruff check --fix .
 
-# the fast tests: under a minute, and every module is in them
+# the fast tests, in about a minute: every package is in them, the large grids and what starts many processes are not
 test *words:
     python -m pytest -m "not slow and not cluster and not full" {{words}}
 

@@ -238,6 +238,7 @@ def test_help_lists_and_schemas_do_not_ask_for_torch():
         assert out > 10, words
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused_before_torch(tmp_path):
     table = cases(tmp_path)
 

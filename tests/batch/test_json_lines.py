@@ -11,6 +11,8 @@ import pytest
 from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, write
 from tests.helpers import ROOT, TIMEOUT, run_process
 
+pytestmark = pytest.mark.slow
+
 
 def test_json_lines_become_json_lines(attn, tmp_path):
     write(tmp_path, {"in/l.jsonl": f"{GOOD}\n\n[[1, 2], [3\n{GOOD}\n", "in/one.json": GOOD})

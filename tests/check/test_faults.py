@@ -10,6 +10,8 @@ import pytest
 from tests.check.faulty import FAULTS, Case, case_of, masked, merge, no_scale, rope, steps, swap, triangle
 from tests.helpers import softmax
 
+pytestmark = pytest.mark.slow
+
 TRIALS = [(name, i % 3) for i, name in enumerate(FAULTS)]
 
 

@@ -13,6 +13,8 @@ from attncli.check.figures import figures_from_arrays
 from tests.check.faulty import Case, masked, merge, steps, triangle
 from tests.helpers import SAMPLES, softmax
 
+pytestmark = pytest.mark.slow
+
 CAT_SAT = SAMPLES / "cat_sat.json"
 EMPTY = {
     "q": [[1, 0.5], [0.3, 0.2], [0.7, 0.9]],

@@ -13,6 +13,8 @@ from attncli.check.figures import figures_from_arrays, figures_from_expected
 from tests.check.faulty import Case, case_of, steps
 from tests.helpers import GOLDEN, SAMPLES, softmax
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
 def test_no_result_of_pytorchs_kernels_is_called_wrong(dtype):

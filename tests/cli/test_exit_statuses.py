@@ -120,6 +120,7 @@ def test_a_bug_is_70(attn, monkeypatch):
     assert "Traceback" in debug.err
 
 
+@pytest.mark.slow
 def test_a_console_that_cannot_show_it_gets_ascii(warm):
     done = warm.run("compute", HELLO, "--causal", env={"PYTHONIOENCODING": "ascii"})
     tokens = json.dumps({"tokens": ["日×本", "😀"], "embeddings": [[1], [2]], "about": "→∞"}).encode()

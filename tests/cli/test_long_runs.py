@@ -94,6 +94,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize(("more", "seen"), [([], True), (["--no-progress"], False), (["--quiet"], False)])
 def test_a_bar_tells_how_far_a_long_run_is_on_a_terminal(warm, tmp_path, more, seen):

@@ -23,6 +23,8 @@ from attncli.variant import FAMILIES, Variant
 from tests.helpers import draw_normal
 from tests.laws.problems import spellings
 
+pytestmark = pytest.mark.slow
+
 
 class Others:
     """A crew in this process: everything goes through bytes, and comes back in another order."""

@@ -17,6 +17,8 @@ import pytest
 from tests.docs.pages import ROOT, Block, PageRun, Shell, agree, blocks, catalogue_tables, pages, with_sources
 from tests.docs.picture import PICTURES, TERMINAL, svg, texts
 
+pytestmark = pytest.mark.slow
+
 PAGES = pages()
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 DOCS = ROOT / "docs"

@@ -14,7 +14,7 @@ from tests.helpers import GOLDEN_PROBLEMS, draw_normal
 from tests.laws.problems import ANSWERS, ONE_CHOICE, WIDE, H, M, N, parameters_for, preset_name, problem_for
 from tests.views.pages import check_arithmetic, page
 
-pytestmark = pytest.mark.uncounted
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 
 
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)

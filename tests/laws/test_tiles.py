@@ -16,7 +16,7 @@ from tests.core.tiles import assert_same_steps, in_tiles
 from tests.helpers import draw_normal
 from tests.laws.problems import ONE_CHOICE, mask_expressions, parameters_for, parts, problem_for
 
-pytestmark = [pytest.mark.usefixtures("small_stretches"), pytest.mark.uncounted]
+pytestmark = [pytest.mark.usefixtures("small_stretches"), pytest.mark.slow, pytest.mark.uncounted]
 LONG = 13  # queries and keys; prime, so that no tile but of one row divides them
 
 
