@@ -19,8 +19,8 @@ settings.load_profile("attn")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One worker more than cores, as tests of clusters and kills wait; none where files are named, which run sooner here."""
-    return 0 if any(".py" in word for word in config.args) else (os.cpu_count() or 1) + 1
+    """Two workers more than cores, as tests of clusters and kills wait; none where files are named, which run sooner here."""
+    return 0 if any(".py" in word for word in config.args) else (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items):

@@ -13,7 +13,7 @@ from attncli.check.figures import figures_from_arrays, figures_from_expected
 from tests.check.faulty import Case, case_of, steps
 from tests.helpers import GOLDEN, SAMPLES, softmax
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
