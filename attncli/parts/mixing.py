@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from attncli.derivation import Equation, Number, RowDerivation, derive_per_key, record_intermediate
+from attncli.parts.magnitudes import divide_by_root_mean_square
 from attncli.parts.traits import MixingTraits
 from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
@@ -15,6 +16,7 @@ mixing = Family("head-mixing", "what heads tell each other", MixingTraits, plura
 
 LearnedArrays = Mapping[str, Tensor]
 _ALL_LAWS = ("prefix", "decode", "permutation")
+_SUB_NORM_EPS = 1e-5
 
 
 @mixing("none", "w", laws=_ALL_LAWS)
@@ -67,10 +69,11 @@ def lambda_init(depth: int) -> float:
 
 def sub_norm(z: Tensor, parameters: LearnedArrays, part: AnyPart) -> Tensor:
     """Each pair's context to root mean square 1, times its gain and 1 − λ_init. (b, h/2, n, 2d) → the same"""
-    mean = record_intermediate("mean", z.square().mean(-1, keepdim=True), "bhn1")  # (b, h/2, n, 1)
-    root = record_intermediate("root", (mean + 1e-5).sqrt(), "bhn1")  # (b, h/2, n, 1)
+    normed, mean, root = divide_by_root_mean_square(z, _SUB_NORM_EPS)  # (b, h/2, n, 2d), (b, h/2, n, 1) each
+    record_intermediate("mean", mean, "bhn1")
+    record_intermediate("root", root, "bhn1")
     gain = record_intermediate("gain", parameters.get("sub_norm", z.new_ones(z.shape[-1])), "c", is_input=True)  # (2d,)
-    return z / root * gain * (1 - lambda_init(part.option_value("depth")))
+    return (normed * gain * (1 - lambda_init(part.option_value("depth")))).to(z.dtype)
 
 
 def _derive_sub_norm(row: RowDerivation) -> Iterator[Equation]:
@@ -78,7 +81,7 @@ def _derive_sub_norm(row: RowDerivation) -> Iterator[Equation]:
         [["(", a, ")²"] if a.value < 0 else [a, "²"] for a in row.q], [a.value * a.value for a in row.q]
     )
     yield Equation("mean z²", (["(", *squares, ") / ", Number(len(row.q))], [row["mean"]]))
-    yield Equation("root", (["√(", row["mean"], " + ", Number(1e-5), ")"], [row["root"]]))
+    yield Equation("root", (["√(", row["mean"], " + ", Number(_SUB_NORM_EPS), ")"], [row["root"]]))
     share = Number(1 - lambda_init(row.part.option_value("depth")))
     yield Equation(
         "z / root × gain × (1 − λ_init)",
