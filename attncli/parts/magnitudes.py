@@ -27,18 +27,10 @@ def scale_rows(x: Tensor, smallest: float = 0.0) -> tuple[Tensor, Tensor]:
     return x / scale, scale
 
 
-def vector_length(x: Tensor) -> Tensor:
-    """√Σ x²: (… d) → (… 1)"""
-    scaled, scale = scale_rows(x)
-    return scaled.norm(dim=-1, keepdim=True) * scale
-
-
-def divide_by_root_mean_square(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """x / √(mean x² + eps): (… d) → (… d), and the mean and the root, (… 1) each; a mean beyond the dtype is ∞."""
-    scaled, scale = scale_rows(x, smallest=eps**0.5)
-    mean = scaled.square().mean(-1, keepdim=True)  # of (x / scale)²
-    root = (mean + eps / scale / scale).sqrt()
-    return scaled / root, mean * scale * scale, root * scale
+def root_mean_square(scaled: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """√(mean x² + eps) / scale of rows x = scaled · scale: (… d), (… 1) → (… 1); and the mean of x², ∞ beyond the dtype."""
+    mean = scaled.square().mean(-1, keepdim=True)
+    return (mean + eps / scale / scale).sqrt(), mean * scale * scale
 
 
 def sum_rows(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from attncli.derivation import Equation, Number, RowDerivation, derive_per_key, record_intermediate
-from attncli.parts.magnitudes import divide_by_root_mean_square
+from attncli.parts.magnitudes import root_mean_square, scale_rows, widen_half
 from attncli.parts.traits import MixingTraits
 from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
@@ -69,11 +69,12 @@ def lambda_init(depth: int) -> float:
 
 def sub_norm(z: Tensor, parameters: LearnedArrays, part: AnyPart) -> Tensor:
     """Each pair's context to root mean square 1, times its gain and 1 − λ_init. (b, h/2, n, 2d) → the same"""
-    normed, mean, root = divide_by_root_mean_square(z, _SUB_NORM_EPS)  # (b, h/2, n, 2d), (b, h/2, n, 1) each
+    scaled, scale = scale_rows(z, smallest=_SUB_NORM_EPS**0.5)  # (b, h/2, n, 2d), (b, h/2, n, 1)
+    root, mean = root_mean_square(scaled, scale, _SUB_NORM_EPS)  # (b, h/2, n, 1) each
     record_intermediate("mean", mean, "bhn1")
-    record_intermediate("root", root, "bhn1")
+    record_intermediate("root", root * scale, "bhn1")
     gain = record_intermediate("gain", parameters.get("sub_norm", z.new_ones(z.shape[-1])), "c", is_input=True)  # (2d,)
-    return (normed * gain * (1 - lambda_init(part.option_value("depth")))).to(z.dtype)
+    return (scaled / root * gain * (1 - lambda_init(part.option_value("depth")))).to(z.dtype)
 
 
 def _derive_sub_norm(row: RowDerivation) -> Iterator[Equation]:
@@ -152,6 +153,6 @@ def differential(
     first, second = record_intermediate("first", first), record_intermediate("second", second)
     if "lambda_q1" not in parameters:
         return first - lambda_init(depth) * second  # (b, h/2, n, m)
-    q1, k1, q2, k2 = (parameters[f"lambda_{name}"] for name in ("q1", "k1", "q2", "k2"))
+    q1, k1, q2, k2 = (widen_half(parameters[f"lambda_{name}"]) for name in ("q1", "k1", "q2", "k2"))  # (d,) each
     one, two = record_intermediate("q1·k1", q1 @ k1, ""), record_intermediate("q2·k2", q2 @ k2, "")
     return first - record_intermediate("λ", one.exp() - two.exp() + lambda_init(depth), "") * second  # (b, h/2, n, m)
