@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Unpack
 
+import numpy as np
+
 from attncli.check.causes import trace_causes
 from attncli.check.claims import describe_cell
 from attncli.check.comparison import Comparison
@@ -48,6 +50,7 @@ def check(
     return settle(prepare(problem, variant or Variant(**problem.variant), figures, **options), identify=identify)
 
 
+@np.errstate(all="ignore")  # what is not finite is compared, and nothing to warn of
 def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressCallback | None = None) -> Verdict:
     """Reach the verdict on a task; this loads torch.
 

@@ -30,8 +30,6 @@ EXAMPLES = """
     attn check answers/
 """
 _VERDICT_FORMATS = ("table", "plain", "markdown", "json")
-# what is wrong with the figures rather than with the problem, unless it says where in the problem
-_ERRORS_OF_FIGURES = ("wrong-shape", "absent-step", "out-of-range", "ambiguous-layout", "no-figures")
 
 
 def check(
@@ -167,8 +165,7 @@ def _prepare_task(
     try:
         return prepare(problem, variant_request.resolve_variant(problem.variant), figures, **options)
     except InputError as error:
-        is_of_figures = error.code in _ERRORS_OF_FIGURES and error.location.path == ""
-        raise error.add_location(file=figures.name if is_of_figures else problem.source) from None
+        raise error.add_location(file=problem.source) from None
 
 
 def _settle_task(task: CheckTask, identify: bool | None, output_options: OutputOptions, messages: Messages) -> Verdict:
