@@ -96,8 +96,18 @@ def apply_common_dtype(steps: tuple[StepFigures, ...]) -> tuple[StepFigures, ...
 
 def largest_claimed_rank(steps: Sequence[StepFigures]) -> int | None:
     """Return how many ranks are claimed, which the plan must know first."""
-    widths = [s.values.shape[-1] for s in steps if s.step in ("top_keys", "top_weights") and s.values.ndim]
-    return max(widths, default=None)
+    counts: list[int] = []
+    for figures in steps:
+        if figures.step not in ("top_keys", "top_weights"):
+            continue
+        if figures.cells is not None:
+            ranks = figures.cells[:, figures.cell_axes.index("rank")] if "rank" in figures.cell_axes else [0]
+            counts.append(int(max(ranks)) + 1)
+        elif figures.cell_indices is not None:
+            counts.append(max((indices[-1] for indices in figures.cell_indices if indices), default=0) + 1)
+        elif figures.values.ndim:
+            counts.append(figures.values.shape[-1])
+    return max(counts, default=None)
 
 
 # ── which cells ──────────────────────────────────────────────────────────────────────────────────

@@ -183,7 +183,7 @@ def _check_keys_differ(data: bytes) -> None:
         InputError: one has.
     """
     open_objects: list[set[bytes]] = []
-    for token in re.finditer(rb'[{}]|"((?:[^"\\\\]|\\\\.)*+)"(\s*+:)?', data, re.DOTALL):
+    for token in re.finditer(rb'[{}]|"((?:[^"\\]|\\.)*+)"(\s*+:)?', data, re.DOTALL):
         if token[0] == b"{":
             open_objects.append(set())
         elif token[0] == b"}":
