@@ -80,6 +80,7 @@ def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressC
         nearest_candidates=search_result.nearest_candidates,
         equivalent_choices=search_result.equivalent_choices,
         trial_count=search_result.trial_count,
+        left_out_count=search_result.left_out_count,
         gap_marks=tuple(sorted(_mark_gaps(comparison), key=lambda mark: mark.gap_number)),
         step_order=tuple(task.plan.steps),
         observations=tuple(

@@ -191,7 +191,10 @@ def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
     elif verdict.observations and not verdict.identified:
         return
     elif verdict.verdict == "wrong" and verdict.trial_count and not verdict.identified:
-        line = f"nothing that was tried ({verdict.trial_count:,} computations) gives these figures"
+        tried = f"{verdict.trial_count:,} computations"
+        if verdict.left_out_count:
+            tried += f", without {pluralize(verdict.left_out_count, 'less likely pair')} of changes"
+        line = f"nothing that was tried ({tried}) gives these figures"
         yield f"{line}; the nearest:" if verdict.nearest_candidates else line
     if verdict.equivalent_choices:
         yield f"the same figures would come from: {join_names(verdict.equivalent_choices, max_names=12)}"
