@@ -408,9 +408,9 @@ def _step_figures_from_matrix(rows: Sequence[_Row]) -> StepFigures:
     column_labels: tuple[str, ...] | None = None
     row_axis = ""
     if has_header:
-        has_corner = has_labels and len(header) == width + 1
+        has_corner = has_labels and (names_labels or len(header) == width + 1)
         if len(header) != width + has_corner:
-            message = f"the header has {pluralize(len(header) - skipped, 'name')}, but the rows have {width} figures"
+            message = f"the header has {pluralize(len(header) - has_corner, 'name')}, but the rows have {width} figures"
             raise InputError("ragged", message, help="a name for each column, or no header")
         column_labels = tuple(rows[0].cells[has_corner:])
         row_axis = header[0] if has_corner and header[0] in AXES else ""

@@ -226,8 +226,6 @@ def outcome(folder: Path, name: str, problem: int, content: bytes) -> str:
             task = prepare(validate(attncli.Problem(**fields)), attncli.Variant(**choices), figures, step=step)
             verdict = settle(task, identify=False)
         except AttnError as error:
-            assert len(error.message) < 1000, error.message[:100]
-            assert not any(not c.isprintable() for c in error.code)
             return error.code
         for view in VERDICT_VIEWS.values():
             view(verdict, RenderOptions())

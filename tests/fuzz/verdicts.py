@@ -174,6 +174,22 @@ def _draw_array_trial(random, problem, choices, result, kind: str, step: str, va
     return Trial(kind, change, problem, choices, step, content, "not right" if change else "right")
 
 
+@dataclass(frozen=True)
+class _Table:
+    """Figures as texts, and what becomes of them as they are written."""
+
+    step: str
+    tokens: list[str]
+    texts: list[list[str]]
+    change: str
+    swapped: tuple[int, int] | None  # rows or columns that stand under each other's names
+
+    @property
+    def cells(self) -> list[tuple[int, int, str]]:
+        cells = [(i, j, text) for i, row in enumerate(self.texts) for j, text in enumerate(row)]
+        return [(*_exchange(i, j, self.swapped, self.change), text) for i, j, text in cells] if self.swapped else cells
+
+
 def _write_trial(
     random: np.random.Generator,
     problem: attncli.Problem,
@@ -186,64 +202,68 @@ def _write_trial(
     swapped: tuple[int, int] | None = None,
 ) -> Trial | None:
     """Write figures as text; with `swapped`, two rows or columns stand under each other's names."""
-    n, width = len(figures), len(figures[0])
     texts = [[figure.text for figure in row] for row in figures]
-    tokens = [str(token) for token in problem.tokens or range(n)]
-    columns = [f"d{j}" for j in range(width)] if step == "context" else list(tokens)
+    table = _Table(step, [str(token) for token in problem.tokens or range(len(figures))], texts, change, swapped)
     if kind == "matrix.csv":
-        rows, names = list(tokens), list(columns)
-        if swapped:
-            labels = rows if change == "rows swapped" else names
-            i, j = swapped
-            if labels[i].strip() == labels[j].strip():
-                return None
-            labels[i], labels[j] = labels[j], labels[i]
-        elif not change and len({name.strip() for name in tokens}) == n and random.random() < 0.7:
-            order, column_order = random.permutation(n), random.permutation(width)
-            rows, names = [rows[i] for i in order], [names[j] for j in column_order]
-            texts = [[texts[i][j] for j in column_order] for i in order]
-            if {*rows} & {*map(str, range(n + 1))}:
-                wanted = "not wrong"
-        elif change == "twice":
-            rows, texts = [*rows, rows[0]], [*texts, texts[0]]
-        elif change == "unknown":
-            rows[int(random.integers(n))] = "foo"
-        return Trial(kind, change, problem, choices, step, _csv([["token", *names], *zip_rows(rows, texts)]), wanted)
-    cells = [(i, j, texts[i][j]) for i in range(n) for j in range(width)]
-    if swapped:
-        cells = [(*_exchange(i, j, swapped, change), text) for i, j, text in cells]
-        texts = [[""] * width for _ in range(n)]
-        for i, j, text in cells:
-            texts[i][j] = text
-    if kind == "tidy.csv":
-        axis = "dim" if step == "context" else "key"
-        if change == "unknown":
-            axis = "column"
-        if change == "twice":
-            cells.append(cells[0])
-        body = [
-            [step, i, j, text] for i, j, text in (cells if swapped else random.permutation(np.array(cells, object)))
-        ]
-        return Trial(kind, change, problem, choices, step, _csv([["step", "query", axis, "value"], *body]), wanted)
-    if kind == "steps.json":
-        body = f'"{step}": [' + ", ".join("[" + ", ".join(_json_number(t) for t in row) + "]" for row in texts) + "]"
-        if change == "twice":
-            body = f"{body}, {body}"
-        if change == "unknown":
-            body = body.replace(step, f"{step}x", 1)
-        return Trial(kind, change, problem, choices, step, f"{{{body}}}".encode(), wanted)
-    lines = [f"gap ⟨{g}⟩{text} here" for g, (*_, text) in enumerate(cells, 1)]
-    legend = [f"⟨{g}⟩: {step}[{i}][{j}]" for g, (i, j, _) in enumerate(cells, 1)]
-    if change == "twice":
-        legend.append(f"⟨1⟩: {step}[{n - 1}][{width - 1}]")
-    if change == "unknown":
-        lines.append(f"⟨{len(cells) + 1}⟩0.5")
-    return Trial(kind, change, problem, choices, step, "\n".join([*lines, "", *legend, ""]).encode(), wanted)
+        content, wanted = _write_matrix(random, table, wanted)
+    elif kind == "tidy.csv":
+        content = _write_tidy(random, table)
+    elif kind == "steps.json":
+        content = _write_steps(table)
+    else:
+        content = _write_sheet(table)
+    return Trial(kind, change, problem, choices, step, content, wanted) if content else None
 
 
-def zip_rows(labels: list[str], texts: list[list[str]]) -> list[list[str]]:
-    """Put a label before each row."""
-    return [[label, *row] for label, row in zip(labels, texts, strict=True)]
+def _write_matrix(random: np.random.Generator, table: _Table, wanted: str) -> tuple[bytes, str]:
+    """Write a labelled matrix, and say what its verdict has to be; nothing where two labels are the same."""
+    n, width, texts = len(table.texts), len(table.texts[0]), table.texts
+    rows = list(table.tokens)
+    names = [f"d{j}" for j in range(width)] if table.step == "context" else list(table.tokens)
+    if table.swapped:
+        labels = rows if table.change == "rows swapped" else names
+        i, j = table.swapped
+        if labels[i].strip() == labels[j].strip():
+            return b"", wanted
+        labels[i], labels[j] = labels[j], labels[i]
+    elif not table.change and len({name.strip() for name in rows}) == n and random.random() < 0.7:
+        order, column_order = random.permutation(n), random.permutation(width)
+        rows, names = [rows[i] for i in order], [names[j] for j in column_order]
+        texts = [[texts[i][j] for j in column_order] for i in order]
+        if {*rows} & {*map(str, range(n + 1))}:  # tokens that may as well be numbers
+            wanted = "not wrong"
+    elif table.change == "twice":
+        rows, texts = [*rows, rows[0]], [*texts, texts[0]]
+    elif table.change == "unknown":
+        rows[int(random.integers(n))] = "foo"
+    return _csv([["token", *names], *([label, *row] for label, row in zip(rows, texts, strict=True))]), wanted
+
+
+def _write_tidy(random: np.random.Generator, table: _Table) -> bytes:
+    axis = "column" if table.change == "unknown" else "dim" if table.step == "context" else "key"
+    cells = [*table.cells, *(table.cells[:1] if table.change == "twice" else [])]
+    rows = [[table.step, *cells[i]] for i in random.permutation(len(cells))]
+    return _csv([["step", "query", axis, "value"], *rows])
+
+
+def _write_steps(table: _Table) -> bytes:
+    texts = [list(row) for row in table.texts]
+    for i, j, text in table.cells:
+        texts[i][j] = text
+    entry = f'"{table.step}": [{", ".join("[" + ", ".join(map(_json_number, row)) + "]" for row in texts)}]'
+    if table.change == "twice":
+        entry = f"{entry}, {entry}"
+    return f"{{{entry.replace(table.step, 'scorex', 1) if table.change == 'unknown' else entry}}}".encode()
+
+
+def _write_sheet(table: _Table) -> bytes:
+    lines = [f"gap ⟨{gap}⟩{text} here" for gap, (*_, text) in enumerate(table.cells, 1)]
+    legend = [f"⟨{gap}⟩: {table.step}[{i}][{j}]" for gap, (i, j, _) in enumerate(table.cells, 1)]
+    if table.change == "twice":
+        legend.append(f"⟨1⟩: {table.step}[{len(table.texts) - 1}][{len(table.texts[0]) - 1}]")
+    if table.change == "unknown":
+        lines.append(f"⟨{len(lines) + 1}⟩0.5")
+    return "\n".join([*lines, "", *legend, ""]).encode()
 
 
 def _exchange(i: int, j: int, swapped: tuple[int, int], change: str) -> tuple[int, int]:
