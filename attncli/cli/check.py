@@ -31,7 +31,7 @@ EXAMPLES = """
     attn check tokens.csv --figures mine.csv --step weights --identify
     attn check answers/
 """
-_SECONDS_BEFORE_NOTE = 2.0  # of computing, after which a search is announced
+_SECONDS_BEFORE_NOTE = 3.0  # of computing, after which a search is announced
 _VERDICT_FORMATS = ("table", "plain", "markdown", "json")
 
 

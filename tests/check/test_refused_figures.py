@@ -94,17 +94,18 @@ def test_what_is_no_whole_number_is_not_made_one(checked, step, number):
     array = np.full((2,) if step == "visible_keys" else (2, 2), float(number))
     matrix = "\n".join([number] * 2) if step == "visible_keys" else f"{number},{number}\n{number},{number}\n"
     runs = [
-        checked("r.csv", f"step,query,{axis},value\n{tidy}"),
-        checked("m.csv", matrix, "--step", step),
-        checked("r.npz", archive(**{step: array})),
+        checked("r.csv", f"step,query,{axis},value\n{tidy}", "--causal"),
+        checked("m.csv", matrix, "--step", step, "--causal"),
+        checked("r.npz", archive(**{step: array}), "--causal"),
     ]
     if number not in ("nan", "inf"):
-        runs.append(checked("r.json", json.dumps({step: array.tolist()})))
+        runs.append(checked("r.json", json.dumps({step: array.tolist()}), "--causal"))
 
     for run in runs:
         assert run.status in (1, 3)
         assert "right:" not in run.out
         assert "Warning" not in run.err
+        assert "absent-step" not in run.err
     if not number.startswith("-9") and number != "9007199254740994":
         assert [run.status for run in runs] == [3] * len(runs)
 
@@ -127,7 +128,7 @@ def test_booleans_and_numbers_do_not_stand_for_each_other(checked, name, content
 
 
 def test_whole_numbers_in_any_spelling_are_right(checked):
-    assert checked("r.json", '{"visible_keys": [2, 2], "mask": [[1, 1], [1, 1]]}').status == 0
+    assert checked("r.json", '{"visible_keys": [1, 2], "mask": [[1, 0], [1, 1]]}', "--causal").status == 0
     assert checked("r.npz", archive(visible_keys=np.array([2.0, 2.0]), scores=np.array([[1, 0], [0, 1]]))).status == 0
     assert checked("r.csv", "step,query,value\nvisible_keys,0,2.0\nvisible_keys,1,2\n").status == 0
 
@@ -216,7 +217,7 @@ class OddError(Exception):
         ("r.json", '{"schema": "attn.result/1", "dtype": "float64"}', "msgspec.convert"),
     ],
 )
-def test_whatever_a_parser_raises_is_the_files_error(checked, monkeypatch, name, content, parser):
+def test_whatever_a_parser_raises_is_the_files_error(checked, tmp_path, monkeypatch, name, content, parser):
     class Reader:
         line_num = 0
 
@@ -228,9 +229,11 @@ def test_whatever_a_parser_raises_is_the_files_error(checked, monkeypatch, name,
     def fail(*_, **__):
         raise OddError("odd")
 
-    checked(name, content)  # everything is imported
+    (tmp_path / "p.csv").write_text("a,1,0\nb,0,1\n")
+    problem = "p.json" if parser == "csv.reader" else "p.csv"
+    checked(name, content, problem=problem)  # everything is imported
     monkeypatch.setattr(parser, Reader if parser == "csv.reader" else fail)
-    run = checked(name, content)
+    run = checked(name, content, problem=problem)
 
     assert (run.status, "odd" in run.err) == (3, True), run.err
 
