@@ -8,14 +8,15 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import itertools
 import json
 import math
 import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -37,12 +38,16 @@ from attncli.errors import InputError, Location, OptionError, input_error
 from attncli.readers import decode_text, read, read_bytes
 from attncli.readers.base import merge_fields, nest_fields
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
-from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json, NumpyArray
+from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.validation.fields import STEP_NAMES, validate_array, validate_field
 
 _WORKSHEET_SUFFIXES = (".md", ".txt")
 _MAX_LIST_DEPTH = 8  # lists within lists; an array has at most four axes
+_MAX_AXES = 4
+_MAX_ABS_INTEGER = 2**53
+_INTEGER_PATTERN = re.compile(r"-?[0-9]+")
 _MAX_INTEGER_CHARACTERS = 19  # of a number that is read as an integer; longer ones are no index, and floats will do
+_CACHED_TEXTS = 4096  # of cells, since many are the same
 _TAKE_ONE_OUT = "take one of them out"
 _VALUE_WORDS: dict[str, float] = {
     "true": 1.0,
@@ -112,12 +117,15 @@ def _figures_from_problem(path: str) -> Figures:
 class _NumberWithText(float):
     """A number that keeps the text it was written as."""
 
-    __slots__ = ("text",)
+    __slots__ = ("plain", "text")
     text: str
+    plain: int | float  # the same as validation takes it; a whole number beyond the indices of any axis is a float
 
     def __new__(cls, text: str) -> _NumberWithText:
         self = super().__new__(cls, text)
         self.text = text
+        is_integer = len(text) <= _MAX_INTEGER_CHARACTERS and _INTEGER_PATTERN.fullmatch(text)
+        self.plain = int(text) if is_integer else float(self)
         return self
 
 
@@ -187,7 +195,11 @@ def _step_figures_from_json(step: str, entry: object, *, in_problem: bool = Fals
     properties: Json = entry if isinstance(entry, dict) else {"values": entry}
     name = f"expected.{step}" if in_problem else step
     paths = {key: f"{name}.{key}" if isinstance(entry, dict) else name for key in properties}
-    numbers = {key: _as_plain_numbers(x, paths[key]) for key, x in properties.items()}
+    arrays = {"values": _array_of_numbers(step, properties["values"])} if "values" in properties else {}
+    numbers = {
+        key: _as_plain_numbers(x, paths[key]) if arrays.get(key) is None else arrays[key]
+        for key, x in properties.items()
+    }
     checked = _validate_entry(step, numbers, in_problem=in_problem, is_object=isinstance(entry, dict))
     rows, columns = (tuple(map(int, checked[key])) if key in checked else None for key in ("rows", "columns"))
     del numbers
@@ -230,33 +242,62 @@ def _as_plain_numbers(value: object, name: str, index: tuple[int, ...] = ()) -> 
     if math.isinf(value):
         message = f"{name} holds {shorten(value.text, 40)}, which is larger than a float64 can hold"
         raise input_error("not-finite", message, name, index)
-    is_integer = len(value.text) <= _MAX_INTEGER_CHARACTERS and re.fullmatch(r"[-+]?\d+", value.text)
-    return int(value.text) if is_integer else float(value)
+    return value.plain
+
+
+def _flatten(nested: object) -> tuple[list[object], tuple[int, ...]] | None:
+    """Flatten lists of equal lengths into their leaves and their shape; None where they form no array that a step can be."""
+    shape: list[int] = []
+    level = [nested]
+    while True:
+        lengths = {len(item) if isinstance(item, list) else -1 for item in level}
+        if lengths == {-1}:
+            return level, tuple(shape)
+        if len(lengths) > 1 or lengths == {0} or len(shape) == _MAX_AXES:
+            return None
+        shape += lengths
+        level = list(itertools.chain.from_iterable(level))  # type: ignore[arg-type]
+
+
+def _array_of_numbers(step: str | None, nested: object) -> NumpyArray | None:
+    """Return nested lists of numbers or booleans as an array of the step's kind, without a copy of the lists.
+
+    None where they are anything else: then validation says what is wrong, or reads "NaN" and the like.
+    """
+    flattened = _flatten(nested)
+    if flattened is None:
+        return None
+    leaves, shape = flattened
+    types = set(map(type, leaves))
+    if types == {bool}:
+        return np.array(leaves, bool).reshape(shape)
+    if types != {_NumberWithText}:
+        return None
+    if kind_of_step(step) == "integers":
+        integers = [leaf.plain for leaf in leaves]  # type: ignore[attr-defined]
+        is_valid = all(type(x) is int and abs(x) <= _MAX_ABS_INTEGER for x in integers)
+        return np.array(integers, np.int64).reshape(shape) if is_valid else None
+    values = np.array(leaves, np.float64).reshape(shape)
+    return values if not np.isinf(values).any() else None
 
 
 def _step_figures_from_lists(step: str | None, nested: object, name: str = "figures") -> StepFigures:
     """Make figures of nested lists of numbers with their texts."""
-    plain = _as_plain_numbers(nested, name)
-    first = plain
-    while isinstance(first, list) and first:
-        first = first[0]
-    if isinstance(first, bool):
-        return StepFigures(step, validate_array(plain, Field(name, "booleans", ("*",))))
-    if kind_of_step(step) == "integers":
-        return StepFigures(step, validate_array(plain, Field(name, "integers", ("*",), finite=False)))
-    values = validate_array(plain, Field(name, "floats", ("*",), finite=False))
-    del plain
-    texts: list[str] = []
-
-    def collect_texts(value: object) -> None:
-        if isinstance(value, list):
-            for item in value:
-                collect_texts(item)
-        else:
-            texts.append(getattr(value, "text", ""))
-
-    collect_texts(nested)
-    return step_figures_from_texts(step, values, texts)
+    values = _array_of_numbers(step, nested)
+    if values is None:
+        plain = _as_plain_numbers(nested, name)
+        first = plain
+        while isinstance(first, list) and first:
+            first = first[0]
+        kind: FieldKind = "integers" if kind_of_step(step) == "integers" else "floats"
+        kind = "booleans" if isinstance(first, bool) else kind
+        values = validate_array(plain, Field(name, kind, ("*",), finite=False))
+        del plain
+    if values.dtype.kind != "f":
+        return StepFigures(step, values)
+    flattened = _flatten(nested)
+    leaves = flattened[0] if flattened else []
+    return step_figures_from_texts(step, values, [getattr(leaf, "text", "") for leaf in leaves])
 
 
 # ── arrays ───────────────────────────────────────────────────────────────────────────────────────
@@ -328,40 +369,42 @@ def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
     """Read the tidy rows or the matrix that attn writes, or a bare matrix of numbers."""
     from attncli.readers.csv import detect_separator
 
-    rows = _parse_rows(text, separator or detect_separator(re.split(r"\r\n|\r|\n", text)))
-    if not rows:
+    table = _parse_table(text, separator or detect_separator(re.split(r"\r\n|\r|\n", text)))
+    if not table.rows:
         raise InputError("empty", "the file is empty")
-    first = rows[0].stripped
+    first = table.stripped(0)
     if first[0] == "step" and first[-1] == "value":
-        return Figures(path, "text", _step_figures_from_tidy_rows(rows))
-    return Figures(path, "text", (_step_figures_from_matrix(rows),), is_layout_known=False)
+        return Figures(path, "text", _step_figures_from_tidy_rows(table))
+    return Figures(path, "text", (_step_figures_from_matrix(table),), is_layout_known=False)
 
 
-class _Row(NamedTuple):
-    """One row of a table: its line, and its cells as they are written."""
+@dataclass(frozen=True)
+class _Table:
+    """The rows of a table that hold something: their cells as they are written, and the line that each starts in."""
 
-    line: int
-    cells: list[str]
+    rows: list[tuple[str, ...]]
+    lines: array[int]
 
-    @property
-    def stripped(self) -> list[str]:
-        return [cell.strip() for cell in self.cells]
+    def stripped(self, i: int) -> list[str]:
+        """Return the cells of a row without the spaces around them."""
+        return [cell.strip() for cell in self.rows[i]]
 
 
-def _parse_rows(text: str, separator: str) -> list[_Row]:
-    """Parse the rows of a table that hold something.
+def _parse_table(text: str, separator: str) -> _Table:
+    """Parse the rows of a table.
 
     Raises:
         InputError: it is no CSV.
     """
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a label may be as long as the file
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    rows: list[_Row] = []
+    table = _Table([], array("q"))
     start = 1
     try:
         for cells in reader:
             if any(cell and not cell.isspace() for cell in cells):
-                rows.append(_Row(start, cells))
+                table.rows.append(tuple(cells))
+                table.lines.append(start)
             start = reader.line_num + 1
     except Exception as error:  # whatever the parser raises, the file is bad
         raise InputError(
@@ -370,41 +413,38 @@ def _parse_rows(text: str, separator: str) -> list[_Row]:
             location=Location(line=max(reader.line_num, 1)),
             help="a quote that opens must close",
         ) from None
-    return rows
+    return table
 
 
-def _step_figures_from_matrix(rows: Sequence[_Row]) -> StepFigures:
+def _step_figures_from_matrix(table: _Table) -> StepFigures:
     """Make figures of a matrix of numbers, with the labels of its rows and columns where it has them.
 
     Raises:
         InputError: rows are not equally long, a cell is no number, or there are not as many names as columns.
     """
-    header = rows[0].stripped
+    header = table.stripped(0)
     names_labels = header[0] in ("token", "", *AXES)
-    has_header = _is_header(rows, names_labels)
-    body = rows[1:] if has_header else rows
-    has_labels = bool(body) and (
-        (has_header and names_labels and len(body[0].cells) == len(header))
-        or any(not _is_value(row.cells[0].strip()) for row in body)
+    has_header = _is_header(table, names_labels)
+    body = table.rows[has_header:]
+    if not body:
+        raise InputError("no-figures", "there are no rows below the header")
+    has_labels = (has_header and names_labels and len(body[0]) == len(header)) or any(
+        not _is_value(row[0].strip()) for row in body
     )
     skipped = int(has_labels)
-    widths = {len(row.cells) - skipped for row in body}
+    widths = {len(row) - skipped for row in body}
     if len(widths) != 1 or 0 in widths:
         raise InputError(
             "ragged", f"the rows have {join_names(sorted(widths), 'or')} figures", help="rows are equally long"
         )
     width = widths.pop()
-    texts: list[str] = []
-    for row in body:
-        cells = row.stripped[skipped:]
-        if not all(map(_is_value, cells)):
-            column = next(j for j, cell in enumerate(cells) if not _is_value(cell))
+    texts = [cell.strip() for row in body for cell in row[skipped:]]
+    for i, text in enumerate(texts):
+        if not _is_value(text):
+            location = Location(line=table.lines[has_header + i // width], column=i % width + 1 + skipped)
             raise InputError(
-                "not-a-number",
-                f"{printable(shorten(cells[column]))!r} stands where a figure should",
-                location=Location(line=row.line, column=column + 1 + skipped),
+                "not-a-number", f"{printable(shorten(text))!r} stands where a figure should", location=location
             )
-        texts += cells
     column_labels: tuple[str, ...] | None = None
     row_axis = ""
     if has_header:
@@ -412,24 +452,24 @@ def _step_figures_from_matrix(rows: Sequence[_Row]) -> StepFigures:
         if len(header) != width + has_corner:
             message = f"the header has {pluralize(len(header) - has_corner, 'name')}, but the rows have {width} figures"
             raise InputError("ragged", message, help="a name for each column, or no header")
-        column_labels = tuple(rows[0].cells[has_corner:])
+        column_labels = table.rows[0][has_corner:]
         row_axis = header[0] if has_corner and header[0] in AXES else ""
     return replace(
         _step_figures_from_cells(None, texts, (len(body), width)),
-        row_labels=tuple(row.cells[0] for row in body) if has_labels else None,
+        row_labels=tuple(row[0] for row in body) if has_labels else None,
         column_labels=column_labels,
         row_axis=row_axis,
     )
 
 
-def _is_header(rows: Sequence[_Row], names_labels: bool) -> bool:
+def _is_header(table: _Table, names_labels: bool) -> bool:
     """Tell whether the first row of a table is a header: a row of figures in which one is mistyped is none."""
-    first = rows[0].stripped
+    first = table.stripped(0)
     others = first[1:] or first
     if all(map(_is_value, others)) and (first[0] == "" or _is_value(first[0])):
         # pandas writes an empty cell, and then the numbers of the columns
-        return first[0] == "" and _is_column_numbering(others) and all(row.cells[0].strip() for row in rows[1:])
-    if names_labels or len(rows) == 1:
+        return first[0] == "" and _is_column_numbering(others) and all(row[0].strip() for row in table.rows[1:])
+    if names_labels or len(table.rows) == 1:
         return True
     return not any(map(_is_value, others)) or _is_column_numbering(others)
 
@@ -440,6 +480,7 @@ def _is_column_numbering(header: Sequence[str]) -> bool:
     return numbers in (list(range(first, first + len(header))) for first in (0, 1))
 
 
+@functools.lru_cache(_CACHED_TEXTS)
 def _is_value(text: str) -> bool:
     return is_number(text) or text.lower() in _VALUE_WORDS
 
@@ -450,27 +491,28 @@ def _step_figures_from_cells(step: str | None, texts: Sequence[str], shape: tupl
     Raises:
         InputError: some are booleans and some numbers, or a number is larger than a float64 can hold.
     """
-    is_boolean = [text.lower() in ("true", "false") for text in texts]
-    if all(is_boolean):
+    boolean_count = sum(text.lower() in ("true", "false") for text in texts)
+    if boolean_count == len(texts):
         return StepFigures(step, np.array([text.lower() == "true" for text in texts]).reshape(shape))
-    if any(is_boolean):
+    if boolean_count:
         message = "true and false stand among numbers"
         raise InputError("wrong-type", message, help="figures are all numbers, or all true and false")
-    values = np.array([_VALUE_WORDS[t.lower()] if t.lower() in _VALUE_WORDS else _parse_number(t) for t in texts])
+    values = np.fromiter(map(_parse_value, texts), np.float64, len(texts))
     return step_figures_from_texts(step, values.reshape(shape), texts)
 
 
-def _parse_number(text: str) -> float:
-    return parse_written_number(text).value
+def _parse_value(text: str) -> float:
+    word = _VALUE_WORDS.get(text.lower())
+    return parse_written_number(text).value if word is None else word
 
 
-def _step_figures_from_tidy_rows(rows: Sequence[_Row]) -> tuple[StepFigures, ...]:
+def _step_figures_from_tidy_rows(table: _Table) -> tuple[StepFigures, ...]:
     """Make figures of tidy rows, one figure each: step, batch, head, query, key, …, value.
 
     Raises:
         InputError: a column is no axis or stands twice, or a row is no step, indices and value.
     """
-    header = rows[0].stripped
+    header = table.stripped(0)
     axes = tuple(header[1:-1])
     for i, name in enumerate(axes):
         if name not in AXES:
@@ -480,15 +522,19 @@ def _step_figures_from_tidy_rows(rows: Sequence[_Row]) -> tuple[StepFigures, ...
             raise InputError("two-sources", f"the column {name} stands twice", help=_TAKE_ONE_OUT)
     cells: dict[str, array[int]] = {}  # step → the indices of all its figures, −1 where one is not said
     texts: dict[str, list[str]] = {}
-    for row in rows[1:]:
-        step, *indices, value = (*row.stripped, "") if len(row.cells) == 1 else row.stripped
-        if len(row.cells) != len(header) or not _is_value(value) or not all(_is_index(index) for index in indices):
-            raise InputError("bad-row", "this row is no step, indices and value", location=Location(line=row.line))
-        if step not in texts:
-            require_known_step(step)
-            cells[step], texts[step] = array("q"), []
-        cells[step].extend(-1 if index == "" else _parse_known_index(index, row.line) for index in indices)
-        texts[step].append(value)
+    for i in range(1, len(table.rows)):
+        row = table.stripped(i)
+        indices, value = row[1:-1], row[-1]
+        if len(row) != len(header) or not _is_value(value) or not all(map(_is_index, indices)):
+            raise InputError(
+                "bad-row", "this row is no step, indices and value", location=Location(line=table.lines[i])
+            )
+        if row[0] not in texts:
+            require_known_step(row[0])
+            cells[row[0]], texts[row[0]] = array("q"), []
+        if axes:
+            cells[row[0]].extend([_parse_known_index(index, table.lines[i]) if index else -1 for index in indices])
+        texts[row[0]].append(value)
     if not texts:
         raise InputError("no-figures", "there are no rows below the header")
     return tuple(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ _WRITTEN_NUMBER_PATTERN = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?
 _MAX_HANDWRITTEN_DIGITS = 8  # significant digits that people write; more are a program's
 _FEW_MANTISSA_BITS = {"bfloat16": 4, "float16": 6, "float32": 14}  # a number with more needs most bits of the dtype
 _MIN_TELLING_FIGURES = 4  # so many numbers with more bits than those few tell the dtype
+_CACHED_TEXTS = 4096  # of numbers, since many are the same
 _MAX_EXPONENT = 999  # beyond it a number is 0 or more than a float64 holds, whatever its digits
 _MAX_INDEX_DIGITS = 15  # no axis is longer
 _INTEGER_STEPS = ("top_keys", "visible_keys")
@@ -79,6 +81,7 @@ class WrittenNumber(NamedTuple):
     significant_digits: int
 
 
+@functools.lru_cache(_CACHED_TEXTS)
 def parse_written_number(text: str) -> WrittenNumber:
     """Parse a number as people write them: with a comma, a true minus sign or ∞ too.
 
@@ -113,6 +116,7 @@ def parse_index(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_INDEX_DIGITS else None
 
 
+@functools.lru_cache(_CACHED_TEXTS)
 def is_number(text: str) -> bool:
     """Tell whether a text is a number as people write them."""
     return bool(_WRITTEN_NUMBER_PATTERN.fullmatch(text.strip())) and (text.isascii() or "−" in text)
