@@ -165,6 +165,7 @@ def odd_results():
     yield "dtype", {**record, "dtype": "float8"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [{}, {"variant": {"heads": 1}}, {"embeddings": [[1, 0], [0, 1], [1, 1]], "tokens": ["a", "b", "c"]}])  # fmt: skip
 def test_a_result_with_a_field_missing_or_of_another_type_ends_in_a_verdict_or_an_error(checked, tmp_path, problem):
     (tmp_path / "q.json").write_text(json.dumps({**PROBLEM, **problem}))
@@ -288,6 +289,11 @@ LARGE = {
     "ones.json": '{"weights": [' + "1," * 450_000 + "1]}",
     "tens.json": '{"weights": [' + "10," * 300_000 + "1]}",
     "keys.json": "{" + ",".join(f'"k{i}": 1' for i in range(80_000)) + "}",
+    "pairs.json": '{"weights": [' + "[1]," * 240_000 + "[1]]}",
+    "deep.json": '{"weights": [' + "[[[1]]]," * 120_000 + "[[[1]]]]}",
+    "result.json": '{"schema": "attn.result/1", ' + ",".join(f'"k{i}": 1' for i in range(70_000)) + "}",
+    "column.csv": "1\n" * 480_000,
+    "names.csv": "token," + ",".join(f"t{i}" for i in range(100_000)) + "\na," + ",".join("1" * 100_000) + "\n",
     "ones.csv": "1," * 450_000 + "1\n",
     "rows.csv": "a,1\n" * 240_000,
     "tidy.csv": "step,value\n" + "mask,1\n" * 140_000,
