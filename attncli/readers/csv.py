@@ -12,14 +12,16 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import Source, decode_text, make_problem, reader
-from attncli.text import pluralize, printable, suggestion
+from attncli.text import pluralize, printable, shorten, suggestion
 from attncli.types import NumpyArray, Problem
 
-_NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_COMMA_NUMBER_PATTERN = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+# Each character can match in one way only, so that a cell of a million digits takes no time squared.
+_NUMBER_PATTERN = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?", re.ASCII)
+_COMMA_NUMBER_PATTERN = re.compile(r"[+-]?(\d++([.,]\d*+)?|[.,]\d++)([eE][+-]?\d++)?", re.ASCII)
 _TOKEN_COLUMN_NAMES = frozenset({
     "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
 })  # fmt: skip
@@ -33,13 +35,13 @@ class _Row:
     cells: tuple[str, ...]
 
 
-@reader("csv", ".csv", can_map=True)
+@reader("csv", ".csv")
 def read_csv(source: Source) -> Problem:
     """Read rows that are separated by a comma, semicolon or tab, whichever the first line has."""
     return _read_with_polars(source, None) or _Table(source, None).parse_problem()
 
 
-@reader("tsv", ".tsv", ".tab", can_map=True)
+@reader("tsv", ".tsv", ".tab")
 def read_tsv(source: Source) -> Problem:
     """Read rows that are separated by tabs."""
     return _read_with_polars(source, "\t") or _Table(source, "\t").parse_problem()
@@ -47,6 +49,7 @@ def read_tsv(source: Source) -> Problem:
 
 _POLARS_MIN_BYTES = 2**20  # for so many bytes Polars is worth loading
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which some programs put before UTF-8
+_MAX_CELL_CHARACTERS = 2**31 - 1
 _SNIFF_BYTES = 2**16  # bytes from which separator, header and token column are detected
 
 
@@ -56,38 +59,39 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
     None where the standard library must read it, since it is small, has quotes, or something is wrong with it.
     """
     data = source.data
-    if len(data) < _POLARS_MIN_BYTES or data.find(b'"') >= 0 or data.find(b"\0") >= 0:
+    if len(data) < _POLARS_MIN_BYTES or b'"' in data or b"\0" in data:
         return None
-    is_clean = (
-        data[:3] != _BYTE_ORDER_MARK and data[-2:] != b"\n\n" and data.find(b"\r") < 0
-    )  # read from the file itself
-    if not is_clean:
-        data = data[:].removeprefix(_BYTE_ORDER_MARK).replace(b"\r\n", b"\n").rstrip(b"\n")
+    data = data.removeprefix(_BYTE_ORDER_MARK)
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    if data.endswith(b"\n\n"):
+        data = data.rstrip(b"\n")
     head = data[: data.rfind(b"\n", 0, _SNIFF_BYTES) + 1]
-    if not head or (not is_clean and b"\r" in data):
+    if not head or b"\r" in data:
         return None
     import numpy as np
     import polars
 
     try:
         table = _Table(replace(source, data=head), separator)
+        if len(table.rows) < 2:  # two rows tell whether there is a header, as they do in a small file
+            return None
         width, column = len(table.rows[0].cells), table.find_token_column()
-        if (table.separator == ";" and data.find(b",") >= 0) or not table.is_token_column_certain(column):
+        if (table.separator == ";" and b"," in data) or not table.is_token_column_certain(column):
             return None
         names = [f"column {i}" for i in range(width)]
         schema = {name: polars.String if i == column else polars.Float64 for i, name in enumerate(names)}
-        frame = polars.read_csv(
-            source.path if is_clean and source.path else data[:],
+        frame = polars.read_csv(  # of the bytes: Polars has rules of its own for names of files
+            data,
             has_header=False,
             skip_rows=len(table.header) > 0,
             separator=table.separator,
             quote_char=None,
             schema=schema,
-            glob=False,
         )
         numeric = [name for i, name in enumerate(names) if i != column]
         vectors = frame.select(numeric).to_numpy(order="c")
-    except (InputError, polars.exceptions.PolarsError, ValueError):
+    except (Exception, polars.exceptions.PanicException):  # whatever it is, the standard library says where
         return None
     has_gaps = any(frame.null_count().row(0)) or not numeric  # an empty cell, a short row or a blank line
     if has_gaps or not np.isfinite([vectors.min(), vectors.max()]).all():
@@ -97,10 +101,10 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
 
 def detect_separator(lines: Sequence[str]) -> str:
     """Return the separator that the first line has: tab, semicolon or comma; of several, the one that separates numbers."""
-    unquoted = [re.sub('"[^"]*"', "", line) for line in lines if line.strip()]
+    unquoted = [re.sub('"[^"]*"', "", line) for line in islice(filter(str.strip, lines), 2)]
     candidates = [separator for separator in "\t;," if unquoted and separator in unquoted[0]]
     if len(candidates) > 1:
-        for line in unquoted[:2]:
+        for line in unquoted:
             for separator in candidates:
                 number_pattern = _COMMA_NUMBER_PATTERN if separator == ";" else _NUMBER_PATTERN
                 cells = line.split(separator)[1:]
@@ -118,7 +122,7 @@ class _Table:
 
     def __init__(self, source: Source, separator: str | None) -> None:
         self.source = source
-        self.text = decode_text(source.data[:], format_name="CSV")
+        self.text = decode_text(source.data, format_name="CSV")
         self.lines = re.split(r"\r\n|\r|\n", self.text)
         if not self.text.strip():
             raise InputError("empty", "the file is empty", help="a row a token: cat,0.1,0.2")
@@ -169,7 +173,7 @@ class _Table:
         if column is None:
             token_column = "no token column"
         else:
-            token_column = f"token column {self.header[column]!r}" if self.header else f"token column {column}"
+            token_column = f"token column {shorten(self.header[column])!r}" if self.header else f"token column {column}"
         header = "header row" if self.header else "no header"
         separator = {"\t": "tab", ";": "semicolon", ",": "comma"}[self.separator]
         size = f"{pluralize(n, 'token')} × {pluralize(d, 'dim')}"
@@ -182,6 +186,7 @@ class _Table:
         parsed = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True)
         rows: list[_Row] = []
         start, blank = 1, 0
+        size_limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)  # of the whole process
         try:
             for cells in parsed:
                 if len(cells) <= 1 and not "".join(cells).strip():
@@ -203,6 +208,8 @@ class _Table:
                 location=self._make_location(max(parsed.line_num, 1), 1, ""),
                 help="a quote that opens must close",
             ) from None
+        finally:
+            csv.field_size_limit(size_limit)
         if not rows:
             raise InputError("empty", "no row holds anything", help="a row a token: cat,0.1,0.2")
         return rows
@@ -216,7 +223,7 @@ class _Table:
         first = self.rows[0]
         names = tuple(cell.strip() for cell in first.cells)
         token_column = self.source.token_column
-        names_a_column = token_column not in (None, "none") and not str(token_column).isdigit()
+        names_a_column = token_column not in (None, "none") and not str(token_column).isdecimal()
         if self.source.header == "yes" or (self.source.header is None and names_a_column):
             return names
         if self.source.header == "no":
@@ -239,7 +246,7 @@ class _Table:
             if len(names) > 1 and names[0].lower() in _TOKEN_COLUMN_NAMES:
                 raise self._cell_error(
                     "unclear-header",
-                    f"the first row starts with {names[0]!r} and goes on with numbers: is it a header?",
+                    f"the first row starts with {shorten(names[0])!r} and goes on with numbers: is it a header?",
                     first,
                     0,
                     help="--header yes or --header no says which",
@@ -270,10 +277,11 @@ class _Table:
         if requested is not None and requested in self.header:
             return self.header.index(requested)
         if requested is not None:
-            if not requested.isdigit() or int(requested) >= width:
+            is_number = requested.isdecimal() and len(requested) < 10
+            if not is_number or int(requested) >= width:
                 raise InputError(
                     "no-such-column",
-                    f"there is no column {requested!r}",
+                    f"there is no column {shorten(requested)!r}",
                     help=suggestion(requested, self.header)
                     if self.header
                     else f"there are {width} columns, 0 … {width - 1}",
@@ -285,10 +293,10 @@ class _Table:
             if self.header and width > 1 and self._differs_from_rest(self.header):
                 raise self._cell_error(
                     "unclear-tokens",
-                    f"column {self.header[0]!r} holds numbers under a name unlike the others: tokens, or a dimension?",
+                    f"column {shorten(self.header[0])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
                     self.rows[0],
                     0,
-                    help=f"--token-column {self.header[0] or 0} or --token-column none says which",
+                    help=f"--token-column {shorten(self.header[0]) or 0} or --token-column none says which",
                 )
             return None
         if any(are_numbers) and all(self._is_number(cell) or self._looks_like_number(cell) for cell in column):
@@ -313,7 +321,7 @@ class _Table:
         return (
             not text
             or text.lstrip("+-") in ("nan", "inf", "infinity", "na", "null", "none")
-            or re.fullmatch(r"[+-]?[\d_.,eE+-]*\d[\d_.,eE+-]*", text) is not None
+            or (re.fullmatch(r"[\d_.,e+-]++", text) is not None and re.search(r"\d", text) is not None)
         )
 
     def _parse_cell(self, row: _Row, column: int) -> float:
@@ -329,19 +337,19 @@ class _Table:
         if not cell:
             return "empty-cell", "a value is missing", "write the number; an empty cell is never read as 0"
         if self._is_number(cell):
-            return "not-finite", f"{cell} is larger than a float64 can hold", ""
+            return "not-finite", f"{shorten(cell)} is larger than a float64 can hold", ""
         if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
             return "not-finite", f"{cell} is no finite number", "embeddings are finite"
         hints = {"_": "write digits without underscores", ",": "write a decimal point, or separate columns with ;"}
         hint = next((hint for character, hint in hints.items() if character in cell), "")
-        return "not-a-number", f"{printable(cell)!r} is no number", hint
+        return "not-a-number", f"{printable(shorten(cell))!r} is no number", hint
 
     def _ragged_row_error(self, row: _Row, width: int) -> InputError:
         has = len(row.cells)
         if self._is_number(row.cells[0]):
             subject, label_count = f"line {row.line}", 0
         else:
-            subject, label_count = f'row for "{printable(row.cells[0])}"', 1
+            subject, label_count = f'row for "{printable(shorten(row.cells[0]))}"', 1
         if not self.header:
             others = f"line {self.rows[0].line} has"
         elif len(self.body[0].cells) == width:
@@ -353,7 +361,7 @@ class _Table:
         if ragged_count > 1:
             message += f" ({ragged_count} of {len(self.body)} rows are affected)"
         if has < width:
-            name = f" ({self.header[has]})" if self.header else ""
+            name = f" ({shorten(self.header[has])})" if self.header else ""
             caret_label = f"value {has - label_count + 1}{name} is missing"
             hint = "add the missing value; short rows are never padded"
         else:
