@@ -105,7 +105,16 @@ def parse_mask(value: object) -> MaskExpression:
     texts = value if isinstance(value, list | tuple) else [value]
     if not texts:
         raise OptionError("bad-option", "mask is an empty list", help="write full, or leave it out")
-    return expression.conjunction(*(expression.parse_expression(str(text), mask) for text in texts))
+    terms, part_count = [], 0
+    for text in texts:
+        terms.append(expression.parse_expression(str(text), mask))
+        part_count += sum(1 for _ in terms[-1].iter_parts())
+        if part_count > expression.MAX_PARTS:
+            raise OptionError("bad-expression", f"mask names more than {expression.MAX_PARTS} masks")
+    return expression.conjunction(*terms)
+
+
+_MAX_LINKS = 99  # in one chain; each leaves a step
 
 
 def parse_chain(value: object) -> tuple[str, ...]:
@@ -120,6 +129,8 @@ def parse_chain(value: object) -> tuple[str, ...]:
         raise OptionError("bad-option", "the chain names no link", help="a chain without links is none")
     if names == ("none",):
         return ()
+    if len(names) > _MAX_LINKS:
+        raise OptionError("bad-option", f"the chain names {len(names):,} links, more than {_MAX_LINKS}")
     for name in names:
         link[name]  # raises where there is none
     return names

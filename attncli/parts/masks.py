@@ -11,6 +11,7 @@ never computed in long runs; a mask that declares nothing may see every key.
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from typing import Annotated
 
 from attncli.parts.traits import KeyBounds, MaskTraits
@@ -164,17 +165,39 @@ def fixed(grid: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotate
     return (grid.k_pos <= grid.q_pos) & (own | (grid.k_pos % stride >= stride - summary))
 
 
+_MAX_TOKEN_RUNS = 4  # ranges that global tokens declare; of more runs, one around them all
+
+
 def _global_key_ranges(grid: Grid, part: AnyPart) -> list[KeyBounds]:
     """Return the runs of consecutive tokens; for a query that is one of the tokens, each run reaches over every key."""
-    tokens = sorted({token for token in part.option_value("tokens") if token < grid.max_length})
-    starts = [token for token in tokens if token - 1 not in tokens]
-    ends = [token for token in tokens if token + 1 not in tokens]
-    is_global = sum(grid.q_idx == token for token in tokens)  # (1, 1, n, 1)
+    tokens = {token for token in part.option_value("tokens") if token < grid.max_length}
+    starts = sorted(token for token in tokens if token - 1 not in tokens)
+    ends = sorted(token for token in tokens if token + 1 not in tokens)
+    if len(starts) > _MAX_TOKEN_RUNS:
+        starts, ends = starts[:1], ends[-1:]
+    is_global = _is_among(grid.q_idx, tokens, grid) + 0  # (1, 1, n, 1)
     last_key = grid.key_count - 1
     return [
         ("k_idx", start - start * is_global, end + (last_key - end) * is_global)
         for start, end in zip(starts, ends, strict=True)
     ]
+
+
+def _is_among(indices: Array, tokens: Collection[int], grid: Grid) -> Array:
+    """Whether each index, of a query or a key of the grid, is one of some tokens: booleans of the shape of the indices."""
+    found = indices < 0
+    if len(tokens) <= _MAX_COMPARED_TOKENS:
+        for token in tokens:
+            found = found | (indices == token)
+        return found
+    import numpy as np
+
+    table = np.zeros(grid.max_length, bool)
+    table[[token for token in tokens if token < grid.max_length]] = True
+    return (indices.new_tensor(table, dtype=found.dtype) if hasattr(indices, "new_tensor") else table)[indices]
+
+
+_MAX_COMPARED_TOKENS = 32  # one by one; more of them are looked up in a table
 
 
 @mask(
@@ -187,10 +210,7 @@ def _global_key_ranges(grid: Grid, part: AnyPart) -> list[KeyBounds]:
 )
 def global_(grid: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
     """Some tokens see every key, and every query sees them (Longformer is a window or these)."""
-    seen = grid.k_idx < 0
-    for token in tokens:
-        seen = seen | (grid.q_idx == token) | (grid.k_idx == token)
-    return seen
+    return _is_among(grid.q_idx, tokens, grid) | _is_among(grid.k_idx, tokens, grid)
 
 
 @mask(
@@ -254,10 +274,11 @@ def _draw_random_blocks(blocks: int, reach: int, first: int, drawn_per_block: in
     import numpy as np
 
     stream = np.random.RandomState(seed)  # the legacy generator, whose stream is frozen
-    table = np.zeros((blocks, blocks), int)
+    table = np.zeros((blocks, blocks), np.uint8)
+    later = np.arange(first, blocks)
     for a in range(first, blocks):
-        unseen = [b for b in range(first, blocks) if abs(a - b) > reach]
-        table[a, stream.permutation(unseen)[:drawn_per_block].astype(int)] = 1
+        unseen = np.concatenate([later[: max(a - reach - first, 0)], later[a + reach + 1 - first :]])
+        table[a, stream.permutation(unseen)[:drawn_per_block]] = 1
     return table
 
 
