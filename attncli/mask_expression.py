@@ -14,6 +14,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from attncli.derivation import record_intermediate
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _TOKEN_PATTERN = re.compile(r"[()]|[^\s()]+")
 MAX_PARTS = 256  # masks in one expression; each is evaluated on every score
+_MAX_WORDS = 16 * MAX_PARTS  # parentheses, and, or, not and masks
 _MAX_NESTING = 50  # parentheses and nots within each other; more is a slip, and Python's stack is limited
 
 
@@ -112,11 +114,14 @@ class _Parser:
     def __init__(self, text: str, family: Family[MaskTraits]) -> None:
         self.text = text
         self.family = family
-        self.words = [(match.group(), match.start()) for match in _TOKEN_PATTERN.finditer(text)]
+        words = islice(_TOKEN_PATTERN.finditer(text), _MAX_WORDS)
+        self.words = [(match.group(), match.start()) for match in words]
         self.next = 0  # index of the next word
         self.part_count = 0  # of those parsed so far
 
     def parse(self) -> MaskExpression:
+        if len(self.words) == _MAX_WORDS:
+            raise OptionError("bad-expression", f"{self.family.name} expression: {_MAX_WORDS:,} words and more")
         tree = self._parse_or(0)
         word = self._peek()
         if word == ")":

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 
 from attncli.errors import InputError, Location
@@ -25,14 +28,6 @@ _COMMA_NUMBER_PATTERN = re.compile(r"[+-]?(\d++([.,]\d*+)?|[.,]\d++)([eE][+-]?\d
 _TOKEN_COLUMN_NAMES = frozenset({
     "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
 })  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row of the file."""
-
-    line: int  # the line it starts in, from 1
-    cells: tuple[str, ...]
 
 
 @reader("csv", ".csv")
@@ -76,7 +71,7 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
         table = _Table(replace(source, data=head), separator)
         if len(table.rows) < 2:  # two rows tell whether there is a header, as they do in a small file
             return None
-        width, column = len(table.rows[0].cells), table.find_token_column()
+        width, column = len(table.rows[0]), table.find_token_column()
         if (table.separator == ";" and b"," in data) or not table.is_token_column_certain(column):
             return None
         names = [f"column {i}" for i in range(width)]
@@ -97,6 +92,12 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
     if has_gaps or not np.isfinite([vectors.min(), vectors.max()]).all():
         return None
     return table.to_problem(vectors, None if column is None else frame[names[column]].to_list(), column)
+
+
+def _first_lines(text: str) -> list[str]:
+    """Return the first two lines that are not blank."""
+    lines = (match.group() for match in re.finditer(r"[^\r\n]+", text))
+    return list(islice(filter(str.strip, lines), 2))
 
 
 def detect_separator(lines: Sequence[str]) -> str:
@@ -123,14 +124,15 @@ class _Table:
     def __init__(self, source: Source, separator: str | None) -> None:
         self.source = source
         self.text = decode_text(source.data, format_name="CSV")
-        self.lines = re.split(r"\r\n|\r|\n", self.text)
         if not self.text.strip():
             raise InputError("empty", "the file is empty", help="a row a token: cat,0.1,0.2")
-        self.separator = separator or detect_separator(self.lines)
+        self.separator = separator or detect_separator(_first_lines(self.text))
         self.number_pattern = _COMMA_NUMBER_PATTERN if self.separator == ";" else _NUMBER_PATTERN
-        self.rows = self._parse_rows()
+        self.row_lines = array("q")  # the line that each row starts in, from 1
+        self.rows = self._parse_rows()  # the cells of each row, the header's too
         self.header = self._detect_header()
-        self.body = self.rows[1:] if self.header else self.rows
+        self.first = 1 if self.header else 0  # index of the first row that is a token's
+        self.body = self.rows[self.first :]
         if not self.body:
             raise InputError(
                 "empty",
@@ -138,6 +140,11 @@ class _Table:
                 location=Location(line=1),
                 help="a row a token: cat,0.1,0.2",
             )
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines of the file, for errors."""
+        return re.split(r"\r\n|\r|\n", self.text)
 
     def parse_problem(self) -> Problem:
         """Parse every cell, and return the problem.
@@ -147,19 +154,23 @@ class _Table:
         """
         import numpy as np
 
-        width = len(self.rows[0].cells)
+        width = len(self.rows[0])
         column = self.find_token_column()
         numeric = [c for c in range(width) if c != column]
         if not numeric:
             raise self._cell_error(
                 "not-a-number",
                 "there are no numbers beside the tokens",
-                self.body[0],
+                self.first,
                 0,
                 help="separate columns with a comma, a semicolon or a tab",
             )
-        vectors = np.array([[self._parse_cell(row, c) for c in numeric] for row in self.body])
-        return self.to_problem(vectors, None if column is None else [row.cells[column] for row in self.body], column)
+        cells = ((row, c) for row in range(self.first, len(self.rows)) for c in numeric)
+        count = len(self.body) * len(numeric)
+        vectors = np.fromiter((self._parse_cell(row, c) for row, c in cells), np.float64, count).reshape(
+            len(self.body), -1
+        )
+        return self.to_problem(vectors, None if column is None else [row[column] for row in self.body], column)
 
     def to_problem(self, vectors: NumpyArray, tokens: list[str] | None, column: int | None) -> Problem:
         """Return the problem, with a note on what was detected.
@@ -182,9 +193,9 @@ class _Table:
         return replace(problem, notes=(note,))
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────
-    def _parse_rows(self) -> list[_Row]:
+    def _parse_rows(self) -> list[tuple[str, ...]]:
         parsed = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True)
-        rows: list[_Row] = []
+        rows: list[tuple[str, ...]] = []
         start, blank = 1, 0
         size_limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)  # of the whole process
         try:
@@ -199,7 +210,8 @@ class _Table:
                         help="take it out; blank lines may only follow the last row",
                     )
                 else:
-                    rows.append(_Row(start, tuple(cells)))
+                    rows.append(tuple(cells))
+                    self.row_lines.append(start)
                 start = parsed.line_num + 1
         except csv.Error as error:
             raise InputError(
@@ -220,8 +232,7 @@ class _Table:
         Raises:
             InputError: it may be either.
         """
-        first = self.rows[0]
-        names = tuple(cell.strip() for cell in first.cells)
+        names = tuple(cell.strip() for cell in self.rows[0])
         token_column = self.source.token_column
         names_a_column = token_column not in (None, "none") and not str(token_column).isdecimal()
         if self.source.header == "yes" or (self.source.header is None and names_a_column):
@@ -239,7 +250,7 @@ class _Table:
                 raise self._cell_error(
                     "unclear-header",
                     "the first row counts 0, 1, 2 …: is it a header, or a token's vector?",
-                    first,
+                    0,
                     0,
                     help="--header yes or --header no says which",
                 )
@@ -247,7 +258,7 @@ class _Table:
                 raise self._cell_error(
                     "unclear-header",
                     f"the first row starts with {shorten(names[0])!r} and goes on with numbers: is it a header?",
-                    first,
+                    0,
                     0,
                     help="--header yes or --header no says which",
                 )
@@ -257,9 +268,7 @@ class _Table:
         """Whether these rows alone show that a column holds tokens: one of its cells is no number, nor a slip for one."""
         if column is None or self.source.token_column is not None:
             return True
-        return not all(
-            self._is_number(row.cells[column]) or self._looks_like_number(row.cells[column]) for row in self.body
-        )
+        return not all(self._is_number(row[column]) or self._looks_like_number(row[column]) for row in self.body)
 
     def find_token_column(self) -> int | None:
         """Return the number of the column that holds the tokens, if any.
@@ -267,9 +276,9 @@ class _Table:
         Raises:
             InputError: the rows are not equally long, or it is unclear.
         """
-        width = len(self.rows[0].cells)
-        for row in self.body:
-            if len(row.cells) != width:
+        width = len(self.rows[0])
+        for row, cells in enumerate(self.rows):
+            if len(cells) != width:
                 raise self._ragged_row_error(row, width)
         requested = self.source.token_column
         if requested == "none":
@@ -287,20 +296,20 @@ class _Table:
                     else f"there are {width} columns, 0 … {width - 1}",
                 )
             return int(requested)
-        column = [row.cells[0].strip() for row in self.body]
+        column = [row[0].strip() for row in self.body]
         are_numbers = [self._is_number(cell) for cell in column]
         if all(are_numbers):
             if self.header and width > 1 and self._differs_from_rest(self.header):
                 raise self._cell_error(
                     "unclear-tokens",
                     f"column {shorten(self.header[0])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
-                    self.rows[0],
+                    0,
                     0,
                     help=f"--token-column {shorten(self.header[0]) or 0} or --token-column none says which",
                 )
             return None
         if any(are_numbers) and all(self._is_number(cell) or self._looks_like_number(cell) for cell in column):
-            self._parse_cell(self.body[are_numbers.index(False)], 0)  # raises, and says why
+            self._parse_cell(self.first + are_numbers.index(False), 0)  # raises, and says why
         return 0
 
     @staticmethod
@@ -324,11 +333,12 @@ class _Table:
             or (re.fullmatch(r"[\d_.,e+-]++", text) is not None and re.search(r"\d", text) is not None)
         )
 
-    def _parse_cell(self, row: _Row, column: int) -> float:
-        cell = row.cells[column].strip()
-        value = float(cell.replace(",", ".")) if self._is_number(cell) else None
-        if value is not None and abs(value) != float("inf"):
-            return value
+    def _parse_cell(self, row: int, column: int) -> float:
+        cell = self.rows[row][column].strip()
+        if self.number_pattern.fullmatch(cell):
+            value = float(cell.replace(",", "."))
+            if math.isfinite(value):
+                return value
         code, message, hint = self._explain_non_number(cell)
         raise self._cell_error(code, message, row, column, help=hint)
 
@@ -344,20 +354,21 @@ class _Table:
         hint = next((hint for character, hint in hints.items() if character in cell), "")
         return "not-a-number", f"{printable(shorten(cell))!r} is no number", hint
 
-    def _ragged_row_error(self, row: _Row, width: int) -> InputError:
-        has = len(row.cells)
-        if self._is_number(row.cells[0]):
-            subject, label_count = f"line {row.line}", 0
+    def _ragged_row_error(self, row: int, width: int) -> InputError:
+        cells = self.rows[row]
+        has = len(cells)
+        if self._is_number(cells[0]):
+            subject, label_count = f"line {self.row_lines[row]}", 0
         else:
-            subject, label_count = f'row for "{printable(shorten(row.cells[0]))}"', 1
+            subject, label_count = f'row for "{printable(shorten(cells[0]))}"', 1
         if not self.header:
-            others = f"line {self.rows[0].line} has"
-        elif len(self.body[0].cells) == width:
-            others = f"the header and line {self.body[0].line} have"
+            others = f"line {self.row_lines[0]} has"
+        elif len(self.body[0]) == width:
+            others = f"the header and line {self.row_lines[self.first]} have"
         else:
             others = "the header has"
         message = f"{subject} has {pluralize(has - label_count, 'value')}, but {others} {width - label_count}"
-        ragged_count = sum(len(other.cells) != width for other in self.body)
+        ragged_count = sum(len(other) != width for other in self.body)
         if ragged_count > 1:
             message += f" ({ragged_count} of {len(self.body)} rows are affected)"
         if has < width:
@@ -380,18 +391,20 @@ class _Table:
         )
 
     def _cell_error(
-        self, code: str, message: str, row: _Row, column: int, label: str = "", help: str = ""
+        self, code: str, message: str, row: int, column: int, label: str = "", help: str = ""
     ) -> InputError:
-        line = self.lines[row.line - 1]
+        line = self.lines[self.row_lines[row] - 1]
         starts, is_quoted = [0], False  # of cells, in the line
         for i, character in enumerate(line):
             is_quoted ^= character == '"'
             if character == self.separator and not is_quoted:
                 starts.append(i + 1)
-        if column >= len(row.cells):  # the cell is missing
+        if column >= len(self.rows[row]):  # the cell is missing
             start, width = len(line), 1
         else:
             start = starts[column] if column < len(starts) else 0
             end = starts[column + 1] - 1 if column + 1 < len(starts) else len(line)
             width = max(1, end - start)
-        return InputError(code, message, location=self._make_location(row.line, start + 1, label, width), help=help)
+        return InputError(
+            code, message, location=self._make_location(self.row_lines[row], start + 1, label, width), help=help
+        )

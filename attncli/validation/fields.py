@@ -92,7 +92,7 @@ def _validate_text(value: object, field: Field) -> str:
     """
     if isinstance(value, str) and value in field.allowed_values:
         return value
-    given = quote_value(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"
+    given = quote_value(value) if isinstance(value, str) else "what is no text"
     nearest = suggestion(value if isinstance(value, str) else "", field.allowed_values)
     raise input_error("wrong-type", f"{field.name} cannot be {given}", field.name, help=nearest)
 
