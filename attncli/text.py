@@ -49,6 +49,11 @@ def pluralize(count: int, noun: str, plural: str = "") -> str:
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
+def there_are(count: int, noun: str, plural: str = "") -> str:
+    """Return that so many things are there: 'there is 1 key', 'there are 2 keys'."""
+    return f"there {'is' if count == 1 else 'are'} {pluralize(count, noun, plural)}"
+
+
 def shorten(text: str, max_length: int = 120) -> str:
     """Shorten a name for a message: the middle of a very long one is left out."""
     return text if len(text) <= max_length else f"{text[: max_length // 2]}…{text[-max_length // 2 :]}"

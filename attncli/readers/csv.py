@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import islice
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source, decode_text, make_problem, reader
+from attncli.readers.base import Source, decode_text, make_problem, reader, translate_parser_errors
 from attncli.text import pluralize, printable, shorten, suggestion
 from attncli.types import NumpyArray, Problem
 
@@ -129,7 +129,8 @@ class _Table:
         self.separator = separator or detect_separator(_first_lines(self.text))
         self.number_pattern = _COMMA_NUMBER_PATTERN if self.separator == ";" else _NUMBER_PATTERN
         self.row_lines = array("q")  # the line that each row starts in, from 1
-        self.rows = self._parse_rows()  # the cells of each row, the header's too
+        with translate_parser_errors("bad-csv", "this is no CSV"):
+            self.rows = self._parse_rows()  # the cells of each row, the header's too
         self.header = self._detect_header()
         self.first = 1 if self.header else 0  # index of the first row that is a token's
         self.body = self.rows[self.first :]

@@ -146,10 +146,12 @@ def validate_array(value: Any, field: Field) -> Any:
         InputError: ragged, empty, of another kind, of a rank the field cannot have, or not finite.
     """
     name = field.name
+    is_array = isinstance(value, np.ndarray) or is_tensor(value)
+    if is_array and math.prod(max(n, 1) for n in shape_of(value)) >= 2**60:  # of no elements: 0 is among them
+        raise input_error("wrong-shape", f"{name} has shape {shape_of(value)}, which no array can have", name)
     if is_tensor(value) and field.kind == "floats":  # only floats can carry a gradient
         value = value if value.dtype.is_floating_point else value.double()
     else:
-        is_array = isinstance(value, np.ndarray) or is_tensor(value)
         with np.errstate(all="ignore"):  # what does not fit is found, and is no warning
             value = _convert_dtype(as_numpy(value) if is_array else _array_from_lists(value, field), field)
     shape = shape_of(value)

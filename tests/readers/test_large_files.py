@@ -87,6 +87,74 @@ def test_a_large_plain_file_is_polarss(said, monkeypatch):
     assert notes == ("x.csv: 2 tokens × 2 dims, header row, token column 'token', separator comma",)
 
 
+# ── a large file is read as a small one would be ──
+def rows_of(count: int, width: int) -> str:
+    return "".join(f"w{i}," + ",".join(f"{i}.{j % 97}" for j in range(width)) + "\n" for i in range(count))
+
+
+@pytest.mark.parametrize("header", ["token," + ",".join(map(str, range(12000))), "id," + ",".join(["1.5"] * 12000)])
+def test_the_header_of_a_wide_file_is_as_unclear_as_that_of_a_narrow_one(header):
+    text = f"{header}\n{rows_of(25, 12000)}".encode()
+    assert len(text) > csv._POLARS_MIN_BYTES
+    assert text.find(b"\n", text.find(b"\n") + 1) > csv._SNIFF_BYTES  # the second row ends beyond what is looked at
+
+    code, *_ = outcome(text)
+
+    assert code == "unclear-header"
+    assert outcome(text, header="yes")[1] == [f"w{i}" for i in range(25)]
+
+
+@pytest.mark.parametrize("bytes_looked_at", [1, 8, 20, 2**16])
+@pytest.mark.parametrize(
+    "text", ["token,0,1\na,1,2\nb,3,4\n", "a,1,2\n", "x,y\n1,2\n", "1,2\n3,4\na,5\n", "d0,d1\n1,2\n"]
+)
+def test_no_decision_rests_on_fewer_rows_than_in_a_small_file(text, bytes_looked_at, monkeypatch):
+    small = outcome(text.encode())
+    monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", 0)
+    monkeypatch.setattr(csv, "_SNIFF_BYTES", bytes_looked_at)
+
+    assert outcome(text.encode()) == small
+
+
+@pytest.mark.parametrize(
+    "folder", ["~", "*", "s3:/bucket", "[ab]", "http:/localhost:1", "hf:", "file:", "{a,b}", "%41", "a?b"]
+)
+def test_polars_never_sees_the_name_of_a_file(folder, tmp_path, monkeypatch):
+    import polars
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", 0)
+    read_csv = polars.read_csv
+    sources = []
+    monkeypatch.setattr(polars, "read_csv", lambda source, **said: sources.append(source) or read_csv(source, **said))
+    for name, text in ((folder, "a,1,2\nb,3,4\n"), ("home", "c,7,8\nd,9,9\n"), ("A", "e,5,5\nf,5,5\n")):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "big.csv").write_text(text)
+    name = folder.replace(":/", "://") + "/big.csv"
+
+    problem = attncli.read(name)
+
+    assert sources == [b"a,1,2\nb,3,4\n"]
+    assert problem.tokens == ("a", "b")
+    assert problem.embeddings.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("length", [131_072, 131_073, 2_000_000])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_label_may_be_of_any_length(length, quote, monkeypatch):
+    label = "x" * length
+    text = f"{quote}{label}{quote},0.5,1\nb,0.25,2\n".encode()
+    limit = csv.csv.field_size_limit()
+
+    for least in (0, 2**60):
+        monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", least)
+        values, tokens, _ = outcome(text)
+        assert tokens == [label, "b"]
+        assert values == [[0.5, 1], [0.25, 2]]
+    assert csv.csv.field_size_limit() == limit  # it is the whole process's
+
+
 # ── what is read stays as it was read ────────────────────────────────────────────────────────────
 def saved_tensors(path):
     from safetensors.numpy import save_file
