@@ -254,6 +254,8 @@ def check_opinion(format_name: str, data: bytes, path: Path, problem: attncli.Pr
     elif format_name == "npy":
         _assert_same(problem.embeddings, np.load(io.BytesIO(data)))
     elif format_name == "npz":
+        if not data.startswith(b"PK"):  # numpy.load goes by the first bytes, and zipfile by the last
+            return
         with np.load(io.BytesIO(data)) as archive:
             arrays = {name: archive[name] for name in archive.files}
         _compare_arrays(
