@@ -14,6 +14,7 @@ import functools
 from collections.abc import Collection
 from typing import Annotated
 
+from attncli.errors import InputError
 from attncli.parts.traits import KeyBounds, MaskTraits
 from attncli.registry import AnyPart, Family, Range
 from attncli.types import Array, Grid, Tensor
@@ -263,15 +264,31 @@ def bigbird(
     """A query's block sees its neighbours, the first blocks (which see all), and some that are drawn from a seed."""
     i, j = grid.q_idx // block, grid.k_idx // block
     seen = (abs(i - j) <= window // 2) | (i < global_) | (j < global_)
+    if not random:
+        return seen
     table = _draw_random_blocks((grid.max_length - 1) // block + 1, window // 2, global_, random, seed)
     chosen = (i.new_tensor(table) if hasattr(i, "new_tensor") else table)[i, j]  # 1 for a pair that was drawn
     return seen | (chosen > 0)
 
 
+_MAX_BLOCKS = 6000  # for each of them all are shuffled
+
+
 @functools.cache
 def _draw_random_blocks(blocks: int, reach: int, first: int, drawn_per_block: int, seed: int) -> Array:
-    """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed."""
+    """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed.
+
+    Raises:
+        InputError: there are so many blocks that drawing among them would take minutes.
+    """
     import numpy as np
+
+    if blocks > _MAX_BLOCKS:
+        raise InputError(
+            "too-long",
+            f"bigbird draws random blocks for each of {blocks:,}, and at most {_MAX_BLOCKS:,} are drawn for",
+            help="a larger block=, or random=0",
+        )
 
     stream = np.random.RandomState(seed)  # the legacy generator, whose stream is frozen
     table = np.zeros((blocks, blocks), np.uint8)

@@ -168,8 +168,12 @@ def _projection_matrix_shapes(problem: Problem, variant: Variant, sizes: Project
     return from_file
 
 
+_MAX_SUGGESTED_HEADS = 2**16  # a width may be so large that all its divisors take minutes to find
+
+
 def _indivisible_width_error(name: str, columns: int, heads: int) -> InputError:
-    divisors = join_names([n for n in range(1, columns + 1) if columns % n == 0], "or")
+    largest = min(columns, _MAX_SUGGESTED_HEADS)
+    divisors = join_names([n for n in range(1, largest + 1) if columns % n == 0], "or")
     return input_error(
         "heads-mismatch",
         f"{name} has {pluralize(columns, 'column')}, which {heads} heads do not divide",

@@ -27,6 +27,7 @@ from attncli.types import Json, NumpyArray, Problem
 _MAX_ARRAYS = 1000  # in one archive; a problem has some fifty
 _UNPACKED_BYTES = 2**24  # to which every archive may unpack, however small it is
 _UNPACKED_PER_BYTE = 16  # and for each byte of the archive as many more
+_BYTES_PER_ROW = 48  # that a row counts more where it is compressed, since a token has a label and a position
 _LARGE_BYTES = 2**26  # the size from which what is unpacked is held against the memory that is free
 _HEADER_BYTES = 2**16  # of an NPY file, in which numpy's header of at most 10,000 characters lies
 
@@ -81,6 +82,7 @@ class _Header(NamedTuple):
     """What an NPY file declares."""
 
     array_bytes: int
+    rows: int  # vectors, of tokens perhaps
     bytes_as_read: int  # of the array or the list that a problem holds in its place
 
 
@@ -101,7 +103,10 @@ def _read_headers(members: zipfile.ZipFile) -> dict[str, tuple[zipfile.ZipInfo, 
                 "two-sources", f"{shorten(name)} stands twice in the archive", location=Location(path=shorten(name))
             )
         with members.open(info) as member:
-            headers[name] = info, _read_header(member.read(_HEADER_BYTES), info.file_size, shorten(name))
+            header = _read_header(member.read(_HEADER_BYTES), info.file_size, shorten(name))
+        if info.compress_type != zipfile.ZIP_STORED:
+            header = header._replace(bytes_as_read=header.bytes_as_read + _BYTES_PER_ROW * header.rows)
+        headers[name] = info, header
     return headers
 
 
@@ -118,7 +123,7 @@ def _check_unpacked_size(headers: dict[str, tuple[zipfile.ZipInfo, _Header]], ar
         largest = max(headers, key=lambda name: headers[name][1].bytes_as_read)
         raise InputError(
             "too-compressed",
-            f"{archive_bytes:,} bytes unpack to {unpacked:,}, more than 16 MiB and 16 times as many",
+            f"{archive_bytes:,} bytes would take {unpacked:,} in memory, more than 16 MiB and 16 times as many",
             location=Location(path=largest),
             help="save it without compression: numpy.savez, not savez_compressed",
         )
@@ -171,8 +176,10 @@ def _read_header(first_bytes: bytes, size: int, name: str) -> _Header:
             help="one file holds one array: save each by numpy.save, or all of them by numpy.savez",
         )
     if dtype.kind in "US":  # a text of Python takes 50 bytes and more
-        return _Header(declared, 16 * max(declared, math.prod(shape)))
-    return _Header(declared, math.prod(shape) * max(dtype.itemsize, _MIN_ITEM_BYTES.get(dtype.kind, 1)))
+        return _Header(declared, 0, 16 * max(declared, math.prod(shape)))
+    return _Header(
+        declared, math.prod(shape[:-1]), math.prod(shape) * max(dtype.itemsize, _MIN_ITEM_BYTES.get(dtype.kind, 1))
+    )
 
 
 _MIN_ITEM_BYTES = {"i": 8, "u": 8, "f": 4}  # of numbers once they are computed with, by the kind of their dtype

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import attncli
+from attncli.errors import InputError
 from attncli.mask_expression import parse_expression
 from attncli.parts.masks import _draw_random_blocks, mask
+from attncli.plan import make_plan
 from attncli.types import Grid
 from tests.helpers import assert_identical, step_values
 
@@ -155,3 +157,15 @@ def test_dilated_and_chunk_and_prefix_read_positions(rate: int) -> None:
     assert_identical(seen(f"chunk:size={rate}"), brute(lambda i, j: math.floor(i / rate) == math.floor(j / rate)))
     assert_identical(seen(f"prefix:length={rate}"), brute(lambda i, j: j < rate))
     assert_identical(seen(f"window:left={rate},right=2"), brute(lambda i, j: j in range(i - rate, i + 3)))
+
+
+def test_more_blocks_than_are_drawn_for_are_refused_unless_none_is_drawn() -> None:
+    fields = {"q": np.zeros((6001, 1)), "k": np.zeros((6001, 1)), "v": np.zeros((6001, 1))}
+
+    with pytest.raises(InputError, match="random blocks for each of 6,001, and at most 6,000") as caught:
+        attncli.attend(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=1"), keep={"context"})
+    drawn = make_plan(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=2"), keep={"context"})
+    undrawn = make_plan(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=1,random=0"), keep={"context"})
+
+    assert caught.value.help == "a larger block=, or random=0"
+    assert drawn.schedule == undrawn.schedule == "tiled"
