@@ -14,17 +14,21 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from attncli.derivation import record_intermediate
 from attncli.errors import Location, OptionError
 from attncli.registry import Family, Part
+from attncli.text import shorten
 
 if TYPE_CHECKING:
     from attncli.parts.traits import MaskTraits
     from attncli.types import Array, Grid
 
-_TOKEN_PATTERN = re.compile(r"\s*([()]|[^\s()]+)")
+_TOKEN_PATTERN = re.compile(r"[()]|[^\s()]+")
+MAX_PARTS = 256  # masks in one expression; each is evaluated on every score
+_MAX_WORDS = 16 * MAX_PARTS  # parentheses, and, or, not and masks
 _MAX_NESTING = 50  # parentheses and nots within each other; more is a slip, and Python's stack is limited
 
 
@@ -110,16 +114,20 @@ class _Parser:
     def __init__(self, text: str, family: Family[MaskTraits]) -> None:
         self.text = text
         self.family = family
-        self.words = [(match.group(1), match.start(1)) for match in _TOKEN_PATTERN.finditer(text)]
+        words = islice(_TOKEN_PATTERN.finditer(text), _MAX_WORDS)
+        self.words = [(match.group(), match.start()) for match in words]
         self.next = 0  # index of the next word
+        self.part_count = 0  # of those parsed so far
 
     def parse(self) -> MaskExpression:
+        if len(self.words) == _MAX_WORDS:
+            raise OptionError("bad-expression", f"{self.family.name} expression: {_MAX_WORDS:,} words and more")
         tree = self._parse_or(0)
         word = self._peek()
         if word == ")":
             raise self._error("this parenthesis closes nothing")
         if word:
-            raise self._error(f"'and' or 'or' is missing before {word!r}")
+            raise self._error(f"'and' or 'or' is missing before {shorten(word)!r}")
         return tree
 
     def _peek(self) -> str:
@@ -148,11 +156,14 @@ class _Parser:
         if not word:
             raise self._error("a name is missing at the end")
         if word in (")", "and", "or"):
-            raise self._error(f"a name is missing before {word!r}")
+            raise self._error(f"a name is missing before {shorten(word)!r}")
         self.next += 1
         if word == "not":
             return MaskExpression("not", operands=(self._parse_not(depth + 1),))
         if word != "(":
+            self.part_count += 1
+            if self.part_count > MAX_PARTS:
+                raise self._error(f"more than {MAX_PARTS} masks")
             return MaskExpression("part", self.family.parse(word))
         inner = self._parse_or(depth + 1)
         if self._peek() != ")":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from attncli.errors import OptionError
 from attncli.registry import Option, Range
-from attncli.text import suggestion
+from attncli.text import shorten, suggestion
 from attncli.types import Json
 
 Choices = Json
@@ -493,7 +493,7 @@ def find_preset(name: str) -> Preset:
         OptionError: there is none; the nearest name is offered.
     """
     if name not in PRESETS:
-        raise OptionError("unknown-variant", f"no variant is called {name!r}", help=suggestion(name, PRESETS))
+        raise OptionError("unknown-variant", f"no variant is called {shorten(name)!r}", help=suggestion(name, PRESETS))
     return PRESETS[name]
 
 
@@ -511,7 +511,9 @@ def parse_preset_name(text: str) -> tuple[Preset, int | None]:
     if not equals:
         raise OptionError("bad-option", f"a variant takes layer=N, not {rest!r}", help=f"write {preset.name}:layer=0")
     if key != "layer":
-        raise OptionError("unknown-option", f"a variant has no option {key!r}", help=suggestion(key, ["layer"]))
+        raise OptionError(
+            "unknown-option", f"a variant has no option {shorten(key)!r}", help=suggestion(key, ["layer"])
+        )
     return preset, _LAYER_OPTION.parse(value, f"variant {preset.name!r}")
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, dataclass_transform, get_args, get_origin
 
 from attncli.errors import OptionError
-from attncli.text import suggestion
+from attncli.text import shorten, suggestion
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,19 @@ class Option:
         try:
             parsed = _parse_value(self.kind, value)
         except (ValueError, OverflowError):
-            raise OptionError("bad-option", f"{owner} takes {self.describe()}, not {self.name}={value}") from None
+            raise OptionError(
+                "bad-option", f"{owner} takes {self.describe()}, not {self.name}={shorten(str(value))}"
+            ) from None
         if self.allowed_values and parsed not in self.allowed_values:
             raise OptionError(
-                "bad-option", f"{owner} has no {self.name}={value}", help=suggestion(str(value), self.allowed_values)
+                "bad-option",
+                f"{owner} has no {self.name}={shorten(str(value))}",
+                help=suggestion(str(value), self.allowed_values),
             )
+        allowed = self.effective_range
         for number in parsed if isinstance(parsed, tuple) else (parsed,):
-            if isinstance(number, int | float) and not isinstance(number, bool) and number not in self.effective_range:
-                raise OptionError("out-of-range", f"{owner} takes {self.name} {self.effective_range}, not {value}")
+            if isinstance(number, int | float) and not isinstance(number, bool) and number not in allowed:
+                raise OptionError("out-of-range", f"{owner} takes {self.name} {allowed}, not {shorten(str(value))}")
         return parsed
 
 
@@ -131,6 +136,8 @@ def _parse_value(kind: type, value: object) -> object:
         if isinstance(value, str):
             value = value.split("+")
         items = value if isinstance(value, list | tuple) else [value]
+        if all(isinstance(item, str) and item.isascii() and item.isdecimal() and len(item) < 16 for item in items):
+            return tuple(map(int, items))  # there may be very many
         return tuple(_parse_value(int, item) for item in items)
     if kind is int:
         return parse_integer(value)
@@ -167,6 +174,8 @@ def format_value(value: object) -> str:
     """Write a value as users do; `parse_integer`, `parse_number` and `Option.parse` read it back."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple) and set(map(type, value)) == {int}:  # there may be very many
+        return "+".join(map(str, value))
     if isinstance(value, tuple | list):
         return "+".join(map(format_value, value))
     if isinstance(value, float):
@@ -376,7 +385,9 @@ class Family(Generic[TraitsT]):
         """
         if name not in self.members:
             raise OptionError(
-                f"unknown-{self.name}", f"no {self.name} is called {name!r}", help=suggestion(name, self.members)
+                f"unknown-{self.name}",
+                f"no {self.name} is called {shorten(name)!r}",
+                help=suggestion(name, self.members),
             )
         return self.members[name]
 
@@ -396,7 +407,7 @@ class Family(Generic[TraitsT]):
             key = key.replace("_", "-")
             if key not in options:
                 raise OptionError(
-                    "unknown-option", f"{owner} has no option {key!r}", help=_describe_options(key, options)
+                    "unknown-option", f"{owner} has no option {shorten(key)!r}", help=_describe_options(key, options)
                 )
             if not equals or not value:
                 raise OptionError(

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 from attncli.symbols import SYMBOLS
 
+_MAX_COMPARED_NAMES = 1000  # of a file's columns, or of the files in a folder
+_MAX_COMPARED_CHARACTERS = 200
+
 
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that a misspelt one is nearest to; None where none is near."""
-    return next(iter(difflib.get_close_matches(name.lower(), sorted(map(str, known)), n=1, cutoff=0.6)), None)
+    if len(name) > _MAX_COMPARED_CHARACTERS:
+        return None
+    names = [text for text in map(str, known) if len(text) <= _MAX_COMPARED_CHARACTERS]
+    names = sorted(names[:_MAX_COMPARED_NAMES])
+    return next(iter(difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)), None)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -19,7 +27,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     match = closest(name, names)
     if match is not None:
         return f"did you mean {match!r}?"
-    return f"it can be {join_names(names, 'or')}" if names else "there is none to choose from"
+    return f"it can be {join_names(map(shorten, names), 'or')}" if names else "there is none to choose from"
 
 
 def split_warning(warning: str) -> tuple[str, str]:
@@ -41,9 +49,24 @@ def pluralize(count: int, noun: str, plural: str = "") -> str:
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
+def there_are(count: int, noun: str, plural: str = "") -> str:
+    """Return that so many things are there: 'there is 1 key', 'there are 2 keys'."""
+    return f"there {'is' if count == 1 else 'are'} {pluralize(count, noun, plural)}"
+
+
 def shorten(text: str, max_length: int = 120) -> str:
     """Shorten a name for a message: the middle of a very long one is left out."""
     return text if len(text) <= max_length else f"{text[: max_length // 2]}…{text[-max_length // 2 :]}"
+
+
+def quote_value(value: object) -> str:
+    """Return a value for a message as Python writes it, shortened where it is long or deep."""
+    limits = reprlib.Repr()
+    limits.maxstring = limits.maxother = limits.maxlong = 120
+    try:
+        return limits.repr(value)
+    except Exception:  # an integer of thousands of digits, or what a foreign object raises
+        return f"a value of type {type(value).__name__}"
 
 
 # ── characters ───────────────────────────────────────────────────────────────────────────────────

@@ -37,7 +37,7 @@ from attncli.parts.traits import (
 )
 from attncli.presets import parse_preset_name, preset_choices
 from attncli.registry import Family, Option, Part, Range, format_value, parse_number
-from attncli.text import join_names, suggestion
+from attncli.text import join_names, shorten, suggestion
 from attncli.types import Json
 
 _FAMILIES: tuple[Family[PartTraits], ...] = (  # in order of computation
@@ -91,7 +91,9 @@ def _integer_choice(name: str, low: int, high: int, metavar: str, help: str) -> 
         try:
             return int(Option(name, name, int, None, Range(low=low, high=high)).parse(value, "this"))
         except OptionError:
-            raise OptionError("bad-option", f"{name} is an integer from {low} to {high}, not {value}") from None
+            raise OptionError(
+                "bad-option", f"{name} is an integer from {low} to {high}, not {shorten(str(value))}"
+            ) from None
 
     return Choice(name, parse, None, metavar, help, accepts_number=True, integer_bounds=(low, high))
 
@@ -105,7 +107,16 @@ def parse_mask(value: object) -> MaskExpression:
     texts = value if isinstance(value, list | tuple) else [value]
     if not texts:
         raise OptionError("bad-option", "mask is an empty list", help="write full, or leave it out")
-    return expression.conjunction(*(expression.parse_expression(str(text), mask) for text in texts))
+    terms, part_count = [], 0
+    for text in texts:
+        terms.append(expression.parse_expression(str(text), mask))
+        part_count += sum(1 for _ in terms[-1].iter_parts())
+        if part_count > expression.MAX_PARTS:
+            raise OptionError("bad-expression", f"mask names more than {expression.MAX_PARTS} masks")
+    return expression.conjunction(*terms)
+
+
+_MAX_LINKS = 99  # in one chain; each leaves a step
 
 
 def parse_chain(value: object) -> tuple[str, ...]:
@@ -120,6 +131,8 @@ def parse_chain(value: object) -> tuple[str, ...]:
         raise OptionError("bad-option", "the chain names no link", help="a chain without links is none")
     if names == ("none",):
         return ()
+    if len(names) > _MAX_LINKS:
+        raise OptionError("bad-option", f"the chain names {len(names):,} links, more than {_MAX_LINKS}")
     for name in names:
         link[name]  # raises where there is none
     return names
@@ -131,7 +144,9 @@ def _parse_dropout(value: object) -> Part[DropoutTraits]:
         probability = parse_number(value)
     except ValueError:
         if str(value).lstrip("+-").lower() in ("nan", "inf", "infinity"):
-            raise OptionError("bad-option", f"dropout is a probability ≥ 0 and < 1, not {value}") from None
+            raise OptionError(
+                "bad-option", f"dropout is a probability ≥ 0 and < 1, not {shorten(str(value))}"
+            ) from None
         return dropout.parse(value)
     return dropout.parse("none" if probability == 0 else f"dropout:p={format_value(probability)}")
 
@@ -147,7 +162,7 @@ def _make_link_parser(name: str) -> Callable[[object], object]:
             return option.parse(value, "this")
         except OptionError:
             number = f"a number {option.range}" if str(option.range) else "a number"
-            message = f"{name} is {join_names([*words, number], 'or')}, not {value}"
+            message = f"{name} is {join_names([*words, number], 'or')}, not {shorten(str(value))}"
             raise OptionError("bad-option", message) from None
 
     return parse
@@ -172,7 +187,9 @@ def _make_link_choices() -> list[Choice]:
 def _parse_device(value: object) -> str:
     kind, _, number = str(value).partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()) or (number and kind != "cuda"):
-        raise OptionError("bad-option", f"no device is called {value!r}", help="it can be cpu, cuda, cuda:0 or mps")
+        raise OptionError(
+            "bad-option", f"no device is called {shorten(str(value))!r}", help="it can be cpu, cuda, cuda:0 or mps"
+        )
     return str(value)
 
 
@@ -466,9 +483,11 @@ def _parse_choices(choices: Json) -> _ParsedChoices:
     values = {choice.name: choice.default for choice in CHOICES.values()}
     for key, value in explicit.items():
         if key not in CHOICES:
-            raise OptionError("unknown-choice", f"a variant has no {key!r}", help=suggestion(key, [*CHOICES, "name"]))
+            raise OptionError(
+                "unknown-choice", f"a variant has no {shorten(key)!r}", help=suggestion(key, [*CHOICES, "name"])
+            )
         if isinstance(value, bool | dict):
-            raise OptionError("bad-option", f"{key} is {CHOICES[key].metavar}, not {str(value).lower()}")
+            raise OptionError("bad-option", f"{key} is {CHOICES[key].metavar}, not {shorten(str(value).lower())}")
         values[key] = CHOICES[key].parse(value)
     full_name = None
     if preset:

@@ -250,7 +250,7 @@ class LongRun:
 
     label: str
     arguments: str
-    includes_files: bool  # whether the sizes of input and output are taken off its memory: both are mapped
+    includes_files: bool  # whether the sizes of input and output are taken off its memory
     max_megabytes: int
     max_seconds: int
 

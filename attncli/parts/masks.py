@@ -11,8 +11,10 @@ never computed in long runs; a mask that declares nothing may see every key.
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from typing import Annotated
 
+from attncli.errors import InputError
 from attncli.parts.traits import KeyBounds, MaskTraits
 from attncli.registry import AnyPart, Family, Range
 from attncli.types import Array, Grid, Tensor
@@ -164,17 +166,39 @@ def fixed(grid: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotate
     return (grid.k_pos <= grid.q_pos) & (own | (grid.k_pos % stride >= stride - summary))
 
 
+_MAX_TOKEN_RUNS = 4  # ranges that global tokens declare; of more runs, one around them all
+
+
 def _global_key_ranges(grid: Grid, part: AnyPart) -> list[KeyBounds]:
     """Return the runs of consecutive tokens; for a query that is one of the tokens, each run reaches over every key."""
-    tokens = sorted({token for token in part.option_value("tokens") if token < grid.max_length})
-    starts = [token for token in tokens if token - 1 not in tokens]
-    ends = [token for token in tokens if token + 1 not in tokens]
-    is_global = sum(grid.q_idx == token for token in tokens)  # (1, 1, n, 1)
+    tokens = {token for token in part.option_value("tokens") if token < grid.max_length}
+    starts = sorted(token for token in tokens if token - 1 not in tokens)
+    ends = sorted(token for token in tokens if token + 1 not in tokens)
+    if len(starts) > _MAX_TOKEN_RUNS:
+        starts, ends = starts[:1], ends[-1:]
+    is_global = _is_among(grid.q_idx, tokens, grid) + 0  # (1, 1, n, 1)
     last_key = grid.key_count - 1
     return [
         ("k_idx", start - start * is_global, end + (last_key - end) * is_global)
         for start, end in zip(starts, ends, strict=True)
     ]
+
+
+def _is_among(indices: Array, tokens: Collection[int], grid: Grid) -> Array:
+    """Whether each index, of a query or a key of the grid, is one of some tokens: booleans of the shape of the indices."""
+    found = indices < 0
+    if len(tokens) <= _MAX_COMPARED_TOKENS:
+        for token in tokens:
+            found = found | (indices == token)
+        return found
+    import numpy as np
+
+    table = np.zeros(grid.max_length, bool)
+    table[[token for token in tokens if token < grid.max_length]] = True
+    return (indices.new_tensor(table, dtype=found.dtype) if hasattr(indices, "new_tensor") else table)[indices]
+
+
+_MAX_COMPARED_TOKENS = 32  # one by one; more of them are looked up in a table
 
 
 @mask(
@@ -187,10 +211,7 @@ def _global_key_ranges(grid: Grid, part: AnyPart) -> list[KeyBounds]:
 )
 def global_(grid: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
     """Some tokens see every key, and every query sees them (Longformer is a window or these)."""
-    seen = grid.k_idx < 0
-    for token in tokens:
-        seen = seen | (grid.q_idx == token) | (grid.k_idx == token)
-    return seen
+    return _is_among(grid.q_idx, tokens, grid) | _is_among(grid.k_idx, tokens, grid)
 
 
 @mask(
@@ -243,21 +264,38 @@ def bigbird(
     """A query's block sees its neighbours, the first blocks (which see all), and some that are drawn from a seed."""
     i, j = grid.q_idx // block, grid.k_idx // block
     seen = (abs(i - j) <= window // 2) | (i < global_) | (j < global_)
+    if not random:
+        return seen
     table = _draw_random_blocks((grid.max_length - 1) // block + 1, window // 2, global_, random, seed)
     chosen = (i.new_tensor(table) if hasattr(i, "new_tensor") else table)[i, j]  # 1 for a pair that was drawn
     return seen | (chosen > 0)
 
 
+_MAX_BLOCKS = 6000  # for each of them all are shuffled
+
+
 @functools.cache
 def _draw_random_blocks(blocks: int, reach: int, first: int, drawn_per_block: int, seed: int) -> Array:
-    """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed."""
+    """For each block in turn, so many of those that it does not see yet, by a permutation drawn from the seed.
+
+    Raises:
+        InputError: there are so many blocks that drawing among them would take minutes.
+    """
     import numpy as np
 
+    if blocks > _MAX_BLOCKS:
+        raise InputError(
+            "too-long",
+            f"bigbird draws random blocks for each of {blocks:,}, and at most {_MAX_BLOCKS:,} are drawn for",
+            help="a larger block=, or random=0",
+        )
+
     stream = np.random.RandomState(seed)  # the legacy generator, whose stream is frozen
-    table = np.zeros((blocks, blocks), int)
+    table = np.zeros((blocks, blocks), np.uint8)
+    later = np.arange(first, blocks)
     for a in range(first, blocks):
-        unseen = [b for b in range(first, blocks) if abs(a - b) > reach]
-        table[a, stream.permutation(unseen)[:drawn_per_block].astype(int)] = 1
+        unseen = np.concatenate([later[: max(a - reach - first, 0)], later[a + reach + 1 - first :]])
+        table[a, stream.permutation(unseen)[:drawn_per_block]] = 1
     return table
 
 

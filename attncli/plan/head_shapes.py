@@ -8,7 +8,7 @@ from attncli.errors import InputError, input_error
 from attncli.parts.projections import PROJECTION_PARAMETERS, ProjectionSizes, default_projection, projection_shapes
 from attncli.parts.traits import NormTraits, ParameterTraits, ProjectionTraits
 from attncli.registry import Parameter, Part
-from attncli.text import join_names, pluralize
+from attncli.text import join_names, pluralize, there_are
 from attncli.types import Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import shape_of
@@ -89,7 +89,9 @@ def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) 
         ("kv_heads", "k", size.kv_heads, variant.kv_heads),
     ):
         if has is not None and requested not in (None, has):
-            raise input_error("heads-mismatch", f"{name} is {requested}, but {array} comes in {has} heads", array)
+            raise input_error(
+                "heads-mismatch", f"{name} is {requested}, but {array} comes in {pluralize(has, 'head')}", array
+            )
     has_head_axis = size.heads is not None or variant.heads is not None
     heads = size.heads or variant.heads or 1
     kv_heads = size.kv_heads or variant.kv_heads or heads
@@ -166,8 +168,12 @@ def _projection_matrix_shapes(problem: Problem, variant: Variant, sizes: Project
     return from_file
 
 
+_MAX_SUGGESTED_HEADS = 2**16  # a width may be so large that all its divisors take minutes to find
+
+
 def _indivisible_width_error(name: str, columns: int, heads: int) -> InputError:
-    divisors = join_names([n for n in range(1, columns + 1) if columns % n == 0], "or")
+    largest = min(columns, _MAX_SUGGESTED_HEADS)
+    divisors = join_names([n for n in range(1, largest + 1) if columns % n == 0], "or")
     return input_error(
         "heads-mismatch",
         f"{name} has {pluralize(columns, 'column')}, which {heads} heads do not divide",
@@ -249,7 +255,7 @@ def _check_past_shapes(problem: Problem, shapes: HeadShapes) -> None:
             continue
         _, has_heads, _, has_width = shape_of(problem.past[name])
         if has_heads != heads:
-            message = f"past.{name} has {pluralize(has_heads, 'head')}, but there are {heads} kv heads"
+            message = f"past.{name} has {pluralize(has_heads, 'head')}, but {there_are(heads, 'kv head')}"
             raise input_error("heads-mismatch", message, f"past.{name}")
         if has_width != width:
             message = f"past.{name} is {has_width} wide, but {name} of one head {width}"

@@ -7,7 +7,7 @@ import numpy as np
 from attncli.errors import InputError, input_error
 from attncli.mask_expression import MaskExpression
 from attncli.plan.visibility import fields_read, part_expression
-from attncli.text import join_names
+from attncli.text import join_names, pluralize
 from attncli.types import NumpyArray, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import shape_of
@@ -56,9 +56,10 @@ def _missing_positions_error(problem: Problem, size: ProblemSize, needed_by: str
     if problem.k_positions is not None:
         message = f"{needed_by} needs positions, and only those of the keys are given"
         return input_error("missing-positions", message, "positions", help="add positions, one for each query")
+    queries = pluralize(size.queries, "query", "queries")
     return input_error(
         "align-needed",
-        f"{size.queries} queries meet {size.keys} keys, and {needed_by} must know which stand side by side",
+        f"{queries} {'meets' if size.queries == 1 else 'meet'} {pluralize(size.keys, 'key')}, and {needed_by} must know which stand side by side",
         help="--align top-left: the first query beside the first key, as in PyTorch SDPA; "
         "--align bottom-right: the last beside the last, as in FlashAttention; or give positions",
     )

@@ -6,14 +6,16 @@ InputError with what it knows of the place; the file is added by `read`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import PurePath
 from typing import Any
 
-from attncli.errors import InputError, OptionError
-from attncli.text import join_names, suggestion
+from attncli.errors import AttnError, CannotError, InputError, Location, OptionError
+from attncli.readers.files import read_bytes, read_into_memory
+from attncli.text import join_names, shorten, suggestion
 from attncli.types import INPUT_NAMES, NESTED_FIELDS, Json, Problem
 
 
@@ -22,11 +24,10 @@ class Source:
     """The input of a reader: the bytes, and what the user said about them."""
 
     name: str  # for messages
-    data: Any  # bytes, or a large file mapped into memory, whose slices are bytes
+    data: Any  # bytes; for a reader that `shares_memory`, a memoryview if they come from a file
     format: str = ""
     token_column: str | None = None  # a name, a number from 0, or none
     header: str | None = None  # yes or no
-    path: str = ""  # of the file, where it is mapped
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Reader:
     suffixes: tuple[str, ...]
     read: Callable[[Source], Problem]
     is_stream: bool = False  # it holds a problem a line: see `read_json_lines`
-    can_map: bool = False  # its arrays may stay in the file until they are used
+    shares_memory: bool = False  # its arrays are the very bytes that were read
 
 
 READERS: dict[str, Reader] = {}
@@ -54,12 +55,12 @@ FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def reader(
-    name: str, *suffixes: str, is_stream: bool = False, can_map: bool = False
+    name: str, *suffixes: str, is_stream: bool = False, shares_memory: bool = False
 ) -> Callable[[Callable[[Source], Problem]], Callable[[Source], Problem]]:
     """Register a format under its name and suffixes."""
 
     def register(function: Callable[[Source], Problem]) -> Callable[[Source], Problem]:
-        READERS[name] = Reader(name, suffixes, function, is_stream, can_map)
+        READERS[name] = Reader(name, suffixes, function, is_stream, shares_memory)
         return function
 
     return register
@@ -104,19 +105,61 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
     raise OptionError("unknown-format", f"{message}, so its format is not known", help=hint)
 
 
+def read_source(path: str, reader: Reader) -> bytes | memoryview:
+    """Return the bytes of a file, or of standard input for `-`, in the memory that a reader wants them in.
+
+    Raises:
+        InputError, CannotError: as `read_bytes`.
+    """
+    return read_into_memory(path) if reader.shares_memory else read_bytes(path)
+
+
 # ── what readers share ───────────────────────────────────────────────────────────────────────────
+@contextmanager
+def translate_parser_errors(code: str, statement: str, help: str = "", path: str = "") -> Iterator[None]:
+    """Turn whatever another library raises over an input into that input's error: the one place of each parser.
+
+    Args:
+        code: of the error.
+        statement: what the input is not; the library's own sentence follows it.
+        help: the way out.
+        path: where in the input.
+
+    Raises:
+        InputError: the library has raised something.
+        CannotError: there is not enough memory.
+    """
+    try:
+        yield
+    except AttnError:
+        raise
+    except MemoryError:
+        raise CannotError("out-of-memory", "this input does not fit in memory") from None
+    except RecursionError:
+        raise InputError("too-deep", f"{statement}: it is nested too deep", location=Location(path=path)) from None
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(code, f"{statement}: {shorten(reason)}", location=Location(path=path), help=help) from None
+
+
+_BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32 begins with that of UTF-16
+    b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
+}  # fmt: skip
+
+
 def decode_text(data: bytes, *, format_name: str) -> str:
     """Decode the text of a file, which must be UTF-8; a byte order mark may stand before it.
 
     Raises:
         InputError: it is not UTF-8; with the line, and the encoding it looks like.
     """
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError(
-            "wrong-encoding",
-            f"{format_name} is UTF-8, but this file is UTF-16",
-            help="save it as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8",
-        )
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            raise InputError(
+                "wrong-encoding",
+                f"{format_name} is UTF-8, but this file is {encoding}",
+                help=f"save it as UTF-8, or convert it: iconv -f {encoding} -t UTF-8",
+            )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -139,18 +182,67 @@ def nest_fields(flat: Json) -> Json:
     """Turn dotted names into objects in objects: `parameters.w_q` → {"parameters": {"w_q": …}}.
 
     Raises:
-        InputError: a name stands both for an array and for an object.
+        InputError: a name stands both for an array and for an object, or has more dots than any field.
     """
     nested: Json = {}
     for name, value in flat.items():
-        *groups, last = name.split(".")
+        *groups, last = name.split(".", _MAX_GROUPS + 1)
+        if len(groups) > _MAX_GROUPS:
+            raise InputError("unknown-field", f"a problem has no field {shorten(name)!r}")
         inner = nested
         for group in groups:
             inner = inner.setdefault(group, {})
             if not isinstance(inner, dict):
-                raise InputError("unknown-field", f"{name}: {group} is an array, and holds no fields")
+                raise InputError("unknown-field", f"{shorten(name)}: {shorten(group)} is an array, and holds no fields")
+        if last in inner:
+            raise InputError("two-sources", f"{shorten(name)} is an array, and fields within it are arrays too")
         inner[last] = value
     return nested
+
+
+_MAX_GROUPS = 2  # within each other, as in `expected.weights.values`
+
+
+def decode_metadata(text: str | bytes) -> Json:
+    """Decode the JSON that stands under `attn` beside arrays.
+
+    Raises:
+        InputError: it is no JSON object, or an object in it has a key twice.
+    """
+    import msgspec
+
+    with translate_parser_errors("bad-json", "the text beside the arrays is no JSON", path="attn"):
+        metadata = msgspec.json.decode(text)
+    if not isinstance(metadata, dict):
+        raise InputError("bad-json", "the text beside the arrays is no object", location=Location(path="attn"))
+    check_duplicate_keys(text, "attn")
+    return metadata
+
+
+def check_duplicate_keys(text: str | bytes, path: str = "") -> None:
+    """Check that no object of a JSON text, which is known to be one, has a key twice; in time linear in its length.
+
+    Raises:
+        InputError: one has.
+    """
+    import json
+
+    def check_object(pairs: list[tuple[str, object]]) -> None:
+        if len(dict(pairs)) == len(pairs):
+            return
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise InputError(
+                    "two-sources",
+                    f"{shorten(key)!r} stands twice in one object",
+                    location=Location(path=path),
+                    help="take one of them out",
+                )
+            seen.add(key)
+
+    with translate_parser_errors("bad-json", "this is no JSON", path=path):  # of numbers only the length is taken
+        json.loads(text, object_pairs_hook=check_object, parse_int=len, parse_float=len, strict=False)
 
 
 def merge_fields(target: Json, added: Json) -> Json:
@@ -165,7 +257,9 @@ def merge_fields(target: Json, added: Json) -> Json:
         elif isinstance(target[key], dict) and isinstance(value, dict):
             merge_fields(target[key], value)
         else:
-            raise InputError("two-sources", f"{key} stands twice: as an array and in the JSON beside the arrays")
+            raise InputError(
+                "two-sources", f"{shorten(key)} stands twice: as an array and in the JSON beside the arrays"
+            )
     return target
 
 
@@ -186,5 +280,7 @@ def make_problem(fields: Json) -> Problem:
             find_field(name)
     for name in fields:
         if name not in INPUT_NAMES:
-            raise InputError("unknown-field", f"a problem has no field {name!r}", help=suggestion(name, INPUT_NAMES))
+            raise InputError(
+                "unknown-field", f"a problem has no field {shorten(name)!r}", help=suggestion(name, INPUT_NAMES)
+            )
     return Problem(**fields)

@@ -9,37 +9,34 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source, decode_text, make_problem, reader
-from attncli.text import pluralize, printable, suggestion
+from attncli.readers.base import Source, decode_text, make_problem, reader, translate_parser_errors
+from attncli.text import pluralize, printable, shorten, suggestion
 from attncli.types import NumpyArray, Problem
 
-_NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_COMMA_NUMBER_PATTERN = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+# Each character can match in one way only, so that a cell of a million digits takes no time squared.
+_NUMBER_PATTERN = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?", re.ASCII)
+_COMMA_NUMBER_PATTERN = re.compile(r"[+-]?(\d++([.,]\d*+)?|[.,]\d++)([eE][+-]?\d++)?", re.ASCII)
 _TOKEN_COLUMN_NAMES = frozenset({
     "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
 })  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row of the file."""
-
-    line: int  # the line it starts in, from 1
-    cells: tuple[str, ...]
-
-
-@reader("csv", ".csv", can_map=True)
+@reader("csv", ".csv")
 def read_csv(source: Source) -> Problem:
     """Read rows that are separated by a comma, semicolon or tab, whichever the first line has."""
     return _read_with_polars(source, None) or _Table(source, None).parse_problem()
 
 
-@reader("tsv", ".tsv", ".tab", can_map=True)
+@reader("tsv", ".tsv", ".tab")
 def read_tsv(source: Source) -> Problem:
     """Read rows that are separated by tabs."""
     return _read_with_polars(source, "\t") or _Table(source, "\t").parse_problem()
@@ -47,6 +44,7 @@ def read_tsv(source: Source) -> Problem:
 
 _POLARS_MIN_BYTES = 2**20  # for so many bytes Polars is worth loading
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which some programs put before UTF-8
+_MAX_CELL_CHARACTERS = 2**31 - 1
 _SNIFF_BYTES = 2**16  # bytes from which separator, header and token column are detected
 
 
@@ -56,38 +54,39 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
     None where the standard library must read it, since it is small, has quotes, or something is wrong with it.
     """
     data = source.data
-    if len(data) < _POLARS_MIN_BYTES or data.find(b'"') >= 0 or data.find(b"\0") >= 0:
+    if len(data) < _POLARS_MIN_BYTES or b'"' in data or b"\0" in data:
         return None
-    is_clean = (
-        data[:3] != _BYTE_ORDER_MARK and data[-2:] != b"\n\n" and data.find(b"\r") < 0
-    )  # read from the file itself
-    if not is_clean:
-        data = data[:].removeprefix(_BYTE_ORDER_MARK).replace(b"\r\n", b"\n").rstrip(b"\n")
+    data = data.removeprefix(_BYTE_ORDER_MARK)
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    if data.endswith(b"\n\n"):
+        data = data.rstrip(b"\n")
     head = data[: data.rfind(b"\n", 0, _SNIFF_BYTES) + 1]
-    if not head or (not is_clean and b"\r" in data):
+    if not head or b"\r" in data:
         return None
     import numpy as np
     import polars
 
     try:
         table = _Table(replace(source, data=head), separator)
-        width, column = len(table.rows[0].cells), table.find_token_column()
-        if (table.separator == ";" and data.find(b",") >= 0) or not table.is_token_column_certain(column):
+        if len(table.rows) < 2:  # two rows tell whether there is a header, as they do in a small file
+            return None
+        width, column = len(table.rows[0]), table.find_token_column()
+        if (table.separator == ";" and b"," in data) or not table.is_token_column_certain(column):
             return None
         names = [f"column {i}" for i in range(width)]
         schema = {name: polars.String if i == column else polars.Float64 for i, name in enumerate(names)}
-        frame = polars.read_csv(
-            source.path if is_clean and source.path else data[:],
+        frame = polars.read_csv(  # of the bytes: Polars has rules of its own for names of files
+            data,
             has_header=False,
             skip_rows=len(table.header) > 0,
             separator=table.separator,
             quote_char=None,
             schema=schema,
-            glob=False,
         )
         numeric = [name for i, name in enumerate(names) if i != column]
         vectors = frame.select(numeric).to_numpy(order="c")
-    except (InputError, polars.exceptions.PolarsError, ValueError):
+    except (Exception, polars.exceptions.PanicException):  # whatever it is, the standard library says where
         return None
     has_gaps = any(frame.null_count().row(0)) or not numeric  # an empty cell, a short row or a blank line
     if has_gaps or not np.isfinite([vectors.min(), vectors.max()]).all():
@@ -95,12 +94,18 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
     return table.to_problem(vectors, None if column is None else frame[names[column]].to_list(), column)
 
 
+def _first_lines(text: str) -> list[str]:
+    """Return the first two lines that are not blank."""
+    lines = (match.group() for match in re.finditer(r"[^\r\n]+", text))
+    return list(islice(filter(str.strip, lines), 2))
+
+
 def detect_separator(lines: Sequence[str]) -> str:
     """Return the separator that the first line has: tab, semicolon or comma; of several, the one that separates numbers."""
-    unquoted = [re.sub('"[^"]*"', "", line) for line in lines if line.strip()]
+    unquoted = [re.sub('"[^"]*"', "", line) for line in islice(filter(str.strip, lines), 2)]
     candidates = [separator for separator in "\t;," if unquoted and separator in unquoted[0]]
     if len(candidates) > 1:
-        for line in unquoted[:2]:
+        for line in unquoted:
             for separator in candidates:
                 number_pattern = _COMMA_NUMBER_PATTERN if separator == ";" else _NUMBER_PATTERN
                 cells = line.split(separator)[1:]
@@ -118,15 +123,17 @@ class _Table:
 
     def __init__(self, source: Source, separator: str | None) -> None:
         self.source = source
-        self.text = decode_text(source.data[:], format_name="CSV")
-        self.lines = re.split(r"\r\n|\r|\n", self.text)
+        self.text = decode_text(source.data, format_name="CSV")
         if not self.text.strip():
             raise InputError("empty", "the file is empty", help="a row a token: cat,0.1,0.2")
-        self.separator = separator or detect_separator(self.lines)
+        self.separator = separator or detect_separator(_first_lines(self.text))
         self.number_pattern = _COMMA_NUMBER_PATTERN if self.separator == ";" else _NUMBER_PATTERN
-        self.rows = self._parse_rows()
+        self.row_lines = array("q")  # the line that each row starts in, from 1
+        with translate_parser_errors("bad-csv", "this is no CSV"):
+            self.rows = self._parse_rows()  # the cells of each row, the header's too
         self.header = self._detect_header()
-        self.body = self.rows[1:] if self.header else self.rows
+        self.first = 1 if self.header else 0  # index of the first row that is a token's
+        self.body = self.rows[self.first :]
         if not self.body:
             raise InputError(
                 "empty",
@@ -134,6 +141,11 @@ class _Table:
                 location=Location(line=1),
                 help="a row a token: cat,0.1,0.2",
             )
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines of the file, for errors."""
+        return re.split(r"\r\n|\r|\n", self.text)
 
     def parse_problem(self) -> Problem:
         """Parse every cell, and return the problem.
@@ -143,19 +155,23 @@ class _Table:
         """
         import numpy as np
 
-        width = len(self.rows[0].cells)
+        width = len(self.rows[0])
         column = self.find_token_column()
         numeric = [c for c in range(width) if c != column]
         if not numeric:
             raise self._cell_error(
                 "not-a-number",
                 "there are no numbers beside the tokens",
-                self.body[0],
+                self.first,
                 0,
                 help="separate columns with a comma, a semicolon or a tab",
             )
-        vectors = np.array([[self._parse_cell(row, c) for c in numeric] for row in self.body])
-        return self.to_problem(vectors, None if column is None else [row.cells[column] for row in self.body], column)
+        cells = ((row, c) for row in range(self.first, len(self.rows)) for c in numeric)
+        count = len(self.body) * len(numeric)
+        vectors = np.fromiter((self._parse_cell(row, c) for row, c in cells), np.float64, count).reshape(
+            len(self.body), -1
+        )
+        return self.to_problem(vectors, None if column is None else [row[column] for row in self.body], column)
 
     def to_problem(self, vectors: NumpyArray, tokens: list[str] | None, column: int | None) -> Problem:
         """Return the problem, with a note on what was detected.
@@ -169,7 +185,7 @@ class _Table:
         if column is None:
             token_column = "no token column"
         else:
-            token_column = f"token column {self.header[column]!r}" if self.header else f"token column {column}"
+            token_column = f"token column {shorten(self.header[column])!r}" if self.header else f"token column {column}"
         header = "header row" if self.header else "no header"
         separator = {"\t": "tab", ";": "semicolon", ",": "comma"}[self.separator]
         size = f"{pluralize(n, 'token')} × {pluralize(d, 'dim')}"
@@ -178,10 +194,11 @@ class _Table:
         return replace(problem, notes=(note,))
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────
-    def _parse_rows(self) -> list[_Row]:
+    def _parse_rows(self) -> list[tuple[str, ...]]:
         parsed = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True)
-        rows: list[_Row] = []
+        rows: list[tuple[str, ...]] = []
         start, blank = 1, 0
+        size_limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)  # of the whole process
         try:
             for cells in parsed:
                 if len(cells) <= 1 and not "".join(cells).strip():
@@ -194,7 +211,8 @@ class _Table:
                         help="take it out; blank lines may only follow the last row",
                     )
                 else:
-                    rows.append(_Row(start, tuple(cells)))
+                    rows.append(tuple(cells))
+                    self.row_lines.append(start)
                 start = parsed.line_num + 1
         except csv.Error as error:
             raise InputError(
@@ -203,6 +221,8 @@ class _Table:
                 location=self._make_location(max(parsed.line_num, 1), 1, ""),
                 help="a quote that opens must close",
             ) from None
+        finally:
+            csv.field_size_limit(size_limit)
         if not rows:
             raise InputError("empty", "no row holds anything", help="a row a token: cat,0.1,0.2")
         return rows
@@ -213,10 +233,9 @@ class _Table:
         Raises:
             InputError: it may be either.
         """
-        first = self.rows[0]
-        names = tuple(cell.strip() for cell in first.cells)
+        names = tuple(cell.strip() for cell in self.rows[0])
         token_column = self.source.token_column
-        names_a_column = token_column not in (None, "none") and not str(token_column).isdigit()
+        names_a_column = token_column not in (None, "none") and not str(token_column).isdecimal()
         if self.source.header == "yes" or (self.source.header is None and names_a_column):
             return names
         if self.source.header == "no":
@@ -232,15 +251,15 @@ class _Table:
                 raise self._cell_error(
                     "unclear-header",
                     "the first row counts 0, 1, 2 …: is it a header, or a token's vector?",
-                    first,
+                    0,
                     0,
                     help="--header yes or --header no says which",
                 )
             if len(names) > 1 and names[0].lower() in _TOKEN_COLUMN_NAMES:
                 raise self._cell_error(
                     "unclear-header",
-                    f"the first row starts with {names[0]!r} and goes on with numbers: is it a header?",
-                    first,
+                    f"the first row starts with {shorten(names[0])!r} and goes on with numbers: is it a header?",
+                    0,
                     0,
                     help="--header yes or --header no says which",
                 )
@@ -250,9 +269,7 @@ class _Table:
         """Whether these rows alone show that a column holds tokens: one of its cells is no number, nor a slip for one."""
         if column is None or self.source.token_column is not None:
             return True
-        return not all(
-            self._is_number(row.cells[column]) or self._looks_like_number(row.cells[column]) for row in self.body
-        )
+        return not all(self._is_number(row[column]) or self._looks_like_number(row[column]) for row in self.body)
 
     def find_token_column(self) -> int | None:
         """Return the number of the column that holds the tokens, if any.
@@ -260,9 +277,9 @@ class _Table:
         Raises:
             InputError: the rows are not equally long, or it is unclear.
         """
-        width = len(self.rows[0].cells)
-        for row in self.body:
-            if len(row.cells) != width:
+        width = len(self.rows[0])
+        for row, cells in enumerate(self.rows):
+            if len(cells) != width:
                 raise self._ragged_row_error(row, width)
         requested = self.source.token_column
         if requested == "none":
@@ -270,29 +287,30 @@ class _Table:
         if requested is not None and requested in self.header:
             return self.header.index(requested)
         if requested is not None:
-            if not requested.isdigit() or int(requested) >= width:
+            is_number = requested.isdecimal() and len(requested) < 10
+            if not is_number or int(requested) >= width:
                 raise InputError(
                     "no-such-column",
-                    f"there is no column {requested!r}",
+                    f"there is no column {shorten(requested)!r}",
                     help=suggestion(requested, self.header)
                     if self.header
                     else f"there are {width} columns, 0 … {width - 1}",
                 )
             return int(requested)
-        column = [row.cells[0].strip() for row in self.body]
+        column = [row[0].strip() for row in self.body]
         are_numbers = [self._is_number(cell) for cell in column]
         if all(are_numbers):
             if self.header and width > 1 and self._differs_from_rest(self.header):
                 raise self._cell_error(
                     "unclear-tokens",
-                    f"column {self.header[0]!r} holds numbers under a name unlike the others: tokens, or a dimension?",
-                    self.rows[0],
+                    f"column {shorten(self.header[0])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
                     0,
-                    help=f"--token-column {self.header[0] or 0} or --token-column none says which",
+                    0,
+                    help=f"--token-column {shorten(self.header[0]) or 0} or --token-column none says which",
                 )
             return None
         if any(are_numbers) and all(self._is_number(cell) or self._looks_like_number(cell) for cell in column):
-            self._parse_cell(self.body[are_numbers.index(False)], 0)  # raises, and says why
+            self._parse_cell(self.first + are_numbers.index(False), 0)  # raises, and says why
         return 0
 
     @staticmethod
@@ -313,14 +331,15 @@ class _Table:
         return (
             not text
             or text.lstrip("+-") in ("nan", "inf", "infinity", "na", "null", "none")
-            or re.fullmatch(r"[+-]?[\d_.,eE+-]*\d[\d_.,eE+-]*", text) is not None
+            or (re.fullmatch(r"[\d_.,e+-]++", text) is not None and re.search(r"\d", text) is not None)
         )
 
-    def _parse_cell(self, row: _Row, column: int) -> float:
-        cell = row.cells[column].strip()
-        value = float(cell.replace(",", ".")) if self._is_number(cell) else None
-        if value is not None and abs(value) != float("inf"):
-            return value
+    def _parse_cell(self, row: int, column: int) -> float:
+        cell = self.rows[row][column].strip()
+        if self.number_pattern.fullmatch(cell):
+            value = float(cell.replace(",", "."))
+            if math.isfinite(value):
+                return value
         code, message, hint = self._explain_non_number(cell)
         raise self._cell_error(code, message, row, column, help=hint)
 
@@ -329,31 +348,32 @@ class _Table:
         if not cell:
             return "empty-cell", "a value is missing", "write the number; an empty cell is never read as 0"
         if self._is_number(cell):
-            return "not-finite", f"{cell} is larger than a float64 can hold", ""
+            return "not-finite", f"{shorten(cell)} is larger than a float64 can hold", ""
         if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
             return "not-finite", f"{cell} is no finite number", "embeddings are finite"
         hints = {"_": "write digits without underscores", ",": "write a decimal point, or separate columns with ;"}
         hint = next((hint for character, hint in hints.items() if character in cell), "")
-        return "not-a-number", f"{printable(cell)!r} is no number", hint
+        return "not-a-number", f"{printable(shorten(cell))!r} is no number", hint
 
-    def _ragged_row_error(self, row: _Row, width: int) -> InputError:
-        has = len(row.cells)
-        if self._is_number(row.cells[0]):
-            subject, label_count = f"line {row.line}", 0
+    def _ragged_row_error(self, row: int, width: int) -> InputError:
+        cells = self.rows[row]
+        has = len(cells)
+        if self._is_number(cells[0]):
+            subject, label_count = f"line {self.row_lines[row]}", 0
         else:
-            subject, label_count = f'row for "{printable(row.cells[0])}"', 1
+            subject, label_count = f'row for "{printable(shorten(cells[0]))}"', 1
         if not self.header:
-            others = f"line {self.rows[0].line} has"
-        elif len(self.body[0].cells) == width:
-            others = f"the header and line {self.body[0].line} have"
+            others = f"line {self.row_lines[0]} has"
+        elif len(self.body[0]) == width:
+            others = f"the header and line {self.row_lines[self.first]} have"
         else:
             others = "the header has"
         message = f"{subject} has {pluralize(has - label_count, 'value')}, but {others} {width - label_count}"
-        ragged_count = sum(len(other.cells) != width for other in self.body)
+        ragged_count = sum(len(other) != width for other in self.body)
         if ragged_count > 1:
             message += f" ({ragged_count} of {len(self.body)} rows are affected)"
         if has < width:
-            name = f" ({self.header[has]})" if self.header else ""
+            name = f" ({shorten(self.header[has])})" if self.header else ""
             caret_label = f"value {has - label_count + 1}{name} is missing"
             hint = "add the missing value; short rows are never padded"
         else:
@@ -372,18 +392,20 @@ class _Table:
         )
 
     def _cell_error(
-        self, code: str, message: str, row: _Row, column: int, label: str = "", help: str = ""
+        self, code: str, message: str, row: int, column: int, label: str = "", help: str = ""
     ) -> InputError:
-        line = self.lines[row.line - 1]
+        line = self.lines[self.row_lines[row] - 1]
         starts, is_quoted = [0], False  # of cells, in the line
         for i, character in enumerate(line):
             is_quoted ^= character == '"'
             if character == self.separator and not is_quoted:
                 starts.append(i + 1)
-        if column >= len(row.cells):  # the cell is missing
+        if column >= len(self.rows[row]):  # the cell is missing
             start, width = len(line), 1
         else:
             start = starts[column] if column < len(starts) else 0
             end = starts[column + 1] - 1 if column + 1 < len(starts) else len(line)
             width = max(1, end - start)
-        return InputError(code, message, location=self._make_location(row.line, start + 1, label, width), help=help)
+        return InputError(
+            code, message, location=self._make_location(self.row_lines[row], start + 1, label, width), help=help
+        )

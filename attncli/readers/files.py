@@ -1,41 +1,115 @@
-"""Open and read input files and standard input, with an error that says why it cannot be done. Entries: `read_bytes`, `read_lines`, `open_input`."""
+"""Open and read input files and standard input, with an error that says why it cannot be done. Entries: `read_bytes`, `read_into_memory`, `read_lines`, `open_input`."""
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from attncli.errors import InputError
+from attncli.errors import CannotError, InputError
 from attncli.text import closest, shorten
 
-_MMAP_MIN_BYTES = 2**20  # a file of so many bytes is mapped rather than read
+_LARGE_FILE_BYTES = 2**26  # the size from which a file is held against the memory that is free
 
 
-def read_bytes(path: str, may_map: bool = False) -> Any:
+def read_bytes(path: str) -> bytes:
     """Return the bytes of a file, or of standard input for `-`.
 
-    Args:
-        path: the file, or `-`.
-        may_map: whether a large file may be mapped into memory; the map may be written to without changing the file.
+    Raises:
+        InputError: it cannot be read, or it has changed while it was read.
+        CannotError: it is larger than the memory that is free.
+    """
+    return bytes(_read_whole(path, lambda file, size: file.read()))
+
+
+def read_into_memory(path: str) -> memoryview:
+    """Return the bytes of a file, or of standard input for `-`, in memory that arrays may share and write to.
+
+    A large file is not mapped: the process would be killed where someone cuts the file short, and numbers would change
+    midway where someone writes to it.
 
     Raises:
-        InputError: it cannot be read.
+        InputError, CannotError: as `read_bytes`.
     """
+    return memoryview(_read_whole(path, _fill_buffer))
+
+
+def _fill_buffer(file: IO[bytes], size: int) -> Any:
+    """Read a file of a known size into a buffer; one whose size is not known, or that has more, as bytes."""
+    import numpy as np
+
+    buffer = memoryview(np.empty(size, np.uint8).data)
+    filled = 0
+    while filled < size:
+        count = file.readinto(buffer[filled:])  # type: ignore[attr-defined]  # every binary file has it
+        if not count:
+            return buffer[:filled]
+        filled += count
+    rest = file.read()
+    return bytearray(bytes(buffer) + rest) if rest else buffer
+
+
+def _read_whole(path: str, read: Callable[[IO[bytes], int], Any]) -> Any:
+    """Read a file from start to end with a function of the file and its size; the size of what is no file is 0."""
     with open_input(path) as file:
         try:
-            if may_map and path != "-" and Path(path).is_file() and Path(path).stat().st_size >= _MMAP_MIN_BYTES:
-                import mmap
-
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            return file.read()
+            before = _file_version(file)
+            if before is not None:
+                check_free_memory(before.size, path)
+            data = read(file, 0 if before is None else before.size)
+            is_whole = before is None or path == "-" or not before.size or len(data) == before.size  # /proc says 0
+            if before != _file_version(file) or not is_whole:
+                raise InputError(
+                    "cannot-read",
+                    f"{shorten(path)} has changed while it was read",
+                    help="wait until whatever writes it has finished, or give a copy of it",
+                )
         except OSError as error:
             raise read_error(path, error) from None
         except MemoryError:
-            raise InputError("cannot-read", f"{path} is larger than memory") from None
+            raise _too_large_error(path) from None
+    return data
+
+
+class _FileVersion(NamedTuple):
+    """What differs between two versions of one file."""
+
+    size: int  # in bytes
+    modified: int  # in nanoseconds
+
+
+def _file_version(file: IO[bytes]) -> _FileVersion | None:
+    """Return the version of a file that is open; None of pipes, devices and the like."""
+    try:
+        status = os.fstat(file.fileno())
+    except (OSError, AttributeError):
+        return None
+    return _FileVersion(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
+def check_free_memory(size: int, path: str) -> None:
+    """Check that so many bytes, where they are many, fit in the memory that is free.
+
+    Raises:
+        CannotError: they do not.
+    """
+    from attncli.plan.memory import available_memory_bytes
+
+    available = available_memory_bytes() if size >= _LARGE_FILE_BYTES else None
+    if available is not None and size > available:
+        raise _too_large_error(path, f": {size / 2**30:,.1f} GiB, and {available / 2**30:,.1f} are free")
+
+
+def _too_large_error(path: str, sizes: str = "") -> CannotError:
+    return CannotError(
+        "out-of-memory",
+        f"{shorten(path)} is larger than memory{sizes}",
+        help="split it, or read it where there is more memory",
+    )
 
 
 def read_lines(path: str) -> Iterator[bytes]:

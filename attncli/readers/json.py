@@ -11,12 +11,19 @@ from dataclasses import replace
 from typing import Any
 
 from attncli.errors import AttnError, InputError, Location, input_error
-from attncli.readers.base import Source, decode_text, make_problem, reader
-from attncli.text import suggestion
+from attncli.readers.base import (
+    READERS,
+    Source,
+    check_duplicate_keys,
+    decode_text,
+    make_problem,
+    reader,
+    translate_parser_errors,
+)
+from attncli.text import quote_value, shorten, suggestion
 from attncli.types import NESTED_FIELDS, Json, Problem
 
 _WHITESPACE = b" \t\r\n"
-_MAX_BYTES_FOR_DUPLICATES = 2**20  # beyond, looking for keys that occur twice would cost more than reading
 _TYPE_OF_KIND: Json = {"floats": float, "booleans": bool, "integers": int}
 
 
@@ -29,20 +36,13 @@ def read_json(source: Source) -> Problem:
         raise InputError("empty", "the file is empty", help='a problem is {"embeddings": [[1, 0], [0, 1]]}')
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:64]:
         decode_text(data, format_name="JSON")
-    try:
-        if head == b"{":
-            return make_problem(_decode_fields(data))
-        if head == b"[" and data.lstrip(_WHITESPACE)[1:].lstrip(_WHITESPACE)[:1] == b"{":
-            return make_problem(_fields_from_tokens(_decode_json(data)))
-        if head == b"[":
-            return make_problem({"embeddings": _decode_array(data, "floats")})
-        value = _decode_json(data)
-    except RecursionError:
-        raise InputError("too-deep", "the JSON is nested deeper than anything a problem holds") from None
-    except UnicodeDecodeError:
-        decode_text(data, format_name="JSON")
-        raise
-    raise InputError("wrong-type", f"a problem is an object or a list, not {value!r}")
+    if head == b"{":
+        return make_problem(_decode_fields(data))
+    if re.match(rb"\s*\[\s*\{", data):
+        return make_problem(_fields_from_tokens(_decode_objects(data)))
+    if head == b"[":
+        return make_problem({"embeddings": _decode_array(data, "floats")})
+    raise InputError("wrong-type", f"a problem is an object or a list, not {quote_value(_decode_json(data))}")
 
 
 @reader("ndjson", ".ndjson", ".jsonl", is_stream=True)
@@ -53,37 +53,54 @@ def read_json_line(source: Source) -> Problem:
 
 def read_json_lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | AttnError]]:
     """Yield JSON lines as they come in: the line's number, and its problem or what is wrong with it. Blank lines are skipped."""
-    from attncli.validation import validate
+    from attncli.readers.read import parse_problem
 
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
         try:
-            yield number, validate(read_json_line(Source(name, line.rstrip(b"\r\n"))), name)
+            yield number, parse_problem(line.rstrip(b"\r\n"), name, READERS["ndjson"])
         except AttnError as error:
             error.location = Location(name, number, error.location.column, error.location.path)
             yield number, error
 
 
-def _decode_json(data: bytes | memoryview, type: object = object) -> Any:
+def _decode_json(data: bytes, type: object = object) -> Any:
     """Decode JSON with msgspec.
 
     Raises:
         InputError: it is no JSON; with the place.
-        msgspec.ValidationError: it is not of the type, where one is given.
+        _WrongTypeError: it is not of the type, where one is given.
     """
     import msgspec
 
-    try:
-        return msgspec.json.decode(data, type=type)
-    except msgspec.ValidationError as error:
-        if type is not object:
+    with translate_parser_errors("bad-json", "this JSON cannot be read"):
+        try:
+            return msgspec.json.decode(data, type=type)
+        except RecursionError:
+            raise InputError("too-deep", "the JSON is nested deeper than anything a problem holds") from None
+        except UnicodeDecodeError:
+            decode_text(bytes(data), format_name="JSON")
             raise
-        match = re.search(r"`\$(.*)`", str(error))  # without a type nothing can be wrong but the size of a number
-        location = Location(path="$" + match.group(1) if match else "")
-        raise InputError("not-finite", "a number is larger than a float64 can hold", location=location) from None
-    except msgspec.DecodeError as error:
-        raise _malformed_json_error(str(error), bytes(data)) from None
+        except msgspec.ValidationError as error:
+            if type is object:
+                raise _number_size_error(str(error)) from None
+        except msgspec.DecodeError as error:
+            raise _malformed_json_error(str(error), bytes(data)) from None
+    raise _WrongTypeError
+
+
+class _WrongTypeError(Exception):
+    """Raised where JSON is well-formed, and not of the type that it was decoded as."""
+
+
+def _number_size_error(message: str) -> InputError:
+    """Make the error for a number that is too large: without a type, nothing else can be wrong."""
+    match = re.search(r"`\$(.*)`", message)
+    location = Location(path="$" + match.group(1) if match else "")
+    if "Integer" in message:
+        return InputError("not-finite", "an integer has thousands of digits, more than are read", location=location)
+    return InputError("not-finite", "a number is larger than a float64 can hold", location=location)
 
 
 def _malformed_json_error(message: str, data: bytes) -> InputError:
@@ -110,82 +127,97 @@ def _decode_fields(data: bytes) -> Json:
     Raises:
         InputError: it is no JSON, has a key twice, or a value is not of its field's kind.
     """
-    import msgspec
-
-    raw: Json = _decode_json(data, dict[str, msgspec.Raw])
-    _check_duplicate_keys(data)
     fields: Json = {}
-    for name, text in raw.items():
+    for name, text in _decode_members(data).items():
         if name == "schema":
-            return {name: _decode_json(bytes(text))}
-        if name in NESTED_FIELDS and bytes(memoryview(text)[:1]) == b"{":
-            inner: Json = _decode_json(bytes(text), dict[str, msgspec.Raw])
-            fields[name] = {key: _decode_field(memoryview(v), f"{name}.{key}", data) for key, v in inner.items()}
+            return {name: _decode_json(text)}
+        if name in NESTED_FIELDS and text.startswith(b"{"):
+            fields[name] = {
+                key: _decode_field(inner, f"{name}.{key}", data) for key, inner in _decode_members(text).items()
+            }
         elif name in NESTED_FIELDS:
-            raise input_error("wrong-type", f"{name} is an object, not {_decode_json(bytes(text))!r:.40}", name)
+            raise input_error("wrong-type", f"{name} is an object, not {quote_value(_decode_json(text))}", name)
         else:
-            fields[name] = _decode_field(memoryview(text), name, data)
+            fields[name] = _decode_field(text, name, data)
     return fields
 
 
-def _check_duplicate_keys(data: bytes) -> None:
-    """Check that no object has a key twice, in files of a size that people write.
+def _decode_members(text: bytes) -> dict[str, bytes]:
+    """Decode one object: key → the text of its value.
 
     Raises:
-        InputError: one has.
+        InputError: it is no JSON, or has a key twice.
     """
-    import json
+    import msgspec
 
-    def check_object(pairs: list[tuple[str, object]]) -> None:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise InputError("two-sources", f"{key!r} stands twice in one object", help="take one of them out")
+    try:
+        raw: dict[str, msgspec.Raw] = _decode_json(text, dict[str, msgspec.Raw])
+    except _WrongTypeError:
+        raise InputError("bad-json", "this JSON cannot be read as an object") from None
+    members = {key: bytes(value) for key, value in raw.items()}
+    # Each member has a colon. Where some are left over, a key stands twice, or has an escaped colon in it.
+    colon_count = len(members) + sum(value.count(b":") for value in members.values())
+    if text.count(b":") != colon_count or any(":" in key for key in members):
+        check_duplicate_keys(text)
+    return members
 
-    if len(data) < _MAX_BYTES_FOR_DUPLICATES:
-        json.loads(data.decode("utf-8-sig"), object_pairs_hook=check_object)
+
+def _decode_objects(data: bytes) -> list[object]:
+    """Decode a list of objects with texts and numbers in them.
+
+    Raises:
+        InputError: it is no JSON, or an object has a key twice.
+    """
+    items: list[object] = _decode_json(data)
+    colon_count = 0
+    for item in items:
+        if isinstance(item, dict):
+            colon_count += len(item) + sum(value.count(":") for value in item.values() if isinstance(value, str))
+    if data.count(b":") != colon_count or b"\\u003" in data:  # an escaped colon
+        check_duplicate_keys(data)
+    return items
 
 
-def _decode_field(text: memoryview, name: str, document: bytes) -> object:
+def _decode_field(text: bytes, name: str, document: bytes) -> object:
     """Decode the value of one field, which is a part of a document.
 
     Raises:
-        InputError: it is no JSON; with the place in the whole document.
+        InputError: it is no JSON, or an object in it has a key twice; with the place in the whole document.
     """
     from attncli.validation.fields import find_field
 
     kind = find_field(name).kind
-    if bytes(text[:5]) == b"null" and kind != "any":
+    if text == b"null" and kind != "any":
         raise input_error("wrong-type", f"{name} is null", name, help="leave it out, or give its value")
     try:
-        return _decode_array(text, kind) if kind in _TYPE_OF_KIND else _decode_json(text)
+        if kind in _TYPE_OF_KIND:
+            return _decode_array(text, kind)
+        value = _decode_json(text)
+        if b"{" in text:
+            check_duplicate_keys(text)
+        return value
     except InputError as error:
-        if error.location.path:
+        if not error.location.line:
             error.location = replace(error.location, path=f"$.{name}{error.location.path[1:]}")
         if error.code == "bad-json" and error.location.column:
-            offset = document.find(bytes(text)) + error.location.column - 1
+            offset = document.find(text) + error.location.column - 1
             reason = error.message.removeprefix("this is no JSON: ")
             raise _malformed_json_error(f"{reason} (byte {offset})", document) from None
         raise
 
 
-def _decode_array(text: bytes | memoryview, kind: str) -> object:
+def _decode_array(text: bytes, kind: str) -> object:
     """Decode nested lists, typed by how deep they open, as an array; what does not fit is left for validation to name."""
-    import msgspec
     import numpy as np
 
-    depth = 0
-    for byte in text:
-        if byte == ord("["):
-            depth += 1
-        elif byte not in _WHITESPACE:
-            break
+    opening = re.match(rb"[\[\s]*", text)
+    depth = opening.group().count(b"[") if opening else 0
     nested_type: Any = _TYPE_OF_KIND[kind]
     for _ in range(min(depth, 6)):
         nested_type = list[nested_type]
     try:
         value = _decode_json(text, nested_type)
-    except msgspec.ValidationError:
+    except _WrongTypeError:
         return _decode_json(text)
     try:
         return np.array(value, _TYPE_OF_KIND[kind]) if depth else value
@@ -213,7 +245,7 @@ def _fields_from_tokens(items: list[object]) -> Json:
             if key not in ("token", "embedding"):
                 raise InputError(
                     "unknown-field",
-                    f"a token has no field {key!r}",
+                    f"a token has no field {shorten(key)!r}",
                     location=location,
                     help=suggestion(key, ["token", "embedding"]),
                 )

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attncli.errors import InputError, OptionError
-from attncli.readers.base import Reader, Source, find_reader
-from attncli.readers.files import read_bytes
+from attncli.readers.base import Reader, Source, find_reader, read_source
 from attncli.readers.with_field import replace_field
 from attncli.types import Problem
 
@@ -39,7 +38,7 @@ def read(
         raise OptionError("many-problems", f"{path} holds a problem a line", help="attn compute reads it line by line")
     display_name = "<stdin>" if path == "-" else path
     try:
-        data = read_bytes(path, reader.can_map)
+        data = read_source(path, reader)
     except InputError as error:
         raise error.add_location(file=display_name) from None
     return parse_problem(data, display_name, reader, replacing=replacing, token_column=token_column, header=header)
@@ -62,11 +61,13 @@ def parse_problem(
     """
     from attncli.validation import validate
 
-    mapped_path = "" if type(data) is bytes else name
     try:
-        problem = reader.read(Source(name, data, reader.name, token_column, header, mapped_path))
+        problem = reader.read(Source(name, data, reader.name, token_column, header))
         for pair in replacing:
             problem = replace_field(problem, pair)
         return validate(problem, name)
+    except RecursionError:
+        message = "lists or objects are nested deeper than anything a problem holds"
+        raise InputError("too-deep", message).add_location(file=name) from None
     except InputError as error:
         raise error.add_location(file=name) from None

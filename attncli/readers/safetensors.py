@@ -1,7 +1,7 @@
 """Read safetensors: tensors under the dotted names of a problem's fields, and the rest as JSON in the metadata `attn`.
 
-Entries: `read_safetensors`; `read_tensors` for tensors that are no problem. The library is not used, since arrays stay in
-the mapped file here, and bfloat16 is read without torch.
+Entries: `read_safetensors`; `read_tensors` for tensors that are no problem. The library is not used, since arrays share the
+memory that the file was read into here, and bfloat16 is read without torch.
 """
 
 from __future__ import annotations
@@ -10,11 +10,21 @@ import math
 from typing import Any, NamedTuple
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source, make_problem, merge_fields, nest_fields, reader
+from attncli.readers.base import (
+    Source,
+    check_duplicate_keys,
+    decode_metadata,
+    make_problem,
+    merge_fields,
+    nest_fields,
+    reader,
+    translate_parser_errors,
+)
+from attncli.text import shorten
 from attncli.types import SAFETENSORS_DTYPES, Json, Problem
 
 
-@reader("safetensors", ".safetensors", can_map=True)
+@reader("safetensors", ".safetensors", shares_memory=True)
 def read_safetensors(source: Source) -> Problem:
     """Read tensors by name."""
     arrays, metadata, _ = read_tensors(source.data)
@@ -24,39 +34,32 @@ def read_safetensors(source: Source) -> Problem:
 def read_tensors(data: Any) -> tuple[Json, Json, set[str]]:
     """Read the tensors by name, the JSON beside them, and the dtypes that occur.
 
-    bfloat16, which numpy lacks, becomes float32. The other arrays share the memory of `data`, bytes or a mapped file.
+    bfloat16, which numpy lacks, becomes float32. The other arrays share the memory of `data`, bytes or a memoryview.
 
     Raises:
         InputError: it is no safetensors file, or holds a dtype that is not read.
     """
-    import msgspec
     import numpy as np
 
-    try:
+    with translate_parser_errors("bad-file", "this is no whole safetensors file", "was the copy cut short?"):
         header = _read_header(data)
-        metadata = msgspec.json.decode(header.metadata.get("attn", "{}"))
-    except (msgspec.DecodeError, RecursionError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            "bad-file", f"this is no whole safetensors file: {error}", help="was the copy cut short?"
-        ) from None
-    if not isinstance(metadata, dict):
-        raise InputError("bad-json", "the text beside the tensors is no object", location=Location(path="attn"))
-    arrays: Json = {}
-    for tensor in header.tensors:
-        if tensor.dtype not in SAFETENSORS_DTYPES:
-            raise InputError(
-                "wrong-type",
-                f"{tensor.name} is {tensor.dtype}, which is not read",
-                location=Location(path=tensor.name),
-                help="save it as float32",
-            )
-        dtype, count = SAFETENSORS_DTYPES[tensor.dtype], math.prod(tensor.shape)
-        array = np.frombuffer(data, dtype, count, tensor.start) if count else np.empty(0, dtype)
-        array = array.reshape(tensor.shape)
-        if tensor.dtype == "BF16":  # the upper half of a float32
-            array = (array.astype("<u4") << 16).view("<f4")
-        arrays[tensor.name] = array
-    return arrays, metadata, {tensor.dtype for tensor in header.tensors}
+        metadata = decode_metadata(header.metadata["attn"]) if "attn" in header.metadata else {}
+        arrays: Json = {}
+        for tensor in header.tensors:
+            if tensor.dtype not in SAFETENSORS_DTYPES:
+                raise InputError(
+                    "wrong-type",
+                    f"{shorten(tensor.name)} is {shorten(tensor.dtype)}, which is not read",
+                    location=Location(path=shorten(tensor.name)),
+                    help="save it as float32",
+                )
+            dtype, count = SAFETENSORS_DTYPES[tensor.dtype], math.prod(tensor.shape)
+            array = np.frombuffer(data, dtype, count, tensor.start) if count else np.empty(0, dtype)
+            array = array.reshape(tensor.shape)
+            if tensor.dtype == "BF16":  # the upper half of a float32
+                array = (array.astype("<u4") << 16).view("<f4")
+            arrays[tensor.name] = array
+        return arrays, metadata, {tensor.dtype for tensor in header.tensors}
 
 
 class _Tensor(NamedTuple):
@@ -69,7 +72,7 @@ class _Tensor(NamedTuple):
 
 
 class _Header(NamedTuple):
-    metadata: Json
+    metadata: dict[str, str]
     tensors: list[_Tensor]
 
 
@@ -85,22 +88,24 @@ def _read_header(data: Any) -> _Header:
     start = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or start > len(data):
         raise ValueError(f"a header of {start - 8:,} bytes is declared, and the file has {len(data):,}")
-    declared = msgspec.json.decode(data[8:start], type=dict[str, Json])
-    metadata = declared.pop("__metadata__", {})
+    text = bytes(data[8:start])
+    declared = msgspec.json.decode(text, type=dict[str, Json])
+    check_duplicate_keys(text)
+    metadata = msgspec.convert(declared.pop("__metadata__", {}), dict[str, str])
     tensors, end = [], 0
     for name, tensor in sorted(declared.items(), key=lambda item: item[1]["data_offsets"]):
         shape, (first, last), dtype = tensor["shape"], tensor["data_offsets"], tensor["dtype"]
         if (
-            not all(type(n) is int and n >= 0 for n in shape)
+            not all(type(n) is int and n >= 0 for n in (*shape, first, last))
             or first != end
             or last < first
             or start + last > len(data)
         ):
-            raise ValueError(f"{name} does not lie in the file as declared")
+            raise ValueError(f"{shorten(name)} does not lie in the file as declared")
         if dtype in SAFETENSORS_DTYPES:
             size = math.prod(shape) * np.dtype(SAFETENSORS_DTYPES[dtype]).itemsize
             if last - first != size:
-                raise ValueError(f"{name} declares {size:,} bytes, and has {last - first:,}")
+                raise ValueError(f"{shorten(name)} declares {size:,} bytes, and has {last - first:,}")
         tensors.append(_Tensor(name, str(dtype), shape, start + first))
         end = last
     if start + end != len(data):

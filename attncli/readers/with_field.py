@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attncli.errors import AttnError, InputError, OptionError
-from attncli.readers.base import Source, find_reader
-from attncli.readers.files import read_bytes
+from attncli.readers.base import Source, find_reader, read_source
 from attncli.text import suggestion
 from attncli.types import NESTED_FIELDS, Problem
 
@@ -46,13 +45,14 @@ def replace_field(problem: Problem, pair: str) -> Problem:
     name, path = split_name_and_path(pair)
     reader = find_reader(path)
     try:
-        other = reader.read(Source(path, read_bytes(path, reader.can_map), reader.name))
+        other = reader.read(Source(path, read_source(path, reader), reader.name))
         value = _validate_value(name, _find_value(other, name))
     except AttnError as error:
         raise error.add_location(file=path) from None
     group, dot, inner = name.partition(".")
     if dot:
-        value = {**(getattr(problem, group) or {}), inner: value}
+        present = getattr(problem, group)
+        value = {**(present if isinstance(present, Mapping) else {}), inner: value}
     return dataclasses.replace(problem, **{group: value}, notes=(*problem.notes, *other.notes))
 
 
@@ -67,7 +67,7 @@ def read_single_array(path: str) -> Any:
 
     reader = find_reader(path)
     try:
-        array = reader.read(Source(path, read_bytes(path), reader.name)).embeddings
+        array = reader.read(Source(path, read_source(path, reader), reader.name)).embeddings
         if array is None:
             raise InputError(
                 "missing-field", "there is no array without a name in it", help="a matrix: .npy, .csv or .json"
@@ -99,8 +99,8 @@ def _find_value(other: Problem, name: str) -> Any:
         return {key: value for key, value in memory.items() if value is not None}
     group, _, inner = name.partition(".")
     value = getattr(other, group)
-    if inner and value:
-        value = value.get(inner)
+    if inner:
+        value = value.get(inner) if isinstance(value, Mapping) else None
     if value is not None and not (isinstance(value, dict) and not value):
         return value
     if other.embeddings is not None:

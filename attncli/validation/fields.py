@@ -6,6 +6,7 @@ Entry: `validate_field`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -16,7 +17,7 @@ import numpy as np
 from attncli.errors import InputError, input_error
 from attncli.parts.links import link
 from attncli.registry import Parameter
-from attncli.text import join_names, pluralize, suggestion
+from attncli.text import join_names, pluralize, quote_value, shorten, suggestion
 from attncli.types import BASE_STEPS, FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.variant import FAMILIES
 
@@ -52,13 +53,14 @@ def find_field(name: str) -> Field:
         shapes = tuple(" ".join(axes) for axes in (parameter.axes, *parameter.alternative_axes))
         return Field(name, "floats", shapes, parameter.help)
     if group == "parameters" and rest:
-        raise input_error(
-            "unknown-field", f"no part takes a parameter {rest!r}", name, help=suggestion(rest, known_parameters())
-        )
+        message = f"no part takes a parameter {shorten(rest)!r}"
+        raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, known_parameters()))
     in_group = [field.removeprefix(f"{group}.") for field in FIELDS if field.startswith(f"{group}.")]
     if in_group and rest:
-        raise input_error("unknown-field", f"{group} has no field {rest!r}", name, help=suggestion(rest, in_group))
-    raise input_error("unknown-field", f"a problem has no field {name!r}", name, help=suggestion(name, INPUT_NAMES))
+        message = f"{group} has no field {shorten(rest)!r}"
+        raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, in_group))
+    message = f"a problem has no field {shorten(name)!r}"
+    raise input_error("unknown-field", message, shorten(name), help=suggestion(name, INPUT_NAMES))
 
 
 def validate_field(name: str, value: Any) -> Any:
@@ -73,14 +75,41 @@ def validate_field(name: str, value: Any) -> Any:
     if field.kind == "texts":
         return validate_texts(value, field)
     if field.kind == "text":
-        if value not in field.allowed_values:
-            raise input_error(
-                "wrong-type", f"{name} cannot be {value!r}", name, help=suggestion(str(value), field.allowed_values)
-            )
-        return value
+        return _validate_text(value, field)
     if field.kind in ("object", "expected") and not isinstance(value, Mapping):
         raise input_error("wrong-type", f"{name} is an object", name)
-    return _validate_expected(value) if field.kind == "expected" else value
+    if field.kind == "expected":
+        return _validate_expected(value)
+    _check_no_arrays(value, name)
+    return value
+
+
+def _validate_text(value: object, field: Field) -> str:
+    """Return one of the texts that a field may be.
+
+    Raises:
+        InputError: it is another, or none.
+    """
+    if isinstance(value, str) and value in field.allowed_values:
+        return value
+    given = quote_value(value) if isinstance(value, str) else "what is no text"
+    nearest = suggestion(value if isinstance(value, str) else "", field.allowed_values)
+    raise input_error("wrong-type", f"{field.name} cannot be {given}", field.name, help=nearest)
+
+
+def _check_no_arrays(value: object, name: str) -> None:
+    """Check that neither a value nor the fields within it are arrays, which files hold beside their JSON.
+
+    Raises:
+        InputError: one is.
+    """
+    if isinstance(value, np.ndarray) or is_tensor(value):
+        hint = "beside arrays it belongs into the JSON under `attn`"
+        raise input_error("wrong-type", f"{name} holds an array, and is no field for numbers", name, help=hint)
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(inner, str | int | float):
+                _check_no_arrays(inner, f"{name}.{shorten(str(key))}")
 
 
 def is_tensor(value: object) -> bool:
@@ -117,11 +146,14 @@ def validate_array(value: Any, field: Field) -> Any:
         InputError: ragged, empty, of another kind, of a rank the field cannot have, or not finite.
     """
     name = field.name
+    is_array = isinstance(value, np.ndarray) or is_tensor(value)
+    if is_array and math.prod(max(n, 1) for n in shape_of(value)) >= 2**60:  # of no elements: 0 is among them
+        raise input_error("wrong-shape", f"{name} has shape {shape_of(value)}, which no array can have", name)
     if is_tensor(value) and field.kind == "floats":  # only floats can carry a gradient
         value = value if value.dtype.is_floating_point else value.double()
     else:
-        is_array = isinstance(value, np.ndarray) or is_tensor(value)
-        value = _convert_dtype(as_numpy(value) if is_array else _array_from_lists(value, field), field)
+        with np.errstate(all="ignore"):  # what does not fit is found, and is no warning
+            value = _convert_dtype(as_numpy(value) if is_array else _array_from_lists(value, field), field)
     shape = shape_of(value)
     if len(shape) not in field.ranks:
         expected = [f"({', '.join(s.split())})" for s in field.shapes if s != "*"] or ["at most (B, H, Tq, Tk)"]
@@ -144,19 +176,38 @@ def _convert_dtype(value: NumpyArray, field: Field) -> NumpyArray:
     kind = value.dtype.kind
     if field.kind == "booleans" and kind != "b":
         raise _numeric_mask_error(field, f"{field.name} holds {value.dtype} numbers")
-    if field.kind == "integers" and kind == "f" and np.isfinite(value).all() and (value == np.floor(value)).all():
-        return value.astype(np.int64)
-    if kind not in {"floats": "fiu", "booleans": "b", "integers": "iu"}[field.kind]:
+    if kind not in {"floats": "fiu", "booleans": "b", "integers": "iuf"}[field.kind]:
         raise input_error("wrong-type", f"{field.name} holds {value.dtype}, not {field.kind}", field.name)
     if field.kind == "booleans":
         return value
     if field.kind == "integers":
-        if value.size and (value.max() > _MAX_ABS_INTEGER or value.min() < -_MAX_ABS_INTEGER):
-            raise input_error(
-                "out-of-range", f"{field.name} holds {max(value.max(), -value.min())}, beyond ±2^53", field.name
-            )
-        return value.astype(np.int64, copy=False)
-    return value.astype(np.float32 if kind == "f" and value.dtype.itemsize <= 4 else np.float64, copy=False)
+        return _convert_integers(value, field)
+    converted = value.astype(np.float32 if kind == "f" and value.dtype.itemsize <= 4 else np.float64, copy=False)
+    if value.dtype.itemsize > 8 and (np.isinf(converted) & np.isfinite(value)).any():
+        raise input_error("not-finite", f"{field.name} holds a number larger than a float64 can hold", field.name)
+    return converted
+
+
+def _convert_integers(value: NumpyArray, field: Field) -> NumpyArray:
+    """Return whole numbers, which may be held as floats, as 64-bit integers.
+
+    Raises:
+        InputError: a number is not whole, or so large that differences of two would not be exact; with its index.
+    """
+    if value.dtype.kind == "f":
+        value = value.astype(np.float64)  # 2^53 is more than a float16 holds
+    is_wrong = ~((value >= -_MAX_ABS_INTEGER) & (value <= _MAX_ABS_INTEGER))  # NaN is neither
+    if not is_wrong.any() and value.dtype.kind == "f":
+        is_wrong = value != np.floor(value)
+    if is_wrong.any():
+        index = _first_true_index(is_wrong)
+        number = value[index].item()
+        if math.isfinite(number) and number == math.floor(number):
+            message = f"{field.name} holds {quote_value(number)}, beyond ±2^53"
+            raise input_error("out-of-range", message, field.name, index)
+        message = f"{field.name} holds {quote_value(number)} where an integer should be"
+        raise input_error("wrong-type", message, field.name, index)
+    return value.astype(np.int64, copy=False)
 
 
 _LEAF_TYPES: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
@@ -170,11 +221,26 @@ def _array_from_lists(value: object, field: Field) -> NumpyArray:
     try:
         return np.array(value, dtype=_DTYPE_OF_KIND[field.kind])
     except OverflowError:
-        raise input_error("wrong-type", f"{field.name} holds an integer of more than 64 bits", field.name) from None
+        raise _too_large_integer_error(value, field, ()) from None
     except (ValueError, TypeError):
         raise _ragged_row_error(value, field, ()) or input_error(
             "wrong-type", f"{field.name} is no array", field.name
         ) from None
+
+
+def _too_large_integer_error(value: object, field: Field, index: tuple[int, ...]) -> InputError:
+    """Make the error for the first of nested integers that the field's dtype cannot hold."""
+    for i, item in enumerate(value if isinstance(value, list | tuple) else ()):
+        try:
+            np.array(item, dtype=_DTYPE_OF_KIND[field.kind])
+        except OverflowError:
+            return _too_large_integer_error(item, field, (*index, i))
+        except (ValueError, TypeError):  # ragged as well: of two faults this one is said
+            continue
+    if field.kind == "integers":
+        return input_error("out-of-range", f"{field.name} holds {quote_value(value)}, beyond ±2^53", field.name, index)
+    message = f"{field.name} holds an integer larger than a float64 can hold"
+    return input_error("not-finite", message, field.name, index)
 
 
 def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object:
@@ -195,9 +261,9 @@ def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object
     if type(value) in _LEAF_TYPES[field.kind]:
         return value
     if field.kind == "booleans":
-        raise _numeric_mask_error(field, f"{field.name} holds {value!r}", index)
+        raise _numeric_mask_error(field, f"{field.name} holds {quote_value(value)}", index)
     code, expected = ("not-a-number", "a number") if field.kind == "floats" else ("wrong-type", "an integer")
-    raise input_error(code, f"{field.name} holds {value!r} where {expected} should be", field.name, index)
+    raise input_error(code, f"{field.name} holds {quote_value(value)} where {expected} should be", field.name, index)
 
 
 def _numeric_mask_error(field: Field, statement: str, index: tuple[int, ...] = ()) -> InputError:
@@ -265,16 +331,34 @@ def validate_texts(value: object, field: Field) -> tuple[object, ...]:
         InputError: they are no lists of texts.
     """
     value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, list | tuple) and value and all(isinstance(item, list | tuple) for item in value):
+        return tuple(_validate_labels(item, field, (b,)) for b, item in enumerate(value))
+    return _validate_labels(value, field, ())
+
+
+def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tuple[str, ...]:
+    """Turn a list of texts into a tuple.
+
+    Raises:
+        InputError: it is none, or empty, or one is no text of Unicode; with its index.
+    """
     if not isinstance(value, list | tuple) or not value:
-        raise input_error("wrong-type", f"{field.name} is a list of texts", field.name)
-    if all(isinstance(item, list | tuple) for item in value):
-        return tuple(validate_texts(item, field) for item in value)
+        raise input_error("wrong-type", f"{field.name} is a list of texts", field.name, index)
     for i, item in enumerate(value):
         if not isinstance(item, str):
-            raise input_error(
-                "wrong-type", f"{field.name} holds {item!r}, not a text", field.name, (i,), help="put it in quotes"
-            )
+            message = f"{field.name} holds {quote_value(item)}, not a text"
+            hint = "put it in quotes" if isinstance(item, int | float) else "a text for each token"
+            raise input_error("wrong-type", message, field.name, (*index, i), help=hint)
+        if not item.isascii():
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                message = f"{field.name} holds half a character, which no text does"
+                raise input_error("wrong-encoding", message, field.name, (*index, i)) from None
     return tuple(value)
+
+
+_REPEATED_STEP_PATTERN = re.compile(r"(.+)_[1-9]\d?")  # of a link that stands in the chain more than once
 
 
 def _validate_expected(value: Json) -> Json:
@@ -285,9 +369,11 @@ def _validate_expected(value: Json) -> Json:
     """
     validated: Json = {}
     for step, content in value.items():
-        name = f"expected.{step}"
-        if step.rstrip("0123456789").removesuffix("_") not in STEP_NAMES and step not in STEP_NAMES:
-            raise input_error("unknown-step", f"no step is called {step!r}", name, help=suggestion(step, STEP_NAMES))
+        name = f"expected.{shorten(step)}"
+        repeated = _REPEATED_STEP_PATTERN.fullmatch(step)
+        if step not in STEP_NAMES and (repeated is None or repeated.group(1) not in STEP_NAMES):
+            message = f"no step is called {shorten(step)!r}"
+            raise input_error("unknown-step", message, name, help=suggestion(step, STEP_NAMES))
         validated[step] = _validate_figures(
             name, dict(content) if isinstance(content, Mapping) else {"values": content}
         )
@@ -298,7 +384,9 @@ def _validate_figures(name: str, figures: Json) -> Json:
     """Validate the figures of one step: values, which rows and columns they are of, and how exact they are."""
     for key in figures:
         if key not in FIGURE_KEYS:
-            raise input_error("unknown-field", f"{name} has no {key!r}", name, help=suggestion(key, FIGURE_KEYS))
+            raise input_error(
+                "unknown-field", f"{name} has no {shorten(key)!r}", name, help=suggestion(key, FIGURE_KEYS)
+            )
     if "values" not in figures:
         raise input_error("missing-field", f"{name} has no values", name)
     kind: FieldKind = "booleans" if _holds_booleans(figures["values"]) else "floats"
@@ -309,7 +397,7 @@ def _validate_figures(name: str, figures: Json) -> Json:
     for key in ("decimals", "rtol", "atol"):
         value = figures.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise input_error("wrong-type", f"{name}.{key} is a number ≥ 0, not {value!r}", name)
+            raise input_error("wrong-type", f"{name}.{key} is a number ≥ 0, not {quote_value(value)}", name)
     return figures | validated
 
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from attncli.errors import AttnError, as_input_error, input_error, json_path
-from attncli.text import join_names, pluralize
+from attncli.text import join_names, pluralize, there_are
 from attncli.types import FIELDS, NESTED_FIELDS, Array, Json, Problem
 from attncli.validation.fields import shape_of, validate_field
 from attncli.variant import Variant
@@ -180,7 +180,9 @@ def _check_keys(problem: Problem, size: ProblemSize) -> None:
             _check_batch_axis(name, value, max(problem.q.ndim, 3), size)
         key_axis = {2: 0, 3: 1, 4: 1 if problem.layout == "bthd" else 2}[problem.q.ndim]
         if shape_of(value)[key_axis] != size.new_keys:
-            raise input_error("shape-mismatch", f"k has {size.new_keys} keys and v {shape_of(value)[key_axis]}", name)
+            raise input_error(
+                "shape-mismatch", f"k has {pluralize(size.new_keys, 'key')} and v {shape_of(value)[key_axis]}", name
+            )
     past = {name: x for name, x in (problem.past or {}).items() if name != "tokens"}
     for name, value in past.items():
         _check_batch_axis(f"past.{name}", value, 4, size)
@@ -204,10 +206,10 @@ def _check_labels(problem: Problem, size: ProblemSize) -> None:
         for of_item in labels if is_nested else (labels,):
             names_new_keys = name == "k_tokens" and len(of_item) == size.new_keys
             if len(of_item) != count and not names_new_keys:
-                message = f"{name} has {pluralize(len(of_item), 'label')}, but there are {count} vectors"
+                message = f"{name} has {pluralize(len(of_item), 'label')}, but {there_are(count, 'vector')}"
                 raise input_error("count-mismatch", message, name)
         if is_nested and len(labels) != (size.batch or 1):
-            message = f"{name} has {len(labels)} lists, but the batch has {size.batch or 1}"
+            message = f"{name} has {pluralize(len(labels), 'list')}, but the batch has {size.batch or 1}"
             raise input_error("batch-mismatch", message, name)
 
 
@@ -217,16 +219,17 @@ def _check_positions(problem: Problem, size: ProblemSize) -> None:
         value = getattr(problem, name)
         if value is None:
             continue
-        count, noun = (size.keys, "keys") if name.startswith("k_") else (size.queries, "queries")
+        count, *nouns = (size.keys, "key") if name.startswith("k_") else (size.queries, "query", "queries")
         _check_batch_axis(name, value, 2, size)
         if shape_of(value)[-1] != count:
-            message = f"{name} has {shape_of(value)[-1]} entries, but there are {count} {noun}"
+            entries = pluralize(shape_of(value)[-1], "entry", "entries")
+            message = f"{name} has {entries}, but {there_are(count, *nouns)}"
             raise input_error("count-mismatch", message, name)
     if problem.lengths is not None:
         _check_batch_axis("lengths", problem.lengths, 1, size)
         for b, length in enumerate(problem.lengths.tolist()):
             if not 0 <= length <= size.keys:
-                message = f"lengths[{b}] is {length}, but there are {size.keys} keys"
+                message = f"lengths[{b}] is {length}, but {there_are(size.keys, 'key')}"
                 raise input_error("out-of-range", message, "lengths", (b,))
 
 

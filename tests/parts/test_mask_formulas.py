@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 
 import attncli
+from attncli.errors import InputError
+from attncli.mask_expression import parse_expression
+from attncli.parts.masks import _draw_random_blocks, mask
+from attncli.plan import make_plan
+from attncli.types import Grid
 from tests.helpers import assert_identical, step_values
 
 pytestmark = pytest.mark.usefixtures("own_stream")
@@ -55,12 +60,34 @@ def test_fixed_is_the_union_of_childs_two_heads(stride: int, summary: int) -> No
     assert_identical(seen(f"fixed:stride={stride},summary={summary}"), brute(rule))
 
 
-@pytest.mark.parametrize("tokens", [(0,), (3, 11), (16, 0, 22)])
+@pytest.mark.parametrize(
+    "tokens",
+    [(0,), (3, 11), (16, 0, 22), (*range(0, 16, 3), *range(100, 150)), (5, 2**53, *[7] * 40, 22), tuple(range(23))],
+)
 def test_global_tokens_are_indices_both_ways(tokens: tuple[int, ...]) -> None:
     """Beltagy et al. 2020, §3.1: symmetric, whatever the positions."""
     text = f"global:tokens={'+'.join(map(str, tokens))}"
 
     assert_identical(seen(text), brute(lambda i, j: i in tokens or j in tokens, range(T), range(S)))
+
+
+@pytest.mark.parametrize("index", [0, 4, 6, 30])
+def test_many_global_tokens_are_found_one_index_at_a_time_too(index: int) -> None:
+    tokens = tuple(range(0, 200, 2))
+    grid = Grid(q_pos=index, k_pos=1, q_idx=index, k_idx=1, max_length=31)
+
+    assert bool(parse_expression(f"global:tokens={'+'.join(map(str, tokens))}", mask)(grid)) == (index in tokens)
+
+
+@pytest.mark.parametrize(("blocks", "reach", "first", "drawn", "seed"), [(9, 1, 2, 3, 0), (6, 0, 0, 1, 7), (5, 9, 1, 2, 3), (4, 1, 9, 1, 1)])  # fmt: skip
+def test_the_random_blocks_are_drawn_as_by_a_loop(blocks: int, reach: int, first: int, drawn: int, seed: int) -> None:
+    stream = np.random.RandomState(seed)
+    table = np.zeros((blocks, blocks), int)
+    for a in range(first, blocks):
+        unseen = [b for b in range(first, blocks) if abs(a - b) > reach]
+        table[a, stream.permutation(unseen)[:drawn].astype(int)] = 1
+
+    assert_identical(_draw_random_blocks(blocks, reach, first, drawn, seed).astype(int), table)
 
 
 def test_longformer_is_a_window_or_global_tokens() -> None:
@@ -130,3 +157,15 @@ def test_dilated_and_chunk_and_prefix_read_positions(rate: int) -> None:
     assert_identical(seen(f"chunk:size={rate}"), brute(lambda i, j: math.floor(i / rate) == math.floor(j / rate)))
     assert_identical(seen(f"prefix:length={rate}"), brute(lambda i, j: j < rate))
     assert_identical(seen(f"window:left={rate},right=2"), brute(lambda i, j: j in range(i - rate, i + 3)))
+
+
+def test_more_blocks_than_are_drawn_for_are_refused_unless_none_is_drawn() -> None:
+    fields = {"q": np.zeros((6001, 1)), "k": np.zeros((6001, 1)), "v": np.zeros((6001, 1))}
+
+    with pytest.raises(InputError, match="random blocks for each of 6,001, and at most 6,000") as caught:
+        attncli.attend(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=1"), keep={"context"})
+    drawn = make_plan(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=2"), keep={"context"})
+    undrawn = make_plan(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=1,random=0"), keep={"context"})
+
+    assert caught.value.help == "a larger block=, or random=0"
+    assert drawn.schedule == undrawn.schedule == "tiled"

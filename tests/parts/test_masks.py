@@ -238,3 +238,29 @@ def test_a_broken_expression_is_pointed_at(text, message, column):
         parse_expression(text, mask)
 
     assert (caught.value.message, caught.value.location.column) == (message, column)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (" and ".join(["causal"] * 257), "more than 256 masks"),
+        ("(" + " or ".join(["window:left=1"] * 257) + ")", "more than 256 masks"),
+        (["causal"] * 257, "more than 256 masks"),
+        (["causal or full"] * 129, "more than 256 masks"),
+        ("(" * 5000, "4,096 words and more"),
+        ("not " * 5000 + "causal", "4,096 words and more"),
+    ],
+)
+def test_an_expression_is_bounded(value, message):
+    with pytest.raises(OptionError, match=message) as caught:
+        attncli.Variant(mask=value)
+
+    assert caught.value.code == "bad-expression"
+
+
+def test_256_masks_are_an_expression():
+    causal = attncli.attend(attncli.Problem(embeddings=np.eye(3)), attncli.Variant(mask="causal"))
+    joined = " or ".join(["causal", *["window:left=0,right=0"] * 255])
+    result = attncli.attend(attncli.Problem(embeddings=np.eye(3)), attncli.Variant(mask=joined))
+
+    np.testing.assert_array_equal(result["weights"].values, causal["weights"].values)

@@ -1,8 +1,12 @@
-"""Large files: CSV has one grammar and two readers; binary files are mapped."""
+"""Large files: CSV has one grammar and two readers; what has been read stays as it was, whatever becomes of the file."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -10,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attncli
-from attncli.errors import InputError
-from attncli.readers import Source, csv, files, read_bytes
+from attncli.errors import CannotError, InputError
+from attncli.readers import Source, csv, files
+from attncli.readers.files import read_bytes, read_into_memory
 from attncli.readers.safetensors import read_tensors
 from tests.helpers import draw_normal
 
@@ -82,23 +87,176 @@ def test_a_large_plain_file_is_polarss(said, monkeypatch):
     assert notes == ("x.csv: 2 tokens × 2 dims, header row, token column 'token', separator comma",)
 
 
-# ── binary files are mapped ──────────────────────────────────────────────────────────────────────
-def test_a_large_binary_file_is_mapped_and_never_written_on(tmp_path, monkeypatch):
+# ── a large file is read as a small one would be ──
+def rows_of(count: int, width: int) -> str:
+    return "".join(f"w{i}," + ",".join(f"{i}.{j % 97}" for j in range(width)) + "\n" for i in range(count))
+
+
+@pytest.mark.parametrize("header", ["token," + ",".join(map(str, range(12000))), "id," + ",".join(["1.5"] * 12000)])
+def test_the_header_of_a_wide_file_is_as_unclear_as_that_of_a_narrow_one(header):
+    text = f"{header}\n{rows_of(25, 12000)}".encode()
+    assert len(text) > csv._POLARS_MIN_BYTES
+    assert text.find(b"\n", text.find(b"\n") + 1) > csv._SNIFF_BYTES  # the second row ends beyond what is looked at
+
+    code, *_ = outcome(text)
+
+    assert code == "unclear-header"
+    assert outcome(text, header="yes")[1] == [f"w{i}" for i in range(25)]
+
+
+@pytest.mark.parametrize("bytes_looked_at", [1, 8, 20, 2**16])
+@pytest.mark.parametrize(
+    "text", ["token,0,1\na,1,2\nb,3,4\n", "a,1,2\n", "x,y\n1,2\n", "1,2\n3,4\na,5\n", "d0,d1\n1,2\n"]
+)
+def test_no_decision_rests_on_fewer_rows_than_in_a_small_file(text, bytes_looked_at, monkeypatch):
+    small = outcome(text.encode())
+    monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", 0)
+    monkeypatch.setattr(csv, "_SNIFF_BYTES", bytes_looked_at)
+
+    assert outcome(text.encode()) == small
+
+
+@pytest.mark.parametrize(
+    "folder", ["~", "*", "s3:/bucket", "[ab]", "http:/localhost:1", "hf:", "file:", "{a,b}", "%41", "a?b"]
+)
+def test_polars_never_sees_the_name_of_a_file(folder, tmp_path, monkeypatch):
+    import polars
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", 0)
+    read_csv = polars.read_csv
+    sources = []
+    monkeypatch.setattr(polars, "read_csv", lambda source, **said: sources.append(source) or read_csv(source, **said))
+    for name, text in ((folder, "a,1,2\nb,3,4\n"), ("home", "c,7,8\nd,9,9\n"), ("A", "e,5,5\nf,5,5\n")):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "big.csv").write_text(text)
+    name = folder.replace(":/", "://") + "/big.csv"
+
+    problem = attncli.read(name)
+
+    assert sources == [b"a,1,2\nb,3,4\n"]
+    assert problem.tokens == ("a", "b")
+    assert problem.embeddings.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("length", [131_072, 131_073, 2_000_000])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_label_may_be_of_any_length(length, quote, monkeypatch):
+    label = "x" * length
+    text = f"{quote}{label}{quote},0.5,1\nb,0.25,2\n".encode()
+    limit = csv.csv.field_size_limit()
+
+    for least in (0, 2**60):
+        monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", least)
+        values, tokens, _ = outcome(text)
+        assert tokens == [label, "b"]
+        assert values == [[0.5, 1], [0.25, 2]]
+    assert csv.csv.field_size_limit() == limit  # it is the whole process's
+
+
+# ── what is read stays as it was read ────────────────────────────────────────────────────────────
+def saved_tensors(path):
     from safetensors.numpy import save_file
 
-    monkeypatch.setattr(files, "_MMAP_MIN_BYTES", 0)
-    path, x = tmp_path / "x.safetensors", draw_normal(1, 5, 3)
+    x = draw_normal(1, 5, 3)
     save_file({"embeddings": x, "positions": np.arange(5)}, path)
+    return x
+
+
+def test_arrays_of_safetensors_can_be_written_to_and_the_file_stays(tmp_path):
+    path = tmp_path / "x.safetensors"
+    x = saved_tensors(path)
     before = path.read_bytes()
 
     problem = attncli.read(path)
     problem.embeddings[0, 0] = 7
 
-    assert type(read_bytes(str(path), may_map=True)).__name__ == "mmap"
     np.testing.assert_array_equal(problem.embeddings[1:], x[1:])
     assert path.read_bytes() == before
 
 
+def test_arrays_of_safetensors_share_the_memory_that_was_read(tmp_path):
+    saved_tensors(tmp_path / "x.safetensors")
+
+    data = read_into_memory(str(tmp_path / "x.safetensors"))
+    arrays, _, _ = read_tensors(data)
+
+    assert np.shares_memory(arrays["embeddings"], np.frombuffer(data, np.uint8))
+
+
+@pytest.mark.parametrize("change", [lambda path: os.truncate(path, 0), lambda path: path.write_bytes(b"x" * 10**6)])
+def test_a_file_that_changes_afterwards_changes_no_number(tmp_path, change):
+    path = tmp_path / "x.safetensors"
+    x = saved_tensors(path)
+
+    problem = attncli.read(path)
+    change(path)
+
+    np.testing.assert_array_equal(problem.embeddings, x)
+    assert attncli.attend(problem)["weights"].values.shape == (5, 5)
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_into_memory])
+@pytest.mark.parametrize("change", ["cut short", "longer", "overwritten"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, read, change):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"0123456789")
+    opened = files.open_input
+
+    class ChangingFile(io.FileIO):
+        """A file that someone else changes at the first read."""
+
+        def _change(self):
+            if change == "overwritten":
+                path.write_bytes(b"9876543210")
+                os.utime(path, ns=(1, 1))  # whatever the clock of the file system can tell apart
+            else:
+                os.truncate(path, 4 if change == "cut short" else 20)
+
+        def read(self, size=-1):
+            self._change()
+            return super().read(size)
+
+        def readinto(self, buffer):
+            self._change()
+            return super().readinto(buffer)
+
+    @contextlib.contextmanager
+    def open_changing(name):
+        with opened(name), ChangingFile(name) as file:
+            yield file
+
+    monkeypatch.setattr(files, "open_input", open_changing)
+
+    with pytest.raises(InputError, match="has changed while it was read") as caught:
+        read(str(path))
+
+    assert caught.value.code == "cannot-read"
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_into_memory])
+def test_a_file_larger_than_memory_is_refused_before_it_is_read(tmp_path, monkeypatch, read):
+    path = tmp_path / "x.safetensors"
+    path.touch()
+    os.truncate(path, 2**26)  # a hole: nothing is stored
+    monkeypatch.setattr("attncli.plan.memory.available_memory_bytes", lambda: 2**26 - 1)
+
+    with pytest.raises(CannotError, match=r"is larger than memory: 0\.1 GiB, and 0\.1 are free"):
+        read(str(path))
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_into_memory])
+def test_a_pipe_is_read_to_its_end(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"12" * 100_000,))
+    writer.start()
+
+    assert bytes(read(str(tmp_path / "pipe"))) == b"12" * 100_000
+    writer.join()
+
+
+# ── headers ──────────────────────────────────────────────────────────────────────────────────────
 def built(header: dict, data: bytes = bytes(24), length: int | None = None) -> bytes:
     text = json.dumps(header).encode()
     return (len(text) if length is None else length).to_bytes(8, "little") + text + data

@@ -278,7 +278,7 @@ FILES = [
     ("a.npy", huge_npy((True, 4)), [], 3, "bad-file"),
     ("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000, [], 3, "bad-file"),
     ("a.npz", npz(parameters=np.ones((3, 4)), embeddings=np.ones((3, 4))), [], 3, "wrong-type"),
-    ("a.npz", npz(embeddings=np.ones((3, 4)), attn=np.array("[" * 100_000)), [], 3, "bad-json"),
+    ("a.npz", npz(embeddings=np.ones((3, 4)), attn=np.array("[" * 100_000)), [], 3, "too-deep"),
     ("a.npz", b"PK", [], 3, "bad-file"),
     ("a.npz", npz(embeddings=np.ones((30, 40)))[:-200], [], 3, "bad-file"),
     ("a.npz", zipped("embeddings.npy", huge_npy((10**12,))), [], 3, "truncated"),

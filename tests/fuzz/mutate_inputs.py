@@ -1,0 +1,459 @@
+"""Broken inputs of every format from a seed, read in this process, with the opinion of another library on what is accepted.
+
+Entries: `fuzz_readers`, and `python -m tests.fuzz.mutate_inputs SECONDS [SEED]`.
+"""
+
+from __future__ import annotations
+
+import csv as csv_library
+import io
+import json
+import random
+import struct
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import attncli
+from attncli.errors import AttnError
+from attncli.plan import make_plan
+from attncli.readers import csv as csv_reader
+from attncli.types import INPUT_NAMES
+
+Rng = random.Random
+
+
+@dataclass
+class Report:
+    """What came of the inputs tried."""
+
+    tried: Counter[str] = field(default_factory=Counter)  # by format
+    accepted: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)  # by error code
+    failures: dict[str, tuple[str, bytes]] = field(
+        default_factory=dict
+    )  # what went wrong → the first input's suffix and bytes
+
+    def __str__(self) -> str:
+        formats = ", ".join(f"{name} {n} ({self.accepted[name]} accepted)" for name, n in sorted(self.tried.items()))
+        return f"{self.tried.total()} inputs: {formats}; {len(self.failures)} kinds of failure"
+
+
+# ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
+NUMBERS = ["0", "-1", "2.5", "1e308", "1e309", "-0.0", "1E-400", "9007199254740993", "18446744073709551616", "1" * 400, "1" * 5000, "0.1" + "1" * 400, "1e-5", "01", "1.", ".5", "+1", "NaN", "-Infinity", "1_0"]  # fmt: skip
+TEXTS = ['""', '"a"', '"NaN"', '"-Infinity"', '"\\u003a"', '"\\ud800"', '"é"', '"causal"', '"a:b"', '"' + "x" * 300 + '"', '"\\u0000"', '"window:left=1"', '"1"']  # fmt: skip
+CHOICES = ["mask", "heads", "kv_heads", "scale", "softcap", "position", "score", "normalizer", "chain", "dropout", "seed", "dtype", "name", "self", "sink", "qk_norm", "empty_rows", "align", "head_mixing", "projection"]  # fmt: skip
+NAMES = [*sorted(INPUT_NAMES), "w_q", "w_k", "values", "rows", "decimals", "weights", "scores", "schema", "token", "embedding", *CHOICES]  # fmt: skip
+
+
+def random_json(rng: Rng, depth: int = 0) -> str:
+    """Return JSON text, now and then of what is none."""
+    kind = rng.random()
+    if depth > 4 or kind < 0.25:
+        return rng.choice(NUMBERS[:3] * 12 + NUMBERS)
+    if kind < 0.4:
+        return rng.choice([*TEXTS, "true", "false", "null"])
+    if kind < 0.5:
+        return matrix(rng)
+    if kind < 0.75:
+        return "[" + ",".join(random_json(rng, depth + 1) for _ in range(rng.randrange(4))) + "]"
+    return "{" + ",".join(f'"{rng.choice(NAMES)}":{random_json(rng, depth + 1)}' for _ in range(rng.randrange(4))) + "}"
+
+
+def matrix(rng: Rng, rows: int | None = None, columns: int | None = None) -> str:
+    """Return the text of a matrix of numbers, now and then with one that is odd."""
+    rows, columns = rows or rng.randrange(1, 4), columns or rng.randrange(1, 4)
+    odd = rng.random() < 0.05
+    return (
+        "["
+        + ",".join(
+            "[" + ",".join(rng.choice(NUMBERS if odd else NUMBERS[:3]) for _ in range(columns)) + "]"
+            for _ in range(rows)
+        )
+        + "]"
+    )
+
+
+def json_problem(rng: Rng) -> bytes:
+    """Return a problem in JSON in which a field or a few are anything."""
+    n = rng.randrange(1, 4)
+    members = [f'"embeddings":{matrix(rng, n)}'] if rng.random() < 0.7 else []
+    for _ in range(rng.randrange(4)):
+        name = rng.choice(NAMES[: len(INPUT_NAMES)])
+        if name == "variant" and rng.random() < 0.8:
+            value = (
+                "{" + ",".join(f'"{rng.choice(CHOICES)}":{random_json(rng, 3)}' for _ in range(rng.randrange(3))) + "}"
+            )
+        elif name in ("positions", "segments", "lengths", "k_positions") and rng.random() < 0.7:
+            value = "[" + ",".join(rng.choice(NUMBERS[:2] * 8 + NUMBERS) for _ in range(n)) + "]"
+        elif name == "tokens" and rng.random() < 0.7:
+            value = "[" + ",".join(rng.choice(TEXTS) for _ in range(n)) + "]"
+        else:
+            value = random_json(rng)
+        members.append(f'"{name}":{value}')
+    rng.shuffle(members)
+    if rng.random() < 0.2:
+        items = [f'{{"token":{rng.choice(TEXTS)},"embedding":[{rng.choice(NUMBERS)}]}}' for _ in range(n)]
+        return ("[" + ",".join(items) + "]").encode()
+    return ("{" + ",".join(members) + "}").encode()
+
+
+# ── CSV ──────────────────────────────────────────────────────────────────────────────────────────
+CELLS = [
+    *NUMBERS,
+    "cat",
+    "",
+    " ",
+    "nan",
+    "٣",
+    "1,5",
+    '"a"',
+    '"a',
+    'a"',
+    "\ufeff",
+    "a b",
+    "-",
+    "1e",
+    "\x0b",
+    "0x1",
+    "x" * 200,
+]
+
+
+def csv_problem(rng: Rng) -> bytes:
+    """Return rows of cells, most of them alike."""
+    separator, end = rng.choice(",,,;\t"), rng.choice(["\n", "\n", "\r\n", "\r", "\n\n"])
+    width, odd = rng.randrange(1, 5), rng.choice([0.0, 0.0, 0.05, 0.4])
+
+    def row(i: int) -> str:
+        cells = [f"w{i}" if c == 0 and width > 1 else rng.choice(["1", "2.5", "-3e-2"]) for c in range(width)]
+        cells = [rng.choice(CELLS) if rng.random() < odd else cell for cell in cells]
+        return separator.join(cells[: rng.randrange(1, width + 1)] if rng.random() < odd / 4 else cells)
+
+    rows = [row(i) for i in range(rng.randrange(1, 6))]
+    if rng.random() < 0.3:
+        rows.insert(0, separator.join(rng.choice(["token", "d0", "d1", "0", "1", "id", "x"]) for _ in range(width)))
+    return (rng.choice(["", "", "\ufeff", "\n"]) + end.join(rows) + rng.choice(["", end, end * 3])).encode()
+
+
+# ── arrays ───────────────────────────────────────────────────────────────────────────────────────
+DTYPES = ["<f8", "<f4", "<f2", ">f8", "<i8", "|i1", "<u8", "|b1", "<U3", "|S2", "<c16", "<f16", "|V4", "<M8[s]", "<U0"]
+ARRAY_NAMES = ["embeddings", "q", "k", "v", "positions", "segments", "lengths", "mask", "bias", "tokens", "attn", "layout", "about", "about.x", "variant", "variant.heads", "parameters.w_q", "parameters", "past.k", "memory.embeddings", "expected.weights", "expected.weights.values", "a.b.c.d", "", ".", "schema"]  # fmt: skip
+
+
+def random_array(rng: Rng) -> np.ndarray:
+    """Return an array of any dtype and some small shape, with extreme numbers in it."""
+    shape = rng.choice([(2, 2), (2,), (), (1, 2, 2), (2, 0), (1, 1, 2, 2), (3, 2)])
+    dtype = np.dtype(rng.choice(DTYPES[:5] * 3 + DTYPES))
+    count = int(np.prod(shape))
+    raw = rng.choice([bytes, rng.randbytes])(count * dtype.itemsize)
+    array = np.frombuffer(raw, dtype, count) if dtype.itemsize else np.zeros(count, dtype)
+    if dtype.kind == "f" and rng.random() < 0.7:
+        with np.errstate(all="ignore"):
+            numbers = [0.0, 1.0, -2.0, 0.5, 1e300, np.nan, np.inf, 2.0**62] if rng.random() < 0.4 else [0.0, 1.0, 2.0]
+            array = np.array([rng.choice(numbers) for _ in range(count)]).astype(dtype)
+    if dtype.kind in "iu" and rng.random() < 0.7:
+        array = np.array([rng.choice([0, 1, 2]) for _ in range(count)], dtype)
+    return array.reshape(shape)
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """Return an array as an NPY file."""
+    out = io.BytesIO()
+    np.lib.format.write_array(out, array, allow_pickle=False)
+    return out.getvalue()
+
+
+def npz_problem(rng: Rng) -> bytes:
+    """Return an archive by one of zip's four methods."""
+    out = io.BytesIO()
+    method = rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "w", method) as archive:
+        warnings.simplefilter("ignore")  # of a name that stands twice
+        if rng.random() < 0.7:
+            archive.writestr("embeddings.npy", npy_bytes(np.array([[1, 2], [3, 4]], rng.choice(DTYPES[:6]))))
+        for _ in range(rng.randrange(3)):
+            name = rng.choice(ARRAY_NAMES)
+            array = random_array(rng)
+            if name == "attn" or rng.random() < 0.1:
+                array = np.array(rng.choice([json_problem(rng).decode("utf-8", "replace"), "{}", "[]", "{"]))
+            archive.writestr((name + rng.choice([".npy", ".npy", ""])) or ".npy", npy_bytes(array))
+    return out.getvalue()
+
+
+def safetensors_problem(rng: Rng) -> bytes:
+    """Return a safetensors file whose header may lie."""
+    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I8": 1, "U64": 8, "BOOL": 1, "F8_E5M2": 1, "X": 1}
+    members, data = [], b""
+    if rng.random() < 0.7:
+        members, data = (
+            ['"embeddings":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}'],
+            struct.pack("<4f", 1, 2, 3, 4),
+        )
+    for _ in range(rng.randrange(3)):
+        dtype = rng.choice(list(sizes))
+        shape = rng.choice([[2, 2], [2], [], [1, 2, 2], [2, 0], [0, 2**62], [0, 2**31, 2**31, 2**31], [1] * 65, [-1]])
+        size = max(0, int(np.prod([float(n) for n in shape]))) * sizes[dtype] if 0 not in shape else 0
+        offsets: list[Any] = [len(data), len(data) + size]
+        if rng.random() < 0.1:
+            offsets = rng.choice([[0, 2**64], [len(data)], [None, 1], ["0", "8"], [0.0, 8.0], [True, 8]])
+        data += rng.choice([bytes, rng.randbytes])(size)
+        members.append(f'"{rng.choice(ARRAY_NAMES)}":' + json.dumps({"dtype": dtype, "shape": shape, "data_offsets": offsets}))  # fmt: skip
+    if rng.random() < 0.4:
+        text = rng.choice([json_problem(rng).decode("utf-8", "replace"), "{}", "[]"])
+        metadata = rng.choice([{"attn": text}, {"attn": text}, {"attn": 5}, {"a": []}, 5, None])
+        members.append(f'"__metadata__":{json.dumps(metadata)}')
+    header = ("{" + ",".join(members) + "}").encode()
+    return struct.pack("<Q", rng.choice([len(header)] * 9 + [2**60])) + header + data
+
+
+MAKERS: dict[str, Callable[[Rng], bytes]] = {
+    "json": json_problem,
+    "csv": csv_problem,
+    "tsv": csv_problem,
+    "npy": lambda rng: npy_bytes(random_array(rng)),
+    "npz": npz_problem,
+    "safetensors": safetensors_problem,
+}
+
+
+def damage(rng: Rng, data: bytes) -> bytes:
+    """Change, cut, double or insert a few bytes."""
+    for _ in range(rng.choice([1, 1, 2, 5])):
+        i, j = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+        data = rng.choice([
+            data[:i] + rng.randbytes(1) + data[i + 1 :],
+            data[:i] + data[min(j, i + 40) :],
+            data[:i],
+            data[:j] + data[i:],
+            data[:i] + rng.choice(b'{}[]",:0123456789.eE-\n\r\0"').to_bytes(1) + data[i:],
+        ])  # fmt: skip
+    return data
+
+
+# ── second opinions ──────────────────────────────────────────────────────────────────────────────
+def check_opinion(format_name: str, data: bytes, path: Path, problem: attncli.Problem) -> None:
+    """Compare what was accepted with what another library reads.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    if format_name == "json":
+        _compare_json(json.loads(data, object_pairs_hook=_unique_pairs), problem)
+    elif format_name in ("csv", "tsv"):
+        _compare_csv(data, problem, "\t" if format_name == "tsv" else None)
+    elif format_name == "npy":
+        _assert_same(problem.embeddings, np.load(io.BytesIO(data)))
+    elif format_name == "npz":
+        if not data.startswith(b"PK"):  # numpy.load goes by the first bytes, and zipfile by the last
+            return
+        with np.load(io.BytesIO(data)) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        _compare_arrays(
+            {name: x for name, x in arrays.items() if getattr(x, "dtype", np.dtype("V")).kind in "fiub"}, problem
+        )
+    else:
+        from safetensors.numpy import load
+
+        try:
+            arrays = load(data)
+        except Exception as error:  # numpy has no bfloat16
+            if "bf" in str(error).lower():
+                return
+            raise AssertionError("the library refuses it") from error
+        _compare_arrays(arrays, problem)
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(dict(pairs)) == len(pairs), "a key stands twice"
+    return dict(pairs)
+
+
+def _compare_json(document: Any, problem: attncli.Problem) -> None:
+    if isinstance(document, list):
+        document = {
+            "embeddings": [item["embedding"] if isinstance(item, dict) else item for item in document],
+            "tokens": [item.get("token") if isinstance(item, dict) else None for item in document],
+        }
+    for name, value in document.items():
+        have = getattr(problem, name)
+        if name in ("embeddings", "q", "k", "v", "bias", "positions", "k_positions", "segments", "lengths", "mask"):
+            _assert_same(have, np.array(_numbers(value)))
+        elif name in ("tokens", "k_tokens") and value and None not in value:
+            assert [list(x) if isinstance(x, tuple) else x for x in have] == value, name
+        elif name in ("about", "variant"):
+            assert have == value, name
+        elif name in ("parameters", "past", "memory"):
+            for key, inner in value.items():
+                if key != "tokens":
+                    _assert_same(have[key], np.array(_numbers(inner)))
+
+
+def _numbers(value: Any) -> Any:
+    return (
+        [_numbers(item) for item in value]
+        if isinstance(value, list)
+        else float(value)
+        if isinstance(value, str)
+        else value
+    )
+
+
+def _compare_csv(data: bytes, problem: attncli.Problem, separator: str | None) -> None:
+    text = data.decode("utf-8-sig")
+    found = []
+    for delimiter in [separator] if separator else ",;\t":
+        rows = [
+            row
+            for row in csv_library.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            if "".join(row).strip()
+        ]
+        for body in (rows, rows[1:]):
+            for column in (None, 0):
+                cells = [row[:0] + row[1:] if column == 0 else row for row in body]
+                try:
+                    numbers = np.array(
+                        [
+                            [float(c.strip().replace(",", ".") if delimiter == ";" else c.strip()) for c in row]
+                            for row in cells
+                        ]
+                    )
+                except ValueError:
+                    continue
+                found.append((numbers, None if column is None else tuple(row[0] for row in body)))
+    have = np.asarray(problem.embeddings)
+    assert any(
+        numbers.shape == have.shape and np.array_equal(numbers, have) and labels == problem.tokens
+        for numbers, labels in found
+    ), "no reading of it by the csv module is these numbers"
+
+
+def _compare_arrays(arrays: dict[str, np.ndarray], problem: attncli.Problem) -> None:
+    for name, want in arrays.items():
+        group, _, rest = name.partition(".")
+        have = getattr(problem, group)
+        if group == "expected":
+            have, rest = have[rest.split(".")[0]], "values"
+        _assert_same(have[rest] if rest else have, want)
+
+
+def _assert_same(have: Any, want: np.ndarray) -> None:
+    with np.errstate(all="ignore"):
+        have = np.asarray(have)
+        assert have.shape == want.shape, (have.shape, want.shape)
+        assert np.array_equal(have, want.astype(have.dtype), equal_nan=have.dtype.kind == "f"), (have, want)
+        if have.dtype.kind == "i":
+            assert np.array_equal(want.astype(np.float64), have.astype(np.float64)), (have, want)
+
+
+def polars_opinion(data: bytes, path: Path) -> None:
+    """Compare both readers of CSV.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    kept = csv_reader._POLARS_MIN_BYTES, csv_reader._SNIFF_BYTES
+
+    def outcome() -> object:
+        try:
+            problem = attncli.read(path)
+        except AttnError as error:
+            return error.code, error.message, str(error.location), error.help
+        return problem.embeddings.tolist(), problem.tokens, problem.notes
+
+    try:
+        csv_reader._POLARS_MIN_BYTES, csv_reader._SNIFF_BYTES = 0, 2**16 if len(data) % 2 else 8
+        fast = outcome()
+        csv_reader._POLARS_MIN_BYTES = 2**60
+        assert fast == outcome(), "Polars and the standard library read it differently"
+    finally:
+        csv_reader._POLARS_MIN_BYTES, csv_reader._SNIFF_BYTES = kept
+
+
+# ── the fuzzer ───────────────────────────────────────────────────────────────────────────────────
+def fuzz_readers(inputs: Iterator[int], seed: int, formats: tuple[str, ...] = tuple(MAKERS)) -> Report:
+    """Try as many inputs as there are numbers, each of its own seed, and report what is no plain acceptance or refusal."""
+    report = Report()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("error")  # none may reach standard error
+        for i in inputs:
+            rng = Rng(f"{seed} {i}")
+            format_name = formats[i % len(formats)]
+            data = MAKERS[format_name](rng)
+            if data and rng.random() < 0.3:
+                data = damage(rng, data)
+            try_input(report, format_name, data, Path(folder, f"x.{format_name}"))
+    return report
+
+
+def try_input(report: Report, format_name: str, data: bytes, path: Path) -> None:
+    path.write_bytes(data)
+    report.tried[format_name] += 1
+    try:
+        problem = attncli.read(path)
+    except AttnError as error:
+        report.refused[error.code] += 1
+        if len(str(error.message)) + len(str(error.help)) > 5000:
+            report.failures.setdefault(f"long message: {error.code}", (format_name, data))
+        problem = None
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        report.failures.setdefault(_signature(error), (format_name, data))
+        return
+    try:
+        if format_name == "csv":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                polars_opinion(data, path)
+        if problem is None:
+            return
+        report.accepted[format_name] += 1
+        check_opinion(format_name, data, path, problem)
+        make_plan(problem, keep=["scores"])
+        assert all(np.isfinite(getattr(problem, f.name)).all() for f in fields(problem) if f.name in ("embeddings", "positions") and getattr(problem, f.name) is not None)  # fmt: skip
+    except AttnError as error:
+        report.refused[error.code] += 1
+    except Exception as error:
+        report.failures.setdefault(_signature(error), (format_name, data))
+
+
+def _signature(error: BaseException) -> str:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    assert frame is not None
+    place = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}"
+    return f"{type(error).__name__} at {place}: {str(error)[:120]}"
+
+
+def main() -> None:
+    """Fuzz for so many seconds, and print what was found."""
+    seconds, seed = float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns()
+    end = time.monotonic() + seconds
+
+    def numbers() -> Iterator[int]:
+        i = 0
+        while time.monotonic() < end:
+            yield i
+            i += 1
+
+    report = fuzz_readers(numbers(), seed)
+    print(f"seed {seed}: {report}")
+    print(dict(report.refused.most_common()))
+    for what, (format_name, data) in report.failures.items():
+        print(f"{what}\n    {format_name}: {data[:300]!r}")
+    sys.exit(bool(report.failures))
+
+
+if __name__ == "__main__":
+    main()

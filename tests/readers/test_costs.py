@@ -1,0 +1,219 @@
+"""A file below 1 MB costs at most two seconds and 64 MB and 16 times its size, whatever is in it, until it is computed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import sys
+import traceback
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import attncli
+from attncli.errors import AttnError, CannotError, InputError
+from attncli.plan import make_plan
+from attncli.readers import npz as npz_reader
+from tests.validation.bad_files import npy, safetensors
+
+X = {"embeddings": [[1, 2], [3, 4]]}
+MAX_CPU_SECONDS = 2 if "coverage" not in sys.modules else 20
+MAX_BYTES = 2**26
+MAX_BYTES_PER_BYTE = 16
+
+
+def document(**fields: object) -> bytes:
+    return json.dumps({**X, **fields}, separators=(",", ":")).encode()
+
+
+def deflated(**arrays: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    return out.getvalue()
+
+
+def many_members(count: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(count):
+            archive.writestr(f"a{i}.npy", npy(np.zeros(1)))
+    return out.getvalue()
+
+
+def tensors(count: int) -> bytes:
+    return safetensors({f"t{i}": {"dtype": "F64", "shape": [0], "data_offsets": [0, 0]} for i in range(count)})
+
+
+BIGBIRD = '{"variant": {"mask": "bigbird:block=1"}}'
+# name of the file and what is in it → its bytes
+FILES: dict[str, Callable[[], bytes]] = {
+    "a.json: keys in about": lambda: document(about={f"a{i:05}": 1 for i in range(75_000)}),
+    "a.json: keys in a token": lambda: b'[{"embedding":[1],' + b",".join(b'"k%d":1' % i for i in range(80_000)) + b"}]",
+    "a.json: keys with escaped colons": lambda: b'{"about":{' + b",".join(b'"\\u003a%d":1' % i for i in range(60_000)) + b"}}",
+    "a.json: fields": lambda: json.dumps({f"a{i:05}": 1 for i in range(75_000)}).encode(),
+    "a.json: choices": lambda: document(variant={f"a{i:05}": 1 for i in range(75_000)}),
+    "a.json: steps": lambda: document(expected={f"weights_{i}": [1] for i in range(1, 50_000)}),
+    "a.json: empty lists": lambda: b'{"embeddings":[' + b",".join([b"[]"] * 330_000) + b"]}",
+    "a.json: ragged rows": lambda: b'{"embeddings":[' + b",".join([b"[1]"] * 200_000) + b",[1,2]]}",
+    "a.json: objects": lambda: document(about=[{"": 0}] * 140_000),
+    "a.json: opening brackets": lambda: b"[ " * 490_000,
+    "a.json: a long field": lambda: json.dumps({"x" * 990_000: 1}).encode(),
+    "a.json: a long token": lambda: document(tokens=["x" * 900_000, "b"]),
+    "a.json: a long mask": lambda: document(variant={"mask": "x" * 900_000}),
+    "a.json: spaces in a mask": lambda: document(variant={"mask": "causal" + " " * 900_000 + ")"}),
+    "a.json: masks joined": lambda: document(variant={"mask": " and ".join(["causal"] * 90_000)}),
+    "a.json: masks in a list": lambda: document(variant={"mask": ["causal"] * 110_000}),
+    "a.json: parentheses": lambda: document(variant={"mask": "(" * 990_000}),
+    "a.json: nots": lambda: document(variant={"mask": "not " * 240_000 + "causal"}),
+    "a.json: links": lambda: document(variant={"chain": ",".join(["scale"] * 160_000)}),
+    "a.json: global tokens": lambda: document(variant={"mask": "global:tokens=" + "+".join(map(str, range(100_000)))}),
+    "a.json: a global token again": lambda: document(variant={"mask": "global:tokens=" + "+".join(["0"] * 400_000)}),
+    "a.json: every other token global": lambda: json.dumps(
+        {"embeddings": [[1]] * 20_000, "variant": {"mask": "global:tokens=" + "+".join(map(str, range(0, 20_000, 2)))}}
+    ).encode(),
+    "a.json: random blocks": lambda: json.dumps({"embeddings": [[1]] * 4000, "variant": {"mask": "bigbird:block=1"}}).encode(),
+    "a.json: digits": lambda: b'{"embeddings":[[1]],"variant":{"seed":' + b"1" * 990_000 + b"}}",
+    "a.json: integers": lambda: b'{"embeddings":[[' + b",".join([b"1" * 300] * 3300) + b"]]}",
+    "a.csv: digits and a letter": lambda: b"a,1\nb," + b"1" * 990_000 + b"x\n",
+    "a.csv: digits, e, digits and a letter": lambda: b"a,1\nb," + b"1" * 490_000 + b"e" + b"1" * 490_000 + b"x\n",
+    "a.csv: underscores": lambda: b"a,1\nb," + b"1_" * 490_000 + b"\n",
+    "a.csv: decimal commas": lambda: b"a;1\nb;" + b"1," * 490_000 + b"\n",
+    "a.csv: points": lambda: b"a,1\nb," + b"." * 990_000 + b"\n",
+    "a.csv: one column": lambda: b"1\n" * 495_000,
+    "a.csv: one row": lambda: b"1," * 495_000 + b"1\n",
+    "a.csv: old Mac lines": lambda: b"a,1\r" * 249_000,
+    "a.csv: quotes": lambda: b'"",' * 330_000 + b"1\n",
+    "a.csv: names": lambda: b",".join(b"n%d" % i for i in range(70_000)) + b"\n" + b",".join([b"1"] * 70_000) + b"\n",
+    "a.npz: zeros": lambda: deflated(embeddings=np.zeros((1, 60_000_000))),
+    "a.npz: tokens": lambda: deflated(embeddings=np.zeros((4_000_000, 1), np.float32)),
+    "a.npz: tokens that are read": lambda: deflated(embeddings=np.zeros((300_000, 1), np.float32)),
+    "a.npz: cached keys": lambda: deflated(
+        embeddings=np.zeros((1, 1)), **{f"past.{name}": np.zeros((1, 1, 10**6, 1), np.float32) for name in "kv"}
+    ),
+    "a.npz: more random blocks than are drawn": lambda: deflated(
+        q=np.zeros((200_000, 1)), k=np.zeros((200_000, 1)), v=np.zeros((200_000, 1)), attn=np.array(BIGBIRD)
+    ),
+    "a.npz: random blocks": lambda: deflated(
+        q=np.zeros((6000, 1)), k=np.zeros((6000, 1)), v=np.zeros((6000, 1)), attn=np.array(BIGBIRD)
+    ),
+    "a.safetensors: tokens": lambda: safetensors(
+        {"embeddings": {"dtype": "I8", "shape": [980_000, 1], "data_offsets": [0, 980_000]}}, bytes(980_000)
+    ),
+    "a.json: a wide projection": lambda: document(variant={"projection": "linear:dim=2147483647", "heads": 2}),
+    "a.json: many heads": lambda: document(variant={"heads": 2**20, "kv_heads": 2**20 - 1}),
+    "a.npz: small integers": lambda: deflated(embeddings=np.zeros((1, 20_000_000), np.int8)),
+    "a.npz: labels": lambda: deflated(embeddings=np.eye(2), tokens=np.array([b"ab"] * 2_000_000)),
+    "a.npz: labels without characters": lambda: deflated(embeddings=np.eye(2), tokens=np.zeros(4_000_000, "<U0")),
+    "a.npz: several arrays": lambda: deflated(**{f"a{i}": np.zeros(10**6) for i in range(20)}),
+    "a.npz: members": lambda: many_members(5000),
+    "a.npz: as many members as are read": lambda: many_members(1000),
+    "a.safetensors: tensors": lambda: tensors(15_000),
+    "a.safetensors: dots": lambda: safetensors({"a" + "." * 490_000: {"dtype": "F64", "shape": [0], "data_offsets": [0, 0]}}),
+    "a.safetensors: axes": lambda: safetensors({"q": {"dtype": "F64", "shape": [0] * 300_000, "data_offsets": [0, 0]}}),
+    "a.safetensors: keys in the text": lambda: safetensors(
+        {"__metadata__": {"attn": json.dumps({"about": {f"a{i:05}": 1 for i in range(55_000)}})}}
+    ),
+}  # fmt: skip
+
+
+def cost_of(path: str) -> tuple[float, int, int]:
+    """Read and plan a file in a fork: seconds of CPU, bytes of memory beyond what the fork began with, characters of the error."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+            characters = 0
+            try:
+                make_plan(attncli.read(path), keep=["context"])
+            except AttnError as error:
+                characters = len(error.message) + len(error.help) + len(str(error.location))
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            os.write(send, json.dumps([seconds, 1024 * (after.ru_maxrss - before.ru_maxrss), characters]).encode())
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)
+    os.close(send)
+    with os.fdopen(receive, "rb") as file:
+        answer = file.read()
+    os.waitpid(child, 0)
+    assert answer, "it has failed, or taken a minute"
+    seconds, size, characters = json.loads(answer)
+    return seconds, size, characters
+
+
+@pytest.fixture(scope="module")
+def _libraries(tmp_path_factory):
+    """Whatever reading and planning import is there before anything is measured."""
+    folder = tmp_path_factory.mktemp("small")
+    small = {"a.json": document(variant={"mask": "bigbird"}), "a.csv": b"a,1\n", "a.npz": deflated(embeddings=np.eye(2)), "a.safetensors": tensors(1)}  # fmt: skip
+    for name, data in small.items():
+        (folder / name).write_bytes(data)
+        try:
+            make_plan(attncli.read(folder / name))
+        except InputError:
+            continue
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+@pytest.mark.parametrize("case", FILES)
+@pytest.mark.usefixtures("_libraries")
+def test_a_small_file_costs_little(tmp_path, case):
+    path, data = tmp_path / case.split(":")[0], FILES[case]()
+    assert len(data) < 1_000_000
+    path.write_bytes(data)
+
+    seconds, size, characters = cost_of(str(path))
+
+    assert seconds <= MAX_CPU_SECONDS
+    assert size <= MAX_BYTES + MAX_BYTES_PER_BYTE * len(data)
+    assert characters < 2000
+
+
+# ── archives ─────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"embeddings": np.zeros((1000, 2000))},
+        {"embeddings": np.zeros((1, 2)), "mask": np.tri(4000, dtype=bool)[:1, :1]},
+        {"embeddings": np.zeros((4, 4000), np.int8)},
+        {"embeddings": np.zeros((1000, 1)), "tokens": np.array(["a"] * 1000)},
+    ],
+)
+def test_an_archive_of_zeros_is_read_where_it_fits(tmp_path, arrays):
+    (tmp_path / "a.npz").write_bytes(deflated(**arrays))
+
+    problem = attncli.read(tmp_path / "a.npz")
+
+    np.testing.assert_array_equal(problem.embeddings, arrays["embeddings"])
+
+
+def test_an_archive_of_zeros_that_does_not_fit_is_read_uncompressed(tmp_path):
+    zeros = np.zeros((3000, 1000))
+    (tmp_path / "a.npz").write_bytes(deflated(embeddings=zeros))
+    np.savez(tmp_path / "b.npz", embeddings=zeros)
+
+    with pytest.raises(
+        InputError, match="would take 24,144,000 in memory, more than 16 MiB and 16 times as many"
+    ) as caught:
+        attncli.read(tmp_path / "a.npz")
+
+    assert caught.value.code == "too-compressed"
+    assert "numpy.savez, not savez_compressed" in caught.value.help
+    assert attncli.read(tmp_path / "b.npz").embeddings.shape == (3000, 1000)
+
+
+def test_what_an_archive_unpacks_to_is_held_against_the_memory_that_is_free(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", embeddings=np.zeros((1000, 100)))
+    monkeypatch.setattr(npz_reader, "_LARGE_BYTES", 0)
+    monkeypatch.setattr("attncli.plan.memory.available_memory_bytes", lambda: 799_999)
+
+    with pytest.raises(CannotError, match=r"the arrays take 0\.0 GiB, and 0\.0 are free"):
+        attncli.read(tmp_path / "a.npz")
