@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from attncli.errors import AttnError, CannotError, ExitStatus
 from attncli.request import OutputOptions, VariantRequest
+from attncli.text import escape_json_controls
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -114,9 +115,10 @@ def compute_stream(
 
 
 def _error_line(error: AttnError) -> str:
-    import msgspec
+    import json
 
-    return msgspec.json.encode({"error": error.to_record()}).decode() + "\n"
+    line = json.dumps({"error": error.to_record()}, ensure_ascii=False, separators=(",", ":"))  # names may be no UTF-8
+    return escape_json_controls(line) + "\n"
 
 
 def internal_error(error: Exception) -> AttnError:

@@ -15,7 +15,7 @@ from attncli.cli.progress import load_engine_with_message, show_progress
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.text import join_names
+from attncli.text import escape_json_controls, join_names
 from attncli.types import Json, to_json_number
 
 if TYPE_CHECKING:
@@ -234,10 +234,11 @@ def _write_verdict(
 
 def _to_json(record: Json, *, indented: bool) -> str:
     """A record as JSON text, its non-finite numbers as strings."""
-    import msgspec
+    import json
 
-    data = msgspec.json.encode(_with_json_numbers(record))
-    return (msgspec.json.format(data, indent=2) if indented else data).decode() + "\n"
+    style: Json = {"indent": 2} if indented else {"separators": (",", ":")}
+    text = json.dumps(_with_json_numbers(record), ensure_ascii=False, **style)  # names of files may be no UTF-8
+    return escape_json_controls(text) + "\n"
 
 
 def _with_json_numbers(value: object) -> object:

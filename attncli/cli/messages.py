@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import traceback
 from contextlib import suppress
 
 from attncli.cli.environment import Environment
 from attncli.errors import AttnError
 from attncli.request import OutputOptions
-from attncli.text import json_escape, printable, split_warning, to_ascii
+from attncli.text import escape_json_controls, json_escape, printable, split_warning, to_ascii
+from attncli.types import Json
 
 _MAX_SOURCE_CHARACTERS = 100  # of a line of the input that is shown with an error
 _CONTEXT_CHARACTERS = 60  # shown before the error in a line that is longer than that
@@ -55,6 +57,16 @@ class Messages:
         with suppress(OSError, ValueError):  # nobody listens: the exit status still tells
             print(text, file=self.environment.stderr, flush=True)
 
+    def write_record(self, record: Json) -> None:
+        """Write one line of JSON, for programs; no character in it takes effect on a terminal."""
+        self.write(escape_json_controls(json.dumps(record, ensure_ascii=False)))
+
+    def write_traceback(self, error: BaseException) -> None:
+        """Write the traceback of an error, line by line, as its message may hold whatever an input holds."""
+        for part in traceback.format_exception(error):
+            for line in part.splitlines():
+                self.write(printable(line))
+
     def note(self, text: str) -> None:
         """Write what a reader or a cluster had to find out; nothing with `--quiet`."""
         if not self.quiet and self.error_format == "full":
@@ -64,14 +76,14 @@ class Messages:
         """Write a warning of a result, "code: sentence"."""
         code, message = split_warning(text)
         if self.error_format == "json":
-            self.write(json.dumps({"type": "warning", "code": code, "message": message}, ensure_ascii=False))
+            self.write_record({"type": "warning", "code": code, "message": message})
         else:
             self.write(f"{self.apply_style(f'warning[{code}]', '33;1')}: {printable(message)}")
 
     def error(self, error: AttnError) -> None:
         """Write an error in the form of docs/errors.md: code, sentence, location with the line of the file, way out."""
         if self.error_format == "json":
-            self.write(json.dumps(error.to_record(), ensure_ascii=False))
+            self.write_record(error.to_record())
             return
         location = error.location
         if self.error_format == "concise":

@@ -12,6 +12,7 @@ from attncli.cli.environment import Environment
 from attncli.errors import CannotError, OptionError
 from attncli.output_formats import Codec, Content, Format, RenderOptions, choose_output_format
 from attncli.request import OutputOptions
+from attncli.text import shorten
 
 PieceWriter = Callable[[str | bytes | memoryview], None]
 
@@ -47,17 +48,22 @@ def check_output_path(output_options: OutputOptions) -> None:
         return
     path = Path(output_options.output)
     try:
-        exists, is_folder = path.exists(), path.is_dir()
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise CannotError(
-            "cannot-write", f"{path} cannot be written: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        exists, is_folder, is_file = path.exists(), path.is_dir(), path.is_file()
+        folder = path.resolve().parent if path.is_symlink() else path.parent
+        has_folder = folder.is_dir()
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # ValueError: a NUL in the name; RuntimeError: links in a circle
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CannotError("cannot-write", f"{shorten(str(path))} cannot be written: {reason}") from None
     if is_folder:
         raise OptionError("output-exists", f"{path} is a folder", help="name a file")
-    if exists and path.is_file() and not output_options.force:
+    if is_file and not output_options.force:
         raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
-    if not path.parent.is_dir():
-        raise CannotError("cannot-write", f"there is no folder {path.parent}", help=f"mkdir -p {path.parent}")
+    if not exists and not has_folder:
+        raise CannotError("cannot-write", f"there is no folder {folder}", help=f"mkdir -p {folder}")
 
 
 def write_output(environment: Environment, content: Content, output_options: OutputOptions, format: Format) -> None:

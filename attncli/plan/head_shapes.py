@@ -89,7 +89,9 @@ def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) 
         ("kv_heads", "k", size.kv_heads, variant.kv_heads),
     ):
         if has is not None and requested not in (None, has):
-            raise input_error("heads-mismatch", f"{name} is {requested}, but {array} comes in {has} heads", array)
+            raise input_error(
+                "heads-mismatch", f"{name} is {requested}, but {array} comes in {pluralize(has, 'head')}", array
+            )
     has_head_axis = size.heads is not None or variant.heads is not None
     heads = size.heads or variant.heads or 1
     kv_heads = size.kv_heads or variant.kv_heads or heads
@@ -104,7 +106,7 @@ def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) 
         raise input_error(
             "heads-mismatch",
             f"{heads} query heads cannot share {kv_heads} kv heads equally",
-            help=f"{heads} heads, {kv_heads} kv heads: {divisors}",
+            help=f"{pluralize(heads, 'head')}, {kv_heads} kv heads: {divisors}",
         )
     return heads, kv_heads, has_head_axis
 

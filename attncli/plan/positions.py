@@ -7,7 +7,7 @@ import numpy as np
 from attncli.errors import InputError, input_error
 from attncli.mask_expression import MaskExpression
 from attncli.plan.visibility import fields_read, part_expression
-from attncli.text import join_names
+from attncli.text import join_names, pluralize
 from attncli.types import NumpyArray, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import shape_of
@@ -58,7 +58,8 @@ def _missing_positions_error(problem: Problem, size: ProblemSize, needed_by: str
         return input_error("missing-positions", message, "positions", help="add positions, one for each query")
     return input_error(
         "align-needed",
-        f"{size.queries} queries meet {size.keys} keys, and {needed_by} must know which stand side by side",
+        f"{pluralize(size.queries, 'query meets', 'queries meet')} {pluralize(size.keys, 'key')}, "
+        f"and {needed_by} must know which stand side by side",
         help="--align top-left: the first query beside the first key, as in PyTorch SDPA; "
         "--align bottom-right: the last beside the last, as in FlashAttention; or give positions",
     )

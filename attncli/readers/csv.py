@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import Source, decode_text, make_problem, reader
-from attncli.text import pluralize, printable, suggestion
+from attncli.registry import parse_index
+from attncli.text import pluralize, printable, shorten, suggestion
 from attncli.types import NumpyArray, Problem
 
 _NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -216,7 +217,7 @@ class _Table:
         first = self.rows[0]
         names = tuple(cell.strip() for cell in first.cells)
         token_column = self.source.token_column
-        names_a_column = token_column not in (None, "none") and not str(token_column).isdigit()
+        names_a_column = token_column not in (None, "none") and not re.fullmatch("[0-9]+", str(token_column))
         if self.source.header == "yes" or (self.source.header is None and names_a_column):
             return names
         if self.source.header == "no":
@@ -270,15 +271,16 @@ class _Table:
         if requested is not None and requested in self.header:
             return self.header.index(requested)
         if requested is not None:
-            if not requested.isdigit() or int(requested) >= width:
+            index = parse_index(requested)
+            if index is None or not 0 <= index < width:
                 raise InputError(
                     "no-such-column",
-                    f"there is no column {requested!r}",
+                    f"there is no column {shorten(requested)!r}",
                     help=suggestion(requested, self.header)
                     if self.header
                     else f"there are {width} columns, 0 … {width - 1}",
                 )
-            return int(requested)
+            return index
         column = [row.cells[0].strip() for row in self.body]
         are_numbers = [self._is_number(cell) for cell in column]
         if all(are_numbers):

@@ -180,7 +180,8 @@ def _check_keys(problem: Problem, size: ProblemSize) -> None:
             _check_batch_axis(name, value, max(problem.q.ndim, 3), size)
         key_axis = {2: 0, 3: 1, 4: 1 if problem.layout == "bthd" else 2}[problem.q.ndim]
         if shape_of(value)[key_axis] != size.new_keys:
-            raise input_error("shape-mismatch", f"k has {size.new_keys} keys and v {shape_of(value)[key_axis]}", name)
+            message = f"k has {pluralize(size.new_keys, 'key')} and v {shape_of(value)[key_axis]}"
+            raise input_error("shape-mismatch", message, name)
     past = {name: x for name, x in (problem.past or {}).items() if name != "tokens"}
     for name, value in past.items():
         _check_batch_axis(f"past.{name}", value, 4, size)
@@ -226,7 +227,7 @@ def _check_positions(problem: Problem, size: ProblemSize) -> None:
         _check_batch_axis("lengths", problem.lengths, 1, size)
         for b, length in enumerate(problem.lengths.tolist()):
             if not 0 <= length <= size.keys:
-                message = f"lengths[{b}] is {length}, but there are {size.keys} keys"
+                message = f"lengths[{b}] is {length}, but there {'is' if size.keys == 1 else 'are'} {pluralize(size.keys, 'key')}"
                 raise input_error("out-of-range", message, "lengths", (b,))
 
 
