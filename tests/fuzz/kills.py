@@ -1,8 +1,8 @@
-"""Commands that are ended at random moments: `python -m tests.fuzz.kills COUNT SEED`, or `try_kills`.
+"""Commands that are ended at random moments: `python -m tests.fuzz.kills COUNT SEED [named]`, or `try_kills`.
 
 Commands run in forks of this process, which has everything loaded, and are ended by SIGKILL, SIGTERM, SIGHUP, SIGINT, SIGQUIT or a
 reader that goes away. Then what they were to write is old, absent or whole; no hidden file is left (after SIGKILL, where the
-file system has files without a name); and a batch that is given again ends with the very bytes of an undisturbed run.
+file system has files without a name; `named` tries it as if it had none); and a batch that is given again ends with the very bytes of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -169,9 +169,10 @@ def hidden_files(place: Path) -> list[str]:
 
 def has_nameless_files(folder: Path) -> bool:
     """Whether the file system has files without a name, so that SIGKILL leaves nothing either."""
-    with suppress(OSError, AttributeError):
-        os.close(os.open(folder, os.O_RDWR | os.O_TMPFILE))
-        return True
+    flag = getattr(os, "O_TMPFILE", 0)
+    with suppress(OSError):
+        os.close(os.open(folder, os.O_RDWR | flag))
+        return bool(flag)
     return False
 
 
@@ -239,7 +240,9 @@ def find_faults(
 
 
 def main() -> None:
-    count, seed = (int(word) for word in (sys.argv[1:] + ["60", "1"][len(sys.argv) - 1 :])[:2])
+    count, seed = map(int, sys.argv[1:3])
+    if "named" in sys.argv:
+        os.O_TMPFILE = 0  # type: ignore[misc]
     with tempfile.TemporaryDirectory(prefix="attn-kills-") as folder:
         report = try_kills(count, seed, Path(folder))
     print(json.dumps({"kills": report.kills, "too_late": report.too_late, "failures": report.failures}, indent=1))
