@@ -58,8 +58,8 @@ def _run_and_report(arguments: Sequence[str], environment: Environment) -> int:
     except SystemExit as error:  # how Rich ends a process when nobody reads its output any more
         return int(ExitStatus.BROKEN_PIPE) if error.code == 1 else int(error.code or 0)
     except AttnError as error:
-        if is_caused_by_interrupt(error):
-            return _report_interrupt(messages)
+        if (asked_status := _signal_status(error)) is not None:
+            return asked_status
         if debug and error.__cause__:
             messages.write_traceback(error)
         messages.error(error)
@@ -68,7 +68,8 @@ def _run_and_report(arguments: Sequence[str], environment: Environment) -> int:
         messages.error(_usage_error(error, arguments))
         return int(ExitStatus.USAGE)
     except (KeyboardInterrupt, typer.Abort):
-        return _report_interrupt(messages)
+        messages.write("interrupted")
+        return int(ExitStatus.INTERRUPTED)
     except OSError as error:
         return _report_system_error(error, messages, debug)
     except MemoryError:
@@ -84,7 +85,9 @@ def _run_command_line(arguments: Sequence[str], environment: Environment) -> int
     if "_ATTN_COMPLETE" in environment.variables:  # a shell asks for completions
         try:
             command.main([*arguments], prog_name="attn")
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, SystemExit) as error:
+            if isinstance(error, SystemExit) and error.code != 1:
+                raise
             message = "_ATTN_COMPLETE is set, but no shell asks for completions"
             raise OptionError("usage", message, help="unset _ATTN_COMPLETE") from None
     try:
@@ -126,21 +129,22 @@ def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> Optio
     return OptionError("usage", message, help=help or f"{path} --help shows what there is")
 
 
-def is_caused_by_interrupt(error: BaseException) -> bool:
-    """Return whether an error is what a library made of Ctrl-C, or was raised while Ctrl-C was being handled."""
+def _signal_status(error: BaseException) -> int | None:
+    """Return the status that a signal asked for, if an error is what a library made of that; None: it is not.
+
+    A signal raises KeyboardInterrupt or SystemExit wherever the program is, and some code turns all that is raised into an
+    error of its own.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         if isinstance(current, KeyboardInterrupt):
-            return True
+            return int(ExitStatus.INTERRUPTED)
+        if isinstance(current, SystemExit) and isinstance(current.code, int) and current.code > 128:
+            return current.code
         seen.add(id(current))
         current = current.__cause__ or current.__context__
-    return False
-
-
-def _report_interrupt(messages: Messages) -> int:
-    messages.write("interrupted")
-    return int(ExitStatus.INTERRUPTED)
+    return None
 
 
 def _report_system_error(error: OSError, messages: Messages, debug: bool) -> int:
@@ -165,8 +169,8 @@ def _report_system_error(error: OSError, messages: Messages, debug: bool) -> int
 
 def _report_bug(error: Exception, messages: Messages, debug: bool) -> int:
     """Write an error that nobody foresaw as a bug to report; with `--debug` its traceback stands before it."""
-    if is_caused_by_interrupt(error):
-        return _report_interrupt(messages)
+    if (status := _signal_status(error)) is not None:
+        return status
     if debug:
         messages.write_traceback(error)
     first_line = next(iter(str(error).splitlines()), "")

@@ -20,11 +20,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from tests.batch.helpers import read_manifest, read_results, write_problems
+from tests.fuzz.forks import load_everything, start
 
 SIGNALS = {name: getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE")}
 OLD = b"what was there before\n"
@@ -75,44 +75,6 @@ def write_inputs(folder: Path) -> None:
     lines = [json.dumps({"embeddings": draws.normal(size=(3, 4)).round(3).tolist()}) for _ in range(60)]
     (folder / "lines.ndjson").write_text("\n".join(lines) + "\n")
     write_problems(folder / "in", 40)
-
-
-def load_everything() -> None:
-    """Import what the commands import, so that forks have it."""
-    import polars  # noqa: F401
-    import torch  # noqa: F401
-
-    import attncli.check
-    import attncli.cli
-    import attncli.core.attention
-    import attncli.views.explain  # noqa: F401
-
-
-def start(words: tuple[str, ...], folder: Path, streams: tuple[int, int, int]) -> int:
-    """Start a command in a fork, and return its process id."""
-    pid = os.fork()
-    if pid:
-        return pid
-    _become(words, folder, streams)
-
-
-def _become(words: tuple[str, ...], folder: Path, streams: tuple[int, int, int]) -> NoReturn:
-    """Be `attn` in this process, which is a fork; whatever happens, it ends here."""
-    try:
-        os.chdir(folder)
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-        os.closerange(3, 256)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python begins
-        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
-        sys.argv = ["attn", *words]
-        from attncli.__main__ import run
-
-        run()
-    except KeyboardInterrupt:
-        os._exit(130)
-    finally:
-        os._exit(99)
 
 
 class Undisturbed:

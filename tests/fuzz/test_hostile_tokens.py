@@ -54,7 +54,7 @@ def write_hostile_files(folder: Path) -> None:
             {"tokens": ["\x9b1m", "\u202e"], "embeddings": [[1], [2]], "expected": {"weights": [[1, 0], [0, 1]]}}
         )
     )
-    os.mkdir(folder / "in\x9b\u202e")
+    (folder / "in\x9b\u202e").mkdir()
     (folder / "in\x9b\u202e" / "\x1b[31mx\u202e.csv").write_text("\x9b1m,1,2\n")
     (folder / "in\x9b\u202e" / "bad\x9b.csv").write_text("\x9b1m,1,2\n\u202e,1\n")
 
