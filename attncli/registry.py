@@ -174,7 +174,8 @@ def parse_index(text: str) -> int | None:
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdecimal()):
         return None
-    index = int(digits) if len(digits.lstrip("0")) <= _MAX_INDEX_DIGITS else 10**_MAX_INDEX_DIGITS
+    significant = digits.lstrip("0") or "0"
+    index = int(significant) if len(significant) <= _MAX_INDEX_DIGITS else 10**_MAX_INDEX_DIGITS
     return index if digits == text else -index
 
 

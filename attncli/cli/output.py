@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def check_output_path(output_options: OutputOptions) -> None:
         return
     path = Path(output_options.output)
     try:
-        exists, is_folder, is_file = path.exists(), path.is_dir(), path.is_file()
+        mode = _file_mode(path)
         folder = path.resolve().parent if path.is_symlink() else path.parent
         has_folder = folder.is_dir()
     except (
@@ -58,12 +59,20 @@ def check_output_path(output_options: OutputOptions) -> None:
     ) as error:  # ValueError: a NUL in the name; RuntimeError: links in a circle
         reason = getattr(error, "strerror", None) or str(error)
         raise CannotError("cannot-write", f"{shorten(str(path))} cannot be written: {reason}") from None
-    if is_folder:
+    if stat.S_ISDIR(mode):
         raise OptionError("output-exists", f"{path} is a folder", help="name a file")
-    if is_file and not output_options.force:
+    if stat.S_ISREG(mode) and not output_options.force:
         raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
-    if not exists and not has_folder:
+    if not mode and not has_folder:
         raise CannotError("cannot-write", f"there is no folder {folder}", help=f"mkdir -p {folder}")
+
+
+def _file_mode(path: Path) -> int:
+    """Return the kind and permissions of the file at a path; 0: there is none."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def write_output(environment: Environment, content: Content, output_options: OutputOptions, format: Format) -> None:
