@@ -150,10 +150,10 @@ class CommandLines:
         arguments = [p for p in parameters if p.param_type_name == "argument"]
         options = [p for p in parameters if p.param_type_name == "option" and p.opts[0] not in SLOW_OPTIONS]
         for argument in arguments:
-            if draw.random() < (0.95 if argument.required else 0.4):
+            if draw.random() < (0.95 if argument.required else 0.15):
                 pool = (
                     INPUTS
-                    if argument.name in ("input", "inputs") and draw.random() < 0.9
+                    if argument.name in ("input", "inputs") and draw.random() < 0.95
                     else (*ODD_VALUES, *self.names, *INPUTS)
                 )
                 words.append(draw.choice(pool))
