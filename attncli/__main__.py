@@ -125,17 +125,19 @@ def _report_broken_installation(error: BaseException) -> int:
         import traceback
 
         traceback.print_exc()
+    from attncli.errors import CannotError  # which needs the standard library alone
+
     first_line = next(iter(str(error).splitlines()), "")
-    lines = (
-        f"error[cannot-load]: attn does not load: {type(error).__name__}: {first_line}",
-        "  = help: install it again, with all that it needs: python -m pip install --force-reinstall attncli",
-    )
+    message = f"attn does not load: {type(error).__name__}: {first_line}"
+    hint = "install it again, with all that it needs: python -m pip install --force-reinstall attncli"
+    reported = CannotError("cannot-load", message, help=hint)
+    lines = (f"error[{reported.code}]: {reported.message}", f"  = help: {reported.help}")
     try:
         for line in lines if sys.stderr is not None else ():
             print("".join(c if c.isprintable() and c.isascii() else "?" for c in line), file=sys.stderr)
     except (OSError, ValueError):
         pass  # nobody listens: the exit status still tells
-    return 4
+    return int(reported.status)
 
 
 if __name__ == "__main__":
