@@ -106,6 +106,8 @@ def batch(
     format = _choose_format(output_options, results_folder)
     _check_options(output_options, scheduler, results_folder, fail_fast, max_failures, retry_failed, dry_run)
     parse_max_failures(max_failures, 1)
+    if "" in inputs:
+        raise OptionError("bad-option", "one INPUT is empty", help="name a file, a folder, a 'glob' or an @list")
     found, left_out_count = gather_inputs(
         inputs,
         result_suffix=format.suffixes[0] if format.suffixes else f".{format.name}",

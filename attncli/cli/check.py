@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from attncli.cli.environment import Environment
-from attncli.cli.input import read_problem
+from attncli.cli.input import file_mode, read_problem
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message, show_progress
@@ -90,11 +91,11 @@ def check(
         raise OptionError("bad-option", "standard input is for INPUT alone", help="--figures FILE")
     if (rtol or atol) and rule not in (None, "close"):
         raise OptionError("bad-option", f"--rule {rule} has no rtol and atol", help="they go with --rule close")
-    if input != "-" and not Path(input).exists():
+    if input != "-" and not file_mode(input):
         from attncli.readers import read_bytes
 
         read_bytes(input)  # raises the error that says so
-    if input != "-" and Path(input).is_dir():
+    if input != "-" and stat.S_ISDIR(file_mode(input)):
         if figures is not None:
             hint = "a folder's problems say themselves what they expect"
             raise OptionError("bad-option", "--figures goes with one problem, not with a folder", help=hint)

@@ -99,6 +99,29 @@ def test_a_folder_of_results_that_cannot_be_is_refused(attn, tmp_path, path):
     assert "error[cannot-write]" in done.err
 
 
+@pytest.mark.parametrize(
+    "name", ["", " ", "@", "@ ", "://", "*", "[", "nul\0.csv", "x" * 300, "@" + "x" * 300, "circle", "~"]
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["batch", "-o", "out"],
+        ["compute"],
+        ["explain"],
+        ["check"],
+        ["check", HELLO, "--figures"],
+        ["explain", HELLO, "0", "--grad"],
+    ],
+)
+def test_an_input_that_is_none_is_refused(attn, tmp_path, words, name):
+    (tmp_path / "circle").symlink_to("circle")
+
+    done = attn(*words, name)
+
+    assert done.status in ((1, 2, 3) if words[0] == "batch" else (2, 3)), done.err  # 1: an input of a batch failed
+    assert done.err.startswith(("error[", "failed["))
+
+
 def test_a_long_name_is_written(attn, tmp_path):
     name = "é" * 120 + ".json"
 

@@ -229,6 +229,7 @@ def try_command_lines(count: int, seed: int, folder: Path) -> Report:
         report.commands[words[0][:8] if words else ""] += 1
         if fault := find_fault(words, status, out, err):
             report.failures.append(f"{i}: {shown(words)} {environment} {open_streams}: {fault}: {err[-1500:]!r}")
+            print(report.failures[-1], file=sys.stderr, flush=True)
     return report
 
 
