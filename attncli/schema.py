@@ -248,6 +248,7 @@ def check_schema() -> Json:
             "alike": items(text),
             "plain": items(text),
             "searched": count,
+            "left_out": count,
             "warnings": items(text),
         },
         answers=items(gap),

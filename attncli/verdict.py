@@ -120,6 +120,7 @@ class Verdict:
     nearest_candidates: tuple[Diagnosis, ...] = ()  # where nothing gives these figures
     equivalent_choices: tuple[str, ...] = ()  # other choices that give the right figures too
     trial_count: int = 0  # how many computations were tried
+    left_out_count: int = 0  # how many pairs of changes were not, because others are likelier
     gap_marks: tuple[GapMark, ...] = ()
     observations: tuple[str, ...] = ()  # what wrong figures show without a search: all of your weights are 0
     step_order: tuple[str, ...] = ()  # every step of the variant, in order of computation
@@ -155,6 +156,7 @@ class Verdict:
             "alike": list(self.equivalent_choices),
             "plain": list(self.observations),
             "searched": self.trial_count,
+            "left_out": self.left_out_count,
             **({"answers": [_gap_record(mark) for mark in self.gap_marks]} if self.gap_marks else {}),
             "warnings": list(self.warnings),
         }

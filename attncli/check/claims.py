@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from attncli.check.figures import Figures, StepFigures
+from attncli.check.figures import Figures, StepFigures, conform_to_step
+from attncli.check.labels import find_labelled_indices, find_result_indices, label_names
 from attncli.errors import InputError, OptionError, input_error
 from attncli.plan import Plan
 from attncli.plan.steps import require_step_name
@@ -55,7 +56,7 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
 
     Raises:
         OptionError: an array has no name and --step gives none, or there is no such step at all.
-        InputError: there are no figures of the step.
+        InputError: there are no figures of the step, or they are of another kind than the step.
     """
     if step in ("all", ""):
         raise OptionError("bad-option", "--step names one step", help="without it, all that are claimed are checked")
@@ -65,14 +66,16 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
         if step is None:
             hint = "say which: --step weights"
             raise OptionError("missing-option", f"{figures.name} does not say which step its figures are", help=hint)
-        return figures, tuple(replace(s, step=step) for s in figures.steps)
+        return figures, tuple(conform_to_step(replace(s, step=step)) for s in figures.steps)
     if step is None:
-        return figures, figures.steps
+        return figures, tuple(map(conform_to_step, figures.steps))
     chosen = tuple(s for s in figures.steps if s.step == step)
     if not chosen:
         names = join_names(dict.fromkeys(str(s.step) for s in figures.steps))
         raise input_error("absent-step", f"{figures.name} has no figures of {step}", help=f"it has {names}")
-    return replace(figures, open_gaps=tuple(s for s in figures.open_gaps if s.step == step)), chosen
+    return replace(figures, open_gaps=tuple(s for s in figures.open_gaps if s.step == step)), tuple(
+        map(conform_to_step, chosen)
+    )
 
 
 def apply_common_dtype(steps: tuple[StepFigures, ...]) -> tuple[StepFigures, ...]:
@@ -93,8 +96,18 @@ def apply_common_dtype(steps: tuple[StepFigures, ...]) -> tuple[StepFigures, ...
 
 def largest_claimed_rank(steps: Sequence[StepFigures]) -> int | None:
     """Return how many ranks are claimed, which the plan must know first."""
-    widths = [s.values.shape[-1] for s in steps if s.step in ("top_keys", "top_weights") and s.values.ndim]
-    return max(widths, default=None)
+    counts: list[int] = []
+    for figures in steps:
+        if figures.step not in ("top_keys", "top_weights"):
+            continue
+        if figures.cells is not None:
+            ranks = figures.cells[:, figures.cell_axes.index("rank")] if "rank" in figures.cell_axes else [0]
+            counts.append(int(max(ranks)) + 1)
+        elif figures.cell_indices is not None:
+            counts.append(max((indices[-1] for indices in figures.cell_indices if indices), default=0) + 1)
+        elif figures.values.ndim:
+            counts.append(figures.values.shape[-1])
+    return max(counts, default=None)
 
 
 # ── which cells ──────────────────────────────────────────────────────────────────────────────────
@@ -129,16 +142,13 @@ def _make_claim(step_figures: StepFigures, plan: Plan, layout: str | None, is_la
     step = str(step_figures.step)
     axes, shape = plan.steps[step], step_shape(plan, step)
     axis_indices = [
-        np.asarray(step_figures.axis_indices.get(axis, range(n))) for axis, n in zip(axes, shape, strict=True)
+        np.array(step_figures.axis_indices.get(axis, range(n))) for axis, n in zip(axes, shape, strict=True)
     ]
     for name, indices, axis_position in (("rows", step_figures.rows, -2), ("columns", step_figures.columns, -1)):
         if indices is not None:
             if len(axes) + axis_position < 0:
                 raise input_error("wrong-shape", f"{step} has no {name}: its axes are {join_names(axes)}")
-            axis_indices[axis_position] = np.asarray(indices)
-    labelled_rows = _find_labelled_rows(step_figures, plan, len(axis_indices[-2]) if len(axes) > 1 else 0)
-    if labelled_rows is not None:
-        axis_indices[-2] = labelled_rows
+            axis_indices[axis_position] = np.array(indices)
     for axis, index, n in zip(axes, axis_indices, shape, strict=True):
         if (index >= n).any() or (index < -n).any():
             raise input_error(
@@ -146,6 +156,10 @@ def _make_claim(step_figures: StepFigures, plan: Plan, layout: str | None, is_la
                 f"{step} has {pluralize(n, axis, _AXIS_PLURALS.get(axis, ''))}, and {axis} {max(index)} is claimed",
             )
         np.remainder(index, n, out=index)  # negative indices count from the end
+        if len(np.unique(index)) < len(index):
+            twice = next(i for i in index if (index == i).sum() > 1)
+            raise input_error("two-sources", f"{axis} {twice} of {step} stands twice", help="take one of them out")
+    _apply_labels(step_figures, plan, axis_indices)
     claimed_shape = tuple(len(index) for index in axis_indices)
     values, decimals = _apply_layout(step_figures, plan, claimed_shape, layout, is_layout_known)
     is_whole_step = claimed_shape == shape and all(
@@ -154,22 +168,66 @@ def _make_claim(step_figures: StepFigures, plan: Plan, layout: str | None, is_la
     return Claim(step, axes, values, np.ix_(*axis_indices), is_whole_step, step_figures, decimals)
 
 
-def _find_labelled_rows(step_figures: StepFigures, plan: Plan, row_count: int) -> NumpyArray | None:
-    """Find the rows of a table by the tokens that label them, where there are fewer than the step has; else None."""
-    axes, labels = plan.steps[str(step_figures.step)], step_figures.row_labels
-    if not labels or len(axes) < 2 or len(labels) == row_count or axes[-2] not in ("query", "key"):
-        return None
-    tokens = plan.tokens if axes[-2] == "query" else plan.k_tokens
-    if plan.size.batch is not None or any(tokens.count(label) != 1 for label in labels):
-        return None
-    return np.array([tokens.index(label) for label in labels])
+def _apply_labels(step_figures: StepFigures, plan: Plan, axis_indices: list[NumpyArray]) -> None:
+    """Find the indices of rows and columns by their labels, in place: those of a table, or the tokens of a result.
+
+    Raises:
+        InputError: a label is unknown or ambiguous, or a table's rows are of another axis than the step's.
+    """
+    step = str(step_figures.step)
+    axes = plan.steps[step]
+    for axis, labels in step_figures.axis_labels.items():
+        if axis in axes:
+            position = axes.index(axis)
+            batch_indices = axis_indices[axes.index("batch")] if "batch" in axes else None
+            order = find_result_indices(labels, plan, axis, axis_indices[position], batch_indices, step)
+            axis_indices[position] = axis_indices[position][order]
+    if step_figures.row_axis and len(axes) > 1 and step_figures.row_axis != axes[-2]:
+        raise input_error(
+            "wrong-shape",
+            f"the rows of the table are its {step_figures.row_axis} axis, but those of {step} are its {axes[-2]} axis",
+        )
+    for noun, table_labels, axis_position in (
+        ("row", step_figures.row_labels, -2),
+        ("column", step_figures.column_labels, -1),
+    ):
+        if table_labels is not None and len(axes) + axis_position >= 0:
+            axis, length = axes[axis_position], len(axis_indices[axis_position])
+            found = find_labelled_indices(table_labels, label_names(plan, axis), length, axis, noun, step)
+            axis_indices[axis_position] = found
 
 
 def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
-    """Make a claim of figures that name their cells one by one."""
+    """Make a claim of figures that name their cells one by one.
+
+    Raises:
+        InputError: a cell is not in the step, does not say an axis, or is claimed twice.
+    """
     step = str(step_figures.step)
     axes, shape = plan.steps[step], step_shape(plan, step)
-    cells = [_index_of_cell(step, cell, axes, shape) for cell in step_figures.cells or ()]
+    cells = _align_cells(step_figures, step, axes, shape)
+    for axis, indices, n in zip(axes, cells.T, shape, strict=True):
+        if (indices >= n).any():
+            raise input_error("out-of-range", f"there is no {axis} {indices[indices >= n][0]} in {step}: it has {n}")
+    index = tuple(cells.T)
+    flat = np.ravel_multi_index(index, shape) if axes else np.zeros(len(cells), np.int64)
+    distinct, counts = np.unique(flat, return_counts=True)
+    if len(distinct) < len(flat) and not step_figures.gap_numbers:  # two gaps may ask for the same
+        twice = np.unravel_index(int(distinct[counts > 1][0]), shape)
+        cell = describe_cell(plan, {axis: int(i) for axis, i in zip(axes, twice, strict=True)})
+        raise input_error("two-sources", f"{step} of {cell} stands twice", help="take one of them out")
+    is_whole_step = len(distinct) == int(np.prod(shape)) == len(flat)
+    return Claim(step, axes, step_figures.values, index, is_whole_step, step_figures, step_figures.decimals)
+
+
+def _align_cells(step_figures: StepFigures, step: str, axes: tuple[str, ...], shape: Shape) -> NumpyArray:
+    """Return the indices of cells by the axes of the step: (figures, axes).
+
+    An axis of length 1 may be left out, and any axis of a mask.
+
+    Raises:
+        InputError: an axis is missing, or the step has none such.
+    """
     for indices in step_figures.cell_indices or ():
         if len(indices) != len(axes):
             path = step + "".join(f"[{i}]" for i in indices)
@@ -177,26 +235,19 @@ def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
                 "wrong-place",
                 f"{path} has {pluralize(len(indices), 'index', 'indices')}, but its axes are {join_names(axes)}",
             )
-        cells.append(indices)
-    for cell in cells:
-        for axis, i, n in zip(axes, cell, shape, strict=True):
-            if not 0 <= i < n:
-                raise input_error("out-of-range", f"there is no {axis} {i} in {step}: it has {n}")
-    index = tuple(np.array([cell[axis] for cell in cells], int) for axis in range(len(axes)))
-    is_whole_step = len(set(cells)) == int(np.prod(shape)) == len(cells)
-    return Claim(step, axes, step_figures.values, index, is_whole_step, step_figures, step_figures.decimals)
-
-
-def _index_of_cell(step: str, cell: Mapping[str, int], axes: tuple[str, ...], shape: Shape) -> tuple[int, ...]:
-    """Return the index of a cell that is named axis by axis; an axis of length 1 may be left out, and any axis of a mask."""
-    absent = [axis for axis in cell if axis not in axes and cell[axis] != 0]
-    missing = [axis for axis, n in zip(axes, shape, strict=True) if axis not in cell and n > 1]
-    if absent:
-        message = f"{step} has no axis {absent[0]!r}: its axes are {join_names(axes)}"
-        raise input_error("absent-axis", message, help=suggestion(absent[0], axes))
+    if step_figures.cells is None:
+        return np.array(step_figures.cell_indices, np.int64).reshape(-1, len(axes))
+    by_axis = dict(zip(step_figures.cell_axes, step_figures.cells.T, strict=True))
+    absent = next((axis for axis, indices in by_axis.items() if axis not in axes and (indices > 0).any()), None)
+    if absent is not None:
+        message = f"{step} has no axis {absent!r}: its axes are {join_names(axes)}"
+        raise input_error("absent-axis", message, help=suggestion(absent, axes))
+    unsaid = np.full(len(step_figures.cells), -1)
+    columns = [by_axis.get(axis, unsaid) for axis in axes]
+    missing = [axis for axis, n, indices in zip(axes, shape, columns, strict=True) if n > 1 and (indices < 0).any()]
     if missing and step != "mask":
         raise input_error("missing-axis", f"a figure of {step} does not say its {join_names(missing)}")
-    return tuple(cell.get(axis, 0) for axis in axes)
+    return np.maximum(np.array(columns, np.int64).reshape(len(axes), -1).T, 0)
 
 
 # ── layouts ──────────────────────────────────────────────────────────────────────────────────────
@@ -207,9 +258,8 @@ def _apply_layout(
     step, axes = str(step_figures.step), plan.steps[str(step_figures.step)]
     values, decimals = step_figures.values, step_figures.decimals
     own_axes = step_figures.axes
-    if own_axes is not None and own_axes != axes and set(own_axes) <= set(axes):  # a mask has only the axes it needs
-        expanded = tuple(slice(None) if axis in own_axes else None for axis in axes)
-        return np.broadcast_to(values[expanded], target_shape), None
+    if own_axes is not None and own_axes != axes and set(own_axes) <= set(axes):
+        return _expand_axes(step_figures, plan, target_shape), None
     possible = list(_possible_layouts(values.shape, plan, step, target_shape))
     if layout is None:
         allowed = {*LAYOUTS, _LAYOUT_OF_STEP}
@@ -230,6 +280,25 @@ def _apply_layout(
         raise _wrong_shape_error(step_figures, plan, target_shape, layout)
     rearrange = next(iter(rearrangements.values()))
     return rearrange(values), None if decimals is None else rearrange(decimals)
+
+
+def _expand_axes(step_figures: StepFigures, plan: Plan, target_shape: Shape) -> NumpyArray:
+    """Return values that have some of the step's axes on all of them.
+
+    A mask has only the axes it needs; of another step, those that are left out have length 1.
+
+    Raises:
+        InputError: the axes that are left out are longer, or the others are not as long as the step's.
+    """
+    step, own_axes = str(step_figures.step), step_figures.axes or ()
+    axes, values = plan.steps[step], step_figures.values
+    lengths = dict(zip(axes, target_shape, strict=True))
+    is_in_order = own_axes == tuple(axis for axis in axes if axis in own_axes)
+    are_left_out_single = step == "mask" or all(n == 1 for axis, n in lengths.items() if axis not in own_axes)
+    if not (is_in_order and are_left_out_single and values.shape == tuple(lengths[axis] for axis in own_axes)):
+        raise _wrong_shape_error(step_figures, plan, target_shape, None)
+    expanded = tuple(slice(None) if axis in own_axes else None for axis in axes)
+    return np.broadcast_to(values[expanded], target_shape)
 
 
 def _layout_signature(shape: Shape, rearrange: Rearrangement) -> bytes:
@@ -299,6 +368,13 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
             "wrong-shape", f"{step} of shape {shape} is not {layout}: the step is {wanted}", help="leave --layout out"
         )
     hint = f"the step is {wanted}"
+    if step_figures.axes is not None and len(step_figures.axes) == len(shape):
+        own = f"({', '.join(f'{axis} {n}' for axis, n in zip(step_figures.axes, shape, strict=True))})"
+        return input_error(
+            "wrong-shape",
+            f"the figures of {step} are {own}, but should be {wanted}",
+            help="check the problem and the choices that the result was computed from",
+        )
     if len(shape) >= 2 and len(target_shape) >= 2 and shape[-1] == target_shape[-1] and shape[-2] < target_shape[-2]:
         rows = join_names(range(shape[-2]), "and", max_names=4)
         hint = (

@@ -81,6 +81,7 @@ class Comparison:
             return cells
         return dataclasses.replace(cells, is_right=cells.is_right | ties.are_tied(claim, self.reference))
 
+    @np.errstate(all="ignore")
     def summarize(self, claim_index: int) -> StepComparison:
         """Summarize the comparison of a claim with the reference: how far off it is, and where it is furthest off."""
         claim, rule, decimals = self.task.claims[claim_index], self.rules[claim_index], self.decimals[claim_index]
@@ -91,8 +92,7 @@ class Comparison:
         reference_float = reference.astype(np.float64)
         is_finite = np.isfinite(cells.error) & np.isfinite(reference_float)
         error = np.where(is_finite, cells.error, 0.0)
-        with np.errstate(all="ignore"):
-            relative_error = np.where(is_finite & (reference != 0), error / np.abs(reference_float), 0.0)
+        relative_error = np.where(is_finite & (reference != 0), error / np.abs(reference_float), 0.0)
         max_error = float(cells.error.max(initial=0.0))
         if decimals is not None:
             ulp_error = float((error * 10.0 ** decimals.astype(np.float64)).max(initial=0.0))
@@ -135,7 +135,7 @@ class Comparison:
         error = 0.0
         if plain is not None:
             is_finite = np.isfinite(plain) & np.isfinite(reference)
-            error = float(np.abs(plain - reference)[is_finite].max(initial=0.0))
+            error = float(np.abs(plain[is_finite] - reference[is_finite]).max(initial=0.0))
         min_allowed_error = 2 * rules.unit_in_last_place(rule.dtype, self.largest_figures[claim.step])
         return dataclasses.replace(rule, allowed_error=max(2 * error, min_allowed_error), plain_error=error)
 

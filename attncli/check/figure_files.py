@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
+import itertools
 import json
+import math
 import re
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,27 +27,38 @@ from attncli.check.figures import (
     figures_from_named_arrays,
     figures_from_result,
     is_number,
+    kind_of_step,
+    parse_index,
     parse_written_number,
     require_known_step,
     step_figures_from_texts,
 )
 from attncli.check.worksheet import has_gaps, read_worksheet
-from attncli.errors import InputError, Location, OptionError
+from attncli.errors import InputError, Location, OptionError, input_error
 from attncli.readers import decode_text, read, read_bytes
-from attncli.text import join_names, printable, suggestion
-from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json, NumpyArray
+from attncli.readers.base import merge_fields, nest_fields
+from attncli.text import join_names, pluralize, printable, shorten, suggestion
+from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.validation.fields import STEP_NAMES, validate_array, validate_field
 
 _WORKSHEET_SUFFIXES = (".md", ".txt")
-_INTEGER_STEPS = ("top_keys", "visible_keys")
-_VALUE_WORDS: dict[str, float | bool] = {
-    "true": True,
-    "false": False,
+_MAX_LIST_DEPTH = 8  # lists within lists; an array has at most four axes
+_MAX_AXES = 4
+_MAX_ABS_INTEGER = 2**53
+_INTEGER_PATTERN = re.compile(r"-?[0-9]+")
+_MAX_INTEGER_CHARACTERS = 19  # of a number that is read as an integer; longer ones are no index, and floats will do
+_CACHED_TEXTS = 4096  # of cells, since many are the same
+_TAKE_ONE_OUT = "take one of them out"
+_VALUE_WORDS: dict[str, float] = {
+    "true": 1.0,
+    "false": 0.0,
     "nan": np.nan,
     "inf": np.inf,
     "-inf": -np.inf,
     **{word.lower(): float(word) for word in NONFINITE_SPELLINGS},
 }
+
+T = TypeVar("T")
 
 
 def read_figures(path: str) -> Figures:
@@ -57,6 +73,16 @@ def read_figures(path: str) -> Figures:
         hint = "attn explain … --format markdown writes a worksheet that can be read"
         raise OptionError("unknown-format", f"{path} is LaTeX, which is not read back", help=hint)
     data = read_bytes(path)
+    with np.errstate(all="ignore"):
+        return _parse_figures(path, suffix, data)
+
+
+def _parse_figures(path: str, suffix: str, data: bytes) -> Figures:
+    """Parse the bytes of a file of figures.
+
+    Raises:
+        OptionError, InputError: as `read_figures`.
+    """
     try:
         if suffix in _READERS:
             return _READERS[suffix](path, data)
@@ -91,21 +117,53 @@ def _figures_from_problem(path: str) -> Figures:
 class _NumberWithText(float):
     """A number that keeps the text it was written as."""
 
+    __slots__ = ("plain", "text")
     text: str
+    plain: int | float  # the same as validation takes it; a whole number beyond the indices of any axis is a float
 
     def __new__(cls, text: str) -> _NumberWithText:
         self = super().__new__(cls, text)
         self.text = text
+        is_integer = len(text) <= _MAX_INTEGER_CHARACTERS and _INTEGER_PATTERN.fullmatch(text)
+        self.plain = int(text) if is_integer else float(self)
         return self
 
 
-def _figures_from_json(path: str, data: bytes) -> Figures:
+def _decode_json(data: bytes) -> object:
+    """Decode JSON in which every number keeps its text; equal texts share one number.
+
+    Raises:
+        InputError: it is no JSON, or an object has a key twice.
+    """
+    make_number = functools.cache(_NumberWithText)
     try:
         text = data.decode("utf-8-sig")
-        content = json.loads(text, parse_float=_NumberWithText, parse_int=_NumberWithText)
-    except (ValueError, RecursionError) as error:
+        return json.loads(text, parse_float=make_number, parse_int=make_number, object_pairs_hook=_make_object)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError("too-deep", "the JSON is nested deeper than anything figures hold") from None
+    except Exception as error:  # whatever the parser raises, the file is bad
         line = getattr(error, "lineno", None)
-        raise InputError("bad-json", f"this is no JSON: {error}", location=Location(line=line)) from None
+        raise InputError("bad-json", f"this is no JSON: {shorten(str(error))}", location=Location(line=line)) from None
+
+
+def _make_object(pairs: list[tuple[str, object]]) -> Json:
+    """Make an object of its keys and values.
+
+    Raises:
+        InputError: a key stands twice.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise InputError("two-sources", f"{printable(shorten(twice))!r} stands twice in one object", help=_TAKE_ONE_OUT)
+    return content
+
+
+def _figures_from_json(path: str, data: bytes) -> Figures:
+    content = _decode_json(data)
     if isinstance(content, list):
         return Figures(path, "text", (_step_figures_from_lists(None, content),), is_layout_known=False)
     if not isinstance(content, dict):
@@ -135,11 +193,18 @@ def _step_figures_from_json(step: str, entry: object, *, in_problem: bool = Fals
     """Make figures of one entry of an object, which follows the grammar of `expected`, with the digits that are written."""
     require_known_step(step)
     properties: Json = entry if isinstance(entry, dict) else {"values": entry}
-    numbers = {key: _as_plain_numbers(x) for key, x in properties.items()}
+    name = f"expected.{step}" if in_problem else step
+    paths = {key: f"{name}.{key}" if isinstance(entry, dict) else name for key in properties}
+    arrays = {"values": _array_of_numbers(step, properties["values"])} if "values" in properties else {}
+    numbers = {
+        key: _as_plain_numbers(x, paths[key]) if arrays.get(key) is None else arrays[key]
+        for key, x in properties.items()
+    }
     checked = _validate_entry(step, numbers, in_problem=in_problem, is_object=isinstance(entry, dict))
     rows, columns = (tuple(map(int, checked[key])) if key in checked else None for key in ("rows", "columns"))
+    del numbers
     return replace(
-        _step_figures_from_lists(step, properties["values"]),
+        _step_figures_from_lists(step, properties["values"], paths["values"]),
         rows=rows,
         columns=columns,
         expected_decimals=checked.get("decimals"),
@@ -162,72 +227,131 @@ def _validate_entry(step: str, properties: Json, *, in_problem: bool, is_object:
         raise InputError(error.code, message, location=replace(error.location, path=path), help=error.help) from None
 
 
-def _as_plain_numbers(value: object) -> object:
-    """Convert numbers with their texts to the numbers that validation takes."""
+def _as_plain_numbers(value: object, name: str, index: tuple[int, ...] = ()) -> object:
+    """Convert numbers with their texts to the numbers that validation takes.
+
+    Raises:
+        InputError: a number is larger than a float64 can hold, or lists are nested deeper than any array.
+    """
     if isinstance(value, list):
-        return [_as_plain_numbers(v) for v in value]
-    if isinstance(value, _NumberWithText):
-        return int(value) if re.fullmatch(r"[-+]?\d+", value.text) else float(value)
-    return value
+        if len(index) > _MAX_LIST_DEPTH:
+            raise input_error("too-deep", f"{name} is nested deeper than any array", name)
+        return [_as_plain_numbers(v, name, (*index, i)) for i, v in enumerate(value)]
+    if not isinstance(value, _NumberWithText):
+        return value
+    if math.isinf(value):
+        message = f"{name} holds {shorten(value.text, 40)}, which is larger than a float64 can hold"
+        raise input_error("not-finite", message, name, index)
+    return value.plain
 
 
-def _step_figures_from_lists(step: str | None, nested: object) -> StepFigures:
+def _flatten(nested: object) -> tuple[list[object], tuple[int, ...]] | None:
+    """Flatten lists of equal lengths into their leaves and their shape; None where they form no array that a step can be."""
+    shape: list[int] = []
+    level = [nested]
+    while True:
+        lengths = {len(item) if isinstance(item, list) else -1 for item in level}
+        if lengths == {-1}:
+            return level, tuple(shape)
+        if len(lengths) > 1 or lengths == {0} or len(shape) == _MAX_AXES:
+            return None
+        shape += lengths
+        level = list(itertools.chain.from_iterable(level))  # type: ignore[arg-type]
+
+
+def _array_of_numbers(step: str | None, nested: object) -> NumpyArray | None:
+    """Return nested lists of numbers or booleans as an array of the step's kind, without a copy of the lists.
+
+    None where they are anything else: then validation says what is wrong, or reads "NaN" and the like.
+    """
+    flattened = _flatten(nested)
+    if flattened is None:
+        return None
+    leaves, shape = flattened
+    types = set(map(type, leaves))
+    if types == {bool}:
+        return np.array(leaves, bool).reshape(shape)
+    if types != {_NumberWithText}:
+        return None
+    if kind_of_step(step) == "integers":
+        integers = [leaf.plain for leaf in leaves]  # type: ignore[attr-defined]
+        is_valid = all(type(x) is int and abs(x) <= _MAX_ABS_INTEGER for x in integers)
+        return np.array(integers, np.int64).reshape(shape) if is_valid else None
+    values = np.array(leaves, np.float64).reshape(shape)
+    return values if not np.isinf(values).any() else None
+
+
+def _step_figures_from_lists(step: str | None, nested: object, name: str = "figures") -> StepFigures:
     """Make figures of nested lists of numbers with their texts."""
-    plain = _as_plain_numbers(nested)
-    first = plain
-    while isinstance(first, list) and first:
-        first = first[0]
-    name = f"expected.{step}.values" if step else "figures"
-    if isinstance(first, bool):
-        return StepFigures(step, validate_array(plain, Field(name, "booleans", ("*",))))
-    if _is_integer_step(step):
-        return StepFigures(step, validate_array(plain, Field(name, "integers", ("*",), finite=False)))
-    values = validate_array(plain, Field(name, "floats", ("*",), finite=False))
-    texts: list[str] = []
-
-    def collect_texts(value: object) -> None:
-        if isinstance(value, list):
-            for item in value:
-                collect_texts(item)
-        else:
-            texts.append(getattr(value, "text", ""))
-
-    collect_texts(nested)
-    return step_figures_from_texts(step, values, texts)
-
-
-def _is_integer_step(step: str | None) -> bool:
-    return step is not None and re.sub(r"_\d+$", "", step) in _INTEGER_STEPS
+    values = _array_of_numbers(step, nested)
+    if values is None:
+        plain = _as_plain_numbers(nested, name)
+        first = plain
+        while isinstance(first, list) and first:
+            first = first[0]
+        kind: FieldKind = "integers" if kind_of_step(step) == "integers" else "floats"
+        kind = "booleans" if isinstance(first, bool) else kind
+        values = validate_array(plain, Field(name, kind, ("*",), finite=False))
+        del plain
+    if values.dtype.kind != "f":
+        return StepFigures(step, values)
+    flattened = _flatten(nested)
+    leaves = flattened[0] if flattened else []
+    return step_figures_from_texts(step, values, [getattr(leaf, "text", "") for leaf in leaves])
 
 
 # ── arrays ───────────────────────────────────────────────────────────────────────────────────────
 def _figures_from_npy(path: str, data: bytes) -> Figures:
     from attncli.readers.npz import read_npy_array
 
-    return figures_from_named_arrays(path, {"": read_npy_array(data, "figures")})
+    return figures_from_named_arrays(path, {"": _parse_arrays(lambda: read_npy_array(data, "figures"))})
 
 
 def _figures_from_npz(path: str, data: bytes) -> Figures:
     from attncli.readers.npz import read_archive
 
-    arrays, metadata = read_archive(data)
+    arrays, metadata = _parse_arrays(lambda: read_archive(data))
     return _figures_from_archive(path, arrays, metadata)
 
 
 def _figures_from_safetensors(path: str, data: bytes) -> Figures:
     from attncli.readers.safetensors import read_tensors
 
-    arrays, metadata, _ = read_tensors(data)
+    arrays, metadata, _ = _parse_arrays(lambda: read_tensors(data))
     return _figures_from_archive(path, arrays, metadata)
 
 
-def _figures_from_archive(path: str, arrays: Mapping[str, NumpyArray], metadata: Json) -> Figures:
-    if str(metadata.get("schema", "")).startswith("attn.result"):
-        from attncli.readers.results import read_result
+def _parse_arrays(parse: Callable[[], T]) -> T:
+    """Parse a file of arrays; whatever its parser raises, the file is bad.
 
-        return figures_from_result(read_result(path), path)
+    Raises:
+        InputError: it is.
+    """
+    try:
+        return parse()
+    except InputError:
+        raise
+    except Exception as error:
+        message = shorten(str(error).partition("\n")[0] or type(error).__name__)
+        raise InputError(
+            "bad-file", f"these arrays cannot be read: {message}", help="was the copy cut short?"
+        ) from None
+
+
+def _figures_from_archive(path: str, arrays: Mapping[str, NumpyArray], metadata: Json) -> Figures:
+    if "schema" in {*arrays, *metadata}:
+        from attncli.readers.results import parse_result
+
+        return figures_from_result(parse_result(merge_fields(nest_fields(dict(arrays)), metadata)), path)
     if _has_problem_fields({*arrays, *metadata} - set(STEP_NAMES)):
         return _figures_from_problem(path)
+    twice = next((name for name in metadata if name in arrays), None)
+    if twice is not None:
+        message = f"{printable(shorten(twice))} stands twice: as an array and in the JSON beside the arrays"
+        raise InputError("two-sources", message, help=_TAKE_ONE_OUT)
+    if metadata:
+        message = f"{printable(shorten(next(iter(metadata))))} stands in the text beside the arrays, and is no array"
+        raise InputError("no-figures", message, help="save every step as an array of numbers")
     return figures_from_named_arrays(path, arrays)
 
 
@@ -245,86 +369,190 @@ def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
     """Read the tidy rows or the matrix that attn writes, or a bare matrix of numbers."""
     from attncli.readers.csv import detect_separator
 
-    separator = separator or detect_separator(text.splitlines())
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=separator)]
-    rows = [row for row in rows if any(row)]
-    if not rows:
+    table = _parse_table(text, separator or detect_separator(re.split(r"\r\n|\r|\n", text)))
+    if not table.rows:
         raise InputError("empty", "the file is empty")
-    if rows[0][0] == "step" and rows[0][-1] == "value":
-        return Figures(path, "text", _step_figures_from_tidy_rows(rows))
-    names_labels = rows[0][0] in ("token", "", *AXES)
-    has_header = _is_header(rows, names_labels)
-    body = rows[1:] if has_header else rows
-    has_labels = bool(body) and ((has_header and names_labels) or any(not _is_value(row[0]) for row in body))
-    cells = [row[1:] if has_labels else row for row in body]
-    widths = {len(row) for row in cells}
-    if len(widths) != 1 or not cells or 0 in widths:
+    first = table.stripped(0)
+    if first[0] == "step" and first[-1] == "value":
+        return Figures(path, "text", _step_figures_from_tidy_rows(table))
+    return Figures(path, "text", (_step_figures_from_matrix(table),), is_layout_known=False)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The rows of a table that hold something: their cells as they are written, and the line that each starts in."""
+
+    rows: list[tuple[str, ...]]
+    lines: array[int]
+
+    def stripped(self, i: int) -> list[str]:
+        """Return the cells of a row without the spaces around them."""
+        return [cell.strip() for cell in self.rows[i]]
+
+
+def _parse_table(text: str, separator: str) -> _Table:
+    """Parse the rows of a table.
+
+    Raises:
+        InputError: it is no CSV.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a label may be as long as the file
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    table = _Table([], array("q"))
+    start = 1
+    try:
+        for cells in reader:
+            if any(cell and not cell.isspace() for cell in cells):
+                table.rows.append(tuple(cells))
+                table.lines.append(start)
+            start = reader.line_num + 1
+    except Exception as error:  # whatever the parser raises, the file is bad
+        raise InputError(
+            "bad-csv",
+            f"this is no CSV: {shorten(str(error))}",
+            location=Location(line=max(reader.line_num, 1)),
+            help="a quote that opens must close",
+        ) from None
+    return table
+
+
+def _step_figures_from_matrix(table: _Table) -> StepFigures:
+    """Make figures of a matrix of numbers, with the labels of its rows and columns where it has them.
+
+    Raises:
+        InputError: rows are not equally long, a cell is no number, or there are not as many names as columns.
+    """
+    header = table.stripped(0)
+    names_labels = header[0] in ("token", "", *AXES)
+    has_header = _is_header(table, names_labels)
+    body = table.rows[has_header:]
+    if not body:
+        raise InputError("no-figures", "there are no rows below the header")
+    has_labels = (has_header and names_labels and len(body[0]) == len(header)) or any(
+        not _is_value(row[0].strip()) for row in body
+    )
+    skipped = int(has_labels)
+    widths = {len(row) - skipped for row in body}
+    if len(widths) != 1 or 0 in widths:
         raise InputError(
             "ragged", f"the rows have {join_names(sorted(widths), 'or')} figures", help="rows are equally long"
         )
-    for i, row in enumerate(cells):
-        for j, cell in enumerate(row):
-            if not _is_value(cell):
-                location = Location(line=i + 1 + has_header, column=j + 1 + has_labels)
-                raise InputError("not-a-number", f"{printable(cell)!r} stands where a figure should", location=location)
-    figures = _step_figures_from_cells(None, [cell for row in cells for cell in row], (len(cells), *widths))
-    labels = tuple(row[0] for row in body) if has_labels else None
-    return Figures(path, "text", (replace(figures, row_labels=labels),), is_layout_known=False)
+    width = widths.pop()
+    texts = [cell.strip() for row in body for cell in row[skipped:]]
+    for i, text in enumerate(texts):
+        if not _is_value(text):
+            location = Location(line=table.lines[has_header + i // width], column=i % width + 1 + skipped)
+            raise InputError(
+                "not-a-number", f"{printable(shorten(text))!r} stands where a figure should", location=location
+            )
+    column_labels: tuple[str, ...] | None = None
+    row_axis = ""
+    if has_header:
+        has_corner = has_labels and (names_labels or len(header) == width + 1)
+        if len(header) != width + has_corner:
+            message = f"the header has {pluralize(len(header) - has_corner, 'name')}, but the rows have {width} figures"
+            raise InputError("ragged", message, help="a name for each column, or no header")
+        column_labels = table.rows[0][has_corner:]
+        row_axis = header[0] if has_corner and header[0] in AXES else ""
+    return replace(
+        _step_figures_from_cells(None, texts, (len(body), width)),
+        row_labels=tuple(row[0] for row in body) if has_labels else None,
+        column_labels=column_labels,
+        row_axis=row_axis,
+    )
 
 
-def _is_header(rows: Sequence[Sequence[str]], names_labels: bool) -> bool:
+def _is_header(table: _Table, names_labels: bool) -> bool:
     """Tell whether the first row of a table is a header: a row of figures in which one is mistyped is none."""
-    first = rows[0]
+    first = table.stripped(0)
     others = first[1:] or first
     if all(map(_is_value, others)) and (first[0] == "" or _is_value(first[0])):
-        return False
-    if names_labels or len(rows) == 1:
+        # pandas writes an empty cell, and then the numbers of the columns
+        return first[0] == "" and _is_column_numbering(others) and all(row[0].strip() for row in table.rows[1:])
+    if names_labels or len(table.rows) == 1:
         return True
     return not any(map(_is_value, others)) or _is_column_numbering(others)
 
 
 def _is_column_numbering(header: Sequence[str]) -> bool:
-    """Tell whether a header numbers its columns, from 0 or from 1."""
-    return list(header) in ([str(i) for i in range(first, first + len(header))] for first in (0, 1))
+    """Tell whether a header numbers its columns, from 0 or from 1, in any order."""
+    numbers = sorted(index for text in header if (index := parse_index(text)) is not None)
+    return numbers in (list(range(first, first + len(header))) for first in (0, 1))
 
 
+@functools.lru_cache(_CACHED_TEXTS)
 def _is_value(text: str) -> bool:
     return is_number(text) or text.lower() in _VALUE_WORDS
 
 
 def _step_figures_from_cells(step: str | None, texts: Sequence[str], shape: tuple[int, ...]) -> StepFigures:
-    """Make figures of the cells of a table."""
-    values = [_VALUE_WORDS[t.lower()] if t.lower() in _VALUE_WORDS else parse_written_number(t).value for t in texts]
-    if all(isinstance(v, bool) for v in values):
-        return StepFigures(step, np.array(values).reshape(shape))
-    if _is_integer_step(step):
-        return StepFigures(step, np.array(values, np.float64).astype(np.int64).reshape(shape))
-    number_texts = [t if is_number(t) else "" for t in texts]
-    return step_figures_from_texts(step, np.array(values, np.float64).reshape(shape), number_texts)
+    """Make figures of the cells of a table.
+
+    Raises:
+        InputError: some are booleans and some numbers, or a number is larger than a float64 can hold.
+    """
+    boolean_count = sum(text.lower() in ("true", "false") for text in texts)
+    if boolean_count == len(texts):
+        return StepFigures(step, np.array([text.lower() == "true" for text in texts]).reshape(shape))
+    if boolean_count:
+        message = "true and false stand among numbers"
+        raise InputError("wrong-type", message, help="figures are all numbers, or all true and false")
+    values = np.fromiter(map(_parse_value, texts), np.float64, len(texts))
+    return step_figures_from_texts(step, values.reshape(shape), texts)
 
 
-def _step_figures_from_tidy_rows(rows: Sequence[Sequence[str]]) -> tuple[StepFigures, ...]:
-    """Make figures of tidy rows, one figure each: step, batch, head, query, key, …, value."""
-    header = rows[0]
-    axes = header[1:-1]
-    for name in axes:
+def _parse_value(text: str) -> float:
+    word = _VALUE_WORDS.get(text.lower())
+    return parse_written_number(text).value if word is None else word
+
+
+def _step_figures_from_tidy_rows(table: _Table) -> tuple[StepFigures, ...]:
+    """Make figures of tidy rows, one figure each: step, batch, head, query, key, …, value.
+
+    Raises:
+        InputError: a column is no axis or stands twice, or a row is no step, indices and value.
+    """
+    header = table.stripped(0)
+    axes = tuple(header[1:-1])
+    for i, name in enumerate(axes):
         if name not in AXES:
-            raise InputError("unknown-axis", f"no axis is called {printable(name)!r}", help=suggestion(name, AXES))
-    figures: dict[str, list[tuple[dict[str, int], str]]] = {}  # step → (cell, text) of each
-    for line, row in enumerate(rows[1:], 2):
-        has_value = len(row) == len(header) and _is_value(row[-1])
-        if not has_value or not all(not index or index.isdecimal() for index in row[1:-1]):
-            raise InputError("bad-row", "this row is no step, indices and value", location=Location(line=line))
-        step, *indices, value = row
-        require_known_step(step)
-        cell = {axis: int(index) for axis, index in zip(axes, indices, strict=True) if index}
-        figures.setdefault(step, []).append((cell, value))
-    if not figures:
+            message = f"no axis is called {printable(shorten(name))!r}"
+            raise InputError("unknown-axis", message, help=suggestion(name, AXES))
+        if name in axes[:i]:
+            raise InputError("two-sources", f"the column {name} stands twice", help=_TAKE_ONE_OUT)
+    cells: dict[str, array[int]] = {}  # step → the indices of all its figures, −1 where one is not said
+    texts: dict[str, list[str]] = {}
+    for i in range(1, len(table.rows)):
+        row = table.stripped(i)
+        indices, value = row[1:-1], row[-1]
+        if len(row) != len(header) or not _is_value(value) or not all(map(_is_index, indices)):
+            raise InputError(
+                "bad-row", "this row is no step, indices and value", location=Location(line=table.lines[i])
+            )
+        if row[0] not in texts:
+            require_known_step(row[0])
+            cells[row[0]], texts[row[0]] = array("q"), []
+        if axes:
+            cells[row[0]].extend([_parse_known_index(index, table.lines[i]) if index else -1 for index in indices])
+        texts[row[0]].append(value)
+    if not texts:
         raise InputError("no-figures", "there are no rows below the header")
     return tuple(
         replace(
-            _step_figures_from_cells(step, [text for _, text in entries], (len(entries),)),
-            cells=tuple(cell for cell, _ in entries),
+            _step_figures_from_cells(step, values, (len(values),)),
+            cells=np.array(cells[step], np.int64).reshape(len(values), len(axes)),
+            cell_axes=axes,
         )
-        for step, entries in figures.items()
+        for step, values in texts.items()
     )
+
+
+def _is_index(text: str) -> bool:
+    return not text or (text.isascii() and text.isdecimal())
+
+
+def _parse_known_index(text: str, line: int) -> int:
+    index = parse_index(text)
+    if index is None:
+        raise InputError("out-of-range", f"no axis has an index {shorten(text, 40)}", location=Location(line=line))
+    return index

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +16,20 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from attncli.errors import InputError
-from attncli.text import printable, suggestion
-from attncli.types import Attention, Json, NumpyArray
+from attncli.text import printable, shorten, suggestion
+from attncli.types import Attention, Json, Labels, NumpyArray
 from attncli.validation.fields import STEP_NAMES, as_numpy, is_tensor, to_bfloat16
 
-_WRITTEN_NUMBER_PATTERN = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
+_WRITTEN_NUMBER_PATTERN = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?", re.ASCII)
 _MAX_HANDWRITTEN_DIGITS = 8  # significant digits that people write; more are a program's
 _FEW_MANTISSA_BITS = {"bfloat16": 4, "float16": 6, "float32": 14}  # a number with more needs most bits of the dtype
 _MIN_TELLING_FIGURES = 4  # so many numbers with more bits than those few tell the dtype
+_CACHED_TEXTS = 4096  # of numbers, since many are the same
+_MAX_EXPONENT = 999  # beyond it a number is 0 or more than a float64 holds, whatever its digits
+_MAX_INDEX_DIGITS = 15  # no axis is longer
+_INTEGER_STEPS = ("top_keys", "visible_keys")
+_BOOLEAN_STEPS = ("mask",)
+_MAX_ABS_INTEGER = 2**53  # float64 holds every whole number up to it
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,13 @@ class StepFigures:
     )  # which indices of an axis the values have
     rows: tuple[int, ...] | None = None  # which indices of the last axis but one
     columns: tuple[int, ...] | None = None  # which indices of the last axis
-    row_labels: tuple[str, ...] | None = None  # of its rows
-    cells: tuple[Mapping[str, int], ...] | None = None  # the cell of each figure, where they form no block
-    cell_indices: tuple[tuple[int, ...], ...] | None = (
-        None  # the same as indices, axis by axis, as worksheets give them
-    )
+    row_labels: tuple[str, ...] | None = None  # what a table calls its rows and columns
+    column_labels: tuple[str, ...] | None = None
+    row_axis: str = ""  # the axis of its rows, where the table says so
+    axis_labels: Mapping[str, Labels] = field(default_factory=dict)  # tokens by axis, as a result has them
+    cells: NumpyArray | None = None  # (n, axes) the indices of each figure, where they form no block; −1: not said
+    cell_axes: tuple[str, ...] = ()  # what each column of `cells` is an index of
+    cell_indices: tuple[tuple[int, ...], ...] | None = None  # the same in the order of the step's axes: a worksheet's
     rtol: float | None = None  # as `expected` gives them, in numpy's sense
     atol: float | None = None
     expected_decimals: int | None = None  # the decimals that `expected` gives
@@ -71,16 +81,42 @@ class WrittenNumber(NamedTuple):
     significant_digits: int
 
 
+@functools.lru_cache(_CACHED_TEXTS)
 def parse_written_number(text: str) -> WrittenNumber:
-    """Parse a number as people write them: with a comma, a true minus sign or ∞ too."""
+    """Parse a number as people write them: with a comma, a true minus sign or ∞ too.
+
+    Raises:
+        InputError: it is larger than a float64 can hold.
+    """
     ascii_text = text.strip().replace("−", "-").replace(",", ".").replace("∞", "inf")
+    value = float(ascii_text)
     if not any(c.isdigit() for c in ascii_text):
-        return WrittenNumber(float(ascii_text), 0, 0)
+        return WrittenNumber(value, 0, 0)
+    if math.isinf(value):
+        raise InputError("not-finite", f"{printable(shorten(text))} is larger than a float64 can hold")
     mantissa, _, exponent = ascii_text.lower().partition("e")
     whole, _, fraction = mantissa.lstrip("+-").partition(".")
-    return WrittenNumber(float(ascii_text), len(fraction) - int(exponent or 0), len((whole + fraction).lstrip("0")))
+    digits = (whole + fraction).lstrip("0")
+    decimals = len(fraction) - _parse_exponent(exponent)
+    return WrittenNumber(value, decimals if digits else max(decimals, 0), len(digits))
 
 
+def _parse_exponent(text: str) -> int:
+    """Parse an exponent of any length; a huge one is cut to what no float64 has."""
+    digits = text.lstrip("+-").lstrip("0")
+    exponent = int(digits or 0) if len(digits) <= len(str(_MAX_EXPONENT)) else _MAX_EXPONENT
+    return -exponent if text.startswith("-") else exponent
+
+
+def parse_index(text: str) -> int | None:
+    """Parse an index, a whole number ≥ 0 in digits of ASCII; None where it is none, or longer than any axis.
+
+    Python itself refuses to parse more than some thousand digits.
+    """
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_INDEX_DIGITS else None
+
+
+@functools.lru_cache(_CACHED_TEXTS)
 def is_number(text: str) -> bool:
     """Tell whether a text is a number as people write them."""
     return bool(_WRITTEN_NUMBER_PATTERN.fullmatch(text.strip())) and (text.isascii() or "−" in text)
@@ -89,7 +125,7 @@ def is_number(text: str) -> bool:
 def infer_dtype(values: NumpyArray, default: str) -> str:
     """Infer the narrowest dtype that holds every value, where some need most of its digits; else the default."""
     x = values[np.isfinite(values)].ravel()
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         rounded = {
             "bfloat16": to_bfloat16(x).astype(np.float64),
             "float16": x.astype(np.float16).astype(np.float64),
@@ -116,12 +152,18 @@ def _infer_decimals(values: NumpyArray) -> int | None:
 
 
 def step_figures_from_texts(step: str | None, values: NumpyArray, texts: Sequence[str]) -> StepFigures:
-    """Make figures of numbers and their texts, in order: few digits are compared as written, many tell the dtype."""
-    written = [parse_written_number(t) if t and is_number(t) else WrittenNumber(0.0, 0, 0) for t in texts]
-    most_digits = max((number.significant_digits for number in written), default=0)
+    """Make figures of numbers and their texts, in order: few digits are compared as written, many tell the dtype.
+
+    A text that is no number, as that of NaN, has no digits.
+    """
+    decimals = np.zeros(len(texts), np.int64)
+    most_digits = 0
+    for i, text in enumerate(texts):
+        if text and is_number(text):
+            _, decimals[i], digits = parse_written_number(text)
+            most_digits = max(most_digits, digits)
     if most_digits <= _MAX_HANDWRITTEN_DIGITS:
-        decimals = np.array([number.decimals for number in written], int).reshape(values.shape)
-        return StepFigures(step, values, "text", decimals)
+        return StepFigures(step, values, "text", decimals.reshape(values.shape))
     dtype = infer_dtype(values, "float64")
     if dtype == "float64" and most_digits <= 9 and _are_shortest_float32(values, texts):
         dtype = "float32"
@@ -133,6 +175,74 @@ def _are_shortest_float32(values: NumpyArray, texts: Sequence[str]) -> bool:
     with np.errstate(over="ignore"):
         float32_values = values.astype(np.float32).ravel()
     return all(not t or float(str(x)) == float(t.replace("−", "-")) for x, t in zip(float32_values, texts, strict=True))
+
+
+# ── kinds ────────────────────────────────────────────────────────────────────────────────────────
+def kind_of_step(step: str | None) -> Literal["floats", "integers", "booleans"]:
+    """Return what the figures of a step are; a step that is not named yet has floats."""
+    base = re.sub(r"_\d+$", "", step or "")
+    return "integers" if base in _INTEGER_STEPS else "booleans" if base in _BOOLEAN_STEPS else "floats"
+
+
+def conform_to_step(figures: StepFigures) -> StepFigures:
+    """Return figures in the kind that their step has: floats, whole numbers or booleans; nothing is cut off.
+
+    What a worksheet holds stays as it is where it does not conform, since a wrong answer is an answer.
+
+    Raises:
+        InputError: a fraction, NaN or a boolean stands for a whole number, a number for a boolean, or a boolean for a number.
+    """
+    _check_precision(figures)
+    kind, values = kind_of_step(figures.step), figures.values
+    has_booleans = values.dtype.kind == "b"
+    if kind == "floats":
+        if has_booleans:
+            raise InputError(
+                "wrong-type", f"{figures.step} has true and false where numbers should be", help="write numbers"
+            )
+        return figures if values.dtype.kind == "f" else replace(figures, values=values.astype(np.float64))
+    if kind == "booleans" and has_booleans:
+        return figures
+    if kind == "integers" and has_booleans:
+        raise InputError(
+            "wrong-type", f"{figures.step} has true and false where whole numbers should be", help="write whole numbers"
+        )
+    if kind == "integers":
+        with np.errstate(all="ignore"):
+            conforms = (np.abs(values.astype(np.float64)) <= _MAX_ABS_INTEGER) & (values == np.trunc(values))
+        noun = "a whole number"
+    else:
+        conforms, noun = (values == 0) | (values == 1), "true or false"
+    if conforms.all():
+        whole = values.astype(np.int64 if kind == "integers" else np.bool_)
+        return replace(figures, values=whole, dtype="float64", decimals=None)
+    if figures.gap_numbers:
+        return figures
+    raise InputError(
+        "wrong-type" if kind == "integers" else "numeric-mask",
+        f"{figures.step} has {values[~conforms][0].item():g} where {noun} should be",
+        help=f"write {noun} for each figure",
+    )
+
+
+def _check_precision(figures: StepFigures) -> None:
+    """Check how exact figures are said to be.
+
+    Raises:
+        InputError: decimals are not a whole number, or rtol or atol are not finite.
+    """
+    decimals = figures.expected_decimals
+    if decimals is not None and not (0 <= decimals <= _MAX_EXPONENT and decimals == int(decimals)):
+        raise InputError(
+            "wrong-type",
+            f"the decimals of {figures.step} are {decimals!r:.40}",
+            help=f"write a whole number from 0 to {_MAX_EXPONENT}",
+        )
+    for name, tolerance in (("rtol", figures.rtol), ("atol", figures.atol)):
+        if tolerance is not None and not 0 <= tolerance < math.inf:
+            raise InputError(
+                "wrong-type", f"{name} of {figures.step} is {tolerance!r:.40}", help="write a finite number ≥ 0"
+            )
 
 
 # ── from a problem, a result or arrays in memory ─────────────────────────────────────────────────
@@ -163,8 +273,16 @@ def figures_from_result(result: Attention, name: str) -> Figures:
         values = np.asarray(step.values)
         if values.dtype.kind == "f":
             values = values.astype(np.float64)
-        axis_indices = {axis: result.at[axis] for axis in step.axes if axis in result.at}
-        steps.append(StepFigures(step.name, values, result.dtype, axes=step.axes, axis_indices=axis_indices))
+        steps.append(
+            StepFigures(
+                step.name,
+                values,
+                result.dtype,
+                axes=step.axes,
+                axis_indices={axis: result.at[axis] for axis in step.axes if axis in result.at},
+                axis_labels={"query": result.tokens, "key": result.k_tokens},
+            )
+        )
     return Figures(name, "result", tuple(steps))
 
 
@@ -211,12 +329,22 @@ def require_known_step(step: str) -> None:
 
 
 def _step_figures_from_array(step: str | None, values: NumpyArray) -> StepFigures:
-    """Make figures of an array; its bits, or how few digits its numbers need, tell the dtype they were computed in."""
+    """Make figures of an array; its bits, or how few digits its numbers need, tell the dtype they were computed in.
+
+    Raises:
+        InputError: it holds no real numbers.
+    """
+    if values.dtype.kind == "V" and values.dtype.name == "bfloat16":  # numpy's by way of ml_dtypes
+        values = values.astype(np.float32)
+    if values.dtype.kind not in "fbiu":
+        raise InputError(
+            "wrong-type", f"{step or 'the array'} holds {values.dtype}, not figures", help="save numbers or booleans"
+        )
     if values.dtype.kind in "biu":
         return StepFigures(step, values)
-    is_float = values.dtype.kind == "f"
-    stored_dtype = {2: "float16", 4: "float32"}.get(values.dtype.itemsize, "float64") if is_float else "float64"
-    values = values.astype(np.float64)
-    if is_float and stored_dtype == "float64" and (decimals := _infer_decimals(values)):
-        return StepFigures(step, values, "text", np.full(values.shape, decimals))
-    return StepFigures(step, values, infer_dtype(values, stored_dtype))
+    stored_dtype = {2: "float16", 4: "float32"}.get(values.dtype.itemsize, "float64")
+    with np.errstate(all="ignore"):
+        values = values.astype(np.float64)
+        if stored_dtype == "float64" and (decimals := _infer_decimals(values)):
+            return StepFigures(step, values, "text", np.full(values.shape, decimals))
+        return StepFigures(step, values, infer_dtype(values, stored_dtype))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attncli.check.claims import Claim
-from attncli.check.figures import parse_written_number
+from attncli.check.figures import kind_of_step, parse_written_number
 from attncli.types import NumpyArray
 from attncli.verdict import Rule
 
@@ -20,6 +20,7 @@ _TOLERANCES = {  # rtol and atol
     "float16": 2e-3,
     "bfloat16": 1.6e-2,
 }
+_UNCERTAIN_ULP = 4  # by so many units in the last place the reference itself may be off
 MANTISSA_BITS = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
 _MIN_EXPONENTS = {"float64": -1022, "float32": -126, "float16": -14, "bfloat16": -126}
 
@@ -28,7 +29,7 @@ def choose_rule(claim: Claim, rule_name: str | None, rtol: float | None, atol: f
     """Choose the rule that the command line names, or the one that suits the figures; with the reason."""
     figures = claim.step_figures
     dtype = "float64" if figures.dtype == "text" else figures.dtype
-    if claim.values.dtype.kind in "biu":
+    if kind_of_step(claim.step) != "floats":
         return Rule("exact", "they are booleans or integers")
     if rule_name == "digits":
         return Rule("digits", "--rule digits", dtype)
@@ -77,7 +78,7 @@ def compare_cells(
 
     Args:
         rule: with its allowed error, if it is flash.
-        actual: the figures.
+        actual: the figures; a fraction where the reference is whole is wrong under every rule.
         reference: what they should be, in the same shape.
         decimals: how many each figure was written with; the rule digits needs them.
         largest_figure: the largest finite figure of the reference's whole step.
@@ -103,10 +104,14 @@ def _tolerance(
     if rule.name == "digits":
         assert decimals is not None
         unit = 10.0 ** -decimals.astype(np.float64)
-        slack = np.maximum(unit * 1e-9, 4 * np.spacing(np.abs(reference)))
+        own_error = _UNCERTAIN_ULP * np.spacing(np.abs(reference))
+        slack = np.maximum(unit * 1e-9, own_error)
         may_be_truncated = np.abs(actual) < np.abs(reference)
         may_be_truncated &= (actual == 0) | (np.sign(actual) == np.sign(reference))
-        return np.where(may_be_truncated, unit - slack, unit / 2 + slack)
+        # 1.8609999999999998 is cut off to 1.8609, and may have come out as 1.861; but 2 is never cut off to 1
+        has_written_digits = reference == round_to_decimals(reference, decimals)
+        max_cut = np.where(has_written_digits, unit - slack, unit + own_error)
+        return np.where(may_be_truncated, max_cut, unit / 2 + slack)
     if rule.name == "flash":
         return np.full(actual.shape, rule.allowed_error or 0.0)
     atol = (rule.atol or 0.0) * (largest_figure if rule.atol_is_relative else 1.0)

@@ -27,7 +27,7 @@ from attncli.text import join_names
 from attncli.types import NumpyArray
 from attncli.verdict import Diagnosis
 
-_MAX_PAIR_TRIALS = 4000  # computations of two changes that are tried on a small problem, and fewer on a larger one
+_MAX_PAIR_TRIALS = 2000  # computations of two changes that are tried on a small problem, and fewer on a larger one
 _PAIR_IMPLAUSIBILITY_LIMIT = 5  # two changes that are together as implausible as this are not tried
 _SMALL_PROBLEM_SCORES = 2048
 _LARGE_PROBLEM_SCORES = 1 << 20  # of a larger problem only likely changes are tried
@@ -87,6 +87,7 @@ class SearchResult:
     nearest_candidates: tuple[Diagnosis, ...] = ()
     equivalent_choices: tuple[str, ...] = ()
     trial_count: int = 0
+    left_out_count: int = 0  # pairs of changes that were not tried, because others were likelier
 
 
 class Search:
@@ -97,6 +98,7 @@ class Search:
         self.trials = comparison.trials
         self.wrong_claims = comparison.wrong_claims
         self.distinct_figures_keys: set[bytes] = set()
+        self.left_out_count = 0
 
     def find_changes(self, report_progress: ProgressCallback | None = None) -> SearchResult:
         """Try one change, and two only where no single one matches."""
@@ -128,7 +130,9 @@ class Search:
         nearest_candidates: tuple[Diagnosis, ...] = (),
         equivalent_choices: tuple[str, ...] = (),
     ) -> SearchResult:
-        return SearchResult(identified, nearest_candidates, equivalent_choices, self.trials.trial_count)
+        return SearchResult(
+            identified, nearest_candidates, equivalent_choices, self.trials.trial_count, self.left_out_count
+        )
 
     # ── one change ───────────────────────────────────────────────────────────────────────────────
     def _try_single_changes(self, report_progress: ProgressCallback) -> list[SingleTrial]:
@@ -266,7 +270,9 @@ class Search:
             (pair for pair in self._pair_trials(singles) if pair.implausibility < _PAIR_IMPLAUSIBILITY_LIMIT),
             key=lambda pair: pair.implausibility,
         )
-        pairs = pairs[: int(_MAX_PAIR_TRIALS * min(1.0, _SMALL_PROBLEM_SCORES / self.comparison.score_count))]
+        max_trials = int(_MAX_PAIR_TRIALS * min(1.0, _SMALL_PROBLEM_SCORES / self.comparison.score_count))
+        self.left_out_count = max(len(pairs) - max_trials, 0)
+        pairs = pairs[:max_trials]
         results: list[TrialResult] = []
         matched_implausibility: int | None = None
         for i, pair in enumerate(pairs):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypedDict
+
+import numpy as np
 
 from attncli.check.claims import Claim, apply_common_dtype, assign_steps, largest_claimed_rank, make_claims
 from attncli.check.figures import Figures
 from attncli.check.rules import choose_rule
+from attncli.errors import InputError
 from attncli.plan import Plan, make_plan
 from attncli.types import Json, Problem
 from attncli.validation.fields import as_numpy, is_tensor
@@ -57,16 +61,18 @@ def prepare(
         OptionError: a figure's step is not known, or is none.
         InputError: the figures do not go with the problem.
     """
-    figures, step_figures = assign_steps(figures, step)
-    step_figures = apply_common_dtype(step_figures)
+    with _errors_in(figures.name):
+        figures, step_figures = assign_steps(figures, step)
+        step_figures = apply_common_dtype(step_figures)
     top = largest_claimed_rank((*step_figures, *figures.open_gaps))
     plan = make_plan(
         _with_numpy_arrays(problem), variant.replace(dtype="float64", device="cpu", schedule="dense"), (), top=top
     )
-    claims = make_claims(figures, step_figures, plan, layout)
     open_gaps: tuple[Claim, ...] = ()
-    if figures.open_gaps:
-        open_gaps = make_claims(dataclasses.replace(figures, open_gaps=()), figures.open_gaps, plan, None)
+    with _errors_in(figures.name), np.errstate(all="ignore"):
+        claims = make_claims(figures, step_figures, plan, layout)
+        if figures.open_gaps:
+            open_gaps = make_claims(dataclasses.replace(figures, open_gaps=()), figures.open_gaps, plan, None)
     warnings = list(plan.warnings)
     if variant.seed is None and plan.variant.seed is not None:
         warnings.append(
@@ -81,6 +87,15 @@ def prepare(
         open_gaps=open_gaps,
         warnings=tuple(warnings),
     )
+
+
+@contextmanager
+def _errors_in(name: str) -> Iterator[None]:
+    """Say of an input error raised in the block that it is in the file of figures."""
+    try:
+        yield
+    except InputError as error:
+        raise error.add_location(file=name) from None
 
 
 def _with_numpy_arrays(problem: Problem) -> Problem:

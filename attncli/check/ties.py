@@ -30,8 +30,8 @@ def _are_equally_weighted(claim: Claim, reference: Mapping[str, NumpyArray]) -> 
     """Tell which claimed keys have exactly the weight of the reference's key in their place."""
     weights, top_keys = reference[_ranked_step(reference)], reference["top_keys"]
     rows = np.broadcast_arrays(*claim.index)[:-1]
-    exists = (claim.values >= 0) & (claim.values < weights.shape[-1])
-    claimed_weights = weights[(*rows, np.where(exists, claim.values, 0))]
+    exists = (claim.values >= 0) & (claim.values < weights.shape[-1]) & (claim.values == np.trunc(claim.values))
+    claimed_weights = weights[(*rows, np.where(exists, claim.values, 0).astype(np.int64))]
     is_tied: NumpyArray = exists & (claimed_weights == weights[(*rows, top_keys[claim.index])])
     if claim.is_whole_step and claim.values.ndim and claim.values.shape == top_keys.shape:
         ordered = np.sort(claim.values, -1)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Unpack
 
+import numpy as np
+
 from attncli.check.causes import trace_causes
 from attncli.check.claims import describe_cell
 from attncli.check.comparison import Comparison
@@ -48,6 +50,7 @@ def check(
     return settle(prepare(problem, variant or Variant(**problem.variant), figures, **options), identify=identify)
 
 
+@np.errstate(all="ignore")  # what is not finite is compared, and nothing to warn of
 def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressCallback | None = None) -> Verdict:
     """Reach the verdict on a task; this loads torch.
 
@@ -77,6 +80,7 @@ def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressC
         nearest_candidates=search_result.nearest_candidates,
         equivalent_choices=search_result.equivalent_choices,
         trial_count=search_result.trial_count,
+        left_out_count=search_result.left_out_count,
         gap_marks=tuple(sorted(_mark_gaps(comparison), key=lambda mark: mark.gap_number)),
         step_order=tuple(task.plan.steps),
         observations=tuple(

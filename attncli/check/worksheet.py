@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attncli.check.figures import Figures, StepFigures, parse_written_number
+from attncli.check.figures import Figures, StepFigures, parse_index, parse_written_number
 from attncli.errors import InputError, Location
-from attncli.text import join_names, printable
+from attncli.text import join_names, pluralize, printable, shorten
 
 _GAP_OPEN, _GAP_CLOSE = "[⟨<]", "[⟩>]"
 _LEGEND_PATTERN = re.compile(
@@ -19,13 +19,15 @@ _LEGEND_PATTERN = re.compile(
 )
 _GAP_PATTERN = re.compile(rf"{_GAP_OPEN}(\d+){_GAP_CLOSE}")
 _NUMBER_IN_GAP_PATTERN = re.compile(
-    r" ?[*`]*_*[*`]*([-+−]?(?:(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?|∞|inf(?:inity)?(?![^\W_])|nan(?![^\W_])))",
+    r" ?[*`]*+_*+[*`]*+([-+−]?(?:(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?|∞|inf(?:inity)?(?![^\W_])|nan(?![^\W_])))",
     re.IGNORECASE,
 )
 _TRAILING_TEXT_PATTERN = re.compile(r"[*`_]*([^\W_]|[√^%]|[.,/·×*]\d)")  # after a number, this makes it another
 _WORD_IN_GAP_PATTERN = re.compile(
-    r" ?[*`]*_+([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~(][^\s_|]*)|[*`]*([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~][^\s_|]*)"
+    r" ?[*`]*+_++([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~(][^\s_|]*)|[*`]*([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~][^\s_|]*)"
 )
+_TEXT_IN_GAP_PATTERN = re.compile(r"\s*[*`_]*([^\s_|]*)")
+_MAX_GAPS = 1 << 16  # that are made into cells, before the step's size is known
 _MARKDOWN_ESCAPE_PATTERN = re.compile(r"\\([\\`*_{}\[\]<>#|~$!&()])|&(lt|gt);")
 
 
@@ -44,9 +46,9 @@ def read_worksheet(name: str, text: str) -> Figures:
     """
     lines = _unescape_markdown(text).splitlines()
     cells: dict[int, GapCell] = {}
-    for line in lines:
+    for line_number, line in enumerate(lines, 1):
         if match := _LEGEND_PATTERN.match(line):
-            cells |= _expand_legend_line(match)
+            _add_legend_line(match, line_number, cells)
     if not cells:
         hint = "a worksheet is what attn explain … --blank STEP writes; figures are .json, .csv, .npz or .safetensors"
         raise InputError("no-figures", "this text says no figures: no line like ⟨1⟩: weights[0][1]", help=hint)
@@ -104,29 +106,62 @@ def _unescape_markdown(text: str) -> str:
     return _MARKDOWN_ESCAPE_PATTERN.sub(lambda m: m[1] or {"lt": "<", "gt": ">"}[m[2]], text)
 
 
-def _expand_legend_line(match: re.Match[str]) -> dict[int, GapCell]:
-    """Expand ⟨1⟩ to ⟨3⟩: weights[1][0:3] into the cell of each gap."""
-    first, last, step = int(match[1]), int(match[2] or match[1]), match[3]
+def _parse_gap_number(text: str, line_number: int) -> int:
+    """Parse the number of a gap.
+
+    Raises:
+        InputError: no worksheet has so many gaps.
+    """
+    number = parse_index(text)
+    if number is None:
+        location = Location(line=line_number)
+        raise InputError("unknown-gap", f"no worksheet has a gap {shorten(text, 40)}", location=location)
+    return number
+
+
+def _add_legend_line(match: re.Match[str], line_number: int, cells: dict[int, GapCell]) -> None:
+    """Add the cell of each gap in ⟨1⟩ to ⟨3⟩: weights[1][0:3].
+
+    Raises:
+        InputError: gaps and figures are not as many, too many, or a gap stands for another figure already.
+    """
+    location, text = Location(line=line_number), printable(shorten(match[0].strip()))
+    first = _parse_gap_number(match[1], line_number)
+    last, step = _parse_gap_number(match[2] or match[1], line_number), match[3]
     *outer, inner = re.findall(r"\[([\d:]+)\]", match[4])
     if any(":" in index for index in outer):
-        raise InputError("bad-gap", f"{printable(match[0].strip())}: only the last index may be a range")
-    start, colon, stop = inner.partition(":")
-    indices = list(range(int(start), int(stop) if colon else int(start) + 1))
+        raise InputError("bad-gap", f"{text}: only the last index may be a range", location=location)
+    start_text, colon, stop_text = inner.partition(":")
+    numbers = [parse_index(index) for index in (*outer, start_text, stop_text if colon else start_text)]
+    if None in numbers:
+        raise InputError("out-of-range", f"{text}: no axis is so long", location=location)
+    *outer_indices, start, stop = (number for number in numbers if number is not None)
+    indices = range(start, stop if colon else start + 1)
     if len(indices) != last - first + 1:
-        raise InputError("bad-gap", f"{printable(match[0].strip())}: {last - first + 1} gaps, {len(indices)} figures")
-    gaps = range(first, last + 1)
-    return {gap: GapCell(step, (*map(int, outer), i)) for gap, i in zip(gaps, indices, strict=True)}
+        message = f"{text}: {pluralize(max(last - first + 1, 0), 'gap')}, {pluralize(len(indices), 'figure')}"
+        raise InputError("bad-gap", message, location=location)
+    if len(cells) + len(indices) > _MAX_GAPS:
+        hint = "check the numbers in the list below the text"
+        raise InputError(
+            "out-of-range", f"{text}: a worksheet has at most {_MAX_GAPS:,} gaps", location=location, help=hint
+        )
+    for gap, i in enumerate(indices, first):
+        cell = GapCell(step, (*outer_indices, i))
+        if cells.setdefault(gap, cell) != cell:
+            message = f"{text}: gap {gap} stands for another figure already"
+            raise InputError("two-sources", message, location=location, help="keep the list as it was written")
 
 
 def _collect_answers(line: str, line_number: int, answers: dict[int, str]) -> None:
     """Collect what stands at each gap of a line: right behind its number, or one space away; underscores alone are no answer."""
     for mark in _GAP_PATTERN.finditer(line):
-        gap, rest = int(mark[1]), line[mark.end() :]
-        number = _NUMBER_IN_GAP_PATTERN.match(rest)
-        if number is None or _TRAILING_TEXT_PATTERN.match(rest, number.end()):
-            word = re.match(r"\s*[*`_]*([^\s_|]*)", rest) if number else _WORD_IN_GAP_PATTERN.match(rest)
+        gap = _parse_gap_number(mark[1], line_number)
+        number = _NUMBER_IN_GAP_PATTERN.match(line, mark.end())
+        if number is None or _TRAILING_TEXT_PATTERN.match(line, number.end()):
+            pattern = _TEXT_IN_GAP_PATTERN if number else _WORD_IN_GAP_PATTERN
+            word = pattern.match(line, mark.end())
             if word:
-                text = printable(word[1] or word[word.lastindex or 0])
+                text = printable(shorten(word[1] or word[word.lastindex or 0]))
                 raise InputError(
                     "not-a-number",
                     f"gap {gap} holds {text!r}",
@@ -135,8 +170,12 @@ def _collect_answers(line: str, line_number: int, answers: dict[int, str]) -> No
                 )
             continue
         answer = answers.setdefault(gap, number[1])
-        if not _are_equal_numbers(answer, number[1]):
-            both = join_names([answer, number[1]])
+        try:
+            is_same = _are_equal_numbers(answer, number[1])
+        except InputError as error:  # larger than a float64 can hold
+            raise error.add_location(line=line_number) from None
+        if not is_same:
+            both = join_names([shorten(answer), shorten(number[1])])
             raise InputError(
                 "two-answers", f"gap {gap} holds {both}", location=Location(line=line_number), help="fill it in once"
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,9 +32,8 @@ EXAMPLES = """
     attn check tokens.csv --figures mine.csv --step weights --identify
     attn check answers/
 """
+_SECONDS_BEFORE_NOTE = 3.0  # of computing, after which a search is announced
 _VERDICT_FORMATS = ("table", "plain", "markdown", "json")
-# what is wrong with the figures rather than with the problem, unless it says where in the problem
-_ERRORS_OF_FIGURES = ("wrong-shape", "absent-step", "out-of-range", "ambiguous-layout", "no-figures")
 
 
 def check(
@@ -168,8 +169,7 @@ def _prepare_task(
     try:
         return prepare(problem, variant_request.resolve_variant(problem.variant), figures, **options)
     except InputError as error:
-        is_of_figures = error.code in _ERRORS_OF_FIGURES and error.location.path == ""
-        raise error.add_location(file=figures.name if is_of_figures else problem.source) from None
+        raise error.add_location(file=problem.source) from None
 
 
 def _settle_task(task: CheckTask, identify: bool | None, output_options: OutputOptions, messages: Messages) -> Verdict:
@@ -177,7 +177,23 @@ def _settle_task(task: CheckTask, identify: bool | None, output_options: OutputO
 
     load_engine_with_message(messages)  # loads torch, or says why not
     with show_progress(output_options, messages) as progress:
-        return settle(task, identify=identify, progress=progress)
+        return settle(task, identify=identify, progress=progress or _announce_long_search(messages))
+
+
+def _announce_long_search(messages: Messages) -> Callable[[float, str], None]:
+    """Return a function that says once, where no bar is shown, that a search goes on; the search calls it as it proceeds."""
+    started_at = time.process_time()
+    is_announced = False
+
+    def announce(share: float, activity: str) -> None:
+        nonlocal is_announced
+        if not is_announced and time.process_time() - started_at > _SECONDS_BEFORE_NOTE:
+            is_announced = True
+            messages.note(
+                f"searching what the figures are instead, {share:.0%} of {activity}; --no-identify leaves it out"
+            )
+
+    return announce
 
 
 def _check_problem_folder(

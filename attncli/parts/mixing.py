@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from attncli.derivation import Equation, Number, RowDerivation, derive_per_key, record_intermediate
+from attncli.parts.magnitudes import root_mean_square, scale_rows, widen_half
 from attncli.parts.traits import MixingTraits
 from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
@@ -15,6 +16,7 @@ mixing = Family("head-mixing", "what heads tell each other", MixingTraits, plura
 
 LearnedArrays = Mapping[str, Tensor]
 _ALL_LAWS = ("prefix", "decode", "permutation")
+_SUB_NORM_EPS = 1e-5
 
 
 @mixing("none", "w", laws=_ALL_LAWS)
@@ -67,10 +69,12 @@ def lambda_init(depth: int) -> float:
 
 def sub_norm(z: Tensor, parameters: LearnedArrays, part: AnyPart) -> Tensor:
     """Each pair's context to root mean square 1, times its gain and 1 − λ_init. (b, h/2, n, 2d) → the same"""
-    mean = record_intermediate("mean", z.square().mean(-1, keepdim=True), "bhn1")  # (b, h/2, n, 1)
-    root = record_intermediate("root", (mean + 1e-5).sqrt(), "bhn1")  # (b, h/2, n, 1)
+    scaled, scale = scale_rows(z, smallest=_SUB_NORM_EPS**0.5)  # (b, h/2, n, 2d), (b, h/2, n, 1)
+    root, mean = root_mean_square(scaled, scale, _SUB_NORM_EPS)  # (b, h/2, n, 1) each
+    record_intermediate("mean", mean, "bhn1")
+    record_intermediate("root", root * scale, "bhn1")
     gain = record_intermediate("gain", parameters.get("sub_norm", z.new_ones(z.shape[-1])), "c", is_input=True)  # (2d,)
-    return z / root * gain * (1 - lambda_init(part.option_value("depth")))
+    return (scaled / root * gain * (1 - lambda_init(part.option_value("depth")))).to(z.dtype)
 
 
 def _derive_sub_norm(row: RowDerivation) -> Iterator[Equation]:
@@ -78,7 +82,7 @@ def _derive_sub_norm(row: RowDerivation) -> Iterator[Equation]:
         [["(", a, ")²"] if a.value < 0 else [a, "²"] for a in row.q], [a.value * a.value for a in row.q]
     )
     yield Equation("mean z²", (["(", *squares, ") / ", Number(len(row.q))], [row["mean"]]))
-    yield Equation("root", (["√(", row["mean"], " + ", Number(1e-5), ")"], [row["root"]]))
+    yield Equation("root", (["√(", row["mean"], " + ", Number(_SUB_NORM_EPS), ")"], [row["root"]]))
     share = Number(1 - lambda_init(row.part.option_value("depth")))
     yield Equation(
         "z / root × gain × (1 − λ_init)",
@@ -149,6 +153,6 @@ def differential(
     first, second = record_intermediate("first", first), record_intermediate("second", second)
     if "lambda_q1" not in parameters:
         return first - lambda_init(depth) * second  # (b, h/2, n, m)
-    q1, k1, q2, k2 = (parameters[f"lambda_{name}"] for name in ("q1", "k1", "q2", "k2"))
+    q1, k1, q2, k2 = (widen_half(parameters[f"lambda_{name}"]) for name in ("q1", "k1", "q2", "k2"))  # (d,) each
     one, two = record_intermediate("q1·k1", q1 @ k1, ""), record_intermediate("q2·k2", q2 @ k2, "")
     return first - record_intermediate("λ", one.exp() - two.exp() + lambda_init(depth), "") * second  # (b, h/2, n, m)

@@ -21,6 +21,7 @@ from attncli.derivation import (
     is_recording,
     record_intermediate,
 )
+from attncli.parts.magnitudes import sum_rows
 from attncli.parts.traits import NormalizerTraits
 from attncli.registry import Family, Range
 from attncli.types import Tensor
@@ -232,10 +233,10 @@ def _entmax_by_bisection(scores: Tensor, visible: Tensor | None, alpha: float) -
     tau = low + (weights(low).sum(-1, keepdim=True) - 1) / slope.masked_fill(
         slope == 0, 1
     )  # Newton: τ gets its gradient
-    w = fill_hidden(weights(tau), visible, 0)  # (b, h, n, m)
+    w = weights(tau)  # (b, h, n, m)
     total = w.detach().sum(-1, keepdim=True)  # 1 but for rounding, which a large α magnifies
     record_intermediate("τ", tau + (alpha - 1) * top, "bhn1")  # of the scores as they came
-    return w / total.masked_fill(total == 0, 1)
+    return fill_hidden(w / total.masked_fill(total == 0, 1), visible, 0)  # none of a visible NaN for hidden keys
 
 
 @normalizer(
@@ -307,8 +308,10 @@ def _derive_hardmax(row: RowDerivation) -> Iterator[Equation]:
     jacobian="dsⱼ = 0: a step has no slope",
 )
 def hardmax(scores: Tensor, visible: Tensor | None) -> Tensor:
-    """All for the largest score that a query sees; of equal ones the lower index."""
-    return _top_k_mask(scores, visible, 1).to(scores.dtype)  # (b, h, n, m)
+    """All for the largest score that a query sees; of equal ones the lower index. A visible NaN makes the row NaN."""
+    w = _top_k_mask(scores, visible, 1).to(scores.dtype)  # (b, h, n, m)
+    has_nan = fill_hidden(scores, visible, 0).isnan().any(-1, keepdim=True)  # (b, h, n, 1)
+    return fill_hidden(w.masked_fill(has_nan, math.nan), visible, 0)
 
 
 def _top_k_mask(scores: Tensor, visible: Tensor | None, k: int) -> Tensor:
@@ -361,7 +364,7 @@ def _derive_sum_gradient(row: RowDerivation) -> Iterator[Equation]:
 def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Each score's share of the row's sum."""
     s = fill_hidden(scores, visible, 0)  # (b, h, n, m)
-    total = record_intermediate("total", s.sum(-1, keepdim=True), "bhn1")  # (b, h, n, 1)
+    total = record_intermediate("total", sum_rows(s), "bhn1")  # (b, h, n, 1)
     return fill_hidden((s / total.masked_fill(total == 0, 1)).masked_fill(total == 0, 0), visible, 0)  # (b, h, n, m)
 
 

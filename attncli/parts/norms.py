@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from attncli.derivation import Equation, EquationSide, Number, RowDerivation, Vector, record_intermediate
+from attncli.parts.magnitudes import root_mean_square, scale_rows
 from attncli.parts.traits import NormTraits
 from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
@@ -106,7 +107,10 @@ def _derive_layer(row: RowDerivation) -> Iterator[Equation]:
 )
 def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: AppliedAt = "before") -> Tensor:
     """To length 1; scope=full over all heads' columns together, at=after the position acts."""
-    return x / record_intermediate("size", x.norm(dim=-1, keepdim=True).clamp(min=eps), _row_axes(x))
+    scaled, scale = scale_rows(x, smallest=eps)
+    length = scaled.norm(dim=-1, keepdim=True).maximum(eps / scale)  # of x / scale
+    record_intermediate("size", length * scale, _row_axes(x))
+    return (scaled / length).to(x.dtype)
 
 
 @norm(
@@ -122,8 +126,11 @@ def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: AppliedAt = "b
 )
 def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: AppliedAt = "before") -> Tensor:
     """To root mean square 1, as in Qwen 3, Gemma 3 and (scope=full) OLMo 2."""
-    mean = record_intermediate("mean", x.square().mean(-1, keepdim=True), _row_axes(x))
-    return x / record_intermediate("size", (mean + eps).sqrt(), _row_axes(x))
+    scaled, scale = scale_rows(x, smallest=eps**0.5)
+    root, mean = root_mean_square(scaled, scale, eps)
+    record_intermediate("mean", mean, _row_axes(x))
+    record_intermediate("size", root * scale, _row_axes(x))
+    return (scaled / root).to(x.dtype)
 
 
 @norm(
@@ -139,7 +146,12 @@ def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: AppliedAt = "b
 )
 def layer(x: Tensor, *, eps: Eps = 1e-5, scope: Scope = "head", at: AppliedAt = "before") -> Tensor:
     """To mean 0 and variance 1, as in ViT-22B and Cohere."""
-    x = x - record_intermediate("mean", x.mean(-1, keepdim=True), _row_axes(x))
-    record_intermediate("centred", x, _row_axes(x).replace("1", "d"))
-    var = record_intermediate("var", x.square().mean(-1, keepdim=True), _row_axes(x))
-    return x / record_intermediate("size", (var + eps).sqrt(), _row_axes(x))
+    scaled, scale = scale_rows(x, smallest=eps**0.5)
+    mean = scaled.mean(-1, keepdim=True)
+    centred = scaled - mean
+    root, var = root_mean_square(centred, scale, eps)
+    record_intermediate("mean", mean * scale, _row_axes(x))
+    record_intermediate("centred", centred * scale, _row_axes(x).replace("1", "d"))
+    record_intermediate("var", var, _row_axes(x))
+    record_intermediate("size", root * scale, _row_axes(x))
+    return (centred / root).to(x.dtype)

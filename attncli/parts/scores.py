@@ -16,6 +16,7 @@ from attncli.derivation import (
     record_intermediate,
     scale_vector,
 )
+from attncli.parts.magnitudes import scale_rows, widen_half
 from attncli.parts.traits import ScoreTraits
 from attncli.registry import Family, Parameter
 from attncli.types import Tensor
@@ -166,12 +167,12 @@ def _derive_cosine(row: RowDerivation) -> Iterator[Equation]:
 )
 def cosine(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     """How far two vectors point the same way, whatever their lengths."""
-    a, b = (x.norm(dim=-1, keepdim=True).masked_fill((x == 0).all(-1, keepdim=True), 1) for x in (q, k))
-    q, k = (
-        q / record_intermediate("|q|", a, "bhn1"),
-        k / record_intermediate("|k|", b, "bhm1"),
-    )  # (b, h, n, d), (b, h, m, d)
-    return q @ k.mT  # (b, h, n, m)
+    (a, q_scale), (b, k_scale) = scale_rows(q), scale_rows(k)  # (b, h, n, d), (b, h, n, 1); (b, h, m, d), (b, h, m, 1)
+    q_length, k_length = (x.norm(dim=-1, keepdim=True).masked_fill((x == 0).all(-1, keepdim=True), 1) for x in (a, b))
+    record_intermediate("|q|", q_length * q_scale, "bhn1")
+    record_intermediate("|k|", k_length * k_scale, "bhm1")
+    cosines = (a / q_length) @ (b / k_length).mT  # (b, h, n, m)
+    return cosines.clamp(-1, 1).to(q.dtype)  # rounding may lead beyond
 
 
 def _write_squared_distance(row: RowDerivation, cell: KeyCell) -> Sequence[EquationSide]:
@@ -200,7 +201,8 @@ def _write_squared_distance(row: RowDerivation, cell: KeyCell) -> Sequence[Equat
 )
 def euclidean(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     """How near two vectors are: minus the squared distance."""
-    return -(q.unsqueeze(-2) - k.unsqueeze(-3)).square().sum(-1)  # (b, h, n, m)
+    difference = widen_half(q).unsqueeze(-2) - widen_half(k).unsqueeze(-3)  # (b, h, n, m, d)
+    return -difference.square().sum(-1).to(q.dtype)  # (b, h, n, m)
 
 
 def _derive_features(row: RowDerivation) -> Iterator[Equation]:

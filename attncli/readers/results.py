@@ -1,16 +1,21 @@
-"""Read results that were written as JSON, NPZ or safetensors. Entry: `read_result`."""
+"""Read results that were written as JSON, NPZ or safetensors. Entries: `read_result`, `parse_result`."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
-from attncli.errors import InputError, OptionError
+from attncli.errors import InputError, Location, OptionError, json_path
 from attncli.readers.base import merge_fields, nest_fields
 from attncli.readers.files import read_bytes
-from attncli.types import Array, Attention, Field, FieldKind, Json, Labels, Step
+from attncli.text import printable, shorten, suggestion
+from attncli.types import AXES, Array, Attention, Field, FieldKind, Json, Labels, Step
 
 _INTEGER_STEPS = ("top_keys", "visible_keys")  # in the others 1 stands for 1.0
+_DtypeName: TypeAlias = Literal["float64", "float32", "float16", "bfloat16"]
 
 
 def read_result(path: str | Path, data: bytes | None = None) -> Attention:
@@ -26,51 +31,124 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
         OptionError: the suffix is none of .json, .npz, .safetensors.
         InputError: it cannot be read, or is no result.
     """
+    path = str(path)
+    try:
+        return parse_result(_read_fields(path, data))
+    except InputError as error:
+        raise error.add_location(file=path) from None
+
+
+def parse_result(fields: object) -> Attention:
+    """Make the attention that the record of a result describes, with its steps as nested lists or arrays.
+
+    Raises:
+        InputError: it is no result, a field of it is missing or of another type, or fields disagree.
+    """
+    import numpy as np
+
     from attncli.validation.fields import find_field, validate_array
 
-    path = str(path)
-    fields = _read_fields(path, data)
-    if not isinstance(fields, dict) or fields.get("schema") != "attn.result/1":
-        raise InputError("not-a-result", 'this is no result: "schema" is not "attn.result/1"').add_location(file=path)
-    dtype = fields["dtype"]
-    parameters = {
-        name: validate_array(values, find_field(f"parameters.{name}"))
-        for name, values in fields.get("parameters", {}).items()
-    }
+    if not isinstance(fields, dict) or not isinstance(fields.get("schema"), str) or fields["schema"] != "attn.result/1":
+        raise InputError("not-a-result", 'this is no result: "schema" is not "attn.result/1"')
+    dtype = _typed_field(fields, "dtype", _DtypeName)
+    axes = _typed_field(fields, "axes", dict[str, list[str]])
+    formulas = _typed_field(fields, "formulas", dict[str, str])
+    index_type = Annotated[int, _index_bounds()]
+    at = _typed_field(fields, "at", dict[str, list[index_type]], default={})
+    parameters = _typed_field(fields, "parameters", dict[str, Any], default={})
+    for axis in (*itertools.chain(*axes.values()), *at):
+        if axis not in AXES:
+            message = f"no axis is called {printable(shorten(axis))!r}"
+            raise InputError("unknown-axis", message, location=Location(path="$.axes"), help=suggestion(axis, AXES))
     parameters_dtype = "float64" if dtype == "float64" else "float32"
-    return Attention(
-        variant=fields["variant"],
-        tokens=_to_labels(fields["tokens"]),
-        k_tokens=_to_labels(fields["k_tokens"]),
-        steps=tuple(
-            Step(name, fields["formulas"][name], tuple(axes), _step_values(name, fields[name], dtype))
-            for name, axes in fields["axes"].items()
-        ),
-        warnings=tuple(fields["warnings"]),
-        parameters={name: values.astype(parameters_dtype) for name, values in parameters.items()},
-        about=fields.get("about"),
-        layout=fields["layout"],
-        dtype=dtype,
-        at={axis: tuple(indices) for axis, indices in fields.get("at", {}).items()},
-    )
+    with np.errstate(all="ignore"):
+        return Attention(
+            variant=_typed_field(fields, "variant", dict[str, Any]),
+            tokens=_read_labels(fields, "tokens"),
+            k_tokens=_read_labels(fields, "k_tokens"),
+            steps=tuple(
+                Step(
+                    name,
+                    _typed_field(formulas, name, str, group="formulas"),
+                    tuple(step_axes),
+                    _step_values(name, fields, tuple(step_axes), dtype),
+                )
+                for name, step_axes in axes.items()
+            ),
+            warnings=tuple(_typed_field(fields, "warnings", list[str])),
+            parameters={
+                name: validate_array(values, find_field(f"parameters.{name}")).astype(parameters_dtype)
+                for name, values in parameters.items()
+            },
+            about=fields.get("about"),
+            layout=_typed_field(fields, "layout", str),
+            dtype=dtype,
+            at={axis: tuple(indices) for axis, indices in at.items()},
+        )
 
 
-def _read_fields(path: str, data: bytes | None) -> Json:
-    """Read the record of a result by the suffix of its file."""
+def _index_bounds() -> Any:
     import msgspec
 
+    return msgspec.Meta(ge=0, lt=2**53)
+
+
+_REQUIRED = object()
+
+
+def _typed_field(fields: Json, name: str, type_: Any, *, group: str = "", default: Any = _REQUIRED) -> Any:
+    """Return a field of a record, which must be of a type.
+
+    Args:
+        fields: the record, or one object in it.
+        name: the field's.
+        type_: as msgspec understands it.
+        group: the name of the object that the field is in.
+        default: what stands for a field that is missing; without it, it must be there.
+
+    Raises:
+        InputError: it is missing, or of another type.
+    """
+    import msgspec
+
+    path = f"{group}.{name}" if group else name
+    if name not in fields:
+        if default is not _REQUIRED:
+            return default
+        raise InputError(
+            "missing-field",
+            f"the result lacks {printable(shorten(path))}",
+            location=Location(path=json_path(shorten(path))),
+            help="attn compute … -o result.json writes whole results",
+        )
+    try:
+        return msgspec.convert(fields[name], type_)
+    except Exception as error:  # whatever the library raises, the field is bad
+        reason, _, place = str(error).partition(" - at ")
+        raise InputError(
+            "wrong-type",
+            f"{printable(shorten(path))} of the result is not as attn writes it: {shorten(reason)}",
+            location=Location(path=json_path(shorten(path)) + shorten(place.strip("`").removeprefix("$"))),
+            help="attn compute … -o result.json writes whole results",
+        ) from None
+
+
+def _read_fields(path: str, data: bytes | None) -> object:
+    """Read the record of a result by the suffix of its file.
+
+    Raises:
+        OptionError: no results are read by that suffix.
+        InputError: it cannot be read, or a key stands twice.
+    """
     from attncli.readers.npz import read_archive
     from attncli.readers.safetensors import read_tensors
 
-    if path.endswith(".json") or data is not None:
-        try:
-            record: Json = msgspec.json.decode(read_bytes(path) if data is None else data)
-        except msgspec.DecodeError as error:
-            raise InputError("bad-json", f"this is no JSON: {error}").add_location(file=path) from None
-        return record
-    if path.endswith(".npz"):
+    suffix = Path(path).suffix.lower()
+    if suffix == ".json" or data is not None:
+        return _decode_json(read_bytes(path) if data is None else data)
+    if suffix == ".npz":
         arrays, metadata = read_archive(read_bytes(path))
-    elif path.endswith(".safetensors"):
+    elif suffix == ".safetensors":
         arrays, metadata, _ = read_tensors(read_bytes(path))
     else:
         raise OptionError(
@@ -81,27 +159,93 @@ def _read_fields(path: str, data: bytes | None) -> Json:
     return merge_fields(nest_fields(arrays), metadata)
 
 
-def _step_values(name: str, values: Any, dtype: str) -> Array:
-    """Return the values of a step as an array of the dtype it was computed with."""
+def _decode_json(data: bytes) -> object:
+    """Decode the JSON of a result.
+
+    Raises:
+        InputError: it is no JSON, or an object has a key twice.
+    """
+    import msgspec
+
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        record: object = msgspec.json.decode(data)
+    except Exception as error:  # whatever the library raises, the file is bad
+        raise InputError("bad-json", f"this is no JSON: {shorten(str(error))}") from None
+    _check_keys_differ(data)
+    return record
+
+
+def _check_keys_differ(data: bytes) -> None:
+    """Check that no object of a well-formed JSON text has a key twice; numbers are passed over, so that this costs little.
+
+    Raises:
+        InputError: one has.
+    """
+    open_objects: list[set[bytes]] = []
+    for token in re.finditer(rb'[{}]|"((?:[^"\\]|\\.)*+)"(\s*+:)?', data, re.DOTALL):
+        if token[0] == b"{":
+            open_objects.append(set())
+        elif token[0] == b"}":
+            open_objects.pop()
+        elif token[2]:
+            key = (
+                token[1]
+                if b"\\" not in token[1]
+                else json.loads(b'"' + token[1] + b'"').encode("utf-8", "surrogatepass")
+            )
+            if key in open_objects[-1]:
+                name = printable(shorten(key.decode("utf-8", "replace")))
+                raise InputError("two-sources", f"{name!r} stands twice in one object", help="take one of them out")
+            open_objects[-1].add(key)
+
+
+def _step_values(name: str, fields: Json, axes: tuple[str, ...], dtype: str) -> Array:
+    """Return the values of a step as an array of the dtype it was computed with.
+
+    Raises:
+        InputError: there are none, they are no array of numbers, or have not as many axes as are named.
+    """
     import numpy as np
 
     from attncli.validation.fields import to_bfloat16, validate_array
 
+    values = _typed_field(fields, name, Any)
     if isinstance(values, np.ndarray):
-        return values
-    kinds: dict[type, FieldKind] = {bool: "booleans", int: "integers"}
-    kind = kinds.get(type(_first_leaf(values)), "floats")
-    if kind == "integers" and name not in _INTEGER_STEPS:
-        kind = "floats"
-    array = validate_array(values, Field(name, kind, ("*",), finite=False))
-    if kind != "floats":
-        return array
-    return to_bfloat16(array) if dtype == "bfloat16" else array.astype(dtype)
+        if values.dtype.kind not in "fbiu":
+            raise _wrong_step_error(name, f"holds {values.dtype}, not numbers")
+        array = values
+    else:
+        kinds: dict[type, FieldKind] = {bool: "booleans", int: "integers"}
+        kind = kinds.get(type(_first_leaf(values)), "floats")
+        if kind == "integers" and name not in _INTEGER_STEPS:
+            kind = "floats"
+        array = validate_array(values, Field(name, kind, ("*",), finite=False))
+        if kind == "floats":
+            array = to_bfloat16(array) if dtype == "bfloat16" else array.astype(dtype)
+    if array.ndim != len(axes) or len(set(axes)) < len(axes):
+        raise _wrong_step_error(name, f"has shape {array.shape}, and its axes are {', '.join(axes) or 'none'}")
+    return array
 
 
-def _to_labels(tokens: list[object]) -> Labels:
-    """Turn the lists of a file into labels: a tuple, or of a batch a tuple of tuples."""
-    return tuple(tuple(token) if isinstance(token, list) else token for token in tokens)
+def _wrong_step_error(name: str, statement: str) -> InputError:
+    return InputError(
+        "wrong-shape",
+        f"{printable(shorten(name))} of the result {statement}",
+        location=Location(path=json_path(shorten(name))),
+    )
+
+
+def _read_labels(fields: Json, name: str) -> Labels:
+    """Read labels: a tuple of texts, or of a batch a tuple of tuples.
+
+    Raises:
+        InputError: they are neither.
+    """
+    labels = _typed_field(fields, name, list[Any])
+    is_batch = bool(labels) and isinstance(labels[0], list)
+    labels = _typed_field(fields, name, list[list[str]] if is_batch else list[str])
+    return tuple(map(tuple, labels)) if is_batch else tuple(labels)
 
 
 def _first_leaf(values: object) -> object:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attncli.output_formats import RenderOptions
-from attncli.text import join_names, pluralize, printable, to_ascii
+from attncli.text import join_names, pluralize, printable, shorten, to_ascii
 from attncli.verdict import FolderVerdict, GapMark, StepComparison, Verdict
 from attncli.views.console import console_for
 from attncli.views.tables import wrap_items
@@ -25,6 +25,7 @@ from attncli.views.text import escape_markdown
 
 _MAX_DIAGNOSES = 3  # that are written as sentences; of the others only names
 _MAX_EQUIVALENT_NAMES = 4  # of what gives the same figures
+_MAX_SHOWN_DECIMALS = 17  # float64 has no more digits
 _MIN_WIDE_TABLE_WIDTH = 100  # columns of a terminal on which a table of steps has all its columns
 _CHECK_MARKS = {True: "✓", False: "✗", None: "–"}
 _CHECK_STYLES = {True: "green", False: "red", None: "yellow"}
@@ -68,12 +69,12 @@ def _format_worst_figures(comparison: StepComparison) -> tuple[str, str]:
     if comparison.rule.name == "exact":
         return str(actual), str(reference)
     if comparison.decimals is not None:
-        decimals = max(comparison.decimals, 0)
+        decimals = min(max(comparison.decimals, 0), _MAX_SHOWN_DECIMALS)
         return _format_number(actual, decimals), _format_number(reference, decimals + 2)
     difference = abs(actual - reference)
     decimals = 6
     if math.isfinite(difference) and difference:
-        decimals = min(17, max(6, 1 - math.floor(math.log10(difference))))
+        decimals = min(_MAX_SHOWN_DECIMALS, max(6, 1 - math.floor(math.log10(difference))))
     return _format_number(actual, decimals), _format_number(reference, decimals)
 
 
@@ -93,7 +94,7 @@ def _format_gap_mark(mark: GapMark) -> tuple[str, str, str, str, str]:
     return (
         f"⟨{mark.gap_number}⟩",
         f"{mark.step}, {mark.cell_text}",
-        printable(mark.written_text) or "____",
+        printable(shorten(mark.written_text, 40)) or "____",
         right,
         _CHECK_MARKS[mark.is_right],
     )
@@ -102,7 +103,7 @@ def _format_gap_mark(mark: GapMark) -> tuple[str, str, str, str, str]:
 def _reference_decimals(written_text: str) -> int:
     """Return how many decimals the reference has beside a written figure: one more, or 4."""
     _, point, fraction = written_text.replace(",", ".").partition(".")
-    return len(fraction) + 1 if point and fraction.isdigit() else 4
+    return min(len(fraction) + 1, _MAX_SHOWN_DECIMALS) if point and fraction.isdigit() else 4
 
 
 # ── sentences ────────────────────────────────────────────────────────────────────────────────────
@@ -190,7 +191,10 @@ def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
     elif verdict.observations and not verdict.identified:
         return
     elif verdict.verdict == "wrong" and verdict.trial_count and not verdict.identified:
-        line = f"nothing that was tried ({verdict.trial_count:,} computations) gives these figures"
+        tried = f"{verdict.trial_count:,} computations"
+        if verdict.left_out_count:
+            tried += f", without {pluralize(verdict.left_out_count, 'less likely pair')} of changes"
+        line = f"nothing that was tried ({tried}) gives these figures"
         yield f"{line}; the nearest:" if verdict.nearest_candidates else line
     if verdict.equivalent_choices:
         yield f"the same figures would come from: {join_names(verdict.equivalent_choices, max_names=12)}"

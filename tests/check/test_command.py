@@ -149,3 +149,35 @@ def test_a_folder_is_a_matrix(attn, tmp_path):
         ["wrong.json", "wrong"],
     ]
     assert "broken.json: bad-json" in table
+
+
+def one_wrong_figure(attn, tmp_path):
+    """Figures of a small context of which one is wrong, which nothing explains."""
+    attn("compute", CAT_SAT, "--only", "context", "-o", "r.json")
+    figures = json.loads((tmp_path / "r.json").read_text())["context"]
+    figures[1][1] += 0.3
+    (tmp_path / "mine.json").write_text(json.dumps({"context": [[round(x, 4) for x in row] for row in figures]}))
+    return ["check", CAT_SAT, "--figures", "mine.json"]
+
+
+def test_a_search_says_which_pairs_of_changes_it_leaves_out(attn, tmp_path, monkeypatch):
+    words = one_wrong_figure(attn, tmp_path)
+    monkeypatch.setattr("attncli.check.search._MAX_PAIR_TRIALS", 20)
+
+    run, record = attn(*words), attn(*words, "--json").json
+
+    assert record["left_out"] > 100
+    assert f"({record['searched']} computations, without {record['left_out']} less likely pairs of changes)" in run.out
+
+
+def test_a_long_search_is_announced_once_where_no_bar_is_shown(attn, tmp_path, monkeypatch):
+    words = one_wrong_figure(attn, tmp_path)
+    monkeypatch.setattr("attncli.check.search._MAX_PAIR_TRIALS", 20)
+    assert "searching" not in attn(*words, "--no-identify").err
+
+    monkeypatch.setattr("attncli.cli.check._SECONDS_BEFORE_NOTE", 0.0)
+
+    said = [line for line in attn(*words).err.splitlines() if line.startswith("searching")]
+    assert len(said) == 1
+    assert said[0].endswith("--no-identify leaves it out")
+    assert attn(*words, "-q").err == ""

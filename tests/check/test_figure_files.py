@@ -35,7 +35,7 @@ def test_what_is_no_number_in_a_gap_is_refused(attn, tmp_path, text):
     assert (run.status, "error[not-a-number]: gap 1 holds" in run.err) == (3, True), run.err
 
 
-@pytest.mark.parametrize("text", ["0,38;0,23;0,38\n0,06;0,77;0,17\n0,10;0,16;0,74\n", "token;a;b;c\nthe;0,38;0,23;0,38\ncat;0,06;0,77;0,17\nsat;0,10;0,16;0,74\n"])  # fmt: skip
+@pytest.mark.parametrize("text", ["0,38;0,23;0,38\n0,06;0,77;0,17\n0,10;0,16;0,74\n", "token;the;cat;sat\nthe;0,38;0,23;0,38\ncat;0,06;0,77;0,17\nsat;0,10;0,16;0,74\n"])  # fmt: skip
 def test_tables_with_decimal_commas(attn, tmp_path, text):
     (tmp_path / "mine.csv").write_text(text)
 

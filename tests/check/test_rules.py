@@ -49,6 +49,17 @@ def one_context(text, tmp_path, value=0.25, **options):
         (1234.4, "1.2e3", True),
         (1234.4, "1.3e3", False),
         (0.00123, "1.2e-3", True),
+        (1.8609999999999998, "1.8609", True),  # cut off just below a digit's edge
+        (1.8609999999999998, "1.861", True),
+        (-1.8609999999999998, "-1.8609", True),
+        (1.8610000000000002, "1.8609", True),  # the reference may be off by some units in the last place
+        (1.861, "1.8609", False),  # on the edge itself nothing is cut off
+        (1.8609999999999998, "1.8608", False),
+        (1.86095, "1.8608", False),
+        (2.0, "1", False),
+        (123.0, "122", False),
+        (0.25, "0e5", True),
+        (1.25, "0e5", False),
     ],
 )
 def test_digits(value, text, right, tmp_path):

@@ -10,8 +10,9 @@ A page is a Markdown file. Its fenced blocks are executed in order, in a folder 
 * ```` ```sh ```` : commands that need a network, a cluster or an installation; they are not run, but their `attn` lines
   must be command lines that attn accepts.
 
-Two more things are written from the code: `<!-- source: FILE NAME -->` before a Python block is followed by the source
-of that function, and `<!-- catalogue -->` by the tables of every part and named variant.
+Three more things are written from the code: `<!-- source: FILE NAME -->` before a Python block is followed by the source
+of that function, `<!-- catalogue -->` by the tables of every part and named variant, and `<!-- dependencies -->` by the
+packages that attn installs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from tests.docs.dependencies import dependency_table
 from tests.helpers import ROOT, TIMEOUT
 from tests.warm import WarmProgram
 
@@ -37,6 +39,7 @@ _FENCE = re.compile(
 )
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{14,}(?:e[+-]?\d+)?")
 _CATALOGUE = re.compile(r"(?<=<!-- catalogue -->\n).*?(?=<!-- end of the catalogue -->)", re.DOTALL)
+_DEPENDENCIES = re.compile(r"(?<=<!-- dependencies -->\n).*?(?=<!-- end of the dependencies -->)", re.DOTALL)
 _SOURCE = re.compile(r"(<!-- source: (\S+) (\w+) -->\n```python\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 
 
@@ -193,7 +196,8 @@ def rewritten(page: Path, shell: Shell) -> str:
                 for line in run.shown(block).splitlines(keepends=True)
             )
             text = text[: block.start] + new + text[block.start + len(block.body) :]
-    return with_sources(_CATALOGUE.sub(lambda _: f"\n{catalogue_tables()}\n", text))
+    text = _CATALOGUE.sub(lambda _: f"\n{catalogue_tables()}\n", text)
+    return with_sources(_DEPENDENCIES.sub(lambda _: f"\n{dependency_table()}\n", text))
 
 
 def with_sources(text: str) -> str:

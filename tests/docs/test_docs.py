@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.dependencies import dependency_table
 from tests.docs.pages import ROOT, Block, PageRun, Shell, agree, blocks, catalogue_tables, pages, with_sources
 from tests.docs.picture import PICTURES, TERMINAL, svg, texts
 
@@ -128,6 +129,13 @@ def test_the_catalogue_is_what_the_parts_declare():
     text = (DOCS / "catalogue.md").read_text(encoding="utf-8")
 
     assert f"<!-- catalogue -->\n\n{catalogue_tables()}\n<!-- end of the catalogue -->" in text
+
+
+def test_every_dependency_is_listed_with_its_licence():
+    text = (DOCS / "dependencies.md").read_text(encoding="utf-8")
+
+    assert f"<!-- dependencies -->\n\n{dependency_table()}\n<!-- end of the dependencies -->" in text
+    assert "|  |" not in text  # each says what its licence is
 
 
 def test_every_command_has_a_heading_and_is_in_the_readme():

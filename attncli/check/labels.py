@@ -1,0 +1,186 @@
+"""Matching the labels of rows and columns with what a problem calls them: figures are judged under their own names.
+
+`find_labelled_indices` is for a table, `find_result_indices` for a result. Labels that match nothing are refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from attncli.errors import InputError
+from attncli.plan import Plan
+from attncli.text import join_names, printable, shorten, suggestion
+from attncli.types import Labels, NumpyArray
+
+_MAX_NUMBER_DIGITS = 15  # of a label that counts; no axis is longer
+_MAX_SHOWN_NAMES = 8
+
+
+def label_names(plan: Plan, axis: str) -> tuple[str, ...]:
+    """Return what a problem calls the indices of an axis; nothing where they have no names, as dims and heads."""
+    if axis not in ("query", "key", "new_key"):
+        return ()
+    names: Labels = plan.tokens if axis == "query" else plan.k_tokens
+    if plan.size.batch is not None:
+        if len(set(names)) > 1:
+            return ()  # no table holds a batch, unless all of it is called the same
+        names = names[0]
+    return tuple(map(str, names[plan.size.past :] if axis == "new_key" else names))
+
+
+def find_labelled_indices(
+    labels: Sequence[str], names: Sequence[str], length: int, axis: str, noun: str, step: str
+) -> NumpyArray:
+    """Find the index of every row, or every column, of a table by its label.
+
+    Args:
+        labels: what the table calls its rows or columns, in order.
+        names: what the problem calls the indices of the axis; empty where they have no names.
+        length: of the axis.
+        axis: its name, for messages and for labels such as `head 0`.
+        noun: row or column.
+        step: whose figures they are, for messages.
+
+    Raises:
+        InputError: a label is unknown, stands twice, or may be one of several.
+    """
+    if not any(label.strip() for label in labels):
+        return np.arange(length)
+    by_name = _find_by_name(labels, names)
+    by_number = _find_by_number(labels, length, axis, is_numbered=not names)
+    if by_name is None and by_number is None:
+        if not names and len(labels) > length and _is_in_order(labels):  # heads side by side
+            return np.arange(length)
+        raise _unknown_label_error(labels, names, length, axis, noun, step)
+    is_same_order = by_name is not None and by_name == list(range(len(names)))
+    if by_name is not None and by_number is not None and by_name != by_number and not is_same_order:
+        raise InputError(
+            "ambiguous-label",
+            f"the {noun}s of {step} are called {_join(labels)}, which are tokens as well as numbers of {axis}s",
+            help=f"bring them into the order of the problem: {_join(names)}",
+        )
+    found = by_number if by_name is None else by_name
+    return np.array(found)
+
+
+def find_result_indices(
+    labels: Labels, plan: Plan, axis: str, indices: NumpyArray, batch_indices: NumpyArray | None, step: str
+) -> NumpyArray:
+    """Find the place of every token of a result among the indices that the result has of an axis: (n,) 0 … n−1.
+
+    Where either side has numbers for tokens, or they are not as many, nothing is compared.
+
+    Args:
+        labels: the tokens of the result; for a batch, those of each item.
+        plan: the problem's.
+        axis: query or key.
+        indices: which indices of the axis the result has.
+        batch_indices: which items of a batch it has; None where the step has no batch.
+        step: whose figures they are, for messages.
+
+    Raises:
+        InputError: the tokens are not the problem's.
+    """
+    unchanged = np.arange(len(indices))
+    tokens: Labels = plan.tokens if axis == "query" else plan.k_tokens
+    items = [tokens]
+    if plan.size.batch is not None:
+        items = [tokens[b] for b in (range(len(tokens)) if batch_indices is None else batch_indices)]
+    own_items = labels if labels and isinstance(labels[0], tuple) else (labels,)
+    numbers = [str(i) for i in indices]
+    found: set[tuple[int, ...]] = set()
+    for own, item in zip(own_items, items, strict=False):
+        here = [str(item[i]) for i in indices]
+        if len(own) != len(here) or list(own) == numbers or here == numbers:
+            return unchanged
+        by_name = _find_by_name(own, here)
+        if by_name is None or (found and tuple(by_name) not in found):
+            raise _unknown_label_error(own, here, len(here), axis, axis, step)
+        found.add(tuple(by_name))
+    return np.array(found.pop()) if found else unchanged
+
+
+def _find_by_name(labels: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """Find labels among names: all of them in order, or each once; spaces around them count only where they tell names apart."""
+    for own, known in ((list(labels), list(names)), ([x.strip() for x in labels], [x.strip() for x in names])):
+        if own == known:
+            return list(range(len(known)))
+        index_of, count_of = {name: i for i, name in enumerate(known)}, Counter(known)
+        if len(set(own)) == len(own) and all(count_of[label] == 1 for label in own):
+            return [index_of[label] for label in own]
+        if set(own) <= set(known):  # some are repeated: the same order might have been meant, or another
+            return None
+    return None
+
+
+def _find_by_number(labels: Sequence[str], length: int, axis: str, *, is_numbered: bool) -> list[int] | None:
+    """Find labels that count: all from 0 or from 1, or some with the name that attn writes (d2, head 1), from 0."""
+    parts = [re.fullmatch(r"(.*?)([0-9]+)", label.strip(), re.DOTALL) for label in labels]
+    matches = [part for part in parts if part and len(part[2]) <= _MAX_NUMBER_DIGITS]
+    stems = {part[1] for part in matches}
+    if len(matches) < len(labels) or len(stems) > 1:
+        return None
+    stem, numbers = next(iter(stems)), [int(part[2]) for part in matches]
+    if stem and not is_numbered and stem.strip().lower() != axis:
+        return None
+    if len(set(numbers)) < len(numbers):
+        return None
+    for first in (0, 1):
+        if sorted(numbers) == list(range(first, first + length)):
+            return [number - first for number in numbers]
+    is_written_by_attn = stem in ("d", f"{axis} ")
+    return numbers if is_written_by_attn and max(numbers) < length else None
+
+
+def _is_in_order(labels: Sequence[str]) -> bool:
+    """Tell whether labels count upwards, by all numbers in them: h0 d0, h0 d1, h1 d0."""
+    stems = {re.sub(r"[0-9]+", "", label) for label in labels}
+    numbers = [
+        [int(digits) for digits in re.findall(r"[0-9]+", label) if len(digits) <= _MAX_NUMBER_DIGITS]
+        for label in labels
+    ]
+    return len(stems) == 1 and all(a < b for a, b in itertools.pairwise(numbers))
+
+
+def _unknown_label_error(
+    labels: Sequence[str], names: Sequence[str], length: int, axis: str, noun: str, step: str
+) -> InputError:
+    """Make the error of labels that do not say which row or column each is."""
+    if not names:
+        prefix = "d" if axis == "dim" else f"{axis} "
+        return InputError(
+            "unknown-label",
+            f"the {noun}s of {step} are called {_join(labels)}, which does not say which {axis} each is",
+            help=f"call them {prefix}0 … {prefix}{length - 1}, or leave their names out",
+        )
+    known = {name.strip() for name in names}
+    unknown = next((label for label in labels if label.strip() not in known), None)
+    if unknown is not None:
+        hint = suggestion(unknown.strip(), known) if len(known) <= 1000 else f"the tokens are {_join(names)}"
+        return InputError(
+            "unknown-label", f"a {noun} of {step} is called {_quote(unknown)}, which no {axis} is", help=hint
+        )
+    count_of_name, count_of_label = (Counter(text.strip() for text in texts) for texts in (names, labels))
+    twice = next((label for label, count in count_of_label.items() if count > count_of_name[label]), None)
+    if twice is not None and count_of_name[twice] == 1:
+        return InputError(
+            "two-sources", f"the {noun} {_quote(twice)} of {step} stands twice", help="take one of them out"
+        )
+    return InputError(
+        "ambiguous-label",
+        f"the {noun}s of {step} are called {_join(labels)}, and several tokens are called the same",
+        help=f"bring them into the order of the problem: {_join(names)}",
+    )
+
+
+def _quote(label: str) -> str:
+    return repr(printable(shorten(label.strip())))
+
+
+def _join(labels: Sequence[str]) -> str:
+    return shorten(join_names((printable(shorten(label.strip(), 24)) for label in labels), max_names=_MAX_SHOWN_NAMES))

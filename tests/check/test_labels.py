@@ -1,0 +1,160 @@
+"""Rows and columns of figures are judged under their own names, or refused: never under the names of others."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import attncli
+
+TOKENS = ["the", "cat", "sat"]
+X = [[1.0, 0.5], [0.25, 1.0], [0.5, -0.5]]
+
+
+def weights(tokens=TOKENS):
+    return np.asarray(attncli.attend(attncli.Problem(embeddings=X, tokens=tokens))["weights"].values)
+
+
+def table(rows, columns, values, corner="token"):
+    header = [] if columns is None else [",".join(([] if corner is None else [corner]) + list(columns))]
+    return "\n".join([*header, *(",".join([label, *(f"{x:.4f}" for x in row)]) for label, row in zip(rows, values, strict=True))]) + "\n"  # fmt: skip
+
+
+def verdict(attn, tmp_path, text, tokens=TOKENS, step="weights"):
+    problem = {"embeddings": X, **({"tokens": tokens} if tokens else {})}
+    (tmp_path / "p.json").write_text(json.dumps(problem))
+    (tmp_path / "mine.csv").write_text(text)
+    run = attn("check", "p.json", "--figures", "mine.csv", "--step", step, "--no-identify", "--json")
+    return (run.json["verdict"], "") if run.out else ("refused", run.err)
+
+
+W = weights()
+ORDER = [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "values"),
+    [
+        (TOKENS, TOKENS, W),
+        ([" the ", "cat", "sat"], TOKENS, W),
+        ([TOKENS[i] for i in ORDER], TOKENS, W[ORDER]),
+        (TOKENS, [TOKENS[i] for i in ORDER], W[:, ORDER]),
+        ([TOKENS[i] for i in ORDER], [TOKENS[i] for i in ORDER], W[ORDER][:, ORDER]),
+        (["sat", "the"], TOKENS, W[[2, 0]]),
+        (TOKENS, ["sat", "cat"], W[:, [2, 1]]),
+        (["0", "1", "2"], ["0", "1", "2"], W),
+        (["1", "2", "3"], ["1", "2", "3"], W),
+        (["2", "0", "1"], ["0", "1", "2"], W[ORDER]),
+        (["query 1", "query 0", "query 2"], ["key 0", "key 2", "key 1"], W[[1, 0, 2]][:, [0, 2, 1]]),
+        (TOKENS, ["", "", ""], W),
+        (["", "", ""], TOKENS, W),
+        (TOKENS, None, W),
+    ],
+)
+def test_right_figures_under_their_right_names_are_right(attn, tmp_path, rows, columns, values):
+    assert verdict(attn, tmp_path, table(rows, columns, values)) == ("right", "")
+
+
+@pytest.mark.parametrize("corner", ["token", "", "query"])
+def test_figures_under_each_others_names_are_wrong(attn, tmp_path, corner):
+    swapped = ["cat", "the", "sat"]
+
+    assert verdict(attn, tmp_path, table(swapped, TOKENS, W, corner))[0] == "wrong"
+    assert verdict(attn, tmp_path, table(TOKENS, swapped, W, corner))[0] == "wrong"
+    assert verdict(attn, tmp_path, table(["1", "0", "2"], TOKENS, W, corner))[0] == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "code", "said"),
+    [
+        (["foo", "cat", "sat"], TOKENS, "unknown-label", "'foo', which no query is"),
+        (TOKENS, ["the", "cat", "foo"], "unknown-label", "'foo', which no key is"),
+        (["The", "cat", "sat"], TOKENS, "unknown-label", "did you mean 'the'?"),
+        (["th e", "cat", "sat"], TOKENS, "unknown-label", "did you mean 'the'?"),
+        (["the", "", "sat"], TOKENS, "unknown-label", "''"),
+        (["the", "cat", "cat"], TOKENS, "two-sources", "'cat' of weights stands twice"),
+        (TOKENS, ["the", "the", "sat"], "two-sources", "'the' of weights stands twice"),
+        (["1", "2", "7"], TOKENS, "unknown-label", "'1', which no query is"),
+        (["1", "2"], TOKENS, "unknown-label", "'1', which no query is"),
+    ],
+)
+def test_names_that_match_nothing_are_refused(attn, tmp_path, rows, columns, code, said):
+    word, err = verdict(attn, tmp_path, table(rows, columns, W[: len(rows)]))
+
+    assert word == "refused"
+    assert f"error[{code}]" in err
+    assert said in err
+
+
+def test_the_rows_of_a_table_are_of_the_axis_that_its_corner_names(attn, tmp_path):
+    word, err = verdict(attn, tmp_path, table(TOKENS, TOKENS, W.T, corner="key"))
+
+    assert (word, "the rows of the table are its key axis" in err) == ("refused", True)
+
+
+def test_tokens_that_repeat_are_right_in_their_order_and_refused_in_another(attn, tmp_path):
+    tokens = ["the", "cat", "the"]
+
+    assert verdict(attn, tmp_path, table(tokens, tokens, W), tokens)[0] == "right"
+    assert verdict(attn, tmp_path, table(["cat"], tokens, W[[1]]), tokens)[0] == "right"
+    word, err = verdict(attn, tmp_path, table(["the", "the", "cat"], tokens, W), tokens)
+    assert (word, "error[ambiguous-label]" in err) == ("refused", True)
+
+
+def test_tokens_that_differ_by_spaces_are_told_apart(attn, tmp_path):
+    tokens = [" the", "the", "sat"]
+
+    assert verdict(attn, tmp_path, table(tokens, tokens, W), tokens)[0] == "right"
+    assert verdict(attn, tmp_path, table(["the", " the", "sat"], tokens, W), tokens)[0] == "wrong"
+    assert verdict(attn, tmp_path, table(["the", " the", "sat"], tokens, W[[1, 0, 2]]), tokens)[0] == "right"
+
+
+def test_labels_that_are_tokens_and_numbers_alike_are_refused_unless_in_order(attn, tmp_path):
+    tokens = ["2", "0", "1"]
+
+    assert verdict(attn, tmp_path, table(tokens, tokens, W), tokens)[0] == "right"
+    word, err = verdict(attn, tmp_path, table(["0", "1", "2"], tokens, W), tokens)
+    assert (word, "error[ambiguous-label]" in err) == ("refused", True)
+
+
+@pytest.mark.parametrize("names", [["d0", "d1"], ["0", "1"], ["1", "2"], ["x1", "x2"], ["dim 0", "dim 1"]])
+def test_dims_are_found_by_their_numbers(attn, tmp_path, names):
+    context = np.asarray(attncli.attend(attncli.Problem(embeddings=X, tokens=TOKENS))["context"].values)
+
+    assert verdict(attn, tmp_path, table(TOKENS, names, context), step="context")[0] == "right"
+    assert verdict(attn, tmp_path, table(TOKENS, names[::-1], context[:, ::-1]), step="context")[0] == "right"
+    assert verdict(attn, tmp_path, table(TOKENS, names[::-1], context), step="context")[0] == "wrong"
+
+
+@pytest.mark.parametrize("names", [["x", "y"], ["d0", "d0"], ["d0", "d7"], ["the", "cat"]])
+def test_names_that_no_dim_has_are_refused(attn, tmp_path, names):
+    context = np.asarray(attncli.attend(attncli.Problem(embeddings=X))["context"].values)
+    word, err = verdict(attn, tmp_path, table(TOKENS, names, context), step="context")
+
+    assert (word, "call them d0 … d1" in err) == ("refused", True)
+
+
+@pytest.mark.parametrize("suffix", ["json", "npz", "safetensors"])
+def test_a_result_is_held_under_its_own_tokens(attn, tmp_path, suffix):
+    order = [1, 0, 2]
+    for name, tokens, x in (("p", TOKENS, X), ("q", [TOKENS[i] for i in order], [X[i] for i in order])):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"embeddings": x, "tokens": tokens}))
+    (tmp_path / "swapped.json").write_text(json.dumps({"embeddings": X, "tokens": [TOKENS[i] for i in order]}))
+    (tmp_path / "others.json").write_text(json.dumps({"embeddings": X, "tokens": ["the", "cat", "on"]}))
+    for name in ("p", "q", "swapped", "others"):
+        attn("compute", f"{name}.json", "--only", "weights", "-o", f"{name}.r.{suffix}")
+
+    def run(name):
+        return attn("check", "p.json", "--figures", f"{name}.r.{suffix}", "--no-identify")
+
+    assert run("p").status == run("q").status == 0
+    assert run("swapped").status == 1
+    assert (run("others").status, "error[unknown-label]" in run("others").err) == (3, True)
+
+
+def test_a_header_has_a_name_for_each_column(attn, tmp_path):
+    word, err = verdict(attn, tmp_path, table(TOKENS, ["the", "cat"], W))
+
+    assert (word, "the header has 2 names, but the rows have 3 figures" in err) == ("refused", True)

@@ -1,0 +1,38 @@
+"""The same command gives the same bytes again; with another number of threads the same numbers, to rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.helpers import draw_normal, run_process
+
+VARIANTS = {
+    "softmax": ("--causal",),
+    "rope, rms, sigmoid": ("--position", "rope", "--qk-norm", "rms", "--normalizer", "sigmoid", "--heads", "2"),
+    "cosine, entmax": ("--score", "cosine", "--normalizer", "entmax15", "--window", "40,0"),
+    "linear attention, dropout": ("--score", "kernel", "--normalizer", "sum", "--dropout", "0.2", "--seed", "3"),
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-14), ("float32", 1e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_rerun_gives_the_same_bytes_and_other_threads_the_same_numbers(tmp_path, name, dtype, tolerance):
+    np.save(tmp_path / "x.npy", draw_normal(5, 301, 16))
+    results, contents = {}, []
+    for threads in ("1", "2", "2"):  # a matrix product may be split among threads, and then added up in another order
+        done = run_process(
+            *("compute", tmp_path / "x.npy", "--only", "scores,weights,context", "--dtype", dtype, *VARIANTS[name]),
+            *("-o", tmp_path / "o.npz", "--force", "-q"),
+            env={"OMP_NUM_THREADS": threads},
+        )
+        assert done.returncode == 0, done.stderr
+        contents.append((tmp_path / "o.npz").read_bytes())
+        results[threads] = dict(np.load(tmp_path / "o.npz"))
+
+    assert contents[1] == contents[2]
+    for step in ("scores", "weights", "context"):
+        one, two = results["1"][step], results["2"][step]
+        np.testing.assert_allclose(one, two, rtol=tolerance, atol=tolerance * np.nanmax(np.abs(one[np.isfinite(one)])))
