@@ -6,17 +6,14 @@
     result = attncli.attend(problem, variant, keep={"weights", "context"})
     result["weights"].values
 
-Nothing is imported until it is used: torch only by `attend`.
+Nothing is imported until it is used: torch only by `attend`. No other module either, not even `__future__`: of
+`python -m attncli` this file runs while Python still finds modules in the current folder, whoever put them there.
 """
-
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = ["Attention", "AttnError", "Problem", "Variant", "attend", "read"]
 
+TYPE_CHECKING = False  # that of `typing`, as type checkers know it
 if TYPE_CHECKING:
     from attncli.core.attention import attend
     from attncli.errors import AttnError
@@ -34,9 +31,11 @@ _MODULE_OF_NAME = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module 'attncli' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_MODULE_OF_NAME[name]), name)
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: `atomic_write` writes to a temporary file and renames it."""
+"""Files that appear whole or not at all: `atomic_write` writes to a temporary file, and gives it its name at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from attncli.errors import CannotError
 
 @contextmanager
 def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside the path; when the block ends without an error, it is renamed to the path.
+    """Open a temporary file; when the block ends without an error, it is at the path, in place of what was there.
+
+    Whatever ends the process meanwhile leaves nothing on a file system that has files without a name (`O_TMPFILE`: most of
+    Linux); elsewhere SIGKILL leaves the temporary file, which is hidden and stands beside the path.
 
     Args:
         path: the file that is to appear; a device or a pipe is written to directly.
@@ -35,8 +38,8 @@ def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) ->
                 yield file
             return
         temporary = path.parent / (temporary_prefix(path.name) + secrets.token_hex(4))
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
+            descriptor, is_nameless = _open_temporary(temporary)
             with os.fdopen(descriptor, "wb+") as file:
                 yield file
                 file.flush()
@@ -44,7 +47,10 @@ def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) ->
                     os.fsync(descriptor)
                 if mode is not None:
                     os.fchmod(descriptor, stat.S_IMODE(mode))
-            temporary.replace(path)
+                if is_nameless:
+                    _give_name(descriptor, path, temporary)
+            if not is_nameless:
+                temporary.replace(path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -53,6 +59,33 @@ def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) ->
         if error.errno == errno.EPIPE:
             raise
         raise write_error(error, display_name or str(path), may_remain=is_special) from error
+
+
+def _open_temporary(path: Path) -> tuple[int, bool]:
+    """Open a file for what is written: (its descriptor, whether it has no name yet).
+
+    A file without a name is gone when the process ends, however it ends. Where the file system has none, it is at `path`.
+    """
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+    nameless = getattr(os, "O_TMPFILE", 0)
+    if nameless and Path("/proc/self/fd").is_dir():  # by which `_give_name` finds it
+        with suppress(OSError):
+            return os.open(path.parent, flags | nameless, 0o666), True
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), False
+
+
+def _give_name(descriptor: int, path: Path, temporary: Path) -> None:
+    """Let a file without a name appear at `path`, in place of what is there: by way of `temporary`, as only renaming replaces."""
+    source = f"/proc/self/fd/{descriptor}"
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:  # Python follows the link in /proc only if a folder is given, too
+        try:
+            os.link(source, path.name, dst_dir_fd=folder, follow_symlinks=True)
+        except FileExistsError:
+            os.link(source, temporary.name, dst_dir_fd=folder, follow_symlinks=True)
+            os.replace(temporary.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def temporary_prefix(name: str) -> str:

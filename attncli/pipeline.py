@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from attncli.errors import AttnError, CannotError, ExitStatus
 from attncli.request import OutputOptions, VariantRequest
+from attncli.text import escape_json_controls
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -97,26 +98,29 @@ def compute_stream(
     from attncli.output_formats import RenderOptions, choose_output_format
 
     write = choose_output_format(None, "ndjson").write
+    has_answered = False
     for _, problem in problems:
         try:
             if isinstance(problem, AttnError):
                 raise problem
             line = str(write(compute(problem, variant_request, output_options, seed), RenderOptions()))
         except AttnError as error:
-            if error.status == ExitStatus.USAGE:
+            if error.status == ExitStatus.USAGE and not has_answered:
                 raise
-            yield _error_line(error), error
+            yield _error_line(error), error  # of a later line it is its own variant that contradicts the request
         except Exception as error:  # a bug costs one line, not the stream
             bug = internal_error(error)
             yield _error_line(bug), bug
         else:
             yield line, None
+        has_answered = True
 
 
 def _error_line(error: AttnError) -> str:
-    import msgspec
+    import json
 
-    return msgspec.json.encode({"error": error.to_record()}).decode() + "\n"
+    line = json.dumps({"error": error.to_record()}, ensure_ascii=False, separators=(",", ":"))  # names may be no UTF-8
+    return escape_json_controls(line) + "\n"
 
 
 def internal_error(error: Exception) -> AttnError:

@@ -170,6 +170,22 @@ def parse_integer(value: object) -> int:
     return int(str(value)) if isinstance(value, int) or str(value).strip().lstrip("+-").isdigit() else int(x)
 
 
+_MAX_INDEX_DIGITS = 18  # an index of more is beyond every axis, and Python refuses to read one of thousands
+
+
+def parse_index(text: str) -> int | None:
+    """Parse an index, of which a negative one counts from the end; None: it is none.
+
+    One of very many digits becomes 10¹⁸ or −10¹⁸, which is beyond every axis as well.
+    """
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()):
+        return None
+    significant = digits.lstrip("0") or "0"
+    index = int(significant) if len(significant) <= _MAX_INDEX_DIGITS else 10**_MAX_INDEX_DIGITS
+    return index if digits == text else -index
+
+
 def format_value(value: object) -> str:
     """Write a value as users do; `parse_integer`, `parse_number` and `Option.parse` read it back."""
     if isinstance(value, bool):

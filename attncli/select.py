@@ -7,10 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 from attncli.errors import InputError, OptionError
 from attncli.plan import Plan
-from attncli.text import join_names, printable, suggestion
+from attncli.registry import parse_index
+from attncli.text import join_names, shorten, suggestion
 from attncli.types import AXES, Attention, Labels, Step
 
 Selection = Mapping[str, tuple[int, ...]]  # axis → indices
+_AXES_WITH_TOKENS = ("query", "key", "new_key")  # the others are chosen by an index alone
 
 
 def resolve_selection(plan: Plan, requests: Sequence[str]) -> Selection:
@@ -22,12 +24,7 @@ def resolve_selection(plan: Plan, requests: Sequence[str]) -> Selection:
     """
     selection: dict[str, tuple[int, ...]] = {}
     for request in sorted(requests, key=_is_not_batch):  # tokens are looked up in the batch items that are selected
-        axis, equals, which = request.partition("=")
-        if not equals or not which:
-            hint = "--at query=shiny, --at head=0, --at key=2:5"
-            raise OptionError("bad-option", f"--at takes AXIS=WHICH, not {request!r}", help=hint)
-        if axis not in AXES:
-            raise OptionError("unknown-axis", f"no axis is called {axis!r}", help=suggestion(axis, AXES))
+        axis, which = parse_request(request)
         kept = {name: axes for name, axes in plan.steps.items() if name in plan.keep}
         steps_by_length = {plan.axis_length(name, axis): name for name, axes in kept.items() if axis in axes}
         if not steps_by_length:
@@ -39,6 +36,33 @@ def resolve_selection(plan: Plan, requests: Sequence[str]) -> Selection:
         indices = _resolve_indices(plan, axis, which, length, selection, shortest_step)
         selection[axis] = tuple(dict.fromkeys((*selection.get(axis, ()), *indices)))
     return selection
+
+
+def parse_request(request: str) -> tuple[str, str]:
+    """Return axis and which of `AXIS=WHICH`; what is wrong with it whatever the result holds is refused here.
+
+    Raises:
+        OptionError: no `axis=which`, no such axis, or a token where there are only indices.
+    """
+    axis, equals, which = request.partition("=")
+    if not equals or not which:
+        hint = "--at query=shiny, --at head=0, --at key=2:5"
+        raise OptionError("bad-option", f"--at takes AXIS=WHICH, not {shorten(request)!r}", help=hint)
+    if axis not in AXES:
+        raise OptionError("unknown-axis", f"no axis is called {shorten(axis)!r}", help=suggestion(axis, AXES))
+    if axis not in _AXES_WITH_TOKENS and parse_index(which) is None and _parse_bounds(which) is None:
+        message = f"{axis} is chosen by its index, not by {shorten(which)!r}"
+        raise OptionError("bad-option", message, help=f"--at {axis}=0")
+    return axis, which
+
+
+def _parse_bounds(which: str) -> tuple[int | None, int | None] | None:
+    """Return the bounds of a range such as `2:5` or `2:`; None: it is none."""
+    texts = which.split(":")
+    bounds = [parse_index(text) if text else None for text in texts]
+    if len(texts) != 2 or any(text and bound is None for text, bound in zip(texts, bounds, strict=True)):
+        return None
+    return bounds[0], bounds[1]
 
 
 def _is_not_batch(request: str) -> bool:
@@ -58,25 +82,23 @@ def _resolve_indices(
         selection: what is selected so far.
         shortest_step: the step in which the axis is so long, where steps differ in it.
     """
-    start, colon, stop = which.partition(":")
-    if colon and all(not bound or _is_integer(bound) for bound in (start, stop)):
-        bounds = slice(*(int(bound) if bound else None for bound in (start, stop)))
-        indices = tuple(range(length)[bounds])
+    bounds = _parse_bounds(which)
+    if bounds is not None:
+        indices = tuple(range(length)[slice(*bounds)])
         if not indices:
             raise InputError(
                 "out-of-range",
-                f"{axis}={which} selects nothing of {length}",
+                f"{axis}={shorten(which)} selects nothing of {length}",
                 help=f"indices are 0 … {length - 1}; the second is not included",
             )
         return indices
-    if _is_integer(which):
-        index = int(which)
+    index = parse_index(which)
+    if index is not None:
         if not -length <= index < length:
             where = f" in {shortest_step}; --only can leave it out" if shortest_step else ""
-            raise InputError("out-of-range", f"there is no {axis} {index}{where}", help=f"indices are 0 … {length - 1}")
+            message = f"there is no {axis} {shorten(which)}{where}"
+            raise InputError("out-of-range", message, help=f"indices are 0 … {length - 1}")
         return (index % length,)
-    if axis not in ("query", "key", "new_key"):
-        raise OptionError("bad-option", f"{axis} is chosen by its index, not by {which!r}", help=f"--at {axis}=0")
     return _find_token(plan, axis, which, selection)
 
 
@@ -94,26 +116,22 @@ def _find_token(plan: Plan, axis: str, token: str, selection: Selection) -> tupl
     if len(matches) > 1:
         raise InputError(
             "ambiguous-token",
-            f"{token!r} stands elsewhere in each batch item",
-            help=f"choose one first: --at batch=0 --at {axis}={token}",
+            f"{shorten(token)!r} stands elsewhere in each batch item",
+            help=f"choose one first: --at batch=0 --at {axis}={shorten(token)}",
         )
     indices = matches.pop()
     if axis == "new_key":
         indices = tuple(i - plan.size.past for i in indices if i >= plan.size.past)
     if not indices:
         known = dict.fromkeys(str(label) for item in items for label in item)
-        raise InputError("unknown-token", f"no {axis} is called {printable(token)!r}", help=suggestion(token, known))
+        raise InputError("unknown-token", f"no {axis} is called {shorten(token)!r}", help=suggestion(token, known))
     if len(indices) > 1:
         raise InputError(
             "ambiguous-token",
-            f"{token!r} stands {len(indices)} times",
+            f"{shorten(token)!r} stands {len(indices)} times",
             help=f"choose by index: --at {axis}={indices[0]}, or {join_names(indices[1:], 'or')}",
         )
     return indices
-
-
-def _is_integer(text: str) -> bool:
-    return text.lstrip("-").isdecimal() and text.isascii() and text.count("-") <= text.startswith("-")
 
 
 def selects_only_queries(selection: Selection) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 
@@ -77,7 +78,7 @@ def printable(text: str) -> str:
     """Make untrusted text safe to print: it stays on one line, and no control or direction character takes effect."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in "\u00a0\u200d\u3000" else _visible_character(c) for c in text)
+    return "".join(c if c.isprintable() or c in "\u00a0\u3000" else _visible_character(c) for c in text)
 
 
 def _visible_character(character: str) -> str:
@@ -85,7 +86,23 @@ def _visible_character(character: str) -> str:
         return _CONTROL_PICTURES[character]
     if ord(character) < 0x20:
         return chr(0x2400 + ord(character))  # U+2400 … are the pictures of the control characters
-    return f"\\u{ord(character):04x}"
+    return json_escape(character)
+
+
+# Characters of the categories Cc, Cf, Cs, Zl and Zp that JSON may hold as they are, and a terminal or an editor acts on:
+# DEL and the C1 controls, joiners and direction marks, lone surrogates, annotations, tags. A test holds this to Unicode.
+_CONTROL_CHARACTERS = re.compile(
+    "[\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
+)
+
+
+def escape_json_controls(text: str) -> str:
+    """Escape what a terminal would act on in JSON text, which stays the same value: `\\u009b` for a control sequence."""
+    if text.isascii() and "\x7f" not in text:  # what is below a space, every writer of JSON has escaped
+        return text
+    return _CONTROL_CHARACTERS.sub(lambda match: json_escape(match[0]), text)
 
 
 def to_ascii(text: str) -> str:

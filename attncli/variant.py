@@ -37,7 +37,7 @@ from attncli.parts.traits import (
 )
 from attncli.presets import parse_preset_name, preset_choices
 from attncli.registry import Family, Option, Part, Range, format_value, parse_number
-from attncli.text import join_names, shorten, suggestion
+from attncli.text import join_names, pluralize, shorten, suggestion
 from attncli.types import Json
 
 _FAMILIES: tuple[Family[PartTraits], ...] = (  # in order of computation
@@ -186,7 +186,8 @@ def _make_link_choices() -> list[Choice]:
 
 def _parse_device(value: object) -> str:
     kind, _, number = str(value).partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()) or (number and kind != "cuda"):
+    is_number = number.isascii() and number.isdecimal() and len(number) < 4
+    if kind not in ("cpu", "cuda", "mps") or (number and not (is_number and kind == "cuda")):
         raise OptionError(
             "bad-option", f"no device is called {shorten(str(value))!r}", help="it can be cpu, cuda, cuda:0 or mps"
         )
@@ -288,7 +289,9 @@ class Variant:
         if heads and kv_heads and heads % kv_heads:
             divisors = join_names([n for n in range(1, heads + 1) if heads % n == 0], "or")
             message = f"{heads} query heads cannot share {kv_heads} kv heads equally"
-            raise OptionError("heads-mismatch", message, help=f"{heads} heads, {kv_heads} kv heads: {divisors}")
+            raise OptionError(
+                "heads-mismatch", message, help=f"{pluralize(heads, 'head')}, {kv_heads} kv heads: {divisors}"
+            )
         if heads and heads % 2 and self.head_mixing.traits.is_pairing:
             raise OptionError("heads-mismatch", f"{self.head_mixing.name} pairs heads, and {heads} is odd")
 

@@ -25,6 +25,7 @@ from attncli.batch.manifest import Manifest, Receipt
 from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
 from attncli.errors import AttnError, ExitStatus, OptionError
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import escape_json_controls
 
 _InputPool: TypeAlias = TaskPool[list[PendingInput], list[Receipt]]
 _INPUTS_AHEAD_PER_PROCESS = 64  # inputs begun before the first whose result is still missing, where the order counts
@@ -161,7 +162,8 @@ class BatchRun:
                         spooled.unlink()
                     elif ready_receipt.status == "failed" and ready_receipt.bytes is None:  # no line is written yet
                         error = {"error": ready_receipt.error}
-                        write(json.dumps(error, ensure_ascii=False, separators=(",", ":")) + "\n")
+                        line = json.dumps(error, ensure_ascii=False, separators=(",", ":"))
+                        write(escape_json_controls(line) + "\n")
                 self.callbacks.on_progress(stats)
 
             run_batch(

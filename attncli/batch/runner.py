@@ -11,7 +11,8 @@ from attncli.batch.executors import Executor
 from attncli.batch.inputs import Input
 from attncli.batch.manifest import RESUME_HINT, Manifest, Receipt, ResultRecord
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
-from attncli.text import split_warning
+from attncli.registry import parse_index
+from attncli.text import shorten, split_warning
 
 
 class FailureCause(NamedTuple):
@@ -101,12 +102,11 @@ def parse_max_failures(text: str | None, input_count: int) -> float:
     """
     if text is None:
         return float("inf")
-    number, percent = text.removesuffix("%"), text.endswith("%")
-    if not number.isascii() or not number.isdecimal() or (percent and int(number) > 100):
-        raise OptionError(
-            "bad-option", f"--max-failures is a number or a share of the inputs, not {text}", help="10, or 5%"
-        )
-    return input_count * int(number) / 100 if percent else int(number)
+    number, percent = parse_index(text.removesuffix("%")), text.endswith("%")
+    if number is None or number < 0 or (percent and number > 100):
+        message = f"--max-failures is a number or a share of the inputs, not {shorten(text)}"
+        raise OptionError("bad-option", message, help="10, or 5%")
+    return input_count * number / 100 if percent else number
 
 
 def recorded_result(manifest: Manifest, input: Input, variant_hash: str, force: bool) -> ResultRecord | None:

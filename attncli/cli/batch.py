@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from attncli.cli.messages import Messages
 from attncli.cli.options import parse_whole_number
 from attncli.cli.output import standard_output_writer
 from attncli.cli.progress import SECONDS_WITHOUT_BAR, has_progress
-from attncli.errors import ExitStatus, OptionError
+from attncli.errors import CannotError, ExitStatus, OptionError
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import pluralize, printable, shorten
@@ -105,6 +106,8 @@ def batch(
     format = _choose_format(output_options, results_folder)
     _check_options(output_options, scheduler, results_folder, fail_fast, max_failures, retry_failed, dry_run)
     parse_max_failures(max_failures, 1)
+    if "" in inputs:
+        raise OptionError("bad-option", "one INPUT is empty", help="name a file, a folder, a 'glob' or an @list")
     found, left_out_count = gather_inputs(
         inputs,
         result_suffix=format.suffixes[0] if format.suffixes else f".{format.name}",
@@ -157,7 +160,14 @@ def _parse_results_folder(output: str | None) -> Path | None:
         raise OptionError("bad-option", "-o is empty", help="-o DIR, or -o - for JSON lines")
     if "://" in output:
         raise OptionError("bad-option", f"results go to a folder of this machine, not to {output}")
-    if Path(output).exists() and not Path(output).is_dir():
+    try:
+        mode = Path(output).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return Path(output)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CannotError("cannot-write", f"{shorten(output)} cannot be written: {reason}") from None
+    if not stat.S_ISDIR(mode):
         raise OptionError("output-exists", f"{output} is a file", help="results go to a folder: -o DIR")
     return Path(output)
 

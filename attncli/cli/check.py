@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from attncli.cli.environment import Environment
-from attncli.cli.input import read_problem
+from attncli.cli.input import file_mode, read_problem
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message, show_progress
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.text import join_names
+from attncli.text import escape_json_controls, join_names
 from attncli.types import Json, to_json_number
 
 if TYPE_CHECKING:
@@ -91,11 +92,11 @@ def check(
         raise OptionError("bad-option", "standard input is for INPUT alone", help="--figures FILE")
     if (rtol or atol) and rule not in (None, "close"):
         raise OptionError("bad-option", f"--rule {rule} has no rtol and atol", help="they go with --rule close")
-    if input != "-" and not Path(input).exists():
+    if input != "-" and not file_mode(input):
         from attncli.readers import read_bytes
 
         read_bytes(input)  # raises the error that says so
-    if input != "-" and Path(input).is_dir():
+    if input != "-" and stat.S_ISDIR(file_mode(input)):
         if figures is not None:
             hint = "a folder's problems say themselves what they expect"
             raise OptionError("bad-option", "--figures goes with one problem, not with a folder", help=hint)
@@ -250,10 +251,11 @@ def _write_verdict(
 
 def _to_json(record: Json, *, indented: bool) -> str:
     """A record as JSON text, its non-finite numbers as strings."""
-    import msgspec
+    import json
 
-    data = msgspec.json.encode(_with_json_numbers(record))
-    return (msgspec.json.format(data, indent=2) if indented else data).decode() + "\n"
+    style: Json = {"indent": 2} if indented else {"separators": (",", ":")}
+    text = json.dumps(_with_json_numbers(record), ensure_ascii=False, **style)  # names of files may be no UTF-8
+    return escape_json_controls(text) + "\n"
 
 
 def _with_json_numbers(value: object) -> object:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attncli.cli.environment import Environment
-from attncli.cli.input import read_problem
+from attncli.cli.input import file_mode, read_problem
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message
@@ -224,7 +224,7 @@ def _read_upstream_gradient(gradient_source: str | None, plan: Plan) -> object:
         raise InputError("absent-step", "without values there is no context, and nothing to go back from")
     if gradient_source == "ones":
         return 1.0
-    if not Path(gradient_source).suffix and not Path(gradient_source).exists():
+    if not Path(gradient_source).suffix and not file_mode(gradient_source):
         raise OptionError("bad-option", f"--grad takes ones or a file, not {gradient_source!r}")
     shape = tuple(plan.axis_length("context", axis) for axis in plan.steps["context"])
     gradient = read_single_array(gradient_source)

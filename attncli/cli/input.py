@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attncli.cli.messages import Messages
@@ -9,6 +10,14 @@ from attncli.request import ReadOptions
 
 if TYPE_CHECKING:
     from attncli.types import Problem
+
+
+def file_mode(path: str) -> int:
+    """Return the kind and permissions of the file at a path; 0: there is none, or it cannot be looked at."""
+    try:
+        return Path(path).stat().st_mode
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return 0
 
 
 def read_problem(path: str, read_options: ReadOptions, messages: Messages) -> Problem:

@@ -11,7 +11,7 @@ from attncli.cli.environment import Environment
 from attncli.cli.output import standard_output_writer
 from attncli.errors import ExitStatus, OptionError
 from attncli.output_formats import RenderOptions
-from attncli.text import suggestion
+from attncli.text import escape_json_controls, suggestion
 from attncli.types import Json
 
 EXAMPLES = """
@@ -43,7 +43,7 @@ def list_catalogue(
     if json:
         import msgspec
 
-        text = msgspec.json.encode(chosen).decode() + "\n"
+        text = escape_json_controls(msgspec.json.encode(chosen).decode()) + "\n"
     else:
         from attncli.views.listing import render_catalogue
 

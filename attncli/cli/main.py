@@ -6,7 +6,6 @@ import codecs
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -16,7 +15,12 @@ from attncli.cli.app import app
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
-from attncli.text import closest
+from attncli.text import closest, shorten
+
+_ERRNOS_OF_THE_SYSTEM = (  # of errors that are nobody's mistake: files, memory or processes have run out, or are not allowed
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 def main(argv: Sequence[str] | None = None, environment: Environment | None = None) -> int:
@@ -54,8 +58,10 @@ def _run_and_report(arguments: Sequence[str], environment: Environment) -> int:
     except SystemExit as error:  # how Rich ends a process when nobody reads its output any more
         return int(ExitStatus.BROKEN_PIPE) if error.code == 1 else int(error.code or 0)
     except AttnError as error:
+        if (asked_status := _signal_status(error)) is not None:
+            return asked_status
         if debug and error.__cause__:
-            traceback.print_exc(file=environment.stderr)
+            messages.write_traceback(error)
         messages.error(error)
         return int(error.status)
     except typer.TyperException as error:  # a usage error of the command line's grammar
@@ -65,14 +71,7 @@ def _run_and_report(arguments: Sequence[str], environment: Environment) -> int:
         messages.write("interrupted")
         return int(ExitStatus.INTERRUPTED)
     except OSError as error:
-        if isinstance(error, BrokenPipeError) or error.errno == errno.EPIPE:
-            _discard_output(environment)
-            return int(ExitStatus.BROKEN_PIPE)
-        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
-            _discard_output(environment)
-            messages.error(CannotError("cannot-write", f"standard output cannot be written: {error.strerror}"))
-            return int(ExitStatus.CANNOT)
-        return _report_bug(error, messages, debug)
+        return _report_system_error(error, messages, debug)
     except MemoryError:
         messages.error(CannotError("out-of-memory", "this does not fit in memory"))
         return int(ExitStatus.CANNOT)
@@ -84,7 +83,13 @@ def _run_command_line(arguments: Sequence[str], environment: Environment) -> int
     """Run one command line through Typer, without its `main`, which would end with status 1 when a pipe is closed."""
     command = typer.main.get_command(app)
     if "_ATTN_COMPLETE" in environment.variables:  # a shell asks for completions
-        command.main([*arguments], prog_name="attn")
+        try:
+            command.main([*arguments], prog_name="attn")
+        except (KeyError, ValueError, SystemExit) as error:
+            if isinstance(error, SystemExit) and error.code != 1:
+                raise
+            message = "_ATTN_COMPLETE is set, but no shell asks for completions"
+            raise OptionError("usage", message, help="unset _ATTN_COMPLETE") from None
     try:
         with command.make_context("attn", [*arguments], obj=environment) as context:
             return int(command.invoke(context) or 0)
@@ -124,16 +129,57 @@ def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> Optio
     return OptionError("usage", message, help=help or f"{path} --help shows what there is")
 
 
+def _signal_status(error: BaseException) -> int | None:
+    """Return the status that a signal asked for, if an error is what a library made of that; None: it is not.
+
+    A signal raises KeyboardInterrupt or SystemExit wherever the program is, and some code turns all that is raised into an
+    error of its own.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, KeyboardInterrupt):
+            return int(ExitStatus.INTERRUPTED)
+        if isinstance(current, SystemExit) and isinstance(current.code, int) and current.code > 128:
+            return current.code
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def _report_system_error(error: OSError, messages: Messages, debug: bool) -> int:
+    """Write what the system refuses, and that no command expects it to refuse; nothing where the reader has gone."""
+    if isinstance(error, BrokenPipeError) or error.errno == errno.EPIPE:
+        _discard_output(messages.environment)
+        return int(ExitStatus.BROKEN_PIPE)
+    if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+        _discard_output(messages.environment)
+        messages.error(CannotError("cannot-write", f"standard output cannot be written: {error.strerror}"))
+        return int(ExitStatus.CANNOT)
+    if error.errno not in _ERRNOS_OF_THE_SYSTEM:
+        return _report_bug(error, messages, debug)
+    if debug:
+        messages.write_traceback(error)
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    message = f"the system refuses what this needs: {where}{error.strerror}"
+    hint = "free memory, disk or open files, or set TMPDIR to a folder that may be written to; --debug shows where"
+    messages.error(CannotError("system", message, help=hint))
+    return int(ExitStatus.CANNOT)
+
+
 def _report_bug(error: Exception, messages: Messages, debug: bool) -> int:
     """Write an error that nobody foresaw as a bug to report; with `--debug` its traceback stands before it."""
+    if (status := _signal_status(error)) is not None:
+        return status
     if debug:
-        traceback.print_exc(file=messages.environment.stderr)
-    first_line = str(error).splitlines()[0] if str(error) else ""
+        messages.write_traceback(error)
+    first_line = next(iter(str(error).splitlines()), "")
+    traceback_words = "the traceback above" if debug else "the traceback, which the same command with --debug shows"
     messages.error(
         AttnError(
             "bug",
-            f"a bug in attn: {type(error).__name__}: {first_line}",
-            help="please report it with the command and its input; --debug shows the traceback",
+            f"a bug in attn: {type(error).__name__}: {shorten(first_line, 400)}",
+            help=f"please report it: send what attn --version prints, the command, its input, and {traceback_words}",
         )
     )
     return int(ExitStatus.BUG)

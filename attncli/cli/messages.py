@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import traceback
 from contextlib import suppress
 
 from attncli.cli.environment import Environment
 from attncli.errors import AttnError
 from attncli.request import OutputOptions
-from attncli.text import json_escape, printable, split_warning, to_ascii
+from attncli.text import escape_json_controls, json_escape, printable, shorten, split_warning, to_ascii
+from attncli.types import Json
 
 _MAX_SOURCE_CHARACTERS = 100  # of a line of the input that is shown with an error
+_MAX_MESSAGE_CHARACTERS = 1000  # of a sentence: it may quote an argument or a name of any length
 _CONTEXT_CHARACTERS = 60  # shown before the error in a line that is longer than that
 
 
@@ -24,6 +27,11 @@ def replace_with_json_escape(error: UnicodeError) -> tuple[str, int]:
     """Escape what a console cannot show, for JSON, where only an escape is the same text: the handler `attn.json`."""
     assert isinstance(error, UnicodeEncodeError)
     return "".join(map(json_escape, error.object[error.start : error.end])), error.end
+
+
+def _sentence(text: str) -> str:
+    """Return a sentence as it can be shown: on one line, and not endless."""
+    return shorten(printable(text), _MAX_MESSAGE_CHARACTERS)
 
 
 class Messages:
@@ -55,6 +63,16 @@ class Messages:
         with suppress(OSError, ValueError):  # nobody listens: the exit status still tells
             print(text, file=self.environment.stderr, flush=True)
 
+    def write_record(self, record: Json) -> None:
+        """Write one line of JSON, for programs; no character in it takes effect on a terminal."""
+        self.write(escape_json_controls(json.dumps(record, ensure_ascii=False)))
+
+    def write_traceback(self, error: BaseException) -> None:
+        """Write the traceback of an error, line by line, as its message may hold whatever an input holds."""
+        for part in traceback.format_exception(error):
+            for line in part.splitlines():
+                self.write(printable(line))
+
     def note(self, text: str) -> None:
         """Write what a reader or a cluster had to find out; nothing with `--quiet`."""
         if not self.quiet and self.error_format == "full":
@@ -64,31 +82,31 @@ class Messages:
         """Write a warning of a result, "code: sentence"."""
         code, message = split_warning(text)
         if self.error_format == "json":
-            self.write(json.dumps({"type": "warning", "code": code, "message": message}, ensure_ascii=False))
+            self.write_record({"type": "warning", "code": code, "message": message})
         else:
-            self.write(f"{self.apply_style(f'warning[{code}]', '33;1')}: {printable(message)}")
+            self.write(f"{self.apply_style(f'warning[{code}]', '33;1')}: {_sentence(message)}")
 
     def error(self, error: AttnError) -> None:
         """Write an error in the form of docs/errors.md: code, sentence, location with the line of the file, way out."""
         if self.error_format == "json":
-            self.write(json.dumps(error.to_record(), ensure_ascii=False))
+            self.write_record(error.to_record())
             return
         location = error.location
         if self.error_format == "concise":
-            where = f"{printable(str(location))}: " if str(location) else ""
-            self.write(f"{where}{error.code} {printable(error.message)}")
+            where = f"{_sentence(str(location))}: " if str(location) else ""
+            self.write(f"{where}{error.code} {_sentence(error.message)}")
             return
-        self.write(f"{self.apply_style(f'error[{error.code}]', '31;1')}: {printable(error.message)}")
+        self.write(f"{self.apply_style(f'error[{error.code}]', '31;1')}: {_sentence(error.message)}")
         margin = " " * len(str(max((number for number, _ in location.source_lines), default=1)))
         if str(location) and (location.file or location.path):
-            self.write(f"{margin}{self.apply_style('-->', '34;1')} {printable(str(location))}")
+            self.write(f"{margin}{self.apply_style('-->', '34;1')} {_sentence(str(location))}")
         if location.source_lines:
             self.write(f"{margin} {self.apply_style('|', '34;1')}")
             for number, text in location.source_lines:
                 self._write_source_line(number, text, margin, error)
             self.write(f"{margin} {self.apply_style('|', '34;1')}")
         if error.help:
-            self.write(f"{margin} {self.apply_style('=', '34;1')} help: {printable(error.help)}")
+            self.write(f"{margin} {self.apply_style('=', '34;1')} help: {_sentence(error.help)}")
 
     def _write_source_line(self, line_number: int, text: str, margin: str, error: AttnError) -> None:
         """Write one line of the input, cut where it is long, and under it the caret if the error is in it."""

@@ -16,6 +16,7 @@ from attncli.cli.environment import Environment
 from attncli.errors import OptionError
 from attncli.registry import parse_integer
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import shorten
 from attncli.variant import CHOICES
 
 OptionalStrings = list[str] | None
@@ -116,7 +117,7 @@ def parse_whole_number(name: str, value: str, minimum: int, maximum: int) -> int
     except (ValueError, OverflowError):
         number = minimum - 1
     if not minimum <= number <= maximum:
-        raise OptionError("bad-option", f"--{name} is an integer from {minimum} to {maximum}, not {value}")
+        raise OptionError("bad-option", f"--{name} is an integer from {minimum} to {maximum}, not {shorten(value)}")
     return number
 
 
@@ -134,6 +135,8 @@ def _make_output_options(values: OptionValues) -> OutputOptions:
     steps = tuple(step.strip() for text in values["only"] or () for step in text.split(",") if step.strip())
     if values["only"] and not steps:
         raise OptionError("bad-option", "--only names no step", help="--only weights,context, or --only all")
+    for request in values["at"] or ():
+        _check_selection(request)
     return OutputOptions(
         format="json" if values["json"] else values["format"],
         output=None if values["output"] == "-" else values["output"],
@@ -149,6 +152,13 @@ def _make_output_options(values: OptionValues) -> OutputOptions:
         progress=not values["no_progress"],
         error_format=values["error_format"],
     )
+
+
+def _check_selection(request: str) -> None:
+    """Refuse an `--at` that no result can answer, before an input is read."""
+    from attncli.select import parse_request
+
+    parse_request(request)
 
 
 def _make_verdict_output_options(values: OptionValues) -> OutputOptions:

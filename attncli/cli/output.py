@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from attncli.cli.environment import Environment
 from attncli.errors import CannotError, OptionError
 from attncli.output_formats import Codec, Content, Format, RenderOptions, choose_output_format
 from attncli.request import OutputOptions
+from attncli.text import shorten
 
 PieceWriter = Callable[[str | bytes | memoryview], None]
 
@@ -47,17 +49,30 @@ def check_output_path(output_options: OutputOptions) -> None:
         return
     path = Path(output_options.output)
     try:
-        exists, is_folder = path.exists(), path.is_dir()
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise CannotError(
-            "cannot-write", f"{path} cannot be written: {getattr(error, 'strerror', None) or error}"
-        ) from None
-    if is_folder:
+        mode = _file_mode(path)
+        folder = path.resolve().parent if path.is_symlink() else path.parent
+        has_folder = folder.is_dir()
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # ValueError: a NUL in the name; RuntimeError: links in a circle
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CannotError("cannot-write", f"{shorten(str(path))} cannot be written: {reason}") from None
+    if stat.S_ISDIR(mode):
         raise OptionError("output-exists", f"{path} is a folder", help="name a file")
-    if exists and path.is_file() and not output_options.force:
+    if stat.S_ISREG(mode) and not output_options.force:
         raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
-    if not path.parent.is_dir():
-        raise CannotError("cannot-write", f"there is no folder {path.parent}", help=f"mkdir -p {path.parent}")
+    if not mode and not has_folder:
+        raise CannotError("cannot-write", f"there is no folder {folder}", help=f"mkdir -p {folder}")
+
+
+def _file_mode(path: Path) -> int:
+    """Return the kind and permissions of the file at a path; 0: there is none."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def write_output(environment: Environment, content: Content, output_options: OutputOptions, format: Format) -> None:

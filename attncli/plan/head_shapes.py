@@ -106,7 +106,7 @@ def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) 
         raise input_error(
             "heads-mismatch",
             f"{heads} query heads cannot share {kv_heads} kv heads equally",
-            help=f"{heads} heads, {kv_heads} kv heads: {divisors}",
+            help=f"{pluralize(heads, 'head')}, {kv_heads} kv heads: {divisors}",
         )
     return heads, kv_heads, has_head_axis
 

@@ -116,7 +116,7 @@ def require_step_name(name: str) -> None:
         OptionError: there is none; the nearest name is offered.
     """
     base, _, repetition = name.rpartition("_")
-    if name not in STEP_NAMES and not (base in STEP_NAMES and repetition.isdigit()):
+    if name not in STEP_NAMES and not (base in STEP_NAMES and repetition.isascii() and repetition.isdecimal()):
         raise OptionError("unknown-step", f"no step is called {name!r}", help=suggestion(name, [*STEP_NAMES, "all"]))
 
 

@@ -94,11 +94,13 @@ def _describe_kind(problem: Problem, variant: Variant) -> str:
 
 def _describe_size(problem: Problem, size: ProblemSize, shapes: HeadShapes) -> str:
     is_square = size.queries == size.keys and problem.memory is None
-    text = pluralize(size.queries, "token") if is_square else f"{size.queries} queries × {size.keys} keys"
+    text = pluralize(size.queries, "token")
+    if not is_square:
+        text = f"{pluralize(size.queries, 'query', 'queries')} × {pluralize(size.keys, 'key')}"
     if size.batch is not None:
         text = f"{size.batch} × {text}"
     if problem.embeddings is not None:
-        text += f" × {projection_sizes(problem, shapes.heads, shapes.kv_heads).d} dims"
+        text += f" × {pluralize(projection_sizes(problem, shapes.heads, shapes.kv_heads).d, 'dim')}"
     return text
 
 

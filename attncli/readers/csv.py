@@ -19,6 +19,7 @@ from itertools import islice
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import Source, decode_text, make_problem, reader, translate_parser_errors
+from attncli.registry import parse_index
 from attncli.text import pluralize, printable, shorten, suggestion
 from attncli.types import NumpyArray, Problem
 
@@ -235,7 +236,7 @@ class _Table:
         """
         names = tuple(cell.strip() for cell in self.rows[0])
         token_column = self.source.token_column
-        names_a_column = token_column not in (None, "none") and not str(token_column).isdecimal()
+        names_a_column = token_column not in (None, "none") and not re.fullmatch("[0-9]+", str(token_column))
         if self.source.header == "yes" or (self.source.header is None and names_a_column):
             return names
         if self.source.header == "no":
@@ -287,8 +288,8 @@ class _Table:
         if requested is not None and requested in self.header:
             return self.header.index(requested)
         if requested is not None:
-            is_number = requested.isdecimal() and len(requested) < 10
-            if not is_number or int(requested) >= width:
+            index = parse_index(requested)
+            if index is None or not 0 <= index < width:
                 raise InputError(
                     "no-such-column",
                     f"there is no column {shorten(requested)!r}",
@@ -296,7 +297,7 @@ class _Table:
                     if self.header
                     else f"there are {width} columns, 0 … {width - 1}",
                 )
-            return int(requested)
+            return index
         column = [row[0].strip() for row in self.body]
         are_numbers = [self._is_number(cell) for cell in column]
         if all(are_numbers):

@@ -158,8 +158,8 @@ def read_error(path: str, error: Exception, display_name: str = "") -> InputErro
     name = shorten(display_name or path)
     if isinstance(error, FileNotFoundError):
         siblings: list[str] = []
-        with suppress(OSError):
-            siblings = [entry.name for entry in os.scandir(Path(path).parent) if entry.is_file()]
+        with suppress(OSError), os.scandir(Path(path).parent) as entries:  # links are not followed: some lead nowhere
+            siblings = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
         match = closest(Path(path).name, siblings)
         return InputError("no-such-file", f"there is no file {name}", help=f"did you mean {match!r}?" if match else "")
     if isinstance(error, IsADirectoryError):

@@ -180,9 +180,8 @@ def _check_keys(problem: Problem, size: ProblemSize) -> None:
             _check_batch_axis(name, value, max(problem.q.ndim, 3), size)
         key_axis = {2: 0, 3: 1, 4: 1 if problem.layout == "bthd" else 2}[problem.q.ndim]
         if shape_of(value)[key_axis] != size.new_keys:
-            raise input_error(
-                "shape-mismatch", f"k has {pluralize(size.new_keys, 'key')} and v {shape_of(value)[key_axis]}", name
-            )
+            message = f"k has {pluralize(size.new_keys, 'key')} and v {shape_of(value)[key_axis]}"
+            raise input_error("shape-mismatch", message, name)
     past = {name: x for name, x in (problem.past or {}).items() if name != "tokens"}
     for name, value in past.items():
         _check_batch_axis(f"past.{name}", value, 4, size)

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from attncli.output_formats import RenderOptions, output_format
+from attncli.text import escape_json_controls
 from attncli.types import Attention
 from attncli.writers.record import to_json_numbers, to_record
 
@@ -17,7 +18,8 @@ def write_json(attention: Attention, options: RenderOptions) -> str:
         name: to_json_numbers(value, attention.dtype) if isinstance(value, np.ndarray) else value
         for name, value in to_record(attention, as_lists=True).items()
     }
-    return (_format_indented(fields) if options.is_terminal else msgspec.json.encode(fields).decode()) + "\n"
+    text = _format_indented(fields) if options.is_terminal else msgspec.json.encode(fields).decode()
+    return escape_json_controls(text) + "\n"
 
 
 @output_format("ndjson", ".ndjson", ".jsonl", console_errors="attn.json")

@@ -10,6 +10,7 @@ import numpy as np
 from attncli.derivation import Equation, KeyCell
 from attncli.plan.chain import Link
 from attncli.registry import AnyPart
+from attncli.text import pluralize
 from attncli.types import Array, Grid
 from attncli.validation.fields import as_numpy
 from attncli.views.explain.head_values import HeadValues
@@ -24,11 +25,13 @@ def mask_section(head: HeadValues, link: Link) -> Section:
     cells = head.key_cells(link.step, head.previous_step(link.step), masked=True)
     hidden = [c for c in cells if c.is_hidden and (asked_keys is None or c.index in head.worked_keys)]
     if not hidden:
-        keys = f"all {len(cells)} keys" if asked_keys is None else "the keys asked for"
+        keys = "the keys asked for"
+        if asked_keys is None:
+            keys = "the only key" if len(cells) == 1 else f"all {len(cells)} keys"
         return Section(f"{link.step}: {keys} may be seen", is_idle=True)
     lines = [Equation(c.label, ([c.value_after],), why_hidden(head, c)) for c in hidden]
     visible_count = sum(not c.is_hidden for c in cells)
-    remark = f"{visible_count} of {len(cells)} keys may be seen; their scores stay"
+    remark = f"{visible_count} of {pluralize(len(cells), 'key')} may be seen; their scores stay"
     return Section(link.step, link.formula, leave_out_middle(lines, head.focus.max_lines_per_vector), remark)
 
 

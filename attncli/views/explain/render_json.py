@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attncli.output_formats import RenderOptions
+from attncli.text import escape_json_controls
 from attncli.types import Json, to_json_number
 from attncli.views.explain.rendered_page import RenderedPage, RenderedSection
 
@@ -20,7 +21,7 @@ def render_json(page: RenderedPage, render_options: RenderOptions) -> str:
     }
     if page.formatter.gap_numbers:
         record["gaps"] = _gap_records(page)
-    return msgspec.json.encode(record).decode() + "\n"
+    return escape_json_controls(msgspec.json.encode(record).decode()) + "\n"
 
 
 def _section_record(rendered: RenderedSection) -> Json:

@@ -9,6 +9,7 @@ from attncli.derivation import Equation, RowDerivation, Vector
 from attncli.parts.projections import derive_linear
 from attncli.parts.traits import PartTraits
 from attncli.registry import Part
+from attncli.text import pluralize
 from attncli.views.explain.head_values import HeadValues, letter_of
 from attncli.views.explain.page import Section, leave_out_middle
 
@@ -94,7 +95,7 @@ def past_section(head: HeadValues, letter: str) -> Section:
     step_name, past = f"present_{letter}", head.plan.size.past
     keys = [j for j in head.worked_keys if j < past]
     lines = [Equation(head.key_label(j), ([head.row_vector(step_name, j)],)) for j in keys]
-    remark = f"the {past} keys of the past stand before the new ones"
+    remark = f"the {pluralize(past, 'key of the past stands', 'keys of the past stand')} before the new ones"
     return Section(step_name, head.steps[step_name].formula, tuple(lines), remark)
 
 
