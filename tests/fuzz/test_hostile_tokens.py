@@ -148,7 +148,7 @@ def test_no_command_and_no_format_lets_a_terminal_act(warm, tmp_path):
 
 
 def test_the_look_for_acting_characters_finds_them():
-    for token in HOSTILE[:29]:
+    for token in HOSTILE[:27]:  # those that act; the others are markup to somebody else
         assert acting_characters(f"| {token} |") - {"U+000A"} or "\n" in token or token.startswith("\x1b[31m"), token
     assert acting_characters("\x1b[1mbold\x1b[0m plain\r\n日本 😀\x1b[2K") == set()
 
