@@ -17,12 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, NamedTuple, TypeAlias
 
-from attncli.batch.dask_cluster import TaskPool, connect_to_scheduler, local_client
-from attncli.batch.executors import DaskExecutor, Executor, LocalExecutor, PendingInput
+from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
+from attncli.batch.executors import Executor, LocalExecutor, PendingInput, PoolExecutor
 from attncli.batch.inputs import Input
 from attncli.batch.job import BytesWriter, Job, dry_run_input
 from attncli.batch.manifest import Manifest, Receipt
 from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
+from attncli.batch.task_pool import TaskPool
+from attncli.batch.worker_processes import open_process_pool
 from attncli.errors import AttnError, ExitStatus, OptionError
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
@@ -121,8 +123,12 @@ class BatchRun:
                 )
             except BaseException:
                 with suppress(AttnError, OSError):  # the first error is the one to be told
+                    if task_pool is not None:
+                        task_pool.cancel_all()
+                    manifest.remove_leftovers(result_paths)
                     manifest.finalize(result_paths)
                 raise
+            manifest.remove_leftovers(result_paths)  # of workers that died
             manifest.finalize(result_paths)
         return stats
 
@@ -245,19 +251,20 @@ class BatchRun:
 
     @contextmanager
     def _open_task_pool(self) -> Iterator[_InputPool | None]:
-        """Start or reach the cluster that computes; None: this process does."""
-        if self.scheduler is None and self.process_count == 1:
-            yield None
-            return
-        if self.scheduler is None:
-            connection = local_client(self.process_count)
+        """Make the pool of workers that compute; None: this process does."""
+        if self.scheduler is not None:
+            with connect_to_scheduler(self.scheduler) as client:
+                device = str(self.variant_request.choices.get("device", ""))
+                task_pool: DaskTaskPool[list[PendingInput], list[Receipt]] = DaskTaskPool(
+                    client, device, self.callbacks.on_no_workers
+                )
+                task_pool.wait_for_workers()
+                yield task_pool
+        elif self.process_count > 1:
+            with open_process_pool(self.process_count) as process_pool:
+                yield process_pool
         else:
-            connection = connect_to_scheduler(self.scheduler)
-        with connection as client:
-            device = str(self.variant_request.choices.get("device", ""))
-            task_pool: _InputPool = TaskPool(client, device, self.callbacks.on_no_workers)
-            task_pool.wait_for_workers()
-            yield task_pool
+            yield None
 
     def _make_executor(
         self,
@@ -268,7 +275,7 @@ class BatchRun:
         write_bytes: BytesWriter | None = None,
     ) -> Executor:
         if task_pool is not None:
-            return DaskExecutor(task_pool, job, variant_hash)
+            return PoolExecutor(task_pool, job, variant_hash)
 
         def report_lines(line_count: int, failed_count: int, fraction: float) -> None:
             stats.current_lines, stats.current_failed_lines, stats.current_fraction = line_count, failed_count, fraction
