@@ -22,6 +22,7 @@ from attncli import __version__
 from attncli.atomic_file import atomic_write, to_bytes, write_error
 from attncli.batch.inputs import Input, reader_for
 from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
+from attncli.batch.result_paths import refuse_link
 from attncli.batch.sources import absolute_path, open_source
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
@@ -367,6 +368,7 @@ def _open_result(job: Job, input: Input, write_bytes: BytesWriter | None) -> Ite
         yield write_bytes
         return
     path = Path(job.results_folder, input.result_path)
+    refuse_link(job.results_folder, input.result_path)
     if "/" in input.result_path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

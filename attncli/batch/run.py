@@ -7,6 +7,7 @@ stats = BatchRun(inputs, VariantRequest({"mask": "causal"})).run_to_folder(Path(
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import tempfile
@@ -19,13 +20,14 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
 from attncli.batch.executors import Executor, LocalExecutor, PendingInput, PoolExecutor
-from attncli.batch.inputs import Input
+from attncli.batch.inputs import Input, real_path
 from attncli.batch.job import BytesWriter, Job, dry_run_input
 from attncli.batch.manifest import Manifest, Receipt
+from attncli.batch.result_paths import refuse_link
 from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
 from attncli.batch.task_pool import TaskPool
 from attncli.batch.worker_processes import open_process_pool
-from attncli.errors import AttnError, ExitStatus, OptionError
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
 _InputPool: TypeAlias = TaskPool[list[PendingInput], list[Receipt]]
@@ -152,7 +154,7 @@ class BatchRun:
             is_interrupted = stack.enter_context(_interrupts_watched(self.callbacks.on_interrupt))
             spool_folder = ""  # where other processes write their results, to be copied in order
             if self.process_count > 1:
-                spool_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="attn-"))
+                spool_folder = stack.enter_context(_temporary_folder())
             job = self.make_job(spool_folder, None)
             task_pool = stack.enter_context(self._open_task_pool())
             executor = self._make_executor(task_pool, job, "", stats, None if spool_folder else write_bytes)
@@ -223,23 +225,27 @@ class BatchRun:
         )
 
     def _refuse_foreign_results(self, results_folder: Path, manifest: Manifest) -> None:
-        """Refuse to replace what this batch did not make, unless `force` is chosen.
+        """Refuse to replace what this batch did not make, unless `force` is chosen, and to write through links.
 
         Raises:
             OptionError: a file of the folder is in the way.
+            CannotError: a link is.
         """
+        for input in self.inputs:
+            refuse_link(results_folder, input.result_path)
         if self.output_options.force:
             return
         hint = "another folder, or --force to replace it"
         if (foreign := manifest.foreign_file) is not None:
-            raise OptionError("output-exists", f"{foreign} exists, and no batch made it", help=hint)
+            what = f"{foreign}: {why}" if (why := manifest.header_error) else f"{foreign} exists, and no batch made it"
+            raise OptionError("output-exists", what, help=hint)
         for input in self.inputs:
             path = results_folder / input.result_path
             receipt = manifest.receipts.get(input.result_path)
             if receipt is not None and not _is_same_file(receipt.input, input.display_name):
                 message = f"{path} is the result of {receipt.input}, not of {input.display_name}"
                 raise OptionError("output-exists", message, help=hint)
-            if not manifest.exists and path.exists():
+            if not manifest.exists and os.path.lexists(path):
                 message = f"{path} exists, and no manifest says that a batch made it"
                 raise OptionError("output-exists", message, help=hint)
 
@@ -284,6 +290,22 @@ class BatchRun:
         return LocalExecutor(job, variant_hash, write_bytes, report_lines)
 
 
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """Make a folder for the results of other processes, and remove it after the block.
+
+    Raises:
+        CannotError: there is no place for it.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="attn-", ignore_cleanup_errors=True)
+    except OSError as error:
+        message = f"there is no folder for temporary files: {error.strerror or error}"
+        raise CannotError("cannot-write", message, help="TMPDIR=DIR names one; or leave -j out") from error
+    with folder as path:
+        yield path
+
+
 def _new_stats(inputs: Sequence[Input]) -> BatchStats:
     return BatchStats(len(inputs), has_streams=any(input.is_stream for input in inputs))
 
@@ -292,7 +314,7 @@ def _is_same_file(name: str, other_name: str) -> bool:
     """Whether two names, neither of them an address, are of the same file; or the same name."""
     if name == other_name:
         return True
-    return "://" not in name + other_name and Path(name).resolve() == Path(other_name).resolve()
+    return "://" not in name + other_name and real_path(name) == real_path(other_name)
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from attncli.batch.executors import Executor
 from attncli.batch.inputs import Input
 from attncli.batch.manifest import RESUME_HINT, Manifest, Receipt, ResultRecord
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
-from attncli.text import split_warning
+from attncli.text import shorten, split_warning
+
+_MAX_DIGITS = 18  # of --max-failures
 
 
 class FailureCause(NamedTuple):
@@ -102,10 +104,10 @@ def parse_max_failures(text: str | None, input_count: int) -> float:
     if text is None:
         return float("inf")
     number, percent = text.removesuffix("%"), text.endswith("%")
-    if not number.isascii() or not number.isdecimal() or (percent and int(number) > 100):
-        raise OptionError(
-            "bad-option", f"--max-failures is a number or a share of the inputs, not {text}", help="10, or 5%"
-        )
+    is_number = number.isascii() and number.isdecimal() and len(number) <= _MAX_DIGITS
+    if not is_number or (percent and int(number) > 100):
+        message = f"--max-failures is a number or a share of the inputs, not {shorten(text)}"
+        raise OptionError("bad-option", message, help="10, or 5%")
     return input_count * int(number) / 100 if percent else int(number)
 
 

@@ -17,7 +17,7 @@ from attncli.cli.messages import Messages
 from attncli.cli.options import parse_whole_number
 from attncli.cli.output import standard_output_writer
 from attncli.cli.progress import SECONDS_WITHOUT_BAR, has_progress
-from attncli.errors import ExitStatus, OptionError
+from attncli.errors import CannotError, ExitStatus, OptionError
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import pluralize, printable, shorten
@@ -157,9 +157,19 @@ def _parse_results_folder(output: str | None) -> Path | None:
         raise OptionError("bad-option", "-o is empty", help="-o DIR, or -o - for JSON lines")
     if "://" in output:
         raise OptionError("bad-option", f"results go to a folder of this machine, not to {output}")
-    if Path(output).exists() and not Path(output).is_dir():
+    folder = Path(output)
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        return folder  # it is made
+    except (OSError, ValueError) as error:  # nothing can have that name, or it may not be looked at
+        why = getattr(error, "strerror", None) or error
+        raise CannotError("cannot-write", f"{shorten(output)} cannot be written: {why}", help="-o DIR") from None
+    if not folder.exists():
+        raise OptionError("bad-option", f"{output} is a link that leads nowhere", help="results go to a folder: -o DIR")
+    if not folder.is_dir():
         raise OptionError("output-exists", f"{output} is a file", help="results go to a folder: -o DIR")
-    return Path(output)
+    return folder
 
 
 def _parse_jobs(text: str, scheduler: str | None) -> int:

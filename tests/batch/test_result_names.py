@@ -117,17 +117,6 @@ def test_no_name_leads_out_of_the_folder(attn, tmp_path):
     assert names(tmp_path / "work/out") == sorted(["here/x.json", inside, "manifest.ndjson"])
 
 
-def test_a_link_in_the_folder_of_results_leads_nowhere(attn, tmp_path):
-    write(
-        tmp_path,
-        {"x.csv": "1,2\n3,4\n", "precious.json": "mine", "out/manifest.ndjson": '{"schema": "attn.batch/1"}\n'},
-    )
-    (tmp_path / "out/x.json").symlink_to(tmp_path / "precious.json")
-
-    assert attn("batch", "x.csv", "-o", "out", "-q").status == 0
-    assert (tmp_path / "precious.json").read_text() == "mine"
-
-
 def test_a_folder_of_others_is_left_alone(attn, tmp_path):
     write(tmp_path, {"x.csv": "1,2\n3,4\n", "out/x.json": "mine"})
 
