@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -18,17 +19,11 @@ from glob import glob, has_magic
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
+from attncli.batch.addresses import is_address, is_web_address, path_part, without_secrets
 from attncli.batch.manifest import MANIFEST_SCHEMA
 from attncli.batch.name_lists import read_name_list
 from attncli.batch.result_paths import is_result_path, safe_name, valid_file_name
-from attncli.batch.sources import (
-    is_address,
-    is_web_address,
-    path_part,
-    resolve_file_system,
-    unreadable_error,
-    without_password,
-)
+from attncli.batch.sources import resolve_file_system, unreadable_error
 from attncli.errors import AttnError, InputError, OptionError, as_input_error
 from attncli.readers import Reader, find_reader, load_readers
 from attncli.text import shorten
@@ -46,8 +41,8 @@ class Input:
 
     @property
     def display_name(self) -> str:
-        """Its name for messages and manifests: an address without the password it may hold."""
-        return without_password(self.path)
+        """Its name for messages and manifests: an address without the secrets it may hold."""
+        return without_secrets(self.path)
 
 
 @dataclass(frozen=True)
@@ -117,7 +112,7 @@ def _make_input(
     except AttnError:
         is_stream = False  # it is refused when its turn comes
     name = file.relative_name if keep_suffix else str(PurePosixPath(file.relative_name).with_suffix(""))
-    known_result = known_results.get(without_password(file.path)) if file.is_from_list else None
+    known_result = known_results.get(without_secrets(file.path)) if file.is_from_list else None
     if known_result and is_result_path(known_result):
         name = str(PurePosixPath(known_result).with_suffix(""))
     return Input(file.path, valid_file_name(name, ".ndjson" if is_stream else result_suffix), is_stream)
@@ -132,7 +127,7 @@ def reader_for(path: str, input_format: str | None) -> Reader:
     try:
         return find_reader(path_part(path), input_format)
     except OptionError as error:
-        raise as_input_error(error, file=without_password(path)) from None
+        raise as_input_error(error, file=without_secrets(path)) from None
 
 
 def _lowercase_suffix(path: str) -> str:
@@ -224,7 +219,7 @@ class _InputSearch:
             try:
                 yield from _find_at_address(name, "")
             except InputError:
-                yield FoundFile(name, safe_name(name.partition("://")[2]))
+                yield FoundFile(name, safe_name(without_secrets(name).partition("://")[2]))
         elif os.path.isdir(name):
             yield from self.find_in_folder(name, root)
         else:
@@ -371,7 +366,7 @@ def _find_at_address(address: str, root: str | None) -> Iterator[FoundFile]:
     if is_web_address(address):
         path = path_part(address)
         name = path.rpartition("/")[2] if root is None else path
-        host = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        host = re.split("[/?#]", without_secrets(address).partition("://")[2])[0]
         yield FoundFile(address, safe_name(name or host))
         return
     file_system, path = resolve_file_system(address)
@@ -386,7 +381,7 @@ def _find_at_address(address: str, root: str | None) -> Iterator[FoundFile]:
     except Exception as error:  # each file system has its own
         raise unreadable_error(address, error) from None
     if is_glob and not paths:
-        raise InputError("no-such-file", f"nothing matches {shorten(without_password(address))}")
+        raise InputError("no-such-file", f"nothing matches {shorten(without_secrets(address))}")
     if root is not None:
         start = ""
     elif is_glob:

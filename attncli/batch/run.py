@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, NamedTuple, TypeAlias
 
+from attncli.batch.address_limits import AddressLimits
+from attncli.batch.addresses import hide_secrets
 from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
 from attncli.batch.executors import Executor, LocalExecutor, PendingInput, PoolExecutor
 from attncli.batch.inputs import Input, real_path
@@ -70,6 +72,7 @@ class BatchRun:
     process_count: int = 1
     scheduler: str | None = None  # the address or the file of a Dask scheduler, whose workers compute
     max_failures: str | None = None  # how many inputs may fail before the batch stops: "10", or "5%"; None: all
+    address_limits: AddressLimits = field(default_factory=AddressLimits)
     callbacks: BatchCallbacks = field(default_factory=BatchCallbacks)
 
     def run_to_folder(self, results_folder: Path, *, retry_failed: bool = False) -> BatchStats:
@@ -203,6 +206,7 @@ class BatchRun:
                 except AttnError as error:
                     if error.status == ExitStatus.USAGE:
                         raise
+                    error.message = hide_secrets(error.message, input.path)
                     yield DryRunEntry(input, "fail", error)
                 else:
                     yield DryRunEntry(input, "skip" if is_done else "compute")
@@ -222,6 +226,7 @@ class BatchRun:
             seed=int(str(drawn_seed if chosen_seed is None else chosen_seed)),
             results_folder=str(results_folder),
             drawn_seed=drawn_seed,
+            address_limits=self.address_limits,
         )
 
     def _refuse_foreign_results(self, results_folder: Path, manifest: Manifest) -> None:

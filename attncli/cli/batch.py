@@ -85,6 +85,16 @@ def batch(
             "--max-failures", help="stop when more than so many have failed", metavar="N|P%", rich_help_panel="Batch"
         ),
     ] = None,
+    max_size: Annotated[
+        str,
+        typer.Option(
+            "--max-size", help="how much is read from an address at most", metavar="SIZE", rich_help_panel="Batch"
+        ),
+    ] = "2GiB",
+    max_time: Annotated[
+        str,
+        typer.Option("--max-time", help="how long an address is waited for", metavar="TIME", rich_help_panel="Batch"),
+    ] = "10m",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="say what would be done, and what would be refused", rich_help_panel="Batch"),
@@ -95,6 +105,7 @@ def batch(
     output_options: OutputOptions,
 ) -> ExitStatus:
     """Compute many inputs, each into its own file; the same command again goes on where it stopped."""
+    from attncli.batch.address_limits import AddressLimits, parse_max_size, parse_max_time
     from attncli.batch.inputs import gather_inputs
     from attncli.batch.run import BatchCallbacks, BatchRun
     from attncli.batch.runner import parse_max_failures
@@ -105,6 +116,7 @@ def batch(
     format = _choose_format(output_options, results_folder)
     _check_options(output_options, scheduler, results_folder, fail_fast, max_failures, retry_failed, dry_run)
     parse_max_failures(max_failures, 1)
+    address_limits = AddressLimits(parse_max_size(max_size), parse_max_time(max_time))
     found, left_out_count = gather_inputs(
         inputs,
         result_suffix=format.suffixes[0] if format.suffixes else f".{format.name}",
@@ -127,6 +139,7 @@ def batch(
             process_count=min(process_count, len(found)),
             scheduler=scheduler,
             max_failures="0" if fail_fast else max_failures,
+            address_limits=address_limits,
             callbacks=BatchCallbacks(
                 on_progress=report_progress,
                 on_no_workers=lambda: note_no_workers(messages),
