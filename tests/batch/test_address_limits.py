@@ -58,7 +58,7 @@ def answering(start: bytes, again: bytes = b"", pause: float = 0.0) -> Iterator[
         (HEAD + b"\r\n", b" " * 65536),
         (HEAD + b"Content-Length: 100000000000\r\n\r\n", b" " * 65536),
         (CHUNKED, b"10000\r\n" + b" " * 65536 + b"\r\n"),
-        (HEAD + b"\r\n", b"[[1, 2], [3, 4]]\n" * 4096),
+        (HEAD + b"\r\n", (b"[[1, 2], [3, 4]]" + b" " * 50_000 + b"\n")),
     ],
 )
 def test_a_body_without_end_is_not_read_to_its_end(attn, name, tmp_path, start, again):
@@ -186,7 +186,7 @@ def test_a_public_host_does_not_redirect_to_a_private_one(attn, tmp_path, monkey
     """127.0.0.2 stands for the internet: it is the same machine."""
     is_public_ip = web_addresses.is_public_ip
     monkeypatch.setattr(web_addresses, "is_public_ip", lambda ip: ip == "127.0.0.2" or is_public_ip(ip))
-    pages = (("/x.json", GOOD.encode(), {}),)
+    pages = ("/x.json", GOOD.encode(), {}), ("/x.json?token=abcdef", GOOD.encode(), {})
     with served(*pages) as (private, heard), served(*pages, host="127.0.0.2") as (public, _):
         inside = {"Location": f"http://{host}:{private.rpartition(':')[2]}/x.json?token=abcdef"}
         hops = ("/a.json", b"", inside), ("/b.json", b"", {"Location": f"http://{public}/x.json"})
@@ -198,8 +198,8 @@ def test_a_public_host_does_not_redirect_to_a_private_one(attn, tmp_path, monkey
 
     assert f"it redirects to {host.strip('[]')}, which is in a private network" in refused.err
     assert "abcdef" not in refused.err
-    assert (followed.status, from_inside.status) == (0, 1 if heard == [] else 0)
-    assert heard == [("/x.json", None)] or heard == [("/x.json?token=abcdef", None)]
+    assert (followed.status, from_inside.status) == (0, 0)
+    assert heard == [("/x.json?token=abcdef", None)]
 
 
 @pytest.mark.parametrize(
