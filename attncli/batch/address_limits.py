@@ -72,7 +72,7 @@ class TransferGuard:
         self.sockets: list[socket.socket] = []  # duplicates, which stay valid whatever TLS does to the original
         self.closed = threading.Event()
 
-    def start(self) -> None:
+    def start_watching(self) -> None:
         """Begin to look."""
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -137,7 +137,7 @@ class TransferGuard:
         message = f"{self.name} holds more than {self.limits.max_bytes:,} bytes"
         return InputError("too-large", message, help="--max-size 4GiB allows 4 GiB")
 
-    def close(self) -> None:
+    def stop_watching(self) -> None:
         """Stop looking."""
         self.closed.set()
         while self.sockets:

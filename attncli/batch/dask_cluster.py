@@ -159,7 +159,7 @@ def connect_to_scheduler(address_or_file: str) -> Iterator[Client]:
             address = _scheduler_address(address_or_file)
             _probe_scheduler(address)
             client = distributed.Client(address, timeout=_SCHEDULER_TIMEOUT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
+        except Exception as error:  # each kind of address has its own
             why = str(error).splitlines()[0] if str(error) else "nothing that speaks Dask"
             hint = "dask scheduler prints its address; --scheduler tcp://HOST:8786, or its scheduler file"
             raise CannotError(

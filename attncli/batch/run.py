@@ -30,6 +30,7 @@ from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures,
 from attncli.batch.task_pool import TaskPool
 from attncli.batch.worker_processes import open_process_pool
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.pipeline import internal_error
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
 _InputPool: TypeAlias = TaskPool[list[PendingInput], list[Receipt]]
@@ -208,6 +209,8 @@ class BatchRun:
                         raise
                     error.message = hide_secrets(error.message, input.path)
                     yield DryRunEntry(input, "fail", error)
+                except Exception as error:  # a bug costs one input, here too
+                    yield DryRunEntry(input, "fail", internal_error(error))
                 else:
                     yield DryRunEntry(input, "skip" if is_done else "compute")
 

@@ -88,7 +88,7 @@ def open_source(path: str, display_name: str = "", limits: AddressLimits | None 
         message = f"{name} cannot be read: the secret that *** stands for was not kept"
         raise InputError("secret-not-kept", message, help="give the address itself: its result has the same place")
     guard = TransferGuard(name, limits or AddressLimits())
-    guard.start()
+    guard.start_watching()
     try:
         try:
             with guard.waiting():
@@ -100,7 +100,7 @@ def open_source(path: str, display_name: str = "", limits: AddressLimits | None 
         with remote_file:
             yield SourceReader(remote_file, path, display_name, guard)
     finally:
-        guard.close()
+        guard.stop_watching()
 
 
 def _open_address(address: str, guard: TransferGuard) -> IO[bytes]:
