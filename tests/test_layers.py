@@ -179,8 +179,14 @@ def test_a_planted_circle_is_found(tmp_path, line):
 # ── one name, one meaning ────────────────────────────────────────────────────────────────────────
 # Names that stand in three modules or more, with the one meaning that each has there.
 SHARED_NAMES = {
+    "cancel_all": "end the tasks that a pool of workers has",
+    "cancel_unstarted": "take back what a pool of workers has not begun",
+    "completed": "the tasks of a pool of workers that are over",
     "given": "the part of its family that takes what the problem's file gives",
+    "has_capacity": "whether a pool of workers takes another task now",
+    "in_flight": "the tasks that a pool of workers has",
     "none": "the part of its family that does nothing",
+    "submit": "give a task to a pool of workers",
     "to_record": "an object as plain values, as JSON holds it",
     "worker_count": "how many tasks a pool of workers computes at a time",
 }

@@ -1,45 +1,32 @@
-"""Dask clusters: `local_client` starts one, `connect_to_scheduler` reaches one; `TaskPool` sends tasks and collects outcomes.
+"""Dask clusters: `connect_to_scheduler` reaches one; `DaskTaskPool` sends tasks and collects outcomes.
 
-Only this package imports Dask. What became of a task is asked of the exception that its future raises, never of its status,
+Whoever names a scheduler trusts it: tasks and outcomes are pickled, and it may run what it likes. Only this package imports Dask. What became of a task is asked of the exception that its future raises, never of its status,
 which may be `lost` (distributed issues 6106, 7870).
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
 import queue
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias
 
+from attncli.batch.task_pool import Returned, TaskLost, Token, WorkersDied
 from attncli.errors import CannotError, OptionError
 
 _SCHEDULER_TIMEOUT_SECONDS = 10  # how long a scheduler may take to answer
 
-Token = TypeVar("Token")  # what a caller wants back with the outcome of its task
-Returned = TypeVar("Returned")  # what a task returns
 Client: TypeAlias = Any  # distributed.Client, which has no types
 Future: TypeAlias = Any  # distributed.Future
 
 
 # ── tasks ────────────────────────────────────────────────────────────────────────────────────────
-class WorkersDied(NamedTuple):
-    """The outcome of a task whose workers died."""
-
-    deaths: int
-
-
-class TaskLost(NamedTuple):
-    """The outcome of a task when the data it needed is gone, or the scheduler is."""
-
-
 def collect_outcome(future: Future) -> Any:
     """What a finished task returned, or WorkersDied or TaskLost; an exception of the task is raised.
 
@@ -71,17 +58,8 @@ def scheduler_gone_error(hint: str) -> CannotError:
     return CannotError("scheduler-gone", "the Dask scheduler has gone", help=hint)
 
 
-@functools.cache
-def limit_worker_to_one_thread() -> None:
-    """Let torch compute with one thread in this worker: there are as many workers as cores."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
-
-
-class TaskPool(Generic[Token, Returned]):
-    """Tasks in flight on a cluster: each with a token of the caller's, which is returned with the outcome."""
+class DaskTaskPool(Generic[Token, Returned]):
+    """Tasks in flight on a cluster: a `task_pool.TaskPool`."""
 
     def __init__(self, client: Client, device: str, on_no_workers: Callable[[], None]) -> None:
         self.client, self.on_no_workers = client, on_no_workers
@@ -166,31 +144,6 @@ class TaskPool(Generic[Token, Returned]):
 
 # ── clusters ─────────────────────────────────────────────────────────────────────────────────────
 @contextmanager
-def local_client(process_count: int) -> Iterator[Client]:
-    """Start a cluster of so many processes on this machine, and yield its client.
-
-    Raises:
-        CannotError: Dask is not installed.
-    """
-    dask, distributed = _import_dask(f"--jobs {process_count}")
-    with (
-        _dask_logging_silenced(),
-        dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.worker.daemon": True}),
-    ):
-        with _sigint_blocked():
-            cluster = distributed.LocalCluster(
-                n_workers=process_count, threads_per_worker=1, memory_limit=0, resources={"GPU": 1},
-                dashboard_address=None, silence_logs=logging.CRITICAL, host="127.0.0.1",
-            )  # fmt: skip
-        try:
-            with distributed.Client(cluster) as client:
-                yield client
-        finally:
-            with suppress(Exception):  # on a busy machine workers take longer to end; they do by themselves
-                cluster.close(timeout=5)
-
-
-@contextmanager
 def connect_to_scheduler(address_or_file: str) -> Iterator[Client]:
     """Connect to a scheduler that runs already, by its address or its scheduler file, and yield the client.
 
@@ -206,7 +159,7 @@ def connect_to_scheduler(address_or_file: str) -> Iterator[Client]:
             address = _scheduler_address(address_or_file)
             _probe_scheduler(address)
             client = distributed.Client(address, timeout=_SCHEDULER_TIMEOUT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
+        except Exception as error:  # each kind of address has its own
             why = str(error).splitlines()[0] if str(error) else "nothing that speaks Dask"
             hint = "dask scheduler prints its address; --scheduler tcp://HOST:8786, or its scheduler file"
             raise CannotError(
@@ -283,25 +236,3 @@ def _dask_logging_silenced() -> Iterator[None]:
             yield
         finally:
             logging.disable(level_before)
-
-
-@contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Start threads and processes with SIGINT blocked: a terminal sends Ctrl-C to all of them, and this process decides."""
-    from multiprocessing import resource_tracker
-
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    warnings_before = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = "ignore"  # the tracker's, at the end of a run that was stopped
-    resource_tracker.ensure_running()  # now, because starting it unblocks SIGINT
-    if warnings_before is None:
-        del os.environ["PYTHONWARNINGS"]
-    else:
-        os.environ["PYTHONWARNINGS"] = warnings_before
-    blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)

@@ -1,4 +1,4 @@
-"""Executors, which compute inputs: `LocalExecutor` in this process, `DaskExecutor` on the workers of a Dask cluster.
+"""Executors, which compute inputs: `LocalExecutor` in this process, `PoolExecutor` by worker processes or on a Dask cluster.
 
 An input is submitted, and `next_receipt` returns a receipt. A task writes its own result and returns only the receipt,
 which is small, so that computing an input again after the death of a worker does no harm.
@@ -10,10 +10,11 @@ from collections import deque
 from dataclasses import replace
 from typing import Protocol
 
-from attncli.batch.dask_cluster import TaskLost, TaskPool, WorkersDied, limit_worker_to_one_thread, scheduler_gone_error
+from attncli.batch.dask_cluster import scheduler_gone_error
 from attncli.batch.inputs import Input
 from attncli.batch.job import BytesWriter, Job, LineProgressCallback, process_input
 from attncli.batch.manifest import Receipt, ResultRecord
+from attncli.batch.task_pool import TaskLost, TaskPool, WorkersDied, limit_worker_to_one_thread
 
 PendingInput = tuple[Input, "ResultRecord | None"]  # an input, and what the manifest says of its result
 _TARGET_TASK_SECONDS = 0.1  # how long a task should take, to be worth sending
@@ -70,8 +71,8 @@ class LocalExecutor:
         return input, receipt
 
 
-class DaskExecutor:
-    """Computes on the workers of a Dask cluster.
+class PoolExecutor:
+    """Computes on the workers of a pool.
 
     A task is a chunk of inputs that takes about `_TARGET_TASK_SECONDS`. The inputs of a task whose worker died are
     isolated: each is computed alone once all others are done. If its worker dies again, it is that input's doing.

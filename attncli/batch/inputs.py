@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -19,24 +19,16 @@ from glob import glob, has_magic
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
+from attncli.batch.addresses import is_address, is_web_address, path_part, without_secrets
 from attncli.batch.manifest import MANIFEST_SCHEMA
 from attncli.batch.name_lists import read_name_list
-from attncli.batch.sources import (
-    is_address,
-    is_web_address,
-    path_part,
-    resolve_file_system,
-    unreadable_error,
-    without_password,
-)
+from attncli.batch.result_paths import is_result_path, safe_name, valid_file_name
+from attncli.batch.sources import resolve_file_system, unreadable_error
 from attncli.errors import AttnError, InputError, OptionError, as_input_error
 from attncli.readers import Reader, find_reader, load_readers
 from attncli.text import shorten
 
 RESERVED_FILE_NAMES = ("manifest.ndjson", "failed.txt")  # those that a batch writes beside its results
-
-_MAX_PATH_BYTES = 3000  # of a result below its folder: systems allow 4096 bytes with the folder
-_MAX_NAME_BYTES = 255  # of one part of it, as file systems allow
 
 
 @dataclass(frozen=True)
@@ -49,8 +41,8 @@ class Input:
 
     @property
     def display_name(self) -> str:
-        """Its name for messages and manifests: an address without the password it may hold."""
-        return without_password(self.path)
+        """Its name for messages and manifests: an address without the secrets it may hold."""
+        return without_secrets(self.path)
 
 
 @dataclass(frozen=True)
@@ -120,17 +112,10 @@ def _make_input(
     except AttnError:
         is_stream = False  # it is refused when its turn comes
     name = file.relative_name if keep_suffix else str(PurePosixPath(file.relative_name).with_suffix(""))
-    if file.is_from_list and (known_result := known_results.get(without_password(file.path))):
+    known_result = known_results.get(without_secrets(file.path)) if file.is_from_list else None
+    if known_result and is_result_path(known_result):
         name = str(PurePosixPath(known_result).with_suffix(""))
-    return Input(file.path, _valid_file_name(name) + (".ndjson" if is_stream else result_suffix), is_stream)
-
-
-def _valid_file_name(name: str) -> str:
-    """The name itself; where no file can have it, a short one with its hash, so that only this input fails."""
-    encoded = name.encode("utf-8", "surrogatepass")
-    if len(encoded) < _MAX_PATH_BYTES and all(len(part) <= _MAX_NAME_BYTES for part in encoded.split(b"/")):
-        return name
-    return f"{name[:40].replace('/', '_')}~{hashlib.sha256(encoded).hexdigest()[:8]}"
+    return Input(file.path, valid_file_name(name, ".ndjson" if is_stream else result_suffix), is_stream)
 
 
 def reader_for(path: str, input_format: str | None) -> Reader:
@@ -142,7 +127,7 @@ def reader_for(path: str, input_format: str | None) -> Reader:
     try:
         return find_reader(path_part(path), input_format)
     except OptionError as error:
-        raise as_input_error(error, file=without_password(path)) from None
+        raise as_input_error(error, file=without_secrets(path)) from None
 
 
 def _lowercase_suffix(path: str) -> str:
@@ -156,11 +141,11 @@ def _refuse_name_clashes(inputs: list[Input], results_folder: Path) -> None:
         OptionError: some would.
     """
     by_result: dict[str, Input] = {}
-    real_path = cache(_real_path)
+    cached_real_path = cache(real_path)
 
     def resolved_location(path: str) -> str:
         folder, name = os.path.split(os.path.abspath(path))
-        return os.path.join(real_path(folder), name)
+        return os.path.join(cached_real_path(folder), name)
 
     sources = {resolved_location(input.path): input for input in inputs if not is_address(input.path)}
     for input in inputs:
@@ -197,7 +182,7 @@ class _InputSearch:
 
     def __init__(self, results_folder: Path | None) -> None:
         self.left_out_count = 0
-        self.real_path = cache(_real_path)
+        self.real_path = cache(real_path)
         self.results_folder = None if results_folder is None else self.real_path(str(results_folder))
         self.is_results_folder: Callable[[str], bool] = cache(_is_results_folder)  # by real path
 
@@ -208,6 +193,10 @@ class _InputSearch:
             OptionError: it is standard input.
             InputError: a list cannot be read, or nothing matches a glob.
         """
+        if not argument:
+            raise OptionError(
+                "bad-option", "the name of an input is empty", help="name files, folders, globs or @list.txt"
+            )
         if argument == "-":
             hint = "attn compute - --input-format ndjson reads standard input line by line; @- reads names from it"
             raise OptionError("bad-option", "standard input is no file of a batch", help=hint)
@@ -230,7 +219,7 @@ class _InputSearch:
             try:
                 yield from _find_at_address(name, "")
             except InputError:
-                yield FoundFile(name, _safe_name(name.partition("://")[2]))
+                yield FoundFile(name, safe_name(without_secrets(name).partition("://")[2]))
         elif os.path.isdir(name):
             yield from self.find_in_folder(name, root)
         else:
@@ -253,6 +242,7 @@ class _InputSearch:
         """
         start = _glob_root(pattern)
         pattern_parts = Path(pattern).parts[len(Path(start).parts) :]
+        paths: list[str] = []
         if "**" in pattern_parts:  # `glob` would follow links in circles
             paths = [
                 path.removeprefix("./")
@@ -260,7 +250,10 @@ class _InputSearch:
                 if _matches_pattern(Path(os.path.relpath(path, start)).parts, pattern_parts)
             ]
         else:
-            paths = [path for path in glob(pattern) if not os.path.isdir(path) and not self._is_in_results(path, start)]
+            with suppress(ValueError):  # nothing has a name with a NUL
+                paths = [
+                    path for path in glob(pattern) if not os.path.isdir(path) and not self._is_in_results(path, start)
+                ]
         if not paths:
             raise InputError(
                 "no-such-file", f"nothing matches {shorten(pattern)}", help="** matches folders at any depth"
@@ -325,11 +318,11 @@ def _is_results_folder(folder: str) -> bool:
             return False
         with Path(path).open("rb") as file:
             return bool(json.loads(file.readline(1 << 20))["schema"] == MANIFEST_SCHEMA)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # whatever it holds, it is none of ours
         return False
 
 
-def _real_path(path: str) -> str:
+def real_path(path: str) -> str:
     """The path of a folder with all links resolved."""
     try:
         return os.path.realpath(path)
@@ -348,13 +341,7 @@ def _is_inside_working_folder(path: str) -> bool:
 def _name_below(path: str, root: str) -> str:
     """The path of a file relative to a folder, with slashes; it never leads out of it."""
     relative = os.path.relpath(path, root) if root else os.path.abspath(path)
-    return _safe_name(Path(relative).as_posix())
-
-
-def _safe_name(path: str) -> str:
-    """The path without anything that leads out of a folder: `..`, the root, the colon of a drive."""
-    parts = [re.sub(r"^[A-Za-z]:$", lambda m: m.group()[0], part) for part in path.split("/")]
-    return "/".join(part for part in parts if part not in ("", ".", "..")) or "index"
+    return safe_name(Path(relative).as_posix())
 
 
 def _glob_root(pattern: str) -> str:
@@ -379,8 +366,8 @@ def _find_at_address(address: str, root: str | None) -> Iterator[FoundFile]:
     if is_web_address(address):
         path = path_part(address)
         name = path.rpartition("/")[2] if root is None else path
-        host = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
-        yield FoundFile(address, _safe_name(name or host))
+        host = re.split("[/?#]", without_secrets(address).partition("://")[2])[0]
+        yield FoundFile(address, safe_name(name or host))
         return
     file_system, path = resolve_file_system(address)
     paths = [path]
@@ -394,7 +381,7 @@ def _find_at_address(address: str, root: str | None) -> Iterator[FoundFile]:
     except Exception as error:  # each file system has its own
         raise unreadable_error(address, error) from None
     if is_glob and not paths:
-        raise InputError("no-such-file", f"nothing matches {shorten(without_password(address))}")
+        raise InputError("no-such-file", f"nothing matches {shorten(without_secrets(address))}")
     if root is not None:
         start = ""
     elif is_glob:
@@ -404,4 +391,4 @@ def _find_at_address(address: str, root: str | None) -> Iterator[FoundFile]:
     for found in paths:
         name = found.strip("/").removeprefix(start)
         file_address = file_system.unstrip_protocol(found) if is_glob or is_folder else address
-        yield FoundFile(file_address, _safe_name(name), is_explicit=not is_folder)
+        yield FoundFile(file_address, safe_name(name), is_explicit=not is_folder)

@@ -13,16 +13,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from attncli import __version__
 from attncli.atomic_file import atomic_write, to_bytes, write_error
+from attncli.batch.address_limits import AddressLimits
+from attncli.batch.addresses import absolute_path, hide_secrets
 from attncli.batch.inputs import Input, reader_for
 from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
-from attncli.batch.sources import absolute_path, open_source
+from attncli.batch.result_paths import refuse_link
+from attncli.batch.sources import open_source
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
 from attncli.pipeline import apply_selection, compute_stream, internal_error, load_engine, plan_request
@@ -60,6 +63,7 @@ class Job:
     results_folder: str
     drawn_seed: int | None = None  # the seed that was drawn for the folder, used or not
     run_id: str = ""  # of the run that sends this to workers on other machines (`Manifest.publish_run_id`)
+    address_limits: AddressLimits = field(default_factory=AddressLimits)
     working_folder: str | None = None  # the folder that inputs are relative to, where workers run in another
     attn_version: str = __version__
 
@@ -128,9 +132,9 @@ def _assignment_with_hash(assignment: str) -> str:
     return f"{name}={hash_content(path)}"
 
 
-def hash_content(path: str, display_name: str = "") -> str:
-    """The SHA-256 of an input's content, read in chunks; `display_name` is its name in messages."""
-    with open_source(path, display_name) as file:
+def hash_content(path: str, display_name: str = "", limits: AddressLimits | None = None) -> str:
+    """The SHA-256 of an input's content, read in chunks; arguments are those of `open_source`."""
+    with open_source(path, display_name, limits) as file:
         return _hash_file(file)
 
 
@@ -178,7 +182,14 @@ def process_input(
         receipt = _record_failure(receipt, CannotError("out-of-memory", "this does not fit in memory"))
     except Exception as error:  # a bug costs one input, not the batch
         receipt = _record_failure(receipt, internal_error(error))
+    if receipt.error is not None:
+        receipt = replace(receipt, error=_hide_secrets_in_record(receipt.error, input.path))
     return replace(receipt, seconds=round(time.perf_counter() - started, 6))
+
+
+def _hide_secrets_in_record(record: Json, address: str) -> Json:
+    """The record of an error without the secrets of the address that it is about: libraries repeat whole addresses."""
+    return {name: hide_secrets(text, address) if isinstance(text, str) else text for name, text in record.items()}
 
 
 def _record_failure(receipt: Receipt, error: AttnError) -> Receipt:
@@ -270,7 +281,7 @@ def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool
 
     error_counts: Counter[str] = Counter()  # by error code
     line_count = 0
-    with open_source(job.source_path(input), input.display_name) as file:
+    with open_source(job.source_path(input), input.display_name, job.address_limits) as file:
         for _, problem in read_json_lines(iter(file.readline, b""), input.display_name):
             line_count += 1
             try:
@@ -291,7 +302,7 @@ def _lines_failed_error(error_counts: Counter[str], line_count: int) -> InputErr
 
 
 def _hash_input(job: Job, input: Input) -> str:
-    return hash_content(job.source_path(input), input.display_name)
+    return hash_content(job.source_path(input), input.display_name, job.address_limits)
 
 
 def read_content(job: Job, input: Input) -> bytes:
@@ -300,7 +311,7 @@ def read_content(job: Job, input: Input) -> bytes:
     Raises:
         InputError: it cannot be read.
     """
-    with open_source(job.source_path(input), input.display_name) as file:
+    with open_source(job.source_path(input), input.display_name, job.address_limits) as file:
         return file.read()
 
 
@@ -321,7 +332,7 @@ def _compute_lines(
     bytes_read = bytes_written = line_count = 0
     error_counts: Counter[str] = Counter()  # by error code
     with (
-        open_source(job.source_path(input), input.display_name) as file,
+        open_source(job.source_path(input), input.display_name, job.address_limits) as file,
         _open_result(job, input, write_bytes) as write,
     ):
 
@@ -367,6 +378,7 @@ def _open_result(job: Job, input: Input, write_bytes: BytesWriter | None) -> Ite
         yield write_bytes
         return
     path = Path(job.results_folder, input.result_path)
+    refuse_link(job.results_folder, input.result_path)
     if "/" in input.result_path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,13 +17,20 @@ from typing import Literal, NamedTuple
 
 from attncli.atomic_file import atomic_write, temporary_prefix, write_error
 from attncli.batch.name_lists import quote_name
+from attncli.batch.result_paths import has_link, is_result_path, refuse_link
 from attncli.errors import CannotError
 from attncli.text import printable
 from attncli.types import Json
 
 MANIFEST_SCHEMA = "attn.batch/1"
+FAILED_LIST_FILE = "failed.txt"
 RUN_ID_FILE = ".attn-batch"  # it exists while a run has workers on other machines
 RESUME_HINT = "what is finished is kept, and the same command goes on from there"
+
+
+# O_NOFOLLOW: no link that has been put there since it was looked at.
+_APPEND_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+_MAX_COUNT = 2**53  # of bytes, problems, attempts
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class Manifest:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "manifest.ndjson"
         self.header: Json = {}
+        self.header_error = ""  # what is wrong with a header that is none
         self.receipts: dict[str, Receipt] = {}  # by result
         self.lock_descriptor = self.file_descriptor = -1
         self.has_torn_line = False
@@ -73,11 +81,11 @@ class Manifest:
         """Read header and receipts from the file, and return its bytes.
 
         Raises:
-            CannotError: it cannot be read.
+            CannotError: it cannot be read, or a link stands where one of our files belongs.
         """
-        import msgspec
-
-        self.header, self.receipts = {}, {}
+        self.header, self.header_error, self.receipts = {}, "", {}
+        for name in (self.path.name, FAILED_LIST_FILE, RUN_ID_FILE):
+            refuse_link(self.folder, name)
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -86,14 +94,15 @@ class Manifest:
             raise CannotError("cannot-read", f"{self.path} cannot be read: {error.strerror}") from None
         self.has_torn_line = bool(data) and not data.endswith(b"\n")
         for line in data.split(b"\n"):
-            with suppress(ValueError, msgspec.ValidationError):  # incomplete, or none of ours
-                fields = json.loads(line)  # which, unlike msgspec, reads names that are no UTF-8
-                if isinstance(fields, dict) and "schema" in fields:
-                    if fields["schema"] == MANIFEST_SCHEMA:
-                        self.header = fields
-                    continue
-                receipt = msgspec.convert(fields, Receipt)
-                self.receipts[receipt.result] = receipt
+            fields = _parse_line(line)
+            if "schema" not in fields:
+                if receipt := _make_receipt(fields):
+                    self.receipts[receipt.result] = receipt
+            elif fields["schema"] == MANIFEST_SCHEMA:
+                if _is_seed(fields.get("seed")):
+                    self.header = fields
+                else:
+                    self.header_error = "its seed is no integer from 0 to 2⁶⁴ − 1"
         return data
 
     @property
@@ -106,7 +115,7 @@ class Manifest:
         """A file that has the name of one of ours, though no batch made it; None: there is none."""
         if self.exists:
             return None
-        paths = [path for path in (self.path, self.folder / "failed.txt") if path.exists()]
+        paths = [path for path in (self.path, self.folder / FAILED_LIST_FILE) if path.exists()]
         return next((path for path in paths if path.is_dir() or path.stat().st_size), None)
 
     def open(self, header: Json) -> None:
@@ -121,7 +130,7 @@ class Manifest:
             if self._read_file() != self.content:
                 hint = "give the command again"
                 raise CannotError("folder-in-use", f"another attn batch has just written to {self.folder}", help=hint)
-            self.file_descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            self.file_descriptor = os.open(self.path, _APPEND_FLAGS, 0o666)
         except OSError as error:
             raise write_error(error, str(self.path)) from error
         if self.has_torn_line:
@@ -157,12 +166,16 @@ class Manifest:
     def remove_leftovers(self, results: Iterable[str]) -> None:
         """Remove the temporary files of results that a killed process was writing."""
         prefixes_by_folder: dict[str, set[str]] = {}
-        for result in (*results, self.path.name, "failed.txt"):
+        for result in (*results, self.path.name, FAILED_LIST_FILE):
             folder, _, name = result.rpartition("/")
             prefixes_by_folder.setdefault(folder, set()).add(temporary_prefix(name))
         for folder, prefixes in prefixes_by_folder.items():
+            if folder and has_link(self.folder, folder):
+                continue  # what is behind it is not ours
             with suppress(OSError), os.scandir(self.folder / folder) as entries:
                 for entry in entries:
+                    if not entry.is_file(follow_symlinks=False):
+                        continue
                     if re.fullmatch("[0-9a-f]{8}", entry.name[-8:]) and entry.name[:-8] in prefixes:
                         with suppress(OSError):
                             os.unlink(entry.path)
@@ -194,12 +207,12 @@ class Manifest:
             file.writelines(_json_line(_receipt_fields(receipt)) for receipt in receipts)
         failed = [receipt for receipt in receipts if receipt.status == "failed"]
         if not failed:
-            (self.folder / "failed.txt").unlink(missing_ok=True)
+            (self.folder / FAILED_LIST_FILE).unlink(missing_ok=True)
             return
-        with atomic_write(self.folder / "failed.txt") as file:
+        with atomic_write(self.folder / FAILED_LIST_FILE) as file:
             for receipt in failed:
                 error = receipt.error or {}
-                reason = f"{error.get('code', '')}: {printable(str(error.get('message', '')))}"
+                reason = printable(f"{error.get('code', '')}: {error.get('message', '')}")
                 line = f"{quote_name(receipt.input)}\t{reason}\n"
                 file.write(line.encode("utf-8", "surrogateescape"))
 
@@ -211,6 +224,45 @@ class Manifest:
             if descriptor >= 0:
                 os.close(descriptor)
         self.file_descriptor = self.lock_descriptor = -1
+
+
+def _parse_line(line: bytes) -> Json:
+    """Parse a line of a manifest, which anybody may have written; an empty object where it is none of ours."""
+    try:
+        fields = json.loads(line)  # which, unlike msgspec, reads names that are no UTF-8
+    except (ValueError, RecursionError):  # incomplete, or no JSON, or nested without end
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _make_receipt(fields: Json) -> Receipt | None:
+    """The receipt that a line holds; None where it is none, or names a result that is not below the folder."""
+    import msgspec
+
+    try:
+        receipt = msgspec.convert(fields, Receipt)
+    except (msgspec.ValidationError, OverflowError, RecursionError):
+        return None
+    counts = (receipt.bytes or 0, receipt.problems or 0, receipt.attempts)
+    is_plausible = (
+        is_result_path(receipt.result)
+        and all(0 <= count <= _MAX_COUNT for count in counts)
+        and 0 <= receipt.seconds <= _MAX_COUNT  # false of NaN, too
+        and _is_error_record(receipt.error)
+    )
+    return receipt if is_plausible else None
+
+
+def _is_error_record(error: Json | None) -> bool:
+    """Whether this is an error as `AttnError.to_record` makes it: texts and numbers, and a location of numbers."""
+    values = [*(error or {}).values()]
+    flat = [inner for value in values for inner in (value.values() if isinstance(value, dict) else (value,))]
+    return all(isinstance(one, str) or (isinstance(one, int) and abs(one) <= _MAX_COUNT) for one in flat)
+
+
+def _is_seed(value: object) -> bool:
+    """Whether a header's seed is one, or none."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64)
 
 
 def _receipt_fields(receipt: Receipt) -> Json:

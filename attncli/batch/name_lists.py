@@ -28,19 +28,23 @@ def read_name_list(path: str) -> Iterator[str]:
         raise InputError("wrong-encoding", f"the list {path} is no UTF-8", help="a name a line, in UTF-8")
     for line in data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split("\n"):
         name = line.removesuffix("\r").partition("\t")[0]
-        if name.strip():
-            yield _unquote_name(name)
+        if name.strip() and (unquoted := _unquote_name(name)):
+            yield unquoted
 
 
 def _unquote_name(name: str) -> str:
     """Decode a name in the quotes of JSON; any other is itself."""
     if len(name) > 1 and name[0] == name[-1] == '"':
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             return str(json.loads(name))
     return name
 
 
 def quote_name(name: str) -> str:
     """Write a name for a list: in the quotes of JSON where it would be cut, passed over or taken for another."""
-    is_misread = any(c in name for c in "\n\r\t") or name.startswith(('"', "\ufeff")) or not name.strip()
+    is_misread = any(c in name for c in "\0\n\r\t") or name.startswith(('"', "\ufeff")) or not name.strip()
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, which only JSON can spell
+        is_misread = True
     return json.dumps(name) if is_misread else name

@@ -7,15 +7,8 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from attncli import __version__
-from attncli.batch.dask_cluster import (
-    Future,
-    TaskLost,
-    TaskPool,
-    WorkersDied,
-    limit_worker_to_one_thread,
-    scheduler_gone_error,
-    worker_lacks_attn_error,
-)
+from attncli.batch.dask_cluster import DaskTaskPool, Future, scheduler_gone_error, worker_lacks_attn_error
+from attncli.batch.task_pool import TaskLost, WorkersDied, limit_worker_to_one_thread
 from attncli.errors import CannotError
 
 if TYPE_CHECKING:
@@ -37,7 +30,7 @@ class SentTask(NamedTuple):
 class DaskWorkerPool:
     """The workers of a Dask cluster, which compute the tiles of one problem: a `core.remote.WorkerPool`."""
 
-    def __init__(self, task_pool: TaskPool[SentTask, BlockResult | None]) -> None:
+    def __init__(self, task_pool: DaskTaskPool[SentTask, BlockResult | None]) -> None:
         self.task_pool = task_pool
         self.deaths_by_task: Counter[int] = Counter()  # by the number of the task
         self.shared_tensor_losses = 0

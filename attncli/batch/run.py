@@ -7,6 +7,7 @@ stats = BatchRun(inputs, VariantRequest({"mask": "causal"})).run_to_folder(Path(
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import tempfile
@@ -17,13 +18,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, NamedTuple, TypeAlias
 
-from attncli.batch.dask_cluster import TaskPool, connect_to_scheduler, local_client
-from attncli.batch.executors import DaskExecutor, Executor, LocalExecutor, PendingInput
-from attncli.batch.inputs import Input
+from attncli.batch.address_limits import AddressLimits
+from attncli.batch.addresses import hide_secrets
+from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
+from attncli.batch.executors import Executor, LocalExecutor, PendingInput, PoolExecutor
+from attncli.batch.inputs import Input, real_path
 from attncli.batch.job import BytesWriter, Job, dry_run_input
 from attncli.batch.manifest import Manifest, Receipt
+from attncli.batch.result_paths import refuse_link
 from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
-from attncli.errors import AttnError, ExitStatus, OptionError
+from attncli.batch.task_pool import TaskPool
+from attncli.batch.worker_processes import open_process_pool
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.pipeline import internal_error
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import escape_json_controls
 
@@ -67,6 +74,7 @@ class BatchRun:
     process_count: int = 1
     scheduler: str | None = None  # the address or the file of a Dask scheduler, whose workers compute
     max_failures: str | None = None  # how many inputs may fail before the batch stops: "10", or "5%"; None: all
+    address_limits: AddressLimits = field(default_factory=AddressLimits)
     callbacks: BatchCallbacks = field(default_factory=BatchCallbacks)
 
     def run_to_folder(self, results_folder: Path, *, retry_failed: bool = False) -> BatchStats:
@@ -122,8 +130,12 @@ class BatchRun:
                 )
             except BaseException:
                 with suppress(AttnError, OSError):  # the first error is the one to be told
+                    if task_pool is not None:
+                        task_pool.cancel_all()
+                    manifest.remove_leftovers(result_paths)
                     manifest.finalize(result_paths)
                 raise
+            manifest.remove_leftovers(result_paths)  # of workers that died
             manifest.finalize(result_paths)
         return stats
 
@@ -147,7 +159,7 @@ class BatchRun:
             is_interrupted = stack.enter_context(_interrupts_watched(self.callbacks.on_interrupt))
             spool_folder = ""  # where other processes write their results, to be copied in order
             if self.process_count > 1:
-                spool_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="attn-"))
+                spool_folder = stack.enter_context(_temporary_folder())
             job = self.make_job(spool_folder, None)
             task_pool = stack.enter_context(self._open_task_pool())
             executor = self._make_executor(task_pool, job, "", stats, None if spool_folder else write_bytes)
@@ -197,7 +209,10 @@ class BatchRun:
                 except AttnError as error:
                     if error.status == ExitStatus.USAGE:
                         raise
+                    error.message = hide_secrets(error.message, input.path)
                     yield DryRunEntry(input, "fail", error)
+                except Exception as error:  # a bug costs one input, here too
+                    yield DryRunEntry(input, "fail", internal_error(error))
                 else:
                     yield DryRunEntry(input, "skip" if is_done else "compute")
 
@@ -216,26 +231,31 @@ class BatchRun:
             seed=int(str(drawn_seed if chosen_seed is None else chosen_seed)),
             results_folder=str(results_folder),
             drawn_seed=drawn_seed,
+            address_limits=self.address_limits,
         )
 
     def _refuse_foreign_results(self, results_folder: Path, manifest: Manifest) -> None:
-        """Refuse to replace what this batch did not make, unless `force` is chosen.
+        """Refuse to replace what this batch did not make, unless `force` is chosen, and to write through links.
 
         Raises:
             OptionError: a file of the folder is in the way.
+            CannotError: a link is.
         """
+        for input in self.inputs:
+            refuse_link(results_folder, input.result_path)
         if self.output_options.force:
             return
         hint = "another folder, or --force to replace it"
         if (foreign := manifest.foreign_file) is not None:
-            raise OptionError("output-exists", f"{foreign} exists, and no batch made it", help=hint)
+            what = f"{foreign}: {why}" if (why := manifest.header_error) else f"{foreign} exists, and no batch made it"
+            raise OptionError("output-exists", what, help=hint)
         for input in self.inputs:
             path = results_folder / input.result_path
             receipt = manifest.receipts.get(input.result_path)
             if receipt is not None and not _is_same_file(receipt.input, input.display_name):
                 message = f"{path} is the result of {receipt.input}, not of {input.display_name}"
                 raise OptionError("output-exists", message, help=hint)
-            if not manifest.exists and path.exists():
+            if not manifest.exists and os.path.lexists(path):
                 message = f"{path} exists, and no manifest says that a batch made it"
                 raise OptionError("output-exists", message, help=hint)
 
@@ -247,19 +267,20 @@ class BatchRun:
 
     @contextmanager
     def _open_task_pool(self) -> Iterator[_InputPool | None]:
-        """Start or reach the cluster that computes; None: this process does."""
-        if self.scheduler is None and self.process_count == 1:
-            yield None
-            return
-        if self.scheduler is None:
-            connection = local_client(self.process_count)
+        """Make the pool of workers that compute; None: this process does."""
+        if self.scheduler is not None:
+            with connect_to_scheduler(self.scheduler) as client:
+                device = str(self.variant_request.choices.get("device", ""))
+                task_pool: DaskTaskPool[list[PendingInput], list[Receipt]] = DaskTaskPool(
+                    client, device, self.callbacks.on_no_workers
+                )
+                task_pool.wait_for_workers()
+                yield task_pool
+        elif self.process_count > 1:
+            with open_process_pool(self.process_count) as process_pool:
+                yield process_pool
         else:
-            connection = connect_to_scheduler(self.scheduler)
-        with connection as client:
-            device = str(self.variant_request.choices.get("device", ""))
-            task_pool: _InputPool = TaskPool(client, device, self.callbacks.on_no_workers)
-            task_pool.wait_for_workers()
-            yield task_pool
+            yield None
 
     def _make_executor(
         self,
@@ -270,13 +291,29 @@ class BatchRun:
         write_bytes: BytesWriter | None = None,
     ) -> Executor:
         if task_pool is not None:
-            return DaskExecutor(task_pool, job, variant_hash)
+            return PoolExecutor(task_pool, job, variant_hash)
 
         def report_lines(line_count: int, failed_count: int, fraction: float) -> None:
             stats.current_lines, stats.current_failed_lines, stats.current_fraction = line_count, failed_count, fraction
             self.callbacks.on_progress(stats)
 
         return LocalExecutor(job, variant_hash, write_bytes, report_lines)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """Make a folder for the results of other processes, and remove it after the block.
+
+    Raises:
+        CannotError: there is no place for it.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="attn-", ignore_cleanup_errors=True)
+    except OSError as error:
+        message = f"there is no folder for temporary files: {error.strerror or error}"
+        raise CannotError("cannot-write", message, help="TMPDIR=DIR names one; or leave -j out") from error
+    with folder as path:
+        yield path
 
 
 def _new_stats(inputs: Sequence[Input]) -> BatchStats:
@@ -287,7 +324,7 @@ def _is_same_file(name: str, other_name: str) -> bool:
     """Whether two names, neither of them an address, are of the same file; or the same name."""
     if name == other_name:
         return True
-    return "://" not in name + other_name and Path(name).resolve() == Path(other_name).resolve()
+    return "://" not in name + other_name and real_path(name) == real_path(other_name)
 
 
 @contextmanager

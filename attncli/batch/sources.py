@@ -6,51 +6,24 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from http.client import IncompleteRead
 from typing import IO, Any, TypeAlias
-from urllib.parse import unquote, urlsplit
 
+from attncli.batch.address_limits import AddressLimits, TransferGuard
+from attncli.batch.addresses import hide_secrets, is_address, is_web_address, lacks_secret, without_secrets
+from attncli.batch.web_addresses import open_web_address
 from attncli.errors import AttnError, CannotError, InputError
 from attncli.readers import open_input
 from attncli.text import shorten
 
 _RETRY_HINT = "the connection was lost; the same command tries again"
 _BUFFER_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 20  # of an address, read at a time where all of it is wanted
 FileSystem: TypeAlias = Any  # of fsspec, which has no types
 
 
-# ── addresses ────────────────────────────────────────────────────────────────────────────────────
-def is_address(path: str) -> bool:
-    """Whether an input is named by an address, such as `s3://…`."""
-    return "://" in path
-
-
-def is_web_address(path: str) -> bool:
-    """Whether it is an address of the web: the standard library reads those, and fsspec would need a further package."""
-    return path.startswith(("http://", "https://"))
-
-
-def path_part(path: str) -> str:
-    """The path of a file; of a web address the path on its server, which is empty where the address makes no sense."""
-    if not is_web_address(path):
-        return path
-    try:
-        return urlsplit(path).path
-    except ValueError:
-        return ""
-
-
-def without_password(path: str) -> str:
-    """An input's name for messages and manifests: an address without the password it may hold."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", path)
-
-
-def absolute_path(path: str) -> str:
-    """The path for a process that runs in another folder; an address is the same everywhere."""
-    return path if is_address(path) else os.path.abspath(path)
-
-
+# ── file systems ─────────────────────────────────────────────────────────────────────────────────
 def resolve_file_system(address: str) -> tuple[FileSystem, str]:
     """The fsspec file system of an address, and the path in it.
 
@@ -72,7 +45,7 @@ def resolve_file_system(address: str) -> tuple[FileSystem, str]:
             package = str(getattr(error, "name", None) or "fsspec")
         raise CannotError(
             "missing-extra",
-            f"{kind}:// addresses need a package that is not there: {error}",
+            f"{kind}:// addresses need a package that is not there: {hide_secrets(str(error), address)}",
             help=f"pip install {package}",
         ) from None
     except Exception as error:  # each file system has its own; some call their server at once
@@ -81,75 +54,84 @@ def resolve_file_system(address: str) -> tuple[FileSystem, str]:
 
 def unreadable_error(path: str, error: Exception, display_name: str = "") -> InputError:
     """The error to raise where an input cannot be opened, or cannot be read to its end."""
-    name = shorten(display_name or without_password(path))
+    name = shorten(display_name or without_secrets(path))
     if isinstance(error, FileNotFoundError) or getattr(error, "code", None) == 404:
         return InputError("no-such-file", f"there is no file {name}")
     if isinstance(error, IncompleteRead):
         return InputError("cannot-read", f"{name} cannot be read: it ends too early", help=_RETRY_HINT)
-    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return InputError("cannot-read", f"{name} cannot be read: {str(why).splitlines()[0]}")
+    reason = getattr(error, "reason", None)  # of what urllib raises
+    cause = reason if isinstance(reason, Exception) else error
+    why = str(getattr(cause, "strerror", None) or cause).strip() or type(cause).__name__
+    return InputError("cannot-read", f"{name} cannot be read: {hide_secrets(why.splitlines()[0], path)}")
 
 
 # ── bytes ────────────────────────────────────────────────────────────────────────────────────────
 @contextmanager
-def open_source(path: str, display_name: str = "") -> Iterator[SourceReader]:
+def open_source(path: str, display_name: str = "", limits: AddressLimits | None = None) -> Iterator[SourceReader]:
     """Open a file or an address for reading. `-` is a file of that name, not standard input.
 
     Args:
         path: the file or the address.
-        display_name: its name in messages; empty: the path itself, without a password.
+        display_name: its name in messages; empty: the path itself, without secrets.
+        limits: how much is read from an address, and for how long it is waited for.
 
     Raises:
-        InputError: it cannot be opened; or, while it is read: it cannot be read, or ends too early.
+        InputError: it cannot be opened; or, while it is read: it cannot be read, ends too early, or goes beyond a limit.
         CannotError: it needs a package that is not installed.
     """
     if not is_address(path):
         with open_input("./-" if path == "-" else path, display_name) as file:
-            yield SourceReader(file, path, display_name)
+            yield SourceReader(file, path, display_name, None)
         return
+    name = shorten(display_name or without_secrets(path))
+    if lacks_secret(path):
+        message = f"{name} cannot be read: the secret that *** stands for was not kept"
+        raise InputError("secret-not-kept", message, help="give the address itself: its result has the same place")
+    guard = TransferGuard(name, limits or AddressLimits())
+    guard.start_watching()
     try:
-        if is_web_address(path):
-            remote_file = _open_web_address(path)
-        else:
-            file_system, path_there = resolve_file_system(path)
-            remote_file = file_system.open(path_there, "rb")
-    except AttnError:
-        raise
-    except Exception as error:  # each file system has its own
-        raise unreadable_error(path, error, display_name) from None
-    with remote_file:
-        yield SourceReader(remote_file, path, display_name)
+        try:
+            with guard.waiting():
+                remote_file = _open_address(path, guard)
+        except AttnError:
+            raise
+        except Exception as error:  # each file system has its own
+            raise unreadable_error(path, error, display_name) from None
+        with remote_file:
+            yield SourceReader(remote_file, path, display_name, guard)
+    finally:
+        guard.stop_watching()
 
 
-def _open_web_address(address: str) -> IO[bytes]:
-    """Open a web address. User and password are sent to its own server, and not to one that it redirects to."""
-    from base64 import b64encode
-    from urllib.request import Request, urlopen
-
-    request = Request(without_password(address))
-    parts = urlsplit(address)
-    if parts.username is not None:
-        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        request.add_unredirected_header("Authorization", "Basic " + b64encode(credentials).decode())
-    response: IO[bytes] = urlopen(request, timeout=60)
-    return response
+def _open_address(address: str, guard: TransferGuard) -> IO[bytes]:
+    """Open an address by the standard library, or by fsspec."""
+    if is_web_address(address):
+        return open_web_address(address, guard)
+    file_system, path = resolve_file_system(address)
+    file: IO[bytes] = file_system.open(path, "rb")
+    return file
 
 
 class SourceReader(io.BufferedReader):
     """A buffered reader of an open input, whose errors are InputErrors."""
 
-    def __init__(self, file: IO[bytes], path: str, display_name: str) -> None:
+    def __init__(self, file: IO[bytes], path: str, display_name: str, guard: TransferGuard | None) -> None:
         # What the server announces, if it does.
         promised_bytes: int | None = getattr(file, "length", None) if is_web_address(path) else None
         self.total_bytes: int = promised_bytes or _file_size(file)  # 0 where nobody knows
-        super().__init__(_CheckedReader(file, path, display_name, promised_bytes), _BUFFER_BYTES)
+        if guard is not None:
+            guard.begin_body(self.total_bytes)
+        super().__init__(_CheckedReader(file, path, display_name, promised_bytes, guard), _BUFFER_BYTES)
 
 
 class _CheckedReader(io.RawIOBase):
-    """Reads a file and raises an InputError where it cannot, or where fewer bytes come than were promised."""
+    """Reads a file and raises an InputError where it cannot, where fewer bytes come than were promised, or beyond a limit."""
 
-    def __init__(self, file: IO[bytes], path: str, display_name: str, promised_bytes: int | None) -> None:
+    def __init__(
+        self, file: IO[bytes], path: str, display_name: str, promised_bytes: int | None, guard: TransferGuard | None
+    ) -> None:
         self.file, self.path, self.display_name, self.promised_bytes = file, path, display_name, promised_bytes
+        self.guard = guard
         self.bytes_read = 0
         self.read_available = getattr(file, "read1", file.read)  # returns what there is, rather than wait for more
 
@@ -158,21 +140,32 @@ class _CheckedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with self._errors_translated():
-            data = self.read_available(len(buffer))
+            data = self._read_piece(len(buffer))
             buffer[: len(data)] = data
-            self._count_bytes(data)
         return len(data)
 
     def readall(self) -> bytes:
         with self._errors_translated():
-            data: bytes = self.file.read()
-            self._count_bytes(data)
-            if data:
-                self._count_bytes(b"")
+            if self.guard is None:
+                data: bytes = self.file.read()
+                self._count_bytes(data)
+                return data
+            pieces = []
+            while piece := self._read_piece(_PIECE_BYTES):
+                pieces.append(piece)
+            return b"".join(pieces)
+
+    def _read_piece(self, size: int) -> bytes:
+        """Read so many bytes at most; none at the end."""
+        with self.guard.waiting() if self.guard is not None else nullcontext():
+            data: bytes = self.read_available(size)
+        self._count_bytes(data)
         return data
 
     def _count_bytes(self, data: bytes) -> None:
         self.bytes_read += len(data)
+        if self.guard is not None:
+            self.guard.count_bytes(len(data))
         if not data and self.promised_bytes is not None and self.bytes_read < self.promised_bytes:
             raise IncompleteRead(b"", self.promised_bytes - self.bytes_read)
 
@@ -180,8 +173,10 @@ class _CheckedReader(io.RawIOBase):
     def _errors_translated(self) -> Iterator[None]:
         try:
             yield
+        except AttnError:
+            raise
         except MemoryError:
-            name = shorten(self.display_name or without_password(self.path))
+            name = shorten(self.display_name or without_secrets(self.path))
             raise InputError("cannot-read", f"{name} is larger than memory") from None
         except Exception as error:  # each file system has its own
             raise unreadable_error(self.path, error, self.display_name) from None

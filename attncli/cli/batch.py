@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,6 +85,16 @@ def batch(
             "--max-failures", help="stop when more than so many have failed", metavar="N|P%", rich_help_panel="Batch"
         ),
     ] = None,
+    max_size: Annotated[
+        str,
+        typer.Option(
+            "--max-size", help="how much is read from an address at most", metavar="SIZE", rich_help_panel="Batch"
+        ),
+    ] = "2GiB",
+    max_time: Annotated[
+        str,
+        typer.Option("--max-time", help="how long an address is waited for", metavar="TIME", rich_help_panel="Batch"),
+    ] = "10m",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="say what would be done, and what would be refused", rich_help_panel="Batch"),
@@ -96,6 +105,7 @@ def batch(
     output_options: OutputOptions,
 ) -> ExitStatus:
     """Compute many inputs, each into its own file; the same command again goes on where it stopped."""
+    from attncli.batch.address_limits import AddressLimits, parse_max_size, parse_max_time
     from attncli.batch.inputs import gather_inputs
     from attncli.batch.run import BatchCallbacks, BatchRun
     from attncli.batch.runner import parse_max_failures
@@ -108,6 +118,7 @@ def batch(
     parse_max_failures(max_failures, 1)
     if "" in inputs:
         raise OptionError("bad-option", "one INPUT is empty", help="name a file, a folder, a 'glob' or an @list")
+    address_limits = AddressLimits(parse_max_size(max_size), parse_max_time(max_time))
     found, left_out_count = gather_inputs(
         inputs,
         result_suffix=format.suffixes[0] if format.suffixes else f".{format.name}",
@@ -130,6 +141,7 @@ def batch(
             process_count=min(process_count, len(found)),
             scheduler=scheduler,
             max_failures="0" if fail_fast else max_failures,
+            address_limits=address_limits,
             callbacks=BatchCallbacks(
                 on_progress=report_progress,
                 on_no_workers=lambda: note_no_workers(messages),
@@ -160,16 +172,19 @@ def _parse_results_folder(output: str | None) -> Path | None:
         raise OptionError("bad-option", "-o is empty", help="-o DIR, or -o - for JSON lines")
     if "://" in output:
         raise OptionError("bad-option", f"results go to a folder of this machine, not to {output}")
+    folder = Path(output)
     try:
-        mode = Path(output).stat().st_mode
+        folder.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return Path(output)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CannotError("cannot-write", f"{shorten(output)} cannot be written: {reason}") from None
-    if not stat.S_ISDIR(mode):
+        return folder  # it is made
+    except (OSError, ValueError) as error:  # nothing can have that name, or it may not be looked at
+        why = getattr(error, "strerror", None) or error
+        raise CannotError("cannot-write", f"{shorten(output)} cannot be written: {why}", help="-o DIR") from None
+    if not folder.exists():
+        raise OptionError("bad-option", f"{output} is a link that leads nowhere", help="results go to a folder: -o DIR")
+    if not folder.is_dir():
         raise OptionError("output-exists", f"{output} is a file", help="results go to a folder: -o DIR")
-    return Path(output)
+    return folder
 
 
 def _parse_jobs(text: str, scheduler: str | None) -> int:

@@ -150,7 +150,7 @@ def _open_tile_executor(scheduler: str | None, plan: Plan, messages: Messages) -
     if scheduler is None:
         yield None
         return
-    from attncli.batch.dask_cluster import TaskPool, connect_to_scheduler
+    from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
     from attncli.batch.remote_tiles import DaskWorkerPool, SentTask
 
     with connect_to_scheduler(scheduler) as client:
@@ -161,7 +161,7 @@ def _open_tile_executor(scheduler: str | None, plan: Plan, messages: Messages) -
         load_engine_with_message(messages)
         from attncli.core.remote import BlockResult, attend_remotely
 
-        task_pool: TaskPool[SentTask, BlockResult | None] = TaskPool(
+        task_pool: DaskTaskPool[SentTask, BlockResult | None] = DaskTaskPool(
             client, plan.variant.device, lambda: note_no_workers(messages)
         )
         yield functools.partial(attend_remotely, DaskWorkerPool(task_pool))

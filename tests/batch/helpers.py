@@ -132,8 +132,8 @@ def left_undisturbed(folder: Path, many: Path) -> bool:
 
 
 def worker_processes(pid: int) -> set[int]:
-    """The processes of a local cluster that compute."""
-    return {p for p in descendants(pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()}
+    """The worker processes of a run."""
+    return {p for p in descendants(pid) if b"serve_tasks" in Path(f"/proc/{p}/cmdline").read_bytes()}
 
 
 # ── a cluster of processes ───────────────────────────────────────────────────────────────────────

@@ -21,7 +21,7 @@ LINE = GOOD.encode() + b"\n"
 
 
 @contextmanager
-def served(*pages: tuple[str, bytes, dict[str, str]]):
+def served(*pages: tuple[str, bytes, dict[str, str]], host: str = "127.0.0.1"):
     """A server on loopback: path, body and headers; the body may be less than the headers promise."""
     answers = {path: (body, headers) for path, body, headers in pages}
     heard: list[tuple[str, str | None]] = []
@@ -47,10 +47,10 @@ def served(*pages: tuple[str, bytes, dict[str, str]]):
         def log_message(self, *words):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+    with http.server.ThreadingHTTPServer((host, 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield f"127.0.0.1:{server.server_port}", heard
+            yield f"{host}:{server.server_port}", heard
         finally:
             server.shutdown()
 
@@ -138,7 +138,7 @@ def test_a_connection_that_is_reset_is_one_failure(attn, tmp_path, monkeypatch):
         def __exit__(self, *what):
             pass
 
-    monkeypatch.setattr("urllib.request.urlopen", lambda *words, **how: Reset())
+    monkeypatch.setattr(fetch, "open_web_address", lambda *words: Reset())
     done = attn("batch", "http://h/a.ndjson", "good.json", "-o", "out")
 
     assert done.status == 1
@@ -169,4 +169,4 @@ def test_a_password_is_told_to_its_own_server_alone(attn, tmp_path):
     assert heard == [("/a.json", basic), ("/b.json", basic)]
     assert elsewhere == [("/x.json", None)]
     assert not re.search("ss@|p%40", (tmp_path / "out/manifest.ndjson").read_text())
-    assert fetch.without_password("http://me:p@ss@h/x?to=a@b") == "http://h/x?to=a@b"
+    assert fetch.without_secrets("http://me:p@ss@h/x?to=a@b") == "http://h/x?to=a@b"

@@ -178,6 +178,44 @@ def test_a_bug_costs_one_input(attn, tmp_path, monkeypatch):
     assert "failed[bug]: in/a.json: a bug in attn: KeyError: 'what nobody foresaw'" in done.err
 
 
+def test_a_bug_costs_one_input_of_a_dry_run(attn, tmp_path, monkeypatch):
+    write(tmp_path, {"in/a.json": GOOD, "in/b.json": GOOD.replace("0.5", "0.25")})
+    import attncli.batch.job as work
+
+    was = work.plan_input
+
+    def broken(job, input, data):
+        if input.path == "in/a.json":
+            raise KeyError("what nobody foresaw")
+        return was(job, input, data)
+
+    monkeypatch.setattr(work, "plan_input", broken)
+    done = attn("batch", "in", "-o", "out", "--dry-run")
+
+    assert (done.status, done.err) == (1, "")
+    assert done.out.splitlines()[0].startswith("fail    in/a.json: bug: a bug in attn: KeyError")
+    assert done.out.splitlines()[1] == "compute in/b.json → out/b.json"
+
+
+def test_without_a_folder_for_temporary_files_results_go_to_a_folder_and_no_lines_by_workers(
+    attn, tmp_path, monkeypatch
+):
+    def refuse(*words, **how):
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    for name in ("TemporaryDirectory", "mkdtemp", "mkstemp", "gettempdir"):
+        monkeypatch.setattr(f"tempfile.{name}", refuse)
+    write(tmp_path, {"a.json": GOOD, "b.json": GOOD})
+
+    to_lines = attn("batch", "a.json", "b.json", "-o", "-", "-j", "2")
+    to_folder = attn("batch", "a.json", "b.json", "-o", "out", "-j", "2", "-q")
+
+    assert (to_lines.status, to_lines.out) == (4, "")
+    assert to_lines.err.startswith("error[cannot-write]: there is no folder for temporary files: No usable")
+    assert "TMPDIR=DIR names one; or leave -j out" in to_lines.err
+    assert (to_folder.status, to_folder.err) == (0, "")
+
+
 def test_warnings_are_counted(attn, tmp_path):
     write(tmp_path, {f"in/{n}.json": '{"embeddings": [[1, 2], [3, 4]], "lengths": [0]}' for n in "abc"})
     write(tmp_path, {"in/d.json": GOOD})
