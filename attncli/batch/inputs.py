@@ -200,6 +200,8 @@ class _InputSearch:
         if argument == "-":
             hint = "attn compute - --input-format ndjson reads standard input line by line; @- reads names from it"
             raise OptionError("bad-option", "standard input is no file of a batch", help=hint)
+        if argument == "@":
+            raise OptionError("bad-option", "the name of a list is empty", help="@list.txt, or @- for standard input")
         if argument.startswith("@"):
             for name in read_name_list(argument[1:]):
                 yield from (replace(file, is_from_list=True) for file in self.expand_list_entry(name))

@@ -116,8 +116,6 @@ def batch(
     format = _choose_format(output_options, results_folder)
     _check_options(output_options, scheduler, results_folder, fail_fast, max_failures, retry_failed, dry_run)
     parse_max_failures(max_failures, 1)
-    if "" in inputs:
-        raise OptionError("bad-option", "one INPUT is empty", help="name a file, a folder, a 'glob' or an @list")
     address_limits = AddressLimits(parse_max_size(max_size), parse_max_time(max_time))
     found, left_out_count = gather_inputs(
         inputs,
@@ -175,7 +173,7 @@ def _parse_results_folder(output: str | None) -> Path | None:
     folder = Path(output)
     try:
         folder.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return folder  # it is made
     except (OSError, ValueError) as error:  # nothing can have that name, or it may not be looked at
         why = getattr(error, "strerror", None) or error

@@ -203,12 +203,12 @@ def test_without_a_folder_for_temporary_files_results_go_to_a_folder_and_no_line
     def refuse(*words, **how):
         raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
 
-    for name in ("TemporaryDirectory", "mkdtemp", "mkstemp", "gettempdir"):
-        monkeypatch.setattr(f"tempfile.{name}", refuse)
     write(tmp_path, {"a.json": GOOD, "b.json": GOOD})
-
-    to_lines = attn("batch", "a.json", "b.json", "-o", "-", "-j", "2")
-    to_folder = attn("batch", "a.json", "b.json", "-o", "out", "-j", "2", "-q")
+    with monkeypatch.context() as patch:  # pytest itself wants such a folder, once this test is over
+        for name in ("TemporaryDirectory", "mkdtemp", "mkstemp", "gettempdir"):
+            patch.setattr(f"tempfile.{name}", refuse)
+        to_lines = attn("batch", "a.json", "b.json", "-o", "-", "-j", "2")
+        to_folder = attn("batch", "a.json", "b.json", "-o", "out", "-j", "2", "-q")
 
     assert (to_lines.status, to_lines.out) == (4, "")
     assert to_lines.err.startswith("error[cannot-write]: there is no folder for temporary files: No usable")

@@ -89,10 +89,8 @@ def test_an_output_that_cannot_be_is_refused(attn, tmp_path, command, path, stat
     assert (tmp_path / "there.json").read_text() == "there"
 
 
-@pytest.mark.parametrize("path", ["x" * 300, "x" * 300 + "/y", "nul\0", "circle"])
-def test_a_folder_of_results_that_cannot_be_is_refused(attn, tmp_path, path):
-    (tmp_path / "circle").symlink_to("circle")
-
+@pytest.mark.parametrize("path", ["x" * 300, "x" * 300 + "/y", "nul\0"])
+def test_a_folder_of_results_that_cannot_be_is_refused(attn, path):
     done = attn("batch", TOKENS, "-o", path)
 
     assert done.status == 4, done.err
