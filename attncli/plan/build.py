@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from attncli.errors import InputError, OptionError, input_error
+from attncli.plan.broadcasts import resolve_broadcasts
 from attncli.plan.cache import OutlineCache, outline_key
 from attncli.plan.chain import build_chain
 from attncli.plan.head_shapes import choose_projection, resolve_head_shapes
@@ -73,6 +74,7 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
     _check_required_choices(problem, variant, size)
     variant = variant.replace(projection=choose_projection(problem, variant))
     shapes = resolve_head_shapes(problem, variant, size)
+    problem = resolve_broadcasts(problem, size, shapes.heads)
     mask = effective_mask(problem, variant)
     is_masked = mask is not None or problem.lengths is not None or _has_minus_infinity(problem.bias)
     chain = build_chain(problem, variant, shapes.d, is_masked)

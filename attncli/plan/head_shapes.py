@@ -75,7 +75,6 @@ def resolve_head_shapes(problem: Problem, variant: Variant, size: ProblemSize) -
     counted = HeadShapes(heads, kv_heads, has_head_axis, 0, 0, None, None, is_pairing)
     shapes = _resolve_head_widths(problem, variant, size, counted)
     _check_past_shapes(problem, shapes)
-    _check_head_axes(problem, shapes)
     _check_position_width(problem, variant, projection_sizes(problem, heads, kv_heads).d, shapes)
     for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
         _check_part_parameters(problem, variant[name], shapes)
@@ -254,19 +253,6 @@ def _check_past_shapes(problem: Problem, shapes: HeadShapes) -> None:
         if has_width != width:
             message = f"past.{name} is {has_width} wide, but {name} of one head {width}"
             raise input_error("shape-mismatch", message, f"past.{name}")
-
-
-def _check_head_axes(problem: Problem, shapes: HeadShapes) -> None:
-    for name in ("mask", "bias", "dropout_mask"):
-        value = getattr(problem, name)
-        if value is not None and value.ndim >= 3 and shape_of(value)[-3] not in (1, shapes.heads):
-            heads = "is 1 head" if shapes.heads == 1 else f"are {shapes.heads} heads"
-            raise input_error(
-                "shape-mismatch",
-                f"{name} has shape {shape_of(value)}, but there {heads}",
-                name,
-                help="its axes are (B, H, Tq, Tk); say --heads, or drop the axis",
-            )
 
 
 def _check_position_width(problem: Problem, variant: Variant, embedding_width: int, shapes: HeadShapes) -> None:

@@ -47,7 +47,6 @@ def validate(problem: Problem, source: str = "") -> Problem:
     _check_keys(validated, size)
     _check_labels(validated, size)
     _check_positions(validated, size)
-    _check_broadcasts(validated, size)
     _check_variant(validated)
     return validated
 
@@ -228,24 +227,6 @@ def _check_positions(problem: Problem, size: ProblemSize) -> None:
             if not 0 <= length <= size.keys:
                 message = f"lengths[{b}] is {length}, but there are {size.keys} keys"
                 raise input_error("out-of-range", message, "lengths", (b,))
-
-
-def _check_broadcasts(problem: Problem, size: ProblemSize) -> None:
-    """Check that what is added to scores, or hides them, broadcasts to (b, h, n, m)."""
-    grid = {"B": size.batch or 1, "H": size.heads, "Tq": size.queries, "Tk": size.keys}
-    for name in ("mask", "bias", "dropout_mask"):
-        value = getattr(problem, name)
-        if value is None:
-            continue
-        for length, (axis, expected) in zip(shape_of(value), list(grid.items())[4 - value.ndim :], strict=True):
-            if expected is None or length in (1, expected):  # how many heads there are may be the variant's to say
-                continue
-            whole = ", ".join(str(n or axis_name) for axis_name, n in grid.items())
-            message = f"{name} has shape {shape_of(value)}, which does not broadcast to (B, H, Tq, Tk) = ({whole})"
-            hint = "an axis is as long as the problem's, or 1"
-            if axis == "B" and size.batch is None:
-                hint = f"the problem has no batch; drop the first axis of {name}"
-            raise input_error("shape-mismatch", f"{message}: axis {axis} is {length}, not {expected}", name, help=hint)
 
 
 def _check_variant(problem: Problem) -> None:
