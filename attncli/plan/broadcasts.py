@@ -19,6 +19,7 @@ Axes = tuple[str, ...]  # some of B, H, Tq, Tk, in order
 _SCORE_AXES: Axes = ("B", "H", "Tq", "Tk")
 # By rank: what an array with so many axes may mean; with B only where the problem has a batch.
 _READINGS: dict[int, tuple[Axes, ...]] = {
+    0: ((),),
     1: (("Tk",),),
     2: (("Tq", "Tk"), ("B", "Tk")),
     3: (("H", "Tq", "Tk"), ("B", "Tq", "Tk")),

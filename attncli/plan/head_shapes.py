@@ -219,7 +219,7 @@ def _count_qkv_columns(problem: Problem, name: str, heads: int, size: ProblemSiz
         return None
     if size.heads is None:
         return shape_of(value)[-1]
-    has = shape_of(value)[{"htd": 0, "bthd": 2}.get(problem.layout or "", 1)]
+    has = shape_of(value)[{"htd": 0, "bthd": 2, "thd": 1}.get(problem.layout or "", 1)]
     if has != heads:
         raise input_error("heads-mismatch", f"{name} comes in {pluralize(has, 'head')}, but there are {heads}", name)
     return shape_of(value)[-1] * heads

@@ -56,6 +56,8 @@ class Plan:
     schedule: Literal["", "dense", "tiled", "fused"] = ""  # "" in an outline
     tile_size: int = 0  # how many scores a tile may have; 0: one tile holds everything
     computed_queries: NumpyArray | None = None  # indices of the queries that are computed; None: all
+    q_order: NumpyArray | None = None  # (n,): where queries stand in the sequence, under `mask_by=index`
+    k_order: NumpyArray | None = None  # (m,)
     shared: SharedPlan | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -99,6 +101,8 @@ class Plan:
             head_idx=np.arange(self.shapes.heads)[:, None, None][None],
             problem_mask=to_4d(problem.mask),
             bias=to_4d(problem.bias),
+            q_order=to_query_axis(self.q_order),
+            k_order=to_key_axis(self.k_order),
         )
         if self.computed_queries is None:
             return grid

@@ -15,6 +15,8 @@ from attncli.types import FIELDS, NESTED_FIELDS, Array, Json, Problem
 from attncli.validation.fields import shape_of, validate_field
 from attncli.variant import Variant
 
+_LAYOUTS_WITHOUT_BATCH = ("htd", "thd")
+
 
 def validate(problem: Problem, source: str = "") -> Problem:
     """Return the problem with every list as an array, once nothing in it is malformed.
@@ -79,6 +81,8 @@ def problem_size(problem: Problem) -> ProblemSize:
         return ProblemSize(None, q[0], k[0], past)
     if problem.layout == "htd":
         return ProblemSize(None, q[1], k[1], past, q[0], k[0])
+    if problem.layout == "thd":
+        return ProblemSize(None, q[0], k[0], past, q[1], k[1])
     if len(q) == 3:
         return ProblemSize(q[0], q[1], k[1], past)
     t, h = (1, 2) if problem.layout == "bthd" else (2, 1)
@@ -148,7 +152,7 @@ def _check_ranks(problem: Problem, direct: list[str]) -> None:
     if len({len(shape) for shape in shapes.values()}) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise input_error("wrong-shape", f"q, k and v differ in rank: {listed}", direct[0])
-    rank = 3 if problem.layout == "htd" else 4
+    rank = 3 if problem.layout in _LAYOUTS_WITHOUT_BATCH else 4
     if problem.layout and len(shapes["q"]) != rank:
         message = f"layout {problem.layout} is for rank {rank}, but q has shape {shapes['q']}"
         raise input_error("wrong-shape", message, "layout")
@@ -175,9 +179,10 @@ def _check_keys(problem: Problem, size: ProblemSize) -> None:
         value = getattr(problem, name)
         if value is None:
             continue
-        if problem.layout != "htd":
+        if problem.layout not in _LAYOUTS_WITHOUT_BATCH:
             _check_batch_axis(name, value, max(problem.q.ndim, 3), size)
-        key_axis = {2: 0, 3: 1, 4: 1 if problem.layout == "bthd" else 2}[problem.q.ndim]
+        tokens_first = problem.layout in ("bthd", "thd")
+        key_axis = {2: 0, 3: 0 if tokens_first else 1, 4: 1 if tokens_first else 2}[problem.q.ndim]
         if shape_of(value)[key_axis] != size.new_keys:
             raise input_error("shape-mismatch", f"k has {size.new_keys} keys and v {shape_of(value)[key_axis]}", name)
     past = {name: x for name, x in (problem.past or {}).items() if name != "tokens"}
