@@ -71,6 +71,11 @@ class Plan:
         return [name for name, axes in self.steps.items() if name in self.keep and axes[-2:] == ("query", "key")]
 
     @property
+    def summed_weights(self) -> str:
+        """The step whose weights the values are multiplied by: the last of those that this variant has."""
+        return next(step for step in ("mixed_weights", "dropout_weights", "weights") if step in self.steps)
+
+    @property
     def item_size(self) -> int:
         """Bytes of a number while it is computed with: half precision is widened."""
         return 8 if self.variant.dtype == "float64" else 4
