@@ -125,6 +125,14 @@ def choose_projection(problem: Problem, variant: Variant) -> Part[ProjectionTrai
             "parameters",
             help="add them, or draw them: --projection linear:dim=…",
         )
+    matrices = [name for name in ("w_q", "w_k", "w_v", "b_q", "b_k", "b_v") if name in problem.parameters]
+    if problem.q is not None and projection.traits.is_from_file and matrices:
+        raise input_error(
+            "already-projected",
+            f"projection is given, but the file holds q and k, which are taken as projected, beside {join_names(matrices)}",
+            f"parameters.{matrices[0]}",
+            help="give what they are made from as embeddings (and memory) instead of q, k and v, or leave the projection out",
+        )
     if problem.q is not None and projection.traits.is_drawn:
         raise input_error(
             "already-projected",

@@ -154,3 +154,21 @@ def test_masks_by_index_need_an_alignment_of_their_own():
 
     assert raised.value.code == "align-needed"
     assert (aligned["weights"].values > 0).tolist() == [[True] * (M - 1) + [False], [True] * M]
+
+
+# ── projection ───────────────────────────────────────────────────────────────────────────────────
+def test_a_projection_that_is_asked_for_is_done_or_refused():
+    q, w = draw_normal(1, T, D), draw_normal(2, D, D)
+    with_matrices = attncli.Problem(q=q, k=q, v=q, parameters={"w_q": w, "w_k": w, "w_v": w})
+
+    with pytest.raises(attncli.AttnError) as raised:
+        run(with_matrices, projection="given")
+    unasked = run(with_matrices)
+    followed = run(attncli.Problem(embeddings=q, parameters=with_matrices.parameters), projection="given")
+    output_only = run(attncli.Problem(q=q, k=q, v=q, parameters={"w_o": w}), ("context", "output"), projection="given")
+
+    assert raised.value.code == "already-projected"
+    assert codes(unasked) == ["unused-field"] * 3
+    np.testing.assert_allclose(followed["weights"].values.sum(-1), 1)
+    assert not np.allclose(followed["weights"].values, unasked["weights"].values)
+    np.testing.assert_allclose(output_only["output"].values, output_only["context"].values @ w)
