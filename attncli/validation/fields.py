@@ -16,7 +16,7 @@ import numpy as np
 from attncli.errors import InputError, input_error
 from attncli.parts.links import link
 from attncli.registry import Parameter
-from attncli.text import join_names, pluralize, suggestion
+from attncli.text import closest, join_names, pluralize, suggestion
 from attncli.types import BASE_STEPS, FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.variant import FAMILIES
 
@@ -58,6 +58,10 @@ def find_field(name: str) -> Field:
     in_group = [field.removeprefix(f"{group}.") for field in FIELDS if field.startswith(f"{group}.")]
     if in_group and rest:
         raise input_error("unknown-field", f"{group} has no field {rest!r}", name, help=suggestion(rest, in_group))
+    parameter_name = closest(name, known_parameters())
+    if parameter_name and not closest(name, INPUT_NAMES):
+        hint = f'learned arrays stand together: "parameters": {{"{parameter_name}": …}}'
+        raise input_error("unknown-field", f"a problem has no field {name!r}", name, help=hint)
     raise input_error("unknown-field", f"a problem has no field {name!r}", name, help=suggestion(name, INPUT_NAMES))
 
 
