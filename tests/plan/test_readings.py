@@ -172,3 +172,22 @@ def test_a_projection_that_is_asked_for_is_done_or_refused():
     np.testing.assert_allclose(followed["weights"].values.sum(-1), 1)
     assert not np.allclose(followed["weights"].values, unasked["weights"].values)
     np.testing.assert_allclose(output_only["output"].values, output_only["context"].values @ w)
+
+
+# ── empty rows ───────────────────────────────────────────────────────────────────────────────────
+def test_a_query_that_sees_nothing_is_named_by_its_token():
+    x, mask = draw_normal(1, 3, D), np.array([[False] * 3, [True] * 3, [False] * 3])
+
+    labelled = run(attncli.Problem(embeddings=x, tokens=["the", "cat", "sat"], mask=mask))
+    unlabelled = run(attncli.Problem(embeddings=x, mask=mask))
+    of_items = run(
+        attncli.Problem(
+            embeddings=np.stack([x, x]),
+            tokens=[["the", "cat", "sat"], ["a", "dog", "ran"]],
+            mask=np.stack([mask, ~mask]),
+        )
+    )
+
+    assert labelled.warnings == ("empty-rows: queries 0 (the) and 2 (sat) see no key: weights and context are 0",)
+    assert unlabelled.warnings == ("empty-rows: queries 0 and 2 see no key: weights and context are 0",)
+    assert "batch 0 query 0 (the), batch 0 query 2 (sat) and batch 1 query 1 (dog) see no key" in of_items.warnings[0]
