@@ -43,7 +43,7 @@ class MaskExpression:
     def __call__(self, grid: Grid) -> Array:
         """Evaluate the expression on a grid: booleans that broadcast to (b, h, n, m)."""
         if self.part:
-            return record_intermediate(str(self.part), self.part(grid))
+            return record_intermediate(str(self.part), self.part(grid.for_masks))
         values = [operand(grid) for operand in self.operands]
         if self.kind == "not":
             return ~values[0]

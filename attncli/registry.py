@@ -421,6 +421,7 @@ class Family(Generic[TraitsT]):
         for item in rest.split(",") if colon else ():
             key, equals, value = (text.strip() for text in item.partition("="))
             key = key.replace("_", "-")
+            key = key if key in options else _OPTION_ALIASES.get(key, key)
             if key not in options:
                 raise OptionError(
                     "unknown-option", f"{owner} has no option {shorten(key)!r}", help=_describe_options(key, options)
@@ -457,6 +458,9 @@ class Family(Generic[TraitsT]):
             if conflict:
                 raise OptionError("bad-option", f"{self.name} {member.name!r}: {conflict}")
         return part
+
+
+_OPTION_ALIASES = {"d-out": "dim", "out-features": "dim"}  # what books and nn.Linear call the width
 
 
 def _describe_options(key: str, options: Mapping[str, Option]) -> str:

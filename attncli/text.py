@@ -8,24 +8,35 @@ import reprlib
 from collections.abc import Iterable
 
 from attncli.symbols import SYMBOLS
+from attncli.synonyms import find_synonym, find_way_out
+
+_MIN_LIKENESS = 0.7  # of two names, 0 … 1, as difflib measures it; svg and tsv have 0.67
 
 _MAX_COMPARED_NAMES = 1000  # of a file's columns, or of the files in a folder
 _MAX_COMPARED_CHARACTERS = 200
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that a misspelt one is nearest to; None where none is near."""
+    """Return the known name that a misspelt one is like, or that others use for it; None where there is none."""
     if len(name) > _MAX_COMPARED_CHARACTERS:
         return None
     names = [text for text in map(str, known) if len(text) <= _MAX_COMPARED_CHARACTERS]
     names = sorted(names[:_MAX_COMPARED_NAMES])
-    return next(iter(difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)), None)
+    synonym = find_synonym(name, names)
+    if synonym is not None:
+        return synonym
+    bare = {option.lstrip("-").lower(): option for option in reversed(names)}  # the dashes of options are no likeness
+    match = difflib.get_close_matches(name.lstrip("-").lower(), sorted(bare), n=1, cutoff=_MIN_LIKENESS)
+    return bare[match[0]] if match else None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return “did you mean 'causal'?”, or the list of what is known where no name is near; never nothing."""
     names = sorted(map(str, known))
     match = closest(name, names)
+    way_out = find_way_out(name) if match is None else None
+    if way_out:
+        return way_out
     if match is not None:
         return f"did you mean {match!r}?"
     return f"it can be {join_names(map(shorten, names), 'or')}" if names else "there is none to choose from"

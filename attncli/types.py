@@ -132,8 +132,8 @@ class Problem:
             "",
             "text",
             (),
-            "how q, k, v of rank 4 lie; htd for rank 3 without a batch",
-            allowed_values=("bhtd", "bthd", "htd"),
+            "how q, k, v of rank 4 lie; htd and thd for rank 3 without a batch",
+            allowed_values=("bhtd", "bthd", "htd", "thd"),
         )
     )
     past: Mapping[str, Array] | None = _declared(
@@ -206,6 +206,15 @@ class Grid:
     head_idx: Array = None  # (1, h, 1, 1)  which heads are in this grid
     parameters: Mapping[str, Array] = field(default_factory=dict)  # learned arrays of the parts that act on scores
     visible: Array = None  # what mask, lengths and bias together let through
+    q_order: Array = None  # (1, 1, n, 1)  where queries stand in the sequence, if masks go by that and not by positions
+    k_order: Array = None  # (1, 1, 1, m)
+
+    @property
+    def for_masks(self) -> Grid:
+        """The grid as masks see it: their positions are places in the sequence under `mask_by=index`."""
+        if self.q_order is None:
+            return self
+        return replace(self, q_pos=self.q_order, k_pos=self.k_order, q_order=None, k_order=None)
 
 
 # ── what comes out ───────────────────────────────────────────────────────────────────────────────

@@ -233,6 +233,12 @@ _CHOICES = (
     _text_choice(
         "align", ("top-left", "bottom-right"), None, "where positions start if queries and keys differ in number"
     ),
+    _text_choice(
+        "mask_by",
+        ("position", "index"),
+        None,
+        "whether masks compare the file's positions, or only places in the sequence",
+    ),
     _integer_choice("seed", 0, 2**64 - 1, "N", "one stream for all that is drawn; without it one is drawn and shown"),
     _text_choice(
         "dtype", ("float64", "float32", "float16", "bfloat16"), None, "float64 for text, the file's own for binary"
@@ -400,6 +406,10 @@ class Variant:
     @property
     def empty_rows(self) -> Literal["zero", "nan", "uniform", "error"]:
         return self._choices.values["empty_rows"]
+
+    @property
+    def mask_by(self) -> Literal["position", "index"] | None:
+        return self._choices.values["mask_by"]
 
     @property
     def align(self) -> Literal["top-left", "bottom-right"] | None:

@@ -18,7 +18,7 @@ from tests.validation.bad_files import cases
 
 # From the bottom up. A package or module may import from layers below its own, and from itself.
 LAYERS = (
-    {"symbols"},
+    {"symbols", "synonyms"},
     {"errors", "text"},
     {"types", "derivation", "registry", "verdict", "atomic_file"},
     {"mask_expression", "output_formats", "parts", "presets"},

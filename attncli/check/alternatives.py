@@ -103,7 +103,7 @@ def _alternative_values(choice: Choice, plan: Plan) -> Iterator[tuple[object, in
     elif choice.name == "dropout":
         yield choice.default, 1
     elif choice.allowed_values:
-        yield from ((word, 1) for word in choice.allowed_values if word != "error")
+        yield from ((word, 1) for word in _alternative_words(choice, plan))
     elif choice.integer_bounds:
         if plan.size.heads is None:
             dividend = plan.shapes.heads if choice.name == "kv_heads" else plan.shapes.d * plan.shapes.heads
@@ -115,6 +115,14 @@ def _alternative_values(choice: Choice, plan: Plan) -> Iterator[tuple[object, in
     elif link_name in link.members:
         yield from ((word, 1) for word in ("none", *link[link_name].traits.value_words))
         yield from ((value, 3) for value in preset_values().get((choice.name, "", ""), ()))
+
+
+def _alternative_words(choice: Choice, plan: Plan) -> tuple[str, ...]:
+    """Return the words of a choice that may change what is computed."""
+    has_positions = plan.problem.positions is not None or plan.problem.k_positions is not None
+    if choice.name == "mask_by" and not has_positions:
+        return ()
+    return tuple(word for word in choice.allowed_values if word != "error")
 
 
 def _other_link_orders(plan: Plan) -> Iterator[tuple[str, ...]]:

@@ -21,7 +21,7 @@ from attncli.types import NumpyArray
 
 _AXIS_PLURALS = {"query": "queries", "batch": "batches"}
 _LAYOUT_OF_STEP = "as it is"
-LAYOUTS = ("bhtd", "bthd", "htd")
+LAYOUTS = ("bhtd", "bthd", "htd", "thd")
 _CONTEXT_STEPS = ("head_context", "normed_context", "context")  # what kernels write in heads
 _MAX_SIGNATURE_FIGURES = 1 << 20
 
@@ -263,7 +263,7 @@ def _apply_layout(
     possible = list(_possible_layouts(values.shape, plan, step, target_shape))
     if layout is None:
         allowed = {*LAYOUTS, _LAYOUT_OF_STEP}
-    elif layout == "bthd":
+    elif layout in ("bthd", "thd"):  # thd is bthd without a batch
         allowed = {"bthd"}
     else:
         allowed = {"bhtd", "htd"}  # htd is bhtd without a batch

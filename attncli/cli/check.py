@@ -55,7 +55,7 @@ def check(
         str | None, typer.Option("--step", help="which step the figures are, or which of theirs", metavar="STEP")
     ] = None,
     layout: Annotated[
-        Literal["bhtd", "bthd", "htd"] | None, typer.Option("--layout", help="how arrays with heads lie")
+        Literal["bhtd", "bthd", "htd", "thd"] | None, typer.Option("--layout", help="how arrays with heads lie")
     ] = None,
     rule: Annotated[
         Literal["digits", "close", "flash"] | None,

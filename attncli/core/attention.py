@@ -109,7 +109,9 @@ def forward(
     plan, record = inputs.plan, recorder.record
     shapes, position, mixing = plan.shapes, plan.variant.position, plan.variant.head_mixing
     q_formula, k_formula, v_formula, o_formula = (projection_formula(inputs, letter) for letter in "qkvo")
-    z_formula = "weights · v, heads side by side" if shapes.has_head_axis else "weights · v"
+    sum_formula = f"{plan.summed_weights} · v"
+    z_formula = "normed_context" if "normed_context" in plan.steps else sum_formula
+    z_formula += ", heads side by side" if shapes.has_head_axis else ""
 
     with torch.set_grad_enabled(torch.is_grad_enabled() and plan.schedule == "dense"):
         # x and y are None where q, k and v are given
@@ -128,7 +130,7 @@ def forward(
         z = assemble_tiles(plan, tiles, progress)  # (b, h', n, c)
         recorder.end_tiles()
 
-        record("head_context", z, "weights · v")  # (b, h', n, c)
+        record("head_context", z, sum_formula)  # (b, h', n, c)
         z = record("normed_context", sub_norm(inputs, z), mixing.traits.context_formula)  # (b, h', n, c)
         z = record("context", merge(z), z_formula)  # (b, n, h'·c)
         record("output", output_projection(inputs, z), o_formula)  # (b, n, ·)

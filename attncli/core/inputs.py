@@ -160,7 +160,16 @@ class _SharedGrid:
     storage_pointers: frozenset[int] = frozenset()  # of their arrays, whose memory no result may share
 
 
-_PLAN_FIELDS_OF_GRID = ("size", "shapes", "variant", "mask", "q_pos", "k_pos")  # what decides where the scores sit
+_PLAN_FIELDS_OF_GRID = (
+    "size",
+    "shapes",
+    "variant",
+    "mask",
+    "q_pos",
+    "k_pos",
+    "q_order",
+    "k_order",
+)  # what decides where the scores sit
 
 
 def _find_shared_grid(plan: Plan) -> _SharedGrid | None:

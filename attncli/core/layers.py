@@ -88,8 +88,8 @@ def flatten_heads(x: Tensor, layout: str | None) -> Tensor:
     """Bring q, k or v to (b, t, h·d), however it is laid out."""
     if x.ndim == 2:  # (t, h·d)
         return x[None]
-    if layout == "htd":
-        return x.transpose(0, 1).flatten(1)[None]
+    if layout in ("htd", "thd"):
+        return (x.transpose(0, 1) if layout == "htd" else x).flatten(1)[None]
     if x.ndim == 3:  # (b, t, h·d)
         return x
     return (x if layout == "bthd" else x.transpose(1, 2)).flatten(2)

@@ -111,13 +111,22 @@ def _derive_rotation(row: RowDerivation) -> Iterator[Equation]:
     yield Equation("cos", ([cos],))
     yield Equation("sin", ([sin],))
     r = 2 * len(cos)
+    start = len(row.q) - r if row.part.option_value("columns") == "last" else 0
     for pair, (c, s) in enumerate(zip(cos, sin, strict=True)):
-        i, j = (2 * pair, 2 * pair + 1) if row.part.option_value("layout") == "interleaved" else (pair, pair + r // 2)
+        first, second = (
+            (2 * pair, 2 * pair + 1) if row.part.option_value("layout") == "interleaved" else (pair, pair + r // 2)
+        )
+        i, j = start + first, start + second
         a, b = row.q[i], row.q[j]
         yield Equation(f"{row.label}[{i}]", ([a, "·", c, " − ", b, "·", s], [row.output_vector[i]]))
         yield Equation(f"{row.label}[{j}]", ([a, "·", s, " + ", b, "·", c], [row.output_vector[j]]))
     if r < len(row.q):
-        yield Equation(f"{row.label}[{r}…]", ([Vector(row.output_vector[r:])],), "not turned")
+        label, others = (
+            (f"{row.label}[0…{start - 1}]", row.output_vector[:start])
+            if start
+            else (f"{row.label}[{r}…]", row.output_vector[r:])
+        )
+        yield Equation(label, ([Vector(others)],), "not turned")
 
 
 @position(
@@ -148,6 +157,7 @@ def rope(
     layout: Literal["half", "interleaved"] = "half",
     dims: Annotated[int, Range(low=2)] | None = None,
     fraction: Annotated[float, Range(above=0, high=1)] | None = None,
+    columns: Literal["first", "last"] = "first",
     scaling: Scaling = "none",
     factor: Annotated[float, Range(above=0)] | None = None,
     original: Annotated[int, Range(low=2)] | None = None,
@@ -160,7 +170,10 @@ def rope(
     mscale_all_dim: Annotated[float, Range(above=0)] | None = None,
     truncate: bool = True,
 ) -> Tensor:
-    """Pairs of columns turned by an angle that grows with the position; pairs are halves apart unless interleaved."""
+    """Pairs of columns turned by an angle that grows with the position; pairs are halves apart unless interleaved.
+
+    Of more columns than `dims`, the first turn, or (columns=last, as in DeepSeek's MLA) the last.
+    """
     import torch
 
     d = x.shape[-1]
@@ -201,11 +214,12 @@ def rope(
     cos, sin = ((attention * wave).to(x.dtype) for wave in (angle.cos(), angle.sin()))
     record_intermediate("cos", cos, "bhnw", is_input=True)
     record_intermediate("sin", sin, "bhnw", is_input=True)
-    head, rest = x[..., :r], x[..., r:]
-    a, b = (head[..., ::2], head[..., 1::2]) if layout == "interleaved" else head.chunk(2, -1)  # (b, h, t, r/2) each
+    start = d - r if columns == "last" else 0
+    before, turned, after = x[..., :start], x[..., start : start + r], x[..., start + r :]
+    a, b = (turned[..., ::2], turned[..., 1::2]) if layout == "interleaved" else turned.chunk(2, -1)  # (b, h, t, r/2)
     pair = (a * cos - b * sin, a * sin + b * cos)
-    head = torch.stack(pair, -1).flatten(-2) if layout == "interleaved" else torch.cat(pair, -1)  # (b, h, t, r)
-    return torch.cat([head, rest], -1)
+    turned = torch.stack(pair, -1).flatten(-2) if layout == "interleaved" else torch.cat(pair, -1)  # (b, h, t, r)
+    return torch.cat([before, turned, after], -1)
 
 
 def _yarn_mscale(factor: float, m: float | None) -> float:

@@ -118,8 +118,12 @@ def register_drawn(
     *,
     rows_first: bool = True,
     order: Order = "qkvo",
+    bias: Bias = "none",
+    out: Literal["yes", "no"] = "no",
 ) -> None:
-    """Register a projection that draws its parameters, by turns: `weight` one matrix, `offset` one bias.
+    """Register a projection that draws its parameters, by turns: `draw_weight` one matrix, `draw_bias` one bias.
+
+    `order`, `bias` and `out` are the defaults of its options.
 
     `rows_first`: the matrix is drawn as nn.Linear stores it, (d_out, d_in), whatever the file's w_layout.
     """
@@ -131,8 +135,8 @@ def register_drawn(
         *,
         dim: Width | None = None,
         v_dim: Width | None = None,
-        bias: Bias = "none",
-        out: Literal["yes", "no"] = "no",
+        bias: Bias = bias,
+        out: Literal["yes", "no"] = out,
         order: Order = order,
         seed: Seed | None = None,
     ) -> Mapping[str, Array]:
@@ -224,4 +228,6 @@ register_drawn(
     _draw_mha_weight,
     _draw_mha_bias,
     order="oqkv",
+    bias="all",
+    out="yes",
 )

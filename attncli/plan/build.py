@@ -13,19 +13,22 @@ from dataclasses import replace
 import numpy as np
 
 from attncli.errors import InputError, OptionError, input_error
+from attncli.plan.broadcasts import resolve_broadcasts
 from attncli.plan.cache import OutlineCache, outline_key
 from attncli.plan.chain import build_chain
-from attncli.plan.head_shapes import choose_projection, resolve_head_shapes
+from attncli.plan.head_shapes import HeadShapes, choose_projection, resolve_head_shapes
 from attncli.plan.plan import Plan, SharedPlan
-from attncli.plan.positions import resolve_positions
+from attncli.plan.positions import resolve_order, resolve_positions
+from attncli.plan.repeated_positions import repeated_positions_warning
 from attncli.plan.schedule import MAX_TILE_SCORES, choose_schedule
 from attncli.plan.steps import resolve_keep, step_axes, unused_fields
 from attncli.plan.summary import describe_rows, summarize_plan, token_labels
 from attncli.plan.visibility import compute_visibility, effective_mask, grid_arrays
 from attncli.registry import AnyPart
+from attncli.text import pluralize
 from attncli.types import Array, Problem
 from attncli.validation import ProblemSize, problem_size, validate
-from attncli.validation.fields import as_numpy
+from attncli.validation.fields import as_numpy, shape_of
 from attncli.variant import Variant
 
 OUTLINE_CACHE = OutlineCache()
@@ -73,10 +76,12 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
     _check_required_choices(problem, variant, size)
     variant = variant.replace(projection=choose_projection(problem, variant))
     shapes = resolve_head_shapes(problem, variant, size)
+    problem = resolve_broadcasts(problem, size, shapes.heads)
     mask = effective_mask(problem, variant)
     is_masked = mask is not None or problem.lengths is not None or _has_minus_infinity(problem.bias)
     chain = build_chain(problem, variant, shapes.d, is_masked)
     q_pos, k_pos = resolve_positions(problem, variant, size, mask)
+    q_order, k_order = resolve_order(problem, variant, size, mask)
     variant = variant.replace(
         mask=mask or variant.mask, seed=_choose_seed(problem, variant), dtype=_choose_dtype(problem, variant)
     )
@@ -84,7 +89,7 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
         variant = variant.replace(heads=shapes.heads, kv_heads=shapes.kv_heads)
     steps = step_axes(problem, variant, size, shapes, chain, top)
     tokens, k_tokens = token_labels(problem, size)
-    return Plan(
+    outline = Plan(
         problem=problem,
         variant=variant,
         size=size,
@@ -97,14 +102,33 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
         top=min(top or 0, size.keys),
         q_pos=q_pos,
         k_pos=k_pos,
+        q_order=q_order,
+        k_order=k_order,
         tokens=tokens,
         k_tokens=k_tokens,
-        warnings=tuple(
-            f"unused-field: {name} is not used by this variant"
-            for name in unused_fields(problem, variant, size, shapes, mask)
+        warnings=(
+            *_read_as_batch_warning(problem, shapes),
+            *(
+                f"unused-field: {name} is not used by this variant"
+                for name in unused_fields(problem, variant, size, shapes, mask)
+            ),
         ),
         summary=summarize_plan(problem, variant, size, shapes, chain, is_masked),
         is_first_look=keep is not None and (keep == "shown" or list(keep) == ["shown"]),
+    )
+    warning = repeated_positions_warning(outline)
+    return replace(outline, warnings=(*outline.warnings, warning)) if warning else outline
+
+
+def _read_as_batch_warning(problem: Problem, shapes: HeadShapes) -> tuple[str, ...]:
+    """Return the warning that q, k and v of three axes are taken for a batch without heads, if they are."""
+    if problem.q is None or problem.q.ndim != 3 or problem.layout or shapes.has_head_axis:
+        return ()
+    b, t, d = shape_of(problem.q)
+    reading = f"{pluralize(b, 'item')} of {pluralize(t, 'query', 'queries')}, {d} wide"
+    return (
+        f"read-as-batch: q, k and v of three axes are read as (B, T, d): {reading}, without heads (--heads 1 confirms it); "
+        'where one axis holds heads, add "layout": "thd" for (T, H, d), or "htd" for (H, T, d)',
     )
 
 

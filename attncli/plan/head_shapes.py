@@ -75,7 +75,6 @@ def resolve_head_shapes(problem: Problem, variant: Variant, size: ProblemSize) -
     counted = HeadShapes(heads, kv_heads, has_head_axis, 0, 0, None, None, is_pairing)
     shapes = _resolve_head_widths(problem, variant, size, counted)
     _check_past_shapes(problem, shapes)
-    _check_head_axes(problem, shapes)
     _check_position_width(problem, variant, projection_sizes(problem, heads, kv_heads).d, shapes)
     for name in ("qk_norm", "position", "score", "sink", "head_mixing"):
         _check_part_parameters(problem, variant[name], shapes)
@@ -127,6 +126,14 @@ def choose_projection(problem: Problem, variant: Variant) -> Part[ProjectionTrai
             "projection is given, but the file has none of w_q, w_k, w_v, w_o",
             "parameters",
             help="add them, or draw them: --projection linear:dim=…",
+        )
+    matrices = [name for name in ("w_q", "w_k", "w_v", "b_q", "b_k", "b_v") if name in problem.parameters]
+    if problem.q is not None and projection.traits.is_from_file and matrices:
+        raise input_error(
+            "already-projected",
+            f"projection is given, but the file holds q and k, which are taken as projected, beside {join_names(matrices)}",
+            f"parameters.{matrices[0]}",
+            help="give what they are made from as embeddings (and memory) instead of q, k and v, or leave the projection out",
         )
     if problem.q is not None and projection.traits.is_drawn:
         raise input_error(
@@ -226,7 +233,7 @@ def _count_qkv_columns(problem: Problem, name: str, heads: int, size: ProblemSiz
         return None
     if size.heads is None:
         return shape_of(value)[-1]
-    has = shape_of(value)[{"htd": 0, "bthd": 2}.get(problem.layout or "", 1)]
+    has = shape_of(value)[{"htd": 0, "bthd": 2, "thd": 1}.get(problem.layout or "", 1)]
     if has != heads:
         raise input_error("heads-mismatch", f"{name} comes in {pluralize(has, 'head')}, but there are {heads}", name)
     return shape_of(value)[-1] * heads
@@ -260,19 +267,6 @@ def _check_past_shapes(problem: Problem, shapes: HeadShapes) -> None:
         if has_width != width:
             message = f"past.{name} is {has_width} wide, but {name} of one head {width}"
             raise input_error("shape-mismatch", message, f"past.{name}")
-
-
-def _check_head_axes(problem: Problem, shapes: HeadShapes) -> None:
-    for name in ("mask", "bias", "dropout_mask"):
-        value = getattr(problem, name)
-        if value is not None and value.ndim >= 3 and shape_of(value)[-3] not in (1, shapes.heads):
-            heads = "is 1 head" if shapes.heads == 1 else f"are {shapes.heads} heads"
-            raise input_error(
-                "shape-mismatch",
-                f"{name} has shape {shape_of(value)}, but there {heads}",
-                name,
-                help="its axes are (B, H, Tq, Tk); say --heads, or drop the axis",
-            )
 
 
 def _check_position_width(problem: Problem, variant: Variant, embedding_width: int, shapes: HeadShapes) -> None:

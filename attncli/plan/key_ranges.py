@@ -71,6 +71,7 @@ def _declared_ranges(part: Part[MaskTraits], grid: Grid) -> KeyRanges | None:
     reachable_keys = part.traits.reachable_keys
     if reachable_keys is None:
         return None
+    grid = grid.for_masks
     return _merge_ranges([_range_between(grid, *bounds) for bounds in reachable_keys(grid, part)])
 
 

@@ -56,6 +56,8 @@ class Plan:
     schedule: Literal["", "dense", "tiled", "fused"] = ""  # "" in an outline
     tile_size: int = 0  # how many scores a tile may have; 0: one tile holds everything
     computed_queries: NumpyArray | None = None  # indices of the queries that are computed; None: all
+    q_order: NumpyArray | None = None  # (n,): where queries stand in the sequence, under `mask_by=index`
+    k_order: NumpyArray | None = None  # (m,)
     shared: SharedPlan | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -67,6 +69,11 @@ class Plan:
     def matrix_steps(self) -> list[str]:
         """The steps kept that have a number for each query and key."""
         return [name for name, axes in self.steps.items() if name in self.keep and axes[-2:] == ("query", "key")]
+
+    @property
+    def summed_weights(self) -> str:
+        """The step whose weights the values are multiplied by: the last of those that this variant has."""
+        return next(step for step in ("mixed_weights", "dropout_weights", "weights") if step in self.steps)
 
     @property
     def item_size(self) -> int:
@@ -99,6 +106,8 @@ class Plan:
             head_idx=np.arange(self.shapes.heads)[:, None, None][None],
             problem_mask=to_4d(problem.mask),
             bias=to_4d(problem.bias),
+            q_order=to_query_axis(self.q_order),
+            k_order=to_key_axis(self.k_order),
         )
         if self.computed_queries is None:
             return grid

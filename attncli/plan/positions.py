@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from attncli.errors import InputError, input_error
@@ -11,7 +13,7 @@ from attncli.text import join_names, pluralize
 from attncli.types import NumpyArray, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import shape_of
-from attncli.variant import Variant
+from attncli.variant import CHOICES, Variant
 
 
 def is_self_attention(problem: Problem, size: ProblemSize) -> bool:
@@ -42,14 +44,33 @@ def resolve_positions(
     if problem.past is not None or size.queries == size.new_keys:
         return np.arange(size.past, size.past + size.queries), k_pos
     if align:
-        first = size.keys - size.queries if align == "bottom-right" else 0
-        return np.arange(size.queries) + first, k_pos
+        if align == "top-left":
+            return np.arange(size.queries), k_pos
+        key_counts = (
+            np.array([size.keys]) if problem.lengths is None else problem.lengths
+        )  # of each item, if they differ
+        q_pos = key_counts[:, None] - size.queries + np.arange(size.queries)  # (b, n)
+        return q_pos[0] if len(q_pos) == 1 else q_pos, k_pos
     readers = [str(part) for part in mask.iter_parts() if "q_pos" in fields_read(part_expression(part))] if mask else []
     if not variant.position.is_none:
         readers.append(str(variant.position))
     if readers:
         raise _missing_positions_error(problem, size, join_names(readers))
     return None, k_pos
+
+
+def resolve_order(
+    problem: Problem, variant: Variant, size: ProblemSize, mask: MaskExpression | None
+) -> tuple[NumpyArray | None, NumpyArray | None]:
+    """Return where queries and keys stand in the sequence, (n,) and (m,), if masks go by that; else None twice.
+
+    Raises:
+        InputError: queries and keys differ in number, and it is not said which stand side by side.
+    """
+    if variant.mask_by != "index" or mask is None:
+        return None, None
+    without_positions = replace(problem, positions=None, k_positions=None)
+    return resolve_positions(without_positions, variant.replace(position=CHOICES["position"].default), size, mask)
 
 
 def _missing_positions_error(problem: Problem, size: ProblemSize, needed_by: str) -> InputError:

@@ -142,6 +142,8 @@ def is_causal(plan: Plan) -> bool:
     if part is None or not part.traits.is_causal or plan.problem.lengths is not None or plan.problem.bias is not None:
         return False
     n, m = plan.size.queries, plan.size.keys
+    if plan.q_order is not None:  # the same queries and keys stand side by side
+        return n == m and plan.size.past == 0 and plan.computed_queries is None
     if plan.q_pos is None or n != m or plan.computed_queries is not None:
         return False
     return bool((plan.q_pos == np.arange(n)).all() and (plan.k_pos == np.arange(m)).all())

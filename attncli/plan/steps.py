@@ -167,7 +167,7 @@ def _used_parameters(problem: Problem, variant: Variant, shapes: HeadShapes) -> 
 def _used_grid_fields(problem: Problem, variant: Variant, size: ProblemSize, mask: MaskExpression | None) -> set[str]:
     """Return the fields of the grid that mask and position read, as far as the problem's own fields decide them."""
     acts_on = variant.position.traits.acts_on
-    mask_fields = fields_read(mask)
+    mask_fields = fields_read(mask) - ({"q_pos", "k_pos"} if variant.mask_by == "index" else set())
     fields = mask_fields | ({"q_pos", "k_pos"} if acts_on else set())
     if acts_on == "embeddings" and problem.memory is None and problem.positions is not None:
         return fields if "k_pos" in mask_fields else fields - {"k_pos"}  # the keys are the queries' own embeddings

@@ -9,7 +9,7 @@ import numpy as np
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import HeadShapes, projection_sizes
 from attncli.plan.plan import Plan
-from attncli.text import join_names, pluralize
+from attncli.text import join_names, pluralize, shorten
 from attncli.types import Labels, NumpyArray, Problem
 from attncli.validation import ProblemSize
 from attncli.variant import CHOICES, Variant
@@ -129,11 +129,12 @@ def _describe_links(chain: tuple[Link, ...], variant: Variant, head_dim: int) ->
 
 
 # ── queries that see no key ──────────────────────────────────────────────────────────────────────
+_MAX_LABEL_LENGTH = 24
 _MAX_NAMED_ROWS = 8
 
 
 def describe_rows(marked: NumpyArray, plan: Plan) -> str:
-    """Name the rows that are marked, with their verb ("queries 0 and 2 see"); empty where none is.
+    """Name the rows that are marked, with their verb ("queries 0 (the) and 2 (sat) see"); empty where none is.
 
     Args:
         marked: booleans (b, h, n), of the queries that are computed.
@@ -143,14 +144,27 @@ def describe_rows(marked: NumpyArray, plan: Plan) -> str:
         return ""
     queries = np.arange(plan.size.queries) if plan.computed_queries is None else plan.computed_queries  # (n,)
     if (marked == marked[:1, :1]).all():  # the same in every batch item and head: name the queries alone
-        names, count = queries[marked[0, 0]][: _MAX_NAMED_ROWS + 1].tolist(), int(marked[0, 0].sum())
+        indices, count = queries[marked[0, 0]][: _MAX_NAMED_ROWS + 1].tolist(), int(marked[0, 0].sum())
+        names = [_name_query(i, None, plan) for i in indices]
         return f"query {names[0]} sees" if count == 1 else f"queries {_join_first_names(names, count)} see"
     rows = []
     for b, h, i in np.argwhere(marked)[: _MAX_NAMED_ROWS + 1].tolist():
         batch = f"batch {b}" if plan.size.batch is not None else ""
         head = f"head {h}" if plan.shapes.has_head_axis else ""
-        rows.append(" ".join(filter(None, (batch, head, f"query {queries[i]}"))))
+        rows.append(" ".join(filter(None, (batch, head, f"query {_name_query(int(queries[i]), b, plan)}"))))
     return f"{_join_first_names(rows, int(marked.sum()))} {'sees' if len(rows) == 1 else 'see'}"
+
+
+def _name_query(index: int, item: int | None, plan: Plan) -> str:
+    """Return the index of a query, with its token if that is the same in every item or the item is known."""
+    tokens = plan.problem.tokens
+    if tokens is None:
+        return str(index)
+    if isinstance(tokens[0], tuple):  # of each item
+        if item is None:
+            return str(index)
+        tokens = tokens[item]
+    return f"{index} ({shorten(str(tokens[index]), _MAX_LABEL_LENGTH)})"
 
 
 def _join_first_names(names: Sequence[object], count: int) -> str:

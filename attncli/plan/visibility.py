@@ -52,6 +52,10 @@ class _FieldProbe:
     def __init__(self) -> None:
         self.accessed: set[str] = set()
 
+    @property
+    def for_masks(self) -> _FieldProbe:
+        return self
+
     def __getattr__(self, name: str) -> Array:
         self.accessed.add(name)
         return np.zeros((1, 1, 1, 1), bool if name == "problem_mask" else np.int64)

@@ -17,7 +17,7 @@ import numpy as np
 from attncli.errors import InputError, input_error
 from attncli.parts.links import link
 from attncli.registry import Parameter
-from attncli.text import join_names, pluralize, quote_value, shorten, suggestion
+from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
 from attncli.types import BASE_STEPS, FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.variant import FAMILIES
 
@@ -60,6 +60,10 @@ def find_field(name: str) -> Field:
         message = f"{group} has no field {shorten(rest)!r}"
         raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, in_group))
     message = f"a problem has no field {shorten(name)!r}"
+    parameter_name = closest(name, known_parameters())
+    if parameter_name and not closest(name, INPUT_NAMES):
+        hint = f'learned arrays stand together: "parameters": {{"{parameter_name}": …}}'
+        raise input_error("unknown-field", message, shorten(name), help=hint)
     raise input_error("unknown-field", message, shorten(name), help=suggestion(name, INPUT_NAMES))
 
 

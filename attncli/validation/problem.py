@@ -15,6 +15,8 @@ from attncli.types import FIELDS, NESTED_FIELDS, Array, Json, Problem
 from attncli.validation.fields import shape_of, validate_field
 from attncli.variant import Variant
 
+_LAYOUTS_WITHOUT_BATCH = ("htd", "thd")
+
 
 def validate(problem: Problem, source: str = "") -> Problem:
     """Return the problem with every list as an array, once nothing in it is malformed.
@@ -47,7 +49,6 @@ def validate(problem: Problem, source: str = "") -> Problem:
     _check_keys(validated, size)
     _check_labels(validated, size)
     _check_positions(validated, size)
-    _check_broadcasts(validated, size)
     _check_variant(validated)
     return validated
 
@@ -80,6 +81,8 @@ def problem_size(problem: Problem) -> ProblemSize:
         return ProblemSize(None, q[0], k[0], past)
     if problem.layout == "htd":
         return ProblemSize(None, q[1], k[1], past, q[0], k[0])
+    if problem.layout == "thd":
+        return ProblemSize(None, q[0], k[0], past, q[1], k[1])
     if len(q) == 3:
         return ProblemSize(q[0], q[1], k[1], past)
     t, h = (1, 2) if problem.layout == "bthd" else (2, 1)
@@ -149,7 +152,7 @@ def _check_ranks(problem: Problem, direct: list[str]) -> None:
     if len({len(shape) for shape in shapes.values()}) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise input_error("wrong-shape", f"q, k and v differ in rank: {listed}", direct[0])
-    rank = 3 if problem.layout == "htd" else 4
+    rank = 3 if problem.layout in _LAYOUTS_WITHOUT_BATCH else 4
     if problem.layout and len(shapes["q"]) != rank:
         message = f"layout {problem.layout} is for rank {rank}, but q has shape {shapes['q']}"
         raise input_error("wrong-shape", message, "layout")
@@ -176,9 +179,10 @@ def _check_keys(problem: Problem, size: ProblemSize) -> None:
         value = getattr(problem, name)
         if value is None:
             continue
-        if problem.layout != "htd":
+        if problem.layout not in _LAYOUTS_WITHOUT_BATCH:
             _check_batch_axis(name, value, max(problem.q.ndim, 3), size)
-        key_axis = {2: 0, 3: 1, 4: 1 if problem.layout == "bthd" else 2}[problem.q.ndim]
+        tokens_first = problem.layout in ("bthd", "thd")
+        key_axis = {2: 0, 3: 0 if tokens_first else 1, 4: 1 if tokens_first else 2}[problem.q.ndim]
         if shape_of(value)[key_axis] != size.new_keys:
             message = f"k has {pluralize(size.new_keys, 'key')} and v {shape_of(value)[key_axis]}"
             raise input_error("shape-mismatch", message, name)
@@ -230,24 +234,6 @@ def _check_positions(problem: Problem, size: ProblemSize) -> None:
             if not 0 <= length <= size.keys:
                 message = f"lengths[{b}] is {length}, but {there_are(size.keys, 'key')}"
                 raise input_error("out-of-range", message, "lengths", (b,))
-
-
-def _check_broadcasts(problem: Problem, size: ProblemSize) -> None:
-    """Check that what is added to scores, or hides them, broadcasts to (b, h, n, m)."""
-    grid = {"B": size.batch or 1, "H": size.heads, "Tq": size.queries, "Tk": size.keys}
-    for name in ("mask", "bias", "dropout_mask"):
-        value = getattr(problem, name)
-        if value is None:
-            continue
-        for length, (axis, expected) in zip(shape_of(value), list(grid.items())[4 - value.ndim :], strict=True):
-            if expected is None or length in (1, expected):  # how many heads there are may be the variant's to say
-                continue
-            whole = ", ".join(str(n or axis_name) for axis_name, n in grid.items())
-            message = f"{name} has shape {shape_of(value)}, which does not broadcast to (B, H, Tq, Tk) = ({whole})"
-            hint = "an axis is as long as the problem's, or 1"
-            if axis == "B" and size.batch is None:
-                hint = f"the problem has no batch; drop the first axis of {name}"
-            raise input_error("shape-mismatch", f"{message}: axis {axis} is {length}, not {expected}", name, help=hint)
 
 
 def _check_variant(problem: Problem) -> None:

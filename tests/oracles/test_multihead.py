@@ -30,7 +30,7 @@ def test_multihead_attention_with_the_weights_it_draws(what: str, bias: bool, se
     cross = what.startswith("cross")
     result = compute(
         {"embeddings": x, **({"memory": {"embeddings": memory}} if cross else {})},
-        projection=f"torch-mha:{'bias=all,' if bias else ''}out=yes,seed={seed}",
+        projection=f"torch-mha:{'' if bias else 'bias=none,'}seed={seed}",  # as it stands, it is PyTorch's own
         heads=HEADS,
         mask="causal" if what == "causal" else "full",
     )
@@ -64,7 +64,7 @@ def test_multihead_attention_without_its_output_projection(bias: bool) -> None:
     """nn.MultiheadAttention draws W_o first; its q, k, v are the same whether or not one asks for the output."""
     torch.manual_seed(9)
     layer = nn.MultiheadAttention(E, HEADS, bias=bias)
-    projection = f"torch-mha:{'bias=all,' if bias else ''}seed=9"
+    projection = f"torch-mha:out=no,{'' if bias else 'bias=none,'}seed=9"
     result = compute({"embeddings": floats(stream(302), T, E)}, projection=projection, heads=HEADS)
     for name, w in zip("qkv", layer.in_proj_weight.detach().chunk(3), strict=True):
         assert_identical(result.parameters[f"w_{name}"], w.T)

@@ -85,7 +85,7 @@ def test_parts_are_parsed_and_called(text, made):
         ("box:width=1_0", "shape 'box' takes width=integer ≥ 1 and ≤ 9, required, not width=1_0", ""),
         ("box:width=٣", "shape 'box' takes width=integer ≥ 1 and ≤ 9, required, not width=٣", ""),
         ("box:holes=0+x,width=1", "shape 'box' takes holes=integers joined by +, default , not holes=0+x", ""),
-        ("box:depth=1", "shape 'box' has no option 'depth'", "did you mean 'width'?; it takes width"),
+        ("box:widht=1", "shape 'box' has no option 'widht'", "did you mean 'width'?; it takes width"),
         ("dot:width=1", "shape 'dot' has no option 'width'", "it takes no options"),
     ],
 )

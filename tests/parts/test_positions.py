@@ -118,6 +118,20 @@ def test_permuting_columns_turns_one_layout_into_the_other(r: int) -> None:
     assert not np.allclose(step_values(unpermuted, "scores"), step_values(pairs, "scores"), atol=1e-2)
 
 
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_rope_turns_the_last_columns_as_it_turns_the_first(layout: str) -> None:
+    """DeepSeek's MLA holds [nope | rope]."""
+    q, k = draw_normal(70, 3, 5, 10), draw_normal(71, 3, 5, 10)
+    rolled = {"q": np.roll(q, 4, -1), "k": np.roll(k, 4, -1), "layout": "htd"}  # the last four come first
+
+    last = compute({"q": q, "k": k, "layout": "htd"}, position=f"rope:layout={layout},dims=4,columns=last")
+    first = compute(rolled, position=f"rope:layout={layout},dims=4")
+
+    assert_close(step_values(last, "positioned_q"), np.roll(step_values(first, "positioned_q"), -4, -1))
+    assert_close(step_values(last, "scores"), step_values(first, "scores"))
+    assert_identical(step_values(last, "positioned_k")[..., :6], k[..., :6])
+
+
 def test_rope_positions_of_each_batch_item() -> None:
     """Left padding: the item that starts two tokens later has the scores of its tokens alone."""
     x, pad = draw_normal(25, 3, D), draw_normal(26, 2, D)

@@ -236,6 +236,7 @@ def _shift_mask_queries(trials: Trials, offset: int) -> Plan | None:
     def shift(grid: Grid, visible: Array) -> Array:
         if not isinstance(grid, Grid):  # a probe that finds out which fields a mask reads
             return visible
+        grid = grid.for_masks
         return mask(dataclasses.replace(grid, q_pos=grid.q_pos + offset))
 
     return with_mask(trials, shift)

@@ -43,7 +43,7 @@ def why_hidden(head: HeadValues, cell: KeyCell) -> str:
 
 def _mask_reasons(head: HeadValues, key_index: int) -> Iterator[str]:
     """The masks of the expression that hide a key."""
-    mask, grid = head.plan.mask, head.plan.make_grid()
+    mask, grid = head.plan.mask, head.plan.make_grid().for_masks
     if mask is None:
         return
     cell_grid = Grid(

@@ -1,0 +1,193 @@
+"""Layouts, alignment and positions that can be misread: what they mean is said, asked for, or can be chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import attncli
+from tests.helpers import draw_normal
+
+T, M, H, D = 5, 6, 3, 4  # queries, keys, heads, width
+
+
+def run(problem, keep=("weights", "context"), **choices):
+    return attncli.attend(problem, attncli.Variant(**choices), keep)
+
+
+def codes(result):
+    return [warning.partition(":")[0] for warning in result.warnings]
+
+
+# ── layouts ──────────────────────────────────────────────────────────────────────────────────────
+def test_thd_is_htd_with_tokens_first():
+    q, k, v = draw_normal(1, H, T, D), draw_normal(2, H, M, D), draw_normal(3, H, M, D)
+
+    htd = run(attncli.Problem(q=q, k=k, v=v, layout="htd"))
+    thd = run(attncli.Problem(**{name: x.swapaxes(0, 1) for name, x in {"q": q, "k": k, "v": v}.items()}, layout="thd"))
+
+    assert thd["weights"].axes == ("head", "query", "key")
+    np.testing.assert_array_equal(thd["weights"].values, htd["weights"].values)
+    np.testing.assert_array_equal(thd["context"].values, htd["context"].values)
+    reference = torch.nn.functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v)))  # (H, T, D)
+    np.testing.assert_allclose(thd["context"].values.reshape(T, H, D).swapaxes(0, 1), reference, rtol=1e-12)
+
+
+@pytest.mark.parametrize("layout", ["htd", "thd"])
+def test_a_layout_without_batch_is_of_three_axes(layout):
+    x = draw_normal(1, 2, H, T, D)
+
+    with pytest.raises(attncli.AttnError, match=f"layout {layout} is for rank 3"):
+        run(attncli.Problem(q=x, k=x, v=x, layout=layout))
+
+
+def test_three_axes_without_a_layout_are_a_batch_and_it_is_said():
+    x = draw_normal(1, T, H, D)
+
+    unsaid = run(attncli.Problem(q=x, k=x, v=x))
+    confirmed = run(attncli.Problem(q=x, k=x, v=x), heads=1)
+
+    assert unsaid["weights"].axes == ("batch", "query", "key")
+    assert codes(unsaid) == ["read-as-batch"]
+    assert '"layout": "thd" for (T, H, d), or "htd"' in unsaid.warnings[0]
+    assert codes(confirmed) == []
+    np.testing.assert_array_equal(unsaid["weights"].values, confirmed["weights"].values[:, 0])
+
+
+# ── alignment ────────────────────────────────────────────────────────────────────────────────────
+def test_bottom_right_counts_the_keys_of_each_item():
+    """As ONNX and kernels with caches: the last query stands beside the last key that is filled."""
+    lengths = [M, 4]
+    q, k = draw_normal(1, 2, 2, D), draw_normal(2, 2, M, D)
+
+    result = run(attncli.Problem(q=q, k=k, v=k, lengths=lengths), mask="causal", align="bottom-right", heads=1)
+
+    seen = result["weights"].values[:, 0] > 0
+    for b, length in enumerate(lengths):
+        for i in range(2):
+            assert seen[b, i].tolist() == [j <= length - 2 + i for j in range(M)], (b, i)
+
+
+def test_more_queries_than_filled_keys_see_nothing_at_first():
+    q, k = draw_normal(1, 2, 3, D), draw_normal(2, 2, M, D)
+
+    result = run(attncli.Problem(q=q, k=k, v=k, lengths=[1, 3]), mask="causal", align="bottom-right", heads=1)
+
+    assert (result["weights"].values[:, 0] > 0).sum(-1).tolist() == [[0, 0, 1], [1, 2, 3]]
+    assert codes(result) == ["empty-rows"]
+
+
+# ── positions ────────────────────────────────────────────────────────────────────────────────────
+RESTARTED = [0, 1, 2, 0, 1]
+
+
+def test_positions_that_repeat_under_a_causal_mask_are_warned_of():
+    x = draw_normal(1, T, D)
+
+    result = run(attncli.Problem(embeddings=x, positions=RESTARTED), mask="causal")
+
+    assert codes(result) == ["repeated-positions"]
+    assert "lets query 0 see key 3, which comes later; --mask-by index" in result.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "choices"),
+    [
+        ({"positions": [0, 1, 2, 3, 4]}, {"mask": "causal"}),
+        ({"positions": [3, 3, 3, 3, 3]}, {"position": "rope"}),
+        ({"positions": RESTARTED, "segments": [0, 0, 0, 1, 1]}, {"mask": "causal and document"}),
+        ({"positions": RESTARTED}, {"mask": "causal", "mask_by": "index"}),
+    ],
+    ids=str,
+)
+def test_no_warning_where_no_later_key_is_seen(more, choices):
+    result = run(attncli.Problem(embeddings=draw_normal(1, T, D), **more), **choices)
+
+    assert "repeated-positions" not in codes(result)
+
+
+def test_the_item_that_sees_a_later_key_is_named():
+    positions = [[0, 1, 2, 3, 4], [0, 1, 1, 2, 3]]
+
+    result = run(attncli.Problem(embeddings=draw_normal(1, 2, T, D), positions=positions), mask="causal", heads=1)
+
+    assert "lets query 1 of item 1 see key 2" in result.warnings[0]
+
+
+@pytest.mark.parametrize("mask", ["causal", "window:left=1,right=0", "causal and not prefix:length=1", "chunk:size=2"])
+@pytest.mark.parametrize("position", ["rope", "alibi"])
+def test_masks_by_index_are_those_of_positions_that_count_up(mask, position):
+    """Positions turn and bias as before; what is hidden is what would be without them."""
+    x = draw_normal(1, T, D)
+    shown = run(attncli.Problem(embeddings=x), ("mask",), mask=mask)["mask"].values
+
+    by_index = run(
+        attncli.Problem(embeddings=x, positions=RESTARTED),
+        ("scores", "mask", "weights"),
+        mask=mask,
+        position=position,
+        mask_by="index",
+        heads=1,
+    )
+    given = run(
+        attncli.Problem(embeddings=x, positions=RESTARTED, mask=shown[None, None]),
+        ("scores", "weights"),
+        mask="given",
+        position=position,
+        heads=1,
+    )
+
+    np.testing.assert_array_equal(np.broadcast_to(by_index["mask"].values, (T, T)), shown)
+    np.testing.assert_array_equal(by_index["weights"].values, given["weights"].values)
+    assert by_index.variant["mask_by"] == "index"
+
+
+def test_masks_by_index_need_an_alignment_of_their_own():
+    problem = attncli.Problem(
+        q=draw_normal(1, 2, D), k=draw_normal(2, M, D), positions=[7, 7], k_positions=list(range(M))
+    )
+
+    with pytest.raises(attncli.AttnError) as raised:
+        run(problem, ("weights",), mask="causal", mask_by="index")
+    aligned = run(problem, ("weights",), mask="causal", mask_by="index", align="bottom-right")
+
+    assert raised.value.code == "align-needed"
+    assert (aligned["weights"].values > 0).tolist() == [[True] * (M - 1) + [False], [True] * M]
+
+
+# ── projection ───────────────────────────────────────────────────────────────────────────────────
+def test_a_projection_that_is_asked_for_is_done_or_refused():
+    q, w = draw_normal(1, T, D), draw_normal(2, D, D)
+    with_matrices = attncli.Problem(q=q, k=q, v=q, parameters={"w_q": w, "w_k": w, "w_v": w})
+
+    with pytest.raises(attncli.AttnError) as raised:
+        run(with_matrices, projection="given")
+    unasked = run(with_matrices)
+    followed = run(attncli.Problem(embeddings=q, parameters=with_matrices.parameters), projection="given")
+    output_only = run(attncli.Problem(q=q, k=q, v=q, parameters={"w_o": w}), ("context", "output"), projection="given")
+
+    assert raised.value.code == "already-projected"
+    assert codes(unasked) == ["unused-field"] * 3
+    np.testing.assert_allclose(followed["weights"].values.sum(-1), 1)
+    assert not np.allclose(followed["weights"].values, unasked["weights"].values)
+    np.testing.assert_allclose(output_only["output"].values, output_only["context"].values @ w)
+
+
+# ── empty rows ───────────────────────────────────────────────────────────────────────────────────
+def test_a_query_that_sees_nothing_is_named_by_its_token():
+    x, mask = draw_normal(1, 3, D), np.array([[False] * 3, [True] * 3, [False] * 3])
+
+    labelled = run(attncli.Problem(embeddings=x, tokens=["the", "cat", "sat"], mask=mask))
+    unlabelled = run(attncli.Problem(embeddings=x, mask=mask))
+    of_items = run(
+        attncli.Problem(
+            embeddings=np.stack([x, x]),
+            tokens=[["the", "cat", "sat"], ["a", "dog", "ran"]],
+            mask=np.stack([mask, ~mask]),
+        )
+    )
+
+    assert labelled.warnings == ("empty-rows: queries 0 (the) and 2 (sat) see no key: weights and context are 0",)
+    assert unlabelled.warnings == ("empty-rows: queries 0 and 2 see no key: weights and context are 0",)
+    assert "batch 0 query 0 (the), batch 0 query 2 (sat) and batch 1 query 1 (dog) see no key" in of_items.warnings[0]

@@ -1,0 +1,85 @@
+"""What is offered for a name that is not known: the likeliest, what others call it, or nothing unlike it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import attncli
+from attncli.errors import InputError
+from attncli.parts.masks import mask
+from attncli.plan.steps import STEP_NAMES
+from attncli.synonyms import _SYNONYMS, _WAYS_OUT
+from attncli.text import closest, suggestion
+from attncli.types import INPUT_NAMES
+from attncli.validation.fields import known_parameters
+from attncli.variant import CHOICES, FAMILIES
+from tests.helpers import draw_normal
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "wanted"),
+    [
+        ("inputs", INPUT_NAMES, "embeddings"),
+        ("X", INPUT_NAMES, "embeddings"),
+        ("attention_mask", INPUT_NAMES, "mask"),
+        ("W_query", known_parameters(), "w_q"),
+        ("out_proj.weight", known_parameters(), "w_o"),
+        ("attention_weights", STEP_NAMES, "weights"),
+        ("attn_weights", STEP_NAMES, "weights"),
+        ("triu", mask.members, "causal"),
+        ("num_heads", CHOICES, "heads"),
+        ("--num-heads", ["--heads", "--kv-heads"], "--heads"),
+        ("casual", mask.members, "causal"),
+        ("--msk", ["--mask", "--chain"], "--mask"),
+    ],
+)
+def test_names_of_others_and_slips_are_understood(name, known, wanted):
+    assert closest(name, known) == wanted
+    assert suggestion(name, known) == f"did you mean {wanted!r}?"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("--verbose", ["--rope", "--chain", "--top"]),
+        ("--explain", ["--chain", "--align"]),
+        ("--steps", ["--top", "--step-by"]),
+        ("svg", ["tsv", "csv", "json"]),
+        ("banana", mask.members),
+    ],
+)
+def test_nothing_is_offered_where_there_is_no_likeness(name, known):
+    assert closest(name, known) is None
+    assert suggestion(name, known).startswith("it can be ")
+
+
+def test_every_synonym_leads_to_a_name_that_exists():
+    members = {member for family in FAMILIES.values() for member in family.members}
+    options = {option.name for family in FAMILIES.values() for member in family for option in member.options}
+    from attncli.presets import PRESETS
+
+    ours = {*INPUT_NAMES, "embedding", *known_parameters(), *STEP_NAMES, *CHOICES, *members, *options, *PRESETS}
+    for other, names in _SYNONYMS.items():
+        assert set(names) <= ours, other
+        assert other == other.lower().replace("-", "_"), other
+    assert not set(_WAYS_OUT) & (set(INPUT_NAMES) | set(known_parameters()))
+
+
+def test_parameters_beside_the_embeddings_are_sent_into_their_group():
+    x, w = draw_normal(1, 3, 4), np.eye(4)
+    from attncli.readers.base import make_problem
+
+    with pytest.raises(InputError) as raised:
+        make_problem({"embeddings": x, "W_query": w})
+    followed = attncli.attend(make_problem({"embeddings": x, "parameters": {"w_q": w}}))
+
+    assert raised.value.help == 'learned arrays stand together: "parameters": {"w_q": …}'
+    np.testing.assert_allclose(followed["scores"].values, x @ x.T)
+
+
+@pytest.mark.parametrize("text", ["linear:d_out=6,seed=1", "linear:out_features=6,seed=1"])
+def test_the_width_of_a_linear_layer_has_the_names_of_books(text):
+    part = FAMILIES["projection"].parse(text)
+
+    assert str(part) == "linear:dim=6,seed=1"
