@@ -100,7 +100,7 @@ FILES = [
     ("a.json", {"embeddings": X, "tokens": ["a", "b"]}, [], 3, "count-mismatch"),
     ("a.json", {"embeddings": X, "tokens": ["a", "b", 3]}, [], 3, "wrong-type"),
     ("a.json", {"embeddings": X, "tokens": "abc"}, [], 3, "wrong-type"),
-    ("a.json", {"embeddings": X, "layout": "thd"}, [], 3, "wrong-type"),
+    ("a.json", {"embeddings": X, "layout": "dht"}, [], 3, "wrong-type"),
     ("a.json", {"q": X, "k": X, "layout": "htd"}, [], 3, "wrong-shape"),
     ("a.json", [{"token": "a", "embedding": [1]}, {"token": "b"}], [], 3, "missing-field"),
     ("a.json", [{"token": "a", "embeding": [1]}], [], 3, "missing-field"),
