@@ -15,8 +15,15 @@ class ReadOptions:
 
     input_format: str | None = None  # None: by its suffix
     token_column: str | None = None  # of CSV: a name, a number from 0, or `none`
+    columns: str | None = None  # of CSV: those that are dimensions, separated by commas
+    drop: str | None = None  # of CSV: those that are left out
     header: str | None = None  # of CSV: yes or no
     replacing: tuple[str, ...] = ()  # NAME=PATH: fields that are taken from other files
+
+    @property
+    def is_for_one_problem(self) -> bool:
+        """Whether something is said that a stream of problems has no place for."""
+        return bool(self.replacing or self.token_column or self.header or self.columns or self.drop)
 
 
 @dataclass(frozen=True)

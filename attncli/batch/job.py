@@ -216,6 +216,8 @@ def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
         reader_for(input.path, options.input_format),
         replacing=options.replacing,
         token_column=options.token_column,
+        columns=options.columns,
+        drop=options.drop,
         header=options.header,
     )
     return plan_request(problem, job.variant_request, job.output_options, job.seed)

@@ -188,8 +188,10 @@ def _run_stream(
         raise OptionError(
             "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help="--format ndjson"
         )
-    if read_options.replacing or read_options.token_column or read_options.header:
-        raise OptionError("bad-option", "--with, --token-column and --header do not go with a stream of problems")
+    if read_options.is_for_one_problem:
+        raise OptionError(
+            "bad-option", "--with, --token-column, --columns, --drop and --header do not go with a stream of problems"
+        )
     status = ExitStatus.OK
     problems = read_json_lines(read_lines(path), "<stdin>" if path == "-" else path)
     with open_output(environment, output_options, format) as write:

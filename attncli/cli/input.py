@@ -34,6 +34,8 @@ def read_problem(path: str, read_options: ReadOptions, messages: Messages) -> Pr
         read_options.input_format,
         replacing=read_options.replacing,
         token_column=read_options.token_column,
+        columns=read_options.columns,
+        drop=read_options.drop,
         header=read_options.header,
     )
     for note in problem.notes:

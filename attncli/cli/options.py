@@ -65,6 +65,8 @@ _INPUT_OPTIONS = _group_in_panel(
         "FORMAT",
     ),
     _declare_option("token_column", str | None, "CSV: the column of the tokens, by name or number, or none", "COLUMN"),
+    _declare_option("columns", str | None, "CSV: the columns that are dimensions: d0,d1,d2", "COLUMN,…"),
+    _declare_option("drop", str | None, "CSV: columns that are left out: id,freq", "COLUMN,…"),
     _declare_option("header", Literal["yes", "no"] | None, "CSV: whether the first row is a header"),
     _declare_option(
         "with_",
@@ -123,7 +125,12 @@ def parse_whole_number(name: str, value: str, minimum: int, maximum: int) -> int
 
 def _make_read_options(values: OptionValues) -> ReadOptions:
     return ReadOptions(
-        values["input_format"], values["token_column"], values["header"], replacing=tuple(values["with_"] or ())
+        values["input_format"],
+        values["token_column"],
+        values["columns"],
+        values["drop"],
+        values["header"],
+        replacing=tuple(values["with_"] or ()),
     )
 
 

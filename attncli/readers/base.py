@@ -27,6 +27,8 @@ class Source:
     data: Any  # bytes; for a reader that `shares_memory`, a memoryview if they come from a file
     format: str = ""
     token_column: str | None = None  # a name, a number from 0, or none
+    columns: str | None = None  # those that are dimensions: names or numbers, separated by commas
+    drop: str | None = None  # those that are left out
     header: str | None = None  # yes or no
 
 

@@ -12,15 +12,17 @@ import io
 import math
 import re
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
+from typing import Literal
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import Source, decode_text, make_problem, reader, translate_parser_errors
 from attncli.registry import parse_index
-from attncli.text import pluralize, printable, shorten, suggestion
+from attncli.text import join_names, pluralize, printable, shorten, suggestion
 from attncli.types import NumpyArray, Problem
 
 # Each character can match in one way only, so that a cell of a million digits takes no time squared.
@@ -44,6 +46,11 @@ def read_tsv(source: Source) -> Problem:
 
 
 _POLARS_MIN_BYTES = 2**20  # for so many bytes Polars is worth loading
+# Names of columns that hold something else than a dimension of a vector.
+_OTHER_COLUMN_NAMES = _TOKEN_COLUMN_NAMES | {
+    "unnamed: 0", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens", "num_tokens", "length",
+    "class", "target", "split", "fold", "year", "date", "timestamp", "score", "weight",
+}  # fmt: skip
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which some programs put before UTF-8
 _MAX_CELL_CHARACTERS = 2**31 - 1
 _SNIFF_BYTES = 2**16  # bytes from which separator, header and token column are detected
@@ -75,8 +82,9 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
         width, column = len(table.rows[0]), table.find_token_column()
         if (table.separator == ";" and b"," in data) or not table.is_token_column_certain(column):
             return None
+        dimensions = table.find_dimensions(column)
         names = [f"column {i}" for i in range(width)]
-        schema = {name: polars.String if i == column else polars.Float64 for i, name in enumerate(names)}
+        schema = {name: polars.Float64 if i in dimensions else polars.String for i, name in enumerate(names)}
         frame = polars.read_csv(  # of the bytes: Polars has rules of its own for names of files
             data,
             has_header=False,
@@ -85,7 +93,7 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
             quote_char=None,
             schema=schema,
         )
-        numeric = [name for i, name in enumerate(names) if i != column]
+        numeric = [names[i] for i in dimensions]
         vectors = frame.select(numeric).to_numpy(order="c")
     except (Exception, polars.exceptions.PanicException):  # whatever it is, the standard library says where
         return None
@@ -156,9 +164,8 @@ class _Table:
         """
         import numpy as np
 
-        width = len(self.rows[0])
         column = self.find_token_column()
-        numeric = [c for c in range(width) if c != column]
+        numeric = self.find_dimensions(column)
         if not numeric:
             raise self._cell_error(
                 "not-a-number",
@@ -196,7 +203,50 @@ class _Table:
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────
     def _parse_rows(self) -> list[tuple[str, ...]]:
-        parsed = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True)
+        """Parse the rows; a quotation mark that is a token is not taken for one that opens a cell.
+
+        Raises:
+            InputError: the text is no CSV, or can be read in two ways.
+        """
+        try:
+            rows = self._parse_cells(csv.QUOTE_MINIMAL)
+        except InputError as error:
+            if self.separator != "\t" or error.code != "bad-csv":
+                raise
+            literal = self._parse_literally()
+            if literal is None:
+                raise
+            return literal
+        if '"' not in self.text:
+            return rows
+        broken = next((i for i, row in enumerate(rows) if any("\n" in cell or "\r" in cell for cell in row)), None)
+        if broken is None:
+            return rows
+        line = self.row_lines[broken]
+        literal = self._parse_literally()
+        if literal is None:
+            self._parse_cells(csv.QUOTE_MINIMAL)  # the lines that rows start in
+            return rows
+        if self.separator == "\t":  # where vectors are written between tabs, nobody quotes
+            return literal
+        raise InputError(
+            "two-readings",
+            "quotation marks stand around a line break: a token that holds it, or tokens that are quotation marks?",
+            location=self._make_location(line, 1, ""),
+            help='a token that is a quotation mark is written """" in CSV, or " in TSV; a line break in a token may be written \\n',
+        )
+
+    def _parse_literally(self) -> list[tuple[str, ...]] | None:
+        """Parse the rows with quotation marks like any other character; None where they are not equally long then."""
+        try:
+            rows = self._parse_cells(csv.QUOTE_NONE)
+        except InputError:
+            return None
+        return rows if all(len(row) == len(rows[0]) for row in rows) and len(rows[0]) > 1 else None
+
+    def _parse_cells(self, quoting: Literal[0, 3]) -> list[tuple[str, ...]]:
+        del self.row_lines[:]
+        parsed = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.separator, strict=True, quoting=quoting)
         rows: list[tuple[str, ...]] = []
         start, blank = 1, 0
         size_limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)  # of the whole process
@@ -285,19 +335,14 @@ class _Table:
         requested = self.source.token_column
         if requested == "none":
             return None
-        if requested is not None and requested in self.header:
-            return self.header.index(requested)
         if requested is not None:
-            index = parse_index(requested)
-            if index is None or not 0 <= index < width:
-                raise InputError(
-                    "no-such-column",
-                    f"there is no column {shorten(requested)!r}",
-                    help=suggestion(requested, self.header)
-                    if self.header
-                    else f"there are {width} columns, 0 … {width - 1}",
-                )
-            return index
+            return self._find_column(requested)
+        if self.source.columns or self.source.drop:
+            named = [
+                name.strip() for name in f"{self.source.columns or ''},{self.source.drop or ''}".split(",")
+            ]
+            if 0 in {self._find_column(name) for name in named if name}:
+                return None  # the first column is said to be something else
         column = [row[0].strip() for row in self.body]
         are_numbers = [self._is_number(cell) for cell in column]
         if all(are_numbers):
@@ -307,12 +352,78 @@ class _Table:
                     f"column {shorten(self.header[0])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
                     0,
                     0,
-                    help=f"--token-column {shorten(self.header[0]) or 0} or --token-column none says which",
+                    help=f"--token-column {self._spell_column(0)} makes them the tokens, --drop {self._spell_column(0)} leaves them out, "
+                    f"--columns {self._spell_column(0)},… names the dimensions",
                 )
             return None
         if any(are_numbers) and all(self._is_number(cell) or self._looks_like_number(cell) for cell in column):
             self._parse_cell(self.first + are_numbers.index(False), 0)  # raises, and says why
         return 0
+
+    def _spell_column(self, column: int) -> str:
+        """Return what names a column in an option: its name, or its number if that has none or looks like a number."""
+        name = self.header[column]
+        return str(column) if not name or parse_index(name) is not None or "," in name else shorten(name)
+
+    def _find_column(self, requested: str) -> int:
+        """Return the number of a column; a number is always a place, whatever the columns are called.
+
+        Raises:
+            InputError: there is no such column, or two of that name.
+        """
+        width, index = len(self.rows[0]), parse_index(requested)
+        if index is None and self.header.count(requested) == 1:
+            return self.header.index(requested)
+        if index is not None and 0 <= index < width:
+            return index
+        message = f"there is no column {shorten(requested)!r}"
+        if self.header.count(requested) > 1:
+            message, hint = (
+                f"two columns are called {shorten(requested)!r}",
+                f"their numbers tell them apart, 0 … {width - 1}",
+            )
+        else:
+            hint = suggestion(requested, self.header) if self.header else f"there are {width} columns, 0 … {width - 1}"
+        raise InputError("no-such-column", message, help=hint)
+
+    def find_dimensions(self, token_column: int | None) -> list[int]:
+        """Return the numbers of the columns that are dimensions: those that were named, or all that nothing speaks against.
+
+        Raises:
+            InputError: a column that was named does not exist, or one is called otherwise than dimensions are.
+        """
+        if self.source.columns:
+            return [self._find_column(name.strip()) for name in self.source.columns.split(",")]
+        dropped = {
+            self._find_column(name.strip()) for name in (self.source.drop or "").split(",") if name.strip()
+        }
+        dimensions = [c for c in range(len(self.rows[0])) if c != token_column and c not in dropped]
+        unlike = self._unlike_columns(dimensions) if self.header else []
+        if unlike:
+            names = join_names([f"{shorten(self.header[c])!r}" for c in unlike])
+            spelled = ",".join(self._spell_column(c) for c in unlike)
+            others = ",".join(self._spell_column(c) for c in dimensions)
+            raise self._cell_error(
+                "unclear-columns",
+                f"column {names} {'is' if len(unlike) == 1 else 'are'} called otherwise than dimensions are: part of the vector?",
+                0,
+                unlike[0],
+                help=f"--drop {shorten(spelled)} leaves {'it' if len(unlike) == 1 else 'them'} out; --columns {shorten(others)} takes all",
+            )
+        return dimensions
+
+    def _unlike_columns(self, dimensions: Sequence[int]) -> list[int]:
+        """Return the columns whose names say something else, or are unlike the numbered names of most others."""
+        names = [self.header[c].lower() for c in dimensions]
+        stems = Counter(match[1] for name in names if (match := re.fullmatch(r"(.*?)\d+", name)))
+        stem, count = stems.most_common(1)[0] if stems else ("", 0)
+        are_numbered = count >= 2 and 2 * count > len(names)
+        pattern = re.compile(rf"{re.escape(stem)}\d+")
+        return [
+            c
+            for c, name in zip(dimensions, names, strict=True)
+            if name in _OTHER_COLUMN_NAMES or (are_numbered and not pattern.fullmatch(name))
+        ]
 
     @staticmethod
     def _differs_from_rest(names: Sequence[str]) -> bool:

@@ -17,6 +17,8 @@ def read(
     *,
     replacing: Sequence[str] = (),
     token_column: str | None = None,
+    columns: str | None = None,
+    drop: str | None = None,
     header: str | None = None,
 ) -> Problem:
     """Read a problem from a file, and validate it.
@@ -26,6 +28,8 @@ def read(
         format: the name of its format, where the suffix does not say it.
         replacing: `name=path` pairs; each takes one field from another file (`--with`).
         token_column: for CSV, which column holds the tokens: its name, its number from 0, or `none`.
+        columns: for CSV, which columns are dimensions: names or numbers, separated by commas.
+        drop: for CSV, which columns are left out.
         header: for CSV, whether the first row is one: yes or no.
 
     Raises:
@@ -41,7 +45,16 @@ def read(
         data = read_source(path, reader)
     except InputError as error:
         raise error.add_location(file=display_name) from None
-    return parse_problem(data, display_name, reader, replacing=replacing, token_column=token_column, header=header)
+    return parse_problem(
+        data,
+        display_name,
+        reader,
+        replacing=replacing,
+        token_column=token_column,
+        columns=columns,
+        drop=drop,
+        header=header,
+    )
 
 
 def parse_problem(
@@ -51,6 +64,8 @@ def parse_problem(
     *,
     replacing: Sequence[str] = (),
     token_column: str | None = None,
+    columns: str | None = None,
+    drop: str | None = None,
     header: str | None = None,
 ) -> Problem:
     """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`.
@@ -62,7 +77,7 @@ def parse_problem(
     from attncli.validation import validate
 
     try:
-        problem = reader.read(Source(name, data, reader.name, token_column, header))
+        problem = reader.read(Source(name, data, reader.name, token_column, columns, drop, header))
         for pair in replacing:
             problem = replace_field(problem, pair)
         return validate(problem, name)
