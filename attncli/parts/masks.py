@@ -207,6 +207,7 @@ _MAX_COMPARED_TOKENS = 32  # one by one; more of them are looked up in a table
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
     reachable_keys=_global_key_ranges,
+    named_tokens=lambda part: part.option_value("tokens"),
     why_hidden=lambda grid, part: f"neither {grid.q_idx} nor {grid.k_idx} is among the tokens",
 )
 def global_(grid: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:

@@ -45,6 +45,8 @@ class MaskTraits(PartTraits):
     # None: it may see every key.
     reachable_keys: Callable[[Grid, AnyPart], Sequence[KeyBounds]] | None = None
     why_hidden: Callable[[Grid, AnyPart], str] | None = None  # the predicate that hides one cell, with its numbers
+    # The tokens that the options name, where they do: those beyond the last key are warned of.
+    named_tokens: Callable[[AnyPart], Sequence[int]] | None = None
     is_causal: bool = False  # what scaled_dot_product_attention calls is_causal
     is_window: bool = False  # what --window stands for
 

@@ -7,12 +7,13 @@ them by token): `outline_plan` decides everything but the schedule, `finish_plan
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from attncli.errors import InputError, OptionError, input_error
+from attncli.mask_expression import MaskExpression
 from attncli.plan.broadcasts import resolve_broadcasts
 from attncli.plan.cache import OutlineCache, outline_key
 from attncli.plan.chain import build_chain
@@ -25,7 +26,7 @@ from attncli.plan.steps import resolve_keep, step_axes, unused_fields
 from attncli.plan.summary import describe_rows, summarize_plan, token_labels
 from attncli.plan.visibility import compute_visibility, effective_mask, grid_arrays
 from attncli.registry import AnyPart
-from attncli.text import pluralize
+from attncli.text import join_names, pluralize, there_are
 from attncli.types import Array, Problem
 from attncli.validation import ProblemSize, problem_size, validate
 from attncli.validation.fields import as_numpy, shape_of
@@ -108,6 +109,7 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
         k_tokens=k_tokens,
         warnings=(
             *_read_as_batch_warning(problem, shapes),
+            *_absent_token_warnings(mask, size),
             *(
                 f"unused-field: {name} is not used by this variant"
                 for name in unused_fields(problem, variant, size, shapes, mask)
@@ -130,6 +132,16 @@ def _read_as_batch_warning(problem: Problem, shapes: HeadShapes) -> tuple[str, .
         f"read-as-batch: q, k and v of three axes are read as (B, T, d): {reading}, without heads (--heads 1 confirms it); "
         'where one axis holds heads, add "layout": "thd" for (T, H, d), or "htd" for (H, T, d)',
     )
+
+
+def _absent_token_warnings(mask: MaskExpression | None, size: ProblemSize) -> Iterator[str]:
+    """Yield a warning for each mask that names a token which is not there."""
+    for part in mask.iter_parts() if mask else ():
+        named_tokens = part.traits.named_tokens
+        absent = [token for token in named_tokens(part) if token >= size.keys] if named_tokens else []
+        if absent:
+            names = f"token {absent[0]}" if len(absent) == 1 else f"tokens {join_names(absent, max_names=4)}"
+            yield f"absent-token: mask {part.name} names {names}, but {there_are(size.keys, 'key')}, counted from 0"
 
 
 def finish_plan(plan: Plan, selection: Mapping[str, tuple[int, ...]] | None = None, *, streamed: bool = False) -> Plan:

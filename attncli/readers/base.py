@@ -7,10 +7,10 @@ InputError with what it knows of the place; the file is added by `read`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from attncli.errors import AttnError, CannotError, InputError, Location, OptionError
@@ -86,6 +86,7 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
 
     Raises:
         OptionError: there is no such format, or no format has the suffix.
+        InputError: it is a folder.
     """
     if format_name is not None:
         if format_name not in FORMAT_MODULES:
@@ -99,6 +100,15 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
     for name, (suffixes, _) in FORMAT_MODULES.items():
         if suffix in suffixes:
             return load_reader(name)
+    is_folder = False
+    with suppress(OSError, ValueError):  # nothing can have that name
+        is_folder = Path(path).is_dir()
+    if is_folder:
+        raise InputError(
+            "not-a-file",
+            f"{path} is a folder",
+            help="name one file in it, or give the folder to attn batch or attn check",
+        )
     if path == "-":
         message = "standard input has no suffix"
     else:

@@ -338,9 +338,7 @@ class _Table:
         if requested is not None:
             return self._find_column(requested)
         if self.source.columns or self.source.drop:
-            named = [
-                name.strip() for name in f"{self.source.columns or ''},{self.source.drop or ''}".split(",")
-            ]
+            named = [name.strip() for name in f"{self.source.columns or ''},{self.source.drop or ''}".split(",")]
             if 0 in {self._find_column(name) for name in named if name}:
                 return None  # the first column is said to be something else
         column = [row[0].strip() for row in self.body]
@@ -394,9 +392,7 @@ class _Table:
         """
         if self.source.columns:
             return [self._find_column(name.strip()) for name in self.source.columns.split(",")]
-        dropped = {
-            self._find_column(name.strip()) for name in (self.source.drop or "").split(",") if name.strip()
-        }
+        dropped = {self._find_column(name.strip()) for name in (self.source.drop or "").split(",") if name.strip()}
         dimensions = [c for c in range(len(self.rows[0])) if c != token_column and c not in dropped]
         unlike = self._unlike_columns(dimensions) if self.header else []
         if unlike:

@@ -191,3 +191,14 @@ def test_a_query_that_sees_nothing_is_named_by_its_token():
     assert labelled.warnings == ("empty-rows: queries 0 (the) and 2 (sat) see no key: weights and context are 0",)
     assert unlabelled.warnings == ("empty-rows: queries 0 and 2 see no key: weights and context are 0",)
     assert "batch 0 query 0 (the), batch 0 query 2 (sat) and batch 1 query 1 (dog) see no key" in of_items.warnings[0]
+
+
+# ── tokens that masks name ───────────────────────────────────────────────────────────────────────
+def test_a_mask_that_names_an_absent_token_is_warned_of():
+    x = attncli.Problem(embeddings=draw_normal(1, 3, D))
+
+    absent = run(x, mask="causal or global:tokens=0+7+9")
+    present = run(x, mask="causal or global:tokens=0+2")
+
+    assert absent.warnings == ("absent-token: mask global names tokens 7 and 9, but there are 3 keys, counted from 0",)
+    assert codes(present) == []

@@ -43,7 +43,9 @@ def test_a_column_that_is_called_otherwise_is_asked_about_and_both_answers_work(
         read(text, header="yes")
 
     assert raised.value.code == "unclear-columns"
-    dropped, columns = re.fullmatch(r"--drop (\S+) leaves .* out; --columns (\S+) takes all", raised.value.help).groups()
+    dropped, columns = re.fullmatch(
+        r"--drop (\S+) leaves .* out; --columns (\S+) takes all", raised.value.help
+    ).groups()
     without = read(text, header="yes", drop=dropped)
     everything = read(text, header="yes", columns=columns)
     np.testing.assert_array_equal(without.embeddings, VECTORS)
