@@ -223,6 +223,11 @@ def _check_positions(problem: Problem, size: ProblemSize) -> None:
         if value is None:
             continue
         count, *nouns = (size.keys, "key") if name.startswith("k_") else (size.queries, "query", "queries")
+        if value.ndim == 2 and size.batch is None and shape_of(value)[0] == count > 1:
+            hint = "a row and a column, or the three of M-RoPE, are not known; a bias can hold what they do to scores"
+            counted = "keys" if name.startswith("k_") else "queries"
+            message = f"{name} are one number for each of the {counted}, and here there are {shape_of(value)[1]}"
+            raise input_error("wrong-shape", message, name, help=hint)
         _check_batch_axis(name, value, 2, size)
         if shape_of(value)[-1] != count:
             entries = pluralize(shape_of(value)[-1], "entry", "entries")

@@ -202,3 +202,11 @@ def test_a_mask_that_names_an_absent_token_is_warned_of():
 
     assert absent.warnings == ("absent-token: mask global names tokens 7 and 9, but there are 3 keys, counted from 0",)
     assert codes(present) == []
+
+
+def test_two_coordinates_a_token_are_no_positions():
+    with pytest.raises(attncli.AttnError) as raised:
+        run(attncli.Problem(embeddings=draw_normal(1, 4, D), positions=[[0, 0], [0, 1], [1, 0], [1, 1]]), position="rope")
+
+    assert raised.value.message == "positions are one number for each of the queries, and here there are 2"
+    assert "M-RoPE" in raised.value.help
