@@ -14,7 +14,7 @@ import numpy as np
 
 from attncli.errors import InputError
 from attncli.plan import Plan
-from attncli.text import join_names, printable, shorten, suggestion
+from attncli.text import join_names, pluralize, printable, shorten, suggestion
 from attncli.types import Labels, NumpyArray
 
 _MAX_NUMBER_DIGITS = 15  # of a label that counts; no axis is longer
@@ -73,7 +73,7 @@ def find_result_indices(
 ) -> NumpyArray:
     """Find the place of every token of a result among the indices that the result has of an axis: (n,) 0 … n−1.
 
-    Where either side has numbers for tokens, or they are not as many, nothing is compared.
+    Where either side has numbers for tokens, nothing is compared.
 
     Args:
         labels: the tokens of the result; for a batch, those of each item.
@@ -94,10 +94,16 @@ def find_result_indices(
     own_items = labels if labels and isinstance(labels[0], tuple) else (labels,)
     numbers = [str(i) for i in indices]
     found: set[tuple[int, ...]] = set()
-    for own, item in zip(own_items, items, strict=False):
+    if len(own_items) != len(items):
+        message = f"the tokens of {step} are those of {pluralize(len(own_items), 'item')}, but there are {len(items)}"
+        raise InputError("unknown-label", message, help="a batch has a list of tokens for each item")
+    for own, item in zip(own_items, items, strict=True):
         here = [str(item[i]) for i in indices]
-        if len(own) != len(here) or list(own) == numbers or here == numbers:
-            return unchanged
+        if list(own) == numbers or here == numbers:
+            continue
+        if len(own) != len(here):
+            message = f"{step} has {pluralize(len(here), axis, 'queries' if axis == 'query' else '')}, but {pluralize(len(own), 'token')}"
+            raise InputError("unknown-label", message, help="a result holds a token for each of them")
         by_name = _find_by_name(own, here)
         if by_name is None or (found and tuple(by_name) not in found):
             raise _unknown_label_error(own, here, len(here), axis, axis, step)

@@ -186,7 +186,7 @@ def attend_tile(
     w_all = variant.normalizer(upcast_half(s), visible)  # the same
     w, w_sink = split_sink(w_all, grid.visible.shape[-1])  # (b, h, n, m), (b, h, n) or None
     empty = find_empty_rows(plan, grid.visible)  # (b, h, n); None: there is none
-    recorder.warn(find_unusual_weights(plan, w, grid.visible, empty))
+    recorder.warn(find_unusual_weights(plan, s, w, grid.visible, empty))
     w, w_sink = fill_empty_rows(plan, w, w_sink, empty)
     record("weights", w, variant.normalizer.formula + ("" if w_sink is None else ", Σ with the sink"))
     record("sink_weights", w_sink, variant.sink.formula)

@@ -86,10 +86,13 @@ def fill_empty_rows(plan: Plan, w: Tensor, w_sink: Tensor | None, empty: Tensor 
     return w.masked_fill(empty[..., None], weight), w_sink
 
 
-def find_unusual_weights(plan: Plan, w: Tensor, visible: Tensor, empty: Tensor | None) -> dict[str, Tensor | None]:
+def find_unusual_weights(
+    plan: Plan, s: Tensor, w: Tensor, visible: Tensor, empty: Tensor | None
+) -> dict[str, Tensor | None]:
     """Return the codes of warnings about weights, with the rows that each names, (b, h, n), or None if it names none.
 
     Args:
+        s: the scores behind them, (b, h, n, m), or one more with a sink.
         w: the weights of the keys, (b, h, n, m), before empty rows are filled.
         visible: (b, h, n, m).
         empty: which rows see no key, (b, h, n); None: none.
@@ -97,7 +100,8 @@ def find_unusual_weights(plan: Plan, w: Tensor, visible: Tensor, empty: Tensor |
     unusual: dict[str, Tensor | None] = {}
     is_ratio = plan.variant.normalizer.traits.is_ratio_of_sum
     has_negative = (is_ratio or "entropy" in plan.keep) and bool((w < 0).any())
-    if not all_finite(w):
+    has_overflown = (s.amax(-1) == -torch.inf) & any_true(visible)  # a query sees keys, and all of their scores are −∞
+    if not all_finite(w) or has_overflown.any():
         unusual["not-finite"] = None
     if is_ratio and has_negative:
         unusual["negative-weights"] = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 
 from attncli.errors import InputError, input_error
-from attncli.text import pluralize
 from attncli.types import Array, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import shape_of
@@ -91,15 +90,13 @@ def _misfit_error(name: str, shape: tuple[int, ...], size: ProblemSize, lengths:
     if len(shape) == 3 and fits_grid and shape[0] == batch * heads:
         hint = f"items and heads lie in one axis: reshape it to ({batch}, {heads}, {shape[1]}, {shape[2]})"
     elif len(shape) == 3 and fits_grid and size.batch is None:
-        hint = (
-            f"there is {pluralize(heads, 'head')}: {shape[0]} of them need --heads {shape[0]}; one for all has two axes"
-        )
+        hint = f"there is one head: one {name} for it has two axes, ({shape[1]}, {shape[2]})"
         if heads > 1:
             hint = f"there are {heads} heads: give one {name} a head, ({heads}, {shape[1]}, {shape[2]}), or one for all, of two axes"
     elif len(shape) == 3 and fits_grid:
         hint = f"one an item is ({batch}, 1, {shape[1]}, {shape[2]}), one a head (1, {heads}, {shape[1]}, {shape[2]})"
     elif len(shape) == 4 and size.batch is None and shape[0] != 1:
-        hint = f"the problem has no batch, so the first axis of {name} is 1 or left out"
+        hint = f"the problem has no batch: give one {name}, or a batch of {shape[0]} problems"
     else:
         wrong = [
             f"{axis} is {length}, not {lengths[axis]}"

@@ -41,7 +41,8 @@ def resolve_positions(
     k_pos = np.arange(size.keys) if k_pos is None else k_pos
     if q_pos is not None:
         return q_pos, k_pos
-    if problem.past is not None or size.queries == size.new_keys:
+    counts_lengths = align == "bottom-right" and problem.lengths is not None
+    if not counts_lengths and (problem.past is not None or size.queries == size.new_keys):
         return np.arange(size.past, size.past + size.queries), k_pos
     if align:
         if align == "top-left":

@@ -13,6 +13,7 @@ import numpy as np
 from attncli.plan.plan import Plan
 from attncli.plan.positions import is_self_attention
 from attncli.plan.visibility import compute_visibility, grid_arrays, mask_batch_heads
+from attncli.types import NumpyArray
 from attncli.validation.fields import as_numpy
 
 _ROWS_AT_A_TIME = 256
@@ -22,15 +23,17 @@ _MAX_CELLS_LOOKED_AT = 2**24  # of a mask under repeated positions; more would t
 def repeated_positions_warning(plan: Plan) -> str:
     """Return the warning that a causal mask lets a query see a later key, since positions repeat; "" if it does not."""
     is_causal = plan.mask is not None and any(part.traits.is_causal for part in plan.mask.iter_parts())
-    if not is_causal or plan.mask is None or plan.q_order is not None or plan.problem.positions is None:
+    has_positions = plan.problem.positions is not None or plan.problem.k_positions is not None
+    if not is_causal or plan.mask is None or plan.q_order is not None or not has_positions:
         return ""
     k_pos = np.atleast_2d(plan.k_pos)  # (b or 1, m)
     if all(len(np.unique(row)) == len(row) for row in k_pos) or not is_self_attention(plan.problem, plan.size):
         return ""
     grid = plan.make_grid()
     cells = max(1, math.prod(mask_batch_heads(grid, plan.mask)) * plan.size.keys)
-    for first in range(0, min(plan.size.queries, _MAX_CELLS_LOOKED_AT // cells), _ROWS_AT_A_TIME):
-        rows = slice(first, first + _ROWS_AT_A_TIME)
+    candidates = _rows_before_a_later_key(plan)
+    for first in range(0, min(len(candidates), _MAX_CELLS_LOOKED_AT // cells), _ROWS_AT_A_TIME):
+        rows = candidates[first : first + _ROWS_AT_A_TIME]
         arrays = {name: x[:, :, rows] for name, x in grid_arrays(grid).items() if x.shape[2] > 1}
         some = replace(grid, **arrays)
         shown = as_numpy(compute_visibility(some, plan.mask)) & (some.k_idx > some.q_idx) & (some.k_pos <= some.q_pos)
@@ -38,7 +41,15 @@ def repeated_positions_warning(plan: Plan) -> str:
             b, _, i, j = (int(index) for index in min(np.argwhere(shown), key=lambda cell: (cell[2], cell[3], cell[0])))
             of_item = f" of item {b}" if len(k_pos) > 1 else ""
             return (
-                f"repeated-positions: positions repeat, so that the mask lets query {first + i}{of_item} see key {j}, "
+                f"repeated-positions: positions repeat, so that the mask lets query {rows[i]}{of_item} see key {j}, "
                 "which comes later; --mask-by index compares places in the sequence instead"
             )
     return ""
+
+
+def _rows_before_a_later_key(plan: Plan) -> NumpyArray:
+    """Return the queries that a later key's position does not exceed, in some item: those that a causal mask may show it to."""
+    q_pos, k_pos = np.atleast_2d(np.asarray(plan.q_pos)), np.atleast_2d(plan.k_pos)  # (b or 1, n), (b or 1, m)
+    least_from = np.minimum.accumulate(k_pos[:, ::-1], -1)[:, ::-1]  # (b or 1, m): the least from there on
+    later = least_from[:, plan.size.past + 1 :]  # of what follows each query but the last
+    return np.flatnonzero((later[:, : plan.size.queries] <= q_pos[:, : later.shape[1]]).any(0))

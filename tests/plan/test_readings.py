@@ -206,7 +206,55 @@ def test_a_mask_that_names_an_absent_token_is_warned_of():
 
 def test_two_coordinates_a_token_are_no_positions():
     with pytest.raises(attncli.AttnError) as raised:
-        run(attncli.Problem(embeddings=draw_normal(1, 4, D), positions=[[0, 0], [0, 1], [1, 0], [1, 1]]), position="rope")
+        run(
+            attncli.Problem(embeddings=draw_normal(1, 4, D), positions=[[0, 0], [0, 1], [1, 0], [1, 1]]),
+            position="rope",
+        )
 
     assert raised.value.message == "positions are one number for each of the queries, and here there are 2"
     assert "M-RoPE" in raised.value.help
+
+
+# ── what a review found ──────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("more", [{}, {"past": True}], ids=["as many keys", "a past"])
+def test_bottom_right_counts_lengths_where_queries_and_new_keys_are_as_many(more):
+    past, n = (2, 3) if more else (0, 3)
+    k = draw_normal(2, 2, n, D)
+    fields = {"q": k, "k": k, "v": k, "lengths": [2 + past, n + past]}
+    if more:
+        cached = draw_normal(3, 2, 1, past, D)
+        fields["past"] = {"k": cached, "v": cached}
+
+    counts = run(attncli.Problem(**fields), ("visible_keys",), mask="causal", align="bottom-right", heads=1)
+
+    assert counts["visible_keys"].values[:, 0].tolist() == [
+        [max(0, length - n + i + 1) for i in range(n)] for length in fields["lengths"]
+    ]
+
+
+def test_positions_of_keys_alone_repeat_as_well():
+    x = draw_normal(1, 4, D)
+
+    result = run(attncli.Problem(q=x, k=x, v=x, k_positions=[0, 1, 0, 1]), mask="causal")
+
+    assert "lets query 0 see key 2" in result.warnings[0]
+
+
+def test_positions_that_repeat_at_the_end_of_a_long_sequence_are_found():
+    positions = [*range(4400), *range(4300, 4400)]
+    x = np.zeros((4500, 1), np.float32)
+
+    result = run(attncli.Problem(embeddings=x, positions=positions), ("visible_keys",), mask="causal")
+
+    assert "lets query 4300 see key 4400" in result.warnings[0]
+
+
+@pytest.mark.parametrize("normalizer", ["softmax", "sigmoid", "hardmax", "entmax15"])
+def test_scores_that_overflow_below_are_warned_of(normalizer):
+    problem = attncli.Problem(q=[[-300.0, 0.0]], k=[[300.0, 0.0], [260.0, 0.0]], v=[[1.0], [2.0]])
+
+    narrow = run(problem, dtype="float16", normalizer=normalizer)
+    wide = run(problem, dtype="float32", normalizer=normalizer)
+
+    assert codes(narrow) == ["not-finite"]
+    assert codes(wide) == []
