@@ -11,6 +11,7 @@ import functools
 import hashlib
 import random
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -153,31 +154,37 @@ def find_invisible(source: str) -> list[tuple[int, int, int, int, str]]:
     Docstrings and other texts are not among them, because no operator touches a string. `Annotated[int, Range(low=1)]` is
     evaluated: what it says is visible.
     """
-    found = []
     lines = source.encode().splitlines()
 
     def characters(line: int, offset: int) -> int:
         """Return a column in characters: ast counts bytes, and cosmic-ray does not."""
         return len(lines[line - 1][:offset].decode())
 
-    def add(node: ast.AST | None, reason: str) -> None:
-        if node is not None:
-            start, end = characters(node.lineno, node.col_offset), characters(node.end_lineno, node.end_col_offset)
-            found.append((node.lineno, start, node.end_lineno, end, reason))
+    return [
+        (
+            node.lineno,
+            characters(node.lineno, node.col_offset) - (reason in (CACHE, OVERLOAD)),  # the sign @
+            node.end_lineno,
+            characters(node.end_lineno, node.end_col_offset),
+            reason,
+        )
+        for node, reason in _invisible_nodes(ast.parse(source))
+    ]
 
-    for node in ast.walk(ast.parse(source)):
+
+def _invisible_nodes(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.arg | ast.AnnAssign):
             if node.annotation and "Annotated" not in ast.dump(node.annotation):
-                add(node.annotation, ANNOTATION)
+                yield node.annotation, ANNOTATION
         elif isinstance(node, ast.FunctionDef):
-            add(node.returns, ANNOTATION)
+            if node.returns:
+                yield node.returns, ANNOTATION
             for decorator in node.decorator_list:
                 for word, reason in (("cache", CACHE), ("overload", OVERLOAD)):
                     if word in ast.unparse(decorator):
-                        found.append((decorator.lineno, 0, decorator.lineno + 1, 0, reason))
+                        yield decorator, reason
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            add(node, TYPE_CHECKING)
+            yield node, TYPE_CHECKING
         elif isinstance(node, ast.Raise):
-            for text in (text for text in ast.walk(node) if isinstance(text, ast.JoinedStr)):
-                add(text, MESSAGE)
-    return found
+            yield from ((text, MESSAGE) for text in ast.walk(node) if isinstance(text, ast.JoinedStr))
