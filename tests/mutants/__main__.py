@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections import Counter
@@ -24,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--count", type=int, default=300, help="how many mutants (default 300)")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (default 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="how many are tried at a time (default 1)")
     parser.add_argument("--files", nargs="*", default=[], help="only of these files, such as attncli/parts/masks.py")
     parser.add_argument("--only", nargs="*", default=[], help="only these of the sample, as path:line:column")
     parser.add_argument(
@@ -53,20 +55,19 @@ def main() -> None:
         words.result.write_text(json.dumps({**content, "mutants": [*kept, *entries]}, indent=1, ensure_ascii=False))
 
     def try_all(session: MutantSession) -> None:
-        for i, mutant in enumerate(mutants):
-            outcome = session.try_mutant(mutant, words.limit)
+        for mutant, outcome in session.try_mutants(mutants, words.limit):
             old, new = mutant.change
-            entries.append(
-                {"place": mutant.name, "operator": mutant.operator, "old": old, "new": new, **asdict(outcome)}
-            )
+            entry = {"place": mutant.name, "operator": mutant.operator, "old": old, "new": new, **asdict(outcome)}
+            entries.append(entry)
             write()
             how = f"{outcome.outcome} ({outcome.tests} tests, {outcome.left} left, {outcome.seconds} s) {outcome.test}"
-            print(f"{i + 1}/{len(mutants)} {mutant.name} {mutant.operator}: {how}", flush=True)
+            print(f"{len(entries)}/{len(mutants)} {mutant.name} {mutant.operator}: {how}", flush=True)
             if outcome.outcome != KILLED:
                 print(f"    - {old}\n    + {new}", flush=True)
 
-    with Nursery() as nursery:
-        session = MutantSession(LineMap(), nursery, try_all, words.measuring_minutes)
+    with contextlib.ExitStack() as stack:
+        nurseries = [stack.enter_context(Nursery()) for _ in range(words.jobs)]
+        session = MutantSession(LineMap(), nurseries, try_all, words.measuring_minutes)
         ignored = [f"--ignore={path}" for path in IGNORED_TESTS]
         pytest.main([*words.tests, *PYTEST_WORDS, *ignored], plugins=[session])
     print_counts([*kept, *entries])

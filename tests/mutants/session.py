@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -178,9 +179,13 @@ class MutantSession:
     """A plugin of pytest that tries mutants instead of running the tests."""
 
     def __init__(
-        self, line_map: LineMap, nursery: Nursery, try_all: Callable[[MutantSession], None], measuring_minutes: float
+        self,
+        line_map: LineMap,
+        nurseries: list[Nursery],
+        try_all: Callable[[MutantSession], None],
+        measuring_minutes: float,
     ) -> None:
-        self.map, self.nursery, self.try_all = line_map, nursery, try_all
+        self.map, self.nurseries, self.try_all = line_map, nurseries, try_all
         self.measuring_minutes = measuring_minutes
         self.items: dict[str, Any] = {}
         self.functions: dict[tuple[str, str, int], list[types.FunctionType]] = defaultdict(list)
@@ -219,7 +224,26 @@ class MutantSession:
         self.try_all(self)
         return True
 
-    def try_mutant(self, mutant: Mutant, limit: float) -> Outcome:
+    def try_mutants(self, mutants: list[Mutant], limit: float) -> Iterator[tuple[Mutant, Outcome]]:
+        """Try mutants, as many at a time as there are nurseries; yield each with its outcome when that is known."""
+        forks = multiprocessing.get_context("fork")
+        results = forks.SimpleQueue()
+        jobs = len(self.nurseries)
+
+        def work(job: int) -> None:
+            for i in range(job, len(mutants), jobs):
+                results.put((i, self.try_mutant(mutants[i], limit, self.nurseries[job])))
+
+        workers = [forks.Process(target=work, args=(job,)) for job in range(jobs)]
+        for worker in workers:
+            worker.start()
+        for _ in mutants:
+            i, outcome = results.get()
+            yield mutants[i], outcome
+        for worker in workers:
+            worker.join()
+
+    def try_mutant(self, mutant: Mutant, limit: float, nursery: Nursery) -> Outcome:
         """Run the tests of a mutant until one fails."""
         started = time.monotonic()
         replaced = None if self.map.is_imported(mutant.path, mutant.line) else changed_functions(mutant)
@@ -237,7 +261,7 @@ class MutantSession:
         wall = 60 + WALL_FACTOR * (limit + LEAST_TEST_SECONDS)
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
             if replaced is None:
-                report = self.nursery.run(mutant, {name: tests[name] for name in chosen}, folder, wall)
+                report = nursery.run(mutant, {name: tests[name] for name in chosen}, folder, wall)
             else:
                 report = run_in_fork(lambda tell: self._run_mutated(replaced, chosen, tests, folder, tell), wall)
         out = read_outcome(report)
