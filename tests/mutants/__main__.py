@@ -32,6 +32,7 @@ def main() -> None:
         "--again", action="store_true", help="only those of the sample that the last result says survived"
     )
     parser.add_argument("--tests", nargs="*", default=["tests"], help="folders or files of tests (default: all)")
+    parser.add_argument("--marks", default="not cluster and not full", help="which tests, as pytest's -m")
     parser.add_argument("--limit", type=float, default=30, help="seconds of tests for each mutant (default 30)")
     parser.add_argument("--measuring-minutes", type=float, default=60, help="for the map of lines (default 60)")
     parser.add_argument("--result", type=Path, default=FOLDER / "result.json", help="the file to write")
@@ -65,11 +66,16 @@ def main() -> None:
             if outcome.outcome != KILLED:
                 print(f"    - {old}\n    + {new}", flush=True)
 
+        noticed_by = {str(entry["test"]) for entry in [*kept, *entries] if entry["outcome"] == KILLED}
+        for name in sorted(noticed_by & session.items.keys()):
+            if session.fails_unmutated(name):
+                print(f"fails without a fault, too, when it is run alone: {name}", flush=True)
+
     with contextlib.ExitStack() as stack:
         nurseries = [stack.enter_context(Nursery()) for _ in range(words.jobs)]
         session = MutantSession(LineMap(), nurseries, try_all, words.measuring_minutes)
         ignored = [f"--ignore={path}" for path in IGNORED_TESTS]
-        pytest.main([*words.tests, *PYTEST_WORDS, *ignored], plugins=[session])
+        pytest.main([*words.tests, "-m", words.marks, *PYTEST_WORDS, *ignored], plugins=[session])
     print_counts([*kept, *entries])
 
 

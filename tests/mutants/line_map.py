@@ -45,11 +45,15 @@ class LineMap:
         if MAP.exists():
             kept = json.loads(MAP.read_text())
             if kept["source_hash"] == self.source_hash:
-                self.files = {p: f for p, f in kept["files"].items() if (ROOT / p).exists() and f["hash"] == hash_of(p)}
+                self.files = {
+                    key: content
+                    for key, content in kept["files"].items()
+                    if (ROOT / key.partition("#")[0]).exists() and content["hash"] == hash_of(key.partition("#")[0])
+                }
                 self.imported = {path: set(lines) for path, lines in kept["imported"].items()}
 
-    def needs(self, test_file: str) -> bool:
-        return test_file not in self.files
+    def measured_tests(self) -> set[str]:
+        return {test[0] for content in self.files.values() for test in content["tests"]}
 
     def save(self) -> None:
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,10 @@ class Measurement:
                     str(n): sorted(int(c) for c in contexts if c) for n, contexts in by_line.items()
                 }
             names = [[item.nodeid, *result] for item, result in zip(tests, results, strict=True)]
-            self.map.files[path] = {"hash": hash_of(path), "tests": names, "lines": lines}
+            part = sum(
+                key.partition("#")[0] == path for key in self.map.files
+            )  # others of the file were measured before
+            self.map.files[f"{path}#{part}"] = {"hash": hash_of(path), "tests": names, "lines": lines}
             self.map.save()
             seconds = sum(result[0] for result in results)
             print(f"{path}: {len(tests)} tests in {seconds:.1f} s", flush=True, file=sys.stderr)

@@ -38,7 +38,7 @@ HANG_FACTOR = 20
 WALL_FACTOR = 8  # between processor time and time, where others use the machine
 
 KILLED, SURVIVED, TIMED_OUT, NOT_RUN = "killed", "survived", "timed out", "no test runs it"
-PYTEST_WORDS = ["-n", "0", "-s", "-p", "no:cacheprovider", "-m", "not cluster and not full and not slow"]
+PYTEST_WORDS = ["-n", "0", "-s", "-p", "no:cacheprovider"]
 COPIED = ("attncli", "tests", "sample_inputs", "docs")
 
 
@@ -201,7 +201,8 @@ class MutantSession:
             raise SystemExit("the tests cannot be collected")
         self.map.measure_imports()
         print(f"{len(self.items)} tests", flush=True)
-        new = [item for name, item in self.items.items() if self.map.needs(name.partition("::")[0])]
+        known = self.map.measured_tests()
+        new = [item for name, item in self.items.items() if name not in known]
         if new:
             deadline = time.time() + 60 * self.measuring_minutes
             folder = tempfile.mkdtemp(prefix="mutants-")
@@ -267,6 +268,12 @@ class MutantSession:
         out = read_outcome(report)
         out.left, out.seconds = left, round(time.monotonic() - started, 1)
         return out
+
+    def fails_unmutated(self, name: str) -> bool:
+        """Whether a test fails when it is run alone on the package as it is, so that it noticed nothing."""
+        with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+            report = run_in_fork(lambda tell: self._run_mutated({}, [name], {name: 0.0}, folder, tell), 600)
+        return not report.get("done", False)
 
     def _is_statement(self, mutant: Mutant) -> bool:
         """Whether a statement begins at a mutant's line, so that a line that is not run is not run."""
