@@ -211,3 +211,39 @@ def test_what_is_less_common_gives_the_figures_that_its_name_says(name):
     assert figures.keys() & claims.keys()
     for step in figures.keys() & claims.keys():
         assert_close(figures[step], claims[step], rtol=1e-9, atol=1e-12)
+
+
+ROUNDED = {
+    "the weights": "w",
+    "q·k": "p",
+    "the scaled scores": "s",
+    "the scores": "ps",
+    "q, k and v": "x",
+    "the exponentials": "e",
+    "the exponentials and weights": "ew",
+    "the scores and weights": "psw",
+    "every intermediate": "psew",
+    "everything": "xpsewz",
+    "everything, the largest subtracted": "xpsmewz",
+}
+
+
+@pytest.mark.parametrize("verb", ["rounded to", "cut to"])
+@pytest.mark.parametrize("what", ROUNDED)
+def test_what_is_rounded_on_the_way_is_rounded_to_so_many_digits(what, verb):
+    def rounding(x, letter):
+        if letter not in ROUNDED[what]:
+            return x
+        return x.round(2) if verb == "rounded to" else np.trunc(x * 100 * (1 + 1e-13)) / 100
+
+    case = Case(11)
+    q, k, v = (rounding(x, "x") for x in case.qkv())
+    s = rounding(rounding(q @ swap(k), "p") / np.sqrt(case.d), "s")
+    e = rounding(np.exp(s - s.max(-1, keepdims=True) if "m" in ROUNDED[what] else s), "e")
+    w = rounding(e / rounding(e.sum(-1, keepdims=True), "e"), "w")
+    claims = {"weights": w, "context": merge(rounding(w @ v, "z"))}
+
+    [(_, figures)] = hypothesis_figures(case, claims, [f"{what} {verb} 2 digits"])
+
+    for step in claims:
+        assert_close(figures[step], claims[step], rtol=1e-9, atol=1e-12)

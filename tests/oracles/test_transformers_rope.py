@@ -36,6 +36,11 @@ SCALINGS: dict[str, tuple[dict[str, Any], str, int]] = {  # rope_parameters, our
         "scaling=yarn,factor=4,original=64,beta-slow=0.001",
         199,
     ),
+    "yarn, a ramp without width": (
+        {"rope_type": "yarn", "factor": 4.0, "truncate": False, "beta_fast": 2.0, "beta_slow": 2.0},
+        "scaling=yarn,factor=4,original=64,truncate=no,beta-fast=2,beta-slow=2",
+        199,
+    ),
     "yarn, attention factor": (
         {"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.7},
         "scaling=yarn,factor=4,original=64,attention-factor=1.7",

@@ -6,7 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from attncli.parts.mixing import split_pairs
+from attncli.variant import Variant
 from tests.helpers import assert_close, compute, draw_normal, softmax, step_names, step_values
 
 pytestmark = pytest.mark.usefixtures("own_stream")
@@ -71,3 +74,14 @@ def test_differential_attention_is_yes(pairing: str, depth: int, learned: bool) 
         assert_close(step_values(result, "normed_context")[:, p], z_normed, rtol=1e-11, atol=1e-13)
         assert_close(step_values(result, "context")[..., p * 2 * D : (p + 1) * 2 * D], z_normed, rtol=1e-11, atol=1e-13)
     assert step_names(result)[-4:] == ["mixed_weights", "head_context", "normed_context", "context"]
+
+
+@pytest.mark.parametrize(
+    ("pairing", "pairs"), [("adjacent", [0, 0, 1, 1, 2, 2, 3, 3]), ("halves", [0, 1, 2, 3, 0, 1, 2, 3])]
+)
+def test_a_head_is_part_of_the_pair_that_its_weights_go_to(pairing: str, pairs: list[int]) -> None:
+    part = Variant(head_mixing=f"differential:pairing={pairing}").head_mixing
+    first, second = split_pairs(torch.arange(8)[None], pairing)
+
+    assert [part.traits.mixed_head(part, head, 8) for head in range(8)] == pairs
+    assert all({int(first[0, p]), int(second[0, p])} == {h for h in range(8) if pairs[h] == p} for p in range(4))
