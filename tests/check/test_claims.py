@@ -1,0 +1,92 @@
+"""Which cell each figure is: layouts of a batch, tables with labels, and kernels' contexts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import attncli
+from attncli.check import check
+from attncli.check.figures import figures_from_arrays
+from attncli.errors import InputError
+from tests.helpers import draw_normal
+
+B, H, T, D = 2, 3, 5, 4
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """A batch in heads, and its steps (b, h, t, d)."""
+    q, k, v = (draw_normal(seed, B, H, T, D) for seed in (1, 2, 3))
+    problem = attncli.Problem(q=q, k=k, v=v)
+    return problem, q, attncli.attend(problem)["head_context"].values
+
+
+def is_right(problem, **claims):
+    return check(problem, None, figures_from_arrays(claims), identify=False).verdict == "right"
+
+
+@pytest.mark.parametrize(
+    "rearrange",
+    [
+        lambda x: x,  # b h t d
+        lambda x: x.swapaxes(1, 2),  # b t h d
+        lambda x: x.swapaxes(1, 2).reshape(B, T, H * D),  # b t (h d)
+    ],
+)
+@pytest.mark.parametrize("step", ["q", "head_context", "context"])
+def test_figures_of_a_batch_are_right_in_every_layout(batch, step, rearrange):
+    problem, q, z = batch
+    values = rearrange(q if step == "q" else z)
+
+    assert is_right(problem, **{step: values})
+    assert not is_right(problem, **{step: values[::-1]})  # the other item first
+
+
+def test_the_heads_of_one_item_are_its_own_in_every_layout(batch):
+    problem, q, _ = batch
+    alone = attncli.Problem(q=q[:1], k=problem.k[:1], v=problem.v[:1])
+
+    assert is_right(alone, q=q[0].swapaxes(0, 1))
+    assert is_right(alone, q=q[0])
+    assert not is_right(alone, q=q[0, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [("a c", True), ("c a", False)],  # a label names its row, in any order
+)
+def test_a_table_of_some_rows_is_found_by_their_labels(attn, tmp_path, labels, found):
+    (tmp_path / "p.csv").write_text("token,x,y\na,1,0\nb,0,1\nc,1,1\n")
+    weights = attncli.attend(attncli.Problem(embeddings=[[1, 0], [0, 1], [1, 1]]))["weights"].values
+    rows = [f"{label},{','.join(map(str, weights[i]))}" for label, i in zip(labels.split(), (0, 2), strict=True)]
+    (tmp_path / "mine.csv").write_text("\n".join(["token,a,b,c", *rows]))
+
+    run = attn("check", "p.csv", "--figures", "mine.csv", "--step", "weights", "--no-identify")
+
+    assert run.status == (0 if found else 1), run.err
+
+
+def test_labels_that_name_two_rows_find_none(attn, tmp_path):
+    (tmp_path / "p.csv").write_text("token,x,y\na,1,0\na,0,1\nc,1,1\n")
+    (tmp_path / "mine.csv").write_text("token,a,a,c\na,0.1,0.2,0.7\nc,0.1,0.2,0.7\n")
+
+    run = attn("check", "p.csv", "--figures", "mine.csv", "--step", "weights", "--no-identify")
+
+    assert run.status == 3
+    assert "error[wrong-shape]" in run.err
+
+
+def test_a_row_that_is_not_there_is_refused_with_how_many_there_are():
+    problem = attncli.Problem(embeddings=draw_normal(1, 3, 4))
+    figures = figures_from_arrays({"weights": np.zeros((1, 3))})
+    step = figures.steps[0]
+    for row, refused in ((2, False), (-3, False), (3, True), (-4, True)):
+        claimed = dataclasses.replace(figures, steps=(dataclasses.replace(step, rows=(row,)),))
+        if refused:
+            with pytest.raises(InputError, match="3 queries"):
+                check(problem, None, claimed, identify=False)
+        else:
+            assert check(problem, None, claimed, identify=False).steps[0].worst_cell["query"] == row % 3
