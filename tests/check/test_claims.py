@@ -9,6 +9,8 @@ import pytest
 
 import attncli
 from attncli.check import check
+from attncli.check.claims import _index_of_cell
+from attncli.check.figure_files import _is_header
 from attncli.check.figures import figures_from_arrays
 from attncli.errors import InputError
 from tests.helpers import draw_normal
@@ -90,3 +92,39 @@ def test_a_row_that_is_not_there_is_refused_with_how_many_there_are():
                 check(problem, None, claimed, identify=False)
         else:
             assert check(problem, None, claimed, identify=False).steps[0].worst_cell["query"] == row % 3
+
+
+def test_an_axis_of_length_one_need_not_be_named():
+    axes = ("head", "query", "key")
+
+    assert _index_of_cell("weights", {"query": 1, "key": 2}, axes, (1, 3, 3)) == (0, 1, 2)
+    assert _index_of_cell("mask", {"query": 1, "key": 2}, axes, (2, 3, 3)) == (0, 1, 2)
+    with pytest.raises(InputError, match="does not say its head"):
+        _index_of_cell("weights", {"query": 1, "key": 2}, axes, (2, 3, 3))
+
+
+def test_a_bare_matrix_may_be_laid_out_in_two_ways(attn, tmp_path):
+    (tmp_path / "p.json").write_text('{"embeddings": [[1, 0, 2, 1], [0, 1, 1, 3]], "variant": {"heads": 2}}')
+    (tmp_path / "mine.json").write_text("[[[1, 0], [0, 1]], [[2, 1], [1, 3]]]")  # (h, t, d)
+
+    def run(*words):
+        return attn("check", "p.json", "--figures", "mine.json", "--step", "q", "--no-identify", *words)
+
+    assert "error[ambiguous-layout]" in run().err
+    assert (run("--layout", "bhtd").status, run("--layout", "bthd").status) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("first_row", "is_header"),
+    [
+        (["cat", "sat"], True),
+        (["x", "0", "1"], True),  # it numbers its columns
+        (["x", "1", "2"], True),
+        (["x", "1", "3"], False),  # figures, and one that is mistyped
+        (["x", "0.5", "1"], False),
+        (["0", "1"], False),
+        (["", "0", "1"], False),
+    ],
+)
+def test_a_header_is_no_row_of_figures_with_a_mistake(first_row, is_header):
+    assert _is_header([first_row, ["0.1"] * len(first_row)], names_labels=False) is is_header

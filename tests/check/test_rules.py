@@ -118,6 +118,17 @@ def test_flash_allows_twice_the_error_of_plain_half_precision():
     assert verdict(0).is_right
     assert not verdict(1.6 * bound).is_right
     assert verdict(0).max_ulp_error <= 0.5
+    assert bound == 2 * verdict(0).rule.plain_error > 0
+
+
+def test_flash_allows_two_units_where_plain_attention_makes_no_error():
+    import torch
+
+    one_key = attncli.Problem(q=[[1.0]], k=[[1.0]], v=[[3.0]])  # its context is 3, in [2, 4)
+
+    [step] = check(one_key, None, figures_from_arrays({"context": torch.tensor([[3.0]]).half()})).steps
+
+    assert (step.rule.plain_error, step.rule.allowed_error) == (0, 2 * 2.0**-9)
 
 
 def test_what_is_not_finite_must_be_the_same():
