@@ -199,3 +199,35 @@ def test_what_cannot_be_told_here_is_no_fault_of_the_tolerance():
     assert {p.reason for p in one_key.sensitivity_checks} == {"there is only one key"}
     assert told(same_values)["shuffled values"] is None
     assert [p.reason for p in scores.sensitivity_checks] == ["scores comes before it"] * 3
+
+
+def test_what_cannot_be_told_is_said_of_one_step_and_of_several():
+    problem = attncli.Problem(embeddings=[[1.0, 2.0], [0.5, 1.0]])
+    right = attncli.attend(problem)
+    one = check(problem, None, figures_from_arrays({"scores": right["scores"].values}))
+    two = check(problem, None, figures_from_arrays({x: right[x].values for x in ("q", "scores")}))
+
+    assert {c.name: c.reason for c in one.sensitivity_checks}["shuffled values"] == "scores comes before it"
+    assert {c.name: c.reason for c in two.sensitivity_checks}["shuffled values"] == "q and scores come before it"
+
+
+# ── keys of equal weight ─────────────────────────────────────────────────────────────────────────
+EQUAL_KEYS = attncli.Problem(q=[[1.0, 0.0]], k=[[1.0, 2.0], [0.0, 1.0], [1.0, 3.0], [0.0, 5.0]])  # 0 and 2, 1 and 3 tie
+
+
+@pytest.mark.parametrize(
+    ("top_keys", "is_right"),
+    [
+        ([0, 2, 1], True),
+        ([2, 0, 1], True),
+        ([2, 0, 3], True),
+        ([0, 0, 1], False),  # no key stands twice
+        ([0, 1, 2], False),
+        ([0, 2, 4], False),  # there is none
+        ([0, 2, -1], False),
+    ],
+)
+def test_keys_of_equal_weight_may_stand_in_any_order(top_keys, is_right):
+    said = check(EQUAL_KEYS, None, figures_from_arrays({"top_keys": np.array([top_keys])}), identify=False)
+
+    assert said.steps[0].is_right is is_right
