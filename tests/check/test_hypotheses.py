@@ -13,7 +13,7 @@ from attncli.plan import Plan
 from attncli.types import Problem
 from attncli.variant import Variant
 from tests.check.faulty import FAULTS, Case, case_of, masked, merge, rope, split, steps, swap, triangle
-from tests.helpers import assert_close, softmax
+from tests.helpers import assert_close, compute, draw_normal, softmax
 
 
 def hypothesis_figures(case, claims, names):
@@ -247,3 +247,37 @@ def test_what_is_rounded_on_the_way_is_rounded_to_so_many_digits(what, verb):
 
     for step in claims:
         assert_close(figures[step], claims[step], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["score_w_q", "score_w_k"])
+def test_a_matrix_of_the_score_may_be_transposed(name):
+    case = Case(11, score="additive")
+    parameters = {f"score_w_{x}": draw_normal(i, case.d, case.d) for i, x in enumerate("qk")}
+    case.fields["parameters"] = {**case.fields["parameters"], **parameters}
+    turned = {**case.fields, "parameters": {**case.fields["parameters"], name: parameters[name].T}}
+    claims = {step: x.values for step in ("weights", "context") if (x := compute(turned, **case.choices)[step])}
+
+    [(_, figures)] = hypothesis_figures(case, claims, [f"{name} transposed"])
+
+    for step in claims:
+        assert_close(figures[step], claims[step], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "says"),
+    [
+        ("scale 1/√d_model", "auto", "scaled by 1/√d_model = 1/√12 instead of 1/√4"),
+        ("scale 1/d_model", "auto", "scaled by 1/d_model = 1/12 instead of 1/√4"),
+        ("scale 1/d_k", 0.3, "scaled by 1/d_k = 1/4 instead of 0.3"),
+        ("scale 1/√n", 0.3, "scaled by 1/√n = 1/√7, n the number of keys instead of 0.3"),
+        ("no scale", "auto", "without 1/√d_k (d_k = 4): divide the scores by 2 before the softmax"),
+        ("no scale", 3.0, "without the scale 3: multiply the scores by 3 before the softmax"),
+    ],
+)
+def test_a_scale_is_described_by_its_numbers(name, scale, says):
+    q, k = draw_normal(1, 3, 5, 4), draw_normal(2, 3, 7, 4)  # (h, n, d), (h, m, d): d_model is 12
+    task = prepare(Problem(q=q, k=k), Variant(scale=scale), figures_from_arrays({"scores": q @ swap(k)}))
+
+    [description] = [h.description for h in fault_hypotheses(Comparison(task).trials) if h.name == name]
+
+    assert says in description

@@ -9,6 +9,7 @@ import attncli
 from attncli.check import check
 from attncli.check.figure_files import read_figures
 from attncli.check.figures import figures_from_arrays, figures_from_expected
+from attncli.check.rules import Rule, compare_cells
 from tests.check.faulty import Case, masked, merge, triangle
 from tests.helpers import softmax
 
@@ -209,6 +210,18 @@ def test_what_cannot_be_told_is_said_of_one_step_and_of_several():
 
     assert {c.name: c.reason for c in one.sensitivity_checks}["shuffled values"] == "scores comes before it"
     assert {c.name: c.reason for c in two.sensitivity_checks}["shuffled values"] == "q and scores come before it"
+
+
+@pytest.mark.parametrize(
+    ("rtol", "atol", "tolerance"), [(0.1, 0.0, [0.2, 0.4]), (0.0, 0.3, [0.3, 0.3]), (0.1, 0.3, [0.5, 0.7])]
+)
+def test_a_tolerance_is_a_share_of_the_reference_and_an_amount(rtol, atol, tolerance):
+    rule = Rule("close", "as the command line says", "float64", rtol, atol)
+
+    cells = compare_cells(rule, np.array([2.1, -4.6]), np.array([2.0, -4.0]), None, 4.0)
+
+    np.testing.assert_allclose(cells.tolerance, tolerance)
+    np.testing.assert_array_equal(cells.is_right, [True, tolerance[1] > 0.6])
 
 
 # ── keys of equal weight ─────────────────────────────────────────────────────────────────────────

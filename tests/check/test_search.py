@@ -149,3 +149,17 @@ def test_where_nothing_is_claimed_nothing_is_searched():
     comparison = Comparison(prepare(Problem(**case.fields), Variant(**case.choices), figures))
 
     assert comparison.wrong_claims == frozenset()
+
+
+def test_of_a_large_problem_only_likely_changes_are_tried(monkeypatch):
+    case = Case(0)
+    s, v = case.scores()
+    claims = steps(softmax(s / np.sqrt(case.h)), v)
+    small = case.verdict(claims)
+    monkeypatch.setattr("attncli.check.search._LARGE_PROBLEM_SCORES", 1)
+
+    large = case.verdict(claims)
+
+    assert "scale 1/√(heads · d_k)" in small.identified[0].names
+    assert "scale 1/√(heads · d_k)" in large.identified[0].names
+    assert large.trial_count < small.trial_count / 2

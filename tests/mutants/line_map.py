@@ -75,15 +75,20 @@ class LineMap:
         return line in self.imported.get(path, ())
 
     def tests_of(self, path: str, lines: range | None) -> dict[str, float]:
-        """Return the tests that run one of some lines of a file, or any of it: name → seconds. Those that fail are left out."""
+        """Return the tests that run one of some lines of a file, or any: name → seconds. Those that fail are left out.
+
+        A path that ends with a slash is a package: of its files, any line counts.
+        """
         found = {}
         for content in self.files.values():
-            numbers = content["lines"].get(path, {})
-            wanted = numbers if lines is None else [str(n) for n in lines if str(n) in numbers]
-            for test in {t for n in wanted for t in numbers[n]}:
-                name, seconds, passed = content["tests"][test]
-                if passed:
-                    found[name] = seconds
+            for source, numbers in content["lines"].items():
+                if not source.startswith(path):
+                    continue
+                wanted = numbers if lines is None else [str(n) for n in lines if str(n) in numbers]
+                for test in {t for n in wanted for t in numbers[n]}:
+                    name, seconds, passed = content["tests"][test]
+                    if passed:
+                        found[name] = seconds
         return found
 
 
