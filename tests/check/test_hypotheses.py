@@ -275,7 +275,7 @@ def test_a_matrix_of_the_score_may_be_transposed(name):
     ],
 )
 def test_a_scale_is_described_by_its_numbers(name, scale, says):
-    q, k = draw_normal(1, 3, 5, 4), draw_normal(2, 3, 7, 4)  # (h, n, d), (h, m, d): d_model is 12
+    q, k = draw_normal(1, 1, 3, 5, 4), draw_normal(2, 1, 3, 7, 4)  # (b, h, n, d), (b, h, m, d): d_model is 12
     task = prepare(Problem(q=q, k=k), Variant(scale=scale), figures_from_arrays({"scores": q @ swap(k)}))
 
     [description] = [h.description for h in fault_hypotheses(Comparison(task).trials) if h.name == name]
