@@ -9,7 +9,7 @@ import pytest
 
 import attncli
 from attncli.check import check
-from attncli.check.claims import _index_of_cell
+from attncli.check.claims import _index_of_cell, largest_claimed_rank
 from attncli.check.figure_files import _is_header
 from attncli.check.figures import figures_from_arrays
 from attncli.errors import InputError
@@ -128,3 +128,38 @@ def test_a_bare_matrix_may_be_laid_out_in_two_ways(attn, tmp_path):
 )
 def test_a_header_is_no_row_of_figures_with_a_mistake(first_row, is_header):
     assert _is_header([first_row, ["0.1"] * len(first_row)], names_labels=False) is is_header
+
+
+def test_only_ranks_say_how_many_are_claimed():
+    figures = figures_from_arrays({"weights": np.zeros((2, 5)), "top_keys": np.zeros((2, 3), int)}).steps
+
+    assert largest_claimed_rank(figures) == 3
+    assert largest_claimed_rank([step for step in figures if step.step == "weights"]) is None
+
+
+def test_the_largest_relative_error_is_that_of_a_figure_that_is_not_zero():
+    problem = attncli.Problem(q=[[1.0]], k=[[2.0], [0.0], [4.0]])
+    claims = {"scores": np.array([[2.5, 0.25, 4.4]])}
+
+    [step] = check(problem, None, figures_from_arrays(claims), identify=False).steps
+
+    assert (step.max_rel_error, step.max_abs_error) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(("mixing", "cause"), [("none", "follows"), ("talking-heads", "follows"), ("differential", "")])
+def test_an_output_follows_from_the_context_unless_that_is_normed_in_between(mixing, cause):
+    z = draw_normal(1, 5, 8)
+    w_o = draw_normal(2, 8, 6)
+    problem = attncli.Problem(
+        embeddings=draw_normal(3, 5, 8),
+        parameters={"w_o": w_o, **({"talking_pre": np.eye(2)} if "talking" in mixing else {})},
+    )
+
+    said = check(
+        problem,
+        attncli.Variant(heads=2, head_mixing=mixing),
+        figures_from_arrays({"context": z, "output": z @ w_o}),
+        identify=False,
+    )
+
+    assert [step.cause for step in said.steps] == ["first", cause]

@@ -9,6 +9,7 @@ import attncli
 from attncli.errors import AttnError
 from attncli.plan import make_plan, outline_plan
 from attncli.plan.build import OUTLINE_CACHE
+from attncli.plan.memory import available_memory_bytes
 from attncli.plan.summary import describe_rows
 from attncli.variant import Variant
 from tests.helpers import draw_normal
@@ -123,3 +124,31 @@ def test_a_seed_that_is_drawn_is_drawn_anew_for_each_problem():
     given = drawn.replace(seed=7)
     assert {outline_plan(attncli.Problem(embeddings=X), given).variant.seed for _ in range(2)} == {7}
     assert len(OUTLINE_CACHE) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "formulas"),
+    [
+        ({}, ["x", "x", "x"]),
+        ({"w_q": np.eye(12), "w_k": np.eye(12), "w_v": np.eye(12)}, ["x W_q", "memory W_k", "memory W_v"]),
+        ({"w_q": np.eye(12), "b_q": np.ones(12), "b_v": np.ones(12)}, ["x W_q + b_q", "memory", "memory + b_v"]),
+    ],
+)
+def test_a_projections_formula_says_what_there_is(parameters, formulas):
+    memory = {"memory": MEMORY} if parameters else {}
+
+    made = attncli.attend(attncli.Problem(embeddings=X, parameters=parameters, **memory), keep=["q", "k", "v"])
+
+    assert [made[letter].formula for letter in "qkv"] == formulas
+
+
+def test_a_bias_of_another_width_is_refused_with_the_width_that_it_needs():
+    with pytest.raises(AttnError, match=r"b_q has shape \(3,\), but q has 12 columns"):
+        make_plan(attncli.Problem(embeddings=X, parameters={"w_q": np.eye(12), "b_q": np.ones(3)}))
+
+
+def test_free_memory_is_what_the_system_says_in_bytes(monkeypatch):
+    monkeypatch.setattr("attncli.plan.memory._CONTROL_GROUP_FILES", ())
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: "MemTotal: 9000 kB\nMemAvailable:  5000 kB\n")
+
+    assert available_memory_bytes() == 5000 * 1024
