@@ -13,7 +13,7 @@ from tests.helpers import draw_normal
 KEYS = 7
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def implausibility():
     """What is tried instead of a variant with a mask of two terms and a rotation: option → how far-fetched it is."""
     variant = Variant(

@@ -18,7 +18,7 @@ from tests.helpers import draw_normal
 B, H, T, D = 2, 3, 5, 4
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def batch():
     """A batch in heads, and its steps (b, h, t, d)."""
     q, k, v = (draw_normal(seed, B, H, T, D) for seed in (1, 2, 3))

@@ -11,7 +11,7 @@ from attncli.variant import Variant
 from tests.helpers import draw_normal
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def trials():
     variant = Variant(
         heads=2,

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import attncli
 from attncli.core import tiles
 from attncli.core.tiles import _reachable_keys, _split_rows
+from attncli.variant import Variant
+from tests.core.tiles import assert_same_steps, in_tiles
+from tests.helpers import draw_normal
 
 
 def blocks(n, m, max_scores, ranges=None, *, equal_blocks=False):
@@ -65,3 +69,13 @@ def test_keys_between_are_left_out_where_there_are_enough(hulls, reached, monkey
 
     assert [(s.start, s.stop) for s in keys] == reached
     assert scores == sum(b - a for a, b in hulls)
+
+
+@pytest.mark.parametrize(
+    ("choices", "parameters"), [({"sink": "given"}, {"sinks": np.array([0.5, -1.0, 2.0])}), ({"position": "alibi"}, {})]
+)
+def test_a_head_that_is_computed_alone_has_its_own_parameters(choices, parameters):
+    problem = attncli.Problem(embeddings=draw_normal(1, 5, 12), parameters=parameters)
+    variant = Variant(heads=3, **choices)
+
+    assert_same_steps(attncli.attend(problem, variant, top=4), in_tiles(problem, variant))

@@ -37,6 +37,15 @@ def test_equal_weights_are_named_from_the_first_key_on():
     assert torch.equal(weights, w.gather(-1, keys))
 
 
+def test_there_may_be_fewer_keys_than_are_asked_for_and_more_items():
+    w = torch.tensor([[0.3, 0.7], [0.6, 0.4], [0.5, 0.5]]).reshape(3, 1, 1, 2)  # (b, h, n, m)
+
+    weights, keys = top_weights(w, 2, (slice(0, 2),), 2)
+
+    assert keys.flatten(1).tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert torch.equal(weights, w.gather(-1, keys))
+
+
 @pytest.mark.parametrize(
     ("normalizer", "scores", "codes"),
     [

@@ -8,8 +8,11 @@ import sys
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.helpers import ROOT
 from tests.mutants.places import PACKAGES, hash_of, list_sources
@@ -113,11 +116,15 @@ class Measurement:
             counter = coverage.Coverage(data_file=None, config_file=False, source=sources)
             counter.start()
             coverage.Coverage.current = staticmethod(lambda: None)  # modules marked `uncounted` are counted here
+            shared = _SharedFixtures(counter)
+            tests[0].config.pluginmanager.register(shared)
             results = []
             for i, item in enumerate(tests):
-                counter.switch_context(str(i))
+                shared.context = str(i)
+                counter.switch_context(shared.context)
                 results.append(run_item(item, tests[i + 1] if i + 1 < len(tests) else None))
             counter.stop()
+            tests[0].config.pluginmanager.unregister(shared)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # tests that run none of the lines
                 data = counter.get_data()
@@ -125,7 +132,8 @@ class Measurement:
             for name in data.measured_files():
                 by_line = data.contexts_by_lineno(name)
                 lines[str(Path(name).relative_to(ROOT))] = {
-                    str(n): sorted(int(c) for c in contexts if c) for n, contexts in by_line.items()
+                    str(n): sorted({i for context in contexts for i in _tests_of_context(context, tests)})
+                    for n, contexts in by_line.items()
                 }
             names = [[item.nodeid, *result] for item, result in zip(tests, results, strict=True)]
             part = sum(
@@ -135,6 +143,30 @@ class Measurement:
             self.map.save()
             seconds = sum(result[0] for result in results)
             print(f"{path}: {len(tests)} tests in {seconds:.1f} s", flush=True, file=sys.stderr)
+
+
+class _SharedFixtures:
+    """A plugin that gives lines that a fixture of several tests runs a context of its own: `*` and the fixture's name."""
+
+    def __init__(self, counter: Any) -> None:
+        self.counter, self.context = counter, ""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
+        if fixturedef.scope == "function":
+            return (yield)
+        self.counter.switch_context(f"*{fixturedef.argname}")
+        try:
+            return (yield)
+        finally:
+            self.counter.switch_context(self.context)
+
+
+def _tests_of_context(context: str, tests: list[Any]) -> list[int]:
+    """Return which tests of a file a context means: one, or all that use a fixture."""
+    if context.startswith("*"):
+        return [i for i, item in enumerate(tests) if context[1:] in item.fixturenames]
+    return [int(context)] if context else []
 
 
 def run_item(item: Any, next_item: Any) -> tuple[float, bool]:
