@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import multiprocessing
 import os
-import random
 import resource
 import select
 import shutil
@@ -32,6 +32,7 @@ from tests.mutants.line_map import LineMap, Measurement, run_item
 from tests.mutants.places import Mutant
 
 FIRST_TESTS = 40  # of different files by turns, the quickest of each first
+QUICK_SHARE = 50  # such a share of a mutant's time a quick test may take
 MEMORY = 24 << 30  # of address space, in bytes: a mutant may ask for a whole machine's
 LEAST_TEST_SECONDS = 20.0  # of processor time, before a test counts as one that hangs
 HANG_FACTOR = 20
@@ -57,20 +58,17 @@ class Outcome:
 def order_tests(tests: dict[str, float], package: str, limit: float) -> tuple[list[str], int]:
     """Return the tests to run within a limit of seconds, and how many are left out.
 
-    First of all files by turns, the quickest of each, and then what remains: the package's own before the others.
+    First quick ones of all files by turns, the package's own before the others, then all that remain, from the quickest.
     """
+    from_the_quickest = sorted(tests, key=lambda name: (tests[name], name))
     files = defaultdict(list)
-    for name in sorted(tests, key=lambda name: (tests[name], name)):
-        files[name.partition("::")[0]].append(name)
+    for name in from_the_quickest:
+        if tests[name] <= limit / QUICK_SHARE:
+            files[name.partition("::")[0]].append(name)
     by_turns = sorted(files, key=lambda path: (f"tests/{package}/" not in path, tests[files[path][0]], path))
-    first = [files[path][turn] for turn in range(FIRST_TESTS) for path in by_turns if turn < len(files[path])][
-        :FIRST_TESTS
-    ]
-    chosen = set(first)
-    rest = [name for name in sorted(tests, key=lambda name: (tests[name], name)) if name not in chosen]
-    # Tests of one file are much alike, so those that do not fit are left out at random, not only the slow ones.
-    random.Random(0).shuffle(rest)
-    rest.sort(key=lambda name: f"tests/{package}/" not in name)
+    turns = (files[path][turn] for turn in range(FIRST_TESTS) for path in by_turns if turn < len(files[path]))
+    first = list(itertools.islice(turns, FIRST_TESTS))
+    rest = [name for name in from_the_quickest if name not in {*first}]
     out, seconds = [], 0.0
     for name in [*first, *rest]:
         if seconds + tests[name] <= limit:

@@ -78,15 +78,15 @@ def test_only_the_functions_that_differ_are_exchanged():
     assert changed_functions(at_import) is None
 
 
-def test_the_first_tests_are_of_different_files_and_quick_and_fit_the_limit():
-    tests = {
-        "tests/laws/a.py::x": 1.0,
-        "tests/parts/b.py::slow": 9.0,
-        "tests/parts/b.py::y": 2.0,
-        "tests/laws/a.py::z": 3.0,
-    }
+def test_the_first_tests_are_quick_and_of_different_files_and_all_fit_the_limit():
+    quick = {"tests/laws/a.py::x": 0.01, "tests/parts/b.py::y": 0.02, "tests/parts/b.py::z": 0.03}
+    slow = {"tests/laws/a.py::slow": 3.0, "tests/parts/b.py::slow": 2.0, "tests/parts/b.py::slowest": 9.0}
 
-    assert order_tests(tests, "parts", 7.0) == (["tests/parts/b.py::y", "tests/laws/a.py::x", "tests/laws/a.py::z"], 1)
+    in_order = [*("tests/parts/b.py::y", "tests/laws/a.py::x", "tests/parts/b.py::z")]
+    assert order_tests(quick | slow, "parts", 7.0) == (
+        [*in_order, "tests/parts/b.py::slow", "tests/laws/a.py::slow"],
+        1,
+    )
 
 
 @pytest.mark.parametrize(
