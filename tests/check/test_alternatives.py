@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import attncli
-from attncli.check.alternatives import one_choice_alternatives
+from attncli.check.alternatives import one_choice_alternatives, preset_values
 from attncli.plan import make_plan
 from attncli.variant import Variant
 from tests.helpers import draw_normal
@@ -89,3 +89,12 @@ def test_what_is_so_or_cannot_be_is_not_tried(implausibility, option):
 def test_the_orders_of_a_few_links_are_all_tried(implausibility):
     # scale and mask alone do something here, besides them nothing of the chain
     assert [option for option in implausibility if option.startswith("--chain")] == ["--chain mask,scale"]
+
+
+def test_published_numbers_are_those_of_named_variants():
+    values = preset_values.__wrapped__()
+
+    assert {255, 4095} <= {*values["mask", "window", "left"]}
+    assert {10000.0, 500000.0, 1000000.0} <= {*values["position", "rope", "theta"]}
+    assert 50 in values["softcap", "", ""]
+    assert ("heads", "", "") not in values

@@ -81,6 +81,16 @@ def test_heads_that_do_not_go_together_are_refused_with_those_that_do(choices, m
     assert way_out in str(refusal.value.help)
 
 
+def test_heads_of_arrays_that_do_not_go_together_are_refused_with_those_that_do():
+    q, k = draw_normal(1, 1, 6, 3, 4), draw_normal(2, 1, 4, 3, 4)  # (b, h, t, d)
+
+    with pytest.raises(AttnError) as refusal:
+        make_plan(attncli.Problem(q=q, k=k))
+
+    assert "6 query heads cannot share 4 kv heads equally" in str(refusal.value)
+    assert "1, 2, 3 or 6" in str(refusal.value.help)
+
+
 def test_one_kv_head_without_heads_is_what_there_is():
     assert make_plan(attncli.Problem(embeddings=X), Variant(kv_heads=1)).shapes.kv_heads == 1
 
