@@ -9,7 +9,7 @@ import attncli
 from attncli.errors import AttnError
 from attncli.plan import make_plan, outline_plan
 from attncli.plan.build import OUTLINE_CACHE
-from attncli.plan.memory import available_memory_bytes
+from attncli.plan.memory import available_memory_bytes, extra_numbers_per_score
 from attncli.plan.summary import describe_rows
 from attncli.variant import Variant
 from tests.helpers import draw_normal
@@ -162,3 +162,10 @@ def test_free_memory_is_what_the_system_says_in_bytes(monkeypatch):
     monkeypatch.setattr("pathlib.Path.read_text", lambda self: "MemTotal: 9000 kB\nMemAvailable:  5000 kB\n")
 
     assert available_memory_bytes() == 5000 * 1024
+
+
+@pytest.mark.parametrize(("score", "numbers"), [("dot", 0), ("cosine", 0), ("general", 0), ("additive", 8)])
+def test_a_score_that_is_made_of_a_vector_takes_its_memory(score, numbers):
+    plan = make_plan(attncli.Problem(embeddings=X), Variant(heads=3, score=score))
+
+    assert extra_numbers_per_score(plan) == numbers
