@@ -164,7 +164,7 @@ def test_free_memory_is_what_the_system_says_in_bytes(monkeypatch):
     assert available_memory_bytes() == 5000 * 1024
 
 
-@pytest.mark.parametrize(("score", "numbers"), [("dot", 0), ("cosine", 0), ("general", 0), ("additive", 8)])
+@pytest.mark.parametrize(("score", "numbers"), [("dot", 0), ("cosine", 0), ("additive", 8)])
 def test_a_score_that_is_made_of_a_vector_takes_its_memory(score, numbers):
     plan = make_plan(attncli.Problem(embeddings=X), Variant(heads=3, score=score))
 
