@@ -11,7 +11,7 @@ from attncli.check.figure_files import read_figures
 from attncli.check.figures import figures_from_arrays, figures_from_expected
 from attncli.check.rules import Rule, compare_cells
 from tests.check.faulty import Case, masked, merge, triangle
-from tests.helpers import softmax
+from tests.helpers import draw_normal, softmax
 
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────
 ONE = {"q": [[1.0]], "k": [[0.0]], "v": [[0.25]]}  # one key: the context is v
@@ -222,6 +222,19 @@ def test_a_tolerance_is_a_share_of_the_reference_and_an_amount(rtol, atol, toler
 
     np.testing.assert_allclose(cells.tolerance, tolerance)
     np.testing.assert_array_equal(cells.is_right, [True, tolerance[1] > 0.6])
+
+
+@pytest.mark.parametrize("step", ["weights", "context"])
+def test_heads_that_are_alike_cannot_be_told_apart(step):
+    q, k, v = (
+        np.repeat(draw_normal(seed, 1, 1, 4, 3), 2, axis=1) for seed in (1, 2, 3)
+    )  # two heads of the same numbers
+    problem = attncli.Problem(q=q, k=k, v=v)
+
+    said = check(problem, None, figures_from_arrays({step: attncli.attend(problem)[step].values}))
+
+    [other_head] = [c for c in said.sensitivity_checks if c.name == "another head's figures"]
+    assert (other_head.caught, other_head.reason) == (None, "it gives the same figures here")
 
 
 # ── keys of equal weight ─────────────────────────────────────────────────────────────────────────
