@@ -163,3 +163,19 @@ def test_an_output_follows_from_the_context_unless_that_is_normed_in_between(mix
     )
 
     assert [step.cause for step in said.steps] == ["first", cause]
+
+
+def test_only_a_context_comes_in_heads():
+    parameters = {"w_o": draw_normal(2, 8, 6)}
+    problem = attncli.Problem(embeddings=draw_normal(1, 5, 8), parameters=parameters)
+    variant = attncli.Variant(heads=2)
+    right = attncli.attend(problem, variant)
+    in_heads = {
+        step: right[step].values.reshape(5, 2, -1).swapaxes(0, 1) for step in ("context", "output")
+    }  # (h, t, d)
+
+    assert (
+        check(problem, variant, figures_from_arrays({"context": in_heads["context"]}), identify=False).steps[0].is_right
+    )
+    with pytest.raises(InputError, match="output"):
+        check(problem, variant, figures_from_arrays({"output": in_heads["output"]}), identify=False)
