@@ -139,11 +139,11 @@ def test_only_ranks_say_how_many_are_claimed():
 
 def test_the_largest_relative_error_is_that_of_a_figure_that_is_not_zero():
     problem = attncli.Problem(q=[[1.0]], k=[[2.0], [0.0], [4.0]])
-    claims = {"scores": np.array([[2.5, 0.25, 4.4]])}
+    claims = {"scores": np.array([[2.2, 0.25, 4.3]])}
 
     [step] = check(problem, None, figures_from_arrays(claims), identify=False).steps
 
-    assert (step.max_rel_error, step.max_abs_error) == (0.25, 0.5)
+    assert (step.max_rel_error, step.max_abs_error) == pytest.approx((0.1, 0.3))
 
 
 @pytest.mark.parametrize(("mixing", "cause"), [("none", "follows"), ("talking-heads", "follows"), ("differential", "")])
