@@ -35,6 +35,10 @@ cov *words:
     COVERAGE_PROCESS_START="$PWD/pyproject.toml" COVERAGE_FILE="$PWD/.coverage" python -m pytest {{words}}
     COVERAGE_FILE="$PWD/.coverage" .ci/coverage
 
+# put small faults into the package, and see whether the tests notice (needs the extra `mutation`)
+mutants *words:
+    OMP_NUM_THREADS=1 python -m tests.mutants {{words}}
+
 # run the documentation's commands, and write what they print into its pages
 docs *pages:
     python -m tests.docs {{pages}}

@@ -9,8 +9,9 @@ import attncli
 from attncli.check import check
 from attncli.check.figure_files import read_figures
 from attncli.check.figures import figures_from_arrays, figures_from_expected
+from attncli.check.rules import Rule, compare_cells
 from tests.check.faulty import Case, masked, merge, triangle
-from tests.helpers import softmax
+from tests.helpers import draw_normal, softmax
 
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────
 ONE = {"q": [[1.0]], "k": [[0.0]], "v": [[0.25]]}  # one key: the context is v
@@ -129,6 +130,17 @@ def test_flash_allows_twice_the_error_of_plain_half_precision():
     assert verdict(0).is_right
     assert not verdict(1.6 * bound).is_right
     assert verdict(0).max_ulp_error <= 0.5
+    assert bound == 2 * verdict(0).rule.plain_error > 0
+
+
+def test_flash_allows_two_units_where_plain_attention_makes_no_error():
+    import torch
+
+    one_key = attncli.Problem(q=[[1.0]], k=[[1.0]], v=[[3.0]])  # its context is 3, in [2, 4)
+
+    [step] = check(one_key, None, figures_from_arrays({"context": torch.tensor([[3.0]]).half()})).steps
+
+    assert (step.rule.plain_error, step.rule.allowed_error) == (0, 2 * 2.0**-9)
 
 
 def test_what_is_not_finite_must_be_the_same():
@@ -199,3 +211,60 @@ def test_what_cannot_be_told_here_is_no_fault_of_the_tolerance():
     assert {p.reason for p in one_key.sensitivity_checks} == {"there is only one key"}
     assert told(same_values)["shuffled values"] is None
     assert [p.reason for p in scores.sensitivity_checks] == ["scores comes before it"] * 3
+
+
+def test_what_cannot_be_told_is_said_of_one_step_and_of_several():
+    problem = attncli.Problem(embeddings=[[1.0, 2.0], [0.5, 1.0]])
+    right = attncli.attend(problem)
+    one = check(problem, None, figures_from_arrays({"scores": right["scores"].values}))
+    two = check(problem, None, figures_from_arrays({x: right[x].values for x in ("q", "scores")}))
+
+    assert {c.name: c.reason for c in one.sensitivity_checks}["shuffled values"] == "scores comes before it"
+    assert {c.name: c.reason for c in two.sensitivity_checks}["shuffled values"] == "q and scores come before it"
+
+
+@pytest.mark.parametrize(
+    ("rtol", "atol", "tolerance"), [(0.1, 0.0, [0.2, 0.4]), (0.0, 0.3, [0.3, 0.3]), (0.1, 0.3, [0.5, 0.7])]
+)
+def test_a_tolerance_is_a_share_of_the_reference_and_an_amount(rtol, atol, tolerance):
+    rule = Rule("close", "as the command line says", "float64", rtol, atol)
+
+    cells = compare_cells(rule, np.array([2.1, -4.6]), np.array([2.0, -4.0]), None, 4.0)
+
+    np.testing.assert_allclose(cells.tolerance, tolerance)
+    np.testing.assert_array_equal(cells.is_right, [True, tolerance[1] > 0.6])
+
+
+@pytest.mark.parametrize("step", ["weights", "context"])
+def test_heads_that_are_alike_cannot_be_told_apart(step):
+    q, k, v = (
+        np.repeat(draw_normal(seed, 1, 1, 4, 3), 2, axis=1) for seed in (1, 2, 3)
+    )  # two heads of the same numbers
+    problem = attncli.Problem(q=q, k=k, v=v)
+
+    said = check(problem, None, figures_from_arrays({step: attncli.attend(problem)[step].values}))
+
+    [other_head] = [c for c in said.sensitivity_checks if c.name == "another head's figures"]
+    assert (other_head.caught, other_head.reason) == (None, "it gives the same figures here")
+
+
+# ── keys of equal weight ─────────────────────────────────────────────────────────────────────────
+EQUAL_KEYS = attncli.Problem(q=[[1.0, 0.0]], k=[[1.0, 2.0], [0.0, 1.0], [1.0, 3.0], [0.0, 5.0]])  # 0 and 2, 1 and 3 tie
+
+
+@pytest.mark.parametrize(
+    ("top_keys", "is_right"),
+    [
+        ([0, 2, 1], True),
+        ([2, 0, 1], True),
+        ([2, 0, 3], True),
+        ([0, 0, 1], False),  # no key stands twice
+        ([0, 1, 2], False),
+        ([0, 2, 4], False),  # there is none
+        ([0, 2, -1], False),
+    ],
+)
+def test_keys_of_equal_weight_may_stand_in_any_order(top_keys, is_right):
+    said = check(EQUAL_KEYS, None, figures_from_arrays({"top_keys": np.array([top_keys])}), identify=False)
+
+    assert said.steps[0].is_right is is_right

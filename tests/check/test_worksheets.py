@@ -89,6 +89,8 @@ def test_a_sheet_shows_what_was_written_and_what_is_right(attn, tmp_path):
         ("⟨1⟩0.5\n⟨1⟩: weights[0:1][0]\n", "bad-gap"),
         ("⟨1⟩__many__\n⟨1⟩: weights[0][0]\n", "not-a-number"),
         ("⟨1⟩0.5 ⟨1⟩0.6\n⟨1⟩: weights[0][0]\n", "two-answers"),
+        ("⟨1⟩nan ⟨1⟩0.6\n⟨1⟩: weights[0][0]\n", "two-answers"),
+        ("⟨1⟩0.6 ⟨1⟩nan\n⟨1⟩: weights[0][0]\n", "two-answers"),
         ("⟨2⟩0.5\n⟨1⟩: weights[0][0]\n", "unknown-gap"),
     ],
 )
@@ -130,3 +132,10 @@ def test_a_verdict_goes_to_a_file(attn, tmp_path):
     assert "error[output-exists]" in attn("check", CAT_SAT, "-o", "verdict.json").err
     assert attn("check", CAT_SAT, "-o", "verdict.md").status == 0
     assert "**right" in (tmp_path / "verdict.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("answer", ["0.33", "nan"])
+def test_an_answer_may_be_written_twice(attn, tmp_path, answer):
+    (tmp_path / "sheet.md").write_text(f"⟨1⟩{answer} and ⟨1⟩{answer}\n⟨1⟩: weights[0][0]\n", encoding="utf-8")
+
+    assert attn("check", CAT_SAT, "--figures", "sheet.md", "--no-identify").status in (0, 1)

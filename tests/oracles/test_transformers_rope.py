@@ -36,6 +36,16 @@ SCALINGS: dict[str, tuple[dict[str, Any], str, int]] = {  # rope_parameters, our
         "scaling=yarn,factor=4,original=64,beta-slow=0.001",
         199,
     ),
+    "yarn, a ramp without width": (
+        {"rope_type": "yarn", "factor": 4.0, "beta_slow": 10.5},  # 64 / 10.5 is less than 2π: no pair turns so often
+        "scaling=yarn,factor=4,original=64,beta-slow=10.5",
+        199,
+    ),
+    "yarn, one mscale of two": (
+        {"rope_type": "yarn", "factor": 40.0, "mscale": 1.0},
+        "scaling=yarn,factor=40,original=64,mscale=1",
+        199,
+    ),
     "yarn, attention factor": (
         {"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.7},
         "scaling=yarn,factor=4,original=64,attention-factor=1.7",

@@ -12,6 +12,7 @@ from attncli.errors import OptionError
 from attncli.mask_expression import conjunction, parse_expression
 from attncli.parts.masks import mask
 from attncli.types import Grid
+from tests.helpers import assert_identical, compute, draw_normal, step_values
 
 PICTURES = {
     "full": """
@@ -264,3 +265,12 @@ def test_256_masks_are_an_expression():
     result = attncli.attend(attncli.Problem(embeddings=np.eye(3)), attncli.Variant(mask=joined))
 
     np.testing.assert_array_equal(result["weights"].values, causal["weights"].values)
+
+
+@pytest.mark.parametrize("size", [2**29, 2**31, 2**40])
+def test_an_option_may_be_larger_than_any_sequence(size):
+    fields = {"embeddings": draw_normal(1, 5, 4)}
+
+    assert_identical(
+        step_values(compute(fields, mask=f"chunk:size={size}"), "weights"), step_values(compute(fields), "weights")
+    )

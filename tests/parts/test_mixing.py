@@ -6,7 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from attncli.parts.mixing import split_pairs, visible_to_pair
+from attncli.variant import Variant
 from tests.helpers import assert_close, compute, draw_normal, softmax, step_names, step_values
 
 pytestmark = pytest.mark.usefixtures("own_stream")
@@ -71,3 +74,26 @@ def test_differential_attention_is_yes(pairing: str, depth: int, learned: bool) 
         assert_close(step_values(result, "normed_context")[:, p], z_normed, rtol=1e-11, atol=1e-13)
         assert_close(step_values(result, "context")[..., p * 2 * D : (p + 1) * 2 * D], z_normed, rtol=1e-11, atol=1e-13)
     assert step_names(result)[-4:] == ["mixed_weights", "head_context", "normed_context", "context"]
+
+
+@pytest.mark.parametrize(
+    ("pairing", "pairs"), [("adjacent", [0, 0, 1, 1, 2, 2, 3, 3]), ("halves", [0, 1, 2, 3, 0, 1, 2, 3])]
+)
+def test_a_head_is_part_of_the_pair_that_its_weights_go_to(pairing: str, pairs: list[int]) -> None:
+    part = Variant(head_mixing=f"differential:pairing={pairing}").head_mixing
+    first, second = split_pairs(torch.arange(8)[None], pairing)
+
+    assert [part.traits.mixed_head(part, head, 8) for head in range(8)] == pairs
+    assert all({int(first[0, p]), int(second[0, p])} == {h for h in range(8) if pairs[h] == p} for p in range(4))
+
+
+@pytest.mark.parametrize(("pairing", "pairs"), [("adjacent", [(0, 1), (2, 3)]), ("halves", [(0, 2), (1, 3)])])
+def test_a_pair_may_see_what_one_of_its_heads_may(pairing: str, pairs: list[tuple[int, int]]) -> None:
+    part = Variant(head_mixing=f"differential:pairing={pairing}").head_mixing
+    visible = torch.as_tensor(draw_normal(1, 2, 4, 1, 3) > 0)  # (b, h, n, m), n = 1
+    shared = visible[:, :1].expand(2, 1, 5, 3)
+
+    assert torch.equal(
+        visible_to_pair(visible, part), torch.stack([visible[:, a] | visible[:, b] for a, b in pairs], 1)
+    )
+    assert torch.equal(visible_to_pair(shared, part), shared)

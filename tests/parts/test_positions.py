@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import attncli
+from attncli.errors import OptionError
+from attncli.variant import Variant
 from tests.helpers import assert_close, assert_identical, compute, draw_normal, softmax, step_names, step_values
 from tests.parts.position_formulas import omegas, paper_slopes, rotated
 
@@ -251,3 +253,9 @@ def test_relative_bias_is_clipped(most: int) -> None:
     bias = np.array([[table[max(-most, min(most, j - i)) + most] for j in K_POS] for i in Q_POS])
 
     assert_close(step_values(result, "positioned_scores"), q @ k.swapaxes(-1, -2) + bias.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("option", ["factor=2", "original=64"])
+def test_an_option_of_a_scaling_needs_one(option: str) -> None:
+    with pytest.raises(OptionError, match=f"{option.partition('=')[0]} stands without a scaling"):
+        Variant(position=f"rope:{option}")

@@ -25,6 +25,7 @@ from attncli.plan.chain import Link
 from attncli.types import Array, Grid, Json, NumpyArray, Tensor
 
 RoundingFunction: TypeAlias = Callable[[Tensor], Tensor]
+_WHOLE_SLACK = 1 + 1e-13  # what is less than a whole number by a share as small as this is one
 
 
 # ── rounded by hand ───────────────────────────────────────────────────────────────────────────────────────
@@ -72,7 +73,8 @@ def _round_to(decimals: int) -> RoundingFunction:
 
 
 def _truncate_at(factor: float) -> RoundingFunction:
-    return lambda x: (x * factor).trunc() / factor
+    # 4.14 × 100 is a little less than 414 in binary, and whoever cuts 4.14 by hand keeps it
+    return lambda x: (x * factor * _WHOLE_SLACK).trunc() / factor
 
 
 # ── a narrow dtype ───────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,64 @@
+"""The largest weights of long rows, and what is warned about."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import attncli
+from attncli.core.statistics import _TOPK_BLOCK_COLUMNS, _blockwise_topk, top_weights
+from attncli.variant import Variant
+from tests.helpers import draw_normal
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 37])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_largest_of_long_rows_are_topks(count, beyond):
+    """Some lie in whole blocks, some in the columns behind the last."""
+    columns = 5 * count * _TOPK_BLOCK_COLUMNS + beyond
+    w = torch.as_tensor(draw_normal(1, 2, 3, 4, columns))
+    w[..., -1] = 9.0  # in every row one of the last column
+    w[0, 0, 0, 3] = 10.0
+
+    largest, found = _blockwise_topk(w, count)
+
+    expected, expected_columns = w.topk(count, -1)
+    assert torch.equal(largest, expected)
+    assert torch.equal(found, expected_columns)
+
+
+def test_equal_weights_are_named_from_the_first_key_on():
+    w = torch.tensor([[[[0.1, 0.3, 0.3, 0.3, 0.0], [0.5, 0.1, 0.2, 0.2, 0.0], [0.2, 0.2, 0.2, 0.2, 0.2]]]])
+
+    weights, keys = top_weights(w, 2, (slice(0, 5),), 5)
+
+    assert keys.tolist() == [[[[1, 2], [0, 2], [0, 1]]]]
+    assert torch.equal(weights, w.gather(-1, keys))
+
+
+def test_there_may_be_fewer_keys_than_are_asked_for_and_more_items():
+    w = torch.tensor([[0.3, 0.7], [0.6, 0.4], [0.5, 0.5]]).reshape(3, 1, 1, 2)  # (b, h, n, m)
+
+    weights, keys = top_weights(w, 2, (slice(0, 2),), 2)
+
+    assert keys.flatten(1).tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert torch.equal(weights, w.gather(-1, keys))
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "scores", "codes"),
+    [
+        ("sum", [[1.0, 2.0]], []),
+        ("sum", [[-1.0, 3.0]], ["negative-weights"]),
+        ("sum", [[1.0, -1.0]], ["zero-sum"]),
+        ("softmax", [[1.0, -1.0]], []),
+        ("none", [[-1.0, 3.0]], []),
+    ],
+)
+def test_weights_of_a_ratio_may_be_negative_or_have_no_sum(normalizer, scores, codes):
+    problem = attncli.Problem(q=[[1.0]], k=np.transpose(scores), v=[[1.0], [2.0]])
+
+    said = attncli.attend(problem, Variant(normalizer=normalizer, scale="none"), ["weights"]).warnings
+
+    assert [warning.partition(":")[0] for warning in said] == codes
