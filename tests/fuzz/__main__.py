@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.fuzz.harness import FAULT_KINDS, MODULES, Tally, run_fuzzer
+from tests.fuzz.harness import FAULT_KINDS, MODULES, SHARES, Tally, run_fuzzer
 
 
 def main() -> int:
@@ -33,7 +33,8 @@ def main() -> int:
     print(f"seed {given.seed}, {jobs} processes; " + "; ".join(f"{kind}: {what}" for kind, what in FAULT_KINDS.items()))
     tallies, end = [], time.monotonic() + (given.seconds or 0)
     for i, name in enumerate(names):
-        share = {"count": given.count} if given.count else {"seconds": (end - time.monotonic()) / (len(names) - i)}
+        weight = SHARES.get(name, 1) / sum(SHARES.get(other, 1) for other in names[i:])
+        share = {"count": given.count} if given.count else {"seconds": weight * (end - time.monotonic())}
         tally = run_fuzzer(name, given.seed, first=given.first, jobs=jobs, **share)
         print(f"{tally} in {tally.seconds / jobs:.0f} s", flush=True)
         print("    " + ", ".join(f"{code} {n:,}" for code, n in tally.refused.most_common()), flush=True)
