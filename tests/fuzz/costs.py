@@ -139,7 +139,7 @@ def fuzz(seed: int, indices: Iterator[int], folder: Path) -> Iterator[Outcome]:
         kind = draw.choice([*MAKERS])
         make, suffixes = MAKERS[kind]
         suffix = draw.choice(suffixes)
-        data = make(draw, draw.choice((10**3, 10**5, MAX_BYTES)))[:MAX_BYTES]
+        data = make(draw, draw.choice((10**3, 10**4, 10**5, MAX_BYTES)))[:MAX_BYTES]
         path = folder / f"x.{suffix}"
         path.write_bytes(data)
         outcome = Outcome(kind, content=data, suffix=suffix)

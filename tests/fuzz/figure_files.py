@@ -98,7 +98,7 @@ def draw_mutant(random: np.random.Generator) -> tuple[str, int, bytes]:
     names = list(originals())
     name = str(random.choice(names))
     problem, content = originals()[name]
-    for _ in range(int(random.integers(1, 4))):
+    for _ in range(int(random.choice((1, 1, 1, 2, 3)))):
         mutate = [mutate_bytes, mutate_text, mutate_json, mutate_member][int(random.integers(4))]
         content = mutate(random, name, content)
     return name, int(random.integers(len(PROBLEMS))) if random.random() < 0.1 else problem, content

@@ -12,11 +12,11 @@ SEED = 1
 # name → inputs, and how many of them are to be accepted and refused at least, so that the fuzzer tries what it should
 COUNTS = {
     "readers": (3000, 300, 1000),
-    "costs": (60, 3, 30),
+    "costs": (80, 3, 30),
     "parts": (3000, 800, 800),
     "schemas": (600, 200, 100),
     "schedules": (300, 150, 10),
-    "figures": (1000, 30, 500),
+    "figures": (1200, 20, 500),
     "verdicts": (400, 250, 10),
     "command-lines": (200, 10, 100),
     "manifests": (80, 30, 10),
