@@ -26,7 +26,7 @@ HOSTILE = (
 )  # fmt: skip
 SGR = re.compile("\x1b\\[[0-9;]*m")
 # What our own messages and bars write beside colours: a line that goes away.
-OWN = re.compile("\x1b\\[2K|\x1b\\[[0-9;]*m|\x1b\\[\\?25[hl]|\x1b\\[1A")
+OWN = re.compile("\x1b\\[2K\r?|\x1b\\[[0-9;]*m|\x1b\\[\\?25[hl]|\x1b\\[1A")
 FORMATS = ("table", "plain", "json", "ndjson", "csv", "tsv", "markdown", "latex")
 
 
