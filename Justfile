@@ -29,6 +29,10 @@ test-all *words:
 test-full *words:
     python -m pytest -m "full or not full" {{words}}
 
+# broken, hostile and random inputs for so many seconds, on all cores; --seed, --only: python -m tests.fuzz --help
+fuzz seconds *words:
+    python -m tests.fuzz {{seconds}} {{words}}
+
 # which lines and branches the tests run, and whether that is enough
 cov *words:
     rm -f .coverage .coverage.*

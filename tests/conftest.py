@@ -29,6 +29,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in long)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Print what the fuzzers tried."""
+    reports = [report for name in ("passed", "failed") for report in terminalreporter.stats.get(name, [])]
+    lines = [text for report in reports for name, text in report.user_properties if name == "fuzz"]
+    if lines:
+        terminalreporter.section("fuzzed inputs")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def uncounted_lines(request):
     """Count no lines in a module marked `uncounted`: counting takes longer than its tests, and others run the same lines."""

@@ -90,7 +90,7 @@ def _read_headers(members: zipfile.ZipFile) -> dict[str, tuple[zipfile.ZipInfo, 
     """Read the header of every array in an archive, by its name, and unpack no more than that.
 
     Raises:
-        InputError: a name stands twice, there are too many, or one is no array.
+        InputError: a name stands twice, there are too many, or one is no array or not compressed as numpy does.
     """
     infos = members.infolist()
     if len(infos) > _MAX_ARRAYS:
@@ -101,6 +101,13 @@ def _read_headers(members: zipfile.ZipFile) -> dict[str, tuple[zipfile.ZipInfo, 
         if name in headers:
             raise InputError(
                 "two-sources", f"{shorten(name)} stands twice in the archive", location=Location(path=shorten(name))
+            )
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(
+                "bad-file",
+                f"{shorten(name)} is compressed by a method that numpy does not use",  # a few bytes unpack at once to gigabytes
+                location=Location(path=shorten(name)),
+                help="save it by numpy.savez or numpy.savez_compressed",
             )
         with members.open(info) as member:
             header = _read_header(member.read(_HEADER_BYTES), info.file_size, shorten(name))

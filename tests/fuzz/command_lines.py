@@ -1,4 +1,4 @@
-"""Random command lines: `python -m tests.fuzz.command_lines COUNT SEED`, or `try_command_lines`.
+"""Random command lines: `python -m tests.fuzz --only command-lines`, or `fuzz`.
 
 Options of every command with odd values, on broken and whole inputs, in odd environments, some with closed streams, in forks of
 this process. None ends as a bug, hangs, needs much memory, shows a traceback or a library's warning, or writes anything to standard output and
@@ -13,15 +13,14 @@ import random
 import resource
 import shutil
 import signal
-import sys
 import tempfile
 import typing
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.fuzz.forks import load_everything, start
+from tests.fuzz.harness import Outcome
 
 MAX_SECONDS, MAX_BYTES = 30, 12 << 30
 DIGITS = "1" * 5000
@@ -60,15 +59,6 @@ STREAMS = (
 )
 # What would leave this machine, start processes, or take its time by design.
 SLOW_OPTIONS = {"--scheduler", "--install-completion", "--show-completion"}
-
-
-@dataclass
-class Report:
-    """What became of so many command lines."""
-
-    statuses: Counter[int] = field(default_factory=Counter)
-    commands: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
 
 
 def write_inputs(folder: Path) -> None:
@@ -115,14 +105,14 @@ def write_inputs(folder: Path) -> None:
 class CommandLines:
     """Draws command lines from what the program declares."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self) -> None:
         import typer
 
         from attncli.catalogue import build_catalogue
         from attncli.cli.app import app
         from attncli.variant import CHOICES
 
-        self.draw = random.Random(seed)
+        self.draw = random.Random(0)
         group: Any = typer.main.get_command(app)
         self.commands = {name: command.params for name, command in group.commands.items()}
         catalogue: Any = build_catalogue()
@@ -208,29 +198,31 @@ class CommandLines:
         return draw.choice(("0", "1", "2", "3", "json", "table", "npz", *self.names))
 
 
-def try_command_lines(count: int, seed: int, folder: Path) -> Report:
-    """Give so many command lines in `folder`, and look at how each ends."""
+def fuzz(seed: int, indices: Iterator[int], folder: Path) -> Iterator[Outcome]:
+    """Yield how the command lines of some indices end, each given in a folder of its own below `folder`."""
     load_everything()
-    inputs = folder / "inputs"
-    inputs.mkdir()
-    write_inputs(inputs)
-    lines, report = CommandLines(seed), Report()
-    draw = random.Random(seed)
-    for i in range(count):
-        words, environment, open_streams = lines.next(), draw.choice(ENVIRONMENTS), draw.choice(STREAMS)
-        words = tuple(word.replace("\0", "") for word in words)
-        place = folder / "place"
+    inputs, place = folder / "inputs", folder / "place"
+    if not inputs.exists():
+        inputs.mkdir()
+        write_inputs(inputs)
+    lines = CommandLines()
+    for i in indices:
+        draw = lines.draw = random.Random(f"{seed} {i}")
+        words = tuple(word.replace("\0", "") for word in lines.next())
+        environment, open_streams = draw.choice(ENVIRONMENTS), draw.choice(STREAMS)
+        shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(inputs, place, symlinks=True)
-        status, out, err = run_one(
-            words, place, environment, open_streams, draw.choice((b"", b"a,1,2\n", b"[[1, 2]]", b"\xff"))
+        given = draw.choice((b"", b"a,1,2\n", b"[[1, 2]]", b"\xff"))
+        status, out, err = run_one(words, place, environment, open_streams, given)
+        made = Outcome(
+            words[0] if words and words[0] in lines.commands else "other", f"status {status}" if status else ""
         )
-        shutil.rmtree(place)
-        report.statuses[status] += 1
-        report.commands[words[0][:8] if words else ""] += 1
         if fault := find_fault(words, status, out, err):
-            report.failures.append(f"{i}: {shown(words)} {environment} {open_streams}: {fault}: {err[-1500:]!r}")
-            print(report.failures[-1], file=sys.stderr, flush=True)
-    return report
+            said = f"{shown(words)} {environment} {open_streams}: {err[-1500:]!r}: {fault}"
+            made = made._replace(
+                fault_kind="hang" if fault == "it hangs" else "bug", fault=said, content=repr(words).encode()
+            )
+        yield made
 
 
 def shown(words: tuple[str, ...]) -> str:
@@ -276,15 +268,3 @@ def find_fault(words: tuple[str, ...], status: int, out: bytes, err: bytes) -> s
     if status in (2, 3, 4) and b"[" not in err and "--error-format" not in words and "json" not in words and err:
         return "an error without a code"
     return ""
-
-
-def main() -> None:
-    count, seed = map(int, sys.argv[1:3])
-    with tempfile.TemporaryDirectory(prefix="attn-lines-") as folder:
-        report = try_command_lines(count, seed, Path(folder))
-    print(json.dumps({"statuses": report.statuses, "commands": report.commands, "failures": report.failures}, indent=1))
-    sys.exit(bool(report.failures))
-
-
-if __name__ == "__main__":
-    main()

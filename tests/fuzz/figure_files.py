@@ -1,19 +1,16 @@
 """Files of figures with bytes, numbers, keys and lines changed at random: each ends in a verdict or in an error of the input.
 
-`python -m tests.fuzz.figure_files COUNT [SEED]` is the long form.
+`python -m tests.fuzz --only figures` is the long form.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import sys
-import tempfile
 import traceback
 import warnings
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from attncli.errors import AttnError
 from attncli.output_formats import RenderOptions, load_output_format
 from attncli.validation import validate
 from attncli.views.verdict import VERDICT_VIEWS
+from tests.fuzz.harness import Outcome
 
 PROBLEMS = (
     ({"embeddings": [[1.0, 0.5], [0.25, 1.0], [0.5, 0.5]], "tokens": ["the", "cat", "the"]}, {}),
@@ -34,6 +32,7 @@ PROBLEMS = (
     ({"embeddings": [[1.0, 0.5], [0.25, 1.0], [0.5, 0.5]]}, {"heads": "2"}),
     ({"embeddings": [[[1.0, 0.5], [0.25, 1.0]], [[0.5, 0.5], [0.0, 1.0]]]}, {}),
 )
+VERDICTS = ("right", "wrong", "too-loose", "unanswered")
 ODD_NUMBERS = (
     "nan", "NaN", "inf", "-Infinity", "∞", "−1", "1e999", "1e-999", "1e-99999999999999999999", "1e99999999999999999999",
     "0e5", "-0.0", "9007199254740993", "-9223372036854775808", "1" * 400, "1" * 5000, "0.5", "2.9", "true", "null", '""', "٣", "²",
@@ -94,17 +93,15 @@ def originals() -> dict[str, tuple[int, bytes]]:
     return made
 
 
-def mutants(seed: int, count: int) -> Iterator[tuple[str, int, bytes]]:
-    """Yield so many changed files: the name of the original, its problem, the content."""
-    random = np.random.default_rng(seed)
+def draw_mutant(random: np.random.Generator) -> tuple[str, int, bytes]:
+    """Draw a changed file: the name of the original, its problem, the content."""
     names = list(originals())
-    for _ in range(count):
-        name = str(random.choice(names))
-        problem, content = originals()[name]
-        for _ in range(int(random.integers(1, 4))):
-            mutate = [mutate_bytes, mutate_text, mutate_json, mutate_member][int(random.integers(4))]
-            content = mutate(random, name, content)
-        yield name, int(random.integers(len(PROBLEMS))) if random.random() < 0.1 else problem, content
+    name = str(random.choice(names))
+    problem, content = originals()[name]
+    for _ in range(int(random.choice((1, 1, 1, 2, 3)))):
+        mutate = [mutate_bytes, mutate_text, mutate_json, mutate_member][int(random.integers(4))]
+        content = mutate(random, name, content)
+    return name, int(random.integers(len(PROBLEMS))) if random.random() < 0.1 else problem, content
 
 
 def mutate_bytes(random: np.random.Generator, name: str, content: bytes) -> bytes:
@@ -232,37 +229,14 @@ def outcome(folder: Path, name: str, problem: int, content: bytes) -> str:
         return verdict.verdict
 
 
-def run(seed: int, count: int, on_failure: Callable[[str, bytes], None]) -> Counter[str]:
-    """Try so many files, and count how they end."""
-    seen: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        for name, problem, content in mutants(seed, count):
-            try:
-                seen[outcome(Path(folder), name, problem, content)] += 1
-            except Exception:
-                seen["failed"] += 1
-                on_failure(f"{name}, problem {problem}\n{traceback.format_exc()}", content)
-    return seen
-
-
-def main() -> int:
-    """Run the long form: COUNT [SEED]; the exit status is 1 if a file ended otherwise."""
-    signatures: Counter[str] = Counter()
-
-    def report(message: str, content: bytes) -> None:
-        lines = [line for line in message.splitlines() if line.strip()]
-        place = [line.strip() for line in lines if "attncli/" in line]
-        signature = f"{lines[-1][:80]} {place[-1] if place else ''}"
-        signatures[signature] += 1
-        if signatures[signature] == 1:
-            print(f"{message}{content[:600]!r}\n")
-
-    seen = run(int(sys.argv[2]) if len(sys.argv) > 2 else 0, int(sys.argv[1]), report)
-    print(
-        *(f"{n:6} {name}" for name, n in seen.most_common()), *(f"{n:6} {s}" for s, n in signatures.items()), sep="\n"
-    )
-    return seen["failed"] > 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def fuzz(seed: int, indices: Iterator[int], folder: Path) -> Iterator[Outcome]:
+    """Yield what becomes of the files of some indices."""
+    for i in indices:
+        name, problem, content = draw_mutant(np.random.default_rng([seed, i]))
+        made = Outcome(name.partition(".")[2], content=content, suffix=name.rpartition(".")[2])
+        try:
+            ended = outcome(folder, name, problem, content)
+        except Exception:
+            yield made._replace(fault_kind="bug", fault=f"problem {problem}: {traceback.format_exc()}")
+        else:
+            yield made if ended in VERDICTS else made._replace(code=ended)

@@ -56,6 +56,7 @@ def _become(
                 os.dup2(stream, number)
         os.closerange(3, 256)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python begins
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         prepare()
         encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
         opened = [

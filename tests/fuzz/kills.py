@@ -1,8 +1,8 @@
-"""Commands that are ended at random moments: `python -m tests.fuzz.kills COUNT SEED [named]`, or `try_kills`.
+"""Commands that are ended at random moments: `python -m tests.fuzz --only kills`, or `fuzz`.
 
 Commands run in forks of this process, which has everything loaded, and are ended by SIGKILL, SIGTERM, SIGHUP, SIGINT, SIGQUIT or a
 reader that goes away. Then what they were to write is old, absent or whole; no hidden file is left (after SIGKILL, where the
-file system has files without a name; `named` tries it as if it had none); and a batch that is given again ends with the very bytes of an undisturbed run.
+file system has files without a name; every fourth is tried as if it had none); and a batch that is given again ends with the very bytes of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tests.batch.helpers import read_manifest, read_results, write_problems
 from tests.fuzz.forks import load_everything, start
+from tests.fuzz.harness import Outcome
 
 SIGNALS = {name: getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE")}
 OLD = b"what was there before\n"
@@ -54,15 +53,6 @@ COMMANDS = (
     Command(("batch", "../in", "-o", "out", "-f", "npz", "--keep-suffix"), "out", is_batch=True),
     Command(("batch", "../in", "../lines.ndjson", "-o", "out", "--only", "weights"), "out", is_batch=True),
 )  # fmt: skip
-
-
-@dataclass
-class Report:
-    """What became of so many kills."""
-
-    kills: Counter[str] = field(default_factory=Counter)  # by signal
-    too_late: int = 0  # how many commands had ended before
-    failures: list[str] = field(default_factory=list)
 
 
 def write_inputs(folder: Path) -> None:
@@ -138,13 +128,18 @@ def has_nameless_files(folder: Path) -> bool:
     return False
 
 
-def try_kills(count: int, seed: int, folder: Path) -> Report:
-    """End so many commands at random moments, and look at what they leave in `folder`."""
+def fuzz(seed: int, indices: Iterator[int], folder: Path) -> Iterator[Outcome]:
+    """Yield what the kills of some indices leave in `folder`."""
     load_everything()
+    folder = Path(tempfile.mkdtemp(dir=folder))
     write_inputs(folder)
-    undisturbed, draw, report = Undisturbed(folder), random.Random(seed), Report()
-    leaves_nothing = has_nameless_files(folder)
-    for i in range(count):
+    undisturbed = Undisturbed(folder)
+    nameless_flag = getattr(os, "O_TMPFILE", 0)
+    can_be_nameless = has_nameless_files(folder)
+    for i in indices:
+        draw = random.Random(f"{seed} {i}")
+        is_nameless = can_be_nameless and i % 8 < 6
+        os.O_TMPFILE = nameless_flag if is_nameless else 0  # type: ignore[misc]  # which the fork inherits
         command, name = draw.choice(COMMANDS), draw.choice([*SIGNALS])
         if not command.output and draw.random() < 0.7:
             name = "SIGPIPE"  # it writes to standard output
@@ -162,13 +157,11 @@ def try_kills(count: int, seed: int, folder: Path) -> Report:
             status, errors = run_to_closed_pipe(command.words, place, moment)
         else:
             status, errors = run_to_end(command.words, place, kill)
-        report.kills[name] += 1
-        report.too_late += status in (0, 1)
-        said = f"{i}: {' '.join(command.words)}, {name} after {moment:.3f} s, status {status}: "
-        for fault in find_faults(command, name, status, errors, place, undisturbed, leaves_nothing):
-            report.failures.append(said + fault)
+        faults = find_faults(command, name, status, errors, place, undisturbed, is_nameless)
+        said = f"{' '.join(command.words)}, {name} after {moment:.3f} s, status {status}: {'; '.join(faults)}"
         shutil.rmtree(place)
-    return report
+        made = Outcome(name, "" if status in (0, 1) else "ended")
+        yield made._replace(fault_kind="wrong", fault=said) if faults else made
 
 
 def find_faults(
@@ -199,17 +192,3 @@ def find_faults(
     if strangers := [path.name for path in place.iterdir() if path.name not in (command.output, *hidden_files(place))]:
         faults.append(f"it leaves {strangers}")
     return faults
-
-
-def main() -> None:
-    count, seed = map(int, sys.argv[1:3])
-    if "named" in sys.argv:
-        os.O_TMPFILE = 0  # type: ignore[misc]
-    with tempfile.TemporaryDirectory(prefix="attn-kills-") as folder:
-        report = try_kills(count, seed, Path(folder))
-    print(json.dumps({"kills": report.kills, "too_late": report.too_late, "failures": report.failures}, indent=1))
-    sys.exit(bool(report.failures))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Broken inputs of every format from a seed, read in this process, with the opinion of another library on what is accepted.
 
-Entries: `fuzz_readers`, and `python -m tests.fuzz.mutate_inputs SECONDS [SEED]`.
+Entries: `fuzz`, for the formats that it is given. `python -m tests.fuzz --only readers` is the long form.
 """
 
 from __future__ import annotations
@@ -10,14 +10,10 @@ import io
 import json
 import random
 import struct
-import sys
-import tempfile
-import time
 import warnings
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +24,9 @@ from attncli.errors import AttnError
 from attncli.plan import make_plan
 from attncli.readers import csv as csv_reader
 from attncli.types import INPUT_NAMES
+from tests.fuzz.harness import Outcome, describe_exception
 
 Rng = random.Random
-
-
-@dataclass
-class Report:
-    """What came of the inputs tried."""
-
-    tried: Counter[str] = field(default_factory=Counter)  # by format
-    accepted: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)  # by error code
-    failures: dict[str, tuple[str, bytes]] = field(
-        default_factory=dict
-    )  # what went wrong → the first input's suffix and bytes
-
-    def __str__(self) -> str:
-        formats = ", ".join(f"{name} {n} ({self.accepted[name]} accepted)" for name, n in sorted(self.tried.items()))
-        return f"{self.tried.total()} inputs: {formats}; {len(self.failures)} kinds of failure"
 
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
@@ -380,80 +361,49 @@ def polars_opinion(data: bytes, path: Path) -> None:
 
 
 # ── the fuzzer ───────────────────────────────────────────────────────────────────────────────────
-def fuzz_readers(inputs: Iterator[int], seed: int, formats: tuple[str, ...] = tuple(MAKERS)) -> Report:
-    """Try as many inputs as there are numbers, each of its own seed, and report what is no plain acceptance or refusal."""
-    report = Report()
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("error")  # none may reach standard error
-        for i in inputs:
-            rng = Rng(f"{seed} {i}")
-            format_name = formats[i % len(formats)]
-            data = MAKERS[format_name](rng)
-            if data and rng.random() < 0.3:
-                data = damage(rng, data)
-            try_input(report, format_name, data, Path(folder, f"x.{format_name}"))
-    return report
+def fuzz(
+    seed: int, indices: Iterator[int], folder: Path, formats: tuple[str, ...] = tuple(MAKERS)
+) -> Iterator[Outcome]:
+    """Yield what becomes of the inputs of some indices; the formats take turns."""
+    for i in indices:
+        rng = Rng(f"{seed} {i}")
+        format_name = formats[i // 2 % len(formats)]  # every second index may be another process's
+        data = MAKERS[format_name](rng)
+        if data and rng.random() < 0.3:
+            data = damage(rng, data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # none may reach standard error
+            yield try_input(format_name, data, folder)
 
 
-def try_input(report: Report, format_name: str, data: bytes, path: Path) -> None:
+def try_input(format_name: str, data: bytes, folder: Path) -> Outcome:
+    """Read an input, plan it, and ask the other library."""
+    path = folder / f"x.{format_name}"
     path.write_bytes(data)
-    report.tried[format_name] += 1
+    outcome = Outcome(format_name, content=data, suffix=format_name)
     try:
         problem = attncli.read(path)
     except AttnError as error:
-        report.refused[error.code] += 1
-        if len(str(error.message)) + len(str(error.help)) > 5000:
-            report.failures.setdefault(f"long message: {error.code}", (format_name, data))
+        outcome = outcome._replace(code=error.code)
         problem = None
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        report.failures.setdefault(_signature(error), (format_name, data))
-        return
+        if len(str(error.message)) + len(str(error.help)) > 5000:
+            return outcome._replace(fault_kind="wrong", fault="a message of more than 5,000 characters")
+    except Exception as error:
+        return outcome._replace(fault_kind="bug", fault=describe_exception(error))
     try:
         if format_name == "csv":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 polars_opinion(data, path)
         if problem is None:
-            return
-        report.accepted[format_name] += 1
+            return outcome
         check_opinion(format_name, data, path, problem)
         make_plan(problem, keep=["scores"])
         assert all(np.isfinite(getattr(problem, f.name)).all() for f in fields(problem) if f.name in ("embeddings", "positions") and getattr(problem, f.name) is not None)  # fmt: skip
     except AttnError as error:
-        report.refused[error.code] += 1
+        return outcome._replace(code=error.code)
+    except AssertionError as error:
+        return outcome._replace(fault_kind="wrong", fault=describe_exception(error))
     except Exception as error:
-        report.failures.setdefault(_signature(error), (format_name, data))
-
-
-def _signature(error: BaseException) -> str:
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    assert frame is not None
-    place = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}"
-    return f"{type(error).__name__} at {place}: {str(error)[:120]}"
-
-
-def main() -> None:
-    """Fuzz for so many seconds, and print what was found."""
-    seconds, seed = float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns()
-    end = time.monotonic() + seconds
-
-    def numbers() -> Iterator[int]:
-        i = 0
-        while time.monotonic() < end:
-            yield i
-            i += 1
-
-    report = fuzz_readers(numbers(), seed)
-    print(f"seed {seed}: {report}")
-    print(dict(report.refused.most_common()))
-    for what, (format_name, data) in report.failures.items():
-        print(f"{what}\n    {format_name}: {data[:300]!r}")
-    sys.exit(bool(report.failures))
-
-
-if __name__ == "__main__":
-    main()
+        return outcome._replace(fault_kind="bug", fault=describe_exception(error))
+    return outcome

@@ -1,6 +1,6 @@
 """Right figures and wrong ones, drawn by a seed, in every kind of file: a verdict is right where they are, and only there.
 
-`python -m tests.fuzz.verdicts COUNT [SEED]` is the long form.
+`python -m tests.fuzz --only verdicts` is the long form.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ import csv
 import io
 import json
 import math
-import sys
-import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
@@ -29,6 +26,7 @@ from attncli.validation import validate
 from attncli.writers.json import write_json
 from attncli.writers.npz import write_npz
 from attncli.writers.safetensors import write_safetensors
+from tests.fuzz.harness import Outcome
 
 WORDS = ("the", "cat", " sat", "The", "2", "a,b", '"', "mat", "nan", "d0", "é")
 KINDS = ("result.json", "result.npz", "result.safetensors", "arrays.npz", "steps.json", "matrix.csv", "tidy.csv", "sheet.md")  # fmt: skip
@@ -82,15 +80,26 @@ def is_as_wanted(trial: Trial, verdict: str) -> bool:
     return verdict != "right"
 
 
-def trials(seed: int, count: int) -> Iterator[Trial]:
-    """Yield so many trials."""
-    random = np.random.default_rng(seed)
-    made = 0
-    while made < count:
-        trial = _draw_trial(random)
-        if trial is not None:
-            made += 1
-            yield trial
+def draw_trial(seed: int, index: int) -> Trial:
+    """Draw the trial of an index."""
+    random = np.random.default_rng([seed, index])
+    while (trial := _draw_trial(random)) is None:
+        pass
+    return trial
+
+
+def fuzz(seed: int, indices: Iterator[int], folder: Path) -> Iterator[Outcome]:
+    """Yield what the verdicts of some trials are."""
+    for i in indices:
+        trial = draw_trial(seed, i)
+        verdict = outcome(trial, folder)
+        kind = f"{trial.kind}, {trial.change or 'unchanged'}"
+        made = Outcome(kind, content=trial.content, suffix=trial.kind.rpartition(".")[2])
+        if not is_as_wanted(trial, verdict):
+            yield made._replace(fault_kind="wrong", fault=f"{verdict}, wanted {trial.wanted}: {trial.describe()}")
+        else:
+            refused, _, code = verdict.partition(": ")
+            yield made._replace(code=code if refused == "refused" else "")
 
 
 def _draw_trial(random: np.random.Generator) -> Trial | None:
@@ -280,23 +289,3 @@ def _csv(rows: list[list[object]]) -> bytes:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue().encode()
-
-
-def main() -> int:
-    """Run the long form: COUNT [SEED]; the exit status is 1 if a verdict was not as wanted."""
-    count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    failed = 0
-    seen: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        for trial in trials(seed, count):
-            verdict = outcome(trial, Path(folder))
-            seen[f"{trial.kind} {trial.change or 'unchanged'}: {verdict}"] += 1
-            if not is_as_wanted(trial, verdict):
-                failed += 1
-                print(f"{verdict}, wanted {trial.wanted}: {trial.describe()}")
-    print(*(f"{n:6} {name}" for name, n in sorted(seen.items())), f"{count} tried, {failed} failed", sep="\n")
-    return failed > 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
