@@ -138,6 +138,8 @@ class ProcessTaskPool(Generic[Token, Returned]):
             worker, event = self.events.get(timeout=timeout_seconds)
         except queue.Empty:
             return
+        if worker not in self.workers:  # it was ended, and its last events came after that
+            return
         if isinstance(event, _Ready):
             worker.is_ready, self.failed_starts = True, 0
             return
