@@ -42,7 +42,7 @@ def take_memory():
     ids=["exception", "sleep", "memory", "time"],
 )
 def test_a_fault_is_counted_and_the_others_are_tried_all_the_same(tmp_path, monkeypatch, fault, kind):
-    monkeypatch.setattr(harness, "HANG_SECONDS", 2)
+    monkeypatch.setattr(harness, "HANG_SECONDS", 2 if kind == "hang" else 300)  # others may have the machine
     monkeypatch.setattr(harness, "MAX_CPU_SECONDS", 0.1)
 
     tally = try_inputs("readers", planted(fault), 1, iter(range(8)), tmp_path)
