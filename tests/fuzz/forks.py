@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import signal
 import sys
 from collections.abc import Callable
@@ -47,6 +48,7 @@ def _become(
     words: tuple[str, ...], folder: Path, streams: tuple[int | None, ...], prepare: Callable[[], object]
 ) -> NoReturn:
     """Be `attn` in this process, which is a fork; whatever happens, it ends here."""
+    os._exit = posix._exit  # what counts lines may have replaced it, and a signal may come while it writes its counts
     try:
         os.chdir(folder)
         for number, stream in enumerate(streams):

@@ -10,6 +10,8 @@ from tests.fuzz import harness, mutate_inputs, verdicts
 from tests.fuzz.command_lines import find_fault
 from tests.fuzz.harness import Outcome, Tally, run_fuzzer, try_inputs
 
+pytestmark = pytest.mark.uncounted
+
 
 def planted(fault):
     """A fuzzer whose inputs are good, but for the fourth."""

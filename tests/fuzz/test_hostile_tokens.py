@@ -17,6 +17,8 @@ import pytest
 from attncli.text import escape_json_controls, printable
 from tests.helpers import TIMEOUT
 
+pytestmark = pytest.mark.uncounted
+
 HOSTILE = (
     *("\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\link", "\x1b[2J\x1b[H", "\x1bP1$r\x1b\\", "\x9b31mC1"),
     *("\x9d0;title\x9c", "\x90q\x9c", "\x85next", "\x7f\x08back", "\x07bell", "a\nb", "a\r\x0bc", "tab\there", "nul\x00nul"),

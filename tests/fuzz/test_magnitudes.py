@@ -20,7 +20,7 @@ from attncli.parts.normalizers import normalizer
 from attncli.parts.norms import norm
 from attncli.parts.scores import score
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 
 mp = mpmath.mp.clone()
 mp.dps = 60

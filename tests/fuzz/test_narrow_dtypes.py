@@ -13,7 +13,7 @@ from tests.laws.problems import ONE_CHOICE, H, problem_for
 UNITS = 4
 UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 
 
 @pytest.mark.parametrize("dtype", UNIT)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.helpers import draw_normal, run_process
 
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
+
 CASES = {  # what is computed, in which dtype, and how far other threads may differ
     "softmax": ("float64", 1e-14, ("--causal",)),
     "rope, rms, sigmoid": (
