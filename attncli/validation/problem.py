@@ -155,7 +155,8 @@ def _check_ranks(problem: Problem, direct: list[str]) -> None:
     rank = 3 if problem.layout in _LAYOUTS_WITHOUT_BATCH else 4
     if problem.layout and len(shapes["q"]) != rank:
         message = f"layout {problem.layout} is for rank {rank}, but q has shape {shapes['q']}"
-        raise input_error("wrong-shape", message, "layout")
+        hint = "bhtd and bthd have an axis for the batch, htd and thd have none; rank 2, (T, d), needs no layout"
+        raise input_error("wrong-shape", message, "layout", help=hint)
 
 
 # ── sizes ────────────────────────────────────────────────────────────────────────────────────────

@@ -100,3 +100,20 @@ def test_dropout_that_was_left_off_is_named_first(name, is_applied):
     assert name in said.identified[0].names
     right = w * kept / 0.75
     assert case.verdict({"dropout_weights": right, "context": steps(right, v)["context"]}).verdict == "right"
+
+
+def test_lengths_that_an_alignment_passes_over_are_named():
+    import attncli
+    from attncli.check import check
+    from attncli.check.figures import figures_from_arrays
+    from tests.helpers import draw_normal
+
+    q, k = draw_normal(1, 2, 2, 4), draw_normal(2, 2, 6, 4)
+    fields = {"q": q, "k": k, "v": k, "lengths": [4, 5]}
+    variant = attncli.Variant(mask="causal", align="bottom-right", heads=1)
+    buffer_end = attncli.attend(attncli.Problem(**fields, positions=[[4, 5], [4, 5]]), variant, {"weights"})
+
+    verdict = check(attncli.Problem(**fields), variant, figures_from_arrays({"weights": buffer_end["weights"].values}))
+
+    assert verdict.verdict == "wrong"
+    assert any("padding included, whatever the lengths" in found.sentence for found in verdict.identified)

@@ -30,9 +30,12 @@ def wrong_positions(trials: Trials) -> Iterator[Hypothesis]:
             q_pos = np.arange(first, first + size.queries)
             if not np.array_equal(plan.q_pos, q_pos):
                 side = "last" if first else "first"
+                description = f"with positions aligned {name}: the {side} query stands beside the {side} key"
+                if first and plan.problem.lengths is not None:
+                    description = f"{description}, padding included, whatever the lengths of the items are"
                 yield Hypothesis(
                     f"{name} for {other_name}",
-                    f"with positions aligned {name}: the {side} query stands beside the {side} key",
+                    description,
                     partial(dataclasses.replace, plan, q_pos=q_pos, k_pos=np.arange(size.keys)),
                     0,
                 )
