@@ -192,7 +192,11 @@ def test_a_cell_is_called_by_its_tokens_and_a_new_key_stands_behind_the_cached_o
     past = {"k": draw_normal(1, 1, 1, 3, 4), "v": draw_normal(2, 1, 1, 3, 4)}
     words = ["the", "cat", "sat", "down", "there"]
     problem = attncli.Problem(
-        q=draw_normal(3, 1, 1, 2, 4), k=draw_normal(4, 1, 1, 2, 4), v=draw_normal(5, 1, 1, 2, 4), past=past, k_tokens=words
+        q=draw_normal(3, 1, 1, 2, 4),
+        k=draw_normal(4, 1, 1, 2, 4),
+        v=draw_normal(5, 1, 1, 2, 4),
+        past=past,
+        k_tokens=words,
     )
     plan = make_plan(problem, attncli.Variant())
 

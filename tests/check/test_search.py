@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from attncli.check.alternatives import Alternative
 from attncli.check import check
+from attncli.check.alternatives import Alternative
 from attncli.check.comparison import Comparison, _worst_position
 from attncli.check.faults import Hypothesis
 from attncli.check.figures import figures_from_arrays
