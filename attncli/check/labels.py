@@ -156,11 +156,18 @@ def _find_by_number(labels: Sequence[str], length: int, axis: str, *, is_numbere
         return None
     if len(set(numbers)) < len(numbers):
         return None
-    for first in (0, 1):
-        if sorted(numbers) == list(range(first, first + length)):
-            return [number - first for number in numbers]
+    if length == len(numbers) and _numbers_from_0_or_1(tuple(map(str, numbers))):
+        return [number - min(numbers) for number in numbers]
     is_written_by_attn = stem in ("d", f"{axis} ")
     return numbers if is_written_by_attn and max(numbers) < length else None
+
+
+def _numbers_from_0_or_1(labels: Sequence[str]) -> bool:
+    """Tell whether labels are all the numbers from 0 or from 1 on, in any order."""
+    if not all(_is_whole_number(label.strip()) and len(label.strip()) <= _MAX_NUMBER_DIGITS for label in labels):
+        return False
+    numbers = sorted(int(label) for label in labels)
+    return numbers in (list(range(first, first + len(numbers))) for first in (0, 1))
 
 
 def _is_whole_number(label: str) -> bool:
@@ -182,6 +189,12 @@ def _unknown_label_error(
     labels: Sequence[str], names: Sequence[str], length: int, axis: str, noun: str, step: str
 ) -> InputError:
     """Make the error of labels that do not say which row or column each is."""
+    if noun == "column" and len(labels) > 1 and not _is_whole_number(labels[0]) and _numbers_from_0_or_1(labels[1:]):
+        return InputError(
+            "unknown-label",
+            f"the header calls the first column of {step} {_quote(labels[0])}, and numbers the others",
+            help="if the first column names the rows, call it token; if it holds figures, leave the header out",
+        )
     if not names:
         prefix = "d" if axis == "dim" else f"{axis} "
         return InputError(

@@ -181,7 +181,9 @@ def test_a_result_whose_indices_contradict_its_tokens_is_refused(attn, tmp_path,
         assert '"at" says that the queries of weights are' in err
     status, err = of_result(attn, tmp_path, problem, at={"key": [2, 1, 0]})
     assert (status, f"are {tokens[2]}, {tokens[1]} and {tokens[0]}, but k_tokens says" in err) == (3, True)
-    assert of_result(attn, tmp_path, problem, tokens=tokens[::-1])[0] == 1  # without "at", tokens say which row is whose
+    assert (
+        of_result(attn, tmp_path, problem, tokens=tokens[::-1])[0] == 1
+    )  # without "at", tokens say which row is whose
 
 
 def test_a_result_of_other_numbers_is_not_taken_for_one_without_names(attn, tmp_path):
@@ -204,3 +206,43 @@ def test_labels_of_two_meanings_are_called_queries_and_keys(attn, tmp_path):
     _, err = verdict(attn, tmp_path, table(["0", "1", "2"], tokens, W), tokens)
 
     assert "which are tokens as well as numbers of queries" in err
+
+
+@pytest.mark.parametrize("rows", [["0", "1", "2"], ["0.5", "0.25", "0.5"]])
+def test_a_corner_that_may_be_a_column_is_refused_with_both_readings(attn, tmp_path, rows):
+    word, err = verdict(attn, tmp_path, table(rows, ["0", "1", "2"], W, corner="x"))
+
+    assert word == "refused"
+    assert "the header calls the first column of weights 'x', and numbers the others" in err
+    assert "if the first column names the rows, call it token; if it holds figures, leave the header out" in err
+
+
+def test_the_way_out_of_an_unclear_corner_works(attn, tmp_path):
+    context = np.asarray(attncli.attend(attncli.Problem(embeddings=X))["context"].values)
+    figures = table([f"{x:.4f}" for x in context[:, 0]], ["1"], context[:, 1:], corner="x")
+
+    assert verdict(attn, tmp_path, table(["0", "1", "2"], ["0", "1", "2"], W, corner="token"))[0] == "right"
+    assert verdict(attn, tmp_path, figures, step="context")[0] == "refused"
+    without_header = figures.partition("\n")[2]
+    assert verdict(attn, tmp_path, without_header, step="context")[0] == "right"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said", "way_out"),
+    [
+        (
+            "step,query,key,value\nweights,the,1,0.2\n",
+            "bad-row",
+            "'the' is no index of the axis query",
+            "counted from 0",
+        ),
+        ("step,query,key,value\nweights,0,cat,0.2\n", "bad-row", "'cat' is no index of the axis key", "counted from 0"),
+        ("step,query,key,value\nweights,0,0,much\n", "bad-row", "'much' stands where a figure should", ""),
+        ("step,query,key,value\nweights,0,0.2\n", "bad-row", "3 cells, and the header 4", "step,query,key,value"),
+        ("query,key,value\n0,0,0.4\n", "bad-row", "does not say which step", "step,query,key,value"),
+    ],
+)
+def test_tidy_rows_that_say_no_cell_are_refused_with_a_way_out(attn, tmp_path, text, code, said, way_out):
+    word, err = verdict(attn, tmp_path, text)
+
+    assert (word, f"error[{code}]" in err, said in err, way_out in err) == ("refused", True, True, True)
