@@ -65,8 +65,10 @@ def test_a_worker_that_is_killed_costs_nothing(many, tmp_path):
 def test_ctrl_c_finishes_what_runs(warm, many, tmp_path, jobs):
     run = started(many / "in", "-o", tmp_path / "out", "-j", jobs, "--no-progress", start_new_session=True)
     until(lambda: finished(tmp_path / "out") > 0)
+    os.killpg(run.pid, signal.SIGSTOP)  # otherwise it may be done before its processes are found, on a busy machine
     children = descendants(run.pid)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: everyone in the group hears it
+    os.killpg(run.pid, signal.SIGCONT)
 
     _, err = run.communicate(timeout=TIMEOUT)
 
