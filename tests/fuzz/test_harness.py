@@ -42,12 +42,7 @@ def take_time():
 
 @pytest.mark.parametrize(
     ("fault", "kind"),
-    [
-        (raise_error, "bug"),
-        (lambda: time.sleep(60), "hang"),
-        (take_memory, "cost"),
-        (take_time, "cost"),
-    ],
+    [(raise_error, "bug"), (lambda: time.sleep(60), "hang"), (take_memory, "cost"), (take_time, "cost")],
     ids=["exception", "sleep", "memory", "time"],
 )
 def test_a_fault_is_counted_and_the_others_are_tried_all_the_same(tmp_path, monkeypatch, fault, kind):
