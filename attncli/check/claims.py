@@ -12,14 +12,13 @@ from typing import TypeAlias
 import numpy as np
 
 from attncli.check.figures import Figures, StepFigures, conform_to_step
-from attncli.check.labels import find_labelled_indices, find_result_indices, label_names
+from attncli.check.labels import AXIS_PLURALS, find_labelled_indices, find_result_indices, label_names
 from attncli.errors import InputError, OptionError, input_error
 from attncli.plan import Plan
 from attncli.plan.steps import require_step_name
 from attncli.text import join_names, pluralize, printable, suggestion
 from attncli.types import NumpyArray
 
-_AXIS_PLURALS = {"query": "queries", "batch": "batches"}
 _LAYOUT_OF_STEP = "as it is"
 LAYOUTS = ("bhtd", "bthd", "htd", "thd")
 _CONTEXT_STEPS = ("head_context", "normed_context", "context")  # what kernels write in heads
@@ -153,7 +152,7 @@ def _make_claim(step_figures: StepFigures, plan: Plan, layout: str | None, is_la
         if (index >= n).any() or (index < -n).any():
             raise input_error(
                 "out-of-range",
-                f"{step} has {pluralize(n, axis, _AXIS_PLURALS.get(axis, ''))}, and {axis} {max(index)} is claimed",
+                f"{step} has {pluralize(n, axis, AXIS_PLURALS.get(axis, ''))}, and {axis} {max(index)} is claimed",
             )
         np.remainder(index, n, out=index)  # negative indices count from the end
         if len(np.unique(index)) < len(index):
@@ -180,7 +179,10 @@ def _apply_labels(step_figures: StepFigures, plan: Plan, axis_indices: list[Nump
         if axis in axes:
             position = axes.index(axis)
             batch_indices = axis_indices[axes.index("batch")] if "batch" in axes else None
-            order = find_result_indices(labels, plan, axis, axis_indices[position], batch_indices, step)
+            is_selected = axis in step_figures.axis_indices
+            order = find_result_indices(
+                labels, plan, axis, axis_indices[position], batch_indices, step, is_selected=is_selected
+            )
             axis_indices[position] = axis_indices[position][order]
     if step_figures.row_axis and len(axes) > 1 and step_figures.row_axis != axes[-2]:
         raise input_error(

@@ -375,6 +375,10 @@ def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
     first = table.stripped(0)
     if first[0] == "step" and first[-1] == "value":
         return Figures(path, "text", _step_figures_from_tidy_rows(table))
+    if first[-1] == "value" and len(first) > 1 and all(name in AXES for name in first[:-1]):
+        message = f"the header {join_names(first)} does not say which step the values are of"
+        hint = f"put a column step in front: step,{','.join(first)}"
+        raise InputError("bad-row", message, location=Location(line=table.lines[0]), help=hint)
     return Figures(path, "text", (_step_figures_from_matrix(table),), is_layout_known=False)
 
 
@@ -526,9 +530,7 @@ def _step_figures_from_tidy_rows(table: _Table) -> tuple[StepFigures, ...]:
         row = table.stripped(i)
         indices, value = row[1:-1], row[-1]
         if len(row) != len(header) or not _is_value(value) or not all(map(_is_index, indices)):
-            raise InputError(
-                "bad-row", "this row is no step, indices and value", location=Location(line=table.lines[i])
-            )
+            raise _bad_row_error(row, header, table.lines[i])
         if row[0] not in texts:
             require_known_step(row[0])
             cells[row[0]], texts[row[0]] = array("q"), []
@@ -544,6 +546,24 @@ def _step_figures_from_tidy_rows(table: _Table) -> tuple[StepFigures, ...]:
             cell_axes=axes,
         )
         for step, values in texts.items()
+    )
+
+
+def _bad_row_error(row: Sequence[str], header: Sequence[str], line: int) -> InputError:
+    """Make the error of a tidy row that is no step, indices and value: what of it is not."""
+    if len(row) != len(header):
+        message = f"this row has {pluralize(len(row), 'cell')}, and the header {len(header)}"
+        return InputError("bad-row", message, location=Location(line=line), help=f"write {','.join(header)}")
+    column = next((i for i, text in enumerate(row[1:-1], 1) if not _is_index(text)), len(row) - 1)
+    location = Location(line=line, column=column + 1)
+    name = printable(shorten(row[column]))
+    if column == len(row) - 1:
+        return InputError("bad-row", f"{name!r} stands where a figure should", location=location)
+    return InputError(
+        "bad-row",
+        f"{name!r} is no index of the axis {header[column]}",
+        location=location,
+        help="write the number of the token, counted from 0; only the rows and columns of a matrix have names",
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -161,7 +161,8 @@ def validate_array(value: Any, field: Field) -> Any:
     shape = shape_of(value)
     if len(shape) not in field.ranks:
         expected = [f"({', '.join(s.split())})" for s in field.shapes if s != "*"] or ["at most (B, H, Tq, Tk)"]
-        raise input_error("wrong-shape", f"{name} has shape {shape}, but should be {join_names(expected, 'or')}", name)
+        message = f"{name} has shape {shape}, but should be {join_names(expected, 'or')}"
+        raise input_error("wrong-shape", message, name, help=_rank_hint(shape, field))
     if 0 in shape and not name.startswith("past."):
         raise input_error("empty", f"{name} is empty: its shape is {shape}", name)
     if field.kind == "floats":
@@ -290,6 +291,16 @@ def _ragged_row_error(items: object, field: Field, index: tuple[int, ...]) -> In
         if error:
             return error
     return None
+
+
+def _rank_hint(shape: Sequence[int], field: Field) -> str:
+    """Say how an array of too many axes becomes one that the field can have; of too few, nothing."""
+    surplus = len(shape) - max(field.ranks)
+    if surplus <= 0:
+        return ""
+    if any(n != 1 for n in shape[:surplus]):
+        return f"{pluralize(surplus, 'axis', 'axes')} too many: write a problem for each of its parts"
+    return "leave the first axis out" if surplus == 1 else f"leave the first {surplus} axes out"
 
 
 def _check_finite(value: Any, field: Field) -> None:

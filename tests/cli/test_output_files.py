@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,45 @@ def test_output_follows_a_link_and_keeps_the_mode(attn, tmp_path):
     assert (tmp_path / "link.json").is_symlink()
     assert json.loads((tmp_path / "real.json").read_text())["schema"] == "attn.result/1"
     assert (tmp_path / "real.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_output_follows_a_link_to_a_file_that_is_not_there_yet(attn, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "link.json").symlink_to("results/new.json")
+
+    done = attn("compute", HELLO, "-o", "link.json")
+
+    assert done.status == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "results/new.json").read_text())["schema"] == "attn.result/1"
+
+
+@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="this system opens no folder without reading it")
+@pytest.mark.parametrize("is_nameless", [True, False])
+def test_a_folder_that_may_be_written_to_but_not_listed_is_written_to(attn, tmp_path, monkeypatch, is_nameless):
+    """Of mode 0333; root may list it all the same, so that the refusal is simulated."""
+    folder, real_open = tmp_path / "drop", os.open
+    folder.mkdir()
+
+    def open_without_listing(path, flags, *args, **options):
+        is_temporary = flags & os.O_TMPFILE == os.O_TMPFILE
+        if Path(path) == folder and not flags & os.O_PATH and not (is_nameless and is_temporary):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, flags, *args, **options)
+
+    monkeypatch.setattr("os.open", open_without_listing)
+    for words in ((), ("--force",)):
+        assert attn("compute", HELLO, "-o", "drop/r.json", *words).err == ""
+
+    assert [path.name for path in folder.iterdir()] == ["r.json"]
+
+
+def test_a_new_name_is_synchronised_with_its_folder(attn, tmp_path, monkeypatch):
+    synchronised: list[bool] = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synchronised.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
+
+    assert attn("compute", HELLO, "-o", "r.json").status == 0
+    assert synchronised == [False, True]  # what the file holds, then its name
 
 
 def test_a_device_is_written_to_not_replaced(attn):
