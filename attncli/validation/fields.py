@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from attncli.errors import InputError, input_error
+from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.parts.links import link
 from attncli.registry import Parameter
 from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
@@ -52,16 +53,22 @@ def find_field(name: str) -> Field:
         parameter = known_parameters()[rest]
         shapes = tuple(" ".join(axes) for axes in (parameter.axes, *parameter.alternative_axes))
         return Field(name, "floats", shapes, parameter.help)
+    if group == "parameters" and rest in FRAMEWORK_ARRAYS:
+        array = FRAMEWORK_ARRAYS[rest]
+        return Field(name, "floats", (" ".join(array.axes),), array.help)
     if group == "parameters" and rest:
         message = f"no part takes a parameter {shorten(rest)!r}"
-        raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, known_parameters()))
+        is_module = f"{rest}.weight" in FRAMEWORK_ARRAYS
+        hint = f"did you mean '{rest}.weight'?" if is_module else suggestion(rest, known_parameters())
+        raise input_error("unknown-field", message, shorten(name), help=hint)
     in_group = [field.removeprefix(f"{group}.") for field in FIELDS if field.startswith(f"{group}.")]
     if in_group and rest:
         message = f"{group} has no field {shorten(rest)!r}"
         raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, in_group))
     message = f"a problem has no field {shorten(name)!r}"
-    parameter_name = closest(name, known_parameters())
-    if parameter_name and not closest(name, INPUT_NAMES):
+    framework_name = next((full for full in (name, f"{name}.weight") if full in FRAMEWORK_ARRAYS), None)
+    parameter_name = framework_name or closest(name, known_parameters())
+    if framework_name or (parameter_name and not closest(name, INPUT_NAMES)):
         hint = f'learned arrays stand together: "parameters": {{"{parameter_name}": …}}'
         raise input_error("unknown-field", message, shorten(name), help=hint)
     raise input_error("unknown-field", message, shorten(name), help=suggestion(name, INPUT_NAMES))
