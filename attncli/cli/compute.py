@@ -190,7 +190,8 @@ def _run_stream(
         )
     if read_options.is_for_one_problem:
         raise OptionError(
-            "bad-option", "--with, --token-column, --columns, --drop and --header do not go with a stream of problems"
+            "bad-option",
+            "--with, --from-state-dict, --token-column, --columns, --drop and --header do not go with a stream of problems",
         )
     status = ExitStatus.OK
     problems = read_json_lines(read_lines(path), "<stdin>" if path == "-" else path)
