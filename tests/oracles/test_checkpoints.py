@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ class Case(NamedTuple):
     config: dict[str, Any]
     prefix: str
     options: str
+    module: str = ""  # where the model calls it otherwise than its file does
 
 
 CASES = {
@@ -58,7 +60,13 @@ CASES = {
     "qwen3": Case("Qwen3ForCausalLM", GROUPED | {"head_dim": WIDE}, "model.layers.1.self_attn", "--variant qwen3"),
     "gpt2": Case("GPT2LMHeadModel", GPT2, "transformer.h.1.attn", "--variant gpt2"),
     "bert": Case("BertForMaskedLM", SMALL, "bert.encoder.layer.1.attention", "--variant bert"),
-    "vit": Case("ViTModel", SMALL | {"image_size": 4, "patch_size": 2}, "encoder.layer.1.attention", "--variant vit"),
+    "vit": Case(
+        "ViTModel",
+        SMALL | {"image_size": 4, "patch_size": 2},
+        "encoder.layer.1.attention",
+        "--variant vit",
+        "layers.1.attention",
+    ),
     "distilbert": Case(
         "DistilBertModel",
         {"dim": HIDDEN, "n_heads": H, "n_layers": LAYERS, "vocab_size": 11, "hidden_dim": 13},
@@ -111,7 +119,7 @@ def draw_model(architecture: str, config: dict[str, Any]) -> Any:
     return model
 
 
-def watch(model: Any, prefix: str) -> tuple[Tensor, Tensor]:
+def watch(model: Any, name: str) -> tuple[Tensor, Tensor]:
     """What goes into the attention module of that name, and what comes out, as the model runs."""
     seen: dict[str, Any] = {}
 
@@ -120,7 +128,7 @@ def watch(model: Any, prefix: str) -> tuple[Tensor, Tensor]:
         seen["out"] = out[0] if isinstance(out, tuple) else out
         seen["residual"] = arguments[1] if len(arguments) > 1 else named.get("residual")
 
-    module = model.get_submodule(prefix)
+    module = model.get_submodule(name)
     outputs = [] if not hasattr(module, "output") else [module.output.dense]  # what follows is a residual and a norm
     hooks = [module.register_forward_hook(note, with_kwargs=True)]
     hooks += [m.register_forward_hook(lambda m, given, out: seen.update(dense=out)) for m in outputs]
@@ -142,8 +150,8 @@ def watch(model: Any, prefix: str) -> tuple[Tensor, Tensor]:
 def test_a_layer_of_a_whole_checkpoint_is_the_models(attn: Any, tmp_path: Any, name: str) -> None:
     case = CASES[name]
     model = draw_model(case.architecture, case.config)
-    x, expected = watch(model, case.prefix)
-    save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "model.safetensors")
+    x, expected = watch(model, case.module or case.prefix)
+    model.save_pretrained(tmp_path)
     np.save(tmp_path / "x.npy", x.numpy())
 
     layer = f"model.safetensors:{case.prefix}"
@@ -164,3 +172,58 @@ def test_a_layer_of_a_whole_checkpoint_is_the_models(attn: Any, tmp_path: Any, n
     assert not done.json["warnings"]
     assert float(expected.std()) > 0.1
     assert_close(done.json["output"], expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
+LLAMA = CASES["llama"]
+
+
+def test_a_checkpoint_in_many_files(attn: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    """The folder or its index is named; of the other files none is opened, so that they need not be there."""
+    model = draw_model(LLAMA.architecture, LLAMA.config)
+    model.save_pretrained(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "split", max_shard_size="20KB")
+    index = json.loads((tmp_path / "split/model.safetensors.index.json").read_text())["weight_map"]
+    needed = {file for name, file in index.items() if name.startswith(LLAMA.prefix)}
+    shards = list((tmp_path / "split").glob("model-*"))
+    assert 1 < len(needed) < len(shards)
+    for shard in shards:
+        if shard.name not in needed:
+            shard.unlink()
+    np.save(tmp_path / "x.npy", draw_normal(122, T, HIDDEN))
+
+    def output(path: str) -> Any:
+        done = attn("compute", "x.npy", "--from-state-dict", f"{path}:{LLAMA.prefix}", "--heads", H, "--rope", "--json")
+        assert done.status == 0, done.err
+        return done.json["output"]
+
+    whole = output("whole")
+    assert output("split") == whole
+    assert output("split/model.safetensors.index.json") == whole
+
+
+def test_what_is_read_is_said_beside_the_heads_of_the_configuration(attn: Any, tmp_path: Any) -> None:
+    model = draw_model(LLAMA.architecture, LLAMA.config)
+    model.save_pretrained(tmp_path)
+    np.save(tmp_path / "x.npy", draw_normal(122, T, HIDDEN))
+    done = attn("compute", "x.npy", "--from-state-dict", f"model.safetensors:{LLAMA.prefix}", "--heads", H)
+    assert done.err.splitlines() == [
+        "model.layers.1.self_attn of model.safetensors: w_q is q_proj.weight (60, 48), out × in; w_k is k_proj.weight (30, 48),"
+        " out × in; w_v is v_proj.weight (30, 48), out × in; w_o is o_proj.weight (48, 60), out × in",
+        "config.json beside it of model_type llama says how many heads there are: --heads 6 --kv-heads 3",
+    ]
+    assert "6 heads, 3 kv" in done.out
+
+
+def test_bfloat16_and_float16_are_widened(attn: Any, tmp_path: Any) -> None:
+    """What the file holds is what is computed with: the model rounded, in float32."""
+    np.save(tmp_path / "x.npy", draw_normal(122, T, HIDDEN).astype(np.float32))
+    for dtype in (torch.bfloat16, torch.float16):
+        model = draw_model(LLAMA.architecture, LLAMA.config).to(dtype)
+        model.save_pretrained(tmp_path / "narrow")
+        model.float().save_pretrained(tmp_path / "wide")
+        narrow, wide = (
+            attn("compute", "x.npy", "--from-state-dict", f"{name}:{LLAMA.prefix}", "--heads", H, "--json").json
+            for name in ("narrow", "wide")
+        )
+        assert narrow["dtype"] == "float32"
+        assert narrow["output"] == wide["output"]
