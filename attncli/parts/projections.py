@@ -57,6 +57,7 @@ class ProjectionSizes:
     parameters=PROJECTION_PARAMETERS,
     laws=_ALL_LAWS,
     is_from_file=True,
+    input_options=("qkv",),
 )
 def given(
     sizes: ProjectionSizes,

@@ -22,7 +22,7 @@ from attncli.text import closest, join_names, shorten
 from attncli.types import Json, NumpyArray, Problem
 
 _INDEX_NAME = "model.safetensors.index.json"
-_FILE_NAMES = (_INDEX_NAME, "model.safetensors", "diffusion_pytorch_model.safetensors", "adapter_model.safetensors")
+_FILE_NAMES = (_INDEX_NAME, "model.safetensors", "diffusion_pytorch_model.safetensors")
 _MAX_HEADER_BYTES = 100_000_000  # as the library of safetensors has it
 _MAX_CONFIG_BYTES = 2**20
 _FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
@@ -207,7 +207,7 @@ def _select_names(checkpoint: _Checkpoint, prefix: str, file: str) -> list[str]:
         InputError: there is no such layer, or it is quantised, or arrays are missing.
     """
     below = _names_below(checkpoint.files, prefix)
-    if prefix:
+    if any(name.startswith(_QUERY_MODULES) for name in below):
         _check_whole(below, prefix)
     names = sorted((name for name in below if _is_known(name)), key=_order_by_target)
     if not any(name in _QUERY_NAMES for name in names):
@@ -227,6 +227,7 @@ _QUERY_NAMES = {
 }
 
 
+_QUERY_MODULES = tuple(name.removesuffix("weight") for name in _QUERY_NAMES if name.endswith(".weight"))
 _TARGET_ORDER = ("w_q", "w_k", "w_v", "w_qkv", "b_q", "b_k", "b_v", "b_qkv", "w_o", "b_o")
 
 
@@ -270,19 +271,24 @@ def _quantised_error(message: str) -> InputError:
 
 
 def _no_such_layer_error(checkpoint: _Checkpoint, prefix: str, below: list[str]) -> InputError:
+    """Make the error for a prefix under which no attention layer stands; it names those that do."""
     layers = list(dict.fromkeys(_find_layers(checkpoint.files)))
-    what = f"no attention layer is called {shorten(prefix)!r}" if prefix else "no attention layer stands at its top"
-    if below and prefix:
-        what += f": its arrays are {join_names(map(shorten, below), max_names=6)}"
-    inner = [layer for layer in layers if layer.startswith(f"{prefix}.")] if prefix else []
-    near = inner[:1] or [name for name in [closest(prefix, layers)] if name]
-    if near:
-        hint = f"did you mean {near[0]!r}?"
-    elif layers:
-        hint = f"its layers are {join_names(map(repr, map(shorten, layers)), max_names=8)}"
-    else:
-        hint = "attn knows the names of docs/file-format.md; give arrays of other names with --with parameters.w_q=FILE"
-    return InputError("unknown-layer", what, help=hint)
+    if not layers:
+        return InputError(
+            "unknown-layer",
+            "there is no attention layer in it whose arrays have names that attn knows",
+            help="docs/file-format.md lists these names; give other arrays one by one: --with parameters.w_q=FILE",
+        )
+    listed = join_names(map(repr, map(shorten, layers)), "or", max_names=8)
+    if not prefix:
+        return InputError(
+            "unknown-layer", "which of its layers is meant is not said", help=f"after a colon add {listed}"
+        )
+    message = f"it has no attention layer {shorten(prefix)!r}"
+    if below:
+        message += f", where there are {join_names(map(shorten, below), max_names=6)}"
+    nearest = next((layer for layer in layers if layer.startswith(f"{prefix}.")), None) or closest(prefix, layers)
+    return InputError("unknown-layer", message, help=f"did you mean {nearest!r}?" if nearest else f"it can be {listed}")
 
 
 def _find_layers(names: Iterable[str]) -> Iterator[str]:
@@ -401,5 +407,5 @@ def _describe_config(file: Path) -> Iterator[str]:
             options.append(f"--{option} {value}")
     model_type = config.get("model_type")
     if options:
-        owner = f" of model_type {shorten(model_type)}" if isinstance(model_type, str) else ""
-        yield f"config.json beside it{owner} says how many heads there are: {' '.join(options)}"
+        owner = f" (model_type {shorten(model_type)})" if isinstance(model_type, str) else ""
+        yield f"config.json beside it{owner} says {' '.join(options)}"

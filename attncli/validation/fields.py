@@ -58,20 +58,30 @@ def find_field(name: str) -> Field:
         return Field(name, "floats", (" ".join(array.axes),), array.help)
     if group == "parameters" and rest:
         message = f"no part takes a parameter {shorten(rest)!r}"
-        is_module = f"{rest}.weight" in FRAMEWORK_ARRAYS
-        hint = f"did you mean '{rest}.weight'?" if is_module else suggestion(rest, known_parameters())
-        raise input_error("unknown-field", message, shorten(name), help=hint)
+        raise input_error("unknown-field", message, shorten(name), help=_suggest_parameter(rest))
     in_group = [field.removeprefix(f"{group}.") for field in FIELDS if field.startswith(f"{group}.")]
     if in_group and rest:
         message = f"{group} has no field {shorten(rest)!r}"
         raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, in_group))
     message = f"a problem has no field {shorten(name)!r}"
-    framework_name = next((full for full in (name, f"{name}.weight") if full in FRAMEWORK_ARRAYS), None)
-    parameter_name = framework_name or closest(name, known_parameters())
-    if framework_name or (parameter_name and not closest(name, INPUT_NAMES)):
+    parameter_name = name if name in FRAMEWORK_ARRAYS else closest(name, known_parameters())
+    if parameter_name is None and f"{name}.weight" in FRAMEWORK_ARRAYS:
+        parameter_name = f"{name}.weight"
+    if parameter_name and (parameter_name == name or not closest(name, INPUT_NAMES)):
         hint = f'learned arrays stand together: "parameters": {{"{parameter_name}": …}}'
         raise input_error("unknown-field", message, shorten(name), help=hint)
     raise input_error("unknown-field", message, shorten(name), help=suggestion(name, INPUT_NAMES))
+
+
+def _suggest_parameter(name: str) -> str:
+    """Return the way out of a parameter that no part takes: the nearest of ours, and the layer of a framework it may be."""
+    of_layer = f"{name}.weight"
+    if of_layer not in FRAMEWORK_ARRAYS:
+        return suggestion(name, known_parameters())
+    ours = closest(name, known_parameters())
+    if ours is None:
+        return f"did you mean {of_layer!r}?"
+    return f"did you mean {ours!r}, which is laid out as w_layout says, or {of_layer!r}, as its framework stores it?"
 
 
 def validate_field(name: str, value: Any) -> Any:

@@ -209,7 +209,7 @@ def test_what_is_read_is_said_beside_the_heads_of_the_configuration(attn: Any, t
     assert done.err.splitlines() == [
         "model.layers.1.self_attn of model.safetensors: w_q is q_proj.weight (60, 48), out × in; w_k is k_proj.weight (30, 48),"
         " out × in; w_v is v_proj.weight (30, 48), out × in; w_o is o_proj.weight (48, 60), out × in",
-        "config.json beside it of model_type llama says how many heads there are: --heads 6 --kv-heads 3",
+        "config.json beside it (model_type llama) says --heads 6 --kv-heads 3",
     ]
     assert "6 heads, 3 kv" in done.out
 
