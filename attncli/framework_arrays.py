@@ -136,6 +136,11 @@ QKV_LAYOUTS: Mapping[str, str] = {  # of a packed array: what lies where, from t
 }
 
 
+# Models of transformers whose packed array has a name that others use otherwise: model_type → how it lies there.
+QKV_LAYOUT_OF_MODEL_TYPE: Mapping[str, Literal["3hd", "h3d"]] = dict.fromkeys(
+    ("gpt_neox", "gpt_neox_japanese", "bloom", "falcon", "persimmon", "internlm2"), "h3d"
+)
+
 _MATRIX_TRIPLES = (  # the names of w_q, w_k and w_v that stand together
     *(tuple(f"{module}.weight" for module in modules.split()) for modules, _ in _SEPARATE_LAYERS),
     tuple(f"{letter}_proj_weight" for letter in "qkv"),

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import IO, NamedTuple
 
 from attncli.errors import AttnError, InputError, Location, OptionError
-from attncli.framework_arrays import FRAMEWORK_ARRAYS, find_missing_arrays
+from attncli.framework_arrays import FRAMEWORK_ARRAYS, QKV_LAYOUT_OF_MODEL_TYPE, find_missing_arrays
 from attncli.readers.base import check_duplicate_keys, translate_parser_errors
 from attncli.readers.files import open_input, read_bytes, read_error
 from attncli.readers.safetensors import Header, Tensor, make_array, parse_header
@@ -23,6 +23,7 @@ from attncli.types import Json, NumpyArray, Problem
 
 _INDEX_NAME = "model.safetensors.index.json"
 _FILE_NAMES = (_INDEX_NAME, "model.safetensors", "diffusion_pytorch_model.safetensors")
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _MAX_HEADER_BYTES = 100_000_000  # as the library of safetensors has it
 _MAX_CONFIG_BYTES = 2**20
 _FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
@@ -58,7 +59,13 @@ def split_file_and_prefix(text: str) -> tuple[str, str]:
     if path == "-" or "://" in path:
         raise _misspelt_error("--from-state-dict takes a file, and neither standard input nor an address")
     suffix = PurePath(path).suffix.lower()
-    if suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+    if suffix not in ("", ".safetensors", ".json", *_PICKLE_SUFFIXES) and not _is_folder(path):
+        raise OptionError(
+            "unknown-format",
+            f"the suffix {shorten(suffix)!r} is not that of a checkpoint which is read",
+            help=f"a .safetensors file, the {_INDEX_NAME} of several, or the folder that holds them",
+        )
+    if suffix in _PICKLE_SUFFIXES:
         raise OptionError(
             "unknown-format",
             f"{shorten(path)} is a pickle, which runs code when it is read",
@@ -120,11 +127,7 @@ def _find_file(path: str) -> str:
     Raises:
         InputError: there is none.
     """
-    try:
-        is_folder = Path(path).is_dir()
-    except (OSError, ValueError):  # nothing can have that name
-        is_folder = False
-    if not is_folder:
+    if not _is_folder(path):
         return path
     for name in _FILE_NAMES:
         if (Path(path) / name).is_file():
@@ -134,6 +137,13 @@ def _find_file(path: str) -> str:
     raise InputError(
         "not-a-file", f"{shorten(path)} is a folder, and no {_INDEX_NAME} or model.safetensors is in it", help=hint
     )
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):  # nothing can have that name
+        return False
 
 
 # ── which tensors there are ──────────────────────────────────────────────────────────────────────
@@ -356,8 +366,13 @@ def _make_notes(file: str, prefix: str, arrays: Mapping[str, NumpyArray], checkp
     if others:
         yield f"not read, as attn knows no such array: {join_names(map(shorten, others), max_names=8)}"
     if "q_norm.weight" in arrays or "k_norm.weight" in arrays:
-        yield "q_norm and k_norm are gains as they stand; a Gemma's are 1 more: give them with --with parameters.q_norm=FILE"
-    yield from _describe_config(Path(file).with_name("config.json"))
+        yield "q_norm.weight and k_norm.weight are taken as the gains; those of a Gemma are 1 more: --with parameters.q_norm.weight=FILE"
+    has_open_layout = any(
+        FRAMEWORK_ARRAYS[x].is_packed and FRAMEWORK_ARRAYS[x].qkv_layout is None
+        for x in arrays
+        if x in FRAMEWORK_ARRAYS
+    )
+    yield from _describe_config(Path(file).with_name("config.json"), has_open_layout)
 
 
 def _is_gpt2_mask(name: str, arrays: Collection[str]) -> bool:
@@ -390,8 +405,8 @@ _CONFIG_KEYS = {  # what models call how many heads they have
 }
 
 
-def _describe_config(file: Path) -> Iterator[str]:
-    """Yield what a model's configuration says of heads, where there is one; whatever is amiss with it, it is left alone."""
+def _describe_config(file: Path, has_open_layout: bool) -> Iterator[str]:
+    """Yield what a model's configuration says of heads and packing, where there is one; if anything is amiss with it, nothing."""
     import msgspec
 
     try:
@@ -406,6 +421,8 @@ def _describe_config(file: Path) -> Iterator[str]:
         if type(value) is int and 0 < value < 2**20:
             options.append(f"--{option} {value}")
     model_type = config.get("model_type")
+    if has_open_layout and isinstance(model_type, str) and model_type in QKV_LAYOUT_OF_MODEL_TYPE:
+        options.append(f"--projection given:qkv={QKV_LAYOUT_OF_MODEL_TYPE[model_type]}")
     if options:
         owner = f" (model_type {shorten(model_type)})" if isinstance(model_type, str) else ""
         yield f"config.json beside it{owner} says {' '.join(options)}"

@@ -60,6 +60,26 @@ CASES = {
     "qwen3": Case("Qwen3ForCausalLM", GROUPED | {"head_dim": WIDE}, "model.layers.1.self_attn", "--variant qwen3"),
     "gpt2": Case("GPT2LMHeadModel", GPT2, "transformer.h.1.attn", "--variant gpt2"),
     "bert": Case("BertForMaskedLM", SMALL, "bert.encoder.layer.1.attention", "--variant bert"),
+    "gpt-oss": Case(
+        "GptOssForCausalLM",
+        GROUPED | {"head_dim": WIDE, "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size": 16},
+        "model.layers.1.self_attn",
+        "--variant gpt-oss:layer=1",
+    ),
+    "olmo2": Case("Olmo2ForCausalLM", SMALL, "model.layers.1.self_attn", "--variant olmo2"),
+    "opt": Case(
+        "OPTForCausalLM",
+        {"hidden_size": HIDDEN, "num_attention_heads": H, "num_hidden_layers": LAYERS, "vocab_size": 11, "ffn_dim": 13}
+        | {"word_embed_proj_dim": HIDDEN, "max_position_embeddings": 16},
+        "model.decoder.layers.1.self_attn",
+        "--causal",
+    ),
+    "mpt": Case(
+        "MptForCausalLM",
+        {"d_model": HIDDEN, "n_heads": H, "n_layers": LAYERS, "vocab_size": 11, "max_seq_len": 16},
+        "transformer.blocks.1.attn",
+        "--variant mpt",
+    ),
     "vit": Case(
         "ViTModel",
         SMALL | {"image_size": 4, "patch_size": 2},
@@ -110,7 +130,7 @@ def draw_model(architecture: str, config: dict[str, Any]) -> Any:
     transformers = pytest.importorskip("transformers")
     kind = getattr(transformers, architecture)
     made = kind.config_class(**config)
-    made._attn_implementation = "eager"
+    made._attn_implementation = made._experts_implementation = "eager"
     torch.manual_seed(6)
     model = kind(made).eval().double()
     with torch.no_grad():
@@ -212,6 +232,19 @@ def test_what_is_read_is_said_beside_the_heads_of_the_configuration(attn: Any, t
         "config.json beside it (model_type llama) says --heads 6 --kv-heads 3",
     ]
     assert "6 heads, 3 kv" in done.out
+
+
+def test_the_configuration_says_how_an_open_name_is_packed(attn: Any, tmp_path: Any) -> None:
+    """What it says is what makes the refused command right."""
+    case = CASES["gpt-neox"]
+    draw_model(case.architecture, case.config).save_pretrained(tmp_path)
+    np.save(tmp_path / "x.npy", draw_normal(122, T, HIDDEN))
+    command = ("compute", "x.npy", "--from-state-dict", f"model.safetensors:{case.prefix}")
+    refused = attn(*command, "--heads", H)
+    assert "error[two-readings]" in refused.err
+    said = refused.err.partition("config.json beside it (model_type gpt_neox) says ")[2].splitlines()[0]
+    assert said == f"--heads {H} --projection given:qkv=h3d"
+    assert attn(*command, *said.split()).status == 0
 
 
 def test_bfloat16_and_float16_are_widened(attn: Any, tmp_path: Any) -> None:

@@ -237,7 +237,7 @@ FILES = [
     ("a.json", {"embeddings": X}, ["--from-state-dict", "model.pt:h.0.attn"], 2, "unknown-format"),
     ("a.json", {"embeddings": X}, ["--from-state-dict", ":h.0.attn"], 2, "bad-option"),
     ("a.ndjson", {"embeddings": X}, ["--from-state-dict", "m.safetensors:h.0.attn"], 2, "bad-option"),
-    ("a.npy", npy(X), ["--from-state-dict", "README.md:h.0.attn"], 3, "bad-file"),
+    ("a.npy", npy(X), ["--from-state-dict", "README.md:h.0.attn"], 2, "unknown-format"),
     ("a.json", {"embeddings": X}, ["--frmat", "json"], 2, "usage"),
     ("a.json", {"embeddings": X}, ["--heat", "maybe"], 2, "usage"),
     ("a.json", {"embeddings": X}, ["extra"], 2, "usage"),
