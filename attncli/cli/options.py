@@ -78,7 +78,7 @@ _INPUT_OPTIONS = _group_in_panel(
     _declare_option(
         "from_state_dict",
         str | None,
-        "learned arrays of one attention layer of a checkpoint: model.safetensors:model.layers.0.self_attn",
+        "learned arrays of one layer of a checkpoint: model.safetensors:h.0.attn",
         "FILE:PREFIX",
     ),
 )
