@@ -1,6 +1,6 @@
 """Make w_q, w_k, w_v, w_o and their biases of arrays as frameworks keep them: packed, transposed, with a head axis.
 
-Entry: `resolve_framework_arrays`. What each name holds is declared in `framework_arrays`.
+Entries: `resolve_framework_arrays`, `cut_packed`. What each name holds is declared in `framework_arrays`.
 """
 
 from __future__ import annotations
@@ -86,6 +86,23 @@ def _check_targets(parameters: Mapping[str, Array], named: Mapping[str, Framewor
         )
 
 
+def cut_packed(x: Array, layout: str, heads: int, kv_heads: int) -> tuple[Array, Array, Array]:
+    """Cut what lies packed along its first axis, ((h + 2 g)·d, …), into queries (h·d, …), keys and values (g·d, …).
+
+    Args:
+        x: an array or tensor.
+        layout: `3hd` or `h3d`, as in `framework_arrays.QKV_LAYOUTS`.
+        heads: h.
+        kv_heads: g, which divides h.
+    """
+    d, rest = x.shape[0] // (heads + 2 * kv_heads), x.shape[1:]
+    if layout == "3hd":
+        return x[: heads * d], x[heads * d : (heads + kv_heads) * d], x[(heads + kv_heads) * d :]
+    by_kv_head = x.reshape(kv_heads, heads // kv_heads + 2, d, *rest)  # of each its queries, its key, its value
+    parts = by_kv_head[:, :-2], by_kv_head[:, -2], by_kv_head[:, -1]
+    return parts[0].reshape(-1, *rest), parts[1].reshape(-1, *rest), parts[2].reshape(-1, *rest)
+
+
 _ADD_MISSING = "a layer that has one of them has all three: add what is missing, or use the names w_q, w_k and w_v"
 
 
@@ -144,7 +161,7 @@ class _Resolver:
         name = next(iter(self.named))
         raise input_error(
             "missing-heads",
-            f"{name} holds the columns of all heads, and how many heads there are is not said",
+            f"{name} holds all heads in one array, and how many heads there are is not said",
             f"parameters.{name}",
             help="add --heads H, as the model's configuration says (num_attention_heads, n_head); --heads 1 for a single one",
         )
@@ -155,7 +172,7 @@ class _Resolver:
         if requested or self.problem.q is not None:
             return requested or self.heads
         widths = {target: self._output_width(name) for target, name in self.by_target.items()}
-        if "w_q" in widths and "w_k" in widths:
+        if "w_q" in widths and "w_k" in widths and self.variant.score.traits.has_equal_widths:
             per_head, rest = divmod(widths["w_q"], self.heads)
             if per_head and not rest and widths["w_k"] % per_head == 0:
                 return max(1, widths["w_k"] // per_head)
@@ -235,19 +252,14 @@ class _Resolver:
         d, rest = divmod(x.shape[0], heads + 2 * kv_heads)
         if rest or not d or heads % kv_heads:
             raise self._indivisible_error(name, x.shape[0])
-        layout = self._find_qkv_layout(name, shape_of(self.problem.parameters[name]), d)
-        if layout == "3hd":
-            parts = x[: heads * d], x[heads * d : (heads + kv_heads) * d], x[(heads + kv_heads) * d :]
-        else:
-            by_kv_head = x.reshape(kv_heads, heads // kv_heads + 2, d, *x.shape[1:])  # of each the queries, key, value
-            parts = by_kv_head[:, :-2], by_kv_head[:, -2], by_kv_head[:, -1]
-            parts = tuple(part.reshape(-1, *x.shape[1:]) for part in parts)
+        layout = self._find_qkv_layout(name, shape_of(self.problem.parameters[name]))
+        parts = cut_packed(x, layout, heads, kv_heads)
         self.resolved_variant = self.resolved_variant.replace(
             projection=projection_family.parse(f"given:qkv={layout}")
         )  # the result says it
         return {f"{letter}_{x}": part.T if letter == "w" else part for x, part in zip("qkv", parts, strict=True)}
 
-    def _find_qkv_layout(self, name: str, shape: tuple[int, ...], d: int) -> str:
+    def _find_qkv_layout(self, name: str, shape: tuple[int, ...]) -> str:
         """Return how an array is packed: as was asked for, as its name says, or as both ways are one.
 
         Raises:
