@@ -391,7 +391,7 @@ def _describe_array(name: str, array: NumpyArray) -> str:
     target = declared.target
     if declared.is_packed:
         target = ", ".join(f"{target[0]}_{letter}" for letter in "qkv")
-    orientation = {"out-in": "out × in", "heads": "a matrix a head"}.get(declared.orientation, "")
+    orientation = {"out-in": "out × in", "heads": "one for each head"}.get(declared.orientation, "")
     if name == "c_attn.weight":
         orientation = "in × out" if array.shape[0] < array.shape[1] else "out × in"
     details = ", ".join(detail for detail in (orientation, declared.qkv_layout or "") if detail and array.ndim > 1)

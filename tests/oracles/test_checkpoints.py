@@ -135,7 +135,7 @@ def draw_model(architecture: str, config: dict[str, Any]) -> Any:
     model = kind(made).eval().double()
     with torch.no_grad():
         for p in model.parameters():
-            p.normal_(1 if p.ndim == 1 and "norm" in architecture else 0, 0.3 if p.ndim == 1 else 0.23)
+            p.normal_(0, 0.3 if p.ndim == 1 else 0.23)
     return model
 
 

@@ -126,6 +126,18 @@ def test_what_is_left_out_is_said(tmp_path):
     assert read(file).notes[1:] == ("not read, as attn knows no such array: gate_proj.weight",)
 
 
+def test_a_layer_of_transformer_lens(tmp_path):
+    """Its buffers have no effect of their own, and are left out without a word."""
+    shapes = {"W_Q": (2, D, 3), "_W_K": (1, D, 3), "_W_V": (1, D, 3), "W_O": (2, 3, D), "b_Q": (2, 3), "mask": (5, 5)}
+    arrays = {f"blocks.1.attn.{name}": np.ones(shape, "<f4") for name, shape in (shapes | {"IGNORE": ()}).items()}
+    file = tmp_path / "lens.safetensors"
+    file.write_bytes(checkpoint(arrays))
+    assert read(file, "blocks.1.attn").notes == (
+        f"blocks.1.attn of {file}: w_q is W_Q (2, 6, 3), one for each head; w_k is _W_K (1, 6, 3), one for each head;"
+        " w_v is _W_V (1, 6, 3), one for each head; b_q is b_Q (2, 3), one for each head; w_o is W_O (2, 3, 6), one for each head",
+    )
+
+
 # ── refused ──────────────────────────────────────────────────────────────────────────────────────
 SMALL = np.ones(2, "<f4")
 BAD_LAYERS = {
