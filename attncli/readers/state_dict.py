@@ -59,7 +59,10 @@ def split_file_and_prefix(text: str) -> tuple[str, str]:
     if path == "-" or "://" in path:
         raise _misspelt_error("--from-state-dict takes a file, and neither standard input nor an address")
     suffix = PurePath(path).suffix.lower()
-    if suffix not in ("", ".safetensors", ".json", *_PICKLE_SUFFIXES) and not _is_folder(path):
+    is_known = suffix in ("", ".safetensors", ".json", *_PICKLE_SUFFIXES) or _is_folder(path)
+    if not is_known and not colon and not Path(path).exists():  # a prefix alone
+        raise _misspelt_error(f"--from-state-dict takes FILE:PREFIX, and {shorten(text)!r} is no file")
+    if not is_known:
         raise OptionError(
             "unknown-format",
             f"the suffix {shorten(suffix)!r} is not that of a checkpoint which is read",

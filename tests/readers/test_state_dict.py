@@ -73,6 +73,7 @@ def test_the_last_colon_parts_file_and_layer(text, parts):
         ),
         ("pytorch_model.bin:h.0.attn", "unknown-format", "torch.load('pytorch_model.bin', weights_only=True)"),
         ("model.pt", "unknown-format", "save_file("),
+        ("model.layers.0.self_attn", "bad-option", "--from-state-dict model.safetensors:model.layers.0.self_attn"),
         ("model.gguf:blk.0", "unknown-format", "a .safetensors file"),
     ],
 )
