@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Orientation = Literal["out-in", "in-out", "either", "heads", "as-is"]
+Orientation = Literal["out-in", "either", "heads", "as-is"]
 
 
 @dataclass(frozen=True)
