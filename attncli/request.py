@@ -19,11 +19,12 @@ class ReadOptions:
     drop: str | None = None  # of CSV: those that are left out
     header: str | None = None  # of CSV: yes or no
     replacing: tuple[str, ...] = ()  # NAME=PATH: fields that are taken from other files
+    state_dict: str | None = None  # FILE:PREFIX: the checkpoint and its layer that learned arrays are taken from
 
     @property
     def is_for_one_problem(self) -> bool:
         """Whether something is said that a stream of problems has no place for."""
-        return bool(self.replacing or self.token_column or self.header or self.columns or self.drop)
+        return bool(self.replacing or self.state_dict or self.token_column or self.header or self.columns or self.drop)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json
 from attncli.validation.fields import STEP_NAMES, find_field, known_parameters
 from attncli.variant import CHOICES
@@ -103,7 +104,9 @@ def problem_schema() -> Json:
     properties["parameters"] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {name: _field_schema(find_field(f"parameters.{name}")) for name in known_parameters()},
+        "properties": {
+            name: _field_schema(find_field(f"parameters.{name}")) for name in (*known_parameters(), *FRAMEWORK_ARRAYS)
+        },
     }
     token = {
         "type": "object",

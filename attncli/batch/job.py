@@ -29,6 +29,7 @@ from attncli.batch.sources import open_source
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
 from attncli.pipeline import apply_selection, compute_stream, internal_error, load_engine, plan_request
+from attncli.readers.state_dict import read_layer, split_file_and_prefix
 from attncli.readers.with_field import split_name_and_path
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import join_names
@@ -80,7 +81,7 @@ class Job:
             "format": self.format_name,
             "heat": self.output_options.heat == "on",
             "choices": recorded_choices,
-            "reading": asdict(self.read_options) | {"with": replacing},
+            "reading": asdict(self.read_options) | {"with": replacing, "state_dict": self._state_dict_hash()},
             "only": self.output_options.only,
             "at": self.output_options.at,
             "top": self.output_options.top,
@@ -94,13 +95,28 @@ class Job:
             "choices": recorded_choices,
         }
 
+    def _state_dict_hash(self) -> str | None:
+        """A hash of the learned arrays that come from a checkpoint: its other layers decide nothing."""
+        if self.read_options.state_dict is None:
+            return None
+        layer = read_layer(*split_file_and_prefix(self.read_options.state_dict))
+        digest = hashlib.sha256()
+        for name, array in sorted(layer.arrays.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
     def for_workers(self) -> Job:
         """The job for workers that run in another folder."""
         assignments = map(split_name_and_path, self.read_options.replacing)
         replacing = tuple(f"{name}={absolute_path(path)}" for name, path in assignments)
+        state_dict = self.read_options.state_dict
+        if state_dict is not None:
+            path, prefix = split_file_and_prefix(state_dict)
+            state_dict = f"{absolute_path(path)}:{prefix}"
         return replace(
             self,
-            read_options=replace(self.read_options, replacing=replacing),
+            read_options=replace(self.read_options, replacing=replacing, state_dict=state_dict),
             results_folder=os.path.abspath(self.results_folder),
             working_folder=str(Path.cwd()),
         )
@@ -215,6 +231,7 @@ def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
         input.display_name,
         reader_for(input.path, options.input_format),
         replacing=options.replacing,
+        state_dict=options.state_dict,
         token_column=options.token_column,
         columns=options.columns,
         drop=options.drop,

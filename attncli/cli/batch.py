@@ -243,7 +243,7 @@ def _check_streams(inputs: Sequence[Input], read_options: ReadOptions, format: F
         message = f"{stream.display_name} is answered with JSON lines, not {format.name}"
         raise OptionError("bad-option", message, help="--format ndjson, or leave it out of this batch")
     if read_options.is_for_one_problem:
-        message = f"--with, --token-column, --columns, --drop and --header do not go with {stream.display_name}, a stream of problems"
+        message = f"--with, --from-state-dict, --token-column, --columns, --drop and --header do not go with {stream.display_name}, a stream of problems"
         raise OptionError("bad-option", message)
 
 

@@ -29,6 +29,7 @@ EXAMPLES = """
     attn compute tokens.json --variant multi-head --heads 2 --only weights,context
     attn compute tokens.csv --projection linear:dim=2 --seed 789 --json
     attn compute q.npz --mask 'causal and (window:left=2 or prefix:length=1)' -o out.npz
+    attn compute x.npy --from-state-dict model.safetensors:model.layers.0.self_attn --variant llama2 --heads 32
     attn compute long.safetensors --causal -o context.safetensors --scheduler tcp://10.0.0.1:8786
     attn compute - --input-format ndjson < problems.ndjson
 """
@@ -190,7 +191,8 @@ def _run_stream(
         )
     if read_options.is_for_one_problem:
         raise OptionError(
-            "bad-option", "--with, --token-column, --columns, --drop and --header do not go with a stream of problems"
+            "bad-option",
+            "--with, --from-state-dict, --token-column, --columns, --drop and --header do not go with a stream of problems",
         )
     status = ExitStatus.OK
     problems = read_json_lines(read_lines(path), "<stdin>" if path == "-" else path)

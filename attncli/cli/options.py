@@ -75,6 +75,12 @@ _INPUT_OPTIONS = _group_in_panel(
         "NAME=PATH",
         flags="--with",
     ),
+    _declare_option(
+        "from_state_dict",
+        str | None,
+        "learned arrays of one layer of a checkpoint: model.safetensors:h.0.attn",
+        "FILE:PREFIX",
+    ),
 )
 _FORMATS_HELP = "table, plain, json, ndjson, csv, tsv, markdown, latex; npz and safetensors to a file"
 _OUTPUT_OPTIONS = _group_in_panel(
@@ -131,6 +137,7 @@ def _make_read_options(values: OptionValues) -> ReadOptions:
         values["drop"],
         values["header"],
         replacing=tuple(values["with_"] or ()),
+        state_dict=values["from_state_dict"],
     )
 
 

@@ -18,6 +18,7 @@ from attncli.plan.broadcasts import resolve_broadcasts
 from attncli.plan.cache import OutlineCache, outline_key
 from attncli.plan.chain import build_chain
 from attncli.plan.head_shapes import HeadShapes, choose_projection, resolve_head_shapes
+from attncli.plan.packed_arrays import resolve_framework_arrays
 from attncli.plan.plan import Plan, SharedPlan
 from attncli.plan.positions import resolve_order, resolve_positions
 from attncli.plan.repeated_positions import repeated_positions_warning
@@ -60,6 +61,7 @@ def outline_plan(
     """Plan everything but the schedule. Arguments and errors are those of `make_plan`."""
     problem = validate(problem)
     variant = variant if variant is not None else Variant(**problem.variant)
+    problem, variant = resolve_framework_arrays(problem, variant)
     key = outline_key(problem, variant, keep, top)
     remembered = OUTLINE_CACHE.get(key) if key else None
     if remembered:

@@ -198,7 +198,8 @@ def nest_fields(flat: Json) -> Json:
     """
     nested: Json = {}
     for name, value in flat.items():
-        *groups, last = name.split(".", _MAX_GROUPS + 1)
+        is_parameter = name.startswith("parameters.")  # whose own names may have dots: q_proj.weight
+        *groups, last = name.split(".", 1 if is_parameter else _MAX_GROUPS + 1)
         if len(groups) > _MAX_GROUPS:
             raise InputError("unknown-field", f"a problem has no field {shorten(name)!r}")
         inner = nested

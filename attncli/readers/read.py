@@ -16,6 +16,7 @@ def read(
     format: str | None = None,
     *,
     replacing: Sequence[str] = (),
+    state_dict: str | None = None,
     token_column: str | None = None,
     columns: str | None = None,
     drop: str | None = None,
@@ -27,13 +28,14 @@ def read(
         path: the file, or `-` for standard input.
         format: the name of its format, where the suffix does not say it.
         replacing: `name=path` pairs; each takes one field from another file (`--with`).
+        state_dict: `file:prefix`; the learned arrays of one layer of a checkpoint (`--from-state-dict`).
         token_column: for CSV, which column holds the tokens: its name, its number from 0, or `none`.
         columns: for CSV, which columns are dimensions: names or numbers, separated by commas.
         drop: for CSV, which columns are left out.
         header: for CSV, whether the first row is one: yes or no.
 
     Raises:
-        OptionError: the format is not known, or `replacing` is misspelt.
+        OptionError: the format is not known, or `replacing` or `state_dict` is misspelt.
         InputError: the file cannot be read or makes no sense; with its place.
     """
     path = str(path)
@@ -50,6 +52,7 @@ def read(
         display_name,
         reader,
         replacing=replacing,
+        state_dict=state_dict,
         token_column=token_column,
         columns=columns,
         drop=drop,
@@ -63,6 +66,7 @@ def parse_problem(
     reader: Reader,
     *,
     replacing: Sequence[str] = (),
+    state_dict: str | None = None,
     token_column: str | None = None,
     columns: str | None = None,
     drop: str | None = None,
@@ -71,13 +75,17 @@ def parse_problem(
     """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`.
 
     Raises:
-        OptionError: `replacing` is misspelt.
+        OptionError: `replacing` or `state_dict` is misspelt.
         InputError: they make no sense; with the place.
     """
     from attncli.validation import validate
 
     try:
         problem = reader.read(Source(name, data, reader.name, token_column, columns, drop, header))
+        if state_dict is not None:
+            from attncli.readers.state_dict import add_layer
+
+            problem = add_layer(problem, state_dict)
         for pair in replacing:
             problem = replace_field(problem, pair)
         return validate(problem, name)

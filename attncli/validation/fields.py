@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from attncli.errors import InputError, input_error
+from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.parts.links import link
 from attncli.registry import Parameter
 from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
@@ -52,19 +53,35 @@ def find_field(name: str) -> Field:
         parameter = known_parameters()[rest]
         shapes = tuple(" ".join(axes) for axes in (parameter.axes, *parameter.alternative_axes))
         return Field(name, "floats", shapes, parameter.help)
+    if group == "parameters" and rest in FRAMEWORK_ARRAYS:
+        array = FRAMEWORK_ARRAYS[rest]
+        return Field(name, "floats", (" ".join(array.axes),), array.help)
     if group == "parameters" and rest:
         message = f"no part takes a parameter {shorten(rest)!r}"
-        raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, known_parameters()))
+        raise input_error("unknown-field", message, shorten(name), help=_suggest_parameter(rest))
     in_group = [field.removeprefix(f"{group}.") for field in FIELDS if field.startswith(f"{group}.")]
     if in_group and rest:
         message = f"{group} has no field {shorten(rest)!r}"
         raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, in_group))
     message = f"a problem has no field {shorten(name)!r}"
-    parameter_name = closest(name, known_parameters())
-    if parameter_name and not closest(name, INPUT_NAMES):
+    parameter_name = name if name in FRAMEWORK_ARRAYS else closest(name, known_parameters())
+    if parameter_name is None and f"{name}.weight" in FRAMEWORK_ARRAYS:
+        parameter_name = f"{name}.weight"
+    if parameter_name and (parameter_name == name or not closest(name, INPUT_NAMES)):
         hint = f'learned arrays stand together: "parameters": {{"{parameter_name}": …}}'
         raise input_error("unknown-field", message, shorten(name), help=hint)
     raise input_error("unknown-field", message, shorten(name), help=suggestion(name, INPUT_NAMES))
+
+
+def _suggest_parameter(name: str) -> str:
+    """Return the way out of a parameter that no part takes: the nearest of ours, and the layer of a framework it may be."""
+    of_layer = f"{name}.weight"
+    if of_layer not in FRAMEWORK_ARRAYS:
+        return suggestion(name, known_parameters())
+    ours = closest(name, known_parameters())
+    if ours is None:
+        return f"did you mean {of_layer!r}?"
+    return f"did you mean {ours!r}, which is laid out as w_layout says, or {of_layer!r}, as its framework stores it?"
 
 
 def validate_field(name: str, value: Any) -> Any:

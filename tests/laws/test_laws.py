@@ -129,7 +129,9 @@ def declared(law: str) -> list[dict[str, object]]:
     of_parts = [{name: text} for name, family in CHOSEN.items() for text in keeping(family, law)]
     of_links = [{m.name.replace("-", "_"): some_value(m.options[0])} for m in link if law in m.laws and m.options]
     also = {"head_mixing": {"heads": 2}, "projection": {"seed": 2}}
-    return [c | also.get(next(iter(c)), {}) for c in of_parts + of_links if c != {"projection": "given"}]
+    return [
+        c | also.get(next(iter(c)), {}) for c in of_parts + of_links if not c.get("projection", "").startswith("given")
+    ]
 
 
 def causally(choices: dict[str, object]) -> dict[str, object]:
