@@ -61,7 +61,7 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
     if step in ("all", ""):
         raise OptionError("bad-option", "--step names one step", help="without it, all that are claimed are checked")
     if step is not None:
-        require_step_name(step)
+        require_step_name(step, is_all_allowed=False)
     if any(s.step is None for s in figures.steps):
         if step is None:
             hint = "say which: --step weights"
