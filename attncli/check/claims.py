@@ -375,6 +375,8 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
             f"the figures of {step} are {own}, but should be {wanted}",
             help="check the problem and the choices that the result was computed from",
         )
+    if len(axes) > 1 and target_shape != _exchange_last(target_shape) == shape:
+        hint = f"transpose them: rows are {axes[-2]}, columns {axes[-1]}"
     if _lacks_heads_alone(shape, axes, target_shape):
         hint = f"a head's figures each, {wanted}; figures that are averaged over the heads are not checked"
         if step.endswith("weights"):
@@ -389,6 +391,10 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
             f"or one figure a row under step,{','.join(axes)},value in CSV"
         )
     return input_error("wrong-shape", f"the figures of {step} have shape {shape}, but should be {wanted}", help=hint)
+
+
+def _exchange_last(shape: Shape) -> Shape:
+    return (*shape[:-2], *shape[:-3:-1])
 
 
 def _lacks_heads_alone(shape: Shape, axes: tuple[str, ...], target_shape: Shape) -> bool:

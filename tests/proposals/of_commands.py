@@ -63,6 +63,7 @@ PROPOSALS = [
     Proposal("check x.json --figures w.json --format csv", "it can be table, plain, markdown or json", ('"right"',), FILE | {"w.json": {"weights": PLAIN["weights"]}}, f"{_CHECK} --format json"),
     Proposal("check x.json --figures w.txt", "a worksheet is what attn explain … --blank STEP writes", ("weights[1][0:3]",), FILE | {"w.txt": "nothing"}, "explain x.json cat --blank weights"),
     Proposal(_CHECK, "attn compute … -o result.json writes whole results", _RIGHT, FILE | {"w.json": {"schema": "attn.result/1"}}, "compute x.json -o result.json && check x.json --figures result.json"),
+    Proposal(_CHECK, "transpose them: rows are query, columns dim", _RIGHT, FILE | {"w.json": {"context": PLAIN["context"].T}}, _CHECK, {"w.json": {"context": PLAIN["context"]}}),
     # ── explain
     Proposal("explain x.json the --answers", "add --blank STEP,…", _SHEET, FILE, "explain x.json the --answers --blank weights"),
     Proposal("explain x.json the --blank weights --grad ones", "leave --grad out", ("weights[0][0:3]",), FILE, "explain x.json the --blank weights"),

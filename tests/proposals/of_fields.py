@@ -151,6 +151,10 @@ PROPOSALS = [
     propose('"variant": {"mask": "causal"}', HIDDEN_LATER, LABELLED | {"is_causal": True}, LABELLED | {"variant": {"mask": "causal"}}),
     propose("or --causal", HIDDEN_LATER, LABELLED | {"causal": True}, LABELLED, _RUN, f"{_RUN} --causal"),
     # ── spelling
+    propose('"variant": {"mask": "causal"}', HIDDEN_LATER, LABELLED | {"mask": "causal"}, LABELLED | {"variant": {"mask": "causal"}}),
+    propose('write "variant": {"name": "causal"}', HIDDEN_LATER, LABELLED | {"variant": "causal"}, LABELLED | {"variant": {"name": "causal"}}),
+    propose('write "-Infinity"', attend(X, visible=[True, True, False]), LABELLED | {"bias": [0, 0, "-inf"]}, LABELLED | {"bias": [0, 0, "-Infinity"]}),
+    propose("one more pair of brackets makes it (1, 4)", attend(X[:1]), {"embeddings": X[0]}, {"embeddings": X[:1]}),
     propose("put it in quotes", PLAIN, {"tokens": [1, 2, 3], "embeddings": X}, {"tokens": ["1", "2", "3"], "embeddings": X}),
     propose("leave it out, or give its value", PLAIN, LABELLED | {"mask": None}, LABELLED),
     propose("leave it out", PLAIN, LABELLED | {"variant": {"mask": None}}, LABELLED | {"variant": {}}),

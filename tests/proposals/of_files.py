@@ -41,6 +41,7 @@ PROPOSALS = [
     Proposal(f"{_RUN} --header yes", "--token-column 0", PLAIN, {"e.csv": csv_text(X, ",0,1,2,3", ["0", "1", "2"])}, f"{_RUN} --header yes --token-column 0"),
     Proposal(f"{_RUN} --header yes", "--drop 0", PLAIN, {"e.csv": csv_text(X, ",0,1,2,3", ["0", "1", "2"])}, f"{_RUN} --header yes --drop 0"),
     Proposal(_RUN, "--drop 0", PLAIN, {"e.csv": csv_text(X, ",d0,d1,d2,d3", ["0", "1", "2"])}, f"{_RUN} --drop 0"),
+    Proposal(_RUN, "--token-column token", PLAIN, {"e.csv": csv_text(X, "token,d0,d1,d2,d3", ["1", "nan", "3"])}, f"{_RUN} --token-column token"),
     # ── rows and cells
     rewrite("add the missing value", csv_text(X, labels=TOKENS).replace(repr(float(X[1, 3])), "").replace(",\n", "\n"), csv_text(X, labels=TOKENS)),
     rewrite("take out what is too much", csv_text(X, labels=TOKENS) + "on,1,2,3,4,5\n", csv_text(np.vstack([X, [1, 2, 3, 4]]), labels=[*TOKENS, "on"]), attend(np.vstack([X, [1, 2, 3, 4]]))),

@@ -82,6 +82,7 @@ PROPOSALS = [
     Proposal("compute x.json --device mps --dtype float64", "--device cpu", PLAIN, FILE, "compute x.json --device cpu --dtype float64"),
     Proposal("compute x.json --schedule fused --softcap 5", "leave --schedule out", {"weights": softmax(5 * np.tanh(X @ X.T / 10))}, FILE, "compute x.json --softcap 5"),
     *(Proposal(f"{_BLIND} error", "--empty-rows zero|nan|uniform", {"weights": np.vstack([np.full(3, value), _SIGHTED])}, FILE, f"{_BLIND} {word}") for word, value in (("zero", 0), ("nan", np.nan), ("uniform", 1 / 3))),
+    Proposal("compute x.json --scale 1/3", "write 0.3333333333333333", attend(X, scale=1 / 3), FILE, "compute x.json --scale 0.3333333333333333"),
     # ── what a warning proposes
     Proposal("compute x.json", "--heads 1", {"weights": attend(HEADED)["weights"][:, None]}, {"x.json": {"q": HEADED, "k": HEADED, "v": HEADED}}),
     Proposal("compute x.json", 'add "layout": "thd"', {"weights": attend(_THD)["weights"]}, {"x.json": {"q": HEADED, "k": HEADED, "v": HEADED}}, "compute x.json", {"x.json": {"q": HEADED, "k": HEADED, "v": HEADED, "layout": "thd"}}),
