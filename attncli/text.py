@@ -33,10 +33,10 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return “did you mean 'causal'?”, or the list of what is known where no name is near; never nothing."""
     names = sorted(map(str, known))
-    match = closest(name, names)
-    way_out = find_way_out(name) if match is None else None
-    if way_out:
+    way_out = find_way_out(name) if find_synonym(name, names) is None else None
+    if way_out:  # likeness is no reason to offer what is something else: dropout_mask for dropout_p
         return way_out
+    match = closest(name, names)
     if match is not None:
         return f"did you mean {match!r}?"
     return f"it can be {join_names(map(shorten, names), 'or')}" if names else "there is none to choose from"

@@ -282,6 +282,7 @@ class Attention:
     dtype: str = "float64"
     at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # axis → indices, where some were selected
     summary: tuple[str, ...] = ()  # what was computed, in words, for the head of a page
+    past_length: int = 0  # how many keys come from the cache, before the new ones
 
     def __getitem__(self, name: str) -> Step:
         for step in self.steps:

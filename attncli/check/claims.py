@@ -60,7 +60,7 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
     if step in ("all", ""):
         raise OptionError("bad-option", "--step names one step", help="without it, all that are claimed are checked")
     if step is not None:
-        require_step_name(step)
+        require_step_name(step, is_all_allowed=False)
     if any(s.step is None for s in figures.steps):
         if step is None:
             hint = "say which: --step weights"
@@ -377,13 +377,34 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
             f"the figures of {step} are {own}, but should be {wanted}",
             help="check the problem and the choices that the result was computed from",
         )
-    if len(shape) >= 2 and len(target_shape) >= 2 and shape[-1] == target_shape[-1] and shape[-2] < target_shape[-2]:
+    if len(axes) > 1 and target_shape != _exchange_last(target_shape) == shape:
+        hint = f"transpose them: rows are {axes[-2]}, columns {axes[-1]}"
+    if _lacks_heads_alone(shape, axes, target_shape):
+        hint = f"a head's figures each, {wanted}; figures that are averaged over the heads are not checked"
+        if step.endswith("weights"):
+            hint = (
+                f"nn.MultiheadAttention averages its weights over the heads unless it is called with average_attn_weights=False, "
+                f"which gives those of each head, {wanted}; an average is not checked"
+            )
+    elif len(shape) >= 2 and len(target_shape) >= 2 and shape[-1] == target_shape[-1] and shape[-2] < target_shape[-2]:
         rows = join_names(range(shape[-2]), "and", max_names=4)
         hint = (
             f'say which rows they are: {{"{step}": {{"values": …, "rows": [{rows.replace(" and ", ", ")}]}}}} in JSON, '
             f"or one figure a row under step,{','.join(axes)},value in CSV"
         )
     return input_error("wrong-shape", f"the figures of {step} have shape {shape}, but should be {wanted}", help=hint)
+
+
+def _exchange_last(shape: Shape) -> Shape:
+    return (*shape[:-2], *shape[:-3:-1])
+
+
+def _lacks_heads_alone(shape: Shape, axes: tuple[str, ...], target_shape: Shape) -> bool:
+    """Tell whether figures have the shape of a step of (query, key) but for its heads, as an average over these has."""
+    if "head" not in axes or axes[-1] != "key":
+        return False
+    without_heads = tuple(n for axis, n in zip(axes, target_shape, strict=True) if axis != "head")
+    return _are_equal_but_leading_ones(shape, without_heads)
 
 
 # ── cells ────────────────────────────────────────────────────────────────────────────────────────

@@ -70,7 +70,7 @@ def read_figures(path: str) -> Figures:
     """
     suffix = PurePath(path).suffix.lower()
     if suffix == ".tex":
-        hint = "attn explain … --format markdown writes a worksheet that can be read"
+        hint = "attn explain … --blank STEP --format markdown writes a worksheet that can be read"
         raise OptionError("unknown-format", f"{path} is LaTeX, which is not read back", help=hint)
     data = read_bytes(path)
     with np.errstate(all="ignore"):

@@ -176,4 +176,5 @@ class Recorder:
             layout=plan.problem.layout or "bhtd",
             dtype=plan.variant.dtype,
             summary=plan.summary,
+            past_length=plan.size.past,
         )

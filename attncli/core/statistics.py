@@ -41,7 +41,8 @@ def iter_row_statistics(plan: Plan, s: Tensor, w_all: Tensor, w: Tensor, visible
         yield "max_score", s[..., : visible.shape[-1]].amax(-1), "max s"
     if "log_sum_exp" in plan.keep:
         is_exponential = plan.variant.normalizer.traits.is_exponential
-        yield "log_sum_exp", log_sum_exp(s, w_all) if is_exponential else s.logsumexp(-1), "ln Σ e^s"
+        formula = "ln Σ e^s" + (", Σ with the sink" if s.shape[-1] > visible.shape[-1] else "")
+        yield "log_sum_exp", log_sum_exp(s, w_all) if is_exponential else s.logsumexp(-1), formula
     if "visible_keys" in plan.keep:
         yield "visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen"
     if "entropy" in plan.keep:

@@ -128,6 +128,12 @@ def _read_as_batch_warning(problem: Problem, shapes: HeadShapes) -> tuple[str, .
     """Return the warning that q, k and v of three axes are taken for a batch without heads, if they are."""
     if problem.q is None or problem.q.ndim != 3 or problem.layout or shapes.has_head_axis:
         return ()
+    by_token = (problem.positions, problem.k_positions, problem.segments, problem.k_segments)
+    labels = (problem.tokens, problem.k_tokens)
+    if problem.lengths is not None or problem.past is not None or any(x is not None and x.ndim == 2 for x in by_token):
+        return ()  # the file holds something for each item of a batch
+    if any(x and isinstance(x[0], tuple) for x in labels):
+        return ()
     b, t, d = shape_of(problem.q)
     reading = f"{pluralize(b, 'item')} of {pluralize(t, 'query', 'queries')}, {d} wide"
     return (

@@ -355,7 +355,16 @@ class _Table:
                 )
             return None
         if any(are_numbers) and all(self._is_number(cell) or self._looks_like_number(cell) for cell in column):
-            self._parse_cell(self.first + are_numbers.index(False), 0)  # raises, and says why
+            row = self.first + are_numbers.index(False)
+            if self.header and self.header[0].lower() in _TOKEN_COLUMN_NAMES and column[row - self.first]:
+                raise self._cell_error(
+                    "unclear-tokens",
+                    f"column {shorten(self.header[0])!r} holds numbers and {printable(shorten(column[row - self.first]))!r}: tokens, or a slip for a number?",
+                    row,
+                    0,
+                    help=f"--token-column {self._spell_column(0)} makes them the tokens",
+                )
+            self._parse_cell(row, 0)  # raises, and says why
         return 0
 
     def _spell_column(self, column: int) -> str:

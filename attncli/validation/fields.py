@@ -98,7 +98,9 @@ def validate_field(name: str, value: Any) -> Any:
     if field.kind == "text":
         return _validate_text(value, field)
     if field.kind in ("object", "expected") and not isinstance(value, Mapping):
-        raise input_error("wrong-type", f"{name} is an object", name)
+        is_preset_name = name == "variant" and isinstance(value, str)
+        hint = f'write "variant": {{"name": "{shorten(value)}"}}' if is_preset_name else ""
+        raise input_error("wrong-type", f"{name} is an object", name, help=hint)
     if field.kind == "expected":
         return _validate_expected(value)
     _check_no_arrays(value, name)
@@ -234,6 +236,10 @@ def _convert_integers(value: NumpyArray, field: Field) -> NumpyArray:
 
 _LEAF_TYPES: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
 _DTYPE_OF_KIND: Json = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
+_OTHER_NONFINITE_SPELLINGS = {
+    "nan": "NaN", "inf": "Infinity", "+inf": "Infinity", "infinity": "Infinity", "+infinity": "Infinity", "∞": "Infinity",
+    "-inf": "-Infinity", "-infinity": "-Infinity", "−∞": "-Infinity", "-∞": "-Infinity",
+}  # fmt: skip
 _MAX_LIST_DEPTH = 8  # lists within lists; an array has at most four axes
 _MAX_ABS_INTEGER = 2**53  # of positions and the like, so that differences of two never overflow
 
@@ -283,7 +289,15 @@ def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object
     if type(value) in _LEAF_TYPES[field.kind]:
         return value
     if field.kind == "booleans":
+        if field.name == "mask" and isinstance(value, str) and not index:
+            hint = f'a mask that has a name is a choice: "variant": {{"mask": "{shorten(value)}"}}'
+            message = f"mask holds {quote_value(value)}; a mask holds booleans"
+            raise input_error("wrong-type", message, field.name, help=hint)
         raise _numeric_mask_error(field, f"{field.name} holds {quote_value(value)}", index)
+    if field.kind == "floats" and isinstance(value, str) and value.lower() in _OTHER_NONFINITE_SPELLINGS:
+        message = f"{field.name} holds {quote_value(value)} where a number should be"
+        hint = f'write "{_OTHER_NONFINITE_SPELLINGS[value.lower()]}"'
+        raise input_error("not-a-number", message, field.name, index, help=hint)
     code, expected = ("not-a-number", "a number") if field.kind == "floats" else ("wrong-type", "an integer")
     raise input_error(code, f"{field.name} holds {quote_value(value)} where {expected} should be", field.name, index)
 
@@ -311,7 +325,9 @@ def _ragged_row_error(items: object, field: Field, index: tuple[int, ...]) -> In
 
 
 def _rank_hint(shape: Sequence[int], field: Field) -> str:
-    """Say how an array of too many axes becomes one that the field can have; of too few, nothing."""
+    """Say how an array of one axis too few, or of too many, becomes one that the field can have; of others, nothing."""
+    if len(shape) + 1 == min(field.ranks):
+        return f"one more pair of brackets makes it {(1, *shape)}"
     surplus = len(shape) - max(field.ranks)
     if surplus <= 0:
         return ""

@@ -172,6 +172,10 @@ def _axis_labels(attention: Attention, axis: str, length: int, batch_item: int |
         return tuple(str(i + 1 if axis == "rank" else i) for i in indices)
     if tokens and isinstance(tokens[0], tuple):
         tokens = tokens[batch_item or 0]
-    if axis == "new_key":  # the last of the keys
+    if axis == "new_key" and not {"key", "new_key"} & {*attention.at}:  # the last of the keys
         tokens = tokens[-length:]
+    elif axis == "new_key":  # the token of one that was not selected as a key is not known
+        selected_keys = attention.at.get("key", range(len(tokens)))
+        known_tokens = dict(zip(selected_keys, tokens, strict=True))
+        tokens = tuple(known_tokens.get(attention.past_length + i, i) for i in indices)
     return tuple(index_and_token(i, token) for i, token in zip(indices, tokens, strict=True))

@@ -15,6 +15,7 @@ import attncli
 from attncli.errors import InputError
 from attncli.readers.results import read_result
 from tests.fuzz.forks import load_everything, start
+from tests.helpers import draw_normal
 
 PROBLEM = {"tokens": ["a", "b"], "embeddings": [[1, 0], [0, 1]]}
 WEIGHTS = [[0.6698, 0.3302], [0.3302, 0.6698]]
@@ -332,3 +333,36 @@ def test_a_file_below_a_megabyte_costs_two_seconds_and_bounded_memory(tmp_path, 
 
     assert seconds - own_seconds < 2
     assert memory - own_memory < 64 * 2**20 + 16 * size
+
+
+# ── averages over heads ──────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("batch", [None, 5])
+def test_weights_averaged_over_heads_are_refused_and_it_is_said_how_to_get_those_of_each(attn, own_stream, batch):
+    import torch
+
+    x = torch.tensor(draw_normal(31, *([] if batch is None else [batch]), 3, 8))
+    layer = torch.nn.MultiheadAttention(8, 2, bias=False, batch_first=True, dtype=torch.float64)
+    matrices = dict(zip(("w_q", "w_k", "w_v"), layer.in_proj_weight.detach().chunk(3), strict=True))
+    arrays = {f"parameters.{name}": w.numpy() for name, w in matrices.items()}
+    np.savez("p.npz", embeddings=x.numpy(), attn='{"w_layout": "out-in", "variant": {"heads": 2}}', **arrays)
+    for name, is_averaged in (("averaged.npz", True), ("each.npz", False)):
+        np.savez(name, weights=layer(x, x, x, average_attn_weights=is_averaged)[1].detach().numpy())
+
+    averaged, each = (attn("check", "p.npz", "--figures", name) for name in ("averaged.npz", "each.npz"))
+
+    assert averaged.status == 3
+    assert "error[wrong-shape]" in averaged.err
+    assert "average_attn_weights=False" in averaged.err
+    assert each.status == 0
+
+
+def test_scores_averaged_over_heads_are_refused_without_a_word_of_what_returns_weights(attn):
+    q = draw_normal(32, 2, 3, 4)
+    np.savez("p.npz", q=q, k=q, attn='{"layout": "htd"}')
+    np.savez("mean.npz", scores=(q @ q.swapaxes(1, 2)).mean(0))
+
+    run = attn("check", "p.npz", "--figures", "mean.npz")
+
+    assert run.status == 3
+    assert "averaged over the heads are not checked" in run.err
+    assert "average_attn_weights" not in run.err
