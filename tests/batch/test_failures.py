@@ -11,6 +11,8 @@ import pytest
 from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, write
 from tests.helpers import SAMPLES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def mixed(tmp_path):

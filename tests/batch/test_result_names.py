@@ -9,6 +9,8 @@ import pytest
 
 from tests.batch.helpers import GOOD, names, write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def data(tmp_path):

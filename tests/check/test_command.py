@@ -9,6 +9,8 @@ import pytest
 
 from tests.helpers import GOLDEN, SAMPLES, run_without_torch
 
+pytestmark = pytest.mark.slow
+
 CAT_SAT = SAMPLES / "cat_sat.json"
 
 
