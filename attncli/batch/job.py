@@ -79,6 +79,8 @@ class Job:
             "attn_version": self.attn_version,
             "format": self.format_name,
             "heat": self.output_options.heat == "on",
+            **({"bare": True} if self.output_options.bare else {}),  # so that folders made without it go on
+            **({"tidy": True} if self.output_options.tidy else {}),
             "choices": recorded_choices,
             "reading": asdict(self.read_options) | {"with": replacing},
             "only": self.output_options.only,
@@ -123,7 +125,10 @@ class Job:
     @cached_property
     def render_options(self) -> RenderOptions:
         """How results are shown: as `attn compute` writes a file."""
-        return RenderOptions(precision=self.output_options.precision, heat=self.output_options.heat == "on")
+        options = self.output_options
+        return RenderOptions(
+            precision=options.precision, heat=options.heat == "on", bare=options.bare, tidy=options.tidy
+        )
 
 
 def _assignment_with_hash(assignment: str) -> str:

@@ -6,7 +6,6 @@ stats = BatchRun(inputs, VariantRequest({"mask": "causal"})).run_to_folder(Path(
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
@@ -30,9 +29,8 @@ from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures,
 from attncli.batch.task_pool import TaskPool
 from attncli.batch.worker_processes import open_process_pool
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
-from attncli.pipeline import internal_error
+from attncli.pipeline import error_record_line, internal_error
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.text import escape_json_controls
 
 _InputPool: TypeAlias = TaskPool[list[PendingInput], list[Receipt]]
 _INPUTS_AHEAD_PER_PROCESS = 64  # inputs begun before the first whose result is still missing, where the order counts
@@ -173,9 +171,7 @@ class BatchRun:
                                 write(line)
                         spooled.unlink()
                     elif ready_receipt.status == "failed" and ready_receipt.bytes is None:  # no line is written yet
-                        error = {"error": ready_receipt.error}
-                        line = json.dumps(error, ensure_ascii=False, separators=(",", ":"))
-                        write(escape_json_controls(line) + "\n")
+                        write(error_record_line(ready_receipt.error or {}, ready_input.display_name))
                 self.callbacks.on_progress(stats)
 
             run_batch(

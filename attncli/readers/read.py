@@ -62,13 +62,14 @@ def parse_problem(
     name: str,
     reader: Reader,
     *,
+    line: int | None = None,
     replacing: Sequence[str] = (),
     token_column: str | None = None,
     columns: str | None = None,
     drop: str | None = None,
     header: str | None = None,
 ) -> Problem:
-    """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`.
+    """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`, and the line that it is.
 
     Raises:
         OptionError: `replacing` is misspelt.
@@ -80,7 +81,7 @@ def parse_problem(
         problem = reader.read(Source(name, data, reader.name, token_column, columns, drop, header))
         for pair in replacing:
             problem = replace_field(problem, pair)
-        return validate(problem, name)
+        return validate(problem, name, line)
     except RecursionError:
         message = "lists or objects are nested deeper than anything a problem holds"
         raise InputError("too-deep", message).add_location(file=name) from None
