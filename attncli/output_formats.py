@@ -44,6 +44,7 @@ class Format:
     console_errors: Codec = "attn"
     unsupported_dtypes: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
     shape_options: tuple[str, ...] = ()  # of `bare` and `tidy` in RenderOptions, those that it heeds
+    is_table: bool = False  # its rows say which result they are of, so that a batch can write all results as one file
     # (file, plan, compute) → the result, whose steps too large for memory are written to the file as they are computed
     stream_writer: Callable[..., Attention] | None = None
 
@@ -65,13 +66,22 @@ def output_format(
     console_errors: Codec = "attn",
     unsupported_dtypes: tuple[str, ...] = (),
     shape_options: tuple[str, ...] = (),
+    is_table: bool = False,
     stream_writer: Callable[..., Attention] | None = None,
 ) -> Callable[[Writer], Writer]:
     """Register an output format."""
 
     def register(function: Writer) -> Writer:
         OUTPUT_FORMATS[name] = Format(
-            name, suffixes, function, is_binary, console_errors, unsupported_dtypes, shape_options, stream_writer
+            name,
+            suffixes,
+            function,
+            is_binary,
+            console_errors,
+            unsupported_dtypes,
+            shape_options,
+            is_table,
+            stream_writer,
         )
         return function
 
@@ -86,6 +96,8 @@ FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "ndjson": ((".ndjson", ".jsonl"), "attncli.writers.json"),
     "npz": ((".npz",), "attncli.writers.npz"),
     "safetensors": ((".safetensors",), "attncli.writers.safetensors"),
+    "parquet": ((".parquet",), "attncli.writers.parquet"),
+    "feather": ((".feather", ".arrow"), "attncli.writers.parquet"),
     "table": ((".txt",), "attncli.views.tables"),
     "plain": ((), "attncli.views.text"),
     "markdown": ((".md",), "attncli.views.text"),

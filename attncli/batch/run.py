@@ -25,6 +25,7 @@ from attncli.batch.inputs import Input, real_path
 from attncli.batch.job import BytesWriter, Job, dry_run_input
 from attncli.batch.manifest import Manifest, Receipt
 from attncli.batch.result_paths import refuse_link
+from attncli.batch.result_table import ROWS_FORMAT, merge_rows
 from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
 from attncli.batch.task_pool import TaskPool
 from attncli.batch.worker_processes import open_process_pool
@@ -185,6 +186,40 @@ class BatchRun:
                 may_begin=may_begin,
             )
         return stats
+
+    def run_to_table(self, path: Path, format_name: str) -> tuple[BatchStats, bool]:
+        """Compute the inputs into one table; return the counts, and whether the table is written.
+
+        It appears whole or not at all: not where the batch stops before its end, or where no input can be computed.
+
+        Args:
+            path: the table.
+            format_name: a format of which `is_table` is true.
+
+        Raises:
+            AttnError: nothing can be computed or written, whatever the input.
+        """
+        inputs = [replace(input, result_path=f"{i}.{ROWS_FORMAT}") for i, input in enumerate(self.inputs)]
+        stats = _new_stats(inputs)
+        with ExitStack() as stack:
+            is_interrupted = stack.enter_context(_interrupts_watched(self.callbacks.on_interrupt))
+            rows_folder = stack.enter_context(_temporary_folder())
+            job = replace(self.make_job(rows_folder, None), is_for_table=True)
+            task_pool = stack.enter_context(self._open_task_pool())
+            run_batch(
+                inputs,
+                self._make_executor(task_pool, job, "", stats),
+                stats,
+                lambda input: None,
+                lambda input, receipt: self.callbacks.on_progress(stats),
+                max_failures=parse_max_failures(self.max_failures, len(inputs)),
+                is_interrupted=is_interrupted,
+            )
+            row_files = [file for input in inputs if (file := Path(rows_folder, input.result_path)).exists()]
+            is_whole = not stats.left_count and bool(row_files)
+            if is_whole:
+                merge_rows(path, format_name, row_files)
+        return stats, is_whole
 
     def dry_run(self, results_folder: Path, *, retry_failed: bool = False) -> Iterator[DryRunEntry]:
         """Find out what `run_to_folder` would do with each input, without torch and without writing.
