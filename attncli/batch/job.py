@@ -72,7 +72,8 @@ class Job:
     def manifest_header(self) -> Json:
         """What decides a result, beside the content of its input: the seed, and a hash of all choices (`variant`).
 
-        A seed that was given is one of the choices; one that was drawn is kept for the folder.
+        A seed that was given is one of the choices; one that was drawn is kept for the folder. `options` is the hash of
+        what the command line says, whatever the files of `--with` hold.
         """
         choices = {name: str(value) for name, value in self.variant_request.choices.items()}
         recorded_choices: Json = choices | {"also": self.variant_request.extra_masks}
@@ -90,10 +91,12 @@ class Job:
             "top": self.output_options.top,
             "precision": self.output_options.precision,
         }
-        text = json.dumps(deciding, sort_keys=True)
+        names = [assignment.partition("=")[0] for assignment in self.read_options.replacing]
+        said = deciding | {"reading": asdict(self.read_options) | {"with": names, "replacing": ()}}
         return {
             "attn_version": self.attn_version,
-            "variant": hashlib.sha256(text.encode()).hexdigest()[:16],
+            "variant": _short_hash(deciding),
+            "options": _short_hash(said),
             "seed": self.drawn_seed,
             "choices": recorded_choices,
         }
@@ -131,6 +134,10 @@ class Job:
         return RenderOptions(
             precision=options.precision, heat=options.heat == "on", bare=options.bare, tidy=options.tidy
         )
+
+
+def _short_hash(fields: Json) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _assignment_with_hash(assignment: str) -> str:

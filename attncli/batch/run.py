@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, NamedTuple, TypeAlias
 
+from attncli import __version__
 from attncli.batch.address_limits import AddressLimits
 from attncli.batch.addresses import hide_secrets
 from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
@@ -32,6 +33,8 @@ from attncli.batch.worker_processes import open_process_pool
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.pipeline import error_record_line, internal_error
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import shorten
+from attncli.types import Json
 
 _InputPool: TypeAlias = TaskPool[list[PendingInput], list[Receipt]]
 _INPUTS_AHEAD_PER_PROCESS = 64  # inputs begun before the first whose result is still missing, where the order counts
@@ -97,6 +100,7 @@ class BatchRun:
         header = job.manifest_header()
         variant_hash = header["variant"]
         inputs = self._select_inputs(manifest, retry_failed)
+        self._refuse_other_options(results_folder, manifest, header, inputs)
         result_paths = [input.result_path for input in self.inputs]
         earlier_receipts = dict(manifest.receipts)
         stats = _new_stats(inputs)
@@ -230,10 +234,13 @@ class BatchRun:
         manifest = Manifest(results_folder)
         self._refuse_foreign_results(results_folder, manifest)
         job = self.make_job(results_folder, manifest.header.get("seed"))
-        variant_hash = job.manifest_header()["variant"]
+        header = job.manifest_header()
+        variant_hash = header["variant"]
+        inputs = self._select_inputs(manifest, retry_failed)
+        self._refuse_other_options(results_folder, manifest, header, inputs)
 
         def entries() -> Iterator[DryRunEntry]:
-            for input in self._select_inputs(manifest, retry_failed):
+            for input in inputs:
                 recorded = recorded_result(manifest, input, variant_hash, self.output_options.force)
                 try:
                     is_done = dry_run_input(job, input, recorded)
@@ -289,6 +296,31 @@ class BatchRun:
             if not manifest.exists and os.path.lexists(path):
                 message = f"{path} exists, and no manifest says that a batch made it"
                 raise OptionError("output-exists", message, help=hint)
+
+    def _refuse_other_options(
+        self, results_folder: Path, manifest: Manifest, header: Json, inputs: Sequence[Input]
+    ) -> None:
+        """Refuse to replace results that were made with other options, unless `force` is chosen.
+
+        Those of a file that has changed, an input or one of `--with`, are replaced.
+
+        Raises:
+            OptionError: one would be.
+        """
+        recorded = manifest.header
+        is_same = any(recorded.get(name) == header[name] for name in ("options", "variant"))
+        if self.output_options.force or is_same:
+            return
+        for input in inputs:
+            receipt = manifest.receipts.get(input.result_path)
+            if receipt is None or receipt.bytes is None or receipt.variant == header["variant"]:
+                continue
+            path = results_folder / input.result_path
+            if os.path.lexists(path):
+                version = recorded.get("attn_version")
+                made = "with other options" if version == __version__ else f"by attn {shorten(str(version))}"
+                hint = "another folder, or --force to compute them anew"
+                raise OptionError("output-exists", f"{path} was made {made}", help=hint)
 
     def _select_inputs(self, manifest: Manifest, retry_failed: bool) -> Sequence[Input]:
         if not retry_failed:

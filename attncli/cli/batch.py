@@ -158,7 +158,7 @@ def batch(
         if table_path is not None:
             stats, is_written = batch_run.run_to_table(table_path, format.name)
             rest = "the table holds the others" if is_written else f"{table_path} is not written"
-            failures_hint = f"{rest}; put them right, and give the command again"
+            failures_hint = f"{rest}; put them right, and give the command again{' with --force' * is_written}"
         elif results_folder is None:
             stats = batch_run.run_to_lines(standard_output_writer(environment, format.console_errors))
             failures_hint = "their places hold the errors"
