@@ -56,7 +56,7 @@ def validate_meta(value: object) -> dict[str, object]:
         if depth > _MAX_META_DEPTH:
             raise input_error("too-deep", f"meta is nested deeper than {_MAX_META_DEPTH} levels", "meta")
         if isinstance(item, dict):
-            size += sum(_count_characters(key, name, "a key") for key in item)
+            size += sum(_count_characters(key, name, is_key=True) for key in item)
             waiting += [(inner, f"{name}.{shorten(key, 40)}", depth + 1) for key, inner in item.items()]
         elif isinstance(item, list | tuple):
             waiting += [(inner, name, depth + 1) for inner in item]
@@ -65,8 +65,8 @@ def validate_meta(value: object) -> dict[str, object]:
     return meta
 
 
-def _count_characters(value: object, name: str, what: str = "a value") -> int:
-    """Return how many characters a text or a number has, once it is known that JSON can hold it.
+def _count_characters(value: object, name: str, *, is_key: bool = False) -> int:
+    """Return how many characters a key, a text or a number has, once it is known that JSON can hold it.
 
     Raises:
         InputError: JSON cannot.
@@ -74,13 +74,15 @@ def _count_characters(value: object, name: str, what: str = "a value") -> int:
     if isinstance(value, str):
         _check_text(value, name)
         return len(value)
+    if is_key:
+        raise input_error("wrong-type", f"{name} has the key {quote_value(value)}, which is no text", name)
     if value is None or isinstance(value, bool):
         return 0
     if isinstance(value, int | float):
         _check_number(value, name)
         return value.bit_length() // 3 if isinstance(value, int) else 8
-    if what == "a key" or not isinstance(value, dict | list | tuple):
-        message = f"{name} holds {what} that JSON cannot hold: {quote_value(value)}"
+    if not isinstance(value, dict | list | tuple):
+        message = f"{name} holds what JSON cannot: {quote_value(value)}"
         raise input_error("wrong-type", message, name, help="texts, numbers, true, false, null, lists and objects")
     return 0
 

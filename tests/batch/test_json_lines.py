@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, write
+from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, peak_kibibytes, write
 from tests.helpers import ROOT, TIMEOUT, run_process
 
 pytestmark = pytest.mark.slow
@@ -66,19 +66,11 @@ def test_a_pipe_that_closes_ends_the_batch(tmp_path):
 
 
 def test_a_long_stream_takes_no_more_memory_than_a_short_one(tmp_path):
-    peak = (  # of this process alone: what getrusage says is at least its parent's
-        "import sys; from attncli.cli import main; main(sys.argv[1:]);"
-        "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr)"
-    )
     used = []
     for count in (20, 1000):
         path = tmp_path / f"{count}.ndjson"
         path.write_text((GOOD[:-1] + f', "about": "{"x" * 60_000}"}}\n') * count)
-        done = subprocess.run(
-            [sys.executable, "-c", peak, "batch", str(path), "-o", str(tmp_path / f"out{count}"), "-q"],
-            capture_output=True, text=True, timeout=TIMEOUT, env=ENVIRONMENT, check=True,
-        )  # fmt: skip
-        used.append(int(done.stderr.split()[-1]))
+        used.append(peak_kibibytes("batch", path, "-o", tmp_path / f"out{count}", "-q"))
         assert len(lines(tmp_path / f"out{count}" / f"{count}.ndjson")) == count
 
     assert used[1] - used[0] < 20_000  # KiB; the input alone is three times as large
