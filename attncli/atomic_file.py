@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -107,8 +107,10 @@ def write_error(error: OSError, display_name: str, *, may_remain: bool = False) 
     return CannotError("cannot-write", message, help="" if may_remain else "nothing was left behind")
 
 
-def to_bytes(content: str | bytes | Sequence[bytes | memoryview]) -> bytes:
-    """The content that a writer made, as the bytes of a file."""
+def to_bytes(content: str | bytes | Iterable[str | bytes | memoryview]) -> bytes:
+    """The content that a writer made, whole or in pieces, as the bytes of a file."""
     if isinstance(content, str):
         return content.encode("utf-8", "surrogatepass")
-    return content if isinstance(content, bytes) else b"".join(content)
+    if isinstance(content, bytes):
+        return content
+    return b"".join(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece for piece in content)

@@ -3,7 +3,7 @@ a command asks `choose_output_format` for one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import PurePath
@@ -29,7 +29,8 @@ class RenderOptions:
 
 
 Codec = Literal["attn", "attn.json", "utf-8"]  # the error handler for a console that is not UTF-8, or utf-8 itself
-Content = str | bytes | Sequence[bytes | memoryview]  # a sequence: piece by piece, each as it lies in memory
+# Piece by piece where it is large: the first pieces are written before the last are made.
+Content = str | bytes | Iterable[str] | Sequence[bytes | memoryview]
 Writer = Callable[[Attention, RenderOptions], Content]
 
 

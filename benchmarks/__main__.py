@@ -142,10 +142,30 @@ def attn_read(file_name: str) -> Callable[[], object]:
     return lambda: attncli.read(Path(os.environ["BENCH_FILES"], file_name))
 
 
+def attn_write(format_name: str) -> Callable[[], object]:
+    """Writing by attn, as to a pipe: 100 tokens of 768 dims in 12 heads, with the steps that are shown."""
+    import numpy as np
+
+    import attncli
+    from attncli.output_formats import RenderOptions, load_output_format
+
+    problem = attncli.Problem(embeddings=np.random.default_rng(0).normal(size=(100, 768)))
+    attention = attncli.attend(problem, attncli.Variant(heads=12), "shown")
+    format = load_output_format(format_name)
+
+    def write() -> int:
+        content = format.write(attention, RenderOptions())
+        return sum(map(len, [content] if isinstance(content, str) else content))
+
+    return write
+
+
 def find_run(name: str) -> Callable[[], object]:
-    """The run of a name: a peer's, one of `ATTN_RUNS`, or the reading of a file."""
+    """The run of a name: a peer's, one of `ATTN_RUNS`, the writing of a format, or the reading of a file."""
     if name in PEER_RUNS:
         return PEER_RUNS[name]()
+    if name.startswith("write-"):
+        return attn_write(name.removeprefix("write-"))
     return attn_read(name) if name.startswith("large") else attn_run(*ATTN_RUNS[name])
 
 
@@ -227,6 +247,10 @@ IN_PROCESS_ROWS = (
     RunPair("causal, context and 8 largest weights", "causal", "SDPA, is_causal", "sdpa-causal", 3),
     RunPair("reading 80 MB of JSON", "large.json", "msgspec into a float array", "json", 1.25),
     RunPair("reading 80 MB of CSV", "large.csv", "polars into a float array", "csv", 1.25),
+    RunPair("100 tokens in 12 heads as tables in a pipe", "write-table", "the same as JSON", "write-json", 2),
+    RunPair("the same as Markdown", "write-markdown", "the same as JSON", "write-json", 2),
+    RunPair("the same as plain text", "write-plain", "the same as JSON", "write-json", 2),
+    RunPair("the same as CSV", "write-csv", "the same as JSON", "write-json", 2),
 )
 
 

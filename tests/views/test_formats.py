@@ -13,7 +13,7 @@ import attncli
 from attncli.output_formats import FORMAT_MODULES, OUTPUT_FORMATS, RenderOptions, load_output_formats
 from attncli.readers.results import read_result
 from attncli.select import select_indices
-from attncli.views.labelled import cell_formatter
+from attncli.views.cells import choose_number_format
 from attncli.writers.tidy import tidy_blocks
 from tests.helpers import ROOT, SAMPLES
 
@@ -45,7 +45,7 @@ def hostile() -> attncli.Attention:
 
 
 def write(name: str, attention: attncli.Attention, **look) -> str:
-    return load_output_formats()[name].write(attention, RenderOptions(**look))
+    return "".join(load_output_formats()[name].write(attention, RenderOptions(**look)))
 
 
 def test_there_are_these_formats():
@@ -353,9 +353,9 @@ def test_heat_without_colour_is_a_glyph():
     ],
 )
 def test_how_numbers_are_written(values, precision, expected):
-    write = cell_formatter(np.array(values), precision)
+    numbers = np.array(values)
 
-    assert [write(x) for x in values] == expected
+    assert choose_number_format(numbers, precision).format(numbers) == expected
 
 
 def test_a_format_is_found_by_suffix():
