@@ -39,13 +39,18 @@ class TidyBlock:
 
 def tidy_blocks(attention: Attention, max_rows: int = _MAX_BLOCK_ROWS) -> Iterator[TidyBlock]:
     """Yield the rows of every step, in order."""
+    labels = {
+        axis: _flat_labels(attention, axis) for axes in TOKEN_AXES.values() for axis in axes
+    }  # once, not per block
     for step in attention.steps:
         values = as_numpy(step.values)
         for start in range(0, values.size, max_rows):
-            yield _make_block(attention, step, values, start, min(start + max_rows, values.size))
+            yield _make_block(attention, step, values, labels, start, min(start + max_rows, values.size))
 
 
-def _make_block(attention: Attention, step: Step, values: NumpyArray, start: int, stop: int) -> TidyBlock:
+def _make_block(
+    attention: Attention, step: Step, values: NumpyArray, labels: Mapping[str, tuple[str, ...]], start: int, stop: int
+) -> TidyBlock:
     """Return the rows start … stop − 1 of a step."""
     places = dict(zip(step.axes, np.unravel_index(np.arange(start, stop), values.shape), strict=True))
     indices = {
@@ -55,21 +60,33 @@ def _make_block(attention: Attention, step: Step, values: NumpyArray, start: int
         column: found
         for column, axes in TOKEN_AXES.items()
         for axis in axes
-        if axis in places and (found := _find_tokens(attention, axis, places, values.shape[step.axes.index(axis)]))
+        if axis in places
+        and (found := _find_tokens(attention, axis, labels[axis], places, values.shape[step.axes.index(axis)]))
     }
     return TidyBlock(step.name, indices, values.reshape(-1)[start:stop], tokens)
 
 
-def _find_tokens(attention: Attention, axis: str, places: Mapping[str, NumpyArray], length: int) -> TokenColumn | None:
+def _find_tokens(
+    attention: Attention, axis: str, labels: tuple[str, ...], places: Mapping[str, NumpyArray], length: int
+) -> TokenColumn | None:
     """Return the tokens of an axis; None where a selection has left too little to tell them."""
-    labels = attention.tokens if axis == "query" else attention.k_tokens
-    is_batch = bool(labels) and isinstance(labels[0], tuple)
-    items: tuple[tuple[object, ...], ...] = labels if is_batch else (labels,)
     place = places[axis]
+    items = _label_items(attention, axis)
     if axis == "new_key":  # the last of the keys
         if {"key", "new_key"} & set(attention.at):
             return None
         place = place + len(items[0]) - length
-    if is_batch:
-        place = place + places["batch"] * len(items[0]) if "batch" in places else place
-    return TokenColumn(tuple(str(label) for item in items for label in item), place)
+    if len(items) > 1 and "batch" in places:
+        place = place + places["batch"] * len(items[0])
+    return TokenColumn(labels, place)
+
+
+def _label_items(attention: Attention, axis: str) -> tuple[tuple[object, ...], ...]:
+    """The labels of an axis of tokens, for each item of a batch; of what is no batch, as of one item."""
+    labels = attention.tokens if axis == "query" else attention.k_tokens
+    return labels if labels and isinstance(labels[0], tuple) else (labels,)
+
+
+def _flat_labels(attention: Attention, axis: str) -> tuple[str, ...]:
+    """The labels of an axis of tokens, item after item."""
+    return tuple(str(label) for item in _label_items(attention, axis) for label in item)
