@@ -19,6 +19,7 @@ from attncli.errors import ExitStatus, OptionError
 from attncli.output_formats import choose_output_format
 from attncli.pipeline import apply_selection, compute_stream, plan_request
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import shorten
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -190,8 +191,11 @@ def _run_stream(
 
     format = choose_output_format(output_options.output, output_options.format, default="ndjson")
     if format.name not in ("ndjson", "json"):
+        hint = "--format ndjson" if output_options.output is None else "-o FILE.ndjson"
+        if format.is_table and path != "-":
+            hint = f"attn batch {shorten(path)} -o {shorten(str(output_options.output))} makes one table of them"
         raise OptionError(
-            "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help="--format ndjson"
+            "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help=hint
         )
     if read_options.is_for_one_problem:
         raise OptionError(

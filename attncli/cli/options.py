@@ -76,7 +76,7 @@ _INPUT_OPTIONS = _group_in_panel(
         flags="--with",
     ),
 )
-_FORMATS_HELP = "table, plain, json, ndjson, csv, tsv, markdown, latex; npz and safetensors to a file"
+_FORMATS_HELP = "table, plain, json, ndjson, csv, tsv, markdown, latex; npz, safetensors, parquet and feather to a file"
 _OUTPUT_OPTIONS = _group_in_panel(
     "Output",
     _declare_option("format", str | None, _FORMATS_HELP, "FORMAT", flags="--format -f"),

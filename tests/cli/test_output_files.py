@@ -100,6 +100,14 @@ def test_options_that_say_two_things_are_refused(attn, tmp_path, words, says, hi
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["--bare", "--tidy"])
+def test_explain_has_no_shape_of_results(attn, option):
+    done = attn("explain", HELLO, "--json", option)
+
+    says = f"error[bad-option]: {option} is for results, and explain writes a page"
+    assert done.err == f"{says}\n  = help: attn compute has it\n"
+
+
 @pytest.mark.parametrize(
     "words", ["-f ndjson -o x.json", "--json -o x.jsonl", "-f csv -o x.txt", "-f csv -o x.dat", "-f latex -o x"]
 )

@@ -115,6 +115,22 @@ def test_a_wrong_command_line_stops_a_stream_at_once(attn):
         assert (done.status, done.out) == (2, ""), words
 
 
+def test_a_stream_says_how_it_becomes_a_table(attn, tmp_path):
+    (tmp_path / "p.ndjson").write_text("[[1, 2]]\n")
+
+    refused = [attn("compute", "p.ndjson", *more) for more in (("-o", "x.parquet"), ("-o", "x.csv"), ("-f", "csv"))]
+
+    hints = [done.err.splitlines()[1] for done in refused]
+    assert hints == [
+        "  = help: attn batch p.ndjson -o x.parquet makes one table of them",
+        "  = help: -o FILE.ndjson",
+        "  = help: --format ndjson",
+    ]
+    assert [done.status for done in refused] == [2, 2, 2]
+    for words in (("batch", "p.ndjson", "-o", "x.parquet"), ("compute", "p.ndjson", "-o", "x.ndjson")):
+        assert attn(*words).status == 0
+
+
 def test_a_bug_costs_a_stream_one_line(attn, monkeypatch):
     import attncli.select as select
 
