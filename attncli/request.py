@@ -37,6 +37,8 @@ class OutputOptions:
     only: tuple[str, ...] = ()  # names of steps; none: those that are shown by default
     at: tuple[str, ...] = ()  # AXIS=WHICH
     top: int | None = None  # how many of the largest weights of each query
+    bare: bool = False  # JSON without what is the same in every record
+    tidy: bool = False  # CSV with a row for each number, of one step too
     precision: int = 4  # digits after the point, in tables
     heat: str = "auto"  # auto, on, off
     full: bool = False  # leave nothing out on a terminal

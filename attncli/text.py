@@ -109,6 +109,11 @@ _CONTROL_CHARACTERS = re.compile(
 )
 
 
+def replace_undecodable(name: str) -> str:
+    """Return the name of a file as text that every format can hold: bytes that are no UTF-8 become U+FFFD."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def escape_json_controls(text: str) -> str:
     """Escape what a terminal would act on in JSON text, which stays the same value: `\\u009b` for a control sequence."""
     if text.isascii() and "\x7f" not in text:  # what is below a space, every writer of JSON has escaped

@@ -12,7 +12,13 @@ from typing import TypeAlias
 import numpy as np
 
 from attncli.check.figures import Figures, StepFigures, conform_to_step
-from attncli.check.labels import AXIS_PLURALS, find_labelled_indices, find_result_indices, label_names
+from attncli.check.labels import (
+    AXIS_PLURALS,
+    check_cell_tokens,
+    find_labelled_indices,
+    find_result_indices,
+    label_names,
+)
 from attncli.errors import InputError, OptionError, input_error
 from attncli.plan import Plan
 from attncli.plan.steps import require_step_name
@@ -211,6 +217,7 @@ def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
     for axis, indices, n in zip(axes, cells.T, shape, strict=True):
         if (indices >= n).any():
             raise input_error("out-of-range", f"there is no {axis} {indices[indices >= n][0]} in {step}: it has {n}")
+    check_cell_tokens(step_figures.cell_tokens, plan, axes, cells, step)
     index = tuple(cells.T)
     flat = np.ravel_multi_index(index, shape) if axes else np.zeros(len(cells), np.int64)
     distinct, counts = np.unique(flat, return_counts=True)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from attncli.errors import InputError
 from attncli.plan import Plan
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
-from attncli.types import Labels, NumpyArray
+from attncli.types import TOKEN_AXES, Labels, NumpyArray
 
 _MAX_NUMBER_DIGITS = 15  # of a label that counts; no axis is longer
 _MAX_SHOWN_NAMES = 8
@@ -129,6 +129,42 @@ def find_result_indices(
         hint = "bring the tokens of every item, with their figures, into the order of the problem"
         raise InputError("ambiguous-label", message, help=hint)
     return np.array(found.pop()) if found else unchanged
+
+
+def check_cell_tokens(
+    cell_tokens: Mapping[str, Sequence[str]], plan: Plan, axes: Sequence[str], cells: NumpyArray, step: str
+) -> None:
+    """Check that the tokens of tidy rows are those of the queries and keys that their indices name.
+
+    A token that is left out, and one that is a number on either side, is not compared.
+
+    Args:
+        cell_tokens: a token for each row, by column.
+        plan: the problem's.
+        axes: those of the step.
+        cells: the indices of each row: (row, axis).
+        step: whose figures they are, for messages.
+
+    Raises:
+        InputError: a token is another one than that of its index.
+    """
+    batch = cells[:, axes.index("batch")].tolist() if plan.size.batch is not None and "batch" in axes else None
+    if batch is None and plan.size.batch is not None:
+        return  # such as a mask that every item shares
+    for column, tokens in cell_tokens.items():
+        axis = next((axis for axis in TOKEN_AXES[column] if axis in axes), None)
+        if axis is None:
+            continue
+        names: Labels = plan.tokens if axis == "query" else plan.k_tokens
+        first = plan.size.past if axis == "new_key" else 0
+        for i, (token, index) in enumerate(zip(tokens, cells[:, axes.index(axis)].tolist(), strict=True)):
+            item = names if batch is None else names[batch[i]]
+            known = str(item[index + first]).strip()
+            if token and token != known and known != str(index) and token != str(index):
+                message = (
+                    f"a figure of {step} is of {axis} {index}, {_quote(known)}, but its {column} is {_quote(token)}"
+                )
+                raise InputError("unknown-label", message, help=f"put both right, or leave {column} out")
 
 
 def _find_by_name(labels: Sequence[str], names: Sequence[str]) -> list[int] | None:

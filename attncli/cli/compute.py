@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,7 @@ from attncli.errors import ExitStatus, OptionError
 from attncli.output_formats import choose_output_format
 from attncli.pipeline import apply_selection, compute_stream, plan_request
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import shorten
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -68,6 +70,7 @@ def run_compute(
     read_options: ReadOptions,
     output_options: OutputOptions,
     scheduler: str | None = None,
+    source: str | None = None,
 ) -> ExitStatus:
     """Compute one input, or a stream of them, and write the result.
 
@@ -78,6 +81,7 @@ def run_compute(
         read_options: how to read.
         output_options: which steps to show, and where and how.
         scheduler: the Dask scheduler whose workers compute the tiles of a long problem; None: this process does.
+        source: the name of the input in the result, where it is not the path.
 
     Raises:
         AttnError: anything that a user can put right.
@@ -90,8 +94,8 @@ def run_compute(
     for name in output_options.only:
         if name != "all":
             require_step_name(name)
-    check_output_path(output_options)
     reader = find_reader(path, read_options.input_format)
+    check_output_path(output_options, "ndjson" if reader.is_stream else "table")
     if reader.is_stream and scheduler:
         hint = "attn batch computes many problems on a cluster"
         raise OptionError("bad-option", "--scheduler is for one long problem, not for a stream of them", help=hint)
@@ -99,6 +103,8 @@ def run_compute(
         return _run_stream(environment, path, variant_request, read_options, output_options)
     format = choose_output_format(output_options.output, output_options.format)
     problem = read_problem(path, read_options, messages)
+    if source is not None:
+        problem = replace(problem, source=source)
     can_stream = format.stream_writer is not None
     plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
     if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_only_queries(selection):
@@ -186,8 +192,11 @@ def _run_stream(
 
     format = choose_output_format(output_options.output, output_options.format, default="ndjson")
     if format.name not in ("ndjson", "json"):
+        hint = "--format ndjson" if output_options.output is None else "-o FILE.ndjson"
+        if format.is_table and path != "-":
+            hint = f"attn batch {shorten(path)} -o {shorten(str(output_options.output))} makes one table of them"
         raise OptionError(
-            "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help="--format ndjson"
+            "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help=hint
         )
     if read_options.is_for_one_problem:
         raise OptionError(

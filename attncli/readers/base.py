@@ -276,6 +276,17 @@ def merge_fields(target: Json, added: Json) -> Json:
     return target
 
 
+def is_bare_record(fields: Json) -> bool:
+    """Whether these are the fields of a result that was written with `--bare`: every result has warnings, and no problem has."""
+    return "warnings" in fields and "schema" not in fields
+
+
+def bare_record_error(code: str) -> InputError:
+    """The error of a record that was written with `--bare`, where more is needed."""
+    message = "this result was written with --bare, which leaves out what reading it needs"
+    return InputError(code, message, help="write it again without --bare")
+
+
 def make_problem(fields: Json) -> Problem:
     """Make a problem of fields by name, which is yet to be validated.
 

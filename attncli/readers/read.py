@@ -65,6 +65,7 @@ def parse_problem(
     name: str,
     reader: Reader,
     *,
+    line: int | None = None,
     replacing: Sequence[str] = (),
     state_dict: str | None = None,
     token_column: str | None = None,
@@ -72,7 +73,7 @@ def parse_problem(
     drop: str | None = None,
     header: str | None = None,
 ) -> Problem:
-    """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`.
+    """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`, and the line that it is.
 
     Raises:
         OptionError: `replacing` or `state_dict` is misspelt.
@@ -88,7 +89,7 @@ def parse_problem(
             problem = add_layer(problem, state_dict)
         for pair in replacing:
             problem = replace_field(problem, pair)
-        return validate(problem, name)
+        return validate(problem, name, line)
     except RecursionError:
         message = "lists or objects are nested deeper than anything a problem holds"
         raise InputError("too-deep", message).add_location(file=name) from None

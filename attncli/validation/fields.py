@@ -20,6 +20,7 @@ from attncli.parts.links import link
 from attncli.registry import Parameter
 from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
 from attncli.types import BASE_STEPS, FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
+from attncli.validation.identification import validate_id, validate_meta
 from attncli.variant import FAMILIES
 
 STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
@@ -103,6 +104,10 @@ def validate_field(name: str, value: Any) -> Any:
         raise input_error("wrong-type", f"{name} is an object", name, help=hint)
     if field.kind == "expected":
         return _validate_expected(value)
+    if field.kind == "id":
+        return validate_id(value)
+    if field.kind == "meta":
+        return validate_meta(value)
     _check_no_arrays(value, name)
     return value
 

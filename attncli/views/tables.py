@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from operator import add
@@ -244,12 +245,17 @@ def _visible_columns(matrix: LabelledMatrix, render_options: RenderOptions) -> t
     labels = [_shorten_label(label, render_options) for label in matrix.column_labels]
     labels += [column.name for column in matrix.statistics]
     widths = [_COLUMN_GAP_SPACES + width for width in _column_widths(matrix, labels, render_options)]
+
+    def needed_width(max_shown: int) -> int:
+        """The width of so many columns: the more, the wider."""
+        shown = _leading_and_trailing(column_count, max_shown)
+        return sum(_COLUMN_GAP_SPACES + 1 if c is None else widths[c] for c in shown)
+
     for statistics in (list(range(column_count, len(widths))), list[int]()):
         available = (render_options.width or 0) - label_width - sum(widths[c] for c in statistics)
-        for max_shown in range(column_count, 1, -1):
-            shown = _leading_and_trailing(column_count, max_shown)
-            if sum(_COLUMN_GAP_SPACES + 1 if c is None else widths[c] for c in shown) <= available:
-                return shown, statistics
+        fitting = bisect_right(range(2, column_count + 1), available, key=needed_width)
+        if fitting:
+            return _leading_and_trailing(column_count, fitting + 1), statistics
     return _leading_and_trailing(column_count, 2), []
 
 
