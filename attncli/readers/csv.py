@@ -12,7 +12,6 @@ import io
 import math
 import re
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,16 +20,13 @@ from typing import Literal
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import Source, decode_text, make_problem, reader, translate_parser_errors
-from attncli.registry import parse_index
-from attncli.text import join_names, pluralize, printable, shorten, suggestion
+from attncli.readers.columns import TOKEN_NAMES, differs_from_rest, find_column, spell_column, unlike_columns
+from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
 
 # Each character can match in one way only, so that a cell of a million digits takes no time squared.
 _NUMBER_PATTERN = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?", re.ASCII)
 _COMMA_NUMBER_PATTERN = re.compile(r"[+-]?(\d++([.,]\d*+)?|[.,]\d++)([eE][+-]?\d++)?", re.ASCII)
-_TOKEN_COLUMN_NAMES = frozenset({
-    "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
-})  # fmt: skip
 
 
 @reader("csv", ".csv")
@@ -46,11 +42,6 @@ def read_tsv(source: Source) -> Problem:
 
 
 _POLARS_MIN_BYTES = 2**20  # for so many bytes Polars is worth loading
-# Names of columns that hold something else than a dimension of a vector.
-_OTHER_COLUMN_NAMES = _TOKEN_COLUMN_NAMES | {
-    "unnamed: 0", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens", "num_tokens", "length",
-    "class", "target", "split", "fold", "year", "date", "timestamp", "score", "weight",
-}  # fmt: skip
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which some programs put before UTF-8
 _MAX_CELL_CHARACTERS = 2**31 - 1
 _SNIFF_BYTES = 2**16  # bytes from which separator, header and token column are detected
@@ -306,7 +297,7 @@ class _Table:
                     0,
                     help="--header yes or --header no says which",
                 )
-            if len(names) > 1 and names[0].lower() in _TOKEN_COLUMN_NAMES:
+            if len(names) > 1 and names[0].lower() in TOKEN_NAMES:
                 raise self._cell_error(
                     "unclear-header",
                     f"the first row starts with {shorten(names[0])!r} and goes on with numbers: is it a header?",
@@ -344,7 +335,7 @@ class _Table:
         column = [row[0].strip() for row in self.body]
         are_numbers = [self._is_number(cell) for cell in column]
         if all(are_numbers):
-            if self.header and width > 1 and self._differs_from_rest(self.header):
+            if self.header and width > 1 and differs_from_rest(self.header):
                 raise self._cell_error(
                     "unclear-tokens",
                     f"column {shorten(self.header[0])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
@@ -369,8 +360,7 @@ class _Table:
 
     def _spell_column(self, column: int) -> str:
         """Return what names a column in an option: its name, or its number if that has none or looks like a number."""
-        name = self.header[column]
-        return str(column) if not name or parse_index(name) is not None or "," in name else shorten(name)
+        return spell_column(self.header, column)
 
     def _find_column(self, requested: str) -> int:
         """Return the number of a column; a number is always a place, whatever the columns are called.
@@ -378,20 +368,7 @@ class _Table:
         Raises:
             InputError: there is no such column, or two of that name.
         """
-        width, index = len(self.rows[0]), parse_index(requested)
-        if index is None and self.header.count(requested) == 1:
-            return self.header.index(requested)
-        if index is not None and 0 <= index < width:
-            return index
-        message = f"there is no column {shorten(requested)!r}"
-        if self.header.count(requested) > 1:
-            message, hint = (
-                f"two columns are called {shorten(requested)!r}",
-                f"their numbers tell them apart, 0 … {width - 1}",
-            )
-        else:
-            hint = suggestion(requested, self.header) if self.header else f"there are {width} columns, 0 … {width - 1}"
-        raise InputError("no-such-column", message, help=hint)
+        return find_column(requested, self.header, len(self.rows[0]))
 
     def find_dimensions(self, token_column: int | None) -> list[int]:
         """Return the numbers of the columns that are dimensions: those that were named, or all that nothing speaks against.
@@ -403,7 +380,7 @@ class _Table:
             return [self._find_column(name.strip()) for name in self.source.columns.split(",")]
         dropped = {self._find_column(name.strip()) for name in (self.source.drop or "").split(",") if name.strip()}
         dimensions = [c for c in range(len(self.rows[0])) if c != token_column and c not in dropped]
-        unlike = self._unlike_columns(dimensions) if self.header else []
+        unlike = unlike_columns(self.header, dimensions) if self.header else []
         if unlike:
             names = join_names([f"{shorten(self.header[c])!r}" for c in unlike])
             spelled = ",".join(self._spell_column(c) for c in unlike)
@@ -416,26 +393,6 @@ class _Table:
                 help=f"--drop {shorten(spelled)} leaves {'it' if len(unlike) == 1 else 'them'} out; --columns {shorten(others)} takes all",
             )
         return dimensions
-
-    def _unlike_columns(self, dimensions: Sequence[int]) -> list[int]:
-        """Return the columns whose names say something else, or are unlike the numbered names of most others."""
-        names = [self.header[c].lower() for c in dimensions]
-        stems = Counter(match[1] for name in names if (match := re.fullmatch(r"(.*?)\d+", name)))
-        stem, count = stems.most_common(1)[0] if stems else ("", 0)
-        are_numbered = count >= 2 and 2 * count > len(names)
-        pattern = re.compile(rf"{re.escape(stem)}\d+")
-        return [
-            c
-            for c, name in zip(dimensions, names, strict=True)
-            if name in _OTHER_COLUMN_NAMES or (are_numbered and not pattern.fullmatch(name))
-        ]
-
-    @staticmethod
-    def _differs_from_rest(names: Sequence[str]) -> bool:
-        """Whether the first of some column names is of another kind than the rest: id, d0, d1, d2."""
-        stems = {re.sub(r"\d+$", "", name) for name in names[1:]}
-        are_numbered = len(names) > 2 and len(stems) == 1 and all(name[-1:].isdigit() for name in names[1:])
-        return names[0].lower() in _TOKEN_COLUMN_NAMES or (are_numbered and re.sub(r"\d+$", "", names[0]) not in stems)
 
     # ── cells ────────────────────────────────────────────────────────────────────────────────────
     def _is_number(self, cell: str) -> bool:
