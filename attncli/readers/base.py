@@ -53,6 +53,8 @@ FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "npy": ((".npy",), "attncli.readers.npz"),
     "npz": ((".npz",), "attncli.readers.npz"),
     "safetensors": ((".safetensors",), "attncli.readers.safetensors"),
+    "parquet": ((".parquet", ".pq"), "attncli.readers.arrow"),
+    "arrow": ((".arrow", ".feather", ".ipc", ".arrows"), "attncli.readers.arrow"),
 }
 
 

@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from typing import IO, NamedTuple
 
-from attncli.errors import CannotError, InputError, Location
+from attncli.errors import InputError, Location
 from attncli.readers.base import (
     Source,
     decode_metadata,
@@ -21,14 +21,12 @@ from attncli.readers.base import (
     reader,
     translate_parser_errors,
 )
+from attncli.readers.unpacking import check_unpacked_size
 from attncli.text import pluralize, shorten
 from attncli.types import Json, NumpyArray, Problem
 
 _MAX_ARRAYS = 1000  # in one archive; a problem has some fifty
-_UNPACKED_BYTES = 2**24  # to which every archive may unpack, however small it is
-_UNPACKED_PER_BYTE = 16  # and for each byte of the archive as many more
 _BYTES_PER_ROW = 48  # that a row counts more where it is compressed, since a token has a label and a position
-_LARGE_BYTES = 2**26  # the size from which what is unpacked is held against the memory that is free
 _HEADER_BYTES = 2**16  # of an NPY file, in which numpy's header of at most 10,000 characters lies
 
 
@@ -58,7 +56,10 @@ def read_archive(data: bytes) -> tuple[Json, Json]:
         zipfile.ZipFile(io.BytesIO(data)) as members,
     ):
         headers = _read_headers(members)
-        _check_unpacked_size(headers, len(data))
+        if headers:
+            sizes = {name: header.bytes_as_read for name, (_, header) in headers.items()}
+            hint = "save it without compression: numpy.savez, not savez_compressed"
+            check_unpacked_size(sum(sizes.values()), len(data), hint, max(sizes, key=lambda name: sizes[name]))
         for name, (info, header) in headers.items():
             with members.open(info) as member:
                 arrays[name] = _read_array(member, name, header)
@@ -115,32 +116,6 @@ def _read_headers(members: zipfile.ZipFile) -> dict[str, tuple[zipfile.ZipInfo, 
             header = header._replace(bytes_as_read=header.bytes_as_read + _BYTES_PER_ROW * header.rows)
         headers[name] = info, header
     return headers
-
-
-def _check_unpacked_size(headers: dict[str, tuple[zipfile.ZipInfo, _Header]], archive_bytes: int) -> None:
-    """Check that what an archive unpacks to is no more than a multiple of its size, and fits in the memory that is free.
-
-    Raises:
-        InputError, CannotError: it is, or does not.
-    """
-    from attncli.plan.memory import available_memory_bytes
-
-    unpacked = sum(header.bytes_as_read for _, header in headers.values())
-    if unpacked > _UNPACKED_BYTES + _UNPACKED_PER_BYTE * archive_bytes:
-        largest = max(headers, key=lambda name: headers[name][1].bytes_as_read)
-        raise InputError(
-            "too-compressed",
-            f"{archive_bytes:,} bytes would take {unpacked:,} in memory, more than 16 MiB and 16 times as many",
-            location=Location(path=largest),
-            help="save it without compression: numpy.savez, not savez_compressed",
-        )
-    available = available_memory_bytes() if unpacked > _LARGE_BYTES else None
-    if available is not None and unpacked > available:
-        raise CannotError(
-            "out-of-memory",
-            f"the arrays take {unpacked / 2**30:,.1f} GiB, and {available / 2**30:,.1f} are free",
-            help="save fewer arrays in one file, or read it where there is more memory",
-        )
 
 
 def _read_header(first_bytes: bytes, size: int, name: str) -> _Header:
