@@ -25,7 +25,7 @@ from attncli.batch.name_lists import read_name_list
 from attncli.batch.result_paths import is_result_path, safe_name, valid_file_name
 from attncli.batch.sources import resolve_file_system, unreadable_error
 from attncli.errors import AttnError, InputError, OptionError, as_input_error
-from attncli.readers import Reader, find_reader, load_readers
+from attncli.readers import Reader, detect_reader, find_reader, load_readers
 from attncli.text import shorten
 
 RESERVED_FILE_NAMES = ("manifest.ndjson", "failed.txt")  # those that a batch writes beside its results
@@ -109,6 +109,8 @@ def _make_input(
     """The input that a file is, with the name of its result; arguments as those of `gather_inputs`."""
     try:
         is_stream = reader_for(file.path, input_format).is_stream
+        if is_stream and not is_address(file.path):
+            is_stream = detect_reader(file.path, input_format).is_stream
     except AttnError:
         is_stream = False  # it is refused when its turn comes
     name = file.relative_name if keep_suffix else str(PurePosixPath(file.relative_name).with_suffix(""))

@@ -239,13 +239,14 @@ def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
     Raises:
         AttnError: it is refused.
     """
-    from attncli.readers import parse_problem
+    from attncli.readers import load_reader, parse_problem
 
     options = job.read_options
+    reader = reader_for(input.path, options.input_format)
     problem = parse_problem(
         data,
         input.display_name,
-        reader_for(input.path, options.input_format),
+        load_reader("ndjson-tokens") if reader.is_stream else reader,  # a stream of problems is not read here
         replacing=options.replacing,
         state_dict=options.state_dict,
         token_column=options.token_column,

@@ -87,14 +87,14 @@ def run_compute(
         AttnError: anything that a user can put right.
     """
     from attncli.plan.steps import require_step_name
-    from attncli.readers import find_reader
+    from attncli.readers import detect_reader
     from attncli.select import selects_only_queries
 
     messages = Messages.from_options(environment, output_options)
     for name in output_options.only:
         if name != "all":
             require_step_name(name)
-    reader = find_reader(path, read_options.input_format)
+    reader = detect_reader(path, read_options.input_format)
     check_output_path(output_options, "ndjson" if reader.is_stream else "table")
     if reader.is_stream and scheduler:
         hint = "attn batch computes many problems on a cluster"

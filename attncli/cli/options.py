@@ -61,12 +61,24 @@ _INPUT_OPTIONS = _group_in_panel(
     _declare_option(
         "input_format",
         str | None,
-        "what the suffix does not say: json, ndjson, csv, tsv, npz, npy, safetensors",
+        "what the suffix does not say: json, ndjson, ndjson-tokens, csv, tsv, npz, npy, safetensors, parquet, arrow",
         "FORMAT",
     ),
-    _declare_option("token_column", str | None, "CSV: the column of the tokens, by name or number, or none", "COLUMN"),
-    _declare_option("columns", str | None, "CSV: the columns that are dimensions: d0,d1,d2", "COLUMN,…"),
-    _declare_option("drop", str | None, "CSV: columns that are left out: id,freq", "COLUMN,…"),
+    _declare_option(
+        "token_column",
+        str | None,
+        "tables: the column, or the field of records, that holds the tokens, by name or number, or none",
+        "COLUMN",
+        flags="--token-column --token-field",
+    ),
+    _declare_option(
+        "columns",
+        str | None,
+        "tables: the columns that are dimensions: d0,d1,d2; or the column, or field, that holds whole vectors",
+        "COLUMN,…",
+        flags="--columns --vector-field",
+    ),
+    _declare_option("drop", str | None, "tables: columns that are left out: id,freq", "COLUMN,…"),
     _declare_option("header", Literal["yes", "no"] | None, "CSV: whether the first row is a header"),
     _declare_option(
         "with_",

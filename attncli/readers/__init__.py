@@ -1,6 +1,6 @@
 """Read problems from files: bytes in, a validated `Problem` out. One file a format. Entry: `read`."""
 
-from attncli.readers.base import Reader, Source, decode_text, find_reader, load_readers
+from attncli.readers.base import Reader, Source, decode_text, detect_reader, find_reader, load_reader, load_readers
 from attncli.readers.files import open_input, read_bytes, read_lines
 from attncli.readers.read import parse_problem, read
 
@@ -8,7 +8,9 @@ __all__ = [
     "Reader",
     "Source",
     "decode_text",
+    "detect_reader",
     "find_reader",
+    "load_reader",
     "load_readers",
     "open_input",
     "parse_problem",

@@ -1,6 +1,6 @@
-"""Read JSON: a problem, a bare matrix, or a list of tokens with embeddings; and JSON lines, a problem a line.
+"""Read JSON: a problem, a bare matrix, or a table of tokens with vectors; and JSON lines, a problem or a token a line.
 
-Entries: `read_json`, `read_json_lines`.
+Entries: `read_json`, `read_json_lines`; `holds_token` tells which of the two JSON lines are.
 """
 
 from __future__ import annotations
@@ -23,10 +23,19 @@ from attncli.readers.base import (
     reader,
     translate_parser_errors,
 )
-from attncli.text import quote_value, shorten, suggestion
+from attncli.readers.json_tables import (
+    check_finite_values,
+    expand_embeddings,
+    find_table,
+    is_problem,
+    is_token,
+    table_of_tokens,
+)
+from attncli.text import quote_value, shorten
 from attncli.types import NESTED_FIELDS, Json, Problem
 
 _WHITESPACE = b" \t\r\n"
+_MAX_TOKEN_BYTES = 2**22  # of a line; a vector of a hundred thousand numbers takes less
 _TYPE_OF_KIND: Json = {"floats": float, "booleans": bool, "integers": int}
 
 
@@ -39,19 +48,125 @@ def read_json(source: Source) -> Problem:
         raise InputError("empty", "the file is empty", help='a problem is {"embeddings": [[1, 0], [0, 1]]}')
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:64]:
         decode_text(data, format_name="JSON")
-    if head == b"{":
-        return make_problem(_decode_fields(data))
-    if re.match(rb"\s*\[\s*\{", data):
-        return make_problem(_fields_from_tokens(_decode_objects(data)))
-    if head == b"[":
-        return make_problem({"embeddings": _decode_array(data, "floats")})
-    raise InputError("wrong-type", f"a problem is an object or a list, not {quote_value(_decode_json(data))}")
+    try:
+        if head == b"{":
+            return _read_object(data, source)
+        if re.match(rb'\s*\[\s*(\{|\[\s*")', data):
+            return _read_list(_decode_objects(data), source)
+        if head == b"[":
+            return make_problem({"embeddings": _decode_array(data, "floats")})
+        raise InputError("wrong-type", f"a problem is an object or a list, not {quote_value(_decode_json(data))}")
+    except _NonfiniteError:
+        return _read_with_nonfinite(data, source)
+
+
+def _read_object(data: bytes, source: Source) -> Problem:
+    """Read an object: a problem, or a table of tokens and vectors."""
+    members = _decode_members(data)
+    if not is_problem(members):
+        check_duplicate_keys(data)
+        table = find_table(_decode_json(data), source)
+        if table is not None:
+            return _make_problem_of_table(*table.to_fields(source), source)
+    fields = _decode_fields(members, data)
+    return _make_expanded_problem(fields, source)
+
+
+def _read_list(items: list[object], source: Source) -> Problem:
+    """Read a list of objects or of lists that begin with a text: a table, or else numbers that are mistyped."""
+    table = find_table(items, source)
+    if table is None:
+        return make_problem({"embeddings": items})
+    return _make_problem_of_table(*table.to_fields(source), source)
+
+
+def _make_problem_of_table(fields: Json, note: str, source: Source) -> Problem:
+    return replace(make_problem(fields), notes=(f"{source.name}: {note}",))
+
+
+def _make_expanded_problem(fields: Json, source: Source) -> Problem:
+    """Make a problem, whose `embeddings` may be a table of tokens and vectors.
+
+    Raises:
+        InputError: there are tokens in the table and beside it.
+    """
+    expanded = None
+    if isinstance(fields.get("embeddings"), dict | list) and "schema" not in fields:
+        expanded = expand_embeddings(fields["embeddings"], source)
+    if expanded is None:
+        return make_problem(fields)
+    table, note = expanded
+    if "tokens" in table and "tokens" in fields:
+        raise input_error(
+            "two-sources", "the tokens stand in embeddings and in tokens", "tokens", help="take one of them out"
+        )
+    return _make_problem_of_table(fields | table, note, source)
 
 
 @reader("ndjson", ".ndjson", ".jsonl", is_stream=True)
 def read_json_line(source: Source) -> Problem:
-    """Read one line of JSON lines."""
+    """Read one line of JSON lines, which holds a problem."""
+    if holds_token(source.data):
+        raise InputError(
+            "two-readings",
+            "this line is one token with its vector, where a problem is expected: a token a line, or a problem of one token?",
+            help='--input-format ndjson-tokens reads a token a line; a problem has embeddings: {"embeddings": [[0.1, 0.2]]}',
+        )
     return read_json(source)
+
+
+@reader("ndjson-tokens")
+def read_token_lines(source: Source) -> Problem:
+    """Read JSON lines of which each is a token with its vector."""
+    values: list[Any] = []
+    lines: list[int] = []
+    for number, line in enumerate(source.data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = _decode_line(line)
+        except InputError as error:
+            raise error.add_location(line=number) from None
+        if not is_token(value):
+            raise InputError(
+                "wrong-type",
+                "this line is no token with its vector, as the lines before are",
+                location=Location(line=number),
+                help='a line is {"token": "cat", "embedding": [0.1, 0.2]}',
+            )
+        values.append(value)
+        lines.append(number)
+    if not values:
+        raise InputError("empty", "the file is empty", help='a line is {"token": "cat", "embedding": [0.1, 0.2]}')
+    table = table_of_tokens(values)
+    if table is None:
+        raise InputError("wrong-type", "some lines are objects and some are lists", help="every line has the same form")
+    return _make_problem_of_table(*table.to_fields(source), source)
+
+
+def _decode_line(line: bytes) -> Any:
+    """Decode one line, which may hold NaN and Infinity.
+
+    Raises:
+        InputError: it is no JSON, or an object in it has a key twice.
+    """
+    try:
+        value = _decode_json(line)
+    except _NonfiniteError:
+        return _decode_with_nonfinite(line)
+    if b"{" in line:
+        check_duplicate_keys(line)
+    return value
+
+
+def holds_token(line: bytes) -> bool:
+    """Whether a line of JSON lines holds a token with its vector, and so no problem; what is no JSON holds neither."""
+    if not re.match(rb"[\s\xef\xbb\xbf]*[\[{]", line) or len(line) > _MAX_TOKEN_BYTES:
+        return False
+    try:
+        return is_token(_decode_line(line.removeprefix(b"\xef\xbb\xbf")))
+    except AttnError:
+        return False
 
 
 def read_json_lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | AttnError]]:
@@ -131,23 +246,102 @@ def _malformed_json_error(message: str, data: bytes) -> InputError:
         offset, reason = len(data.rstrip(_WHITESPACE)), "the text ends in the middle"
     line_number = data.count(b"\n", 0, offset) + 1
     line_start = data.rfind(b"\n", 0, offset) + 1
-    line = data[line_start:].split(b"\n", 1)[0].decode("utf-8", "replace")
     column = len(data[line_start:offset].decode("utf-8", "replace"))
-    excerpt = line[max(0, column - 60) : column + 20]  # a line may be a megabyte long
-    location = Location(line=line_number, column=column + 1, source_lines=((line_number, excerpt),), caret_width=1)
-    is_nonfinite = re.match(rb"-?(NaN|Inf|nan|inf)", data[max(0, offset - 1) : offset + 9].lstrip(b"[, :"))
-    hint = 'JSON has no NaN or Infinity: write "NaN", "Infinity" or "-Infinity", in quotes' if is_nonfinite else ""
-    return InputError("bad-json", f"this is no JSON: {reason}", location=location, help=hint)
+    line_end = data.find(b"\n", offset)
+    line = data[line_start : line_end if line_end >= 0 else len(data)][: offset - line_start + _SHOWN_BYTES]
+    source_line = (line_number, line.decode("utf-8", "replace"))
+    location = Location(line=line_number, column=column + 1, source_lines=(source_line,), caret_width=1)
+    if _NONFINITE_PATTERN.match(data, offset):
+        return _NonfiniteError("bad-json", f"this is no JSON: {reason}", location=location)
+    return InputError(
+        "bad-json", f"this is no JSON: {reason}", location=location, help=_way_out_of_python(data, offset)
+    )
 
 
-def _decode_fields(data: bytes) -> Json:
-    """Decode a JSON object as fields by name, with arrays of numbers as numpy arrays.
+_SHOWN_BYTES = 200  # of a line behind the error in it
+_NONFINITE_PATTERN = re.compile(rb"(NaN|-?Infinity)\b")
+_PYTHON_PATTERN = re.compile(rb"'|\(|True\b|False\b|None\b|[\]}]")
+_PYTHON_TO_JSON = (
+    'python -c "import ast, json, sys; json.dump(ast.literal_eval(sys.stdin.read()), sys.stdout)" < FILE > NEW.json'
+)
+
+
+def _way_out_of_python(data: bytes, offset: int) -> str:
+    """Return how to convert what looks like a value that Python has printed; nothing where it does not."""
+    if re.match(rb"\s*(np\.)?(array|tensor|Tensor|Parameter)\(", data):
+        return "this is what Python prints of an array: save it by numpy.save('x.npy', x), or print(json.dumps(x.tolist()))"
+    before = data[max(0, offset - 1) : offset]
+    if _PYTHON_PATTERN.match(data, offset) or before in (b".", b"'"):
+        return f"this looks like Python, not JSON: {_PYTHON_TO_JSON}"
+    return ""
+
+
+class _NonfiniteError(InputError):
+    """Raised where NaN or Infinity stands in JSON as Python writes it, without quotes."""
+
+
+def _read_with_nonfinite(data: bytes, source: Source) -> Problem:
+    """Read JSON in which NaN and Infinity stand without quotes. Whether a field may hold them, its validation says."""
+    value = _decode_with_nonfinite(data)
+    if isinstance(value, list):
+        table = find_table(value, source)
+        return (
+            make_problem({"embeddings": value})
+            if table is None
+            else _make_problem_of_table(*table.to_fields(source), source)
+        )
+    if not is_problem(value):
+        table = find_table(value, source)
+        if table is not None:
+            return _make_problem_of_table(*table.to_fields(source), source)
+    for name in NESTED_FIELDS:
+        if name in value and not isinstance(value[name], dict):
+            raise input_error("wrong-type", f"{name} is an object, not {quote_value(value[name])}", name)
+    for name in ("about", "meta", "id"):
+        check_finite_values(value.get(name), f"$.{name}")
+    return _make_expanded_problem(value, source)
+
+
+def _decode_with_nonfinite(data: bytes) -> Any:
+    """Decode JSON in which NaN and Infinity stand without quotes, by the standard library.
+
+    Raises:
+        InputError: it is no JSON beside these, an object has a key twice, or a number is too large.
+    """
+    import json
+
+    check_duplicate_keys(data)
+    with translate_parser_errors("bad-json", "this JSON cannot be read"):
+        try:
+            return json.loads(data, parse_float=_parse_finite_float, parse_int=_parse_integer)
+        except json.JSONDecodeError as error:
+            offset = len(error.doc[: error.pos].encode())
+            raise _malformed_json_error(f"{error.msg} (byte {offset})", data) from None
+
+
+def _parse_finite_float(text: str) -> float:
+    value = float(text)
+    if value - value != 0:
+        raise InputError("not-finite", f"{shorten(text)} is larger than a float64 can hold")
+    return value
+
+
+def _parse_integer(text: str) -> int:
+    if len(text) > _MAX_INTEGER_DIGITS:
+        raise InputError("not-finite", "an integer has thousands of digits, more than are read")
+    return int(text)
+
+
+_MAX_INTEGER_DIGITS = 4300  # as Python itself reads
+
+
+def _decode_fields(members: dict[str, bytes], data: bytes) -> Json:
+    """Decode the members of a JSON object as fields by name, with arrays of numbers as numpy arrays.
 
     Raises:
         InputError: it is no JSON, has a key twice, or a value is not of its field's kind.
     """
     fields: Json = {}
-    members = _decode_members(data)
     if is_bare_record(members):
         raise bare_record_error("not-a-problem")
     for name, text in members.items():
@@ -245,39 +439,3 @@ def _decode_array(text: bytes, kind: str) -> object:
         return np.array(value, _TYPE_OF_KIND[kind]) if depth else value
     except (ValueError, OverflowError):  # ragged, or an integer of more than 64 bits
         return value
-
-
-def _fields_from_tokens(items: list[object]) -> Json:
-    """Turn `[{"token": "a", "embedding": […]}, …]` into fields.
-
-    Raises:
-        InputError: an item has no embedding, or another key; or some have a token, and others have not.
-    """
-    tokens, vectors = [], []
-    for i, item in enumerate(items):
-        location = Location(path=f"$[{i}]")
-        if not isinstance(item, dict) or "embedding" not in item:
-            raise InputError(
-                "missing-field",
-                f"item {i} has no embedding",
-                location=location,
-                help='an item is {"token": "cat", "embedding": [0.1, 0.2]}',
-            )
-        for key in item:
-            if key not in ("token", "embedding"):
-                raise InputError(
-                    "unknown-field",
-                    f"a token has no field {shorten(key)!r}",
-                    location=location,
-                    help=suggestion(key, ["token", "embedding"]),
-                )
-        tokens.append(item.get("token"))
-        vectors.append(item["embedding"])
-    token_count = len(tokens) - tokens.count(None)
-    if 0 < token_count < len(tokens):
-        raise InputError(
-            "missing-field",
-            f"item {tokens.index(None)} has no token, but others have",
-            location=Location(path=f"$[{tokens.index(None)}]"),
-        )
-    return {"embeddings": vectors, "tokens": tokens} if token_count else {"embeddings": vectors}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attncli.errors import InputError, OptionError
-from attncli.readers.base import Reader, Source, find_reader, read_source
+from attncli.readers.base import Reader, Source, detect_reader, read_source
 from attncli.readers.with_field import replace_field
 from attncli.types import Problem
 
@@ -39,9 +39,12 @@ def read(
         InputError: the file cannot be read or makes no sense; with its place.
     """
     path = str(path)
-    reader = find_reader(path, format)
+    reader = detect_reader(path, format)
     if reader.is_stream:
-        raise OptionError("many-problems", f"{path} holds a problem a line", help="attn compute reads it line by line")
+        hint = (
+            "attn compute reads it line by line; if each line is a token with its vector, --input-format ndjson-tokens"
+        )
+        raise OptionError("many-problems", f"{path} holds a problem a line", help=hint)
     display_name = "<stdin>" if path == "-" else path
     try:
         data = read_source(path, reader)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attncli.errors import AttnError, InputError, OptionError
-from attncli.readers.base import Source, find_reader, read_source
+from attncli.readers.base import Source, detect_reader, read_source
 from attncli.text import suggestion
 from attncli.types import NESTED_FIELDS, Problem
 
@@ -43,7 +43,7 @@ def replace_field(problem: Problem, pair: str) -> Problem:
         InputError: the file cannot be read, or has nothing that the field could be.
     """
     name, path = split_name_and_path(pair)
-    reader = find_reader(path)
+    reader = detect_reader(path)
     try:
         other = reader.read(Source(path, read_source(path, reader), reader.name))
         value = _validate_value(name, _find_value(other, name))
@@ -65,7 +65,7 @@ def read_single_array(path: str) -> Any:
     """
     from attncli.validation.fields import validate_field
 
-    reader = find_reader(path)
+    reader = detect_reader(path)
     try:
         array = reader.read(Source(path, read_source(path, reader), reader.name)).embeddings
         if array is None:

@@ -97,14 +97,26 @@ def test_messages_say_the_way_out(attn, tmp_path, content, words, message, help)
 
 
 def test_json_errors_are_pointed_at(attn, tmp_path):
-    (tmp_path / "a.json").write_text('{\n  "embeddings": [[1, NaN]]\n}\n')
+    (tmp_path / "a.json").write_text('{\n  "embeddings": [[1, abc]]\n}\n')
 
     done = attn("compute", "a.json")
 
     assert " --> a.json:2:22\n" in done.err
-    assert '2 |   "embeddings": [[1, NaN]]\n' in done.err
+    assert '2 |   "embeddings": [[1, abc]]\n' in done.err
     assert "  |                      ^\n" in done.err
-    assert 'write "NaN"' in done.err
+
+
+@pytest.mark.parametrize("before", [3, 70, 150, 5000])
+@pytest.mark.parametrize("after", [3, 700])
+def test_the_caret_stands_under_the_error_in_lines_of_any_length(attn, tmp_path, before, after):
+    (tmp_path / "a.json").write_text(f"[[{'1,' * before}?{',2' * after}]]")
+
+    done = attn("compute", "a.json")
+
+    lines = done.err.splitlines()
+    row = next(i for i, line in enumerate(lines) if line.startswith("1 | "))
+    assert lines[row].index("?") == lines[row + 1].index("^")
+    assert f"a.json:1:{2 * before + 3}" in done.err
 
 
 def test_the_path_of_what_is_wrong(attn, tmp_path):
