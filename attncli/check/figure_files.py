@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 def read_figures(path: str) -> Figures:
-    """Read a file of figures, by its suffix: .json, .ndjson of one line, .npz, .npy, .safetensors, .csv, .tsv; a worksheet is text.
+    """Read a file of figures, by its suffix: .json, .ndjson of one line, .npz, .npy, .safetensors, .parquet, .arrow, .csv, .tsv; a worksheet is text.
 
     Raises:
         OptionError: the format is not read.
@@ -357,12 +357,38 @@ def _figures_from_archive(path: str, arrays: Mapping[str, NumpyArray], metadata:
     return figures_from_named_arrays(path, arrays)
 
 
+def _figures_from_parquet(path: str, data: bytes) -> Figures:
+    return _figures_from_frame(path, data, "parquet")
+
+
+def _figures_from_arrow(path: str, data: bytes) -> Figures:
+    return _figures_from_frame(path, data, "arrow")
+
+
+def _figures_from_frame(path: str, data: bytes, format_name: str) -> Figures:
+    """Read a table of Parquet or Arrow as the CSV of the same rows, in which numbers are written out in full."""
+    from attncli.readers.arrow import read_frame
+
+    frame = read_frame(data, format_name)
+    try:
+        text = frame.write_csv()
+    except Exception as error:  # whatever the library raises, the columns are of another kind
+        message = f"its columns are no matrix of figures: {shorten(str(error).partition(chr(10))[0])}"
+        raise InputError("no-figures", message, help="a column of numbers for each key, and one of names") from None
+    return _figures_from_csv(path, text, ",")
+
+
 _READERS: dict[str, Callable[[str, bytes], Figures]] = {
     ".json": _figures_from_json,
     ".ndjson": _figures_from_ndjson,
     ".npz": _figures_from_npz,
     ".npy": _figures_from_npy,
     ".safetensors": _figures_from_safetensors,
+    ".parquet": _figures_from_parquet,
+    ".pq": _figures_from_parquet,
+    ".arrow": _figures_from_arrow,
+    ".feather": _figures_from_arrow,
+    ".ipc": _figures_from_arrow,
 }
 
 

@@ -89,7 +89,7 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
 
     Raises:
         OptionError: there is no such format, or no format has the suffix.
-        InputError: it is a folder.
+        InputError: it is a folder, or a file of another program.
     """
     if format_name is not None:
         if format_name not in FORMAT_MODULES:
@@ -103,6 +103,10 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
     for name, (suffixes, _) in FORMAT_MODULES.items():
         if suffix in suffixes:
             return load_reader(name)
+    from attncli.readers.foreign import foreign_suffix_error
+
+    if (foreign := foreign_suffix_error(path)) is not None:
+        raise foreign.add_location(file=path)
     is_folder = False
     with suppress(OSError, ValueError):  # nothing can have that name
         is_folder = Path(path).is_dir()

@@ -51,13 +51,29 @@ def read_json(source: Source) -> Problem:
     try:
         if head == b"{":
             return _read_object(data, source)
-        if re.match(rb'\s*\[\s*(\{|\[\s*")', data):
+        if re.match(rb'\s*\[\s*(\{|"|\[\s*")', data):
             return _read_list(_decode_objects(data), source)
         if head == b"[":
-            return make_problem({"embeddings": _decode_array(data, "floats")})
+            embeddings = _decode_array(data, "floats")
+            _check_is_no_token(embeddings.tolist() if getattr(embeddings, "ndim", 0) == 1 else None, source)
+            return make_problem({"embeddings": embeddings})
         raise InputError("wrong-type", f"a problem is an object or a list, not {quote_value(_decode_json(data))}")
     except _NonfiniteError:
         return _read_with_nonfinite(data, source)
+
+
+def _check_is_no_token(value: object, source: Source) -> None:
+    """Check that a line of JSON lines is no token, where each holds a problem.
+
+    Raises:
+        InputError: it is one.
+    """
+    if source.format == "ndjson" and is_token(value):
+        raise InputError(
+            "two-readings",
+            "this line is one token with its vector, where a problem is expected: a token a line, or a problem of one token?",
+            help='--input-format ndjson-tokens reads a token a line; a problem has embeddings: {"embeddings": [[0.1, 0.2]]}',
+        )
 
 
 def _read_object(data: bytes, source: Source) -> Problem:
@@ -65,7 +81,9 @@ def _read_object(data: bytes, source: Source) -> Problem:
     members = _decode_members(data)
     if not is_problem(members):
         check_duplicate_keys(data)
-        table = find_table(_decode_json(data), source)
+        value = _decode_json(data)
+        _check_is_no_token(value, source)
+        table = find_table(value, source)
         if table is not None:
             return _make_problem_of_table(*table.to_fields(source), source)
     fields = _decode_fields(members, data)
@@ -74,6 +92,7 @@ def _read_object(data: bytes, source: Source) -> Problem:
 
 def _read_list(items: list[object], source: Source) -> Problem:
     """Read a list of objects or of lists that begin with a text: a table, or else numbers that are mistyped."""
+    _check_is_no_token(items, source)
     table = find_table(items, source)
     if table is None:
         return make_problem({"embeddings": items})
@@ -106,12 +125,6 @@ def _make_expanded_problem(fields: Json, source: Source) -> Problem:
 @reader("ndjson", ".ndjson", ".jsonl", is_stream=True)
 def read_json_line(source: Source) -> Problem:
     """Read one line of JSON lines, which holds a problem."""
-    if holds_token(source.data):
-        raise InputError(
-            "two-readings",
-            "this line is one token with its vector, where a problem is expected: a token a line, or a problem of one token?",
-            help='--input-format ndjson-tokens reads a token a line; a problem has embeddings: {"embeddings": [[0.1, 0.2]]}',
-        )
     return read_json(source)
 
 
@@ -283,6 +296,7 @@ class _NonfiniteError(InputError):
 def _read_with_nonfinite(data: bytes, source: Source) -> Problem:
     """Read JSON in which NaN and Infinity stand without quotes. Whether a field may hold them, its validation says."""
     value = _decode_with_nonfinite(data)
+    _check_is_no_token(value, source)
     if isinstance(value, list):
         table = find_table(value, source)
         return (
@@ -422,7 +436,7 @@ def _decode_field(text: bytes, name: str, document: bytes) -> object:
         raise
 
 
-def _decode_array(text: bytes, kind: str) -> object:
+def _decode_array(text: bytes, kind: str) -> Any:
     """Decode nested lists, typed by how deep they open, as an array; what does not fit is left for validation to name."""
     import numpy as np
 

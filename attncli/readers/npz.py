@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 import zipfile
 from typing import IO, NamedTuple
@@ -22,8 +23,8 @@ from attncli.readers.base import (
     translate_parser_errors,
 )
 from attncli.readers.unpacking import check_unpacked_size
-from attncli.text import pluralize, shorten
-from attncli.types import Json, NumpyArray, Problem
+from attncli.text import join_names, pluralize, shorten
+from attncli.types import INPUT_NAMES, Json, NumpyArray, Problem
 
 _MAX_ARRAYS = 1000  # in one archive; a problem has some fifty
 _BYTES_PER_ROW = 48  # that a row counts more where it is compressed, since a token has a label and a position
@@ -40,7 +41,39 @@ def read_npy(source: Source) -> Problem:
 def read_npz(source: Source) -> Problem:
     """Read arrays by name."""
     arrays, metadata = read_archive(source.data)
-    return make_problem(merge_fields(nest_fields(arrays), metadata))
+    fields = merge_fields(nest_fields(arrays), metadata)
+    return make_problem(fields if fields.keys() & {*INPUT_NAMES, "schema"} else _name_arrays(fields, source.name))
+
+
+def _name_arrays(fields: Json, path: str) -> Json:
+    """Return the arrays of an archive that names none as a problem does: those of `numpy.savez(file, x, words)` by their kind.
+
+    Raises:
+        InputError: it is not clear which they are, or they have names of their own; with the command that names them.
+    """
+    matrices = [name for name, value in fields.items() if getattr(value, "ndim", 0) in (2, 3)]
+    texts = [name for name, value in fields.items() if isinstance(value, list)]
+    is_clear = len(matrices) == 1 and len(texts) <= 1
+    if (
+        is_clear
+        and len(fields) == len(matrices) + len(texts)
+        and all(re.fullmatch(r"arr_\d+", name) for name in fields)
+    ):
+        return {"embeddings": fields[matrices[0]]} | ({"tokens": fields[texts[0]]} if texts else {})
+    if not fields:
+        raise InputError("empty", "the archive holds no arrays", help="numpy.savez('x.npz', embeddings=x)")
+    chosen = {"embeddings": matrices[0] if matrices else next(iter(fields))} | (
+        {"tokens": texts[0]} if is_clear and texts else {}
+    )
+    pairs = ", ".join(f"{field}=a[{shorten(name)!r}]" for field, name in chosen.items())
+    from attncli.readers.foreign import spell_path
+
+    old, new = spell_path(path), spell_path(path, ".named.npz")
+    raise InputError(
+        "unknown-field",
+        f"the archive holds {join_names(map(shorten, fields), max_names=8)}, and no field of a problem is called so",
+        help=f'name them: python -c "import sys, numpy; a = numpy.load(sys.argv[1]); numpy.savez(sys.argv[2], {pairs})" {old} {new}',
+    )
 
 
 def read_archive(data: bytes) -> tuple[Json, Json]:
@@ -111,14 +144,14 @@ def _read_headers(members: zipfile.ZipFile) -> dict[str, tuple[zipfile.ZipInfo, 
                 help="save it by numpy.savez or numpy.savez_compressed",
             )
         with members.open(info) as member:
-            header = _read_header(member.read(_HEADER_BYTES), info.file_size, shorten(name))
+            header = _read_header(member.read(_HEADER_BYTES), info.file_size, shorten(name), is_member=True)
         if info.compress_type != zipfile.ZIP_STORED:
             header = header._replace(bytes_as_read=header.bytes_as_read + _BYTES_PER_ROW * header.rows)
         headers[name] = info, header
     return headers
 
 
-def _read_header(first_bytes: bytes, size: int, name: str) -> _Header:
+def _read_header(first_bytes: bytes, size: int, name: str, *, is_member: bool = False) -> _Header:
     """Read the header of an NPY file, and check that the file has the bytes which it declares, before an array is made.
 
     Raises:
@@ -138,7 +171,14 @@ def _read_header(first_bytes: bytes, size: int, name: str) -> _Header:
             "pickled",
             f"{name} holds pickled objects, which are never loaded",
             location=Location(path=name),
-            help="save arrays of numbers",
+            help=_PICKLED_NPZ_HELP if is_member else _PICKLED_NPY_HELP,
+        )
+    if dtype.names:
+        raise InputError(
+            "wrong-type",
+            f"{name} holds records with the fields {join_names(map(shorten, dtype.names), max_names=8)}, not numbers",
+            location=Location(path=name),
+            help="make a matrix of them: numpy.save('NEW.npy', numpy.lib.recfunctions.structured_to_unstructured(x))",
         )
     if not all(type(n) is int and n >= 0 for n in shape):
         raise InputError("bad-file", f"{name} declares shape {shape}", location=Location(path=name))
@@ -164,6 +204,15 @@ def _read_header(first_bytes: bytes, size: int, name: str) -> _Header:
     )
 
 
+_PICKLED_CAUTION = "loading it runs whatever code is in it, so only a file that you trust: python -c"
+_PICKLED_NPZ_HELP = (
+    f'{_PICKLED_CAUTION} "import sys, numpy; a = numpy.load(sys.argv[1], allow_pickle=True); '
+    'numpy.savez(sys.argv[2], **{k: a[k].astype(str) if a[k].dtype == object else a[k] for k in a})" FILE NEW.npz'
+)
+_PICKLED_NPY_HELP = (
+    f'{_PICKLED_CAUTION} "import sys, numpy; a = numpy.load(sys.argv[1], allow_pickle=True); '
+    'numpy.save(sys.argv[2], numpy.array(a.tolist(), float))" FILE NEW.npy'
+)
 _MIN_ITEM_BYTES = {"i": 8, "u": 8, "f": 4}  # of numbers once they are computed with, by the kind of their dtype
 
 

@@ -85,7 +85,13 @@ def parse_problem(
     from attncli.validation import validate
 
     try:
-        problem = reader.read(Source(name, data, reader.name, token_column, columns, drop, header))
+        try:
+            problem = reader.read(Source(name, data, reader.name, token_column, columns, drop, header))
+        except InputError:
+            from attncli.readers.foreign import check_not_foreign
+
+            check_not_foreign(data, name, reader.name)  # then that is what is wrong with it
+            raise
         if state_dict is not None:
             from attncli.readers.state_dict import add_layer
 

@@ -21,14 +21,33 @@ from attncli.readers.base import (
     translate_parser_errors,
 )
 from attncli.text import shorten
-from attncli.types import SAFETENSORS_DTYPES, Json, NumpyArray, Problem
+from attncli.types import INPUT_NAMES, SAFETENSORS_DTYPES, Json, NumpyArray, Problem
 
 
 @reader("safetensors", ".safetensors", shares_memory=True)
 def read_safetensors(source: Source) -> Problem:
     """Read tensors by name."""
     arrays, metadata, _ = read_tensors(source.data)
+    if len(arrays) == 1 and not metadata and next(iter(arrays)) not in INPUT_NAMES and "." not in next(iter(arrays)):
+        raise _unnamed_error(next(iter(arrays)), source.name)
     return make_problem(merge_fields(nest_fields(arrays), metadata))
+
+
+def _unnamed_error(name: str, path: str) -> InputError:
+    """Make the error for a file of one tensor that is called otherwise than the fields of a problem."""
+    from attncli.readers.foreign import spell_path
+
+    command = (
+        "import sys; from safetensors.numpy import load_file, save_file; "
+        f"save_file({{'embeddings': load_file(sys.argv[1])[{shorten(name)!r}]}}, sys.argv[2])"
+    )
+    old, new = spell_path(path), spell_path(path, ".named.safetensors")
+    return InputError(
+        "unknown-field",
+        f"the file holds {shorten(name)!r}, and no field of a problem is called so",
+        location=Location(path=shorten(name)),
+        help=f'name it: python -c "{command}" {old} {new}',
+    )
 
 
 def read_tensors(data: Any) -> tuple[Json, Json, set[str]]:
