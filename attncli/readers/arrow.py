@@ -113,8 +113,8 @@ def _read_schema(data: bytes, format_name: str) -> dict[str, Any]:
     """
     if data[:4] == _FEATHER_1:
         raise InputError(
-            "bad-file",
-            "this is Feather in its first version, which is not read",
+            "foreign-format",
+            "Feather in its first version is not read",
             help="write it again: pyarrow.feather.write_feather(pyarrow.feather.read_table('OLD.feather'), 'NEW.feather')",
         )
     if not data:

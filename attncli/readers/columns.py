@@ -19,10 +19,11 @@ from attncli.text import join_names, pluralize, printable, shorten, suggestion
 
 TOKEN_NAMES = frozenset({
     "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
+    "__index_level_0__",  # of pandas, in Parquet
 })  # fmt: skip
 # Names of columns that hold something else than a dimension of a vector.
 OTHER_NAMES = TOKEN_NAMES | {
-    "unnamed: 0", "__index_level_0__", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens",
+    "unnamed: 0", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens",
     "num_tokens", "length", "class", "target", "split", "fold", "year", "date", "timestamp", "score", "weight", "object", "model",
     "type", "level_0",
 }  # fmt: skip

@@ -23,7 +23,7 @@ from attncli.readers.base import (
     reader,
     translate_parser_errors,
 )
-from attncli.readers.json_tables import (
+from attncli.readers.json_shapes import (
     check_finite_values,
     expand_embeddings,
     find_table,
@@ -56,7 +56,11 @@ def read_json(source: Source) -> Problem:
         if head == b"[":
             embeddings = _decode_array(data, "floats")
             _check_is_no_token(embeddings.tolist() if getattr(embeddings, "ndim", 0) == 1 else None, source)
-            return make_problem({"embeddings": embeddings})
+            return (
+                _read_list(embeddings, source)
+                if isinstance(embeddings, list)
+                else make_problem({"embeddings": embeddings})
+            )
         raise InputError("wrong-type", f"a problem is an object or a list, not {quote_value(_decode_json(data))}")
     except _NonfiniteError:
         return _read_with_nonfinite(data, source)
@@ -139,7 +143,9 @@ def read_token_lines(source: Source) -> Problem:
         try:
             value = _decode_line(line)
         except InputError as error:
-            raise error.add_location(line=number) from None
+            shown = tuple((number, text) for _, text in error.location.source_lines)
+            error.location = replace(error.location, line=number, source_lines=shown)
+            raise
         if not is_token(value):
             raise InputError(
                 "wrong-type",
