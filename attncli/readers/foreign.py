@@ -16,6 +16,7 @@ from typing import Any
 from attncli.errors import InputError
 
 _NAMED_ARRAYS = "(x if isinstance(x, dict) else {'embeddings': x}).items()"
+_SAVE_JSON = "Path(sys.argv[2]).write_text(json.dumps(x, default=lambda v: v.to_dict('records') if hasattr(v, 'to_dict') else v.tolist()))"
 _SAVE_DATASETS = (
     "numpy.savez(sys.argv[2], **{k: v.asstr()[()].astype(str) if h5py.check_string_dtype(v.dtype) else v[()]"
 )
@@ -52,16 +53,15 @@ _PYTORCH = ForeignFormat(
 _PICKLE = ForeignFormat(
     "a pickle of Python",
     (".pkl", ".pickle"),
-    "import sys, json, pickle; json.dump(pickle.load(open(sys.argv[1], 'rb')), open(sys.argv[2], 'w'), "
-    "default=lambda v: v.to_dict('records') if hasattr(v, 'to_dict') else v.tolist())",
+    "import sys, json, pickle; from pathlib import Path; x = pickle.loads(Path(sys.argv[1]).read_bytes()); "
+    f"{_SAVE_JSON}",
     ".json",
     caution=_RUNS_CODE,
 )
 _JOBLIB = ForeignFormat(
     "a pickle of joblib",
     (".joblib",),
-    "import sys, json, joblib; json.dump(joblib.load(sys.argv[1]), open(sys.argv[2], 'w'), "
-    "default=lambda v: v.to_dict('records') if hasattr(v, 'to_dict') else v.tolist())",
+    f"import sys, json, joblib; from pathlib import Path; x = joblib.load(sys.argv[1]); {_SAVE_JSON}",
     ".json",
     "joblib",
     _RUNS_CODE,
@@ -233,8 +233,18 @@ def _recognise(head: bytes) -> ForeignFormat | None:
         return (
             _PYTORCH if b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." in head[:20] else _PICKLE
         )  # the mark of old files of PyTorch
-    is_binary = b"\0" in head or any(byte > 0xF4 for byte in head)
-    return _WORD2VEC if is_binary and _WORD2VEC_PATTERN.match(head) else None
+    return _WORD2VEC if _WORD2VEC_PATTERN.match(head) and not _is_text(head) else None
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether the first bytes of a file are text in UTF-8, of which the last character may be cut."""
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode()
+    return not re.search("[\0-\x08\x0e-\x1f]", text)
 
 
 def _recognise_archive(head: bytes) -> ForeignFormat | None:

@@ -178,7 +178,8 @@ def _read_header(first_bytes: bytes, size: int, name: str, *, is_member: bool = 
             "wrong-type",
             f"{name} holds records with the fields {join_names(map(shorten, dtype.names), max_names=8)}, not numbers",
             location=Location(path=name),
-            help="make a matrix of them: numpy.save('NEW.npy', numpy.lib.recfunctions.structured_to_unstructured(x))",
+            help="make a matrix of them: from numpy.lib.recfunctions import structured_to_unstructured; numpy.save('NEW.npy', "
+            "structured_to_unstructured(numpy.load('FILE')))",
         )
     if not all(type(n) is int and n >= 0 for n in shape):
         raise InputError("bad-file", f"{name} declares shape {shape}", location=Location(path=name))

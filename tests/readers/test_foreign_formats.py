@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import re
 import shlex
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -25,20 +27,17 @@ VECTORS = [[2.0409, -2.5557, 0.4181], [-0.5678, -0.4526, -0.2156], [-2.02, -0.23
 X = np.array(VECTORS)
 
 
+def command_of(error: InputError, old: str = "") -> str:
+    return re.search("python -c .*", error.help)[0].replace("FILE", shlex.quote(old))
+
+
 def follow(error: InputError, folder: Path, old: str = "") -> Path:
-    """Run the command of a help in a folder, and return the file that it has written."""
-    command = re.search("python -c .*", error.help)[0].replace("FILE", shlex.quote(old))
-    done = subprocess.run(
-        command.replace("python", sys.executable, 1),
-        shell=True,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / shlex.split(command)[-1]
+    """Do what the command of a help does, in a folder, and return the file that it has written."""
+    _, _, code, *files = shlex.split(command_of(error, old))
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["-c", *files])
+        exec(code, {})
+    return folder / files[-1]
 
 
 def torch_file(value, **options) -> bytes:
@@ -95,6 +94,19 @@ def test_the_way_out_makes_a_file_that_is_read(tmp_path, name):
     assert problem.tokens == (TOKENS if has_labels else None)
 
 
+def test_a_shell_does_the_same(tmp_path):
+    """The same command as a user pastes it, of a file whose name a shell would read otherwise."""
+    name = "it's $HOME.pkl"
+    (tmp_path / name).write_bytes(pickle.dumps(X))
+    with pytest.raises(InputError) as caught:
+        attncli.read(tmp_path / name)
+
+    command = command_of(caught.value).replace("python", sys.executable, 1)
+    subprocess.run(command, shell=True, cwd=tmp_path, timeout=120, check=True)
+
+    np.testing.assert_array_equal(attncli.read(tmp_path / "it's $HOME.json").embeddings, VECTORS)
+
+
 def test_onnx_is_named_in_two_steps(tmp_path):
     import onnx
 
@@ -131,6 +143,7 @@ def test_the_first_feather_is_converted_where_pyarrow_is_installed(tmp_path):
     code = caught.value.help.partition(": ")[2].replace("OLD.feather", str(FILES / "pyarrow_version_1.feather"))
     pytest.importorskip("pyarrow.feather")
 
+    warnings.simplefilter("ignore")  # that this version is old
     exec(f"import pyarrow.feather\n{code.replace('NEW.feather', str(tmp_path / 'new.feather'))}")
 
     assert attncli.read(tmp_path / "new.feather").tokens == TOKENS
@@ -268,7 +281,11 @@ def test_records_of_numpy_and_a_single_vector_have_a_way_out(tmp_path):
     with pytest.raises(InputError, match="shape") as single:
         attncli.read(tmp_path / "y.npy")
 
-    assert "structured_to_unstructured(x)" in caught.value.help
-    np.save(tmp_path / "x.npy", np.lib.recfunctions.structured_to_unstructured(x))
+    code = (
+        caught.value.help.partition(": ")[2]
+        .replace("FILE", str(tmp_path / "x.npy"))
+        .replace("NEW.npy", str(tmp_path / "x.npy"))
+    )
+    exec(code, {"numpy": np})
     np.testing.assert_array_equal(attncli.read(tmp_path / "x.npy").embeddings, VECTORS)
     assert "x[None]" in single.value.help
