@@ -15,6 +15,7 @@ _MAX_PARTS = 400_000  # headers and fields that are looked at, of one file
 _MAX_DEPTH = 32  # of structures within each other
 _BYTES_PER_NUMBER = 16  # once as the library decodes it, and once in an array
 _BYTES_PER_TEXT = 96  # a label, beside its characters
+_BYTES_PER_ROW = 48  # a token has a label and a position
 _BYTE_ARRAY = 6  # the type of texts in Parquet
 
 _Struct: TypeAlias = dict[int, Any]  # number of a field → its value
@@ -22,7 +23,7 @@ _Struct: TypeAlias = dict[int, Any]  # number of a field → its value
 
 # ── Parquet ──────────────────────────────────────────────────────────────────────────────────────
 def count_parquet_bytes(data: bytes, names: set[str]) -> dict[str, int]:
-    """Count the bytes of memory that some columns of a Parquet file would take, by their names.
+    """Count the bytes of memory that some columns of a Parquet file would take, by their names; under "" what the rows take.
 
     Raises:
         ValueError, IndexError, struct.error: the headers are damaged.
@@ -34,14 +35,16 @@ def count_parquet_bytes(data: bytes, names: set[str]) -> dict[str, int]:
     decoder = _ThriftDecoder(data)
     footer, _ = decoder.decode_struct(start)
     sizes = dict.fromkeys(names, 0)
-    for group in _list_of(footer, 4):
+    groups = _list_of(footer, 4)
+    row_count = max(int(footer.get(3, 0)), sum(max(int(group.get(3, 0)), 0) for group in groups))
+    for group in groups:
         for chunk in _list_of(group, 1):
             column = chunk.get(3) or {}
             path = _list_of(column, 3)
             name = bytes(path[0]).decode("utf-8", "replace") if path else ""
             if name in sizes:
                 sizes[name] += _count_chunk_bytes(decoder, column)
-    return sizes
+    return sizes | {"": sizes.get("", 0) + _BYTES_PER_ROW * row_count}
 
 
 def _list_of(structure: _Struct, field: int) -> list[Any]:
@@ -163,6 +166,7 @@ def count_arrow_bytes(data: bytes) -> int:
         batch = reader.table(header, 1) if kind == 2 and header is not None else header  # 2: a dictionary's batch
         if kind not in (2, 3) or batch is None:
             continue
+        count += _BYTES_PER_ROW * max(reader.scalar(batch, 0, "<q"), 0)
         is_compressed = reader.table(batch, 3) is not None
         for offset, length in reader.pairs(batch, 2):
             parts += 1

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import json
 import os
 import resource
+import subprocess
 import sys
+import tempfile
 import traceback
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +51,29 @@ def many_members(count: int) -> bytes:
 
 def tensors(count: int) -> bytes:
     return safetensors({f"t{i}": {"dtype": "F64", "shape": [0], "data_offsets": [0, 0]} for i in range(count)})
+
+
+# Polars has threads, which a fork does not take along: it writes in a process of its own.
+_WRITE_TABLES = """
+import sys, numpy as np, polars as pl
+ones, texts = pl.DataFrame({"a": np.ones(250_000)}), pl.DataFrame({"a": np.ones(900), "token": ["x" * 9000] * 900})
+lists = pl.DataFrame({"embedding": [np.ones(400_000).tolist()]})
+wide = pl.DataFrame({f"d{i}": [0.5] for i in range(2500)})
+for name, frame in (("long", ones), ("texts", texts), ("lists", lists), ("wide", wide), ("bomb", pl.DataFrame({"a": np.ones(9_000_000)}))):
+    frame.write_parquet(f"{sys.argv[1]}/{name}.parquet")
+    frame.write_ipc(f"{sys.argv[1]}/{name}.arrow", compression="zstd")
+"""
+
+
+@functools.cache
+def tables() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", _WRITE_TABLES, folder], check=True)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def parquet_footer(content: bytes) -> bytes:
+    return b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"
 
 
 BIGBIRD = '{"variant": {"mask": "bigbird:block=1"}}'
@@ -114,6 +142,19 @@ FILES: dict[str, Callable[[], bytes]] = {
     "a.safetensors: tensors": lambda: tensors(15_000),
     "a.safetensors: dots": lambda: safetensors({"a" + "." * 490_000: {"dtype": "F64", "shape": [0], "data_offsets": [0, 0]}}),
     "a.safetensors: axes": lambda: safetensors({"q": {"dtype": "F64", "shape": [0] * 300_000, "data_offsets": [0, 0]}}),
+    **{
+        f"a.{suffix}: {name}": lambda name=name, suffix=suffix: tables()[f"{name}.{suffix}"]
+        for name in ("long", "texts", "lists", "wide", "bomb")
+        for suffix in ("parquet", "arrow")
+    },
+    "a.parquet: empty structures": lambda: parquet_footer(b"\x49\xfc\x80\x8e\x37" + bytes(900_000)),
+    "a.parquet: structures in each other": lambda: parquet_footer(b"\x1c" * 900_000),
+    "a.arrow: nothing": lambda: b"ARROW1\0\0" + bytes(900_000) + b"ARROW1",
+    "a.json: records with nothing in common": lambda: b"[" + b",".join(b'{"a%d":1}' % i for i in range(70_000)) + b"]",
+    "a.json: an object of vectors": lambda: b"{" + b",".join(b'"a%d":[1]' % i for i in range(75_000)) + b',"b":[1,2]}',
+    "a.json: an object of objects": lambda: b"{" + b",".join(b'"a%d":{"b":1,"c":2}' % i for i in range(40_000)) + b"}",
+    "a.json: bare NaN": lambda: b'{"bias":[[' + b",".join([b"NaN"] * 240_000) + b'],[1]],"embeddings":[[1]]}',
+    "a.jsonl: tokens": lambda: b'{"t":"a","vector":[1]}\n' * 42_000,
     "a.safetensors: keys in the text": lambda: safetensors(
         {"__metadata__": {"attn": json.dumps({"about": {f"a{i:05}": 1 for i in range(55_000)}})}}
     ),
@@ -150,7 +191,11 @@ def cost_of(path: str) -> tuple[float, int, int]:
 
 @pytest.fixture(scope="module")
 def _libraries(tmp_path_factory):
-    """Whatever reading and planning import is there before anything is measured."""
+    """Whatever reading and planning import is there before anything is measured; Polars begins its threads after the fork."""
+
+    for module in ("polars", "attncli.readers.arrow"):
+        importlib.import_module(module)
+    tables()
     folder = tmp_path_factory.mktemp("small")
     small = {"a.json": document(variant={"mask": "bigbird"}), "a.csv": b"a,1\n", "a.npz": deflated(embeddings=np.eye(2)), "a.safetensors": tensors(1)}  # fmt: skip
     for name, data in small.items():
