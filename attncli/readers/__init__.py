@@ -1,7 +1,8 @@
 """Read problems from files: bytes in, a validated `Problem` out. One file a format. Entry: `read`."""
 
-from attncli.readers.base import Reader, Source, decode_text, detect_reader, find_reader, load_reader, load_readers
+from attncli.readers.base import Reader, Source, decode_text, find_reader, load_reader, load_readers
 from attncli.readers.files import open_input, read_bytes, read_lines
+from attncli.readers.json_lines import detect_reader
 from attncli.readers.read import parse_problem, read
 
 __all__ = [

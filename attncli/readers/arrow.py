@@ -65,7 +65,7 @@ def _read_problem(source: Source) -> Problem:
     if token_name is not None:
         fields["tokens"] = _labels_from_column(frame[token_name], len(source.data))
     n, d = vectors.shape
-    note = f"{source.name}: {choice.describe(columns, n, d, COLUMN_WORDS)}"
+    note = f"{source.name}: {choice.describe_choice(columns, n, d, COLUMN_WORDS)}"
     return replace(make_problem(fields), notes=(note,))
 
 

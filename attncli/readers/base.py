@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from attncli.errors import AttnError, CannotError, InputError, Location, OptionError
-from attncli.readers.files import open_input, read_bytes, read_into_memory
+from attncli.readers.files import read_bytes, read_into_memory
 from attncli.text import join_names, shorten, suggestion
 from attncli.types import INPUT_NAMES, NESTED_FIELDS, Json, Problem
 
@@ -41,6 +41,7 @@ class Reader:
     read: Callable[[Source], Problem]
     is_stream: bool = False  # it holds a problem a line: see `read_json_lines`
     shares_memory: bool = False  # its arrays are the very bytes that were read
+    find_format: Callable[[bytes], str] | None = None  # of a stream: the name of its format, by the first line
 
 
 READERS: dict[str, Reader] = {}
@@ -60,12 +61,16 @@ FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def reader(
-    name: str, *suffixes: str, is_stream: bool = False, shares_memory: bool = False
+    name: str,
+    *suffixes: str,
+    is_stream: bool = False,
+    shares_memory: bool = False,
+    find_format: Callable[[bytes], str] | None = None,
 ) -> Callable[[Callable[[Source], Problem]], Callable[[Source], Problem]]:
     """Register a format under its name and suffixes."""
 
     def register(function: Callable[[Source], Problem]) -> Callable[[Source], Problem]:
-        READERS[name] = Reader(name, suffixes, function, is_stream, shares_memory)
+        READERS[name] = Reader(name, suffixes, function, is_stream, shares_memory, find_format)
         return function
 
     return register
@@ -122,30 +127,6 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
         message = f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix"
     hint = f"add --input-format {join_names(FORMAT_MODULES, 'or')}"
     raise OptionError("unknown-format", f"{message}, so its format is not known", help=hint)
-
-
-def detect_reader(path: str, format_name: str | None = None) -> Reader:
-    """Return the reader of an input as `find_reader` does; of JSON lines in a file, by what the first line holds.
-
-    Raises:
-        OptionError, InputError: as `find_reader`.
-    """
-    reader = find_reader(path, format_name)
-    if not reader.is_stream or path == "-":
-        return reader
-    from attncli.readers.json import holds_token
-
-    first = b""
-    with suppress(InputError, OSError, ValueError):  # what cannot be read is said when it is read
-        if Path(path).is_file():  # a pipe can be read once
-            with open_input(path) as file:
-                first = next(
-                    (line for line in iter(lambda: file.readline(_MAX_FIRST_LINE_BYTES), b"") if line.strip()), b""
-                )
-    return load_reader("ndjson-tokens") if holds_token(first) else reader
-
-
-_MAX_FIRST_LINE_BYTES = 2**22  # of JSON lines, in which a token and its vector stand
 
 
 def read_source(path: str, reader: Reader) -> bytes | memoryview:

@@ -70,7 +70,7 @@ class ColumnChoice:
     is_vector: bool
     left_out: tuple[int, ...]  # neither named nor asked about, and not read
 
-    def describe(self, columns: Sequence[Column], token_count: int, width: int, words: TableWords) -> str:
+    def describe_choice(self, columns: Sequence[Column], token_count: int, width: int, words: TableWords) -> str:
         """Describe in a note what was found in a table."""
         size = f"{pluralize(token_count, 'token')} × {pluralize(width, 'dim')}"
         parts = [size]

@@ -1,6 +1,6 @@
 """Read JSON: a problem, a bare matrix, or a table of tokens with vectors; and JSON lines, a problem or a token a line.
 
-Entries: `read_json`, `read_json_lines`; `holds_token` tells which of the two JSON lines are.
+Entries: `read_json`, `read_json_lines`; `find_line_format` tells which of the two JSON lines are.
 """
 
 from __future__ import annotations
@@ -126,7 +126,18 @@ def _make_expanded_problem(fields: Json, source: Source) -> Problem:
     return _make_problem_of_table(fields | table, note, source)
 
 
-@reader("ndjson", ".ndjson", ".jsonl", is_stream=True)
+def find_line_format(line: bytes) -> str:
+    """Return the format of JSON lines by the first of them: a token with its vector a line, or a problem, as what is no JSON."""
+    if not re.match(rb"[\s\xef\xbb\xbf]*[\[{]", line) or len(line) > _MAX_TOKEN_BYTES:
+        return "ndjson"
+    try:
+        is_tokens = is_token(_decode_line(line.removeprefix(b"\xef\xbb\xbf")))
+    except AttnError:
+        return "ndjson"
+    return "ndjson-tokens" if is_tokens else "ndjson"
+
+
+@reader("ndjson", ".ndjson", ".jsonl", is_stream=True, find_format=find_line_format)
 def read_json_line(source: Source) -> Problem:
     """Read one line of JSON lines, which holds a problem."""
     return read_json(source)
@@ -176,16 +187,6 @@ def _decode_line(line: bytes) -> Any:
     if b"{" in line:
         check_duplicate_keys(line)
     return value
-
-
-def holds_token(line: bytes) -> bool:
-    """Whether a line of JSON lines holds a token with its vector, and so no problem; what is no JSON holds neither."""
-    if not re.match(rb"[\s\xef\xbb\xbf]*[\[{]", line) or len(line) > _MAX_TOKEN_BYTES:
-        return False
-    try:
-        return is_token(_decode_line(line.removeprefix(b"\xef\xbb\xbf")))
-    except AttnError:
-        return False
 
 
 def read_json_lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, Problem | AttnError]]:

@@ -53,7 +53,7 @@ class Table:
         width = len(vectors[0]) if isinstance(vectors[0], list) else 0
         if self.are_keys_tokens:
             return fields, f"{pluralize(len(vectors), 'token')} × {pluralize(width, 'dim')}, each key is a token"
-        return fields, choice.describe(columns, len(vectors), width, self.words)
+        return fields, choice.describe_choice(columns, len(vectors), width, self.words)
 
     def _location(self, column: int, row: int) -> Location:
         return Location(path=self.paths.format(row=row, name=shorten(self.names[column])))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attncli.errors import InputError, OptionError
-from attncli.readers.base import Reader, Source, detect_reader, read_source
+from attncli.readers.base import Reader, Source, read_source
+from attncli.readers.json_lines import detect_reader
 from attncli.readers.with_field import replace_field
 from attncli.types import Problem
 

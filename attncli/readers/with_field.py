@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from attncli.errors import AttnError, InputError, OptionError
-from attncli.readers.base import Source, detect_reader, read_source
+from attncli.readers.base import Source, read_source
+from attncli.readers.json_lines import detect_reader
 from attncli.text import suggestion
 from attncli.types import NESTED_FIELDS, Problem
 

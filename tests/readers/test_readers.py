@@ -338,7 +338,7 @@ def test_a_format_is_loaded_without_the_others():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     loaded = {name.removeprefix("attncli.readers.") for name in done.stdout.split()}
-    assert loaded == {"base", "files", "npz", "read", "unpacking", "with_field"}
+    assert loaded == {"base", "files", "json_lines", "npz", "read", "unpacking", "with_field"}
 
 
 def test_the_python_door_takes_lists_arrays_and_tensors():
