@@ -305,7 +305,10 @@ def _check_finite(vectors: NumpyArray, column_name: Callable[[int], str]) -> Non
     """
     import numpy as np
 
-    if np.isfinite(vectors.min()) and np.isfinite(vectors.max()):
+    with np.errstate(all="ignore"):
+        if np.isfinite(vectors.sum()):  # NaN and ∞ make a sum that is neither; so does a sum that is too large
+            return
+    if np.isfinite(vectors).all():
         return
     row, column = (int(i) for i in np.argwhere(~np.isfinite(vectors))[0])
     name = column_name(column)
