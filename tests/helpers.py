@@ -57,6 +57,8 @@ def run_process(*words: object, stdin: bytes | None = None, env: dict[str, str] 
 
 WITHOUT_TORCH = """
 import contextlib, io, json, sys
+import polars  # as it is imported it looks whether torch is installed, and does not load it
+assert "torch" not in sys.modules
 
 class Refuse:
     asked = False

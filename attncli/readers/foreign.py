@@ -131,7 +131,7 @@ _FASTTEXT = ForeignFormat(
 )
 _RAW = ForeignFormat(
     "a file of numbers without a header",
-    (".bin", ".dat", ".raw", ".fbin", ".fvecs"),
+    (".bin", ".fbin"),
     "import sys, numpy; numpy.save(sys.argv[2], numpy.fromfile(sys.argv[1], 'float32').reshape(-1, WIDTH))",
     ".npy",
     caution="with the dtype and the WIDTH that you know",
