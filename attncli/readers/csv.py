@@ -347,7 +347,7 @@ class _Table:
             return None
         if any(are_numbers) and all(self._is_number(cell) or self._looks_like_number(cell) for cell in column):
             row = self.first + are_numbers.index(False)
-            if self.header and self.header[0].lower() in _TOKEN_COLUMN_NAMES and column[row - self.first]:
+            if self.header and self.header[0].lower() in TOKEN_NAMES and column[row - self.first]:
                 raise self._cell_error(
                     "unclear-tokens",
                     f"column {shorten(self.header[0])!r} holds numbers and {printable(shorten(column[row - self.first]))!r}: tokens, or a slip for a number?",

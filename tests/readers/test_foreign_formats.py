@@ -288,4 +288,4 @@ def test_records_of_numpy_and_a_single_vector_have_a_way_out(tmp_path):
     )
     exec(code, {"numpy": np})
     np.testing.assert_array_equal(attncli.read(tmp_path / "x.npy").embeddings, VECTORS)
-    assert "x[None]" in single.value.help
+    assert single.value.help == "one more pair of brackets makes it (1, 3)"
