@@ -175,7 +175,7 @@ def run_explain(
         raise OptionError("bad-option", "one query is explained at a time", help=hint)
     run_plan = load_engine_with_message(messages)
     render_options = render_options_for(environment, output_options)
-    [[page]] = planned.render(run_plan, messages, render_options, answers=(request.show_answers,))
+    [[page]] = planned.render(run_plan, messages, render_options, answers=(request.show_answers,), told_warnings=set())
     write_output(environment, RENDERERS[format.name](page, render_options), output_options, format)
     return ExitStatus.OK
 

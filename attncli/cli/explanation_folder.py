@@ -74,5 +74,7 @@ def _render_pages(
     """Compute seed after seed: each page, and its key where it has gaps."""
     run_plan = load_engine_with_message(messages)
     render_options = render_options_for(environment, target)
+    answers = (False, True) if has_gaps else (False,)
+    told_warnings = set[str]()
     for planned in pages:
-        yield from planned.render(run_plan, messages, render_options, answers=(False, True) if has_gaps else (False,))
+        yield from planned.render(run_plan, messages, render_options, answers=answers, told_warnings=told_warnings)

@@ -52,9 +52,17 @@ class PlannedPages:
         return tuple("-".join([*seed, *([f"query-{s.query}"] if has_several else [])]) for s in self.scopes)
 
     def render(
-        self, engine: RunPlan, messages: Messages, render_options: RenderOptions, *, answers: tuple[bool, ...]
+        self,
+        engine: RunPlan,
+        messages: Messages,
+        render_options: RenderOptions,
+        *,
+        answers: tuple[bool, ...],
+        told_warnings: set[str],
     ) -> Iterator[tuple[RenderedPage, ...]]:
         """Compute the plan, and render every page: blank, filled in, or both, as `answers` says.
+
+        A warning is written unless it is among those told already, to which it is added.
 
         Raises:
             OptionError: a worksheet would have no gap.
@@ -70,7 +78,9 @@ class PlannedPages:
 
                 attention, gradients = run_plan_with_gradients(self.plan, self.upstream_gradient)
         for warning in attention.warnings:
-            messages.warning(warning)
+            if warning not in told_warnings:
+                messages.warning(warning)
+                told_warnings.add(warning)
         for scope in self.scopes:
             page = explain_query(self.plan, attention, scope, gradients)
             full = scope.shows_whole_vectors
