@@ -11,7 +11,7 @@ from attncli.views.explain.page import ExplanationPage, Section
 from attncli.views.explain.worksheet import Worksheet, gap_lines
 
 ROUNDED_MARK = "†"
-GAPS_NOTE = "which cell each one is; fill them in, and attn check INPUT --figures SHEET marks them"
+GAPS_NOTE = "which cell each one is; fill them in, and attn check INPUT --figures SHEET, with the options of this page, marks them"
 _ROUNDED_NOTE = (
     f"{ROUNDED_MARK} the printed terms are rounded; the result comes from all digits, so its last digit can differ."
 )
