@@ -20,7 +20,7 @@ class Intermediate(NamedTuple):
 
     values: Any
     axes: str  # a letter an axis: b batch, h head, n row (a query, or a token), m key, i o of W; others are a vector's
-    is_input: bool  # a matrix or a gain that was read or drawn, which a worksheet may show
+    is_input: bool  # read, drawn or made of such alone, not of a step: a worksheet may show it
 
 
 _intermediates: ContextVar[dict[str, Intermediate] | None] = ContextVar("intermediates", default=None)

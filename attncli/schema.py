@@ -266,6 +266,14 @@ def check_schema() -> Json:
         },
         answers=items(gap),
     )
+    marked_step = {name: step["properties"][name] for name in ("step", "axes", "shape", "of", "wrong", "right")}
+    marked_gap = {name: rule for name, rule in gap["properties"].items() if name != "reference"}
+    told = ("schema", "verdict", "input", "figures", "variant", "first_wrong", "warnings")
+    marks = fields(
+        {name: verdict["properties"][name] for name in told}
+        | {"revealed": {"const": False}, "steps": items(fields(marked_step))},
+        answers=items(fields(marked_gap)),
+    )
     refused = fields({"input": text, "verdict": {"const": "error"}, "error": text})
     folder = fields(
         {
@@ -274,7 +282,7 @@ def check_schema() -> Json:
             "input": text,
             "of": count,
             "right": count,
-            "problems": items({"anyOf": [verdict, refused]}),
+            "problems": items({"anyOf": [verdict, marks, refused]}),
         }
     )
-    return {"$schema": _JSON_SCHEMA_DRAFT, "title": "attn verdict", "anyOf": [verdict, folder]}
+    return {"$schema": _JSON_SCHEMA_DRAFT, "title": "attn verdict", "anyOf": [verdict, marks, folder]}

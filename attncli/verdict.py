@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Outcome = Literal["right", "wrong", "too-loose", "unanswered"]
 Cause = Literal["", "first", "follows", "independent"]
+_MIN_DECIMALS_OF_ROUNDING = 3  # digits after the point from which on a small error can come from rounding on the way
+_MAX_UNITS_OF_ROUNDING = 9.5  # of the last digit
 CHECK_SCHEMA_ID = "attn.check/1"
 
 
@@ -29,7 +31,8 @@ class Rule:
 
     def __str__(self) -> str:
         if self.name == "digits":
-            return "digits: rounded or truncated to what is written"
+            within = f", or off by at most rtol {self.rtol:g}, atol {self.atol:g}" if self.rtol or self.atol else ""
+            return f"digits: rounded or truncated to what is written{within}"
         if self.name == "exact":
             return "exact: booleans and integers are the same"
         if self.name == "flash":
@@ -102,7 +105,19 @@ class GapMark:
     cell_text: str
     is_right: bool | None  # None: left open
     written_text: str = ""
-    reference: object = None
+    reference: object = None  # None: not revealed
+    value: float | None = None  # of what was written
+    decimals: int | None = None  # digits after the point of what was written
+
+    @property
+    def units_off(self) -> int | None:
+        """By how many units of its last digit an answer is wrong, where rounding on the way can be the reason; else None."""
+        if self.is_right is not False or self.value is None or not isinstance(self.reference, float):
+            return None
+        if self.decimals is None or self.decimals < _MIN_DECIMALS_OF_ROUNDING:
+            return None
+        units = abs(self.value - self.reference) * 10.0**self.decimals
+        return round(units) if units < _MAX_UNITS_OF_ROUNDING else None
 
 
 @dataclass(frozen=True)
@@ -126,13 +141,30 @@ class Verdict:
     step_order: tuple[str, ...] = ()  # every step of the variant, in order of computation
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    is_revealed: bool = True  # whether figures of the reference may be shown
+
+    def conceal(self) -> Verdict:
+        """Return the marks alone: no figure of the reference, and nothing that says how far off an answer is."""
+        return replace(
+            self,
+            gap_marks=tuple(replace(mark, reference=None) for mark in self.gap_marks),
+            sensitivity_checks=(),
+            identified=(),
+            nearest_candidates=(),
+            equivalent_choices=(),
+            observations=(),
+            trial_count=0,
+            is_revealed=False,
+        )
 
     @property
     def first_wrong_step(self) -> str | None:
         return next((step.step for step in self.steps if not step.is_right), None)
 
     def to_record(self) -> Json:
-        """Everything as plain values: the schema attn.check/1."""
+        """Everything as plain values: the schema attn.check/1; of a concealed verdict the marks alone."""
+        if not self.is_revealed:
+            return self._marks_record()
         return {
             "schema": CHECK_SCHEMA_ID,
             "verdict": self.verdict,
@@ -158,6 +190,33 @@ class Verdict:
             "searched": self.trial_count,
             "left_out": self.left_out_count,
             **({"answers": [_gap_record(mark) for mark in self.gap_marks]} if self.gap_marks else {}),
+            "warnings": list(self.warnings),
+        }
+
+    def _marks_record(self) -> Json:
+        """What a concealed verdict says: which steps and which gaps are right."""
+        steps = [
+            {
+                "step": step.step,
+                "axes": list(step.axes),
+                "shape": list(step.shape),
+                "of": step.figure_count,
+                "wrong": step.wrong_count,
+                "right": step.is_right,
+            }
+            for step in self.steps
+        ]
+        answers = [{k: v for k, v in _gap_record(mark).items() if k != "reference"} for mark in self.gap_marks]
+        return {
+            "schema": CHECK_SCHEMA_ID,
+            "verdict": self.verdict,
+            "input": self.problem_name,
+            "figures": self.figures_name,
+            "revealed": False,
+            "variant": dict(self.variant),
+            "steps": steps,
+            "first_wrong": self.first_wrong_step,
+            **({"answers": answers} if answers else {}),
             "warnings": list(self.warnings),
         }
 
@@ -245,6 +304,13 @@ class FolderVerdict:
 
     folder: str
     problems: tuple[ProblemVerdict, ...]
+
+    def conceal(self) -> FolderVerdict:
+        """Return the marks alone, of each problem."""
+        concealed = (
+            replace(problem, verdict=problem.verdict and problem.verdict.conceal()) for problem in self.problems
+        )
+        return replace(self, problems=tuple(concealed))
 
     @property
     def right_count(self) -> int:

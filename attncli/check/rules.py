@@ -35,6 +35,8 @@ def choose_rule(claim: Claim, rule_name: str | None, rtol: float | None, atol: f
         return Rule("digits", "--rule digits", dtype)
     if rule_name == "flash":
         return Rule("flash", "--rule flash", dtype if dtype != "float64" else "float32")
+    if rule_name is None and figures.gap_numbers and (rtol is not None or atol is not None):
+        return Rule("digits", "as the command line says", dtype, rtol or 0.0, atol or 0.0)
     if rtol is not None or atol is not None:
         return Rule("close", "as the command line says", dtype, rtol or 0.0, atol or 0.0)
     if rule_name is None and (figures.rtol is not None or figures.atol is not None):
@@ -111,7 +113,9 @@ def _tolerance(
         # 1.8609999999999998 is cut off to 1.8609, and may have come out as 1.861; but 2 is never cut off to 1
         has_written_digits = reference == round_to_decimals(reference, decimals)
         max_cut = np.where(has_written_digits, unit - slack, unit + own_error)
-        return np.where(may_be_truncated, max_cut, unit / 2 + slack)
+        by_digits = np.where(may_be_truncated, max_cut, unit / 2 + slack)
+        own_tolerance: NumpyArray = (rule.atol or 0.0) + (rule.rtol or 0.0) * np.abs(reference)  # of a worksheet
+        return np.maximum(by_digits, own_tolerance)
     if rule.name == "flash":
         return np.full(actual.shape, rule.allowed_error or 0.0)
     atol = (rule.atol or 0.0) * (largest_figure if rule.atol_is_relative else 1.0)

@@ -62,7 +62,10 @@ def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressC
     comparison = Comparison(task)
     steps = trace_causes(comparison, [comparison.summarize(n) for n in range(len(task.claims))])
     sensitivity_checks = check_sensitivity(comparison) if task.claims else ()
-    should_search = bool(comparison.wrong_claims) if identify is None else identify
+    gap_marks = tuple(sorted(_mark_gaps(comparison), key=lambda mark: mark.gap_number))
+    wrong_marks = [mark for mark in gap_marks if mark.is_right is False]
+    is_rounding = bool(wrong_marks) and all(mark.units_off is not None for mark in wrong_marks)
+    should_search = bool(comparison.wrong_claims) and not is_rounding if identify is None else identify
     search_result = SearchResult()
     if task.claims and should_search:
         with _one_thread_if_small(comparison.score_count):
@@ -81,7 +84,7 @@ def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressC
         equivalent_choices=search_result.equivalent_choices,
         trial_count=search_result.trial_count,
         left_out_count=search_result.left_out_count,
-        gap_marks=tuple(sorted(_mark_gaps(comparison), key=lambda mark: mark.gap_number)),
+        gap_marks=gap_marks,
         step_order=tuple(task.plan.steps),
         observations=tuple(
             f"all of your {task.claims[n].step} are {value}" for n, value in comparison.constant_claims.items()
@@ -115,6 +118,8 @@ def _mark_gaps(comparison: Comparison) -> Iterator[GapMark]:
                 is_right=bool(cells.is_right[i]),
                 written_text=claim.step_figures.gap_texts[i],
                 reference=comparison.reference_cells(claim)[i].item(),
+                value=float(claim.values[i]),
+                decimals=None if claim.step_figures.decimals is None else int(claim.step_figures.decimals[i]),
             )
     for claim in comparison.task.open_gaps:
         for i, gap in enumerate(claim.step_figures.gap_numbers):

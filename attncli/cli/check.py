@@ -72,6 +72,10 @@ def check(
             show_default=False,
         ),
     ] = None,
+    no_reveal: Annotated[
+        bool,
+        typer.Option("--no-reveal", help="mark what is right, wrong or open, and print no figure of the reference"),
+    ] = False,
     *,
     environment: Environment,
     variant_request: VariantRequest,
@@ -89,6 +93,10 @@ def check(
         "rtol": _parse_tolerance("rtol", rtol),
         "atol": _parse_tolerance("atol", atol),
     }
+    if no_reveal and identify:
+        hint = "leave --identify out, or --no-reveal"
+        raise OptionError("bad-option", "what figures are instead would give away what is right", help=hint)
+    identify = False if no_reveal else identify
     if figures == "-":
         raise OptionError("bad-option", "standard input is for INPUT alone", help="--figures FILE")
     if (rtol or atol) and rule not in (None, "close"):
@@ -104,13 +112,14 @@ def check(
         folder_verdict = _check_problem_folder(
             input, variant_request, read_options, options, identify, verdict_options, messages
         )
-        _write_verdict(environment, folder_verdict, verdict_options, format)
+        shown = folder_verdict.conceal() if no_reveal else folder_verdict
+        _write_verdict(environment, shown, verdict_options, format)
         return ExitStatus.OK if folder_verdict.is_right else ExitStatus.NO
     task = _prepare_task(input, figures, variant_request, read_options, options, messages)
     verdict = _settle_task(task, identify, verdict_options, messages)
     for warning in verdict.warnings:
         messages.warning(warning)
-    _write_verdict(environment, verdict, verdict_options, format)
+    _write_verdict(environment, verdict.conceal() if no_reveal else verdict, verdict_options, format)
     return ExitStatus.OK if verdict.verdict == "right" else ExitStatus.NO
 
 

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from attncli.cli.environment import Environment
-from attncli.cli.input import file_mode, read_problem
+from attncli.cli.explanation_folder import write_page_folder
+from attncli.cli.explanation_pages import PageRequest, plan_pages
+from attncli.cli.input import read_problem
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message
-from attncli.errors import AttnError, ExitStatus, InputError, OptionError
+from attncli.errors import AttnError, ExitStatus, OptionError
 from attncli.output_formats import choose_output_format
+from attncli.registry import parse_index
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.text import join_names
-
-if TYPE_CHECKING:
-    from attncli.plan import Plan
-    from attncli.select import Selection
-    from attncli.types import Problem
+from attncli.text import join_names, shorten
 
 EXAMPLES = """
     attn explain tokens.csv cat
     attn explain tokens.csv cat --causal --at key=sat
     attn explain tokens.json 1 --variant multi-head --heads 2 --at head=1
     attn explain tokens.csv cat --blank weights,context -o worksheet.md
+    attn explain tokens.csv cat --projection randn --blank weights --seeds 1..30 -o sheets
     attn explain tokens.csv cat --grad ones
 """
-_MERGED_STEPS = {"head_context", "normed_context", "context"}  # they hold the same numbers: blank together
+_MAX_SEEDS = 1000  # pages in one folder, and their keys
 
 
 def explain(
@@ -50,12 +49,24 @@ def explain(
     blank: Annotated[
         list[str] | None,
         typer.Option(
-            "--blank", help="leave these steps blank, for a worksheet", metavar="STEP,…", rich_help_panel="Worksheet"
+            "--blank",
+            help="leave these steps blank, for a worksheet; exponentials: those of the softmax, too",
+            metavar="STEP,…",
+            rich_help_panel="Worksheet",
         ),
     ] = None,
     answers: Annotated[
         bool, typer.Option("--answers", help="the same sheet with its gaps filled in", rich_help_panel="Worksheet")
     ] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            "--seeds",
+            help="a page for each seed, and its key, into the folder that -o names: 1..30, or 1,5,9",
+            metavar="SEEDS",
+            rich_help_panel="Worksheet",
+        ),
+    ] = None,
     grad: Annotated[
         str | None,
         typer.Option(
@@ -76,18 +87,31 @@ def explain(
         raise OptionError("bad-option", "--answers prints the key of a worksheet", help="add --blank STEP,…")
     if blank_steps and grad is not None:
         raise OptionError("bad-option", "a worksheet goes forwards only", help="leave --grad out, or --blank")
+    if seeds is not None and "seed" in variant_request.choices:
+        raise OptionError("bad-option", "--seed and --seeds both name the seed", help="leave one of them out")
     if query:
         output_options = dataclasses.replace(output_options, at=(*output_options.at, f"query={query}"))
-    return run_explain(
-        environment,
-        input,
-        variant_request,
-        read_options,
-        output_options,
-        blank_steps=blank_steps,
-        show_answers=answers,
-        gradient_source=grad,
-    )
+    request = PageRequest(blank_steps, answers, grad, _parse_seeds(seeds))
+    return run_explain(environment, input, variant_request, read_options, output_options, request)
+
+
+def _parse_seeds(text: str | None) -> tuple[int, ...]:
+    """Parse `1..30`, the second included, or `1,5,9`.
+
+    Raises:
+        OptionError: they are no seeds, or too many.
+    """
+    if text is None:
+        return ()
+    first, dots, last = text.partition("..")
+    numbers = [parse_index(word.strip()) for word in ((first, last) if dots else text.split(","))]
+    seeds = [number for number in numbers if number is not None and 0 <= number < 2**64]
+    if len(seeds) < len(numbers) or (dots and seeds[0] > seeds[1]):
+        raise OptionError("bad-option", f"--seeds takes 1..30 or 1,5,9, not {shorten(text)!r}")
+    count = seeds[1] - seeds[0] + 1 if dots else len(seeds)
+    if count > _MAX_SEEDS:
+        raise OptionError("bad-option", f"--seeds makes at most {_MAX_SEEDS} pages, not {count}")
+    return tuple(range(seeds[0], seeds[1] + 1) if dots else dict.fromkeys(seeds))
 
 
 def run_explain(
@@ -96,33 +120,27 @@ def run_explain(
     variant_request: VariantRequest,
     read_options: ReadOptions,
     output_options: OutputOptions,
-    *,
-    blank_steps: tuple[str, ...],
-    show_answers: bool,
-    gradient_source: str | None,
+    request: PageRequest,
 ) -> ExitStatus:
-    """Explain one query of one input, and write the page.
+    """Explain one query of one input and write the page, or a folder of pages: one for each seed and query.
 
     Args:
         environment: its streams.
         path: the input; `-` is standard input.
         variant_request: what to compute.
         read_options: how to read.
-        output_options: which query (`at`), and where and how to show it.
-        blank_steps: steps whose numbers are gaps of a worksheet; `all` and `shown` stand for several.
-        show_answers: whether the gaps are filled in.
-        gradient_source: the gradient of the context: `ones` or a file; None: there is no way back.
+        output_options: which queries (`at`), and where and how to show them.
+        request: what is left blank, gradients, and seeds.
 
     Raises:
         AttnError: anything that a user can put right.
     """
-    from attncli.derivation import recording_intermediates
     from attncli.plan.steps import require_step_name
-    from attncli.views.explain import RENDERERS, ExplanationScope, Worksheet, explain_query, render_page
+    from attncli.views.explain import EXPONENTIALS, RENDERERS
 
     messages = Messages.from_options(environment, output_options)
-    for name in blank_steps:
-        if name not in ("all", "shown"):
+    for name in request.blank_steps:
+        if name not in ("all", "shown", EXPONENTIALS):
             require_step_name(name)
     if output_options.only or output_options.top:
         option = "--only" if output_options.only else "--top"
@@ -134,107 +152,48 @@ def run_explain(
         raise OptionError(
             "bad-option", f"{option} is for results, and explain writes a page", help="attn compute has it"
         )
-    check_output_path(output_options)
-    format = choose_output_format(output_options.output, output_options.format)
+    folder = _choose_folder(output_options, request)
+    if folder is None:
+        check_output_path(output_options)
+        format = choose_output_format(output_options.output, output_options.format)
+    else:
+        format = choose_output_format(None, output_options.format or "markdown")
     if format.name not in RENDERERS:
         raise OptionError("bad-option", f"explain writes {join_names(RENDERERS)}, not {format.name}")
     problem = read_problem(path, read_options, messages)
     try:
-        plan, selection, gaps, upstream_gradient = _plan_explanation(
-            problem, variant_request, output_options, blank_steps, gradient_source
-        )
+        pages = [
+            plan_pages(problem, variant_request, output_options, request, seed) for seed in request.seeds or (None,)
+        ]
     except AttnError as error:
         raise error.add_location(file=problem.source) if error.status == ExitStatus.INPUT else error from None
-    for axis in ("query", "batch"):
-        indices = selection.get(axis, (0,))
-        if len(indices) != 1:
-            raise OptionError("bad-option", f"one {axis} is explained at a time", help=f"--at {axis}={indices[0]}")
-    if gaps & _MERGED_STEPS:
-        gaps |= _MERGED_STEPS & set(plan.steps)
-    heads = range(plan.shapes.heads) if gaps & _MERGED_STEPS else (0,)  # the working of every gap is on the sheet
-    focus = ExplanationScope(
-        query=selection.get("query", (plan.size.queries - 1,))[0],
-        batch=selection.get("batch", (0,))[0],
-        heads=selection.get("head", tuple(heads)),
-        keys=selection.get("key"),
-        blank_steps=gaps,
-        full=output_options.full,
-    )
+    if folder is not None:
+        return write_page_folder(environment, folder, pages, format, output_options, has_gaps=bool(request.blank_steps))
+    [planned] = pages
+    if len(planned.scopes) != 1:
+        hint = f"--at query={planned.scopes[0].query}; or a page for each of them: -o FOLDER"
+        raise OptionError("bad-option", "one query is explained at a time", help=hint)
     run_plan = load_engine_with_message(messages)
-    with recording_intermediates():
-        if upstream_gradient is None:
-            attention, gradients = run_plan(plan), None
-        else:
-            from attncli.core.gradients import run_plan_with_gradients
-
-            attention, gradients = run_plan_with_gradients(plan, upstream_gradient)
-    for warning in attention.warnings:
-        messages.warning(warning)
     render_options = render_options_for(environment, output_options)
-    page = render_page(
-        explain_query(plan, attention, focus, gradients),
-        render_options,
-        Worksheet(gaps, show_answers),
-        attention.dtype,
-        full=output_options.full,
-    )
-    if gaps and not page.formatter.gap_numbers:
-        raise OptionError(
-            "bad-option", f"this page shows no number of {join_names(gaps)}, so there is nothing to leave blank"
-        )
+    [[page]] = planned.render(run_plan, messages, render_options, answers=(request.show_answers,), told_warnings=set())
     write_output(environment, RENDERERS[format.name](page, render_options), output_options, format)
     return ExitStatus.OK
 
 
-def _plan_explanation(
-    problem: Problem,
-    variant_request: VariantRequest,
-    output_options: OutputOptions,
-    blank_steps: tuple[str, ...],
-    gradient_source: str | None,
-) -> tuple[Plan, Selection, frozenset[str], object]:
-    """Plan the run that a page needs: (plan, what `--at` selects, steps to leave blank, gradient of the context).
-
-    Without gradients only the query that is explained is computed.
-    """
-    from attncli.plan import finish_plan, outline_plan
-    from attncli.plan.steps import resolve_keep
-    from attncli.select import resolve_selection
-
-    variant = variant_request.resolve_variant(problem.variant).replace(schedule="dense")
-    plan = outline_plan(problem, variant)
-    requests = output_options.at
-    if plan.size.batch is not None and not any(request.startswith("batch=") for request in requests):
-        requests = ("batch=0", *requests)
-    selection = resolve_selection(dataclasses.replace(plan, keep=frozenset({"weights"})), requests)
-    gaps = frozenset(resolve_keep(blank_steps, plan.steps, None))
-    upstream_gradient = _read_upstream_gradient(gradient_source, plan)
-    query = selection.get("query", (plan.size.queries - 1,))
-    plan = finish_plan(plan, {"query": query} if upstream_gradient is None else None)
-    return plan, selection, gaps, upstream_gradient
-
-
-def _read_upstream_gradient(gradient_source: str | None, plan: Plan) -> object:
-    """Read the gradient that arrives at the context: 1.0 for `ones`, or the array of a file.
+def _choose_folder(output_options: OutputOptions, request: PageRequest) -> Path | None:
+    """Choose the folder of the pages, where there are to be several: for seeds, or for a range of queries.
 
     Raises:
-        OptionError: it is neither `ones` nor a file.
-        InputError: there is no context, or the file holds another shape.
+        OptionError: there is none, or the keys are asked for beside it.
     """
-    from attncli.readers.with_field import read_single_array
-
-    if gradient_source is None:
+    queries = [which.partition("=")[2] for which in output_options.at if which.startswith("query=")]
+    has_several = bool(request.seeds) or len(queries) > 1 or any(":" in which for which in queries)
+    if request.seeds and output_options.output is None:
+        raise OptionError("bad-option", "the pages of several seeds go into a folder", help="-o FOLDER")
+    if not has_several or output_options.output is None:
         return None
-    if "context" not in plan.steps:
-        raise InputError("absent-step", "without values there is no context, and nothing to go back from")
-    if gradient_source == "ones":
-        return 1.0
-    if not Path(gradient_source).suffix and not file_mode(gradient_source):
-        raise OptionError("bad-option", f"--grad takes ones or a file, not {gradient_source!r}")
-    shape = tuple(plan.axis_length("context", axis) for axis in plan.steps["context"])
-    gradient = read_single_array(gradient_source)
-    if tuple(gradient.shape) != shape:
-        message = f"the gradient is {tuple(gradient.shape)}, and the context {shape}"
-        hint = "--grad ones, or a gradient of the context's shape"
-        raise InputError("shape-mismatch", message, help=hint).add_location(file=gradient_source)
-    return gradient
+    if request.show_answers:
+        raise OptionError(
+            "bad-option", "a folder of worksheets gets their keys in any case", help="leave --answers out"
+        )
+    return Path(output_options.output)

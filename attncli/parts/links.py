@@ -103,7 +103,7 @@ def log_n(s: Tensor, grid: Grid, *, base: Annotated[float, Range(above=1)]) -> T
     """Scores grow with the logarithm of how many keys the query may see, beyond a base."""
     n = record_intermediate("n", grid.visible.sum(-1, keepdim=True), "bhn1", is_input=True)  # (b, h, n, 1)
     factor = (n.clamp(min=1).to(s.dtype).log() / math.log(base)).clamp(min=1)  # (b, h, n, 1)
-    return s * record_intermediate("factor", factor, "bhn1")  # (b, h, n, m)
+    return s * record_intermediate("factor", factor, "bhn1", is_input=True)  # (b, h, n, m)
 
 
 @link(

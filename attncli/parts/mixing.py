@@ -154,5 +154,7 @@ def differential(
     if "lambda_q1" not in parameters:
         return first - lambda_init(depth) * second  # (b, h/2, n, m)
     q1, k1, q2, k2 = (widen_half(parameters[f"lambda_{name}"]) for name in ("q1", "k1", "q2", "k2"))  # (d,) each
-    one, two = record_intermediate("q1·k1", q1 @ k1, ""), record_intermediate("q2·k2", q2 @ k2, "")
-    return first - record_intermediate("λ", one.exp() - two.exp() + lambda_init(depth), "") * second  # (b, h/2, n, m)
+    one = record_intermediate("q1·k1", q1 @ k1, "", is_input=True)
+    two = record_intermediate("q2·k2", q2 @ k2, "", is_input=True)
+    lam = record_intermediate("λ", one.exp() - two.exp() + lambda_init(depth), "", is_input=True)
+    return first - lam * second  # (b, h/2, n, m)

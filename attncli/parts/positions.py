@@ -133,11 +133,9 @@ def _derive_rotation(row: RowDerivation) -> Iterator[Equation]:
         yield Equation(f"{row.label}[{j}]", ([a, "·", s, " + ", b, "·", c], [row.output_vector[j]]))
     if r < len(row.q):
         label, others = (
-            (f"{row.label}[0…{start - 1}]", row.output_vector[:start])
-            if start
-            else (f"{row.label}[{r}…]", row.output_vector[r:])
+            (f"{row.label}[0…{start - 1}]", slice(start)) if start else (f"{row.label}[{r}…]", slice(r, None))
         )
-        yield Equation(label, ([Vector(others)],), "not turned")
+        yield Equation(label, ([Vector(row.q[others])], [Vector(row.output_vector[others])]), "not turned")
 
 
 @position(

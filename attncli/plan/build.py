@@ -19,14 +19,13 @@ from attncli.plan.cache import OutlineCache, outline_key
 from attncli.plan.chain import build_chain
 from attncli.plan.head_shapes import HeadShapes, choose_projection, resolve_head_shapes
 from attncli.plan.packed_arrays import resolve_framework_arrays
-from attncli.plan.plan import Plan, SharedPlan
+from attncli.plan.plan import Plan, SharedPlan, draws_from_seed
 from attncli.plan.positions import resolve_order, resolve_positions
 from attncli.plan.repeated_positions import repeated_positions_warning
 from attncli.plan.schedule import MAX_TILE_SCORES, choose_schedule
 from attncli.plan.steps import resolve_keep, step_axes, unused_fields
 from attncli.plan.summary import describe_rows, summarize_plan, token_labels
 from attncli.plan.visibility import compute_visibility, effective_mask, grid_arrays
-from attncli.registry import AnyPart
 from attncli.text import join_names, pluralize, there_are
 from attncli.types import Array, Problem
 from attncli.validation import ProblemSize, problem_size, validate
@@ -208,12 +207,7 @@ def _has_minus_infinity(bias: Array) -> bool:
 
 def _choose_seed(problem: Problem, variant: Variant) -> int | None:
     """Return the seed for whatever has no seed of its own; where none was given and one is needed, draw it."""
-    drawn_parts: list[AnyPart] = []
-    if variant.projection.traits.is_drawn:
-        drawn_parts.append(variant.projection)
-    if not variant.dropout.is_none and problem.dropout_mask is None:
-        drawn_parts.append(variant.dropout)
-    if variant.seed is None and any(not part.is_set("seed") for part in drawn_parts):
+    if variant.seed is None and draws_from_seed(problem, variant):
         return secrets.randbelow(2**31)
     return None if variant.seed is None else int(variant.seed)
 

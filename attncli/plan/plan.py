@@ -14,6 +14,7 @@ from attncli.plan.chain import Link
 from attncli.plan.head_shapes import HeadShapes, projection_sizes
 from attncli.plan.key_ranges import KeyRanges, find_key_ranges
 from attncli.plan.visibility import grid_arrays, mask_batch_heads, to_4d, to_key_axis, to_query_axis
+from attncli.registry import AnyPart
 from attncli.types import Grid, Labels, NumpyArray, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import is_tensor
@@ -79,6 +80,11 @@ class Plan:
     def item_size(self) -> int:
         """Bytes of a number while it is computed with: half precision is widened."""
         return 8 if self.variant.dtype == "float64" else 4
+
+    @property
+    def draws_from_seed(self) -> bool:
+        """Whether something is drawn that has no seed of its own, so that the variant's seed counts."""
+        return draws_from_seed(self.problem, self.variant)
 
     @property
     def requires_grad(self) -> bool:
@@ -163,3 +169,13 @@ class Plan:
     def projection_sizes(self) -> ProjectionSizes:
         """Return what a projection must know of the problem."""
         return projection_sizes(self.problem, self.shapes.heads, self.shapes.kv_heads)
+
+
+def draws_from_seed(problem: Problem, variant: Variant) -> bool:
+    """Return whether a variant draws something for a problem that has no seed of its own."""
+    drawn_parts: list[AnyPart] = []
+    if variant.projection.traits.is_drawn:
+        drawn_parts.append(variant.projection)
+    if not variant.dropout.is_none and problem.dropout_mask is None:
+        drawn_parts.append(variant.dropout)
+    return any(not part.is_set("seed") for part in drawn_parts)

@@ -17,17 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from attncli.output_formats import RenderOptions
-from attncli.text import join_names, pluralize, printable, shorten, to_ascii
+from attncli.text import join_names, pluralize, printable, to_ascii
 from attncli.verdict import FolderVerdict, GapMark, StepComparison, Verdict
 from attncli.views.console import console_for
+from attncli.views.gap_marks import CHECK_MARKS, MAX_SHOWN_DECIMALS, format_gap_mark, format_number, rounding_lines
 from attncli.views.tables import wrap_items
 from attncli.views.text import escape_markdown
 
 _MAX_DIAGNOSES = 3  # that are written as sentences; of the others only names
 _MAX_EQUIVALENT_NAMES = 4  # of what gives the same figures
-_MAX_SHOWN_DECIMALS = 17  # float64 has no more digits
 _MIN_WIDE_TABLE_WIDTH = 100  # columns of a terminal on which a table of steps has all its columns
-_CHECK_MARKS = {True: "✓", False: "✗", None: "–"}
 _CHECK_STYLES = {True: "green", False: "red", None: "yellow"}
 _VERDICT_WORDS = {
     "right": "right",
@@ -54,13 +53,6 @@ def _format_ulp_error(x: float) -> str:
     return "> 1e6" if x > 1e6 else _format_error(x)
 
 
-def _format_number(x: float, decimals: int) -> str:
-    """Format a number with so many decimals; a large one as a power of ten, what is not finite by its sign."""
-    if not math.isfinite(x):
-        return "NaN" if math.isnan(x) else "∞" if x > 0 else "−∞"
-    return f"{x:.6e}" if abs(x) >= 1e9 else f"{x:.{decimals}f}"
-
-
 def _format_worst_figures(comparison: StepComparison) -> tuple[str, str]:
     """Format the claimed figure and the reference at the worst cell, with as many digits as it takes to see them differ."""
     actual, reference = comparison.actual, comparison.reference
@@ -69,41 +61,18 @@ def _format_worst_figures(comparison: StepComparison) -> tuple[str, str]:
     if comparison.rule.name == "exact":
         return str(actual), str(reference)
     if comparison.decimals is not None:
-        decimals = min(max(comparison.decimals, 0), _MAX_SHOWN_DECIMALS)
-        return _format_number(actual, decimals), _format_number(reference, decimals + 2)
+        decimals = min(max(comparison.decimals, 0), MAX_SHOWN_DECIMALS)
+        return format_number(actual, decimals), format_number(reference, decimals + 2)
     difference = abs(actual - reference)
     decimals = 6
     if math.isfinite(difference) and difference:
-        decimals = min(_MAX_SHOWN_DECIMALS, max(6, 1 - math.floor(math.log10(difference))))
-    return _format_number(actual, decimals), _format_number(reference, decimals)
+        decimals = min(MAX_SHOWN_DECIMALS, max(6, 1 - math.floor(math.log10(difference))))
+    return format_number(actual, decimals), format_number(reference, decimals)
 
 
 def _format_shape(comparison: StepComparison) -> str:
     """Format a shape: 3×4."""
     return "×".join(map(str, comparison.shape)) or "1"
-
-
-def _format_gap_mark(mark: GapMark) -> tuple[str, str, str, str, str]:
-    """Format a gap's number, its figure, what was written, what is right unless that is, and the mark."""
-    if mark.is_right:
-        right = ""
-    elif isinstance(mark.reference, float):
-        right = _format_number(mark.reference, _reference_decimals(mark.written_text))
-    else:
-        right = str(mark.reference)
-    return (
-        f"⟨{mark.gap_number}⟩",
-        f"{mark.step}, {mark.cell_text}",
-        printable(shorten(mark.written_text, 40)) or "____",
-        right,
-        _CHECK_MARKS[mark.is_right],
-    )
-
-
-def _reference_decimals(written_text: str) -> int:
-    """Return how many decimals the reference has beside a written figure: one more, or 4."""
-    _, point, fraction = written_text.replace(",", ".").partition(".")
-    return min(len(fraction) + 1, _MAX_SHOWN_DECIMALS) if point and fraction.isdigit() else 4
 
 
 # ── sentences ────────────────────────────────────────────────────────────────────────────────────
@@ -133,9 +102,12 @@ def _allowed_error_lines(verdict: Verdict) -> Iterator[str]:
 
 
 def _cause_lines(verdict: Verdict) -> Iterator[str]:
-    """Say which step is wrong first, and which of the others follow from it; nothing for a worksheet."""
+    """Say which step is wrong first, and which of the others follow from it; of a worksheet, what rounding explains."""
+    if verdict.gap_marks:
+        yield from rounding_lines(verdict)
+        return
     wrong = [comparison for comparison in verdict.steps if not comparison.is_right]
-    if not wrong or verdict.gap_marks:
+    if not wrong:
         return
     first = wrong[0]
     line = f"{first.step} is the first step that is wrong"
@@ -307,7 +279,7 @@ def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
         printer.print_blank_line()
         printer.print_line("would wrong work be noticed?")
         for caught, line in sensitivity_lines:
-            printer.print_line(f"  {_CHECK_MARKS[caught]} {line}", _CHECK_STYLES[caught] if caught is False else "dim")
+            printer.print_line(f"  {CHECK_MARKS[caught]} {line}", _CHECK_STYLES[caught] if caught is False else "dim")
     printer.print_blank_line()
     printer.print_line(_conclusion_line(verdict), f"bold {_CHECK_STYLES[verdict.verdict == 'right']}")
     return printer.get_text()
@@ -322,6 +294,8 @@ def _print_section(printer: _Printer, styled_lines: Iterable[tuple[str, str]]) -
 
 
 def _step_table(printer: _Printer, verdict: Verdict) -> Table:
+    if not verdict.is_revealed:
+        return _marks_table(printer, verdict)
     is_wide = not printer.width or printer.width >= _MIN_WIDE_TABLE_WIDTH
     table = printer.make_table()
     table.add_column(Text("step", style="dim"), no_wrap=True)
@@ -339,8 +313,21 @@ def _step_table(printer: _Printer, verdict: Verdict) -> Table:
         if is_wide:
             cells += [_format_error(comparison.max_rel_error), _format_ulp_error(comparison.max_ulp_error)]
         cells += [comparison.worst_cell_text, *_format_worst_figures(comparison)]
-        mark = printer.cell(_CHECK_MARKS[comparison.is_right], _CHECK_STYLES[comparison.is_right])
+        mark = printer.cell(CHECK_MARKS[comparison.is_right], _CHECK_STYLES[comparison.is_right])
         table.add_row(*map(printer.cell, cells), mark)
+    return table
+
+
+def _marks_table(printer: _Printer, verdict: Verdict) -> Table:
+    """Make the table of steps without what says how far off they are."""
+    table = printer.make_table()
+    table.add_column(Text("step", style="dim"), no_wrap=True)
+    table.add_column(Text("shape", style="dim"), no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for comparison in verdict.steps:
+        table.add_row(
+            printer.cell(comparison.step), printer.cell(_format_shape(comparison)), _step_mark(printer, comparison)
+        )
     return table
 
 
@@ -349,10 +336,12 @@ def _gap_table(printer: _Printer, verdict: Verdict) -> Table:
     table.add_column(Text("gap", style="dim"), no_wrap=True)
     table.add_column(Text("figure", style="dim"), no_wrap=True)
     table.add_column(Text("written", style="dim"), justify="right", no_wrap=True)
-    table.add_column(Text("right is", style="dim"), justify="right", no_wrap=True)
+    if verdict.is_revealed:
+        table.add_column(Text("right is", style="dim"), justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for gap_mark in verdict.gap_marks:
-        *cells, mark = _format_gap_mark(gap_mark)
+        *cells, mark = format_gap_mark(gap_mark)
+        cells = cells if verdict.is_revealed else cells[:-1]
         table.add_row(*map(printer.cell, cells), printer.cell(mark, _CHECK_STYLES[gap_mark.is_right]))
     return table
 
@@ -401,8 +390,8 @@ def _step_mark(printer: _Printer, comparison: StepComparison | None) -> Text:
 
 def _step_mark_text(comparison: StepComparison | None) -> str:
     if comparison is None:
-        return _CHECK_MARKS[None]
-    mark = _CHECK_MARKS[comparison.is_right]
+        return CHECK_MARKS[None]
+    mark = CHECK_MARKS[comparison.is_right]
     return mark if comparison.is_right else f"{mark} {comparison.wrong_count}/{comparison.figure_count}"
 
 
@@ -427,7 +416,7 @@ def verdict_plain(verdict: Verdict, render_options: RenderOptions) -> str:
         f"figures: {printable(verdict.figures_name)}",
         f"input: {printable(verdict.problem_name)}",
         *(f"rule: {line}" for line in _rule_lines(verdict)),
-        *map(_plain_step_line, verdict.steps),
+        *(_plain_step_line(step) if verdict.is_revealed else _plain_mark_line(step) for step in verdict.steps),
         *map(_plain_gap_line, verdict.gap_marks),
         *(f"cause: {line}" for line in _cause_lines(verdict)),
         *(f"diagnosis: {printable(line.strip())}" for line in _diagnosis_lines(verdict)),
@@ -452,8 +441,12 @@ def _plain_step_line(comparison: StepComparison) -> str:
     return "  ".join(facts)
 
 
+def _plain_mark_line(comparison: StepComparison) -> str:
+    return f"{comparison.step} {_format_shape(comparison)}: {'right' if comparison.is_right else 'wrong'}"
+
+
 def _plain_gap_line(mark: GapMark) -> str:
-    gap, figure, written, right, _ = _format_gap_mark(mark)
+    gap, figure, written, right, _ = format_gap_mark(mark)
     word = {True: "right", False: "wrong", None: "open"}[mark.is_right]
     line = f"gap {gap} {figure}: {word}  written={written}"
     return f"{line}  right={right}" if right else line
@@ -502,13 +495,21 @@ def _pipe_row(cells: Iterable[str]) -> str:
 
 
 def _markdown_gap_table(verdict: Verdict) -> Iterator[str]:
-    yield _pipe_row(("gap", "figure", "written", "right is", ""))
-    yield _pipe_row(("---", "---", "---:", "---:", "---"))
+    columns = [0, 1, 2, 3, 4] if verdict.is_revealed else [0, 1, 2, 4]
+    yield _pipe_row(("gap", "figure", "written", "right is", "")[i] for i in columns)
+    yield _pipe_row(("---", "---", "---:", "---:", "---")[i] for i in columns)
     for mark in verdict.gap_marks:
-        yield _pipe_row(map(escape_markdown, _format_gap_mark(mark)))
+        cells = format_gap_mark(mark)
+        yield _pipe_row(escape_markdown(cells[i]) for i in columns)
 
 
 def _markdown_step_table(verdict: Verdict) -> Iterator[str]:
+    if not verdict.is_revealed:
+        yield _pipe_row(("step", "shape", ""))
+        yield _pipe_row(("---", "---", "---"))
+        for comparison in verdict.steps:
+            yield _pipe_row((comparison.step, _format_shape(comparison), _step_mark_text(comparison)))
+        return
     yield _pipe_row(("step", "shape", "max Δ", "max rel", "in ulp", "at", "mine", "reference", ""))
     yield _pipe_row(("---", "---", "---:", "---:", "---:", "---", "---:", "---:", "---"))
     for comparison in verdict.steps:
@@ -520,7 +521,7 @@ def _markdown_step_table(verdict: Verdict) -> Iterator[str]:
             _format_ulp_error(comparison.max_ulp_error),
             comparison.worst_cell_text,
             *_format_worst_figures(comparison),
-            _CHECK_MARKS[comparison.is_right],
+            CHECK_MARKS[comparison.is_right],
         )
         yield _pipe_row(map(escape_markdown, cells))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 
+import jsonschema
 import pytest
 
 from tests.helpers import SAMPLES
@@ -139,3 +141,79 @@ def test_an_answer_may_be_written_twice(attn, tmp_path, answer):
     (tmp_path / "sheet.md").write_text(f"⟨1⟩{answer} and ⟨1⟩{answer}\n⟨1⟩: weights[0][0]\n", encoding="utf-8")
 
     assert attn("check", CAT_SAT, "--figures", "sheet.md", "--no-identify").status in (0, 1)
+
+
+NEARLY = [*RIGHT[:5], "⟨6⟩ 0.1712", "⟨7⟩_0.4051_"]  # two units off in the fourth digit, and three
+
+
+def test_an_answer_that_rounding_explains_is_named_with_what_accepts_it(attn, tmp_path):
+    (tmp_path / "sheet.md").write_text(SHEET.format(*NEARLY), encoding="utf-8")
+    words = ["check", SAMPLES / "tokens.csv", "--figures", "sheet.md", "-q"]
+
+    run = attn(*words)
+
+    assert run.status == 1
+    remarks = [line for line in run.out.splitlines() if line.startswith("⟨") and ": off by " in line]
+    assert [line[: line.index(" after")] for line in remarks] == [
+        "⟨6⟩: off by 2 in the fourth digit",
+        "⟨7⟩: off by 3 in the fourth digit",
+    ]
+    assert all(line.endswith("--atol 0.0005 accepts it") for line in remarks)
+    assert "max |Δ|" not in run.out  # nothing is searched where rounding explains all
+    accepted = attn(*words, "--atol", "0.0005", "--json").json
+    assert [answer["right"] for answer in accepted["answers"]] == [
+        True
+    ] * 7  # also ⟨1⟩ and ⟨6⟩, written with fewer digits
+    assert attn(*words, "--atol", "0.0001").status == 1
+
+
+def test_an_answer_that_is_far_off_is_not_put_down_to_rounding(attn, tmp_path):
+    (tmp_path / "sheet.md").write_text(SHEET.format("⟨1⟩0.6", "⟨2⟩3.02", *RIGHT[2:6], "⟨7⟩0.4063"), encoding="utf-8")
+
+    run = attn("check", SAMPLES / "tokens.csv", "--figures", "sheet.md", "-q", "--no-identify")
+
+    assert run.status == 1
+    assert ": off by " not in run.out
+
+
+@pytest.mark.parametrize("form", ["table", "plain", "markdown", "json"])
+@pytest.mark.parametrize(
+    "gaps", [NEARLY, BLANK, ["⟨1⟩0.6", *BLANK[1:3], "⟨4⟩0.4", *RIGHT[4:]]], ids=["near", "open", "mixed"]
+)
+def test_marks_alone_hold_no_figure_of_the_key(attn, tmp_path, form, gaps):
+    exact = {1: 0.5, 2: 3.0, 3: 1.5, 4: 0.0628900132, 5: 0.7661572066, 6: 0.1709527802, 7: 0.4047955737}
+    sheet = SHEET.format(*gaps)
+    (tmp_path / "sheet.md").write_text(sheet, encoding="utf-8")
+    words = ["check", SAMPLES / "tokens.csv", "--figures", "sheet.md", "-q"]
+    told = attn(*words, "--json", "--no-identify").json
+
+    run = attn(*words, "--no-reveal", "-f", form)
+
+    assert run.status == (0 if told["verdict"] == "right" else 1)
+    shown = re.findall(r"\d+\.\d+", run.out.replace(",", "."))
+    written = {answer["written"].replace(",", ".") for answer in told["answers"]}
+    figures = [text for text in shown if text not in written | {"0.5"}]  # 0.5 is the scale, which the head names
+    assert [text for text in figures if any(abs(float(text) - x) < 0.01 for x in exact.values())] == []
+    assert "off by" not in run.out
+    if form == "json":
+        assert [a["right"] for a in run.json["answers"]] == [a["right"] for a in told["answers"]]
+        assert "reference" not in run.out
+        jsonschema.validate(run.json, attn("schema", "check").json)
+
+
+def test_marks_alone_of_other_figures_and_of_a_folder(attn, tmp_path):
+    (tmp_path / "mine.json").write_text(
+        '{"weights": [[0.4223, 0.1554, 0.4223], [0.0629, 0.7662, 0.1710], [0.1, 0.2, 0.7]]}'
+    )
+    words = ["check", CAT_SAT, "--figures", "mine.json", "--no-reveal"]
+
+    assert [line.split() for line in attn(*words).out.splitlines() if line.startswith("weights ")] == [
+        ["weights", "3×3", "✗", "3/9"],
+        ["weights", "is", "the", "first", "step", "that", "is", "wrong,", "3", "of", "9", "figures"],
+    ]
+    assert "0.1643" not in attn(*words, "-f", "markdown").out
+    assert set(attn(*words, "--json").json["steps"][0]) == {"step", "axes", "shape", "of", "wrong", "right"}
+    assert "--identify" in attn(*words, "--identify").err
+    folder = attn("check", SAMPLES, "--no-reveal", "--json").json
+    assert all(problem["revealed"] is False for problem in folder["problems"])
+    jsonschema.validate(folder, attn("schema", "check").json)

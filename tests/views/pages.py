@@ -42,7 +42,8 @@ def page(
     render_options = RenderOptions(precision=precision, has_unicode=has_unicode)
     worksheet = Worksheet(frozenset(blank), answers)
     text = RENDERERS[form](
-        render_page(explanation, render_options, worksheet, result.dtype, full=focus.full), render_options
+        render_page(explanation, render_options, worksheet, result.dtype, full=focus.shows_whole_vectors),
+        render_options,
     )
     return json.loads(text) if form == "json" else text
 

@@ -264,7 +264,7 @@ self-attention · 3 tokens × 4 dims · q = k = v = x · score dot · scale 0.5 
 
   – no mix, softcap, temperature, log-n, position or bias
 
-⑤ masked_scores   s where visible, else −∞   (2 of 3 keys may be seen; their scores stay)
+⑤ masked_scores   s where visible, else −∞   (2 of 3 keys are visible; the scores of the others become −∞)
      sat   −∞   causal: 2 > 1
 
   – no sink

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from attncli.variant import Variant
 from tests.helpers import SAMPLES, draw_normal
 from tests.laws.problems import N, problem_for
 from tests.views.pages import page
+from tests.worksheet_solver import Worksheet
 
 CAT = SAMPLES / "cat_sat.json"
 
@@ -76,12 +78,8 @@ def test_results_on_the_way_do_not_give_a_gap_away(choices, blank):
 
 def test_a_past_is_not_given_away_by_the_cache(attn, tmp_path):
     past = {"k": draw_normal(1, 1, 1, 2, 3).tolist(), "v": draw_normal(2, 1, 1, 2, 3).tolist()}
-    fields = {
-        "q": draw_normal(3, 2, 3).tolist(),
-        "k": draw_normal(4, 2, 3).tolist(),
-        "v": draw_normal(5, 2, 3).tolist(),
-        "past": past,
-    }
+    learned = {name: draw_normal(n, 4, 3).tolist() for n, name in enumerate(("w_q", "w_k", "w_v"))}
+    fields = {"embeddings": draw_normal(3, 2, 4).tolist(), "parameters": learned, "past": past}
     (tmp_path / "p.json").write_text(json.dumps(fields))
 
     for step in "kv":
@@ -113,6 +111,16 @@ def test_gaps_of_a_batch_and_heads_are_addressed_in_full(attn):
         (["--grad", "zeros"], 2, "--grad takes ones or a file, not 'zeros'"),
         (["--grad", "ones", "--blank", "weights"], 2, "a worksheet goes forwards only"),
         (["--blank", "mask", "--causal"], 2, "nothing to leave blank"),
+        (["--blank", "exponentials"], 2, "--blank exponentials,weights"),
+        (["--blank", "exponentials,weights", "--normalizer", "sparsemax"], 3, "sparsemax has no exponentials"),
+        (["--blank", "scores,weights", "--at", "key=1"], 2, "leave --at key out"),
+        (["--seeds", "1..3", "-o", "new"], 2, "nothing is drawn from the seed here"),
+        (["--seeds", "1..3", "-o", "new", "--projection", "randn:seed=5"], 2, "without a seed= of its own"),
+        (["--seeds", "1..3", "--projection", "randn"], 2, "-o FOLDER"),
+        (["--seeds", "3..1", "-o", "new", "--projection", "randn"], 2, "1..30 or 1,5,9"),
+        (["--seeds", "1..1002", "-o", "new", "--projection", "randn"], 2, "at most 1000 pages, not 1002"),
+        (["--seeds", "1..3", "--seed", "1", "-o", "new", "--projection", "randn"], 2, "both name the seed"),
+        (["--seeds", "1", "--answers", "--blank", "q", "-o", "new", "--projection", "randn"], 2, "leave --answers out"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(attn, words, status, says):
@@ -120,6 +128,67 @@ def test_what_cannot_be_explained_is_refused(attn, words, status, says):
 
     assert (run.status, run.out) == (status, "")
     assert says in run.err
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("step", ["q", "k,v"])
+def test_what_came_in_as_it_is_cannot_be_left_blank(attn, tmp_path, step):
+    fields = {letter: draw_normal(n, 2, 3).tolist() for n, letter in enumerate("qkv")}
+    (tmp_path / "p.json").write_text(json.dumps(fields))
+
+    run = attn("explain", "p.json", "1", "--blank", step)
+
+    assert (run.status, run.out) == (2, "")
+    assert "came in as given" in run.err
+    gaps = attn("explain", "p.json", "1", "--blank", "all", "--json").json["gaps"]
+    assert {gap["step"] for gap in gaps} == {"scores", "scaled_scores", "weights", "context"}
+
+
+def test_exponentials_are_left_blank_beside_the_weights(attn):
+    plain = attn("explain", CAT, "cat", "--blank", "weights").out
+    sheet = attn("explain", CAT, "cat", "--blank", "exponentials,weights").out
+
+    assert "e^(0.5 − 3) = e^(-2.5) = 0.0821" in plain
+    assert "the       e^(0.5 − ____) = e^(____) = ____" in sheet
+    assert sheet.splitlines()[-1] == plain.splitlines()[-1] == "⟨1⟩ to ⟨3⟩: weights[1][0:3]"
+
+
+def test_a_sheet_for_each_seed_is_solved_and_marked_right(attn, tmp_path):
+    """Filled in from the sheet alone, and marked with the seed that is its name; the key of another seed is wrong."""
+    words = [SAMPLES / "tokens.csv", "--projection", "randn:dim=2"]
+    blank = ["--blank", "k,scores,weights,context"]
+
+    run = attn("explain", *words, "cat", *blank, "--seeds", "1..3", "-o", "sheets", "--precision", "9")
+
+    assert (run.status, run.out) == (0, "")
+    assert "3 worksheets in sheets, and the keys in sheets/keys" in run.err
+    names = [f"seed-{seed}.md" for seed in (1, 2, 3)]
+    assert sorted(path.name for path in (tmp_path / "sheets").glob("*.md")) == names
+    assert sorted(path.name for path in (tmp_path / "sheets" / "keys").iterdir()) == names
+    for seed in (1, 2, 3):
+        record = attn("explain", *words, "cat", *blank, "--seed", seed, "--json", "--precision", "9").json
+        sheet = (tmp_path / "sheets" / f"seed-{seed}.md").read_text(encoding="utf-8")
+        for gap, value in Worksheet(record).solve().items():
+            assert f"⟨{gap}⟩____" in sheet
+            sheet = sheet.replace(f"⟨{gap}⟩____", f"⟨{gap}⟩{value:.6f}")
+        (tmp_path / "filled.md").write_text(sheet, encoding="utf-8")
+        marks = attn("check", *words, "--seed", seed, "--figures", "filled.md", "--json", "--no-identify").json
+        assert marks["verdict"] == "right", seed
+        key = tmp_path / "sheets" / "keys" / f"seed-{seed}.md"
+        assert attn("check", *words, "--seed", seed, "--figures", key, "--no-identify").status == 0
+        assert attn("check", *words, "--seed", seed % 3 + 1, "--figures", key, "--no-identify").status == 1
+    assert "error[output-exists]" in attn("explain", *words, "cat", *blank, "--seeds", "1..3", "-o", "sheets").err
+
+
+def test_a_sheet_for_each_query(attn, tmp_path):
+    words = ["explain", CAT, "--causal", "--blank", "weights"]
+
+    assert attn(*words, "--at", "query=0:3", "-o", "sheets", "-f", "latex", "-q").err == ""
+
+    assert sorted(path.name for path in (tmp_path / "sheets").glob("*.tex")) == [f"query-{i}.tex" for i in range(3)]
+    alone = attn(*words, "--at", "query=1", "-f", "latex").out
+    assert (tmp_path / "sheets" / "query-1.tex").read_text(encoding="utf-8") == alone
+    assert attn(*words, "--at", "query=0:3").status == 2
 
 
 def test_a_gap_that_stands_again_before_a_minus_is_no_number_that_was_rounded(attn):

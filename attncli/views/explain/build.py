@@ -11,6 +11,7 @@ from attncli.views.explain.backward import HeadGradients, gradient_sections
 from attncli.views.explain.closing import closing_sentence
 from attncli.views.explain.context import merged_sections
 from attncli.views.explain.forward import head_sections
+from attncli.views.explain.given import given_section
 from attncli.views.explain.head_values import HeadValues
 from attncli.views.explain.input_gradients import input_gradient_sections
 from attncli.views.explain.page import ExplanationPage, ExplanationScope, Section
@@ -36,7 +37,7 @@ def explain_query(
     """
     step_values = StepValues(plan, attention, focus)
     heads = [HeadValues(step_values, head) for head in focus.heads]
-    sections: list[Section] = []
+    sections = [given_section(heads)] if focus.blank_steps else []
     for head in heads:
         if len(heads) > 1:
             sections.append(Section(f"head {head.head}", is_heading=True))

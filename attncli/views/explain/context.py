@@ -11,8 +11,7 @@ from attncli.parts.projections import derive_linear
 from attncli.views.explain.head_values import HeadValues
 from attncli.views.explain.page import Section, leave_out_middle
 from attncli.views.explain.step_values import StepValues
-
-_MERGED_STEPS = frozenset({"head_context", "normed_context", "context"})  # each says what the others say
+from attncli.views.explain.worksheet import CONTEXT_STEPS
 
 
 def context_section(head: HeadValues) -> Section:
@@ -58,7 +57,7 @@ def normed_context_section(head: HeadValues) -> Section:
 def merged_sections(step_values: StepValues) -> Iterator[Section]:
     """Heads side by side, and the output projection."""
     focus, plan, steps = step_values.focus, step_values.plan, step_values.steps
-    if focus.blank_steps & _MERGED_STEPS and len(focus.heads) < plan.shapes.heads:
+    if focus.blank_steps & CONTEXT_STEPS and len(focus.heads) < plan.shapes.heads:
         return  # the other heads' part would be left blank, and their working is not on the page
     indices = {"batch": focus.batch, "query": step_values.query_row}
     head_step = next((name for name in ("normed_context", "head_context") if name in steps), "")
@@ -67,9 +66,9 @@ def merged_sections(step_values: StepValues) -> Iterator[Section]:
             Equation(f"head {h}", ([step_values.vector_at(head_step, head=h, **indices)],))
             for h in range(plan.shapes.mixed_heads)
         ]
-        shown = leave_out_middle(lines, step_values.max_terms)
+        shown = tuple(lines) if focus.blank_steps & CONTEXT_STEPS else leave_out_middle(lines, step_values.max_terms)
         whole = Equation("context", ([step_values.vector_at("context", **indices)],))
-        yield Section("context", "heads side by side", (*shown, whole), used_steps=_MERGED_STEPS)
+        yield Section("context", "heads side by side", (*shown, whole), used_steps=CONTEXT_STEPS)
     if "output" in steps:
         yield _output_section(step_values, indices)
     elif "context" in steps:
@@ -88,4 +87,4 @@ def _output_section(step_values: StepValues, indices: dict[str, int]) -> Section
     )
     lines = leave_out_middle(list(derive_linear(row)), step_values.focus.max_lines_per_vector)
     formula = step_values.steps["output"].formula
-    return Section("output", formula, (*lines, Equation("output", ([output],))), used_steps=_MERGED_STEPS)
+    return Section("output", formula, (*lines, Equation("output", ([output],))), used_steps=CONTEXT_STEPS)

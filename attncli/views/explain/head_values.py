@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from attncli.derivation import KeyCell, Number, RowDerivation, Vector
+from attncli.derivation import DERIVED, KeyCell, Number, RowDerivation, Vector
 from attncli.parts.traits import PartTraits
 from attncli.plan.head_shapes import kv_head_of
 from attncli.registry import Part
@@ -46,6 +48,11 @@ class HeadValues:
             "h": head,
             "kv_head": kv_head_of(head, shapes.heads, shapes.kv_heads, kv_map),
         }
+
+    @cached_property
+    def mask_steps(self) -> frozenset[str]:
+        """The steps of the chain that hide keys."""
+        return frozenset(link.step for link in self.plan.chain if link.is_mask)
 
     # ── which steps there are ────────────────────────────────────────────────────────────────────
     def steps_of(self, letter: str) -> list[str]:
@@ -91,15 +98,18 @@ class HeadValues:
         """The final k or v vector of a key: from its last step, or from the cache if it is of the past."""
         past = self.plan.size.past
         if key_index < past:
-            return self.row_vector(f"present_{letter}", key_index)
+            return self.past_vector(letter, key_index)
         steps = [name for name in self.steps_of(letter) if not name.startswith("present")]
         return self.row_vector(steps[-1], key_index - past)
 
-    def input_vector(self) -> Vector:
-        """The embedding of the query, as it came in."""
+    def past_vector(self, letter: str, key_index: int) -> Vector:
+        """The k or v vector of a key of the past, which came in."""
+        return Vector(Number(number.value) for number in self.row_vector(f"present_{letter}", key_index))
+
+    def input_vector(self, token: int) -> Vector:
+        """The embedding of one of the tokens that attend, as it came in."""
         embeddings = as_numpy(self.plan.problem.embeddings)
-        query = self.focus.query
-        row = embeddings[self.focus.batch, query] if embeddings.ndim == 3 else embeddings[query]
+        row = embeddings[self.focus.batch, token] if embeddings.ndim == 3 else embeddings[token]
         return Vector(Number(float(x)) for x in row)
 
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────
@@ -109,7 +119,7 @@ class HeadValues:
         key_count = self.plan.size.keys
         if self.focus.keys is not None:
             return list(self.focus.keys)
-        if key_count <= MAX_KEYS_WORKED_OUT or self.focus.full:
+        if key_count <= MAX_KEYS_WORKED_OUT or self.focus.shows_every_key:
             return list(range(key_count))
         weights = np.abs([self.cell_number(self.final_weights_step, j).value for j in range(key_count)])
         return sorted(np.argsort(-weights, kind="stable")[: MAX_KEYS_WORKED_OUT // 2].tolist())
@@ -151,10 +161,15 @@ class HeadValues:
         return self.step_values.number_at(step_name, **self.cell_indices(step_name), key=key_index)
 
     def cell_number(self, step_name: str, key_index: int) -> Number:
-        """One cell of scores or weights; where an earlier step of the chain, left blank, says the same, it is that step's."""
+        """One cell of scores or weights; where an earlier step of the chain, left blank, says the same, it is that step's.
+
+        A step that is left blank itself keeps its own gaps, but for the mask, which leaves scores as they are.
+        """
         cell = self.weight_number(step_name, key_index)
         score_steps = self.step_values.score_steps
         if step_name not in score_steps:
+            return cell
+        if step_name in self.focus.blank_steps and step_name not in self.mask_steps:
             return cell
         blank = cell
         for earlier in reversed(score_steps[: score_steps.index(step_name)]):
@@ -169,13 +184,19 @@ class HeadValues:
         """Every key before the query, with its cells of a step and of the one before."""
         query_position, key_positions = self._positions()
         indices = self.cell_indices(step_name)
+        mixes_heads = step_name in ("mixed_scores", "mixed_weights")
+
+        def get_intermediates(key: int) -> Callable[[str], Any]:
+            get = self.step_values.intermediates_at(step_name, **indices, m=key)
+            return self._cells_of_other_heads(get, previous_step, key) if mixes_heads else get
+
         return tuple(
             KeyCell(
                 label=self.key_label(j),
                 index=j,
                 value_before=self.cell_number(previous_step, j),
                 value_after=self.cell_number(step_name, j),
-                get_intermediate=self.step_values.intermediates_at(step_name, **indices, m=j),
+                get_intermediate=get_intermediates(j),
                 k=self.final_vector("k", j) if step_name == "scores" else Vector(),
                 query_position=query_position,
                 key_position=key_positions[j],
@@ -183,6 +204,22 @@ class HeadValues:
             )
             for j in range(self.plan.size.keys)
         )
+
+    def _cells_of_other_heads(
+        self, get_intermediate: Callable[[str], Any], previous_step: str, key_index: int
+    ) -> Callable[[str], Any]:
+        """The intermediates of a step that mixes heads, as cells of the step before wherever they are that step's numbers."""
+        by_value: dict[float, Number] = {}
+        for head in range(self.plan.shapes.heads):
+            cell = self.step_values.number_at(previous_step, **(self.indices | {"head": head}), key=key_index)
+            by_value.setdefault(cell.value, cell)
+
+        def to_cell(value: Any) -> Any:
+            if isinstance(value, Number):
+                return by_value.get(value.value, value) if value.step == DERIVED else value
+            return Vector(map(to_cell, value))
+
+        return lambda name: to_cell(get_intermediate(name))
 
     def _positions(self) -> tuple[int | None, list[int]]:
         """The position of the query, if it has one, and those of all keys."""
@@ -205,9 +242,8 @@ class HeadValues:
     ) -> RowDerivation:
         """The query's row of a step of scores or weights, key by key."""
         order = self.step_values.score_steps
-        mask_steps = [link.step for link in self.plan.chain if link.is_mask]
         follows_mask = step_name not in order or any(
-            order.index(mask_step) < order.index(step_name) for mask_step in mask_steps
+            order.index(mask_step) < order.index(step_name) for mask_step in self.mask_steps
         )
         cells = self.key_cells(step_name, previous_step, masked=follows_mask)
         return RowDerivation(
@@ -217,7 +253,7 @@ class HeadValues:
             q=self.final_query_vector(),
             part=part,
             link_value=float("nan") if link_value is None else link_value,
-            max_terms=self.step_values.max_terms,
+            max_terms=self.focus.max_entry_terms if step_name == "scores" else self.focus.max_key_terms,
         )
 
     def vector_derivation(

@@ -28,10 +28,13 @@ def mask_section(head: HeadValues, link: Link) -> Section:
         keys = "the keys asked for"
         if asked_keys is None:
             keys = "the only key" if len(cells) == 1 else f"all {len(cells)} keys"
-        return Section(f"{link.step}: {keys} may be seen", is_idle=True)
+        return Section(
+            f"{link.step}: {keys} {'is' if len(cells) == 1 and asked_keys is None else 'are'} visible", is_idle=True
+        )
     lines = [Equation(c.label, ([c.value_after],), why_hidden(head, c)) for c in hidden]
     visible_count = sum(not c.is_hidden for c in cells)
-    remark = f"{visible_count} of {pluralize(len(cells), 'key')} may be seen; their scores stay"
+    are = "is" if visible_count == 1 else "are"
+    remark = f"{visible_count} of {pluralize(len(cells), 'key')} {are} visible; the scores of the others become −∞"
     return Section(link.step, link.formula, leave_out_middle(lines, head.focus.max_lines_per_vector), remark)
 
 

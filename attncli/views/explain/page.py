@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attncli.derivation import Equation
+from attncli.views.explain.worksheet import CONTEXT_STEPS, EXPONENTIALS, VECTOR_STEP_ENDINGS
 
+_MAX_TERMS = 8  # terms of a sum before its middle is left out
 _MAX_LINES_PER_VECTOR = 12  # lines of one vector before its middle is left out
 
 
@@ -21,6 +23,7 @@ class Section:
     is_idle: bool = False  # printed as one grey line: it does nothing in this variant
     used_steps: frozenset[str] = frozenset()  # the steps whose numbers stand in its lines
     is_heading: bool = False  # the sections that follow are of another head
+    is_numbered: bool = True  # a step of the derivation
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,34 @@ class ExplanationScope:
     full: bool = False  # nothing is left out
 
     @property
+    def shows_every_key(self) -> bool:
+        """Whether no key is left out: a blank sum over keys cannot be worked out without each of its terms."""
+        blank = self.blank_steps
+        has_weights, has_context = any(step.endswith("weights") for step in blank), bool(blank & CONTEXT_STEPS)
+        has_terms = EXPONENTIALS in blank or any(step.endswith("scores") for step in blank)
+        return self.full or (has_weights and has_terms) or (has_context and (has_weights or "v" in blank))
+
+    @property
+    def shows_whole_vectors(self) -> bool:
+        """Whether no entry and no row of a vector is left out: those of a blank one are needed further down."""
+        blank = self.blank_steps
+        is_summed = "normed_context" in blank or ("output" in blank and bool(blank & CONTEXT_STEPS))
+        return self.full or is_summed or any(step.endswith(VECTOR_STEP_ENDINGS) for step in blank)
+
+    @property
+    def max_key_terms(self) -> int:
+        """How many terms of a sum over keys are written."""
+        return 10**9 if self.shows_every_key else _MAX_TERMS
+
+    @property
+    def max_entry_terms(self) -> int:
+        """How many terms of a sum over the entries of a vector are written."""
+        return 10**9 if self.shows_whole_vectors else _MAX_TERMS
+
+    @property
     def max_lines_per_vector(self) -> int | None:
         """How many lines of one vector are shown; None: all."""
-        return None if self.full else _MAX_LINES_PER_VECTOR
+        return None if self.shows_every_key or self.shows_whole_vectors else _MAX_LINES_PER_VECTOR
 
 
 def leave_out_middle(lines: Sequence[Equation], max_lines: int | None) -> tuple[Equation, ...]:
@@ -56,5 +84,5 @@ def leave_out_middle(lines: Sequence[Equation], max_lines: int | None) -> tuple[
     if max_lines is None or len(lines) <= max_lines:
         return tuple(lines)
     leading_count = max_lines - 4
-    left_out = Equation("…", ([f"{len(lines) - leading_count - 2} more lines, made alike; --full shows them"],))
+    left_out = Equation("…", ([f"{len(lines) - leading_count - 2} more lines of the same kind; --full shows them"],))
     return (*lines[:leading_count], left_out, *lines[-2:])

@@ -26,7 +26,9 @@ def _section_paragraphs(rendered: RenderedSection) -> list[str]:
     if section.is_idle:
         return [f"*{escape_markdown(rendered.idle_text)}*"]
     remark = f" ({section.remark})" if section.remark else ""
-    paragraphs = [f"## {rendered.number} {escape_markdown(section.title)}", escape_markdown(section.formula + remark)]
+    paragraphs = [f"## {rendered.number} {escape_markdown(section.title)}".replace("  ", " ")]
+    if section.formula + remark:
+        paragraphs.append(escape_markdown(section.formula + remark))
     lines = ["".join(text for text, _ in line)[LEFT_MARGIN_WIDTH:] for line in layout_lines(rendered.lines, None)]
     if lines:
         paragraphs.append(_code_block([line.rstrip().replace("```", "'''") for line in lines]))

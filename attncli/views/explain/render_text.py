@@ -54,7 +54,7 @@ class _TextWriter:
         if section.is_idle:
             self._write_folded(f"  – {rendered.idle_text}", "dim", "    ")
             return
-        title = (f"{rendered.number} {section.title}", "bold")
+        title = (f"{rendered.number} {section.title}".lstrip(), "bold")
         formula = (f"   {section.formula}" if section.formula else "", "")
         remark = (f"   ({section.remark})" if section.remark else "", "dim")
         if self.width and sum(cell_len(text) for text, _ in (title, formula, remark)) > self.width:

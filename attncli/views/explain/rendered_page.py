@@ -11,7 +11,7 @@ from attncli.views.explain.page import ExplanationPage, Section
 from attncli.views.explain.worksheet import Worksheet, gap_lines
 
 ROUNDED_MARK = "†"
-GAPS_NOTE = "which cell each one is; fill them in, and attn check INPUT --figures SHEET marks them"
+GAPS_NOTE = "which cell each one is; fill them in, and attn check INPUT --figures SHEET, with the options of this page, marks them"
 _ROUNDED_NOTE = (
     f"{ROUNDED_MARK} the printed terms are rounded; the result comes from all digits, so its last digit can differ."
 )
@@ -19,7 +19,7 @@ _ROUNDED_NOTE = (
 
 @dataclass(frozen=True)
 class RenderedSection:
-    """A section with its number, which idle ones and headings have not, and its lines."""
+    """A section with its number, which idle ones, headings and what is given have not, and its lines."""
 
     number: str
     section: Section
@@ -78,7 +78,7 @@ def render_page(
     section_count = 0
     for section in explanation.sections:
         number = ""
-        if not (section.is_idle or section.is_heading):
+        if section.is_numbered and not (section.is_idle or section.is_heading):
             section_count += 1
             number = _circled_number(section_count)
         sections.append(RenderedSection(number, section, print_lines(section, formatter)))

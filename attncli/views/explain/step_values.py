@@ -16,7 +16,6 @@ from attncli.types import Array, Attention
 from attncli.validation.fields import as_numpy
 from attncli.views.explain.page import ExplanationScope
 
-_MAX_TERMS = 8  # terms of a sum before its middle is left out
 _INDEXED_AXES = "bhnm1"  # axes of an intermediate that one cell is picked from; others are a vector's
 
 
@@ -27,7 +26,7 @@ class StepValues:
         self.plan, self.attention, self.focus = plan, attention, focus
         self.steps = {step.name: step for step in attention.steps}
         self.values = {name: as_numpy(step.values) for name, step in self.steps.items()}
-        self.max_terms = 10**9 if focus.full else _MAX_TERMS
+        self.max_terms = focus.max_entry_terms
         # Where a plan computes this query alone, its row is the only one.
         self.query_row = focus.query if plan.computed_queries is None else 0
 
@@ -49,6 +48,8 @@ class StepValues:
 
     def _index_in_whole_step(self, step_name: str, index: tuple[int, ...]) -> tuple[int, ...]:
         """The index of a cell in the step of all queries, even if this query alone is computed."""
+        if self.plan.computed_queries is None:
+            return index
         axes = zip(self.steps[step_name].axes, index, strict=False)
         return tuple(self.focus.query if axis == "query" else i for axis, i in axes)
 

@@ -15,14 +15,25 @@ from attncli.views.explain.page import Section, leave_out_middle
 
 
 def positioned_embeddings_section(head: HeadValues) -> Section:
-    """The query's embedding, and its position added."""
+    """The query's embedding, and its position added; on a worksheet, that of every token whose row is its own."""
     step_name, part = "positioned_embeddings", head.plan.variant.position
-    after = head.step_values.vector_at(step_name, **head.indices)
-    derivation = head.vector_derivation(
-        step_name, head.step_values.query_row, head.input_vector(), after, part, label="x"
-    )
-    lines = equations_of_part(part, derivation)
-    return Section(step_name, part.formula, leave_out_middle(list(lines), head.focus.max_lines_per_vector))
+    lines: list[Equation] = []
+    for token in positioned_tokens(head):
+        row = token if head.plan.computed_queries is None else 0
+        after = head.step_values.vector_at(step_name, **head.row_indices(step_name, row))
+        derivation = head.vector_derivation(step_name, row, head.input_vector(token), after, part, label="x")
+        written = list(equations_of_part(part, derivation))
+        if head.focus.blank_steps:
+            written.append(Equation(f"x of {head.row_label('x', token)}", ([after],)))
+        lines += leave_out_middle(written, head.focus.max_lines_per_vector)
+    return Section(step_name, part.formula, tuple(lines))
+
+
+def positioned_tokens(head: HeadValues) -> list[int]:
+    """The tokens whose positioned embeddings stand on the page: the query, and on a worksheet the keys that are its equals."""
+    if not head.focus.blank_steps or head.plan.problem.memory is not None:
+        return [head.focus.query]
+    return sorted({head.focus.query, *head.worked_rows("k")})
 
 
 def projection_sections(head: HeadValues) -> Iterator[Section]:
@@ -46,24 +57,42 @@ def _projection_section(head: HeadValues, letter: str) -> Section:
             x = projected_vector(head, letter, row)
             lines.append(Equation("x" if letter == "q" else f"x of {label}", ([x],)))
             derivation = head.vector_derivation(
-                letter, row, x, after, first_column=_head_index(head, letter, row) * width
+                letter, row, x, after, first_column=projected_head(head, letter) * width
             )
             lines += leave_out_middle(list(derive_linear(derivation)), head.focus.max_lines_per_vector)
         lines.append(Equation(label, ([after],)))
     all_worked = not is_projected or len(rows) == 1 or head.focus.full
-    remark = "" if all_worked else "the first is worked out; the others are made alike"
-    return Section(letter, step.formula, tuple(lines), remark)
+    name = head_name(head, letter)
+    first = projected_head(head, letter) * width
+    is_part_of_x = name and not is_projected and head.plan.problem.embeddings is not None
+    remarks = [
+        name if name.startswith("kv") else "",
+        f"columns {first} to {first + width - 1} of x" if is_part_of_x else "",
+        "" if all_worked else "only the first is shown in full; the others work the same way",
+    ]
+    return Section(letter, step.formula, tuple(lines), "; ".join(filter(None, remarks)))
 
 
 def projected_vector(head: HeadValues, letter: str, row: int) -> Vector:
-    """The vector that q, k or v of one token is projected from, as an input."""
+    """The vector that q, k or v of one token is projected from: an input, or a positioned embedding that is left blank."""
+    is_own_embedding = letter == "q" or head.plan.problem.memory is None
+    if "positioned_embeddings" in head.focus.blank_steps and is_own_embedding:
+        step_name = "positioned_embeddings"
+        return head.step_values.vector_at(step_name, **head.row_indices(step_name, row))
     x = head.step_values.intermediate_at(letter, "x", b=head.indices["b"], n=row)
     return Vector(number._replace(step="") for number in x)
 
 
-def _head_index(head: HeadValues, step_name: str, row: int) -> int:
-    """Which of the heads side by side a row of q, k or v belongs to."""
-    return head.row_indices(step_name, row)["head" if letter_of(step_name) == "q" else "kv_head"]
+def projected_head(head: HeadValues, step_name: str) -> int:
+    """Which of the heads side by side the columns of q, k or v belong to."""
+    return head.row_indices(step_name, 0)["head" if letter_of(step_name) == "q" else "kv_head"]
+
+
+def head_name(head: HeadValues, letter: str) -> str:
+    """`head 1`, or `kv head 0` where heads share keys and values; nothing where there is one."""
+    count = head.plan.shapes.axis_length(letter, "head" if letter == "q" else "kv_head")
+    shared = "kv " if letter != "q" and count < head.plan.shapes.heads else ""
+    return f"{shared}head {projected_head(head, letter)}" if head.plan.shapes.heads > 1 else ""
 
 
 def norm_or_position_section(head: HeadValues, step_name: str, part: Part[PartTraits]) -> Section:
@@ -76,10 +105,10 @@ def norm_or_position_section(head: HeadValues, step_name: str, part: Part[PartTr
     for n, row in enumerate(head.worked_rows(letter)):
         indices = head.row_indices(step_name, row)
         before, after = head.step_values.vector_at(earlier[-1], **indices), head.row_vector(step_name, row)
-        if n == 0 or head.focus.full:
+        if n == 0 or head.focus.shows_whole_vectors:
             has_normed = "normed" in intermediates
             normed = head.step_values.intermediate_at(step_name, "normed", **indices) if has_normed else after
-            first_column = _head_index(head, step_name, row) * len(before)
+            first_column = projected_head(head, step_name) * len(before)
             derivation = head.vector_derivation(step_name, row, before, normed, part, first_column=first_column)
             written = list(equations_of_part(part, derivation))
             lines += leave_out_middle(written, head.focus.max_lines_per_vector)
@@ -94,7 +123,7 @@ def past_section(head: HeadValues, letter: str) -> Section:
     """The k or v vectors that were in the cache."""
     step_name, past = f"present_{letter}", head.plan.size.past
     keys = [j for j in head.worked_keys if j < past]
-    lines = [Equation(head.key_label(j), ([head.row_vector(step_name, j)],)) for j in keys]
+    lines = [Equation(head.key_label(j), ([head.past_vector(letter, j)],)) for j in keys]
     remark = f"the {pluralize(past, 'key of the past stands', 'keys of the past stand')} before the new ones"
     return Section(step_name, head.steps[step_name].formula, tuple(lines), remark)
 

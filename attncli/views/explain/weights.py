@@ -8,6 +8,7 @@ from attncli.registry import Part
 from attncli.views.explain.head_values import HeadValues
 from attncli.views.explain.page import Section
 from attncli.views.explain.vectors import equations_of_part
+from attncli.views.explain.worksheet import EXPONENTIALS
 
 _STATISTIC_LABELS = {
     "max_score": "largest score",
@@ -35,7 +36,8 @@ def _left_out_remark(row: RowDerivation) -> str:
     """How many visible keys are not worked out."""
     shown = {c.index for c in row.shown_cells}
     left_out = [c for c in row.all_cells if not c.is_hidden and c.index not in shown]
-    return f"{len(left_out)} more keys are made alike" if left_out else ""
+    works = "key works" if len(left_out) == 1 else "keys work"
+    return f"{len(left_out)} more {works} the same way" if left_out else ""
 
 
 def weights_section(head: HeadValues) -> Section:
@@ -52,9 +54,8 @@ def weights_section(head: HeadValues) -> Section:
         lines = (*lines, Equation("check", (total, [derived_number(sum(c.value_after.value for c in row.all_cells))])))
     hidden_count = sum(c.is_hidden for c in row.all_cells)
     remarks = [f"{hidden_count} hidden: weight 0" if hidden_count else "", _left_out_remark(row)]
-    return Section(
-        "weights", formula, lines, "; ".join(filter(None, remarks)), used_steps=head.earlier_steps("weights")
-    )
+    used_steps = head.earlier_steps("weights") | {EXPONENTIALS}
+    return Section("weights", formula, lines, "; ".join(filter(None, remarks)), used_steps=used_steps)
 
 
 def _sink_cells(head: HeadValues) -> tuple[KeyCell, ...]:

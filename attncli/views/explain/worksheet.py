@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from attncli.plan import Plan
+from attncli.plan.steps import ROW_STATISTICS, TOP_STEPS
+
+EXPONENTIALS = "exponentials"  # may be left blank like a step: what the normaliser works out on its way to the weights
+_NEVER_BLANK = {"mask", "present_k", "present_v", *ROW_STATISTICS, *TOP_STEPS}
+CONTEXT_STEPS = frozenset({"head_context", "normed_context", "context"})  # each says what the others say
+VECTOR_STEP_ENDINGS = ("q", "k", "v", "positioned_embeddings")
 StepCell = tuple[str, tuple[int, ...]]  # a step, and the index of one of its cells
 
 
@@ -17,6 +24,12 @@ class Worksheet:
 
     def __contains__(self, step: str) -> bool:
         return step in self.blank_steps
+
+
+def steps_to_blank(plan: Plan) -> frozenset[str]:
+    """The steps whose numbers stand on a page and have to be worked out: none that came in as it is, and no statistic."""
+    given = {"q", "k", "v"} if plan.problem.embeddings is None else set[str]()
+    return frozenset(plan.steps) - given - _NEVER_BLANK
 
 
 def gap_lines(cells: Iterable[StepCell]) -> list[str]:
