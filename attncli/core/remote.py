@@ -185,8 +185,6 @@ def strip_plan(plan: Plan) -> Plan:
         problem=replace(problem, **stripped),
         chain=tuple(replace(link, derivation=None, gradient_factor=None) for link in plan.chain),
         steps={name: tuple(axes) for name, axes in plan.steps.items()},
-        tokens=(),
-        k_tokens=(),
         warnings=(),
         shared=None,
     )

@@ -24,7 +24,7 @@ from attncli.plan.positions import resolve_order, resolve_positions
 from attncli.plan.repeated_positions import repeated_positions_warning
 from attncli.plan.schedule import MAX_TILE_SCORES, choose_schedule
 from attncli.plan.steps import resolve_keep, step_axes, unused_fields
-from attncli.plan.summary import describe_rows, summarize_plan, token_labels
+from attncli.plan.summary import describe_rows, summarize_plan
 from attncli.plan.visibility import compute_visibility, effective_mask, grid_arrays
 from attncli.text import join_names, pluralize, there_are
 from attncli.types import Array, Problem
@@ -64,8 +64,7 @@ def outline_plan(
     key = outline_key(problem, variant, keep, top)
     remembered = OUTLINE_CACHE.get(key) if key else None
     if remembered:
-        tokens, k_tokens = token_labels(problem, remembered.size)
-        return replace(remembered, problem=problem, tokens=tokens, k_tokens=k_tokens)
+        return replace(remembered, problem=problem)
     outline = build_outline(problem, variant, keep, top)
     if key and outline.variant.seed == variant.seed:  # a seed that was drawn is drawn anew for each problem
         OUTLINE_CACHE.add(key, replace(outline.without_data(), shared=SharedPlan()))
@@ -90,7 +89,6 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
     if shapes.has_head_axis:
         variant = variant.replace(heads=shapes.heads, kv_heads=shapes.kv_heads)
     steps = step_axes(problem, variant, size, shapes, chain, top)
-    tokens, k_tokens = token_labels(problem, size)
     outline = Plan(
         problem=problem,
         variant=variant,
@@ -106,8 +104,6 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
         k_pos=k_pos,
         q_order=q_order,
         k_order=k_order,
-        tokens=tokens,
-        k_tokens=k_tokens,
         warnings=(
             *_read_as_batch_warning(problem, shapes),
             *_absent_token_warnings(mask, size),
@@ -165,7 +161,7 @@ def finish_plan(plan: Plan, selection: Mapping[str, tuple[int, ...]] | None = No
     """
     finished = plan.shared.finished_plan if plan.shared and not selection else None
     if finished is not None:
-        return replace(finished, problem=plan.problem, tokens=plan.tokens, k_tokens=plan.k_tokens)
+        return replace(finished, problem=plan.problem)
     finished = choose_schedule(plan, selection, streamed=streamed)
     _check_empty_rows(finished)
     if plan.shared and not selection and finished.schedule == "dense":  # others depend on how much memory is free

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from attncli.parts.projections import ProjectionSizes
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import HeadShapes, projection_sizes
 from attncli.plan.key_ranges import KeyRanges, find_key_ranges
+from attncli.plan.token_labels import token_labels
 from attncli.plan.visibility import grid_arrays, mask_batch_heads, to_4d, to_key_axis, to_query_axis
 from attncli.registry import AnyPart
 from attncli.types import Grid, Labels, NumpyArray, Problem
@@ -49,8 +51,6 @@ class Plan:
     top: int  # how many of the largest weights of each query are returned
     q_pos: NumpyArray | None  # (b, n) or (n,); None: nothing reads positions, and they cannot be known
     k_pos: NumpyArray  # (b, m) or (m,)
-    tokens: Labels  # of the queries
-    k_tokens: Labels  # of the keys
     warnings: tuple[str, ...]  # "code: sentence"
     summary: tuple[str, ...]  # what will be computed, in words
     is_first_look: bool = False  # the user has not said which steps to keep
@@ -60,6 +60,21 @@ class Plan:
     q_order: NumpyArray | None = None  # (n,): where queries stand in the sequence, under `mask_by=index`
     k_order: NumpyArray | None = None  # (m,)
     shared: SharedPlan | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def _token_labels(self) -> tuple[Labels, Labels]:
+        """Labels of queries and keys, made when they are asked for: they take more memory than the numbers of a narrow file."""
+        return token_labels(self.problem, self.size)
+
+    @property
+    def tokens(self) -> Labels:
+        """The labels of the queries; for a batch, a tuple of labels per item."""
+        return self._token_labels[0]
+
+    @property
+    def k_tokens(self) -> Labels:
+        """The labels of the keys; for a batch, a tuple of labels per item."""
+        return self._token_labels[1]
 
     @property
     def score_count(self) -> int:
@@ -148,7 +163,7 @@ class Plan:
 
     def without_data(self) -> Plan:
         """Return the plan without its problem's arrays and labels, for problems of equal shapes to share."""
-        return replace(self, problem=Problem(), tokens=(), k_tokens=())
+        return replace(self, problem=Problem())
 
     def axis_length(self, step: str, axis: str) -> int:
         """Return how long an axis of a step will be."""

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import attncli
+from attncli.cli import main
+from attncli.cli.environment import Environment
 from attncli.errors import InputError
 from attncli.readers.results import read_result
-from tests.fuzz.forks import load_everything, start
+from tests.costs import measure_cost
 from tests.helpers import draw_normal
 
 PROBLEM = {"tokens": ["a", "b"], "embeddings": [[1, 0], [0, 1]]}
@@ -306,14 +308,16 @@ LARGE = {
 }
 
 
-@pytest.fixture(scope="module")
-def everything_loaded():
-    load_everything()
+def check_quietly(folder: str, figures: str) -> None:
+    """Check figures; what is printed goes nowhere."""
+    os.chdir(folder)
+    with open(os.devnull, "r+") as nowhere:  # noqa: PTH123  a stream, no path
+        streams = Environment(nowhere, nowhere, nowhere)
+        main(["check", "p.json", "--figures", figures, "--step", "weights", "--no-identify", "-q"], streams)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
-@pytest.mark.usefixtures("everything_loaded")
 def test_a_file_below_a_megabyte_costs_two_seconds_and_bounded_memory(tmp_path, name):
     (tmp_path / "p.json").write_text(json.dumps(PROBLEM))
     (tmp_path / "small.json").write_text(f'{{"weights": {RIGHT}}}')
@@ -321,15 +325,8 @@ def test_a_file_below_a_megabyte_costs_two_seconds_and_bounded_memory(tmp_path, 
     size = (tmp_path / name).stat().st_size
     assert size < 10**6
 
-    def cost(figures):
-        words = ("check", "p.json", "--figures", figures, "--step", "weights", "--no-identify", "-q")
-        with (tmp_path / "streams").open("w+b") as stream:
-            pid = start(words, tmp_path, (stream.fileno(),) * 3)
-            _, _, usage = os.wait4(pid, 0)
-        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-
-    seconds, memory = cost(name)
-    own_seconds, own_memory = cost("small.json")
+    seconds, memory, _ = measure_cost(check_quietly, str(tmp_path), name)
+    own_seconds, own_memory, _ = measure_cost(check_quietly, str(tmp_path), "small.json")
 
     assert seconds - own_seconds < 2
     assert memory - own_memory < 64 * 2**20 + 16 * size
