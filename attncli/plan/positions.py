@@ -81,7 +81,9 @@ def _missing_positions_error(problem: Problem, variant: Variant, size: ProblemSi
         return input_error("missing-positions", message, "positions", help="add positions, one for each query")
     queries = pluralize(size.queries, "query", "queries")
     cross_attention = find_cross_attention(variant.name) if problem.memory is not None else ""
-    hint = f"the attention of {variant.name}'s layers to a memory is {cross_attention}; else " if cross_attention else ""
+    hint = (
+        f"the attention of {variant.name}'s layers to a memory is {cross_attention}; else " if cross_attention else ""
+    )
     return input_error(
         "align-needed",
         f"{queries} {'meets' if size.queries == 1 else 'meet'} {pluralize(size.keys, 'key')}, and {needed_by} must know which stand side by side",

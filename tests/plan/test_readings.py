@@ -295,4 +295,6 @@ def test_a_memory_under_a_decoders_self_attention_is_told_of(name, cross_attenti
     [warning] = [warning for warning in as_many.warnings if warning.startswith("decoder-memory: ")]
     assert warning.endswith(f"to a memory is {cross_attention}")
     assert caught.value.code == "align-needed"
-    assert caught.value.help.startswith(f"the attention of {name}'s layers to a memory is {cross_attention}; else --align")
+    assert caught.value.help.startswith(
+        f"the attention of {name}'s layers to a memory is {cross_attention}; else --align"
+    )
