@@ -28,6 +28,7 @@ class Preset:
     choices: Choices = field(default_factory=dict)  # what all layers share
     required_choices: tuple[str, ...] = ()  # choices (or, for window, a mask) that the user must make
     layer_choices: Callable[[int], Choices] | None = None  # the choices of layer n, where layers differ
+    cross_attention: str = ""  # of a decoder: the options of the second attention of its layers, over a memory
 
 
 def _sliding_window_mask(keys: int) -> str:
@@ -230,6 +231,7 @@ _PRESETS = (
         "Vaswani et al. 2017, §3",
         {"position": "sinusoidal:layout=interleaved,theta=10000", "mask": "causal"},
         required_choices=_NEEDS_HEADS,
+        cross_attention="--variant cross",
     ),
     Preset(
         "bert",
@@ -279,6 +281,7 @@ _PRESETS = (
         _T5_SOURCE,
         {"scale": "none", "position": "t5:buckets=32,max-distance=128,bidirectional=no", "mask": "causal"},
         required_choices=_NEEDS_HEADS,
+        cross_attention="--variant cross --scale none",
     ),
     Preset(
         "bloom",
@@ -515,6 +518,11 @@ def parse_preset_name(text: str) -> tuple[Preset, int | None]:
             "unknown-option", f"a variant has no option {shorten(key)!r}", help=suggestion(key, ["layer"])
         )
     return preset, _LAYER_OPTION.parse(value, f"variant {preset.name!r}")
+
+
+def find_cross_attention(variant_name: str | None) -> str:
+    """Return the options of the attention over a memory in the layers that a named variant is of; "" where they have none."""
+    return PRESETS[variant_name.partition(":")[0]].cross_attention if variant_name else ""
 
 
 def preset_choices(preset: Preset, layer: int | None) -> Json:

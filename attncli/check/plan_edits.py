@@ -35,8 +35,9 @@ class UnregisteredMember(Member[TraitsT]):
 
 
 def unregistered_part(family: str, name: str, function: Replacement, traits: T) -> Part[T]:
-    """Make a part that stands in no family."""
-    return Part(UnregisteredMember(family, name, function, traits))
+    """Make a part that stands in no family; the formula is not spelled from its options, since it has none."""
+    without_formula = type(traits)(**vars(traits) | {"formula_of_options": None})
+    return Part(UnregisteredMember(family, name, function, without_formula))
 
 
 def with_part(plan: Plan, choice_name: str, part: AnyPart) -> Plan:

@@ -26,6 +26,7 @@ from attncli.plan.schedule import MAX_TILE_SCORES, choose_schedule
 from attncli.plan.steps import resolve_keep, step_axes, unused_fields
 from attncli.plan.summary import describe_rows, summarize_plan
 from attncli.plan.visibility import compute_visibility, effective_mask, grid_arrays
+from attncli.presets import find_cross_attention
 from attncli.text import join_names, pluralize, there_are
 from attncli.types import Array, Problem
 from attncli.validation import ProblemSize, problem_size, validate
@@ -107,6 +108,7 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
         warnings=(
             *_read_as_batch_warning(problem, shapes),
             *_absent_token_warnings(mask, size),
+            *_self_attention_of_decoder_warning(problem, variant, mask),
             *(
                 f"unused-field: {name} is not used by this variant"
                 for name in unused_fields(problem, variant, size, shapes, mask)
@@ -145,6 +147,19 @@ def _absent_token_warnings(mask: MaskExpression | None, size: ProblemSize) -> It
         if absent:
             names = f"token {absent[0]}" if len(absent) == 1 else f"tokens {join_names(absent, max_names=4)}"
             yield f"absent-token: mask {part.name} names {names}, but {there_are(size.keys, 'key')}, counted from 0"
+
+
+def _self_attention_of_decoder_warning(
+    problem: Problem, variant: Variant, mask: MaskExpression | None
+) -> tuple[str, ...]:
+    """Return the warning that a memory is attended to as a decoder's own tokens are, if it is."""
+    cross_attention = find_cross_attention(variant.name) if problem.memory is not None else ""
+    if not cross_attention or (mask is None and variant.position.is_none):
+        return ()
+    return (
+        f"decoder-memory: {variant.name} is the self-attention of a decoder, and here its mask and positions are applied to the memory; "
+        f"the attention of its layers to a memory is {cross_attention}",
+    )
 
 
 def finish_plan(plan: Plan, selection: Mapping[str, tuple[int, ...]] | None = None, *, streamed: bool = False) -> Plan:

@@ -204,9 +204,11 @@ class _Resolver:
             message = (
                 "c_proj.weight is (in, out) in GPT-2 and (out, in) in nanoGPT, and there is no c_attn.weight to tell"
             )
+            hint = "give it as w_o, laid out as w_layout says"
             if rows:
                 message = f"c_attn.weight is {rows} × {columns}, and one of its axes holds queries, keys and values"
-            raise input_error("wrong-shape", message, "parameters", help="cut it into w_q, w_k, w_v and w_o")
+                hint = "cut it into w_q, w_k, w_v and w_o"
+            raise input_error("wrong-shape", message, "parameters", help=hint)
         return columns > rows
 
     def _output_width(self, name: str) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from attncli.errors import InputError, input_error
 from attncli.mask_expression import MaskExpression
 from attncli.plan.visibility import fields_read, part_expression
+from attncli.presets import find_cross_attention
 from attncli.text import join_names, pluralize
 from attncli.types import NumpyArray, Problem
 from attncli.validation import ProblemSize
@@ -56,7 +57,7 @@ def resolve_positions(
     if not variant.position.is_none:
         readers.append(str(variant.position))
     if readers:
-        raise _missing_positions_error(problem, size, join_names(readers))
+        raise _missing_positions_error(problem, variant, size, join_names(readers))
     return None, k_pos
 
 
@@ -74,14 +75,18 @@ def resolve_order(
     return resolve_positions(without_positions, variant.replace(position=CHOICES["position"].default), size, mask)
 
 
-def _missing_positions_error(problem: Problem, size: ProblemSize, needed_by: str) -> InputError:
+def _missing_positions_error(problem: Problem, variant: Variant, size: ProblemSize, needed_by: str) -> InputError:
     if problem.k_positions is not None:
         message = f"{needed_by} needs positions, and only those of the keys are given"
         return input_error("missing-positions", message, "positions", help="add positions, one for each query")
     queries = pluralize(size.queries, "query", "queries")
+    cross_attention = find_cross_attention(variant.name) if problem.memory is not None else ""
+    hint = (
+        f"the attention of {variant.name}'s layers to a memory is {cross_attention}; else " if cross_attention else ""
+    )
     return input_error(
         "align-needed",
         f"{queries} {'meets' if size.queries == 1 else 'meet'} {pluralize(size.keys, 'key')}, and {needed_by} must know which stand side by side",
-        help="--align top-left: the first query beside the first key, as in PyTorch SDPA; "
+        help=f"{hint}--align top-left: the first query beside the first key, as in PyTorch SDPA; "
         "--align bottom-right: the last beside the last, as in FlashAttention; or give positions",
     )

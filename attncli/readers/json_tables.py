@@ -11,7 +11,7 @@ from typing import Any
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import Source
-from attncli.readers.columns import FIELD_WORDS, Column, ColumnKind, TableWords, choose_columns
+from attncli.readers.columns import FIELD_WORDS, TOKEN_NAMES, Column, ColumnKind, TableWords, choose_columns
 from attncli.text import pluralize, printable, quote_value, shorten
 from attncli.types import NONFINITE_SPELLINGS, Json
 
@@ -108,7 +108,8 @@ def _describe_column(name: str, values: list[Any]) -> Column:
     if types <= {int, float}:
         return Column(name, "numbers")
     if types == {str}:
-        kind: ColumnKind = "numbers" if all(value in NONFINITE_SPELLINGS for value in values) else "texts"
+        are_nonfinite = name.lower() not in TOKEN_NAMES and all(value in NONFINITE_SPELLINGS for value in values)
+        kind: ColumnKind = "numbers" if are_nonfinite else "texts"
         return Column(name, kind)
     if types == {list}:
         first = next((value for value in values if isinstance(value, list) and value), [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import sys
 import warnings
 import zipfile
 from typing import IO, NamedTuple
@@ -254,8 +255,18 @@ def _pop_metadata(arrays: Json) -> Json:
 
 
 def _to_texts(array: NumpyArray, name: str) -> object:
-    """Turn an array of texts into lists of them; one without axes into its text."""
+    """Turn an array of texts into lists of them; one without axes into its text.
+
+    Raises:
+        InputError: the bytes are no UTF-8, or a number stands for no character; numpy would make a text of it that Python
+            cannot work with.
+    """
     import numpy as np
 
     with translate_parser_errors("wrong-encoding", f"{name} holds what is no text", path=name):
-        return np.char.decode(array, "utf-8").tolist() if array.dtype.kind == "S" else array.tolist()
+        if array.dtype.kind == "S":
+            return np.char.decode(array, "utf-8").tolist()
+        codes = np.frombuffer(array.tobytes(), np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if codes.max(initial=0) > sys.maxunicode:
+            raise ValueError(f"there is no character {codes.max():#x}")
+        return array.tolist()

@@ -229,6 +229,13 @@ def test_the_first_two_commands_of_the_readme_are_all_the_set_up():
     assert lines[1] == "python -m pip install -c constraints.txt '.[dev]' && python -m pytest"
 
 
+@pytest.mark.parametrize("block", executed(), ids=identity)
+def test_no_block_shows_a_program_that_fails(block):
+    """What `just docs` wrote where an example had stopped working would pass for what it prints."""
+    assert "Traceback (most recent call last)" not in block.text
+    assert "error[bug]" not in block.text
+
+
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 250
 

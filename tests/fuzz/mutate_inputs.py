@@ -289,13 +289,21 @@ def _numbers(value: Any) -> Any:
     )
 
 
+_DIALECTS = (  # separators, and whether a quotation mark is one; between tabs it may be a character like any other
+    *((delimiter, csv_library.QUOTE_MINIMAL) for delimiter in ",;\t"),
+    ("\t", csv_library.QUOTE_NONE),
+)
+
+
 def _compare_csv(data: bytes, problem: attncli.Problem, separator: str | None) -> None:
     text = data.decode("utf-8-sig")
     found = []
-    for delimiter in [separator] if separator else ",;\t":
+    for delimiter, quoting in _DIALECTS:
+        if delimiter != (separator or delimiter):
+            continue
         rows = [
             row
-            for row in csv_library.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            for row in csv_library.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
             if "".join(row).strip()
         ]
         for body in (rows, rows[1:]):

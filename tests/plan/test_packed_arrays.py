@@ -207,7 +207,7 @@ REFUSED = {
         "embeddings are what goes into this layer",
     ),
     "c_attn without longer side": ({"c_attn.weight": SQUARE}, {"heads": 2}, "wrong-shape", "cut it into w_q"),
-    "c_proj alone": ({"w_q": SQUARE, "c_proj.weight": SQUARE}, {"heads": 2}, "wrong-shape", "cut it into w_q"),
+    "c_proj alone": ({"w_q": SQUARE, "c_proj.weight": SQUARE}, {"heads": 2}, "wrong-shape", "give it as w_o"),
 }
 
 

@@ -272,3 +272,29 @@ def test_scores_that_overflow_below_are_warned_of(normalizer):
 
     assert codes(narrow) == ["not-finite"]
     assert codes(wide) == []
+
+
+# ── a decoder's two attentions ───────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("name", "cross_attention"),
+    [("t5-decoder", "--variant cross --scale none"), ("vaswani-decoder", "--variant cross")],
+)
+def test_a_memory_under_a_decoders_self_attention_is_told_of(name, cross_attention):
+    x, parameters = draw_normal(1, T, D), {"bias_table": draw_normal(2, 32, 2)} if name == "t5-decoder" else {}
+    problems = [
+        attncli.Problem(embeddings=x, memory={"embeddings": draw_normal(3, keys, D)}, parameters=parameters)
+        for keys in (T, M)
+    ]
+
+    alone = run(attncli.Problem(embeddings=x, parameters=parameters), name=name, heads=2)
+    as_many = run(problems[0], name=name, heads=2)
+    with pytest.raises(attncli.AttnError) as caught:
+        run(problems[1], name=name, heads=2)
+
+    assert "decoder-memory" not in codes(alone)
+    [warning] = [warning for warning in as_many.warnings if warning.startswith("decoder-memory: ")]
+    assert warning.endswith(f"to a memory is {cross_attention}")
+    assert caught.value.code == "align-needed"
+    assert caught.value.help.startswith(
+        f"the attention of {name}'s layers to a memory is {cross_attention}; else --align"
+    )

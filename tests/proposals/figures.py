@@ -15,17 +15,17 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Written:
-    """Figures in a file that the followed command writes."""
+    """Figures, or words, in a file that the followed command writes."""
 
     path: str
-    figures: Figures
+    figures: Figures | tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Proposal:
     """An error or a warning, words of it that propose something, and what must come out when that is done."""
 
-    command: str
+    command: str  # several, where && stands between them: the last of them makes the error
     says: str
     gives: Figures | Written | tuple[str, ...] | str  # figures by step, words of the output, or another error's code
     files: Mapping[str, Any] = field(default_factory=dict)  # text, bytes, or fields as JSON or NPZ, by name

@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from tests.proposals.figures import (
+    BATCH,
     FILE,
     HEADED,
     HIDDEN_LATER,
@@ -35,6 +36,10 @@ _CELLS = "step,query,key,value\n" + "".join(
 _TABLE = csv_text(PLAIN["weights"], ",the,cat,sat", TOKENS)
 _SHEET = (f"{PLAIN['weights'][0, 0]:.4f}",)
 _GRADIENT = (f"{PLAIN['weights'].sum(0)[0]:.4f}",)  # of v, where that of the context is all ones
+_PUPIL = FILE | {"w.json": {"weights": PLAIN["weights"]}}
+_BATCH = {"b.json": {"embeddings": BATCH}}
+_DRAWN = ("seed 2",)
+_MIXED = {"x.json": LABELLED | {"parameters": {"talking_post": np.eye(2)[::-1]}}}
 _LINE = json.dumps({"embeddings": X.tolist()}) + "\n"
 
 PROPOSALS = [
@@ -64,11 +69,23 @@ PROPOSALS = [
     Proposal("check x.json --figures w.txt", "a worksheet is what attn explain … --blank STEP writes", ("weights[1][0:3]",), FILE | {"w.txt": "nothing"}, "explain x.json cat --blank weights"),
     Proposal(_CHECK, "attn compute … -o result.json writes whole results", _RIGHT, FILE | {"w.json": {"schema": "attn.result/1"}}, "compute x.json -o result.json && check x.json --figures result.json"),
     Proposal(_CHECK, "transpose them: rows are query, columns dim", _RIGHT, FILE | {"w.json": {"context": PLAIN["context"].T}}, _CHECK, {"w.json": {"context": PLAIN["context"]}}),
+    Proposal(f"{_CHECK} --no-reveal --identify", "leave --identify out", _RIGHT, _PUPIL, f"{_CHECK} --no-reveal"),
+    Proposal(f"{_CHECK} --no-reveal --identify", "or --no-reveal", _RIGHT, _PUPIL, f"{_CHECK} --identify"),
+    Proposal("compute x.json --bare -o b.json && check x.json --figures b.json", "write it again without --bare", _RIGHT, FILE, "compute x.json -o b.json --force && check x.json --figures b.json"),
     # ── explain
     Proposal("explain x.json the --answers", "add --blank STEP,…", _SHEET, FILE, "explain x.json the --answers --blank weights"),
     Proposal("explain x.json the --blank weights --grad ones", "leave --grad out", ("weights[0][0:3]",), FILE, "explain x.json the --blank weights"),
     Proposal("explain x.json the --blank weights --grad ones", "or --blank", _GRADIENT, FILE, "explain x.json the --grad ones"),
     Proposal("explain x.json --at query=1:3", "--at query=1", ("cat",), FILE, "explain x.json --at query=1"),
+    Proposal("explain x.json --at query=1:3", "or a page for each of them: -o FOLDER", Written("out/query-2.md", (f"{PLAIN['weights'][2, 0]:.4f}",)), FILE, "explain x.json --at query=1:3 -o out"),
+    Proposal("explain x.json the --seeds 1,2 --projection randn", "-o FOLDER", Written("out/seed-2.md", _DRAWN), FILE, "explain x.json the --seeds 1,2 --projection randn -o out"),
+    Proposal("explain x.json the --seeds 1,2 -o out", "--projection randn", Written("out/seed-2.md", _DRAWN), FILE),
+    Proposal("explain x.json the --seeds 1,2 --projection randn --blank weights --answers -o out", "leave --answers out", Written("out/keys/seed-2.md", _DRAWN), FILE, "explain x.json the --seeds 1,2 --projection randn --blank weights -o out"),
+    Proposal("explain b.json 1 --at batch=0:2", "--at batch=0", (f"{attend(BATCH)['weights'][0, 1, 0]:.4f}",), _BATCH, "explain b.json 1 --at batch=0"),
+    Proposal("explain x.json the --blank exponentials", "--blank exponentials,weights", ("weights[0][0:3]",), FILE, "explain x.json the --blank exponentials,weights"),
+    Proposal("explain x.json the --blank weights,context --at key=0:2", "leave --at key out", ("context[0][0:4]",), FILE, "explain x.json the --blank weights,context"),
+    Proposal("explain x.json the --heads 2 --head-mixing talking-heads --blank weights --at head=0", "leave --at head out", ("weights[0][0][0:3]", "weights[1][0][0:3]"), _MIXED, "explain x.json the --heads 2 --head-mixing talking-heads --blank weights"),
+    Proposal("explain p.json 0 --blank q", "leave a later step blank, such as scores", ("scores[0][0:3]",), {"p.json": {"q": X, "k": X, "v": X}}, "explain p.json 0 --blank scores"),
     Proposal("explain x.json the --only weights", "attn compute has it", {"weights": PLAIN["weights"]}, FILE, "compute x.json --only weights"),
     Proposal("explain x.json the --grad g.json", "--grad ones", _GRADIENT, FILE | {"g.json": "[[1]]"}, "explain x.json the --grad ones"),
     Proposal("explain x.json the --grad g.json", "or a gradient of the context's shape", _GRADIENT, FILE | {"g.json": "[[1]]"}, "explain x.json the --grad g.json", {"g.json": np.ones((3, 4))}),
@@ -87,6 +104,9 @@ PROPOSALS = [
     Proposal("batch x.json -o .", "another folder for the results: -o DIR", Written("out/x.json", PLAIN), FILE, "batch x.json -o out"),
     Proposal("batch x.json -o out", "--force to replace it", Written("out/x.json", PLAIN), FILE | {"out/x.json": "mine"}, "batch x.json -o out --force"),
     Proposal("batch x.json -o out", "another folder", Written("more/x.json", PLAIN), FILE | {"out/x.json": "mine"}, "batch x.json -o more"),
+    Proposal("batch x.json -o out && batch x.json -o out --causal", "another folder", Written("more/x.json", HIDDEN_LATER), FILE, "batch x.json -o more --causal"),
+    Proposal("batch x.json -o out && batch x.json -o out --causal", "--force to compute them anew", Written("out/x.json", HIDDEN_LATER), FILE, "batch x.json -o out --causal --force"),
+    Proposal("batch x.json -o x.parquet && batch x.parquet -o x.parquet --force", "another name for the table: -o FILE", Written("other.parquet", PLAIN), FILE, "batch x.json -o other.parquet"),
     Proposal("batch x.json -o out --fail-fast --max-failures 2", "say one of them", Written("out/x.json", PLAIN), FILE, "batch x.json -o out --max-failures 2"),
     Proposal("batch x.json -o out --max-failures x", "10, or 5%", Written("out/x.json", PLAIN), FILE, "batch x.json -o out --max-failures 5%"),
     Proposal("batch p.ndjson -o out --format csv", "--format ndjson", Written("out/p.ndjson", PLAIN), {"p.ndjson": _LINE}, "batch p.ndjson -o out --format ndjson"),

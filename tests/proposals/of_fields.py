@@ -83,9 +83,6 @@ _SAME_AS_KEY = np.equal.outer([0, 1], [0, 0, 0, 1, 1])
 _CACHE = {"k": draw_normal(25, 1, 1, 2, 4), "v": draw_normal(26, 1, 1, 2, 4)}
 _CACHED = attend(X, np.vstack([_CACHE["k"][0, 0], X]), np.vstack([_CACHE["v"][0, 0], X]))
 _CACHED_KEYS = {"weights": _CACHED["weights"]}
-_IN_PROJ = {"w_q": W_Q, "w_k": W_K, "w_v": W_V}
-_IN_PROJ_BIAS = draw_normal(27, 12)
-_ALL_PROJECTED = attend(X @ W_Q, X @ W_K, X @ W_V)
 _OPEN = np.where(CAUSAL, 0.0, -np.inf)
 
 PROPOSALS = [
@@ -129,7 +126,7 @@ PROPOSALS = [
     propose("a position that acts on q and k: rope", TURNED, {"q": X, "k": X, "v": X}, {"q": X, "k": X, "v": X}, f"{_RUN} --position sinusoidal", f"{_RUN} --position rope"),
     propose("rope, alibi, t5", SLOPED, {"q": X, "k": X, "v": X}, {"q": X, "k": X, "v": X}, f"{_RUN} --position sinusoidal", f"{_RUN} --position alibi"),
     propose("rope, alibi, t5", "missing-parameters", {"q": X, "k": X, "v": X}, {"q": X, "k": X, "v": X}, f"{_RUN} --position sinusoidal", f"{_RUN} --position t5"),
-    propose("for rope an even dims=", attend(turn(X[:, :3], 2), turn(X[:, :3], 2), X[:, :3]), {"embeddings": X[:, :3]}, {"embeddings": X[:, :3]}, f"{_RUN} --position rope", f"{_RUN} --position rope:dims=2"),
+    propose("an even dims= of at most 2, such as dims=2", attend(turn(X[:, :3], 2), turn(X[:, :3], 2), X[:, :3]), {"embeddings": X[:, :3]}, {"embeddings": X[:, :3]}, f"{_RUN} --position rope", f"{_RUN} --position rope:dims=2"),
     propose('"parameters": {"sinks": …}, (H)', _SUNK, LABELLED, LABELLED | {"parameters": {"sinks": _SINKS}}, f"{_RUN} --sink given"),
     propose('"parameters": {"bias_table": …}, (buckets, H)', _BY_DISTANCE, LABELLED, LABELLED | {"parameters": {"bias_table": _TABLE}}, f"{_RUN} --position t5"),
     propose("add score_w_k, (6, 4)", _ADDITIVE, {"q": X, "k": _WIDER, "v": X}, {"q": X, "k": _WIDER, "v": X, "parameters": {"score_w_k": _W_A}}, f"{_RUN} --score additive"),
@@ -140,10 +137,6 @@ PROPOSALS = [
     propose("add k_segments, one for each key", attend(Q, K, V, visible=_SAME_AS_KEY), {"q": Q, "k": K, "v": V, "segments": [0, 1]}, {"q": Q, "k": K, "v": V, "segments": [0, 1], "k_segments": [0, 0, 0, 1, 1]}, f"{_RUN} --mask document"),
     propose("add positions, one for each query", attend(Q, K, V, visible=np.tri(2, 5, 1, dtype=bool)), {"q": Q, "k": K, "v": V, "k_positions": [0, 1, 2, 3, 4]}, {"q": Q, "k": K, "v": V, "k_positions": [0, 1, 2, 3, 4], "positions": [1, 2]}, f"{_RUN} --causal"),
     # ── what others call it
-    propose("0 … E − 1 are w_q, E … 2E − 1 w_k and the rest w_v", attend(X @ W_Q.T, X @ W_K.T, X @ W_V.T), LABELLED | {"in_proj_weight": [*W_Q, *W_K, *W_V]}, LABELLED | {"parameters": _IN_PROJ, "w_layout": "out-in"}),
-    propose("it is b_q, b_k and b_v one after the other, E numbers each", attend(X @ W_Q + _IN_PROJ_BIAS[:4], X @ W_K + _IN_PROJ_BIAS[4:8], X @ W_V + _IN_PROJ_BIAS[8:]), LABELLED | {"parameters": _IN_PROJ | {"in_proj_bias": _IN_PROJ_BIAS}}, LABELLED | {"parameters": _IN_PROJ | dict(zip(("b_q", "b_k", "b_v"), np.split(_IN_PROJ_BIAS, 3), strict=True))}),
-    propose("side by side: E columns each", _ALL_PROJECTED, LABELLED | {"parameters": {"c_attn": np.hstack([W_Q, W_K, W_V])}}, LABELLED | {"parameters": _IN_PROJ}),
-    propose("cut it into w_q, w_k and w_v", _ALL_PROJECTED, LABELLED | {"parameters": {"qkv": np.hstack([W_Q, W_K, W_V])}}, LABELLED | {"parameters": _IN_PROJ}),
     propose("give its opposite, as (B, 1, 1, Tk)", attend(BATCH, visible=KEYS_SEEN[:2, None]), {"embeddings": BATCH, "key_padding_mask": ~KEYS_SEEN[:2]}, {"embeddings": BATCH, "mask": KEYS_SEEN[:2, None, None]}),
     propose("or `lengths`", attend(BATCH, visible=[[[True, True, False]], [[True] * 3]]), {"embeddings": BATCH, "key_padding_mask": [[False, False, True], [False] * 3]}, {"embeddings": BATCH, "lengths": [2, 3]}),
     propose("with --mask document", attend(X, visible=_SAME_DOCUMENT), LABELLED | {"cu_seqlens": [0, 2, 3]}, LABELLED | {"segments": [0, 0, 1]}, _RUN, f"{_RUN} --mask document"),
@@ -159,6 +152,5 @@ PROPOSALS = [
     propose("leave it out, or give its value", PLAIN, LABELLED | {"mask": None}, LABELLED),
     propose("leave it out", PLAIN, LABELLED | {"variant": {"mask": None}}, LABELLED | {"variant": {}}),
     propose("write full, or leave it out", PLAIN, LABELLED | {"variant": {"mask": []}}, LABELLED | {"variant": {"mask": "full"}}),
-    propose('an item is {"token": "cat", "embedding": [0.1, 0.2]}', PLAIN, [{"token": "the", "vector": X[0]}], [{"token": t, "embedding": x} for t, x in zip("abc", X, strict=True)]),
-    propose('write "NaN", "Infinity" or "-Infinity", in quotes', {"weights": np.ones((1, 1)), "context": np.array([[2, -np.inf]])}, '{"q": [[1]], "k": [[3]], "v": [[2, -Infinity]]}', {"q": [[1]], "k": [[3]], "v": [[2, "-Infinity"]]}),
+    propose('an item is {"token": "cat", "embedding": [0.1, 0.2]}', PLAIN, [{}], [{"token": t, "embedding": x} for t, x in zip("abc", X, strict=True)]),
 ]  # fmt: skip

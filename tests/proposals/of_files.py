@@ -8,6 +8,7 @@ import numpy as np
 import safetensors.numpy
 
 from tests.proposals.figures import FILE, LABELLED, PLAIN, TOKENS, Proposal, X, attend, csv_text
+from tests.validation.bad_files import npy
 
 _RUN = "compute e.csv"
 _COUNTED = {"e.csv": csv_text(X, "0,1,2,3")}  # a header, or a token's vector
@@ -17,6 +18,7 @@ _WITH_ID = attend(np.hstack([[[5], [6], [7]], X]))
 _FREQUENT = {"e.csv": csv_text(X, "token,d0,d1,d2,d3,freq", TOKENS, "7")}
 _WITH_FREQUENCY = attend(np.hstack([X, np.full((3, 1), 7)]))
 _TWICE = {"e.csv": csv_text(np.hstack([X, [[9]] * 3]), "d0,d1,d2,d3,d3")}
+_NPY = npy(X)
 _JSON = json.dumps({"embeddings": X.tolist()})
 _WORDS = csv_text(X, labels=["thé", "cat", "sat"])
 
@@ -59,10 +61,10 @@ PROPOSALS = [
     Proposal("compute x.dat", "add --input-format csv, tsv, json", PLAIN, {"x.dat": _JSON}, "compute x.dat --input-format json"),
     Proposal("compute x", "add --input-format", PLAIN, {"x": csv_text(X)}, "compute x --input-format csv"),
     Proposal("compute x.json", "name its format with --input-format", attend(2 * np.eye(2)), {"x.json": safetensors.numpy.save({"embeddings": 2 * np.eye(2)})}, "compute x.json --input-format safetensors"),
+    Proposal("compute x.json", "--input-format npy", PLAIN, {"x.json": _NPY}),
     Proposal("compute there", "name one file in it", PLAIN, {"there/x.json": _JSON}, "compute there/x.json"),
     Proposal("compute there", "or give the folder to attn batch", ("weights",), {"there/x.json": _JSON}, "batch there -o -"),
     Proposal("compute x.json", 'a problem is {"embeddings": [[1, 0], [0, 1]]}', attend(np.eye(2)), {"x.json": ""}, "compute x.json", {"x.json": '{"embeddings": [[1, 0], [0, 1]]}'}),
-    Proposal("compute x.npz", "save arrays of numbers", PLAIN, {"x.npz": {"embeddings": np.array([[1, "a"]], object)}}, "compute x.npz", {"x.npz": {"embeddings": X}}),
     Proposal("compute r.json", "a problem holds embeddings, or q, k and v", PLAIN, {"r.json": {"schema": "attn.result/1", "weights": [[1]]}}, "compute r.json", {"r.json": LABELLED}),
     Proposal("explain x.ndjson 0", "attn compute reads it line by line", PLAIN, {"x.ndjson": _JSON + "\n"}, "compute x.ndjson --json"),
     Proposal("explain x.json the --grad g.npz", "a matrix: .npy, .csv or .json", (f"{PLAIN['weights'].sum(0)[0]:.4f}",), FILE | {"g.npz": {"q": X, "k": X}}, "explain x.json the --grad g.csv", {"g.csv": csv_text(np.ones((3, 4)))}),

@@ -46,7 +46,6 @@ _COMMANDS = [
     ("compute x.json --format jsn", "jsn", "json", PLAIN),
     ("compute x.json --input-format jsonn", "jsonn", "json", PLAIN),
     ("compute xx.json", "xx.json", "x.json", PLAIN),
-    ("compute x.json --with parameters.W_query=w.csv", "W_query", "w_q", PROJECTED),
     ("compute e.csv --drop freqs", "freqs", "freq", PLAIN),
     ("list maskz", "maskz", "masks", ("causal",)),
     ("list masks cauzal", "cauzal", "causal", ("j ≤ i",)),
@@ -61,14 +60,12 @@ _FIELDS = [
     ({"embeddings": X, "attention_mask": CAUSAL}, "attention_mask", "mask", HIDDEN_LATER),
     ({"embeddings": X, "attn_bias": ADDED[0]}, "attn_bias", "bias", attend(X, added=ADDED[0])),
     ({"embeddings": BATCH, "seqlens": [1, 3]}, "seqlens", "lengths", attend(BATCH, visible=[[[True, False, False]], [[True] * 3]])),
-    ({"embeddings": X, "parameters": {"W_query": W_Q}}, "W_query", "w_q", PROJECTED),
     ({"embeddings": X, "parmeters": {"w_q": W_Q}}, "parmeters", "parameters", PROJECTED),
     ({"embeddings": X, "parameters": {"w_q": W_Q}, "w_layout": "out_in"}, "out_in", "out-in", attend(X @ W_Q.T, X)),
     ({"embeddings": X, "memory": {"emb": K}}, "emb", "embeddings", attend(X, K)),
     ({"embeddings": X, "variant": {"num_heads": 2}}, "num_heads", "heads", TWO_HEADS),
     ({"embeddings": X, "variant": {"mask": "tril"}}, "tril", "causal", HIDDEN_LATER),
     ({"embeddings": X, "expected": {"attn_weights": X}}, "attn_weights", "weights", PLAIN),
-    ([{"tken": t, "embedding": x} for t, x in zip(TOKENS, X, strict=True)], "tken", "token", PLAIN),
 ]  # fmt: skip
 _FILES = FILE | {"w.csv": csv_text(W_Q), "e.csv": csv_text(X, "token,d0,d1,d2,d3,freq", TOKENS, "7")}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.helpers import softmax
+from tests.helpers import draw_normal, softmax
 from tests.proposals.figures import (
     BATCH,
     CAUSAL,
@@ -46,6 +46,10 @@ _TWICE = {"x.json": {"tokens": ["a", "b", "a"], "embeddings": X}}
 _ITEMS = {"x.json": {"tokens": [["a", "b", "c"], ["b", "a", "c"]], "embeddings": BATCH}}
 _THD, _HTD = HEADED.swapaxes(0, 1), HEADED  # as heads, tokens, columns
 _REPEATED = {"x.json": {"embeddings": X, "positions": [0, 1, 0]}}
+_TIDY = ("query_token", "key_token", *(repr(float(w)) for w in PLAIN["weights"][0]))
+_DECODER = {
+    "p.json": {"embeddings": X, "memory": {"embeddings": K}, "parameters": {"bias_table": draw_normal(31, 32, 2)}}
+}
 _STREAM = {"p.ndjson": '{"embeddings": [[1, 0], [0, 1]]}\n'}
 
 PROPOSALS = [
@@ -75,6 +79,8 @@ PROPOSALS = [
     Proposal("compute x.json --variant grouped-query --heads 2", "add --kv-heads G", _GROUPED, {"x.json": _SHARED}, "compute x.json --variant grouped-query --heads 2 --kv-heads 1"),
     Proposal("compute x.json --variant sliding-window", "--window 2,0", HIDDEN_LATER, FILE),
     Proposal("compute x.json --variant cross", "--with memory=FILE", attend(X, K), FILE | {"m.json": {"embeddings": K}}, "compute x.json --variant cross --with memory=m.json"),
+    Proposal("compute p.json --variant t5-decoder --heads 2", "--variant cross --scale none", attend(X, K, heads=2, scale=1), _DECODER, "compute p.json --variant cross --scale none --heads 2"),
+    Proposal("compute p.json --variant t5-decoder --heads 2 --align top-left", "--variant cross --scale none", attend(X, K, heads=2, scale=1), _DECODER, "compute p.json --variant cross --scale none --heads 2"),
     Proposal("compute x.json --variant gemma2 --heads 1", "name one, counted from 0: gemma2:layer=0", {"weights": _CAPPED}, FILE, "compute x.json --variant gemma2:layer=0 --window 9,0 --heads 1 --kv-heads 1"),
     Proposal("compute x.json --variant gemma2:0 --heads 1", "write gemma2:layer=0", {"weights": _CAPPED}, FILE, "compute x.json --variant gemma2:layer=0 --window 9,0 --heads 1 --kv-heads 1"),
     Proposal("compute x.json --variant gpt2:layer=1 --heads 2", "write gpt2", attend(X, heads=2, visible=CAUSAL), FILE, "compute x.json --variant gpt2 --heads 2"),
@@ -109,6 +115,14 @@ PROPOSALS = [
     Proposal("compute x.json --format npz", "--output result.npz", Written("result.npz", PLAIN), FILE),
     Proposal("compute x.json -o out.json", "--force", Written("out.json", PLAIN), FILE | {"out.json": "mine"}),
     Proposal("compute x.json -o there/out.json", "mkdir -p there", Written("there/out.json", PLAIN), FILE, "compute x.json -o there/out.json", {"there/other.txt": ""}),
+    Proposal("compute x.json -o out.json --format npz", "--format json", Written("out.json", PLAIN), FILE, "compute x.json -o out.json --format json"),
+    Proposal("compute x.json -o out.json --format npz", "or a file called out.npz", Written("out.npz", PLAIN), FILE, "compute x.json -o out.npz --format npz"),
+    Proposal("compute x.json --bare --format csv", "--json", PLAIN, FILE, "compute x.json --bare --json"),
+    Proposal("compute x.json --bare --format csv", "or --format ndjson", PLAIN, FILE, "compute x.json --bare --format ndjson"),
+    Proposal("compute x.json --tidy --json", "--format csv", _TIDY, FILE, "compute x.json --tidy --format csv"),
+    Proposal("compute x.json --tidy --json", "or --format tsv", _TIDY, FILE, "compute x.json --tidy --format tsv"),
+    Proposal("compute p.ndjson -o out.npz", "-o FILE.ndjson", Written("out.ndjson", attend(np.eye(2))), _STREAM, "compute p.ndjson -o out.ndjson"),
+    Proposal("compute p.ndjson -o out.parquet", "attn batch p.ndjson -o out.parquet makes one table of them", Written("out.parquet", attend(np.eye(2))), _STREAM, "batch p.ndjson -o out.parquet"),
     Proposal("compute p.ndjson --format csv", "--format ndjson", {"weights": attend(np.eye(2))["weights"]}, _STREAM, "compute p.ndjson --format ndjson"),
     # ── fields from other files
     Proposal("compute x.json --with w_q.csv", "--with parameters.w_q=w_q.csv", PROJECTED, FILE | {"w_q.csv": csv_text(W_Q)}, "compute x.json --with parameters.w_q=w_q.csv"),

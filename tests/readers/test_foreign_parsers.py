@@ -265,6 +265,16 @@ def test_labels_that_are_no_texts_are_refused(tmp_path, array):
         attncli.read(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_a_text_of_what_is_no_character_is_refused_wherever_it_stands(tmp_path, order):
+    """Python can compare and print such a text of numpy's, and can neither lower its case nor split it."""
+    text = np.frombuffer(np.array([0x61, 0x110000], f"{order}u4").tobytes(), f"{order}U2")[0]
+    (tmp_path / "a.npz").write_bytes(npz(q=np.ones((3, 2, 4)), k=np.ones((3, 2, 4)), layout=np.array(text)))
+
+    with pytest.raises(InputError, match="layout holds what is no text: there is no character 0x110000"):
+        attncli.read(tmp_path / "a.npz")
+
+
 def test_labels_are_refused_from_python_too():
     for tokens in (["a", "\ud800"], [["a", "b"], ["a", 5]], [[["a"]]], "ab", ["a", None]):
         with pytest.raises(InputError, match="tokens"):

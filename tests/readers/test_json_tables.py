@@ -106,6 +106,14 @@ def test_an_answer_of_one_vector_is_one_token(value):
     np.testing.assert_array_equal(read(value).embeddings, VECTORS[:1])
 
 
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_a_token_that_is_spelled_as_a_number_is_a_token(word):
+    for name in ("token", "Word"):
+        assert read([{name: word, "embedding": [1, 2]}]).tokens == (word,)
+    with pytest.raises(InputError, match="part of them"):
+        read([{"d0": word, "embedding": [1, 2]}])
+
+
 def test_a_batch_of_one_is_a_batch():
     assert read([VECTORS]).embeddings.shape == (1, 4, 3)
 

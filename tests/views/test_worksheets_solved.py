@@ -70,7 +70,13 @@ def solve(name: str, blank: frozenset[str]) -> None:
     assert settle(prepare(problem, variant, figures), identify=False).verdict in ("right", "too-loose")
 
 
-@pytest.mark.parametrize("name", PRESETS)
+NAMED_VARIANTS = [  # those whose queries are 64 wide take longer than a second
+    pytest.param(name, marks=pytest.mark.slow if "dims=64" in str(preset.choices.get("position")) else ())
+    for name, preset in PRESETS.items()
+]
+
+
+@pytest.mark.parametrize("name", NAMED_VARIANTS)
 def test_a_sheet_of_a_named_variant_with_random_gaps_is_solved(name):
     steps = sorted(steps_to_blank(make_plan(*problem_of(name))))
     random = rng(len(name) + len(steps))

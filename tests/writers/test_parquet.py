@@ -108,6 +108,7 @@ def test_parquet_carries_the_record_without_the_steps():
     assert json.loads(metadata["attn"]) == record
 
 
+@pytest.mark.slow
 def test_the_same_rows_are_the_same_bytes_however_many_threads_write_them():
     """A quarter of a million rows, in several groups."""
     done = subprocess.run(
