@@ -244,12 +244,12 @@ def _applied_parameters(
             continue
         if matrix:
             shapes[f"w_{letter}"] = matrix
-        if projection.traits.is_drawn and matrix:
-            if projection.option_value("bias") in ("all", "o" if letter == "o" else "qkv"):
-                shapes[f"b_{letter}"] = (matrix[1],)
-        has_bias = f"b_{letter}" in problem.parameters and (problem.q is None or letter == "o")
-        if projection.traits.is_from_file and has_bias:
-            shapes[f"b_{letter}"] = shape_of(problem.parameters[f"b_{letter}"])
+        if projection.traits.is_drawn:
+            has_bias = projection.option_value("bias") in ("all", "o" if letter == "o" else "qkv")
+        else:
+            has_bias = f"b_{letter}" in problem.parameters and (problem.q is None or letter == "o")
+        if has_bias:
+            shapes[f"b_{letter}"] = (matrix[1],) if matrix else shape_of(problem.parameters[f"b_{letter}"])
     return shapes
 
 
