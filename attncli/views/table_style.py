@@ -126,7 +126,7 @@ def _shading_legend(shading: Shading, key_count: int) -> Text:
     """`shaded 0 ░▒▓█ 1`: the scale, in the colours or glyphs of the cells."""
     legend = Text("shaded 0 ", style="dim")
     if shading.glyphs:
-        legend.append(shading.glyphs.strip(), shading.glyph_style or "dim")
+        legend.append(shading.glyphs.strip(), Style.parse(f"{shading.glyph_style} not dim"))
     for style in shading.styles:
         legend.append("  ", Style(bgcolor=style.bgcolor, dim=False))
     return legend.append(" the row's largest" if is_scaled_by_row(key_count) else " 1")

@@ -68,9 +68,22 @@ def print_fitted_tables(tables: ResultTables, style: TableStyle, width: int) -> 
     if left_out:
         style.print_note([f"{join_names(left_out)}; --full shows all, --at chooses"])
     page = _Page(style, width, extent.rows)
-    for group in _pair_heads(tables.slices(shown_items, shown_heads), is_wide=width >= _MIN_PAIR_WIDTH):
-        page.print(group)
-        yield
+    runs = [
+        list(run) for _, run in groupby(tables.slices(shown_items, shown_heads), key=lambda one: (one.item, one.head))
+    ]
+    while runs:
+        run = runs.pop(0)
+        other = runs[0] if runs and _may_be_paired(run[0], runs[0][0]) else []
+        matrices, other_matrices = (list(map(page.make_matrix, some)) for some in (run, other))
+        if page.has_room_for_both(matrices, other_matrices):
+            runs.pop(0)
+            for pair in zip(matrices, other_matrices, strict=True):
+                page.print_pair(*pair)
+                yield
+            continue
+        for matrix in matrices:
+            page.print(matrix)
+            yield
     for item in shown_items:
         equal = [tables.item_label(i) for i in range(tables.item_count) if tables.equal_item(i) == item]
         if equal:
@@ -118,26 +131,9 @@ def _count_shown(noun: str, count: int, shown: int) -> list[str]:
 
 
 # ── two heads side by side ───────────────────────────────────────────────────────────────────────
-def _pair_heads(slices: Iterator[Slice], *, is_wide: bool) -> Iterator[tuple[Slice, ...]]:
-    """Group the tables of two heads of one step, where they can stand side by side; all others stand alone."""
-    runs = [list(run) for _, run in groupby(slices, key=lambda one: (one.head, one.item))]
-    while runs:
-        run = runs.pop(0)
-        other = []
-        if (
-            is_wide
-            and run[0].head is not None
-            and runs
-            and runs[0][0].head is not None
-            and runs[0][0].item == run[0].item
-        ):
-            other = runs.pop(0)
-        for one in run:
-            partner = next((o for o in other if o.step is one.step), None)
-            if partner is not None:
-                other.remove(partner)
-            yield (one,) if partner is None else (one, partner)
-        yield from ((one,) for one in other)
+def _may_be_paired(one: Slice, other: Slice) -> bool:
+    """Whether two tables are of two heads of one batch item."""
+    return one.head is not None and other.head is not None and one.item == other.item
 
 
 @dataclass(frozen=True)
@@ -160,30 +156,29 @@ class _Page:
         self._told_left_out: list[str] = []
         self._told_statistics: list[str] = []
 
-    def print(self, group: Sequence[Slice]) -> None:
-        """Print one table, or two side by side if both fit whole."""
-        matrices = [one.matrix() for one in group]
-        if not self.style.has_unicode:
-            matrices = [matrix.with_ascii_symbols() for matrix in matrices]
-        if len(matrices) > 1:
-            half = (self.width - _PAIR_GAP) // 2
-            fitted = [self._fit(matrix, half) for matrix in matrices]
-            if all(_is_whole(one) for one in fitted):
-                self._print_pair(fitted)
-                return
-        for matrix in matrices:
-            self._print_one(self._fit(matrix, self.width))
+    def make_matrix(self, one: Slice) -> LabelledMatrix:
+        """Return the table of a slice, spelled as the console can show it."""
+        return one.matrix() if self.style.has_unicode else one.matrix().with_ascii_symbols()
 
-    def _print_one(self, fitted: _FittedTable) -> None:
+    def has_room_for_both(self, matrices: Sequence[LabelledMatrix], others: Sequence[LabelledMatrix]) -> bool:
+        """Whether the tables of two heads are of the same steps, and fit whole side by side."""
+        names, other_names = ([matrix.name for matrix in some] for some in (matrices, others))
+        if self.width < _MIN_PAIR_WIDTH or names != other_names:
+            return False
+        return all(self._fits_whole(matrix, self._half_width) for matrix in (*matrices, *others))
+
+    def print(self, matrix: LabelledMatrix) -> None:
+        """Print one table."""
+        fitted = self._fit(matrix, self.width)
         self.style.console.print()
-        self.style.print_heading(fitted.matrix)
+        self.style.print_heading(matrix)
         self._print_statistics_legend(fitted)
         self.style.console.print(fitted.table)
         self._print_left_out(fitted)
 
-    def _print_pair(self, fitted: Sequence[_FittedTable]) -> None:
-        """Print two tables side by side, below one heading."""
-        first, second = (one.matrix for one in fitted)
+    def print_pair(self, first: LabelledMatrix, second: LabelledMatrix) -> None:
+        """Print two tables that fit whole side by side, below one heading."""
+        fitted = [self._fit(matrix, self._half_width) for matrix in (first, second)]
         self.style.console.print()
         self.style.print_heading(first, f"{first.title} and {second.slice_label.rpartition(' · ')[2]}")
         self._print_statistics_legend(fitted[0])
@@ -191,6 +186,18 @@ class _Page:
         grid.add_row(*(one.table for one in fitted))
         self.style.console.print(grid)
         self._print_left_out(fitted[0])
+
+    @property
+    def _half_width(self) -> int:
+        return (self.width - _PAIR_GAP) // 2
+
+    def _fits_whole(self, matrix: LabelledMatrix, width: int) -> bool:
+        """Whether no column and no statistic of a table is left out at a width."""
+        columns, statistics = _choose_columns(matrix, width, self._column_widths(matrix, width))
+        return None not in columns and len(statistics) == len(matrix.statistics)
+
+    def _column_widths(self, matrix: LabelledMatrix, width: int) -> list[int]:
+        return self.style.column_widths(matrix, _cut_labels(matrix, width))
 
     def _print_statistics_legend(self, fitted: _FittedTable) -> None:
         legend = fitted.matrix.statistics_legend if fitted.shows_statistics else []
@@ -205,9 +212,7 @@ class _Page:
 
     def _fit(self, matrix: LabelledMatrix, width: int) -> _FittedTable:
         """Cut one table to a width, and to the rows of the page."""
-        labels = [_shorten_label(label, width) for label in matrix.column_labels]
-        labels += [column.name for column in matrix.statistics]
-        widths = self.style.column_widths(matrix, labels)
+        labels, widths = _cut_labels(matrix, width), self._column_widths(matrix, width)
         columns, statistics = _choose_columns(matrix, width, widths)
         rows = _leading_and_trailing(len(matrix.row_labels), self.max_rows)
         shading = self.style.shading(matrix)
@@ -271,9 +276,10 @@ def _cell_text(cell: StyledCell, width: int, glyph_style: str) -> Text:
     return text.append(cell.glyph, glyph_style)
 
 
-def _is_whole(fitted: _FittedTable) -> bool:
-    """Whether no column and no statistic is left out."""
-    return fitted.shows_statistics and not any("columns" in text for text in fitted.left_out)
+def _cut_labels(matrix: LabelledMatrix, width: int) -> list[str]:
+    """The labels of all columns, cut to what a terminal has room for, and the names of the statistics."""
+    labels = [_shorten_label(label, width) for label in matrix.column_labels]
+    return labels + [column.name for column in matrix.statistics]
 
 
 def _shorten_label(text: str, width: int) -> str:

@@ -303,6 +303,16 @@ def test_two_heads_stand_side_by_side_where_there_is_room(width, is_paired):
     assert max(map(cell_len, text.splitlines())) <= width
 
 
+def test_heads_whose_tables_do_not_all_fit_stand_one_after_the_other():
+    """Two columns fit twice, nine do not."""
+    held = attend(9, 2, keep=["q", "weights"], width=4)
+
+    assert titles(write("table", held, width=120)) == [
+        f"{step} · head {h}" for h in (0, 1) for step in ("q", "weights")
+    ]
+    assert titles(write("table", held, width=220)) == ["q · head 0 and head 1", "weights · head 0 and head 1"]
+
+
 def test_wide_tables_do_not_stand_side_by_side():
     held = attend(9, 2, keep=["weights"])
 
