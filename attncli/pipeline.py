@@ -46,7 +46,7 @@ def plan_request(
         InputError: the request does not go with the problem.
     """
     from attncli.plan import finish_plan, outline_plan
-    from attncli.select import resolve_selection, selects_only_queries
+    from attncli.select import add_kv_heads, resolve_selection, selects_only_queries
 
     keep = list(output_options.only) or ["shown"]
     try:
@@ -54,7 +54,7 @@ def plan_request(
         plan = outline_plan(problem, variant, keep, top=output_options.top)
         if seed is not None and variant.seed is None and plan.variant.seed is not None:
             plan = outline_plan(problem, variant.replace(seed=seed), keep, top=output_options.top)
-        selection = resolve_selection(plan, output_options.at)
+        selection = add_kv_heads(plan, resolve_selection(plan, output_options.at))
         return finish_plan(plan, selection, streamed=streamed and selects_only_queries(selection)), selection
     except AttnError as error:
         raise error.add_location(file=problem.source) if error.status == ExitStatus.INPUT else error from None

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from attncli.errors import InputError, OptionError
 from attncli.plan import Plan
+from attncli.plan.head_shapes import kv_head_of
 from attncli.registry import parse_index
 from attncli.text import join_names, shorten, suggestion
 from attncli.types import AXES, Attention, Labels, Step
@@ -132,6 +133,16 @@ def _find_token(plan: Plan, axis: str, token: str, selection: Selection) -> tupl
             help=f"choose by index: --at {axis}={indices[0]}, or {join_names(indices[1:], 'or')}",
         )
     return indices
+
+
+def add_kv_heads(plan: Plan, selection: Selection) -> Selection:
+    """Return a selection of heads with the kv heads that they read, unless kv heads are selected by themselves."""
+    has_kv_heads = any("kv_head" in plan.steps[name] for name in plan.keep)
+    if "head" not in selection or "kv_head" in selection or not has_kv_heads or plan.shapes.has_paired_heads:
+        return selection
+    shapes, kv_map = plan.shapes, plan.variant.kv_map
+    read = (kv_head_of(head, shapes.heads, shapes.kv_heads, kv_map) for head in selection["head"])
+    return {**selection, "kv_head": tuple(dict.fromkeys(read))}
 
 
 def selects_only_queries(selection: Selection) -> bool:

@@ -7,10 +7,10 @@ and nothing imports torch or numpy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -229,14 +229,22 @@ class Grid:
 
 
 # ── what comes out ───────────────────────────────────────────────────────────────────────────────
-AXES = ("batch", "head", "kv_head", "query", "key", "new_key", "dim", "rank")
+AXES = ("batch", "head", "kv_head", "query", "key", "new_key", "dim", "rank", "in_dim", "out_dim")
 # Columns of tidy rows that hold tokens → the axes that they are tokens of.
 TOKEN_AXES: Mapping[str, tuple[str, ...]] = {"query_token": ("query",), "key_token": ("key", "new_key")}
 
 _QUERY_KEY_AXES = ("query", "key")
+_MATRIX_AXES = ("in_dim", "out_dim")
+# The learned arrays of a projection, which are shown as steps where they are asked for, each before the step that it makes.
+PARAMETER_STEPS: Mapping[str, tuple[str, ...]] = {
+    f"{kind}_{letter}": _MATRIX_AXES if kind == "w" else _MATRIX_AXES[1:] for letter in "qkvo" for kind in "wb"
+}
+_PARAMETERS_OF_INPUT = {name: axes for name, axes in PARAMETER_STEPS.items() if not name.endswith("o")}
+_PARAMETERS_OF_OUTPUT = {name: axes for name, axes in PARAMETER_STEPS.items() if name.endswith("o")}
 # Every step that there can be, in order, with its axes where the problem has them all; the links of the chain add theirs.
 BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "positioned_embeddings": ("batch", "query", "dim"),
+    **_PARAMETERS_OF_INPUT,
     "q": ("batch", "head", "query", "dim"),
     "k": ("batch", "kv_head", "new_key", "dim"),
     "v": ("batch", "kv_head", "new_key", "dim"),
@@ -261,9 +269,11 @@ BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     "head_context": ("batch", "head", "query", "dim"),
     "normed_context": ("batch", "head", "query", "dim"),
     "context": ("batch", "query", "dim"),
+    **_PARAMETERS_OF_OUTPUT,
     "output": ("batch", "query", "dim"),
 }
 DEFAULT_STEPS = ("scores", "scaled_scores", "masked_scores", "weights", "context", "output")  # where none is named
+PROJECTED_STEPS = ("q", "k", "v")  # and these, where a projection makes them
 
 
 @dataclass(frozen=True)
@@ -275,6 +285,18 @@ class Step:
     axes: tuple[str, ...]
     values: Array
     intermediates: Mapping[str, Intermediate] = field(default_factory=dict, repr=False)  # recorded for `attn explain`
+
+
+class HiddenKeys(Protocol):
+    """Which keys are hidden from each query: found when a view asks, a few rows at a time."""
+
+    def is_marked(self, step: str) -> bool:
+        """Return whether a hidden key has no number of its own in a step: from the mask on."""
+        ...
+
+    def find(self, step: str, batch: int, head: int, queries: Sequence[int]) -> NumpyArray:
+        """Return which keys are hidden in a step from queries of one batch item and head: booleans (query, key)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -300,6 +322,9 @@ class Attention:
     at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # axis → indices, where some were selected
     summary: tuple[str, ...] = ()  # what was computed, in words, for the head of a page
     past_length: int = 0  # how many keys come from the cache, before the new ones
+    hidden_keys: HiddenKeys | None = field(
+        default=None, repr=False, compare=False
+    )  # None: no key is known to be hidden
 
     def __getitem__(self, name: str) -> Step:
         for step in self.steps:

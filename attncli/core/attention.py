@@ -97,6 +97,8 @@ def run_plan(
     executor = tile_executor if plan.tile_size else None
     inputs = Inputs(plan, device="cpu" if executor else None)
     recorder = Recorder(plan, inputs.caller_memory, inputs.drawn_parameters, allocate_step)
+    for name in plan.shapes.parameters:
+        recorder.record(name, inputs.projection_parameters[name], plan.parameter_formula)
     forward(inputs, recorder, executor, progress)
     return recorder.make_attention()
 

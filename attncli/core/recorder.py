@@ -12,6 +12,7 @@ from attncli.core.tiles import Slice, Tile
 from attncli.core.warnings import RunWarnings, select_rows
 from attncli.derivation import pop_intermediates
 from attncli.plan import Plan
+from attncli.plan.hidden_keys import PlannedHiddenKeys
 from attncli.types import BASE_STEPS, Array, Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy, is_tensor
 
@@ -181,4 +182,5 @@ class Recorder:
             dtype=plan.variant.dtype,
             summary=plan.summary,
             past_length=plan.size.past,
+            hidden_keys=PlannedHiddenKeys(plan) if plan.is_masked else None,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from attncli.errors import InputError, input_error
 from attncli.parts.projections import PROJECTION_PARAMETERS, ProjectionSizes, default_projection, projection_shapes
@@ -27,6 +28,8 @@ class HeadShapes:
     c: int | None  # width of a value of one head; None without values
     output_width: int | None  # None without W_o
     has_paired_heads: bool = False  # two heads become one after the normaliser, and share a value
+    # The projection's arrays that are applied, by name: (d_in, d_out) of a matrix, as x @ W takes it, (d_out,) of a bias.
+    parameters: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def v_heads(self) -> int:
@@ -215,7 +218,10 @@ def _resolve_head_widths(problem: Problem, variant: Variant, size: ProblemSize, 
         hint = f"fewer kv heads need w_k and w_v of {pluralize(columns, 'column')}" if needs_matrices else ""
         message = f"a query of one head has {pluralize(shapes.d, 'column')}, a key {shapes.d_k}, and {variant.score.name} needs them equal"
         raise input_error("shape-mismatch", message, help=hint)
-    if "w_o" not in matrices or shapes.c is None:
+    shapes = replace(
+        shapes, parameters=_applied_parameters(problem, variant, matrices, has_output=shapes.c is not None)
+    )
+    if "w_o" not in shapes.parameters or shapes.c is None:
         return shapes
     context_width, output_width = matrices["w_o"]
     if context_width != shapes.mixed_heads * shapes.c:
@@ -224,6 +230,27 @@ def _resolve_head_widths(problem: Problem, variant: Variant, size: ProblemSize, 
     if variant.projection.traits.is_from_file:
         _check_projection_bias(problem, "b_o", output_width, "the output")
     return replace(shapes, output_width=output_width)
+
+
+def _applied_parameters(
+    problem: Problem, variant: Variant, matrices: Mapping[str, tuple[int, int]], *, has_output: bool
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of the projection that is applied: of these matrices, and of the biases with them."""
+    projection = variant.projection
+    shapes: dict[str, tuple[int, ...]] = {}
+    for letter in "qkvo":
+        matrix = matrices.get(f"w_{letter}")
+        if letter == "o" and not (matrix and has_output):
+            continue
+        if matrix:
+            shapes[f"w_{letter}"] = matrix
+        if projection.traits.is_drawn:
+            has_bias = projection.option_value("bias") in ("all", "o" if letter == "o" else "qkv")
+        else:
+            has_bias = f"b_{letter}" in problem.parameters and (problem.q is None or letter == "o")
+        if has_bias:
+            shapes[f"b_{letter}"] = (matrix[1],) if matrix else shape_of(problem.parameters[f"b_{letter}"])
+    return shapes
 
 
 def _count_qkv_columns(problem: Problem, name: str, heads: int, size: ProblemSize) -> int | None:

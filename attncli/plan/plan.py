@@ -17,7 +17,7 @@ from attncli.plan.key_ranges import KeyRanges, find_key_ranges
 from attncli.plan.token_labels import token_labels
 from attncli.plan.visibility import grid_arrays, mask_batch_heads, to_4d, to_key_axis, to_query_axis
 from attncli.registry import AnyPart
-from attncli.types import Grid, Labels, NumpyArray, Problem
+from attncli.types import PARAMETER_STEPS, Grid, Labels, NumpyArray, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import is_tensor
 from attncli.variant import Variant
@@ -169,6 +169,8 @@ class Plan:
         """Return how long an axis of a step will be."""
         if step == "positioned_embeddings" and axis == "dim":
             return self.projection_sizes().d
+        if step in PARAMETER_STEPS:
+            return self.shapes.parameters[step][PARAMETER_STEPS[step].index(axis)]
         if axis in ("dim", "head", "kv_head"):
             return self.shapes.axis_length(step, axis)
         if axis == "key":
@@ -180,6 +182,12 @@ class Plan:
             "rank": self.top,
         }
         return lengths[axis]
+
+    @property
+    def parameter_formula(self) -> str:
+        """Where the projection's arrays come from."""
+        projection = self.variant.projection
+        return str(projection.formula) if projection.traits.is_drawn else "as given"
 
     def projection_sizes(self) -> ProjectionSizes:
         """Return what a projection must know of the problem."""

@@ -13,12 +13,14 @@ from attncli.plan.key_ranges import find_key_ranges
 from attncli.plan.memory import check_memory, extra_numbers_per_score
 from attncli.plan.plan import Plan
 from attncli.plan.visibility import mask_batch_heads
+from attncli.types import PARAMETER_STEPS
 
 MAX_DENSE_SCORES = 2**21  # scores of a run that is computed whole
 MAX_TILE_SCORES = 2**20  # scores of a tile: a few of them lie in a processor's cache
 MAX_FIRST_LOOK_SCORES = 2**24  # scores beyond which a first look shows no matrix
 MAX_SDPA_MASK_BYTES = 2**28  # bytes of a mask that PyTorch's kernel may be handed
-_STEPS_OUTSIDE_TILES = {  # steps that no tile makes: they are of tokens, or of the assembled tiles
+_STEPS_OUTSIDE_TILES = {  # steps that no tile makes: they are learned, of tokens, or of the assembled tiles
+    *PARAMETER_STEPS,
     "positioned_embeddings", "q", "k", "v", "normed_q", "normed_k", "positioned_q", "positioned_k", "present_k", "present_v",
     "head_context", "normed_context", "context", "output",
 }  # fmt: skip

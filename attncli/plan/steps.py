@@ -13,7 +13,7 @@ from attncli.plan.positions import is_self_attention
 from attncli.plan.visibility import fields_read
 from attncli.registry import Part
 from attncli.text import join_names, suggestion
-from attncli.types import BASE_STEPS, DEFAULT_STEPS, Problem
+from attncli.types import BASE_STEPS, DEFAULT_STEPS, PARAMETER_STEPS, PROJECTED_STEPS, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import STEP_NAMES
 from attncli.variant import Variant
@@ -29,6 +29,7 @@ def step_axes(
     position_acts_on, has_norm = variant.position.traits.acts_on, not variant.qk_norm.is_none
     absent = {
         "positioned_embeddings": position_acts_on != "embeddings",
+        **{name: name not in shapes.parameters for name in PARAMETER_STEPS},
         "v": shapes.c is None,
         "normed_q": not has_norm,
         "normed_k": not has_norm,
@@ -77,8 +78,9 @@ def _existing_axes(
 
 
 def default_steps(steps: Collection[str], top: int | None) -> list[str]:
-    """Return the steps of a first look: those of `DEFAULT_STEPS` that exist, repeated links too."""
-    default = {*DEFAULT_STEPS, *(TOP_STEPS if top else ())}
+    """Return the steps of a first look: those of `DEFAULT_STEPS` that exist, repeated links too, and q, k, v if projected."""
+    has_projection = any(name in PARAMETER_STEPS and name[-1] in PROJECTED_STEPS for name in steps)
+    default = {*DEFAULT_STEPS, *(PROJECTED_STEPS if has_projection else ()), *(TOP_STEPS if top else ())}
     return [step for step in steps if step in default or (step.rpartition("_")[0] in default and step[-1].isdigit())]
 
 

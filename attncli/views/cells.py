@@ -16,6 +16,10 @@ _MAX_PLAIN_NUMBER = 1e9  # a step with a larger one is written with exponents: a
 _NUMBERS_AT_ONCE = 2**16  # looked at, or held as text, at a time
 
 
+HIDDEN = "·"  # in place of a number: the key is hidden from the query
+DROPPED = "–"  # in place of a number: dropout set the weight to 0
+
+
 class CellFormat(Protocol):
     """How the cells of one step are written."""
 
@@ -41,7 +45,7 @@ class NumberFormat:
         """Return the text of each number, in the order of rows."""
         numbers = values.ravel()
         if self.style == "boolean":
-            return ["yes" if value else "·" for value in numbers.tolist()]
+            return ["yes" if value else HIDDEN for value in numbers.tolist()]
         if self.style == "integer":
             return list(map(str, numbers.tolist()))
         template = f"{{:.{self.precision}{'e' if self.style == 'exponent' else 'f'}}}"

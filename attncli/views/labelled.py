@@ -1,8 +1,8 @@
-"""A result as labelled matrices, one for each step, batch item and head. `labelled_matrices` is the entry of every view."""
+"""A step as labelled matrices, one for each batch item and head, whose cells are made when they are asked for. Entry: `SlicedStep`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,10 +11,26 @@ import numpy as np
 from attncli.text import to_ascii
 from attncli.types import Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy
-from attncli.views.cells import CellFormat, KeyFormat, choose_number_format, index_and_token, rows_at_once, sum_rows
+from attncli.views.cells import (
+    DROPPED,
+    HIDDEN,
+    CellFormat,
+    KeyFormat,
+    choose_number_format,
+    index_and_token,
+    rows_at_once,
+    sum_rows,
+)
 
 # Steps that are shown beside the weights, if both are kept.
 ROW_STATISTICS = ("max_score", "log_sum_exp", "entropy", "visible_keys", "sink_weights")
+STATISTIC_MEANINGS: Mapping[str, str] = {
+    "max_score": "the largest score",
+    "log_sum_exp": "ln Σ e^score",
+    "entropy": "how spread the weights are, in bits",
+    "visible_keys": "how many keys are not hidden",
+    "sink_weights": "what the sink got",
+}
 _STEPS_WITH_SUMS = ("weights", "dropout_weights", "mixed_weights")
 
 
@@ -28,19 +44,47 @@ class StatisticColumn:
 
 
 @dataclass(frozen=True)
+class CellMarks:
+    """Which cells of a matrix show a mark in place of their number: those of hidden keys, and of weights that were dropped.
+
+    Only a number that says nothing more is replaced: the weight 0 or the score −∞.
+    """
+
+    values: NumpyArray  # (row, column)
+    find_hidden: Callable[[int, int], NumpyArray] | None = None  # rows from first up to last → booleans (row, column)
+    is_dropout: bool = False  # these are weights after dropout
+    weights: NumpyArray | None = None  # those before it, where they are known
+
+    def apply(self, texts: list[str], first: int, last: int) -> None:
+        """Put the marks in place of the texts of the rows from first up to last."""
+        values = self.values[first:last]
+        is_zero = values == 0
+        if self.find_hidden is not None:
+            hidden = self.find_hidden(first, first + len(values)) & (is_zero | (values == -np.inf))
+            is_zero &= ~hidden
+            for i in np.flatnonzero(hidden).tolist():
+                texts[i] = HIDDEN
+        if self.is_dropout:
+            dropped = is_zero if self.weights is None else is_zero & (self.weights[first:last] != 0)
+            for i in np.flatnonzero(dropped).tolist():
+                texts[i] = DROPPED
+
+
+@dataclass(frozen=True)
 class LabelledMatrix:
     """One table: a step, or one head's slice of it. Its cells are made when they are asked for, some rows at a time."""
 
     name: str
     slice_label: str  # batch 0 · head 1
     formula: str
-    remark: str  # such as “unnormalised”
+    remarks: tuple[str, ...]  # such as “unnormalised”
     corner_label: str  # query ╲ key
     row_labels: tuple[str, ...]
     column_labels: tuple[str, ...]
     values: NumpyArray  # (row, column)
     cell_format: CellFormat
     statistics: tuple[StatisticColumn, ...] = ()
+    marks: CellMarks | None = None  # None: every cell has its number
     is_ascii: bool = False  # every symbol is spelled in ASCII
 
     def with_ascii_symbols(self) -> LabelledMatrix:
@@ -49,6 +93,7 @@ class LabelledMatrix:
             self,
             slice_label=to_ascii(self.slice_label),
             formula=to_ascii(self.formula),
+            remarks=tuple(map(to_ascii, self.remarks)),
             corner_label=to_ascii(self.corner_label),
             row_labels=tuple(map(to_ascii, self.row_labels)),
             column_labels=tuple(map(to_ascii, self.column_labels)),
@@ -62,6 +107,18 @@ class LabelledMatrix:
         return f"{self.name} · {self.slice_label}" if self.slice_label else self.name
 
     @property
+    def remark(self) -> str:
+        """All remarks as one text: `every row sums to 1; · = hidden key`"""
+        return "; ".join(self.remarks)
+
+    @property
+    def statistics_legend(self) -> list[str]:
+        """What the names of the statistics beside the matrix mean."""
+        names = [column.name for column in self.statistics if column.name in STATISTIC_MEANINGS]
+        texts = [f"{name}: {STATISTIC_MEANINGS[name]}" for name in names]
+        return list(map(to_ascii, texts)) if self.is_ascii else texts
+
+    @property
     def cell_labels(self) -> tuple[str, ...]:
         """What stands above each cell of a row: the labels of the columns, then the names of the statistics."""
         return (*self.column_labels, *(column.name for column in self.statistics))
@@ -70,6 +127,8 @@ class LabelledMatrix:
         """The cells of the rows from first up to last: those of the columns, then those of the statistics."""
         column_count = len(self.column_labels)
         texts = self.cell_format.format(self.values[first:last])
+        if self.marks:
+            self.marks.apply(texts, first, last)
         statistics = [column.cell_format.format(column.values[first:last]) for column in self.statistics]
         rows = [
             [*texts[r * column_count : (r + 1) * column_count], *(column[r] for column in statistics)]
@@ -92,51 +151,126 @@ class LabelledMatrix:
         return self.format_rows(0, len(self.row_labels))
 
 
-def labelled_matrices(attention: Attention, precision: int) -> Iterator[LabelledMatrix]:
-    """Every step of a result in order, cut along batch and head."""
-    statistic_steps: list[Step] = []
-    if "weights" in attention:
-        statistic_steps = [step for step in attention.steps if step.name in ROW_STATISTICS]
-    for step in attention.steps:
-        if step.name == "weights":
-            yield from _step_matrices(attention, step, statistic_steps, precision)
-        elif step not in statistic_steps:
-            yield from _step_matrices(attention, step, [], precision)
+class SlicedStep:
+    """One step of a result, cut along batch and head: `matrix` makes the table of one slice."""
 
+    def __init__(self, attention: Attention, step: Step, precision: int) -> None:
+        """Prepare a step; nothing is formatted yet.
 
-def _step_matrices(
-    attention: Attention, step: Step, statistic_steps: Sequence[Step], precision: int
-) -> Iterator[LabelledMatrix]:
-    """One step, a matrix for each batch item and head."""
-    values = as_numpy(step.values)
-    matrix_axes = step.axes[-1:] if step.axes[-1] == "query" else step.axes[-2:]
-    row_axis, column_axis = (*matrix_axes, "")[:2]
-    number_format = choose_number_format(values, precision)
-    sums = sum_rows(values) if step.name in _STEPS_WITH_SUMS and "key" not in attention.at else None
-    remark = _step_remark(step, sums) if "key" not in attention.at else ""
-    for index in np.ndindex(values.shape[: -len(matrix_axes)]):
-        indices = dict(zip(step.axes, index, strict=False))
+        Args:
+            attention: the result.
+            step: one of its steps.
+            precision: digits after the point.
+        """
+        self.attention = attention
+        self.step = step
+        self.precision = precision
+        self.values: NumpyArray = as_numpy(step.values)
+        self.matrix_axes = step.axes[-1:] if step.axes[-1] == "query" else step.axes[-2:]
+        self.slice_axes = step.axes[: -len(self.matrix_axes)]
+
+    def length(self, axis: str) -> int:
+        """Return how long one of its axes is."""
+        return self.values.shape[self.step.axes.index(axis)]
+
+    @property
+    def row_count(self) -> int:
+        """How many rows its tables have."""
+        return self.length(self.matrix_axes[0])
+
+    @cached_property
+    def _cell_format(self) -> CellFormat:
+        return choose_number_format(self.values, self.precision)
+
+    @cached_property
+    def _sums(self) -> NumpyArray | None:
+        """The sum of each row, where that says something."""
+        has_sums = self.step.name in _STEPS_WITH_SUMS and "key" not in self.attention.at
+        return sum_rows(self.values) if has_sums else None
+
+    @cached_property
+    def _statistic_steps(self) -> list[Step]:
+        """The statistics that stand beside the weights."""
+        steps = self.attention.steps if self.step.name == "weights" else ()
+        return [step for step in steps if step.name in ROW_STATISTICS]
+
+    @cached_property
+    def _remarks(self) -> tuple[str, ...]:
+        """What a reader should know of the step."""
+        name, sums, remarks = self.step.name, self._sums, []
+        if "key" not in self.attention.at:
+            if name == "scores":
+                remarks.append("unnormalised")
+            if name == "weights" and sums is not None and sums.size and np.allclose(sums, 1, atol=1e-3):
+                remarks.append("every row sums to 1")
+        if self._has_hidden_keys:
+            remarks.append(f"{HIDDEN} = hidden key" + (", −∞" if name.endswith("scores") else ""))
+        if name == "dropout_weights":
+            remarks.append(f"{DROPPED} = dropped" + ("" if "weights" in self.attention else ", or a weight of 0"))
+        return tuple(remarks)
+
+    @property
+    def _has_hidden_keys(self) -> bool:
+        hidden_keys = self.attention.hidden_keys
+        return hidden_keys is not None and hidden_keys.is_marked(self.step.name)
+
+    def matrix(self, index: tuple[int, ...], remarks: Sequence[str] = ()) -> LabelledMatrix:
+        """Return the table of one slice.
+
+        Args:
+            index: on the axes `slice_axes`.
+            remarks: of this slice, besides those of the step.
+        """
+        attention, step = self.attention, self.step
+        row_axis, column_axis = (*self.matrix_axes, "")[:2]
+        indices = dict(zip(self.slice_axes, index, strict=True))
         batch_item = indices.get("batch")
-        matrix = values[index] if column_axis else values[index][:, None]  # (row, column)
-        statistics = {"Σ": sums[index]} if sums is not None else {}
-        statistics |= {statistic.name: as_numpy(statistic.values)[index] for statistic in statistic_steps}
-        yield LabelledMatrix(
+        values = self.values[index] if column_axis else self.values[index][:, None]  # (row, column)
+        statistics = {"Σ": self._sums[index]} if self._sums is not None else {}
+        statistics |= {statistic.name: as_numpy(statistic.values)[index] for statistic in self._statistic_steps}
+        return LabelledMatrix(
             name=step.name,
             slice_label=_slice_label(attention, indices),
             formula=step.formula,
-            remark=remark,
+            remarks=(*self._remarks, *remarks),
             corner_label=f"{row_axis} ╲ {column_axis}" if column_axis else row_axis,
-            row_labels=_axis_labels(attention, row_axis, matrix.shape[0], batch_item),
+            row_labels=_axis_labels(attention, row_axis, values.shape[0], batch_item),
             column_labels=(
-                _axis_labels(attention, column_axis, matrix.shape[1], batch_item) if column_axis else (step.name,)
+                _axis_labels(attention, column_axis, values.shape[1], batch_item) if column_axis else (step.name,)
             ),
-            values=matrix,
-            cell_format=_key_format(attention, batch_item) if step.name == "top_keys" else number_format,
+            values=values,
+            cell_format=_key_format(attention, batch_item) if step.name == "top_keys" else self._cell_format,
             statistics=tuple(
-                StatisticColumn(name, column, choose_number_format(column, precision))
+                StatisticColumn(name, column, choose_number_format(column, self.precision))
                 for name, column in statistics.items()
             ),
+            marks=self._marks(index, indices, values),
         )
+
+    def _marks(self, index: tuple[int, ...], indices: Mapping[str, int], values: NumpyArray) -> CellMarks | None:
+        is_dropout = self.step.name == "dropout_weights"
+        if not self._has_hidden_keys and not is_dropout:
+            return None
+        weights = (
+            as_numpy(self.attention["weights"].values)[index] if is_dropout and "weights" in self.attention else None
+        )
+        return CellMarks(values, self._hidden_finder(indices) if self._has_hidden_keys else None, is_dropout, weights)
+
+    def _hidden_finder(self, indices: Mapping[str, int]) -> Callable[[int, int], NumpyArray]:
+        """Return what finds the hidden keys of some rows; rows and columns are looked up as before some were selected."""
+        at, hidden_keys = self.attention.at, self.attention.hidden_keys
+        assert hidden_keys is not None
+        batch, head = (
+            at[axis][indices[axis]] if axis in at and axis in indices else indices.get(axis, 0)
+            for axis in ("batch", "head")
+        )
+        queries = at.get("query", range(self.length("query")))
+
+        def find(first: int, last: int) -> NumpyArray:
+            hidden: NumpyArray = hidden_keys.find(self.step.name, batch, head, queries[first:last])
+            return hidden[:, list(at["key"])] if "key" in at else hidden
+
+        return find
 
 
 def _slice_label(attention: Attention, indices: Mapping[str, int]) -> str:
@@ -153,15 +287,6 @@ def _key_format(attention: Attention, batch_item: int | None) -> KeyFormat:
     tokens = attention.k_tokens if batch_item is None else attention.k_tokens[batch_item]
     selected_keys = attention.at.get("key", range(len(tokens)))
     return KeyFormat(dict(zip(selected_keys, tokens, strict=True)))
-
-
-def _step_remark(step: Step, sums: NumpyArray | None) -> str:
-    """What a reader should know of a step, by the sums of its rows."""
-    if step.name == "scores":
-        return "unnormalised"
-    if step.name == "weights" and sums is not None and sums.size and np.allclose(sums, 1, atol=1e-3):
-        return "every row sums to 1"
-    return ""
 
 
 def _axis_labels(attention: Attention, axis: str, length: int, batch_item: int | None) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from attncli.output_formats import RenderOptions, output_format
 from attncli.symbols import LATEX_IN_TEXT
 from attncli.text import printable
 from attncli.types import Attention
-from attncli.views.labelled import LabelledMatrix, labelled_matrices
+from attncli.views.arrangement import labelled_matrices
+from attncli.views.labelled import LabelledMatrix
 
 
 @output_format("plain")
@@ -52,9 +53,10 @@ def write_markdown(attention: Attention, render_options: RenderOptions) -> Itera
     yield f"{summary}\n\nrows = query (looks), columns = key (is looked at)\n"
     for matrix in labelled_matrices(attention, render_options.precision):
         head = [matrix.corner_label, *matrix.cell_labels]
-        remark = f" ({matrix.remark})" if matrix.remark else ""
+        remark = f" ({escape_markdown(matrix.remark)})" if matrix.remark else ""
+        legend = f"{escape_markdown(' · '.join(matrix.statistics_legend))}\n\n" if matrix.statistics_legend else ""
         yield (
-            f"\n### {escape_markdown(matrix.title)}\n\n{escape_markdown(matrix.formula)}{remark}\n\n"
+            f"\n### {escape_markdown(matrix.title)}\n\n{escape_markdown(matrix.formula)}{remark}\n\n{legend}"
             f"{_pipe_row(head)}| {' | '.join(['---', *['---:'] * (len(head) - 1)])} |\n"
         )
         for labels, rows in _labelled_pages(matrix):

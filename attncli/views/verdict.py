@@ -21,7 +21,7 @@ from attncli.text import join_names, pluralize, printable, to_ascii
 from attncli.verdict import FolderVerdict, GapMark, StepComparison, Verdict
 from attncli.views.console import console_for
 from attncli.views.gap_marks import CHECK_MARKS, MAX_SHOWN_DECIMALS, format_gap_mark, format_number, rounding_lines
-from attncli.views.tables import wrap_items
+from attncli.views.table_style import wrap_items
 from attncli.views.text import escape_markdown
 
 _MAX_DIAGNOSES = 3  # that are written as sentences; of the others only names

@@ -180,3 +180,31 @@ def test_warnings_stand_on_standard_error_and_in_the_result(attn, tmp_path):
         done.err
         == "warning[unused-field]: segments is not used by this variant\nwarning[empty-rows]: query 1 sees no key: weights and context are 0\n"
     )
+
+
+def test_a_head_comes_with_the_kv_head_that_it_reads(attn, tmp_path):
+    """Heads 3 and 2 of four read kv head 1 of two; --at kv_head chooses by itself."""
+    x = np.random.default_rng(3).normal(size=(5, 8))
+    (tmp_path / "x.json").write_text(json.dumps({"embeddings": x.tolist()}))
+    words = (
+        "compute",
+        tmp_path / "x.json",
+        "--projection",
+        "linear",
+        "--seed",
+        "1",
+        "--heads",
+        "4",
+        "--kv-heads",
+        "2",
+        "--json",
+    )
+
+    whole = attn(*words).json
+    part = attn(*words, "--at", "head=3", "--at", "head=2").json
+    other = attn(*words, "--at", "head=3", "--at", "kv_head=0").json
+
+    assert part["at"] == {"head": [3, 2], "kv_head": [1]}
+    assert part["q"] == [whole["q"][3], whole["q"][2]]
+    assert part["k"] == [whole["k"][1]]
+    assert other["k"] == [whole["k"][0]]

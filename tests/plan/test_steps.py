@@ -15,6 +15,9 @@ from attncli.plan.steps import default_steps, require_step_name
         (["top_keys", "top_weights"], None, []),
         (["top_keys", "top_weights"], 3, ["top_keys", "top_weights"]),
         (["weights", "weights_2", "weights_10", "weights_x", "q_2"], None, ["weights", "weights_2", "weights_10"]),
+        (["q", "k", "v", "weights", "w_o", "output"], None, ["weights", "output"]),
+        (["w_k", "q", "k", "v", "normed_q", "weights"], None, ["q", "k", "v", "weights"]),
+        (["b_v", "q", "k", "v"], None, ["q", "k", "v"]),
     ],
 )
 def test_a_first_look_shows_the_steps_that_exist_and_links_that_are_repeated(steps, top, shown):

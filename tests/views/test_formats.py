@@ -151,7 +151,7 @@ def test_csv_of_more_is_tidy(name, separator):
 
     rows = list(csv.DictReader(io.StringIO(write(name, held)), delimiter=separator))
 
-    axes = ["batch", "head", "kv_head", "query", "key", "dim", "rank"]
+    axes = ["batch", "head", "kv_head", "query", "key", "dim", "rank", "in_dim", "out_dim"]
     assert list(rows[0]) == ["step", *axes, "value", "query_token", "key_token"]
     assert len(rows) == sum(step.values.size for step in held)
     weights = [r for r in rows if r["step"] == "weights"]
@@ -339,7 +339,7 @@ def test_heat_without_colour_is_a_glyph():
     text = write("table", held, heat=True)
 
     assert "0 the         0.3837▒   0.2327░   0.3837▒" in text
-    assert "cells are shaded 0 ░▒▓█ 1" in text
+    assert "   shaded 0 ░▒▓█ 1\n" in text
 
 
 @pytest.mark.parametrize(

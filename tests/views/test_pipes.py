@@ -18,12 +18,14 @@ from rich.text import Text
 import attncli
 from attncli.output_formats import RenderOptions, load_output_format
 from attncli.types import Attention, Step
+from attncli.views.arrangement import labelled_matrices
 from attncli.views.cells import NumberFormat
-from attncli.views.heat import shade_colors, shade_glyph
-from attncli.views.labelled import LabelledMatrix, labelled_matrices
+from attncli.views.labelled import LabelledMatrix
 from tests.helpers import draw_normal
 
 TEXT_FORMATS = ("table", "plain", "markdown", "latex")
+# Nine steps of viridis in the palette of 256 colours, with the ink on each.
+INDEXED_VIRIDIS = [*zip((53, 55, 25, 27, 30, 36, 41, 148, 226), (231,) * 4 + (16,) * 5, strict=True)]
 WIDE_TOKENS = ("日本語", "e\u0301", "trailing  ", "", "👩\u200d👩\u200d👧", "\x1b[31mred", "[b]|_x_", "−∞")
 
 
@@ -76,15 +78,16 @@ def print_with_rich(matrix: LabelledMatrix, look: RenderOptions) -> str:
         if look.heat and matrix.name == "weights":
             weights = matrix.values[r].tolist()
             for cell, weight in zip(cells, weights, strict=True):
-                if look.color:
-                    background, foreground = shade_colors(weight)
-                    cell.style = Style(color=foreground, bgcolor=background)
-                else:
-                    cell.append(shade_glyph(weight))
+                is_hidden = cell.plain in ("·", ".")
+                if look.color and not is_hidden:
+                    background, foreground = INDEXED_VIRIDIS[round(weight * 8)]
+                    cell.style = Style(color=f"color({foreground})", bgcolor=f"color({background})")
+                elif not look.color:
+                    cell.append("¤" if is_hidden else "¤░▒▓█"[round(weight * 4)])  # Rich drops a space at the end
         statistics = [Text(text, style="dim") for text in row[len(matrix.column_labels) :]]
         table.add_row(Text(label), *cells, *statistics)
     console.print(table, soft_wrap=True)
-    return out.getvalue()
+    return out.getvalue().replace("¤", " ")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from attncli.plan import Plan
 from attncli.plan.steps import ROW_STATISTICS, TOP_STEPS
+from attncli.types import PARAMETER_STEPS
 
 EXPONENTIALS = "exponentials"  # may be left blank like a step: what the normaliser works out on its way to the weights
-_NEVER_BLANK = {"mask", "present_k", "present_v", *ROW_STATISTICS, *TOP_STEPS}
+_NEVER_BLANK = {"mask", "present_k", "present_v", *PARAMETER_STEPS, *ROW_STATISTICS, *TOP_STEPS}
 CONTEXT_STEPS = frozenset({"head_context", "normed_context", "context"})  # each says what the others say
 VECTOR_STEP_ENDINGS = ("q", "k", "v", "positioned_embeddings")
 StepCell = tuple[str, tuple[int, ...]]  # a step, and the index of one of its cells
