@@ -165,7 +165,7 @@ def test_a_body_that_comes_too_slowly_is_left_and_our_own_time_does_not_count(mo
 @pytest.mark.parametrize(
     ("location", "says"),
     [
-        ("ftp://h/x.json", "it redirects to ftp://, and only http and https are followed"),
+        ("ftp://h/x.json", "it redirects to ftp://, but only http and https are followed"),
         ("file:///etc/passwd", "Redirection to url 'file:///etc/passwd' is not allowed"),
         ("data:application/json,[[1,2]]", "is not allowed"),
         ("gopher://h/", "is not allowed"),

@@ -194,7 +194,7 @@ def test_a_folder_says_what_it_leaves_out(attn, tmp_path):
 
     run = attn("check", ".")
 
-    assert run.err == "2 files and folders left out: no regular file, or not to be read\n"
+    assert run.err == "2 files and folders left out: not a regular file, or not readable\n"
     assert run.status == 1
     assert "1 of 2 problems right" in run.out
     assert "gone.json: no-such-file" in run.out

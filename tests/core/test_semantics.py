@@ -115,7 +115,7 @@ def test_2_2_and_7_alignment(problem, align, rows):
 
 
 def test_2_2_alignment_is_never_guessed():
-    with pytest.raises(InputError, match="2 queries meet 4 keys, and causal must know which stand side by side"):
+    with pytest.raises(InputError, match="2 queries meet 4 keys, and causal needs to know which query is next to which key"):
         make_plan(Problem(**ZERO), Variant(mask="causal"))
     make_plan(Problem(**ZERO), Variant(mask="not prefix:length=1"))  # a mask of the keys alone needs no alignment
 
@@ -362,7 +362,7 @@ def test_2_14_negative_weights_have_no_entropy_and_that_is_said():
     result = attend(Problem(q=[[1.0]], k=[[3.0], [-1.0]]), Variant(normalizer="none"))
 
     assert np.isnan(result["entropy"].values).all()
-    assert result.warnings == ("no-entropy: some weights are negative, and where they are entropy is no number",)
+    assert result.warnings == ("no-entropy: some weights are negative, and the entropy there is NaN",)
 
 
 def test_2_14_layouts():
@@ -397,7 +397,7 @@ def test_2_14_npz_has_no_bfloat16_and_says_so_and_safetensors_keeps_it(attn, tmp
     wide = attn("compute", SAMPLES / "cat_sat.json", "--dtype", "bfloat16", "-o", "r.npz")
     kept = attn("compute", SAMPLES / "cat_sat.json", "--dtype", "bfloat16", "-o", "r.safetensors")
 
-    says = "npz has no bfloat16: its steps are float32 of the same values"
+    says = "npz cannot hold bfloat16, so the steps are written as float32 with the same values"
     assert (wide.err, kept.err) == (f"warning[widened]: {says}\n", "")
     assert read_result(tmp_path / "r.npz").warnings == (f"widened: {says}",)
     assert "BF16" in read_tensors((tmp_path / "r.safetensors").read_bytes())[2]

@@ -167,5 +167,5 @@ def test_more_blocks_than_are_drawn_for_are_refused_unless_none_is_drawn() -> No
     drawn = make_plan(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=2"), keep={"context"})
     undrawn = make_plan(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=1,random=0"), keep={"context"})
 
-    assert caught.value.help == "a larger block=, or random=0"
+    assert caught.value.help == "use a larger block=, or random=0"
     assert drawn.schedule == undrawn.schedule == "tiled"

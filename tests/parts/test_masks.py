@@ -228,7 +228,7 @@ def test_both_leaves_out_what_lets_everything_through():
         ("not", "mask expression: a name is missing at the end", 4),
         ("(causal", "mask expression: a closing parenthesis is missing", 8),
         ("causal causal", "mask expression: 'and' or 'or' is missing before 'causal'", 8),
-        ("causal) or full", "mask expression: this parenthesis closes nothing", 7),
+        ("causal) or full", "mask expression: this closing parenthesis has no opening one", 7),
         ("and causal", "mask expression: a name is missing before 'and'", 1),
         ("", "mask expression: a name is missing at the end", 1),
         ("not " * 60 + "causal", "mask expression: deeper than 50 levels", 205),

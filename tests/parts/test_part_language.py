@@ -77,7 +77,7 @@ def test_parts_are_parsed_and_called(text, made):
         ("box", "shape 'box' needs width=integer ≥ 1 and ≤ 9", "write box:width=…"),
         ("box:width=0", "shape 'box' takes width ≥ 1 and ≤ 9, not 0", ""),
         ("box:width=1.5", "shape 'box' takes width=integer ≥ 1 and ≤ 9, required, not width=1.5", ""),
-        ("box:width=1,width=2", "shape 'box': option 'width' stands twice", ""),
+        ("box:width=1,width=2", "shape 'box': option 'width' is given twice", ""),
         ("box:width", "shape 'box': option 'width' has no value", "write width=…: width=integer ≥ 1 and ≤ 9, required"),
         ("box:width=1,kind=brass", "shape 'box' has no kind=brass", "it can be tin or wood"),
         ("box:width=1,lid=maybe", "shape 'box' takes lid=yes|no, default yes, not lid=maybe", ""),

@@ -79,7 +79,7 @@ def test_items_and_heads_in_one_axis_are_to_be_reshaped(name):
     with pytest.raises(InputError) as raised:
         run(draw_problem(batch, heads, n, n, name, x), heads, name)
 
-    assert raised.value.help == "items and heads lie in one axis: reshape it to (2, 3, 4, 4)"
+    assert raised.value.help == "items and heads share one axis: reshape it to (2, 3, 4, 4)"
     got = run(draw_problem(batch, heads, n, n, name, x.reshape(2, 3, 4, 4)), heads, name)
     assert got["weights"].values.shape == (2, 3, 4, 4)
 

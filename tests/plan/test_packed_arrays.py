@@ -166,7 +166,7 @@ REFUSED = {
         {"query_key_value.weight": PACKED},
         {"heads": H},
         "two-readings",
-        "say which: --projection given:qkv=3hd, or --projection given:qkv=h3d",
+        "choose one: --projection given:qkv=3hd, or --projection given:qkv=h3d",
     ),
     "order of grouped heads": (
         {"wqkv.weight": PACKED},

@@ -225,7 +225,7 @@ def test_two_coordinates_a_token_are_no_positions():
             position="rope",
         )
 
-    assert raised.value.message == "positions are one number for each of the queries, and here there are 2"
+    assert raised.value.message == "positions must hold one number for each of the queries, but here there are 2"
     assert "M-RoPE" in raised.value.help
 
 

@@ -101,7 +101,7 @@ PROPOSALS = [
     propose("one a head (1, 2, 3, 3)", attend(BATCH, heads=2, visible=SEEN), {"embeddings": BATCH, "mask": _FOUR[:3]}, {"embeddings": BATCH, "mask": SEEN[None]}, f"{_RUN} --heads 2"),
     propose("the problem has no batch: give one mask", attend(X, visible=SEEN[0]), LABELLED | {"mask": SEEN[:, None]}, LABELLED | {"mask": SEEN[:1, None]}),
     propose("or a batch of 2 problems", attend(BATCH, visible=SEEN), LABELLED | {"mask": SEEN[:, None]}, {"embeddings": BATCH, "mask": SEEN[:, None]}),
-    propose("an axis is as long as the problem's, or 1", attend(X, visible=KEYS_SEEN[:1]), LABELLED | {"mask": KEYS_SEEN[:2]}, LABELLED | {"mask": KEYS_SEEN[:1]}),
+    propose("each axis must be as long as the problem's, or 1", attend(X, visible=KEYS_SEEN[:1]), LABELLED | {"mask": KEYS_SEEN[:2]}, LABELLED | {"mask": KEYS_SEEN[:1]}),
     propose("write true/false", HIDDEN_LATER, LABELLED | {"mask": CAUSAL * 1}, LABELLED | {"mask": CAUSAL}),
     propose("to add numbers to the scores use bias", attend(X, added=CAUSAL * 1), LABELLED | {"mask": CAUSAL * 1}, LABELLED | {"bias": CAUSAL * 1}),
     propose("fill with −∞ instead", HIDDEN_LATER, LABELLED | {"bias": [["NaN"] * 3] * 3}, LABELLED | {"bias": [[0, "-Infinity", "-Infinity"], [0, 0, "-Infinity"], [0, 0, 0]]}),
@@ -134,7 +134,7 @@ PROPOSALS = [
     propose('"parameters": {"bias_table": …}, (buckets, H)', _BY_DISTANCE, LABELLED, LABELLED | {"parameters": {"bias_table": _TABLE}}, f"{_RUN} --position t5"),
     propose("add score_w_k, (6, 4)", _ADDITIVE, {"q": X, "k": _WIDER, "v": X}, {"q": X, "k": _WIDER, "v": X, "parameters": {"score_w_k": _W_A}}, f"{_RUN} --score additive"),
     propose('with "w_layout": "out-in" it would be', attend(X @ _W_OUT_IN.T, X @ _W_OUT_IN.T, X), LABELLED | {"parameters": {"w_q": _W_OUT_IN, "w_k": _W_OUT_IN}}, LABELLED | {"parameters": {"w_q": _W_OUT_IN, "w_k": _W_OUT_IN}, "w_layout": "out-in"}),
-    propose('learned arrays stand together: "parameters": {"w_q": …}', PROJECTED, LABELLED | {"W_query": W_Q}, LABELLED | {"parameters": {"w_q": W_Q}}),
+    propose('learned arrays go under parameters: "parameters": {"w_q": …}', PROJECTED, LABELLED | {"W_query": W_Q}, LABELLED | {"parameters": {"w_q": W_Q}}),
     # ── segments and positions
     propose('add "segments"', attend(X, visible=_SAME_DOCUMENT), LABELLED, LABELLED | {"segments": _SEGMENTS}, f"{_RUN} --mask document"),
     propose("add k_segments, one for each key", attend(Q, K, V, visible=_SAME_AS_KEY), {"q": Q, "k": K, "v": V, "segments": [0, 1]}, {"q": Q, "k": K, "v": V, "segments": [0, 1], "k_segments": [0, 0, 0, 1, 1]}, f"{_RUN} --mask document"),

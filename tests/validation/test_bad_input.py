@@ -54,21 +54,21 @@ def test_the_message_is_the_specification(attn, tmp_path):
         (
             {"embeddings": np.ones((2, 8)).tolist()},
             ["--heads", "3"],
-            "q has 8 columns, which 3 heads do not divide",
-            "8 columns, 3 heads: 1, 2, 4 or 8",
+            "the 8 columns of q cannot be split into 3 heads",
+            "use 1, 2, 4 or 8 heads",
         ),
         (
             {"embeddings": X, "mask": [[1, 0, 0]]},
             [],
-            "mask holds 1; a mask holds booleans",
-            "write true/false; to add numbers to the scores use bias",
+            "mask holds 1, but a mask must hold booleans",
+            "write true and false; to add numbers to the scores use bias",
         ),
         ({"embeddings": X, "bias": [[0, "NaN", 0]]}, [], "bias holds NaN", "0 × −∞ is NaN: a mask multiplied by −∞"),
         ({"embeddings": X, "paramters": {}}, [], "a problem has no field 'paramters'", "did you mean 'parameters'?"),
         (
             {"q": X, "k": X[:2]},
             ["--causal"],
-            "3 queries meet 2 keys, and causal must know which stand side by side",
+            "3 queries meet 2 keys, and causal needs to know which query is next to which key",
             "--align top-left",
         ),
         (
