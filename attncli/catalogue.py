@@ -137,10 +137,39 @@ def _example(member: Member[Traits]) -> str:
     return f"--{member.family} {member.name}{':' * bool(options)}{options}"
 
 
+# What options mean whose names do not say it, by family and name.
+_OPTION_MEANINGS = {
+    ("projection", "dim"): "d_out, the width of q and k of all heads together; by default that of the embeddings",
+    ("projection", "v-dim"): "the width of v of all heads together; by default that of q",
+    ("projection", "bias"): "which projections have a bias: q, k and v, the output, or all",
+    ("projection", "out"): "whether the context is projected by W_o, which gives the step output",
+    ("projection", "order"): "the order in which the matrices are drawn",
+    ("projection", "seed"): "a seed of its own, instead of --seed",
+    ("projection", "qkv"): "the layout of packed q, k and v: one after the other, or head by head",
+    ("qk-norm", "scope"): "over each head, or the columns of all heads together",
+    ("qk-norm", "at"): "before or after the position acts",
+    ("qk-norm", "eps"): "a small number that keeps the divisor from being 0",
+    ("position", "theta"): "the base of the frequencies",
+    ("position", "dims"): "how many columns of a head turn; by default all",
+    ("position", "fraction"): "the same as a share of the columns",
+    ("position", "columns"): "which columns of a head turn",
+    ("normalizer", "alpha"): "1 is softmax, 2 is sparsemax",
+    ("dropout", "p"): "the probability that a weight is dropped",
+    ("dropout", "seed"): "a seed of its own, instead of --seed",
+    ("head-mixing", "pairing"): "which heads make a pair: neighbours, or h and h + H/2",
+    ("head-mixing", "depth"): "the number of the layer, from 0, which sets λ_init",
+}
+
+
+def _describe_option(family: str, option: Option) -> str:
+    meaning = _OPTION_MEANINGS.get((family, option.name))
+    return f"{option.describe()}: {meaning}" if meaning else option.describe()
+
+
 def _describe_member(member: Member[Traits]) -> Json:
     description: Json = {"formula": _formula_of_options(member), "summary": member.summary}
     if member.options:
-        description["options"] = [option.describe() for option in member.options]
+        description["options"] = [_describe_option(member.family, option) for option in member.options]
     if member.parameters:
         description["parameters"] = [
             f"{parameter.name} {_format_shapes(parameter)}: {parameter.help}" for parameter in member.parameters
@@ -150,7 +179,9 @@ def _describe_member(member: Member[Traits]) -> Json:
     if example := _example(member):
         description["example"] = example
     if member.laws:
-        description["unchanged_by"] = "; ".join(sentence for law, sentence in _LAW_SENTENCES.items() if law in member.laws)
+        description["unchanged_by"] = "; ".join(
+            sentence for law, sentence in _LAW_SENTENCES.items() if law in member.laws
+        )
     if member.law_exceptions:
         description["note"] = member.law_exceptions
     if member.source:

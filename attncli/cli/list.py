@@ -27,13 +27,18 @@ EXAMPLES = """
 
 def list_catalogue(
     family: Annotated[
-        str, typer.Argument(help="a family (masks, scores, steps, variants, …), or a word to search for",
-            metavar="FAMILY|WORD", show_default=False)
+        str,
+        typer.Argument(
+            help="a family (masks, scores, steps, variants, …), or a word to search for",
+            metavar="FAMILY|WORD",
+            show_default=False,
+        ),
     ] = "",
     name: Annotated[str, typer.Argument(help="one member of it", metavar="NAME", show_default=False)] = "",
     json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
     color: Annotated[
-        Literal["auto", "always", "never"], typer.Option("--color", help="use colours; auto follows NO_COLOR and FORCE_COLOR")
+        Literal["auto", "always", "never"],
+        typer.Option("--color", help="use colours; auto follows NO_COLOR and FORCE_COLOR"),
     ] = "auto",
     error_format: Annotated[
         Literal["full", "json", "concise"], typer.Option("--error-format", help="the form of error messages")
