@@ -409,7 +409,9 @@ def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tup
         InputError: it is none, or empty, or one is no text of Unicode; with its index.
     """
     if not isinstance(value, list | tuple) or not value:
-        raise input_error("wrong-type", f"{field.name} must be a list of texts, not {quote_value(value)}", field.name, index)
+        raise input_error(
+            "wrong-type", f"{field.name} must be a list of texts, not {quote_value(value)}", field.name, index
+        )
     for i, item in enumerate(value):
         if not isinstance(item, str):
             message = f"{field.name} holds {quote_value(item)} instead of a text"

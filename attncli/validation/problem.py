@@ -121,7 +121,9 @@ def _check_sources(problem: Problem) -> None:
     for name in ("q", "k"):
         if direct and name not in direct:
             raise input_error(
-                "missing-field", f"{join_names(direct)} is given without {name}", help=f"give {name} too; only v may be left out"
+                "missing-field",
+                f"{join_names(direct)} is given without {name}",
+                help=f"give {name} too; only v may be left out",
             )
     if problem.memory is not None and "embeddings" not in problem.memory:
         raise input_error("missing-field", "memory has no embeddings", "memory")
@@ -251,7 +253,9 @@ def _check_variant(problem: Problem) -> None:
     """
     for key in problem.variant:
         if problem.variant[key] is None:
-            raise input_error("bad-option", f"variant.{key} is null", f"variant.{key}", help="leave it out for the default")
+            raise input_error(
+                "bad-option", f"variant.{key} is null", f"variant.{key}", help="leave it out for the default"
+            )
         try:
             Variant(**{key: problem.variant[key]})
         except AttnError as error:

@@ -205,8 +205,8 @@ def test_nothing_but_our_own_errors_comes_out(name: str) -> None:
     [
         ((1, 2, 3, 5, 5), "remove the first axis"),
         ((1, 1, 2, 3, 5, 5), "remove the first 2 axes"),
-        ((2, 2, 3, 5, 5), "1 axis too many: write a problem for each of its parts"),
-        ((1, 2, 2, 3, 5, 5), "2 axes too many: write a problem for each of its parts"),
+        ((2, 2, 3, 5, 5), "it has 1 axis too many: write one problem for each part"),
+        ((1, 2, 2, 3, 5, 5), "it has 2 axes too many: write one problem for each part"),
     ],
 )
 def test_a_mask_of_too_many_axes_is_told_how_it_has_fewer(shape, way_out):
