@@ -94,7 +94,9 @@ def _misfit_error(name: str, shape: tuple[int, ...], size: ProblemSize, lengths:
         if heads > 1:
             hint = f"there are {heads} heads: give one {name} per head, ({heads}, {shape[1]}, {shape[2]}), or one for all, of two axes"
     elif len(shape) == 3 and fits_grid:
-        hint = f"one per item is ({batch}, 1, {shape[1]}, {shape[2]}), one per head (1, {heads}, {shape[1]}, {shape[2]})"
+        hint = (
+            f"one per item is ({batch}, 1, {shape[1]}, {shape[2]}), one per head (1, {heads}, {shape[1]}, {shape[2]})"
+        )
     elif len(shape) == 4 and size.batch is None and shape[0] != 1:
         hint = f"the problem has no batch: give one {name}, or a batch of {shape[0]} problems"
     else:

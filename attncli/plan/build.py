@@ -265,4 +265,6 @@ def _check_required_choices(problem: Problem, variant: Variant, size: ProblemSiz
     for name in variant.required_choices:
         is_made, hint = choices[name]
         if not is_made:
-            raise input_error("missing-choice", f"the variant {variant.name!r} needs {_NAMES_OF_CHOICES[name]}", help=hint)
+            raise input_error(
+                "missing-choice", f"the variant {variant.name!r} needs {_NAMES_OF_CHOICES[name]}", help=hint
+            )

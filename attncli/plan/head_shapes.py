@@ -283,9 +283,7 @@ def _check_position_width(problem: Problem, variant: Variant, embedding_width: i
     if paired_columns is None:
         return
     if part.traits.acts_on == "qk" and shapes.d != shapes.d_k:
-        message = (
-            f"position {part} turns queries and keys in the same way, but queries have {shapes.d} columns and keys {shapes.d_k}"
-        )
+        message = f"position {part} turns queries and keys in the same way, but queries have {shapes.d} columns and keys {shapes.d_k}"
         raise input_error("shape-mismatch", message)
     memory_width = shape_of(problem.memory["embeddings"])[-1] if problem.memory else embedding_width
     for width in (embedding_width, memory_width) if part.traits.acts_on == "embeddings" else (shapes.d,):

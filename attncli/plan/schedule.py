@@ -85,9 +85,7 @@ def _drop_matrix_steps(plan: Plan) -> Plan:
             help="--only log_sum_exp,entropy; --top 8; --at query=0; or --only weights --output FILE.safetensors",
         )
     names = f"{', '.join(dropped[:-1])} and {dropped[-1]}" if len(dropped) > 1 else dropped[0]
-    warning = (
-        f"left-out: {names} of {n:,} × {m:,} left out: --only shows them, --at query=… one row, --top 8 the largest weights"
-    )
+    warning = f"left-out: {names} of {n:,} × {m:,} left out: --only shows them, --at query=… one row, --top 8 the largest weights"
     return replace(plan, keep=keep, warnings=(*plan.warnings, warning))
 
 

@@ -60,7 +60,7 @@ def test_the_kernel_says_the_same(choices, dtype, rtol):
 def test_a_kernel_that_cannot_is_refused_with_the_reason(choices, keep, why):
     fields = {"lengths": choices.pop("lengths")} if "lengths" in choices else {}
 
-    with pytest.raises(InputError, match=f"no fused kernel says this: {why}"):
+    with pytest.raises(InputError, match=f"no fused kernel computes this: {why}"):
         make_plan(
             attncli.Problem(embeddings=draw_normal(1, 5, 2), **fields), Variant(schedule="fused", **choices), [keep]
         )

@@ -94,7 +94,7 @@ def test_a_mask_an_item_is_not_read_one_a_head():
     an_item = attncli.attend(attncli.Problem(embeddings=x, mask=mask[:, None]), attncli.Variant(heads=2))
 
     assert raised.value.help == (
-        "give it four axes: (1, H, Tq, Tk) = (1, 2, 3, 3): one a head; (B, 1, Tq, Tk) = (2, 1, 3, 3): one an item"
+        "give it four axes: (1, H, Tq, Tk) = (1, 2, 3, 3): one per head; (B, 1, Tq, Tk) = (2, 1, 3, 3): one per item"
     )
     assert (an_item["weights"].values[1] > 0).tolist() == [np.eye(3, dtype=bool).tolist()] * 2
 

@@ -38,7 +38,7 @@ def test_thd_is_htd_with_tokens_first():
 def test_a_layout_without_batch_is_of_three_axes(layout):
     x = draw_normal(1, 2, H, T, D)
 
-    with pytest.raises(attncli.AttnError, match=f"layout {layout} is for rank 3"):
+    with pytest.raises(attncli.AttnError, match=f"layout {layout} is for 3 axes"):
         run(attncli.Problem(q=x, k=x, v=x, layout=layout))
 
 
