@@ -178,7 +178,9 @@ def choose_output_format(path: str | None, format_name: str | None, default: str
     else:
         name = format_name or default
         if name not in FORMAT_MODULES:
-            raise OptionError("unknown-format", f"there is no format called {name!r}", help=suggestion(name, FORMAT_MODULES))
+            raise OptionError(
+                "unknown-format", f"there is no format called {name!r}", help=suggestion(name, FORMAT_MODULES)
+            )
         chosen = load_output_format(name)
         if path is not None:
             _refuse_other_suffix(path, chosen)

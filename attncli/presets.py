@@ -493,7 +493,9 @@ def find_preset(name: str) -> Preset:
         OptionError: there is none; the nearest name is offered.
     """
     if name not in PRESETS:
-        raise OptionError("unknown-variant", f"there is no variant called {shorten(name)!r}", help=_suggest_preset(name))
+        raise OptionError(
+            "unknown-variant", f"there is no variant called {shorten(name)!r}", help=_suggest_preset(name)
+        )
     return PRESETS[name]
 
 

@@ -124,7 +124,9 @@ def _find_token(plan: Plan, axis: str, token: str, selection: Selection) -> tupl
         indices = tuple(i - plan.size.past for i in indices if i >= plan.size.past)
     if not indices:
         known = dict.fromkeys(str(label) for item in items for label in item)
-        raise InputError("unknown-token", f"there is no {axis} called {shorten(token)!r}", help=suggestion(token, known))
+        raise InputError(
+            "unknown-token", f"there is no {axis} called {shorten(token)!r}", help=suggestion(token, known)
+        )
     if len(indices) > 1:
         raise InputError(
             "ambiguous-token",

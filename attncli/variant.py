@@ -38,7 +38,7 @@ from attncli.parts.traits import (
 )
 from attncli.presets import parse_preset_name, preset_choices
 from attncli.registry import Family, Option, Part, Range, format_value, parse_number
-from attncli.text import join_names, pluralize, shorten, suggestion
+from attncli.text import join_names, pluralize, quote_value, shorten, suggestion
 from attncli.types import Json
 
 _FAMILIES: tuple[Family[PartTraits], ...] = (  # in order of computation
@@ -198,7 +198,9 @@ def _parse_device(value: object) -> str:
     is_number = number.isascii() and number.isdecimal() and len(number) < 4
     if kind not in ("cpu", "cuda", "mps") or (number and not (is_number and kind == "cuda")):
         raise OptionError(
-            "bad-option", f"there is no device called {shorten(str(value))!r}", help="it can be cpu, cuda, cuda:0 or mps"
+            "bad-option",
+            f"there is no device called {shorten(str(value))!r}",
+            help="it can be cpu, cuda, cuda:0 or mps",
         )
     return str(value)
 
@@ -207,8 +209,12 @@ _MAX_HEADS = 2**20
 _CHOICES = (
     Choice("projection", projection.parse, None, "PART", f"how q, k and v are made: {_member_names(projection)}"),
     _integer_choice("heads", 1, _MAX_HEADS, "H", "number of query heads, which share the width equally"),
-    _integer_choice("kv_heads", 1, _MAX_HEADS, "G", "number of key and value heads, each shared by a group of query heads"),
-    _text_choice("kv_map", ("interleave", "tile"), "interleave", "which kv head a query head h uses: ⌊h/(H/G)⌋ or h mod G"),
+    _integer_choice(
+        "kv_heads", 1, _MAX_HEADS, "G", "number of key and value heads, each shared by a group of query heads"
+    ),
+    _text_choice(
+        "kv_map", ("interleave", "tile"), "interleave", "which kv head a query head h uses: ⌊h/(H/G)⌋ or h mod G"
+    ),
     _part_choice("qk_norm", norm, "none"),
     _part_choice("position", position, "none"),
     _part_choice("score", score, "dot"),
@@ -250,10 +256,15 @@ _CHOICES = (
     ),
     _integer_choice("seed", 0, 2**64 - 1, "N", "seed for all random numbers; if left out, a seed is chosen and shown"),
     _text_choice(
-        "dtype", ("float64", "float32", "float16", "bfloat16"), None, "the number type; by default float64 for text files, the file's own for binary ones"
+        "dtype",
+        ("float64", "float32", "float16", "bfloat16"),
+        None,
+        "the number type; by default float64 for text files, the file's own for binary ones",
     ),
     Choice("device", _parse_device, "cpu", "DEVICE", "where to compute: cpu, cuda[:n] or mps"),
-    _text_choice("schedule", ("dense", "tiled", "fused"), None, "how to compute: dense, tiled or fused; chosen automatically"),
+    _text_choice(
+        "schedule", ("dense", "tiled", "fused"), None, "how to compute: dense, tiled or fused; chosen automatically"
+    ),
 )
 CHOICES: Mapping[str, Choice] = {choice.name: choice for choice in _CHOICES}
 
@@ -506,10 +517,12 @@ def _parse_choices(choices: Json) -> _ParsedChoices:
     for key, value in explicit.items():
         if key not in CHOICES:
             raise OptionError(
-                "unknown-choice", f"a variant has no choice called {shorten(key)!r}", help=suggestion(key, [*CHOICES, "name"])
+                "unknown-choice",
+                f"a variant has no choice called {shorten(key)!r}",
+                help=suggestion(key, [*CHOICES, "name"]),
             )
         if isinstance(value, bool | dict):
-            raise OptionError("bad-option", f"{key} must be {CHOICES[key].metavar}, not {shorten(str(value).lower())}")
+            raise OptionError("bad-option", f"{key} must be {CHOICES[key].metavar}, not {quote_value(value)}")
         values[key] = CHOICES[key].parse(value)
     full_name = None
     if preset:
