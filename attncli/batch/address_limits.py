@@ -41,7 +41,11 @@ def parse_max_size(text: str) -> int:
     match = _SIZE.fullmatch(text.lower())
     count = int(float(match[1]) * _BYTES_BY_UNIT.get(match[2], 0)) if match else 0
     if count < 1:
-        raise OptionError("bad-option", f"--max-size must be a size, not {shorten(text)}", help="such as 500MB, 2GiB, or a number of bytes")
+        raise OptionError(
+            "bad-option",
+            f"--max-size must be a size, not {shorten(text)}",
+            help="such as 500MB, 2GiB, or a number of bytes",
+        )
     return count
 
 
@@ -54,7 +58,9 @@ def parse_max_time(text: str) -> float:
     match = _TIME.fullmatch(text)
     seconds = float(match[1]) * _SECONDS_BY_UNIT[match[2]] if match else 0.0
     if seconds <= 0:
-        raise OptionError("bad-option", f"--max-time must be a time, not {shorten(text)}", help="such as 90 (seconds), 10m or 2h")
+        raise OptionError(
+            "bad-option", f"--max-time must be a time, not {shorten(text)}", help="such as 90 (seconds), 10m or 2h"
+        )
     return seconds
 
 

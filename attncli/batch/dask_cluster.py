@@ -152,7 +152,9 @@ def connect_to_scheduler(address_or_file: str) -> Iterator[Client]:
         CannotError: Dask is not installed, or no scheduler answers there.
     """
     if not address_or_file.strip():
-        raise OptionError("bad-option", "--scheduler is empty", help="give its address, tcp://HOST:8786, or its scheduler file")
+        raise OptionError(
+            "bad-option", "--scheduler is empty", help="give its address, tcp://HOST:8786, or its scheduler file"
+        )
     _, distributed = _import_dask("--scheduler")
     with _dask_logging_silenced():
         try:

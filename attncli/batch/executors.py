@@ -129,9 +129,7 @@ class PoolExecutor:
             self._handle_worker_death(chunk, outcome.deaths, was_isolated)
             return
         if isinstance(outcome, TaskLost):
-            raise scheduler_gone_error(
-                "finished results are kept; start it again, and run the same command to resume"
-            )
+            raise scheduler_gone_error("finished results are kept; start it again, and run the same command to resume")
         slowest = max(receipt.seconds for receipt in outcome)
         self.chunk_size = max(
             1, min(2 * self.chunk_size, _MAX_INPUTS_PER_TASK, int(_TARGET_TASK_SECONDS / max(slowest, 1e-6)))

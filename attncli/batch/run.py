@@ -285,7 +285,11 @@ class BatchRun:
             return
         hint = "use another folder, or --force to replace it"
         if (foreign := manifest.foreign_file) is not None:
-            what = f"{foreign}: {why}" if (why := manifest.header_error) else f"{foreign} exists, but was not made by attn batch"
+            what = (
+                f"{foreign}: {why}"
+                if (why := manifest.header_error)
+                else f"{foreign} exists, but was not made by attn batch"
+            )
             raise OptionError("output-exists", what, help=hint)
         for input in self.inputs:
             path = results_folder / input.result_path

@@ -85,22 +85,22 @@ def batch(
     max_failures: Annotated[
         str | None,
         typer.Option(
-            "--max-failures", help="stop when more inputs than this have failed", metavar="N|P%", rich_help_panel="Batch"
+            "--max-failures",
+            help="stop when more inputs than this have failed",
+            metavar="N|P%",
+            rich_help_panel="Batch",
         ),
     ] = None,
     max_size: Annotated[
         str,
-        typer.Option(
-            "--max-size", help="the most to read from one address", metavar="SIZE", rich_help_panel="Batch"
-        ),
+        typer.Option("--max-size", help="the most to read from one address", metavar="SIZE", rich_help_panel="Batch"),
     ] = "2GiB",
     max_time: Annotated[
         str,
         typer.Option("--max-time", help="the longest to wait for one address", metavar="TIME", rich_help_panel="Batch"),
     ] = "10m",
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="say what would be computed and what refused", rich_help_panel="Batch"),
+        bool, typer.Option("--dry-run", help="say what would be computed and what refused", rich_help_panel="Batch")
     ] = False,
     environment: Environment,
     variant_request: VariantRequest,
@@ -234,7 +234,11 @@ def _parse_results_folder(output: str | None) -> Path | None:
 def _parse_jobs(text: str, scheduler: str | None) -> int:
     count = parse_whole_number("jobs", text, 1, 4096)
     if scheduler is not None and count != 1:
-        raise OptionError("bad-option", "--jobs and --scheduler contradict each other", help="leave --jobs out: the cluster has its own workers")
+        raise OptionError(
+            "bad-option",
+            "--jobs and --scheduler contradict each other",
+            help="leave --jobs out: the cluster has its own workers",
+        )
     return count
 
 
@@ -243,7 +247,9 @@ def _choose_format(output_options: OutputOptions, results_folder: Path | None, t
         return choose_output_format(str(table_path), output_options.format)
     format = choose_output_format("x", output_options.format or ("ndjson" if results_folder is None else "json"))
     if results_folder is None and format.name not in ("json", "ndjson"):
-        raise OptionError("bad-option", f"only JSON lines can be written to standard output, not {format.name}", help="-o DIR")
+        raise OptionError(
+            "bad-option", f"only JSON lines can be written to standard output, not {format.name}", help="-o DIR"
+        )
     return choose_output_format("x", "ndjson") if results_folder is None else format
 
 
@@ -254,7 +260,9 @@ def _check_options(output_options: OutputOptions, fail_fast: bool, max_failures:
         if name not in ("all", "shown"):
             require_step_name(name)
     if fail_fast and max_failures is not None:
-        raise OptionError("bad-option", "--fail-fast and --max-failures contradict each other", help="give only one of them")
+        raise OptionError(
+            "bad-option", "--fail-fast and --max-failures contradict each other", help="give only one of them"
+        )
 
 
 def _check_options_without_folder(

@@ -166,7 +166,11 @@ def test_a_folder_of_others_is_left_alone(attn, tmp_path):
         (["x.csv", "-o", "-", "--dry-run"], 2, "--dry-run needs a folder for the results"),
         (["x.csv", "-o", "out", "--retry-failed"], 2, "out holds no batch, so nothing has failed there"),
         (["x.csv", "-o", "out", "-j", "0"], 2, "--jobs takes an integer from 1 to 4096, not 0"),
-        (["x.csv", "-o", "out", "-j", "2", "--scheduler", "tcp://h:1"], 2, "--jobs and --scheduler contradict each other"),
+        (
+            ["x.csv", "-o", "out", "-j", "2", "--scheduler", "tcp://h:1"],
+            2,
+            "--jobs and --scheduler contradict each other",
+        ),
         (["x.csv", "-o", "out", "--only", "wieghts"], 2, "did you mean 'weights'?"),
         (["x.csv", "-o", "out", "--max-failures", "7.5%"], 2, "not 7.5%"),
         (["x.csv", "-o", "out", "--max-failures", "1", "--fail-fast"], 2, "say two things"),
