@@ -216,7 +216,9 @@ def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
     cells = _align_cells(step_figures, step, axes, shape)
     for axis, indices, n in zip(axes, cells.T, shape, strict=True):
         if (indices >= n).any():
-            raise input_error("out-of-range", f"there is no {axis} {indices[indices >= n][0]} in {step}: it has only {n}")
+            raise input_error(
+                "out-of-range", f"there is no {axis} {indices[indices >= n][0]} in {step}: it has only {n}"
+            )
     check_cell_tokens(step_figures.cell_tokens, plan, axes, cells, step)
     index = tuple(cells.T)
     flat = np.ravel_multi_index(index, shape) if axes else np.zeros(len(cells), np.int64)

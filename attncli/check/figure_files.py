@@ -91,9 +91,7 @@ def _parse_figures(path: str, suffix: str, data: bytes) -> Figures:
             return _figures_from_csv(path, text, "\t" if suffix == ".tsv" else "")
         if suffix not in _WORKSHEET_SUFFIXES and not has_gaps(text):
             hint = f"figures can be {join_names((*_READERS, '.csv', '.tsv'))}, and a worksheet {join_names(_WORKSHEET_SUFFIXES)}"
-            raise OptionError(
-                "unknown-format", f"{printable(path)} is not in a format for figures", help=hint
-            )
+            raise OptionError("unknown-format", f"{printable(path)} is not in a format for figures", help=hint)
         return read_worksheet(path, text)
     except InputError as error:
         raise error.add_location(file=path) from None
@@ -145,7 +143,9 @@ def _decode_json(data: bytes) -> object:
         raise InputError("too-deep", "the JSON is nested deeper than figures can be") from None
     except Exception as error:  # whatever the parser raises, the file is bad
         line = getattr(error, "lineno", None)
-        raise InputError("bad-json", f"this is not valid JSON: {shorten(str(error))}", location=Location(line=line)) from None
+        raise InputError(
+            "bad-json", f"this is not valid JSON: {shorten(str(error))}", location=Location(line=line)
+        ) from None
 
 
 def _make_object(pairs: list[tuple[str, object]]) -> Json:
@@ -167,7 +167,11 @@ def _figures_from_json(path: str, data: bytes) -> Figures:
     if isinstance(content, list):
         return Figures(path, "text", (_step_figures_from_lists(None, content),), is_layout_known=False)
     if not isinstance(content, dict):
-        raise InputError("no-figures", "figures must be an object with a matrix for each step, or one matrix", help='{"weights": [[…], …]}')
+        raise InputError(
+            "no-figures",
+            "figures must be an object with a matrix for each step, or one matrix",
+            help='{"weights": [[…], …]}',
+        )
     if "schema" in content:
         from attncli.readers.results import read_result
 
@@ -473,7 +477,9 @@ def _step_figures_from_matrix(table: _Table) -> StepFigures:
     widths = {len(row) - skipped for row in body}
     if len(widths) != 1 or 0 in widths:
         raise InputError(
-            "ragged", f"the rows have {join_names(sorted(widths), 'or')} figures", help="all rows must have the same length"
+            "ragged",
+            f"the rows have {join_names(sorted(widths), 'or')} figures",
+            help="all rows must have the same length",
         )
     width = widths.pop()
     texts = [cell.strip() for row in body for cell in row[skipped:]]

@@ -326,7 +326,9 @@ def require_known_step(step: str) -> None:
     """
     base, _, again = step.rpartition("_")
     if step not in STEP_NAMES and not (base in STEP_NAMES and again.isdigit()):
-        raise InputError("unknown-step", f"there is no step called {printable(step)!r}", help=suggestion(step, STEP_NAMES))
+        raise InputError(
+            "unknown-step", f"there is no step called {printable(step)!r}", help=suggestion(step, STEP_NAMES)
+        )
 
 
 def _step_figures_from_array(step: str | None, values: NumpyArray) -> StepFigures:

@@ -58,7 +58,11 @@ def read_worksheet(name: str, text: str) -> Figures:
             _collect_answers(line, line_number, answers)
     for gap in answers:
         if gap not in cells:
-            raise InputError("unknown-gap", f"nothing tells which figure gap {gap} is", help="keep the list at the end of the worksheet")
+            raise InputError(
+                "unknown-gap",
+                f"nothing tells which figure gap {gap} is",
+                help="keep the list at the end of the worksheet",
+            )
     steps: list[StepFigures] = []
     open_gaps: list[StepFigures] = []
     for step in dict.fromkeys(cell.step for cell in cells.values()):

@@ -41,7 +41,9 @@ def check(
     input: Annotated[
         str,
         typer.Argument(
-            help="a problem, or a folder of problems that each hold what they expect", metavar="INPUT", show_default=False
+            help="a problem, or a folder of problems that each hold what they expect",
+            metavar="INPUT",
+            show_default=False,
         ),
     ],
     figures: Annotated[
@@ -53,16 +55,23 @@ def check(
         ),
     ] = None,
     step: Annotated[
-        str | None, typer.Option("--step", help="the step that the figures belong to, or the one of theirs to check", metavar="STEP")
+        str | None,
+        typer.Option(
+            "--step", help="the step that the figures belong to, or the one of theirs to check", metavar="STEP"
+        ),
     ] = None,
     layout: Annotated[
-        Literal["bhtd", "bthd", "htd", "thd"] | None, typer.Option("--layout", help="the order of the axes of arrays with heads")
+        Literal["bhtd", "bthd", "htd", "thd"] | None,
+        typer.Option("--layout", help="the order of the axes of arrays with heads"),
     ] = None,
     rule: Annotated[
         Literal["digits", "close", "flash"] | None,
         typer.Option("--rule", help="how close a figure must be; if left out, its type decides"),
     ] = None,
-    rtol: Annotated[str | None, typer.Option("--rtol", help="the relative part of the tolerance: |Δ| ≤ atol + rtol·|reference|", metavar="X")] = None,
+    rtol: Annotated[
+        str | None,
+        typer.Option("--rtol", help="the relative part of the tolerance: |Δ| ≤ atol + rtol·|reference|", metavar="X"),
+    ] = None,
     atol: Annotated[str | None, typer.Option("--atol", help="the absolute part of that tolerance", metavar="X")] = None,
     identify: Annotated[
         bool | None,
@@ -100,7 +109,9 @@ def check(
     if figures == "-":
         raise OptionError("bad-option", "only INPUT can be read from standard input", help="--figures FILE")
     if (rtol or atol) and rule not in (None, "close"):
-        raise OptionError("bad-option", f"--rtol and --atol do not apply to --rule {rule}", help="they go with --rule close")
+        raise OptionError(
+            "bad-option", f"--rtol and --atol do not apply to --rule {rule}", help="they go with --rule close"
+        )
     if input != "-" and not file_mode(input):
         from attncli.readers import read_bytes
 

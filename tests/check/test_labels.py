@@ -236,7 +236,12 @@ def test_the_way_out_of_an_unclear_corner_works(attn, tmp_path):
             "'the' is not an index of the axis query",
             "counted from 0",
         ),
-        ("step,query,key,value\nweights,0,cat,0.2\n", "bad-row", "'cat' is not an index of the axis key", "counted from 0"),
+        (
+            "step,query,key,value\nweights,0,cat,0.2\n",
+            "bad-row",
+            "'cat' is not an index of the axis key",
+            "counted from 0",
+        ),
         ("step,query,key,value\nweights,0,0,much\n", "bad-row", "'much' is where a number should be", ""),
         ("step,query,key,value\nweights,0,0.2\n", "bad-row", "3 cells, and the header 4", "step,query,key,value"),
         ("query,key,value\n0,0,0.4\n", "bad-row", "does not say which step", "step,query,key,value"),
