@@ -118,9 +118,9 @@ _LAW_SENTENCES = {
 }
 # Values for the options of an example, by their names; another option has one only where it is required.
 _EXAMPLE_VALUES: dict[str, object] = {
-    **{"left": 2, "right": 0, "kernel": 3, "tokens": (0,)},
-    **{"dim": 2, "p": 0.1, "alpha": 1.5, "cap": 50, "base": 512, "factor": 0.5},
-}
+    "left": 2, "right": 0, "kernel": 3, "tokens": (0,), "dim": 2,
+    "p": 0.1, "alpha": 1.5, "cap": 50, "base": 512, "factor": 0.5,
+}  # fmt: skip
 _OTHER_EXAMPLE_VALUE = 2
 
 

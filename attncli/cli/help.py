@@ -81,8 +81,8 @@ class CommandWithTwoHelps(TyperCommand):
             if parameter.param_type_name == "argument":
                 shown.append(parameter)
             elif parameter.name in _EVERYDAY_OPTIONS and parameter.name not in _HIDDEN_WHERE_OPTIONS_ARE_MANY:
-                everyday = copy.copy(parameter)
-                default_text = _EVERYDAY_OPTIONS[parameter.name] or parameter.help
+                everyday: Any = copy.copy(parameter)
+                default_text = _EVERYDAY_OPTIONS[parameter.name] or everyday.help
                 everyday.help = _TEXTS_OF_COMMANDS.get((str(self.name), parameter.name), default_text)
                 everyday.rich_help_panel = None  # one list, in the order of declaration
                 everyday.secondary_opts = []  # --no-identify, which would take a column

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import stat
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ import typer
 
 from attncli.cli.app import app
 from attncli.cli.environment import Environment
+from attncli.cli.input import file_mode
 from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.text import closest, join_names, shorten
@@ -147,8 +149,9 @@ def _suggest_command_line(word: str, arguments: Sequence[str], command_names: Co
         return f"attn {command} --help" if command else "attn --help, or attn COMMAND --help"
     if word == "version":
         return "attn --version"
-    if Path(word).suffix or os.path.exists(word):
-        if os.path.isdir(word):
+    mode = file_mode(word)
+    if mode or Path(word).suffix:
+        if stat.S_ISDIR(mode):
             return f"to compute every file in it: attn batch {shorten(word)} -o DIR"
         return f"to compute a file: attn compute {shorten(word)}"
     match = closest(word, command_names)

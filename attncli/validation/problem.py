@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from attncli.errors import AttnError, as_input_error, input_error, json_path
-from attncli.text import join_names, pluralize, there_are
+from attncli.text import join_names, pluralize, quote_value, there_are
 from attncli.types import FIELDS, NESTED_FIELDS, Array, Json, Problem
 from attncli.validation.fields import shape_of, validate_field
 from attncli.variant import Variant

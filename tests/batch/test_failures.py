@@ -130,7 +130,7 @@ def test_what_failed_can_be_given_back_from_its_list(attn, tmp_path):
     odd = ["b.json", "deep/c.json", "a\nb.json", 'q"[1].json', " d\t.json", "\udcff.json"]
     write(tmp_path, {"in/good.json": GOOD, **{f"in/{name}": "{" for name in odd}, "in/notes.md": ""})
     first = attn("batch", "in", "-o", "out")
-    assert "1 file or folder left out: in no format we read" in first.err
+    assert "1 file or folder left out: not in a readable format" in first.err
     assert "1 done, 6 failed" in first.err
     write(tmp_path, {f"in/{name}": GOOD for name in odd})
 

@@ -94,7 +94,7 @@ def test_a_batch_that_stops_or_has_no_result_leaves_no_table(attn, inputs, tmp_p
     done = attn("batch", *words, "-o", "all.parquet")
 
     assert (done.status, names(tmp_path)) == (1, before)
-    assert "all.parquet is not written" in done.err
+    assert "all.parquet was not written" in done.err
 
 
 def test_a_table_in_a_folder_of_inputs_is_no_input(attn, tmp_path):
