@@ -176,11 +176,11 @@ def test_a_search_says_which_pairs_of_changes_it_leaves_out(attn, tmp_path, monk
 def test_a_long_search_is_announced_once_where_no_bar_is_shown(attn, tmp_path, monkeypatch):
     words = one_wrong_figure(attn, tmp_path)
     monkeypatch.setattr("attncli.check.search._MAX_PAIR_TRIALS", 20)
-    assert "searching" not in attn(*words, "--no-identify").err
+    assert "looking for" not in attn(*words, "--no-identify").err
 
     monkeypatch.setattr("attncli.cli.check._SECONDS_BEFORE_NOTE", 0.0)
 
-    said = [line for line in attn(*words).err.splitlines() if line.startswith("searching")]
+    said = [line for line in attn(*words).err.splitlines() if line.startswith("looking for")]
     assert len(said) == 1
     assert said[0].endswith("--no-identify leaves it out")
     assert attn(*words, "-q").err == ""

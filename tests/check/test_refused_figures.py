@@ -364,5 +364,5 @@ def test_scores_averaged_over_heads_are_refused_without_a_word_of_what_returns_w
     run = attn("check", "p.npz", "--figures", "mean.npz")
 
     assert run.status == 3
-    assert "averaged over the heads are not checked" in run.err
+    assert "an average over heads cannot be checked" in run.err
     assert "average_attn_weights" not in run.err
