@@ -129,7 +129,7 @@ def _report_broken_installation(error: BaseException) -> int:
 
     first_line = next(iter(str(error).splitlines()), "")
     message = f"attn does not load: {type(error).__name__}: {first_line}"
-    hint = "install it again, with all that it needs: python -m pip install --force-reinstall attncli"
+    hint = "install it again with its dependencies: python -m pip install --force-reinstall attncli"
     reported = CannotError("cannot-load", message, help=hint)
     lines = (f"error[{reported.code}]: {reported.message}", f"  = help: {reported.help}")
     try:

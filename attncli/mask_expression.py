@@ -121,11 +121,11 @@ class _Parser:
 
     def parse(self) -> MaskExpression:
         if len(self.words) == _MAX_WORDS:
-            raise OptionError("bad-expression", f"{self.family.name} expression: {_MAX_WORDS:,} words and more")
+            raise OptionError("bad-expression", f"{self.family.name} expression: it has {_MAX_WORDS:,} words or more")
         tree = self._parse_or(0)
         word = self._peek()
         if word == ")":
-            raise self._error("this parenthesis closes nothing")
+            raise self._error("this closing parenthesis has no opening one")
         if word:
             raise self._error(f"'and' or 'or' is missing before {shorten(word)!r}")
         return tree
@@ -151,7 +151,7 @@ class _Parser:
 
     def _parse_not(self, depth: int) -> MaskExpression:
         if depth > _MAX_NESTING:
-            raise self._error(f"deeper than {_MAX_NESTING} levels")
+            raise self._error(f"it is nested deeper than {_MAX_NESTING} levels")
         word = self._peek()
         if not word:
             raise self._error("a name is missing at the end")
@@ -163,7 +163,7 @@ class _Parser:
         if word != "(":
             self.part_count += 1
             if self.part_count > MAX_PARTS:
-                raise self._error(f"more than {MAX_PARTS} masks")
+                raise self._error(f"it has more than {MAX_PARTS} masks")
             return MaskExpression("part", self.family.parse(word))
         inner = self._parse_or(depth + 1)
         if self._peek() != ")":
@@ -178,5 +178,5 @@ class _Parser:
             "bad-expression",
             f"{self.family.name} expression: {message}",
             location=Location(source_lines=((1, self.text),), line=1, column=start + 1, caret_width=len(word)),
-            help="join names by and, or, not and parentheses: 'causal and (window:left=2 or prefix:length=4)'",
+            help="join names with and, or, not and parentheses: 'causal and (window:left=2 or prefix:length=4)'",
         )

@@ -53,7 +53,7 @@ class Format:
         """The result as this format can hold it: a dtype it lacks is widened, and a warning says so."""
         if attention.dtype not in self.unsupported_dtypes:
             return attention
-        warning = f"widened: {self.name} has no {attention.dtype}: its steps are float32 of the same values"
+        warning = f"widened: {self.name} cannot hold {attention.dtype}, so the steps are written as float32 with the same values"
         return replace(attention, warnings=(*attention.warnings, warning))
 
 
@@ -139,7 +139,7 @@ def _refuse_other_suffix(path: str, chosen: Format) -> None:
     own_suffix = chosen.suffixes[0] if chosen.suffixes else _SUFFIX_OF_ANY_TEXT
     raise OptionError(
         "bad-option",
-        f"--format {chosen.name} and the suffix of {shorten(path)}, which is that of {names[0]}, say two things",
+        f"--format {chosen.name} contradicts the suffix of {shorten(path)}, which stands for {names[0]}",
         help=f"--format {names[0]}, or a file called {shorten(PurePath(path).stem)}{own_suffix}",
     )
 
@@ -151,10 +151,10 @@ def refuse_unused_shape(format: Format, *, bare: bool, tidy: bool) -> None:
         OptionError: one is asked for, and the format does not.
     """
     if bare and "bare" not in format.shape_options:
-        message = f"--bare leaves out fields of JSON, and {format.name} has none"
+        message = f"--bare leaves out fields of JSON, but {format.name} is not JSON"
         raise OptionError("bad-option", message, help="--json, or --format ndjson")
     if tidy and "tidy" not in format.shape_options:
-        message = f"--tidy chooses the shape of CSV, and this is {format.name}"
+        message = f"--tidy is for CSV, and this is {format.name}"
         raise OptionError("bad-option", message, help="--format csv, or --format tsv")
 
 
@@ -171,21 +171,23 @@ def choose_output_format(path: str | None, format_name: str | None, default: str
         if not names:
             raise OptionError(
                 "unknown-format",
-                f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix",
+                f"there is no output format for {suffix!r}" if suffix else f"{path} has no suffix",
                 help=f"add --format {join_names(FORMAT_MODULES, 'or')}",
             )
         chosen = load_output_format(names[0])
     else:
         name = format_name or default
         if name not in FORMAT_MODULES:
-            raise OptionError("unknown-format", f"no format is called {name!r}", help=suggestion(name, FORMAT_MODULES))
+            raise OptionError(
+                "unknown-format", f"there is no format called {name!r}", help=suggestion(name, FORMAT_MODULES)
+            )
         chosen = load_output_format(name)
         if path is not None:
             _refuse_other_suffix(path, chosen)
     if chosen.is_binary and path is None:
         raise OptionError(
             "binary-output",
-            f"{chosen.name} is binary, and goes to a file only",
+            f"{chosen.name} is binary, so it can be written only to a file",
             help=f"--output result{chosen.suffixes[0]}",
         )
     return chosen

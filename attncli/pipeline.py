@@ -166,7 +166,7 @@ def load_engine() -> RunPlan:
     except (ImportError, OSError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CannotError(
-            "torch-missing", f"torch does not load: {why}", help="pip install torch, as the README says"
+            "torch-missing", f"torch does not load: {why}", help="pip install torch, as described in the README"
         ) from error
     finally:
         gc.freeze()
@@ -190,8 +190,8 @@ def translate_memory_errors(function: Callable[_Parameters, _Result]) -> Callabl
             if isinstance(error, MemoryError) or "memory" in str(error):
                 raise CannotError(
                     "out-of-memory",
-                    "this does not fit in memory",
-                    help="--dtype float32 halves it; fewer steps asked for keep less",
+                    "the computation does not fit in memory",
+                    help="--dtype float32 needs half the memory; fewer steps with --only need less",
                 ) from error
             raise
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from attncli.errors import OptionError
 from attncli.registry import Option, Range
-from attncli.text import shorten, suggestion
+from attncli.text import closest, shorten, suggestion
 from attncli.types import Json
 
 Choices = Json
@@ -496,8 +496,17 @@ def find_preset(name: str) -> Preset:
         OptionError: there is none; the nearest name is offered.
     """
     if name not in PRESETS:
-        raise OptionError("unknown-variant", f"no variant is called {shorten(name)!r}", help=suggestion(name, PRESETS))
+        raise OptionError(
+            "unknown-variant", f"there is no variant called {shorten(name)!r}", help=_suggest_preset(name)
+        )
     return PRESETS[name]
+
+
+def _suggest_preset(name: str) -> str:
+    """Offer the preset that a misspelt name is like; else some of them, and where all are listed."""
+    match = closest(name, PRESETS)
+    examples = "such as self-attention, causal, multi-head, gpt2 or llama3; attn list variants lists them all"
+    return examples if match is None else f"did you mean {match!r}?"
 
 
 def parse_preset_name(text: str) -> tuple[Preset, int | None]:
@@ -535,13 +544,13 @@ def preset_choices(preset: Preset, layer: int | None) -> Json:
     if preset.layer_choices is None:
         if layer is not None:
             raise OptionError(
-                "bad-option", f"the layers of {name!r} do not differ: it takes no layer", help=f"write {name}"
+                "bad-option", f"the layers of {name!r} are all alike, so it takes no layer", help=f"write {name}"
             )
         return dict(preset.choices)
     if layer is None:
         raise OptionError(
             "missing-layer",
-            f"the layers of {name!r} differ, so it needs to know which",
+            f"the layers of {name!r} differ, so it needs a layer",
             help=f"name one, counted from 0: {name}:layer=0",
         )
     return {**preset.choices, **preset.layer_choices(layer)}

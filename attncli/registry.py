@@ -407,7 +407,7 @@ class Family(Generic[TraitsT]):
         if name not in self.members:
             raise OptionError(
                 f"unknown-{self.name}",
-                f"no {self.name} is called {shorten(name)!r}",
+                f"there is no {self.name} called {shorten(name)!r}",
                 help=suggestion(name, self.members),
             )
         return self.members[name]
@@ -438,7 +438,7 @@ class Family(Generic[TraitsT]):
                     help=f"write {key}=…: {options[key].describe()}",
                 )
             if key in values:
-                raise OptionError("bad-option", f"{owner}: option {key!r} stands twice")
+                raise OptionError("bad-option", f"{owner}: option {key!r} is given twice")
             values[key] = options[key].parse(value, owner)
         return self.make_part(member, values)
 

@@ -30,7 +30,7 @@ def resolve_selection(plan: Plan, requests: Sequence[str]) -> Selection:
         steps_by_length = {plan.axis_length(name, axis): name for name, axes in kept.items() if axis in axes}
         if not steps_by_length:
             axes_there_are = join_names(dict.fromkeys(name for axes in kept.values() for name in axes))
-            message = f"nothing that is shown has an axis {axis!r}"
+            message = f"no step that is shown has an axis {axis!r}"
             raise InputError("absent-axis", message, help=f"its axes are {axes_there_are}")
         length = min(steps_by_length)
         shortest_step = steps_by_length[length] if len(steps_by_length) > 1 else ""
@@ -50,9 +50,9 @@ def parse_request(request: str) -> tuple[str, str]:
         hint = "--at query=shiny, --at head=0, --at key=2:5"
         raise OptionError("bad-option", f"--at takes AXIS=WHICH, not {shorten(request)!r}", help=hint)
     if axis not in AXES:
-        raise OptionError("unknown-axis", f"no axis is called {shorten(axis)!r}", help=suggestion(axis, AXES))
+        raise OptionError("unknown-axis", f"there is no axis called {shorten(axis)!r}", help=suggestion(axis, AXES))
     if axis not in _AXES_WITH_TOKENS and parse_index(which) is None and _parse_bounds(which) is None:
-        message = f"{axis} is chosen by its index, not by {shorten(which)!r}"
+        message = f"{axis} is selected by its index, not by {shorten(which)!r}"
         raise OptionError("bad-option", message, help=f"--at {axis}=0")
     return axis, which
 
@@ -89,8 +89,8 @@ def _resolve_indices(
         if not indices:
             raise InputError(
                 "out-of-range",
-                f"{axis}={shorten(which)} selects nothing of {length}",
-                help=f"indices are 0 … {length - 1}; the second is not included",
+                f"{axis}={shorten(which)} selects none of {length}",
+                help=f"indices run from 0 to {length - 1}; the end of a range is not included",
             )
         return indices
     index = parse_index(which)
@@ -98,7 +98,7 @@ def _resolve_indices(
         if not -length <= index < length:
             where = f" in {shortest_step}; --only can leave it out" if shortest_step else ""
             message = f"there is no {axis} {shorten(which)}{where}"
-            raise InputError("out-of-range", message, help=f"indices are 0 … {length - 1}")
+            raise InputError("out-of-range", message, help=f"indices run from 0 to {length - 1}")
         return (index % length,)
     return _find_token(plan, axis, which, selection)
 
@@ -117,7 +117,7 @@ def _find_token(plan: Plan, axis: str, token: str, selection: Selection) -> tupl
     if len(matches) > 1:
         raise InputError(
             "ambiguous-token",
-            f"{shorten(token)!r} stands elsewhere in each batch item",
+            f"{shorten(token)!r} has a different place in each batch item",
             help=f"choose one first: --at batch=0 --at {axis}={shorten(token)}",
         )
     indices = matches.pop()
@@ -125,11 +125,13 @@ def _find_token(plan: Plan, axis: str, token: str, selection: Selection) -> tupl
         indices = tuple(i - plan.size.past for i in indices if i >= plan.size.past)
     if not indices:
         known = dict.fromkeys(str(label) for item in items for label in item)
-        raise InputError("unknown-token", f"no {axis} is called {shorten(token)!r}", help=suggestion(token, known))
+        raise InputError(
+            "unknown-token", f"there is no {axis} called {shorten(token)!r}", help=suggestion(token, known)
+        )
     if len(indices) > 1:
         raise InputError(
             "ambiguous-token",
-            f"{shorten(token)!r} stands {len(indices)} times",
+            f"the token {shorten(token)!r} occurs {len(indices)} times",
             help=f"choose by index: --at {axis}={indices[0]}, or {join_names(indices[1:], 'or')}",
         )
     return indices

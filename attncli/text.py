@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attncli.symbols import SYMBOLS
 from attncli.synonyms import find_synonym, find_way_out
@@ -39,7 +39,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     match = closest(name, names)
     if match is not None:
         return f"did you mean {match!r}?"
-    return f"it can be {join_names(map(shorten, names), 'or')}" if names else "there is none to choose from"
+    return f"it can be {join_names(map(shorten, names), 'or')}" if names else "there is nothing to choose from"
 
 
 def split_warning(warning: str) -> tuple[str, str]:
@@ -72,7 +72,13 @@ def shorten(text: str, max_length: int = 120) -> str:
 
 
 def quote_value(value: object) -> str:
-    """Return a value for a message as Python writes it, shortened where it is long or deep."""
+    """Return a value for a message, as JSON calls it or as Python writes it, shortened where it is long or deep."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "an object" if value else "an empty object"
+    if isinstance(value, list | tuple) and len(value) == 0:
+        return "an empty list"
     limits = reprlib.Repr()
     limits.maxstring = limits.maxother = limits.maxlong = 120
     try:

@@ -38,7 +38,7 @@ from attncli.parts.traits import (
 )
 from attncli.presets import parse_preset_name, preset_choices
 from attncli.registry import Family, Option, Part, Range, format_value, parse_number
-from attncli.text import join_names, pluralize, shorten, suggestion
+from attncli.text import join_names, pluralize, quote_value, shorten, suggestion
 from attncli.types import Json
 
 _FAMILIES: tuple[Family[PartTraits], ...] = (  # in order of computation
@@ -93,7 +93,7 @@ def _integer_choice(name: str, low: int, high: int, metavar: str, help: str) -> 
             return int(Option(name, name, int, None, Range(low=low, high=high)).parse(value, "this"))
         except OptionError:
             raise OptionError(
-                "bad-option", f"{name} is an integer from {low} to {high}, not {shorten(str(value))}"
+                "bad-option", f"{name} must be an integer from {low} to {high}, not {shorten(str(value))}"
             ) from None
 
     return Choice(name, parse, None, metavar, help, accepts_number=True, integer_bounds=(low, high))
@@ -107,7 +107,7 @@ def parse_mask(value: object) -> MaskExpression:
     """
     texts = value if isinstance(value, list | tuple) else [value]
     if not texts:
-        raise OptionError("bad-option", "mask is an empty list", help="write full, or leave it out")
+        raise OptionError("bad-option", "mask is an empty list", help="leave mask out, or write full")
     terms, part_count = [], 0
     for text in texts:
         terms.append(expression.parse_expression(str(text), mask))
@@ -129,11 +129,11 @@ def parse_chain(value: object) -> tuple[str, ...]:
     items = value if isinstance(value, list | tuple) else str(value).split(",")
     names = tuple(str(item).strip() for item in items if str(item).strip())
     if not names:
-        raise OptionError("bad-option", "the chain names no link", help="a chain without links is none")
+        raise OptionError("bad-option", "the chain is empty", help="for a chain without links, write none")
     if names == ("none",):
         return ()
     if len(names) > _MAX_LINKS:
-        raise OptionError("bad-option", f"the chain names {len(names):,} links, more than {_MAX_LINKS}")
+        raise OptionError("bad-option", f"the chain has {len(names):,} links, but at most {_MAX_LINKS} are allowed")
     for name in names:
         link[name]  # raises where there is none
     return names
@@ -146,7 +146,7 @@ def _parse_dropout(value: object) -> Part[DropoutTraits]:
     except ValueError:
         if str(value).lstrip("+-").lower() in ("nan", "inf", "infinity"):
             raise OptionError(
-                "bad-option", f"dropout is a probability ≥ 0 and < 1, not {shorten(str(value))}"
+                "bad-option", f"dropout must be a probability ≥ 0 and < 1, not {shorten(str(value))}"
             ) from None
         return dropout.parse(value)
     return dropout.parse("none" if probability == 0 else f"dropout:p={format_value(probability)}")
@@ -163,7 +163,7 @@ def _make_link_parser(name: str) -> Callable[[object], object]:
             return option.parse(value, "this")
         except OptionError:
             number = f"a number {option.range}" if str(option.range) else "a number"
-            message = f"{name} is {join_names([*words, number], 'or')}, not {shorten(str(value))}"
+            message = f"{name} must be {join_names([*words, number], 'or')}, not {shorten(str(value))}"
             raise OptionError("bad-option", message, help=_spell_fraction(str(value))) from None
 
     return parse
@@ -185,7 +185,7 @@ def _make_link_choices() -> list[Choice]:
             _make_link_parser(member.name),
             member.traits.default_value,
             "|".join((*member.traits.value_words, "none", option.name.upper())),
-            f"{member.name}: {member.summary}",
+            member.summary[:1].lower() + member.summary[1:].removesuffix("."),
             accepts_number=True,
         )
         for member in link
@@ -198,17 +198,23 @@ def _parse_device(value: object) -> str:
     is_number = number.isascii() and number.isdecimal() and len(number) < 4
     if kind not in ("cpu", "cuda", "mps") or (number and not (is_number and kind == "cuda")):
         raise OptionError(
-            "bad-option", f"no device is called {shorten(str(value))!r}", help="it can be cpu, cuda, cuda:0 or mps"
+            "bad-option",
+            f"there is no device called {shorten(str(value))!r}",
+            help="it can be cpu, cuda, cuda:0 or mps",
         )
     return str(value)
 
 
 _MAX_HEADS = 2**20
 _CHOICES = (
-    Choice("projection", projection.parse, None, "PART", f"where q, k and v come from: {_member_names(projection)}"),
-    _integer_choice("heads", 1, _MAX_HEADS, "H", "query heads; they split the width into equal slices"),
-    _integer_choice("kv_heads", 1, _MAX_HEADS, "G", "key and value heads, shared by groups of query heads"),
-    _text_choice("kv_map", ("interleave", "tile"), "interleave", "query head h reads kv head ⌊h/(H/G)⌋, or h mod G"),
+    Choice("projection", projection.parse, None, "PART", f"how q, k and v are made: {_member_names(projection)}"),
+    _integer_choice("heads", 1, _MAX_HEADS, "H", "number of query heads, which share the width equally"),
+    _integer_choice(
+        "kv_heads", 1, _MAX_HEADS, "G", "number of key and value heads, each shared by a group of query heads"
+    ),
+    _text_choice(
+        "kv_map", ("interleave", "tile"), "interleave", "which kv head a query head h uses: ⌊h/(H/G)⌋ or h mod G"
+    ),
     _part_choice("qk_norm", norm, "none"),
     _part_choice("position", position, "none"),
     _part_choice("score", score, "dot"),
@@ -218,14 +224,14 @@ _CHOICES = (
         parse_chain,
         DEFAULT_CHAIN,
         "LINK,…",
-        f"order of the links from score to normaliser: {','.join(DEFAULT_CHAIN)}",
+        f"the order of the links from score to normaliser: {', '.join(DEFAULT_CHAIN)}",
     ),
     Choice(
         "mask",
         parse_mask,
         parse_mask("full"),
         "EXPR",
-        f"{mask.help}: {_member_names(mask)}; joined by and, or, not; repeated = and",
+        f"{mask.help}: {_member_names(mask)}; join with and, or, not; a repeated option means and",
     ),
     _part_choice("normalizer", normalizer, "softmax"),
     _part_choice("sink", sink, "none"),
@@ -234,26 +240,31 @@ _CHOICES = (
         _parse_dropout,
         dropout.parse("none"),
         "P",
-        "drop weights with probability P; dropout:p=,seed= says its own seed",
+        "drop weights with probability P; with a seed of its own: dropout:p=0.5,seed=1",
         accepts_number=True,
     ),
     _part_choice("head_mixing", mixing, "none"),
-    _text_choice("empty_rows", ("zero", "nan", "uniform", "error"), "zero", "weights of a query that sees no key"),
+    _text_choice("empty_rows", ("zero", "nan", "uniform", "error"), "zero", "the weights of a query that sees no key"),
     _text_choice(
-        "align", ("top-left", "bottom-right"), None, "where positions start if queries and keys differ in number"
+        "align", ("top-left", "bottom-right"), None, "which ends line up if there are more keys than queries, or fewer"
     ),
     _text_choice(
         "mask_by",
         ("position", "index"),
         None,
-        "whether masks compare the file's positions, or only places in the sequence",
+        "whether masks compare the positions in the file, or the order of the tokens",
     ),
-    _integer_choice("seed", 0, 2**64 - 1, "N", "one stream for all that is drawn; without it one is drawn and shown"),
+    _integer_choice("seed", 0, 2**64 - 1, "N", "seed for all random numbers; if left out, a seed is chosen and shown"),
     _text_choice(
-        "dtype", ("float64", "float32", "float16", "bfloat16"), None, "float64 for text, the file's own for binary"
+        "dtype",
+        ("float64", "float32", "float16", "bfloat16"),
+        None,
+        "the number type; by default float64 for text files, the file's own for binary ones",
     ),
-    Choice("device", _parse_device, "cpu", "DEVICE", "cpu, cuda[:n] or mps"),
-    _text_choice("schedule", ("dense", "tiled", "fused"), None, "whole, in tiles or by one kernel; found if not said"),
+    Choice("device", _parse_device, "cpu", "DEVICE", "where to compute: cpu, cuda[:n] or mps"),
+    _text_choice(
+        "schedule", ("dense", "tiled", "fused"), None, "how to compute: dense, tiled or fused; chosen automatically"
+    ),
 )
 CHOICES: Mapping[str, Choice] = {choice.name: choice for choice in _CHOICES}
 
@@ -296,8 +307,8 @@ class Variant:
 
     def _check_sink(self) -> None:
         if not self.sink.is_none and not self.normalizer.traits.has_denominator:
-            message = f"sink {self.sink} joins the denominator of softmax, and {self.normalizer} has none"
-            raise OptionError("parts-disagree", message, help="leave the sink out, or normalise by softmax")
+            message = f"sink {self.sink} needs the denominator of softmax, but {self.normalizer} has none"
+            raise OptionError("parts-disagree", message, help="leave the sink out, or use --normalizer softmax")
 
     def _check_heads(self) -> None:
         heads, kv_heads = self.heads, self.kv_heads
@@ -305,10 +316,10 @@ class Variant:
             divisors = join_names([n for n in range(1, heads + 1) if heads % n == 0], "or")
             message = f"{heads} query heads cannot share {kv_heads} kv heads equally"
             raise OptionError(
-                "heads-mismatch", message, help=f"{pluralize(heads, 'head')}, {kv_heads} kv heads: {divisors}"
+                "heads-mismatch", message, help=f"with {pluralize(heads, 'head')}, use {divisors} kv heads"
             )
         if heads and heads % 2 and self.head_mixing.traits.is_pairing:
-            raise OptionError("heads-mismatch", f"{self.head_mixing.name} pairs heads, and {heads} is odd")
+            raise OptionError("heads-mismatch", f"{self.head_mixing.name} pairs heads, but {heads} is odd")
 
     def _check_chain(self) -> None:
         """Check that the chain has every link whose value was chosen."""
@@ -320,7 +331,7 @@ class Variant:
                 raise OptionError(
                     "left-out",
                     f"{name} is {format_value(self[name])}, but the {chain} leaves {member.name} out",
-                    help=f"add {member.name} to the chain where it should stand, or say {CHOICES[name].flag} none",
+                    help=f"add {member.name} to the chain where it should act, or give {CHOICES[name].flag} none",
                 )
 
     @property
@@ -506,10 +517,12 @@ def _parse_choices(choices: Json) -> _ParsedChoices:
     for key, value in explicit.items():
         if key not in CHOICES:
             raise OptionError(
-                "unknown-choice", f"a variant has no {shorten(key)!r}", help=suggestion(key, [*CHOICES, "name"])
+                "unknown-choice",
+                f"a variant has no choice called {shorten(key)!r}",
+                help=suggestion(key, [*CHOICES, "name"]),
             )
         if isinstance(value, bool | dict):
-            raise OptionError("bad-option", f"{key} is {CHOICES[key].metavar}, not {shorten(str(value).lower())}")
+            raise OptionError("bad-option", f"{key} must be {CHOICES[key].metavar}, not {quote_value(value)}")
         values[key] = CHOICES[key].parse(value)
     full_name = None
     if preset:

@@ -32,11 +32,11 @@ class Rule:
     def __str__(self) -> str:
         if self.name == "digits":
             within = f", or off by at most rtol {self.rtol:g}, atol {self.atol:g}" if self.rtol or self.atol else ""
-            return f"digits: rounded or truncated to what is written{within}"
+            return f"digits: right if rounded or truncated to the digits written{within}"
         if self.name == "exact":
-            return "exact: booleans and integers are the same"
+            return "exact: booleans and integers must be equal"
         if self.name == "flash":
-            return f"flash: error ≤ 2 × that of plain {self.dtype}, and 2 units in the last place"
+            return f"flash: error ≤ 2 × that of plain {self.dtype} and 2 units in the last place"
         text = f"close: rtol {self.rtol:g}, atol {self.atol:g}"
         return f"{text} of the step's largest" if self.atol_is_relative else text
 

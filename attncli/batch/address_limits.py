@@ -41,7 +41,11 @@ def parse_max_size(text: str) -> int:
     match = _SIZE.fullmatch(text.lower())
     count = int(float(match[1]) * _BYTES_BY_UNIT.get(match[2], 0)) if match else 0
     if count < 1:
-        raise OptionError("bad-option", f"--max-size is a size, not {shorten(text)}", help="500MB, 2GiB, or bytes")
+        raise OptionError(
+            "bad-option",
+            f"--max-size must be a size, not {shorten(text)}",
+            help="such as 500MB, 2GiB, or a number of bytes",
+        )
     return count
 
 
@@ -54,7 +58,9 @@ def parse_max_time(text: str) -> float:
     match = _TIME.fullmatch(text)
     seconds = float(match[1]) * _SECONDS_BY_UNIT[match[2]] if match else 0.0
     if seconds <= 0:
-        raise OptionError("bad-option", f"--max-time is a time, not {shorten(text)}", help="90 (seconds), 10m, or 2h")
+        raise OptionError(
+            "bad-option", f"--max-time must be a time, not {shorten(text)}", help="such as 90 (seconds), 10m or 2h"
+        )
     return seconds
 
 
@@ -130,7 +136,7 @@ class TransferGuard:
             raise self._too_large_error()
         seconds = self.seconds_waited - self.seconds_before_body
         if count and seconds > _GRACE_SECONDS and self.bytes_read < seconds * _MIN_BYTES_PER_SECOND:
-            message = f"{self.name} comes too slowly: {self.bytes_read:,} bytes in {seconds:,.0f} s"
+            message = f"{self.name} arrives too slowly: {self.bytes_read:,} bytes in {seconds:,.0f} s"
             raise InputError("too-slow", message, help="try again later, or download it by other means")
 
     def _too_large_error(self) -> InputError:

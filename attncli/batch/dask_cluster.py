@@ -55,7 +55,7 @@ def worker_lacks_attn_error(error: BaseException) -> CannotError:
 
 def scheduler_gone_error(hint: str) -> CannotError:
     """The error to raise where the scheduler answers no more."""
-    return CannotError("scheduler-gone", "the Dask scheduler has gone", help=hint)
+    return CannotError("scheduler-gone", "the connection to the Dask scheduler was lost", help=hint)
 
 
 class DaskTaskPool(Generic[Token, Returned]):
@@ -88,7 +88,7 @@ class DaskTaskPool(Generic[Token, Returned]):
             self.client.wait_for_workers(1)
         if not self._count_capable_threads():
             hint = "dask worker ADDRESS --resources GPU=1"
-            raise CannotError("no-device", "no worker of the cluster says that it has a GPU", help=hint)
+            raise CannotError("no-device", "no worker of the cluster has announced a GPU", help=hint)
 
     def _count_capable_threads(self) -> int:
         """The threads of the workers that have the resources needed."""
@@ -152,7 +152,9 @@ def connect_to_scheduler(address_or_file: str) -> Iterator[Client]:
         CannotError: Dask is not installed, or no scheduler answers there.
     """
     if not address_or_file.strip():
-        raise OptionError("bad-option", "--scheduler is empty", help="its address, tcp://HOST:8786, or its file")
+        raise OptionError(
+            "bad-option", "--scheduler is empty", help="give its address, tcp://HOST:8786, or its scheduler file"
+        )
     _, distributed = _import_dask("--scheduler")
     with _dask_logging_silenced():
         try:
@@ -160,7 +162,7 @@ def connect_to_scheduler(address_or_file: str) -> Iterator[Client]:
             _probe_scheduler(address)
             client = distributed.Client(address, timeout=_SCHEDULER_TIMEOUT_SECONDS, set_as_default=False)
         except Exception as error:  # each kind of address has its own
-            why = str(error).splitlines()[0] if str(error) else "nothing that speaks Dask"
+            why = str(error).splitlines()[0] if str(error) else "what answers there is not Dask"
             hint = "dask scheduler prints its address; --scheduler tcp://HOST:8786, or its scheduler file"
             raise CannotError(
                 "no-scheduler", f"no Dask scheduler answers at {address_or_file}: {why}", help=hint
@@ -185,7 +187,7 @@ def _scheduler_address(address_or_file: str) -> str:
     except FileNotFoundError:
         raise OSError("there is no such file") from None
     except (LookupError, TypeError, ValueError):
-        raise OSError("this is no scheduler file") from None
+        raise OSError("this is not a scheduler file") from None
 
 
 def _probe_scheduler(address: str) -> None:

@@ -129,9 +129,7 @@ class PoolExecutor:
             self._handle_worker_death(chunk, outcome.deaths, was_isolated)
             return
         if isinstance(outcome, TaskLost):
-            raise scheduler_gone_error(
-                "what is finished is kept; start it again, and the same command goes on from there"
-            )
+            raise scheduler_gone_error("finished results are kept; start it again, and run the same command to resume")
         slowest = max(receipt.seconds for receipt in outcome)
         self.chunk_size = max(
             1, min(2 * self.chunk_size, _MAX_INPUTS_PER_TASK, int(_TARGET_TASK_SECONDS / max(slowest, 1e-6)))
@@ -154,7 +152,7 @@ class PoolExecutor:
             "code": "worker-died",
             "message": f"{deaths} workers died while they computed this",
             "file": input.display_name,
-            "help": "most often memory: --dtype float32, fewer steps, or a worker with more",
+            "help": "most often it is memory: use --dtype float32, fewer steps, or a worker with more memory",
         }
         receipt = Receipt(
             input.display_name, input.result_path, "failed", variant=self.variant_hash, attempts=deaths, error=error

@@ -97,7 +97,7 @@ def gather_inputs(
         hint = "name files, folders, globs or @list.txt"
         if inputs:
             raise InputError("no-such-file", f"there is no file {shorten(inputs[0].display_name)}", help=hint)
-        raise InputError("no-inputs", "nothing that was named holds a file we read", help=hint)
+        raise InputError("no-inputs", "no readable input was found", help=hint)
     if results_folder is not None:
         _refuse_name_clashes(inputs, results_folder)
     return inputs, search.left_out_count
@@ -153,12 +153,12 @@ def _refuse_name_clashes(inputs: list[Input], results_folder: Path) -> None:
     for input in inputs:
         if input.result_path.partition("/")[0] in RESERVED_FILE_NAMES:
             message = f"the result of {input.display_name} would be called {input.result_path}"
-            raise OptionError("name-clash", message, help="--keep-suffix, or another name")
+            raise OptionError("name-clash", message, help="--keep-suffix, or rename the input")
         if (other := by_result.setdefault(input.result_path, input)) is not input:
             if PurePosixPath(input.path).suffix != PurePosixPath(other.path).suffix:
                 hint = "--keep-suffix tells them apart"
             else:
-                hint = "name a folder above both: names go on below it"
+                hint = "give a folder above both: results keep the names below it"
             names = f"{other.display_name} and {input.display_name}"
             raise OptionError(
                 "name-clash", f"the results of {names} would both be called {input.result_path}", help=hint
@@ -170,7 +170,7 @@ def _refuse_name_clashes(inputs: list[Input], results_folder: Path) -> None:
         for folder in map(str, PurePosixPath(input.result_path).parents):
             if other_input := by_result.get(folder):
                 name = other_input.display_name
-                message = f"the result of {name} would stand where the folder of {input.result_path} must be"
+                message = f"the result of {name} would take the name of the folder for {input.result_path}"
                 raise OptionError("name-clash", message, help="--keep-suffix tells them apart")
 
 
@@ -201,7 +201,7 @@ class _InputSearch:
             )
         if argument == "-":
             hint = "attn compute - --input-format ndjson reads standard input line by line; @- reads names from it"
-            raise OptionError("bad-option", "standard input is no file of a batch", help=hint)
+            raise OptionError("bad-option", "standard input cannot be an input of a batch", help=hint)
         if argument == "@":
             raise OptionError("bad-option", "the name of a list is empty", help="@list.txt, or @- for standard input")
         if argument.startswith("@"):

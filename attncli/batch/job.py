@@ -198,7 +198,7 @@ def process_input(
     try:
         if job.attn_version != __version__:
             raise CannotError(
-                "worker-differs", f"a worker has attn {__version__}, and this command is {job.attn_version}"
+                "worker-differs", f"a worker has attn {__version__}, but this command is {job.attn_version}"
             )
         if job.is_for_table:
             receipt = _compute_rows(job, input, receipt, report_progress)
@@ -211,7 +211,7 @@ def process_input(
     except AttnError as error:
         receipt = _record_failure(receipt, error)
     except MemoryError:
-        receipt = _record_failure(receipt, CannotError("out-of-memory", "this does not fit in memory"))
+        receipt = _record_failure(receipt, CannotError("out-of-memory", "the computation does not fit in memory"))
     except Exception as error:  # a bug costs one input, not the batch
         receipt = _record_failure(receipt, internal_error(error))
     if receipt.error is not None:
@@ -484,4 +484,4 @@ def _refuse_ended_run(job: Job) -> None:
     except FileNotFoundError:
         current_run_id = ""
     if current_run_id != job.run_id:
-        raise CannotError("not-wanted", "the run that asked for this has ended")
+        raise CannotError("not-wanted", "the run that requested this has ended")

@@ -25,7 +25,7 @@ from attncli.types import Json
 MANIFEST_SCHEMA = "attn.batch/1"
 FAILED_LIST_FILE = "failed.txt"
 RUN_ID_FILE = ".attn-batch"  # it exists while a run has workers on other machines
-RESUME_HINT = "what is finished is kept, and the same command goes on from there"
+RESUME_HINT = "finished results are kept; run the same command to resume"
 
 
 # O_NOFOLLOW: no link that has been put there since it was looked at.
@@ -102,7 +102,7 @@ class Manifest:
                 if _is_seed(fields.get("seed")):
                     self.header = fields
                 else:
-                    self.header_error = "its seed is no integer from 0 to 2⁶⁴ − 1"
+                    self.header_error = "its seed is not an integer from 0 to 2⁶⁴ − 1"
         return data
 
     @property
@@ -128,7 +128,7 @@ class Manifest:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
             if self._read_file() != self.content:
-                hint = "give the command again"
+                hint = "run the command again"
                 raise CannotError("folder-in-use", f"another attn batch has just written to {self.folder}", help=hint)
             self.file_descriptor = os.open(self.path, _APPEND_FLAGS, 0o666)
         except OSError as error:
@@ -152,7 +152,7 @@ class Manifest:
             os.close(self.lock_descriptor)
             self.lock_descriptor = -1
             hint = "wait for it, or name another folder"
-            raise CannotError("folder-in-use", f"another attn batch writes to {self.folder}", help=hint) from None
+            raise CannotError("folder-in-use", f"another attn batch is writing to {self.folder}", help=hint) from None
         except OSError:  # a file system without locks
             return
 

@@ -25,7 +25,7 @@ def read_name_list(path: str) -> Iterator[str]:
         except OSError as error:
             raise InputError("cannot-read", f"the list {path} cannot be read: {error.strerror or error}") from None
     if b"\0" in data:
-        raise InputError("wrong-encoding", f"the list {path} is no UTF-8", help="a name a line, in UTF-8")
+        raise InputError("wrong-encoding", f"the list {path} is not UTF-8", help="write one name per line, in UTF-8")
     for line in data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split("\n"):
         name = line.removesuffix("\r").partition("\t")[0]
         if name.strip() and (unquoted := _unquote_name(name)):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MAX_DEATHS_PER_TASK = 4  # workers that may die while they have the same task
 _MAX_SHARED_TENSOR_LOSSES = 3  # how often all workers that hold the shared tensors may die
-_MEMORY_HINT = "most often memory: --dtype float32, fewer steps, or workers with more"
+_MEMORY_HINT = "most often it is memory: use --dtype float32, fewer steps, or workers with more memory"
 
 
 class SentTask(NamedTuple):
@@ -88,11 +88,11 @@ class DaskWorkerPool:
                 if isinstance(version, ImportError):
                     raise worker_lacks_attn_error(version)
                 if isinstance(version, str) and version != __version__:  # any other exception: it has died since
-                    message = f"a worker has attn {version}, and this command is {__version__}"
+                    message = f"a worker has attn {version}, but this command is {__version__}"
                     raise CannotError("worker-differs", message)
             [shared] = client.scatter([shared_tensors], broadcast=True, hash=False)
         except OSError:
-            raise scheduler_gone_error("start it again, and give the same command") from None
+            raise scheduler_gone_error("start it again, and run the same command") from None
         return shared
 
     def _scatter_tensors_again(self, shared_tensors: SharedTensors) -> Future:

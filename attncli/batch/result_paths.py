@@ -68,11 +68,11 @@ def refuse_link(folder: str | os.PathLike[str], path: str) -> None:
         except (OSError, ValueError):
             return  # there is none; or it cannot be written, and whoever writes it says so
         if stat.S_ISLNK(mode):
-            message = f"{shorten(location)} is a link, and results are not written through links"
+            message = f"{shorten(location)} is a link, but results are not written through links"
             hint = "remove the link, or name another folder: -o DIR (which may itself be a link)"
             raise CannotError("link-in-results", message, help=hint)
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        message = f"{shorten(location)} is neither a file nor a folder, and no result is written to it"
+        message = f"{shorten(location)} is neither a file nor a folder, so no result is written to it"
         raise CannotError("link-in-results", message, help="remove it, or name another folder: -o DIR")
 
 

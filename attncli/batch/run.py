@@ -94,7 +94,7 @@ class BatchRun:
         manifest = Manifest(results_folder)
         self._refuse_foreign_results(results_folder, manifest)
         if retry_failed and not manifest.exists:
-            message = f"{results_folder} holds no batch, and nothing that failed"
+            message = f"{results_folder} holds no batch, so nothing has failed there"
             raise OptionError("bad-option", message, help="leave --retry-failed out")
         job = self.make_job(results_folder, manifest.header.get("seed"))
         header = job.manifest_header()
@@ -283,9 +283,13 @@ class BatchRun:
             refuse_link(results_folder, input.result_path)
         if self.output_options.force:
             return
-        hint = "another folder, or --force to replace it"
+        hint = "use another folder, or --force to replace it"
         if (foreign := manifest.foreign_file) is not None:
-            what = f"{foreign}: {why}" if (why := manifest.header_error) else f"{foreign} exists, and no batch made it"
+            what = (
+                f"{foreign}: {why}"
+                if (why := manifest.header_error)
+                else f"{foreign} exists, but was not made by attn batch"
+            )
             raise OptionError("output-exists", what, help=hint)
         for input in self.inputs:
             path = results_folder / input.result_path
@@ -294,7 +298,7 @@ class BatchRun:
                 message = f"{path} is the result of {receipt.input}, not of {input.display_name}"
                 raise OptionError("output-exists", message, help=hint)
             if not manifest.exists and os.path.lexists(path):
-                message = f"{path} exists, and no manifest says that a batch made it"
+                message = f"{path} exists, but was not made by attn batch in this folder"
                 raise OptionError("output-exists", message, help=hint)
 
     def _refuse_other_options(
@@ -319,7 +323,7 @@ class BatchRun:
             if os.path.lexists(path):
                 version = recorded.get("attn_version")
                 made = "with other options" if version == __version__ else f"by attn {shorten(str(version))}"
-                hint = "another folder, or --force to compute them anew"
+                hint = "use another folder, or --force to compute everything again"
                 raise OptionError("output-exists", f"{path} was made {made}", help=hint)
 
     def _select_inputs(self, manifest: Manifest, retry_failed: bool) -> Sequence[Input]:
@@ -374,7 +378,7 @@ def _temporary_folder() -> Iterator[str]:
         folder = tempfile.TemporaryDirectory(prefix="attn-", ignore_cleanup_errors=True)
     except OSError as error:
         message = f"there is no folder for temporary files: {error.strerror or error}"
-        raise CannotError("cannot-write", message, help="TMPDIR=DIR names one; or leave -j out") from error
+        raise CannotError("cannot-write", message, help="name one with TMPDIR=DIR, or leave -j out") from error
     with folder as path:
         yield path
 

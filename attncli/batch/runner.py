@@ -104,8 +104,8 @@ def parse_max_failures(text: str | None, input_count: int) -> float:
         return float("inf")
     number, percent = parse_index(text.removesuffix("%")), text.endswith("%")
     if number is None or number < 0 or (percent and number > 100):
-        message = f"--max-failures is a number or a share of the inputs, not {shorten(text)}"
-        raise OptionError("bad-option", message, help="10, or 5%")
+        message = f"--max-failures must be a number or a share of the inputs, not {shorten(text)}"
+        raise OptionError("bad-option", message, help="such as 10 or 5%")
     return input_count * number / 100 if percent else number
 
 

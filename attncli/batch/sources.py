@@ -17,7 +17,7 @@ from attncli.errors import AttnError, CannotError, InputError
 from attncli.readers import open_input
 from attncli.text import shorten
 
-_RETRY_HINT = "the connection was lost; the same command tries again"
+_RETRY_HINT = "the connection was lost; run the same command to try again"
 _BUFFER_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 20  # of an address, read at a time where all of it is wanted
 FileSystem: TypeAlias = Any  # of fsspec, which has no types
@@ -45,7 +45,7 @@ def resolve_file_system(address: str) -> tuple[FileSystem, str]:
             package = str(getattr(error, "name", None) or "fsspec")
         raise CannotError(
             "missing-extra",
-            f"{kind}:// addresses need a package that is not there: {hide_secrets(str(error), address)}",
+            f"{kind}:// addresses need a package that is not installed: {hide_secrets(str(error), address)}",
             help=f"pip install {package}",
         ) from None
     except Exception as error:  # each file system has its own; some call their server at once
@@ -85,8 +85,8 @@ def open_source(path: str, display_name: str = "", limits: AddressLimits | None 
         return
     name = shorten(display_name or without_secrets(path))
     if lacks_secret(path):
-        message = f"{name} cannot be read: the secret that *** stands for was not kept"
-        raise InputError("secret-not-kept", message, help="give the address itself: its result has the same place")
+        message = f"{name} cannot be read: the secret that *** stands for is not stored"
+        raise InputError("secret-not-kept", message, help="give the full address: its result keeps its name")
     guard = TransferGuard(name, limits or AddressLimits())
     guard.start_watching()
     try:
@@ -177,7 +177,7 @@ class _CheckedReader(io.RawIOBase):
             raise
         except MemoryError:
             name = shorten(self.display_name or without_secrets(self.path))
-            raise InputError("cannot-read", f"{name} is larger than memory") from None
+            raise InputError("cannot-read", f"{name} is larger than the memory") from None
         except Exception as error:  # each file system has its own
             raise unreadable_error(self.path, error, self.display_name) from None
 

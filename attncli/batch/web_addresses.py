@@ -107,7 +107,7 @@ class _RedirectHandler(HTTPRedirectHandler):
     ) -> Request | None:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https"):
-            raise RedirectRefusedError(f"it redirects to {parts.scheme}://, and only http and https are followed")
+            raise RedirectRefusedError(f"it redirects to {parts.scheme}://, but only http and https are followed")
         has_proxy = request.has_proxy() or getattr(request, "_tunnel_host", None)
         host = (parts.hostname or "").lower()
         if has_proxy and _is_private_name(host) and not _is_private_name(urlsplit(request.full_url).hostname or ""):

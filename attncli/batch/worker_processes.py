@@ -168,8 +168,8 @@ class ProcessTaskPool(Generic[Token, Returned]):
         self.failed_starts += 1
         if self.failed_starts >= _MAX_FAILED_STARTS:
             how = f"by signal {-status}" if status < 0 else f"with status {status}"
-            message = f"{self.failed_starts} worker processes ended {how} before they could compute"
-            raise CannotError("no-worker", message, help="without -j, this process computes")
+            message = f"{self.failed_starts} worker processes ended {how} before they could start"
+            raise CannotError("no-worker", message, help="without -j, everything is computed in this process")
 
     def _start_worker(self) -> _Worker[Token]:
         """Start a worker, and a thread that receives what it sends.
@@ -188,7 +188,7 @@ class ProcessTaskPool(Generic[Token, Returned]):
             except (OSError, RuntimeError, ValueError) as error:
                 why = getattr(error, "strerror", None) or str(error)
                 message = f"worker process {len(self.workers) + 1} cannot be started: {why}"
-                raise CannotError("no-worker", message, help="fewer of them: -j N") from error
+                raise CannotError("no-worker", message, help="use fewer: -j N") from error
         self.workers.append(worker)
         return worker
 

@@ -64,13 +64,13 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
         InputError: there are no figures of the step, or they are of another kind than the step.
     """
     if step in ("all", ""):
-        raise OptionError("bad-option", "--step names one step", help="without it, all that are claimed are checked")
+        raise OptionError("bad-option", "--step takes one step", help="leave --step out to check all of them")
     if step is not None:
         require_step_name(step, is_all_allowed=False)
     if any(s.step is None for s in figures.steps):
         if step is None:
-            hint = "say which: --step weights"
-            raise OptionError("missing-option", f"{figures.name} does not say which step its figures are", help=hint)
+            hint = "name it: --step weights"
+            raise OptionError("missing-option", f"{figures.name} does not name the step of its figures", help=hint)
         return figures, tuple(conform_to_step(replace(s, step=step)) for s in figures.steps)
     if step is None:
         return figures, tuple(map(conform_to_step, figures.steps))
@@ -124,13 +124,13 @@ def make_claims(figures: Figures, steps: Sequence[StepFigures], plan: Plan, layo
     """
     for step_figures in steps:
         if step_figures.step not in plan.steps:
-            hint = f"this variant has {join_names(plan.steps)}; --step checks one of yours alone"
-            message = f"{figures.name} has figures of {step_figures.step}, which this variant lacks"
+            hint = f"this variant has {join_names(plan.steps)}; --step checks only one of yours"
+            message = f"{figures.name} has figures of {step_figures.step}, which this variant does not have"
             raise input_error("absent-step", message, help=hint)
     claims = [_make_claim(s, plan, layout, figures.is_layout_known and layout is None) for s in steps]
     claims = [claim for claim in claims if claim.values.size]
     if not claims and not figures.open_gaps:
-        raise input_error("no-figures", f"{figures.name} claims no figure")
+        raise input_error("no-figures", f"{figures.name} holds no figures")
     order = list(plan.steps)
     return tuple(sorted(claims, key=lambda claim: order.index(claim.step)))
 
@@ -158,12 +158,12 @@ def _make_claim(step_figures: StepFigures, plan: Plan, layout: str | None, is_la
         if (index >= n).any() or (index < -n).any():
             raise input_error(
                 "out-of-range",
-                f"{step} has {pluralize(n, axis, AXIS_PLURALS.get(axis, ''))}, and {axis} {max(index)} is claimed",
+                f"{step} has {pluralize(n, axis, AXIS_PLURALS.get(axis, ''))}, but a figure is for {axis} {max(index)}",
             )
         np.remainder(index, n, out=index)  # negative indices count from the end
         if len(np.unique(index)) < len(index):
             twice = next(i for i in index if (index == i).sum() > 1)
-            raise input_error("two-sources", f"{axis} {twice} of {step} stands twice", help="take one of them out")
+            raise input_error("two-sources", f"{axis} {twice} of {step} is given twice", help="remove one of them")
     _apply_labels(step_figures, plan, axis_indices)
     claimed_shape = tuple(len(index) for index in axis_indices)
     values, decimals = _apply_layout(step_figures, plan, claimed_shape, layout, is_layout_known)
@@ -193,7 +193,7 @@ def _apply_labels(step_figures: StepFigures, plan: Plan, axis_indices: list[Nump
     if step_figures.row_axis and len(axes) > 1 and step_figures.row_axis != axes[-2]:
         raise input_error(
             "wrong-shape",
-            f"the rows of the table are its {step_figures.row_axis} axis, but those of {step} are its {axes[-2]} axis",
+            f"the rows of the table are along the {step_figures.row_axis} axis, but those of {step} are along {axes[-2]}",
         )
     for noun, table_labels, axis_position in (
         ("row", step_figures.row_labels, -2),
@@ -216,7 +216,9 @@ def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
     cells = _align_cells(step_figures, step, axes, shape)
     for axis, indices, n in zip(axes, cells.T, shape, strict=True):
         if (indices >= n).any():
-            raise input_error("out-of-range", f"there is no {axis} {indices[indices >= n][0]} in {step}: it has {n}")
+            raise input_error(
+                "out-of-range", f"there is no {axis} {indices[indices >= n][0]} in {step}: it has only {n}"
+            )
     check_cell_tokens(step_figures.cell_tokens, plan, axes, cells, step)
     index = tuple(cells.T)
     flat = np.ravel_multi_index(index, shape) if axes else np.zeros(len(cells), np.int64)
@@ -224,7 +226,7 @@ def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
     if len(distinct) < len(flat) and not step_figures.gap_numbers:  # two gaps may ask for the same
         twice = np.unravel_index(int(distinct[counts > 1][0]), shape)
         cell = describe_cell(plan, {axis: int(i) for axis, i in zip(axes, twice, strict=True)})
-        raise input_error("two-sources", f"{step} of {cell} stands twice", help="take one of them out")
+        raise input_error("two-sources", f"{step} of {cell} is given twice", help="remove one of them")
     is_whole_step = len(distinct) == int(np.prod(shape)) == len(flat)
     return Claim(step, axes, step_figures.values, index, is_whole_step, step_figures, step_figures.decimals)
 
@@ -255,7 +257,7 @@ def _align_cells(step_figures: StepFigures, step: str, axes: tuple[str, ...], sh
     columns = [by_axis.get(axis, unsaid) for axis in axes]
     missing = [axis for axis, n, indices in zip(axes, shape, columns, strict=True) if n > 1 and (indices < 0).any()]
     if missing and step != "mask":
-        raise input_error("missing-axis", f"a figure of {step} does not say its {join_names(missing)}")
+        raise input_error("missing-axis", f"a figure of {step} does not give its {join_names(missing)}")
     return np.maximum(np.array(columns, np.int64).reshape(len(axes), -1).T, 0)
 
 
@@ -283,8 +285,8 @@ def _apply_layout(
         rearrangements = {_LAYOUT_OF_STEP: _reshape_to(target_shape)}
     if len({_layout_signature(values.shape, rearrange) for rearrange in rearrangements.values()}) > 1:
         names = [name for name in rearrangements if name in LAYOUTS]
-        message = f"{step} of shape {values.shape} may be laid out as {join_names(names, 'or')}"
-        raise input_error("ambiguous-layout", message, help=f"say which: --layout {names[0]}, or --layout {names[-1]}")
+        message = f"the axes of {step}, of shape {values.shape}, can be read as {join_names(names, 'or')}"
+        raise input_error("ambiguous-layout", message, help=f"choose one: --layout {names[0]}, or --layout {names[-1]}")
     if not rearrangements:
         raise _wrong_shape_error(step_figures, plan, target_shape, layout)
     rearrange = next(iter(rearrangements.values()))
@@ -382,22 +384,22 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
         return input_error(
             "wrong-shape",
             f"the figures of {step} are {own}, but should be {wanted}",
-            help="check the problem and the choices that the result was computed from",
+            help="check the problem and the options that the result was computed with",
         )
     if len(axes) > 1 and target_shape != _exchange_last(target_shape) == shape:
         hint = f"transpose them: rows are {axes[-2]}, columns {axes[-1]}"
     if _lacks_heads_alone(shape, axes, target_shape):
-        hint = f"a head's figures each, {wanted}; figures that are averaged over the heads are not checked"
+        hint = f"give the figures of each head, {wanted}; an average over heads cannot be checked"
         if step.endswith("weights"):
             hint = (
                 f"nn.MultiheadAttention averages its weights over the heads unless it is called with average_attn_weights=False, "
-                f"which gives those of each head, {wanted}; an average is not checked"
+                f"which gives those of each head, {wanted}; an average cannot be checked"
             )
     elif len(shape) >= 2 and len(target_shape) >= 2 and shape[-1] == target_shape[-1] and shape[-2] < target_shape[-2]:
         rows = join_names(range(shape[-2]), "and", max_names=4)
         hint = (
             f'say which rows they are: {{"{step}": {{"values": …, "rows": [{rows.replace(" and ", ", ")}]}}}} in JSON, '
-            f"or one figure a row under step,{','.join(axes)},value in CSV"
+            f"or one figure per row under step,{','.join(axes)},value in CSV"
         )
     return input_error("wrong-shape", f"the figures of {step} have shape {shape}, but should be {wanted}", help=hint)
 

@@ -48,7 +48,7 @@ _MAX_ABS_INTEGER = 2**53
 _INTEGER_PATTERN = re.compile(r"-?[0-9]+")
 _MAX_INTEGER_CHARACTERS = 19  # of a number that is read as an integer; longer ones are no index, and floats will do
 _CACHED_TEXTS = 4096  # of cells, since many are the same
-_TAKE_ONE_OUT = "take one of them out"
+_TAKE_ONE_OUT = "remove one of them"
 _VALUE_WORDS: dict[str, float] = {
     "true": 1.0,
     "false": 0.0,
@@ -71,7 +71,7 @@ def read_figures(path: str) -> Figures:
     suffix = PurePath(path).suffix.lower()
     if suffix == ".tex":
         hint = "attn explain … --blank STEP --format markdown writes a worksheet that can be read"
-        raise OptionError("unknown-format", f"{path} is LaTeX, which is not read back", help=hint)
+        raise OptionError("unknown-format", f"{path} is LaTeX, which cannot be read back", help=hint)
     data = read_bytes(path)
     with np.errstate(all="ignore"):
         return _parse_figures(path, suffix, data)
@@ -90,10 +90,8 @@ def _parse_figures(path: str, suffix: str, data: bytes) -> Figures:
         if suffix in (".csv", ".tsv"):
             return _figures_from_csv(path, text, "\t" if suffix == ".tsv" else "")
         if suffix not in _WORKSHEET_SUFFIXES and not has_gaps(text):
-            hint = f"figures are read from {join_names((*_READERS, '.csv', '.tsv'))}, and a worksheet from {join_names(_WORKSHEET_SUFFIXES)}"
-            raise OptionError(
-                "unknown-format", f"{printable(path)} is in no format that figures are read from", help=hint
-            )
+            hint = f"figures can be {join_names((*_READERS, '.csv', '.tsv'))}, and a worksheet {join_names(_WORKSHEET_SUFFIXES)}"
+            raise OptionError("unknown-format", f"{printable(path)} is not in a format for figures", help=hint)
         return read_worksheet(path, text)
     except InputError as error:
         raise error.add_location(file=path) from None
@@ -108,8 +106,8 @@ def _has_problem_fields(names: Json | set[str]) -> bool:
 def _figures_from_problem(path: str) -> Figures:
     problem = read(path)
     if not problem.expected:
-        hint = 'a problem claims figures by "expected": {"weights": [[…]]}'
-        raise InputError("no-figures", "this problem expects nothing", help=hint)
+        hint = 'a problem gives its figures under "expected": {"weights": [[…]]}'
+        raise InputError("no-figures", "this problem gives no figures", help=hint)
     return figures_from_expected(problem.expected, path)
 
 
@@ -142,10 +140,12 @@ def _decode_json(data: bytes) -> object:
     except InputError:
         raise
     except RecursionError:
-        raise InputError("too-deep", "the JSON is nested deeper than anything figures hold") from None
+        raise InputError("too-deep", "the JSON is nested deeper than figures can be") from None
     except Exception as error:  # whatever the parser raises, the file is bad
         line = getattr(error, "lineno", None)
-        raise InputError("bad-json", f"this is no JSON: {shorten(str(error))}", location=Location(line=line)) from None
+        raise InputError(
+            "bad-json", f"this is not valid JSON: {shorten(str(error))}", location=Location(line=line)
+        ) from None
 
 
 def _make_object(pairs: list[tuple[str, object]]) -> Json:
@@ -158,7 +158,7 @@ def _make_object(pairs: list[tuple[str, object]]) -> Json:
     if len(content) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise InputError("two-sources", f"{printable(shorten(twice))!r} stands twice in one object", help=_TAKE_ONE_OUT)
+        raise InputError("two-sources", f"{printable(shorten(twice))!r} occurs twice in one object", help=_TAKE_ONE_OUT)
     return content
 
 
@@ -167,7 +167,11 @@ def _figures_from_json(path: str, data: bytes) -> Figures:
     if isinstance(content, list):
         return Figures(path, "text", (_step_figures_from_lists(None, content),), is_layout_known=False)
     if not isinstance(content, dict):
-        raise InputError("no-figures", "figures are an object, step by step, or a matrix", help='{"weights": [[…], …]}')
+        raise InputError(
+            "no-figures",
+            "figures must be an object with a matrix for each step, or one matrix",
+            help='{"weights": [[…], …]}',
+        )
     if "schema" in content:
         from attncli.readers.results import read_result
 
@@ -186,8 +190,8 @@ def _figures_from_ndjson(path: str, data: bytes) -> Figures:
     """Read the one result of a stream of results."""
     lines = [line for line in data.splitlines() if line.strip()]
     if len(lines) > 1:
-        message = f"there are {len(lines)} results in it, and one problem is checked"
-        raise InputError("several-results", message, help="keep the line that is this problem's")
+        message = f"it holds {len(lines)} results, but one problem is checked at a time"
+        raise InputError("several-results", message, help="keep only the line of this problem")
     return _figures_from_json(path, lines[0] if lines else data)
 
 
@@ -242,7 +246,7 @@ def _as_plain_numbers(value: object, name: str, index: tuple[int, ...] = ()) -> 
     if not isinstance(value, _NumberWithText):
         return value
     if math.isinf(value):
-        message = f"{name} holds {shorten(value.text, 40)}, which is larger than a float64 can hold"
+        message = f"{name} holds {shorten(value.text, 40)}, which is too large for float64"
         raise input_error("not-finite", message, name, index)
     return value.plain
 
@@ -349,10 +353,10 @@ def _figures_from_archive(path: str, arrays: Mapping[str, NumpyArray], metadata:
         return _figures_from_problem(path)
     twice = next((name for name in metadata if name in arrays), None)
     if twice is not None:
-        message = f"{printable(shorten(twice))} stands twice: as an array and in the JSON beside the arrays"
+        message = f"{printable(shorten(twice))} occurs twice: as an array and in the JSON text beside the arrays"
         raise InputError("two-sources", message, help=_TAKE_ONE_OUT)
     if metadata:
-        message = f"{printable(shorten(next(iter(metadata))))} stands in the text beside the arrays, and is no array"
+        message = f"{printable(shorten(next(iter(metadata))))} is in the text beside the arrays, not an array"
         raise InputError("no-figures", message, help="save every step as an array of numbers")
     return figures_from_named_arrays(path, arrays)
 
@@ -373,8 +377,8 @@ def _figures_from_frame(path: str, data: bytes, format_name: str) -> Figures:
     try:
         text = frame.write_csv()
     except Exception as error:  # whatever the library raises, the columns are of another kind
-        message = f"its columns are no matrix of figures: {shorten(str(error).partition(chr(10))[0])}"
-        raise InputError("no-figures", message, help="a column of numbers for each key, and one of names") from None
+        message = f"its columns are not a matrix of figures: {shorten(str(error).partition(chr(10))[0])}"
+        raise InputError("no-figures", message, help="use a column of numbers for each key, and one of names") from None
     return _figures_from_csv(path, text, ",")
 
 
@@ -404,7 +408,7 @@ def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
     if first[0] == "step" and first[_tidy_value_column(first)] == "value":
         return Figures(path, "text", _step_figures_from_tidy_rows(table))
     if first[-1] == "value" and len(first) > 1 and all(name in AXES for name in first[:-1]):
-        message = f"the header {join_names(first)} does not say which step the values are of"
+        message = f"the header {join_names(first)} does not name the step of the values"
         hint = f"put a column step in front: step,{','.join(first)}"
         raise InputError("bad-row", message, location=Location(line=table.lines[0]), help=hint)
     return Figures(path, "text", (_step_figures_from_matrix(table),), is_layout_known=False)
@@ -447,9 +451,9 @@ def _parse_table(text: str, separator: str) -> _Table:
     except Exception as error:  # whatever the parser raises, the file is bad
         raise InputError(
             "bad-csv",
-            f"this is no CSV: {shorten(str(error))}",
+            f"this is not valid CSV: {shorten(str(error))}",
             location=Location(line=max(reader.line_num, 1)),
-            help="a quote that opens must close",
+            help="close the quotation mark that was opened",
         ) from None
     return table
 
@@ -473,7 +477,9 @@ def _step_figures_from_matrix(table: _Table) -> StepFigures:
     widths = {len(row) - skipped for row in body}
     if len(widths) != 1 or 0 in widths:
         raise InputError(
-            "ragged", f"the rows have {join_names(sorted(widths), 'or')} figures", help="rows are equally long"
+            "ragged",
+            f"the rows have {join_names(sorted(widths), 'or')} figures",
+            help="all rows must have the same length",
         )
     width = widths.pop()
     texts = [cell.strip() for row in body for cell in row[skipped:]]
@@ -481,7 +487,7 @@ def _step_figures_from_matrix(table: _Table) -> StepFigures:
         if not _is_value(text):
             location = Location(line=table.lines[has_header + i // width], column=i % width + 1 + skipped)
             raise InputError(
-                "not-a-number", f"{printable(shorten(text))!r} stands where a figure should", location=location
+                "not-a-number", f"{printable(shorten(text))!r} is where a number should be", location=location
             )
     column_labels: tuple[str, ...] | None = None
     row_axis = ""
@@ -489,7 +495,7 @@ def _step_figures_from_matrix(table: _Table) -> StepFigures:
         has_corner = has_labels and (names_labels or len(header) == width + 1)
         if len(header) != width + has_corner:
             message = f"the header has {pluralize(len(header) - has_corner, 'name')}, but the rows have {width} figures"
-            raise InputError("ragged", message, help="a name for each column, or no header")
+            raise InputError("ragged", message, help="give a name for each column, or leave the header out")
         column_labels = table.rows[0][has_corner:]
         row_axis = header[0] if has_corner and header[0] in AXES else ""
     return replace(
@@ -533,8 +539,8 @@ def _step_figures_from_cells(step: str | None, texts: Sequence[str], shape: tupl
     if boolean_count == len(texts):
         return StepFigures(step, np.array([text.lower() == "true" for text in texts]).reshape(shape))
     if boolean_count:
-        message = "true and false stand among numbers"
-        raise InputError("wrong-type", message, help="figures are all numbers, or all true and false")
+        message = "it mixes true and false with numbers"
+        raise InputError("wrong-type", message, help="use only numbers, or only true and false")
     values = np.fromiter(map(_parse_value, texts), np.float64, len(texts))
     return step_figures_from_texts(step, values.reshape(shape), texts)
 
@@ -555,10 +561,10 @@ def _step_figures_from_tidy_rows(table: _Table) -> tuple[StepFigures, ...]:
     axes, token_columns = tuple(header[1:value_column]), tuple(header[value_column + 1 :])
     for i, name in enumerate((*axes, *token_columns)):
         if name not in AXES and name not in token_columns:
-            message = f"no axis is called {printable(shorten(name))!r}"
+            message = f"there is no axis called {printable(shorten(name))!r}"
             raise InputError("unknown-axis", message, help=suggestion(name, AXES))
         if name in (*axes, *token_columns)[:i]:
-            raise InputError("two-sources", f"the column {name} stands twice", help=_TAKE_ONE_OUT)
+            raise InputError("two-sources", f"the column {name} occurs twice", help=_TAKE_ONE_OUT)
     cells: dict[str, array[int]] = {}  # step → the indices of all its figures, −1 where one is not said
     texts: dict[str, list[str]] = {}
     tokens: dict[str, list[list[str]]] = {}
@@ -591,16 +597,16 @@ def _step_figures_from_tidy_rows(table: _Table) -> tuple[StepFigures, ...]:
 def _bad_row_error(row: Sequence[str], header: Sequence[str], line: int) -> InputError:
     """Make the error of a tidy row that is no step, indices and value: what of it is not."""
     if len(row) != len(header):
-        message = f"this row has {pluralize(len(row), 'cell')}, and the header {len(header)}"
+        message = f"this row has {pluralize(len(row), 'cell')}, but the header {len(header)}"
         return InputError("bad-row", message, location=Location(line=line), help=f"write {','.join(header)}")
     column = next((i for i, text in enumerate(row[1:-1], 1) if not _is_index(text)), len(row) - 1)
     location = Location(line=line, column=column + 1)
     name = printable(shorten(row[column]))
     if column == len(row) - 1:
-        return InputError("bad-row", f"{name!r} stands where a figure should", location=location)
+        return InputError("bad-row", f"{name!r} is where a number should be", location=location)
     return InputError(
         "bad-row",
-        f"{name!r} is no index of the axis {header[column]}",
+        f"{name!r} is not an index of the axis {header[column]}",
         location=location,
         help="write the number of the token, counted from 0; only the rows and columns of a matrix have names",
     )

@@ -94,7 +94,7 @@ def parse_written_number(text: str) -> WrittenNumber:
     if not any(c.isdigit() for c in ascii_text):
         return WrittenNumber(value, 0, 0)
     if math.isinf(value):
-        raise InputError("not-finite", f"{printable(shorten(text))} is larger than a float64 can hold")
+        raise InputError("not-finite", f"{printable(shorten(text))} is too large for float64")
     mantissa, _, exponent = ascii_text.lower().partition("e")
     whole, _, fraction = mantissa.lstrip("+-").partition(".")
     digits = (whole + fraction).lstrip("0")
@@ -236,7 +236,7 @@ def _check_precision(figures: StepFigures) -> None:
     if decimals is not None and not (0 <= decimals <= _MAX_EXPONENT and decimals == int(decimals)):
         raise InputError(
             "wrong-type",
-            f"the decimals of {figures.step} are {decimals!r:.40}",
+            f"decimals of {figures.step} is {decimals!r:.40}",
             help=f"write a whole number from 0 to {_MAX_EXPONENT}",
         )
     for name, tolerance in (("rtol", figures.rtol), ("atol", figures.atol)):
@@ -313,7 +313,7 @@ def figures_from_named_arrays(name: str, arrays: Mapping[str, NumpyArray]) -> Fi
     for step in arrays:
         require_known_step(step)
     if not arrays:
-        raise InputError("no-figures", "there is no array in it")
+        raise InputError("no-figures", "it holds no array")
     steps = [_step_figures_from_array(step, x) for step, x in arrays.items()]
     return Figures(name, "arrays", tuple(steps), is_layout_known=False)
 
@@ -326,7 +326,9 @@ def require_known_step(step: str) -> None:
     """
     base, _, again = step.rpartition("_")
     if step not in STEP_NAMES and not (base in STEP_NAMES and again.isdigit()):
-        raise InputError("unknown-step", f"no step is called {printable(step)!r}", help=suggestion(step, STEP_NAMES))
+        raise InputError(
+            "unknown-step", f"there is no step called {printable(step)!r}", help=suggestion(step, STEP_NAMES)
+        )
 
 
 def _step_figures_from_array(step: str | None, values: NumpyArray) -> StepFigures:

@@ -63,7 +63,7 @@ def find_labelled_indices(
         raise InputError(
             "ambiguous-label",
             f"the {noun}s of {step} are called {_join(labels)}, which are tokens as well as numbers of {AXIS_PLURALS.get(axis, f'{axis}s')}",
-            help=f"bring them into the order of the problem: {_join(names)}",
+            help=f"put them in the order of the problem: {_join(names)}",
         )
     found = by_number if by_name is None else by_name
     return np.array(found)
@@ -126,7 +126,7 @@ def find_result_indices(
         found.add(tuple(by_name))
     if len(found) > 1:
         message = f"the {AXIS_PLURALS.get(axis, f'{axis}s')} of {step} are in another order in one item of the batch than in another"
-        hint = "bring the tokens of every item, with their figures, into the order of the problem"
+        hint = "put the tokens of every item, with their figures, in the order of the problem"
         raise InputError("ambiguous-label", message, help=hint)
     return np.array(found.pop()) if found else unchanged
 
@@ -164,7 +164,7 @@ def check_cell_tokens(
                 message = (
                     f"a figure of {step} is of {axis} {index}, {_quote(known)}, but its {column} is {_quote(token)}"
                 )
-                raise InputError("unknown-label", message, help=f"put both right, or leave {column} out")
+                raise InputError("unknown-label", message, help=f"correct both, or leave {column} out")
 
 
 def _find_by_name(labels: Sequence[str], names: Sequence[str]) -> list[int] | None:
@@ -243,18 +243,18 @@ def _unknown_label_error(
     if unknown is not None:
         hint = suggestion(unknown.strip(), known) if len(known) <= 1000 else f"the tokens are {_join(names)}"
         return InputError(
-            "unknown-label", f"a {noun} of {step} is called {_quote(unknown)}, which no {axis} is", help=hint
+            "unknown-label", f"a {noun} of {step} is called {_quote(unknown)}, but no {axis} has that name", help=hint
         )
     count_of_name, count_of_label = (Counter(text.strip() for text in texts) for texts in (names, labels))
     twice = next((label for label, count in count_of_label.items() if count > count_of_name[label]), None)
     if twice is not None and count_of_name[twice] == 1:
         return InputError(
-            "two-sources", f"the {noun} {_quote(twice)} of {step} stands twice", help="take one of them out"
+            "two-sources", f"the {noun} {_quote(twice)} of {step} occurs twice", help="remove one of them"
         )
     return InputError(
         "ambiguous-label",
-        f"the {noun}s of {step} are called {_join(labels)}, and several tokens are called the same",
-        help=f"bring them into the order of the problem: {_join(names)}",
+        f"the {noun}s of {step} are called {_join(labels)}, but several tokens have the same name",
+        help=f"put them in the order of the problem: {_join(names)}",
     )
 
 

@@ -36,13 +36,13 @@ def choose_rule(claim: Claim, rule_name: str | None, rtol: float | None, atol: f
     if rule_name == "flash":
         return Rule("flash", "--rule flash", dtype if dtype != "float64" else "float32")
     if rule_name is None and figures.gap_numbers and (rtol is not None or atol is not None):
-        return Rule("digits", "as the command line says", dtype, rtol or 0.0, atol or 0.0)
+        return Rule("digits", "from the command line", dtype, rtol or 0.0, atol or 0.0)
     if rtol is not None or atol is not None:
-        return Rule("close", "as the command line says", dtype, rtol or 0.0, atol or 0.0)
+        return Rule("close", "from the command line", dtype, rtol or 0.0, atol or 0.0)
     if rule_name is None and (figures.rtol is not None or figures.atol is not None):
-        return Rule("close", "expected says rtol and atol", dtype, figures.rtol or 0.0, figures.atol or 0.0)
+        return Rule("close", "rtol and atol in expected", dtype, figures.rtol or 0.0, figures.atol or 0.0)
     if rule_name is None and figures.expected_decimals is not None:
-        return Rule("digits", "expected says decimals", dtype)
+        return Rule("digits", "decimals in expected", dtype)
     if rule_name is None and figures.dtype == "text":
         return Rule("digits", "they are written with few digits", dtype)
     if rule_name is None and dtype in ("float16", "bfloat16"):

@@ -131,7 +131,7 @@ def _why_undetectable(comparison: Comparison, first_changed_step: str) -> str:
         return f"only {join_names(claimed)} {'were' if len(claimed) > 1 or claimed[0].endswith('s') else 'was'} given"
     if comparison.task.plan.size.keys == 1:
         return "there is only one key"
-    return "the right figures come out, too"
+    return "it gives the right figures here"
 
 
 def _depends_on(step: str, earlier: str, step_order: Sequence[str]) -> bool:

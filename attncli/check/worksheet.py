@@ -50,15 +50,19 @@ def read_worksheet(name: str, text: str) -> Figures:
         if match := _LEGEND_PATTERN.match(line):
             _add_legend_line(match, line_number, cells)
     if not cells:
-        hint = "a worksheet is what attn explain … --blank STEP writes; figures are .json, .csv, .npz or .safetensors"
-        raise InputError("no-figures", "this text says no figures: no line like ⟨1⟩: weights[0][1]", help=hint)
+        hint = "attn explain … --blank STEP writes a worksheet; other figures can be .json, .csv, .npz or .safetensors"
+        raise InputError("no-figures", "this text holds no figures: it has no line like ⟨1⟩: weights[0][1]", help=hint)
     answers: dict[int, str] = {}
     for line_number, line in enumerate(lines, 1):
         if not _LEGEND_PATTERN.match(line):
             _collect_answers(line, line_number, answers)
     for gap in answers:
         if gap not in cells:
-            raise InputError("unknown-gap", f"nothing says which figure gap {gap} is", help="keep the list at the end")
+            raise InputError(
+                "unknown-gap",
+                f"nothing tells which figure gap {gap} is",
+                help="keep the list at the end of the worksheet",
+            )
     steps: list[StepFigures] = []
     open_gaps: list[StepFigures] = []
     for step in dict.fromkeys(cell.step for cell in cells.values()):
@@ -134,7 +138,7 @@ def _add_legend_line(match: re.Match[str], line_number: int, cells: dict[int, Ga
     start_text, colon, stop_text = inner.partition(":")
     numbers = [parse_index(index) for index in (*outer, start_text, stop_text if colon else start_text)]
     if None in numbers:
-        raise InputError("out-of-range", f"{text}: no axis is so long", location=location)
+        raise InputError("out-of-range", f"{text}: no axis is that long", location=location)
     *outer_indices, start, stop = (number for number in numbers if number is not None)
     indices = range(start, stop if colon else start + 1)
     if len(indices) != last - first + 1:
@@ -148,7 +152,7 @@ def _add_legend_line(match: re.Match[str], line_number: int, cells: dict[int, Ga
     for gap, i in enumerate(indices, first):
         cell = GapCell(step, (*outer_indices, i))
         if cells.setdefault(gap, cell) != cell:
-            message = f"{text}: gap {gap} stands for another figure already"
+            message = f"{text}: gap {gap} already stands for another figure"
             raise InputError("two-sources", message, location=location, help="keep the list as it was written")
 
 

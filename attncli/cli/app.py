@@ -20,6 +20,7 @@ from attncli.cli.demo import demo
 from attncli.cli.environment import Environment
 from attncli.cli.explain import EXAMPLES as EXPLAIN_EXAMPLES
 from attncli.cli.explain import explain
+from attncli.cli.help import CommandWithTwoHelps, GroupOfCommands
 from attncli.cli.list import EXAMPLES as LIST_EXAMPLES
 from attncli.cli.list import list_catalogue
 from attncli.cli.options import with_shared_options
@@ -29,6 +30,7 @@ from attncli.errors import OptionError
 
 app = typer.Typer(
     name="attn",
+    cls=GroupOfCommands,
     help="The attention calculator: scores, softmax weights and context vectors, step by step, for your own numbers.",
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
@@ -38,8 +40,8 @@ app = typer.Typer(
 
 def _register_command(function: Callable[..., object], name: str, examples: str) -> None:
     lines = [line.strip() for line in examples.strip().splitlines()]
-    epilog = "Examples:\n\n" + "\n\n".join(lines)  # Typer joins lines that have no blank line between them
-    app.command(name, epilog=epilog.replace("[", "\\["))(with_shared_options(function))
+    epilog = "\n".join(["Examples:", *lines])
+    app.command(name, cls=CommandWithTwoHelps, epilog=epilog.replace("[", "\\["))(with_shared_options(function))
 
 
 _register_command(compute, "compute", COMPUTE_EXAMPLES)
@@ -53,7 +55,8 @@ _register_command(schema, "schema", SCHEMA_EXAMPLES)
 
 @app.callback(invoke_without_command=True)
 def _run_without_command(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print the version")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version", metavar="")] = False,
 ) -> None:
     environment: Environment = context.obj
     if version:
@@ -63,5 +66,5 @@ def _run_without_command(
         with redirect_stdout(environment.stderr):
             print(context.get_help())
         raise OptionError(
-            "usage", "no command was given", help="attn demo shows an example; attn COMMAND --help says more"
+            "usage", "no command was given", help="attn demo shows an example; attn COMMAND --help explains a command"
         )

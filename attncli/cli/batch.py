@@ -45,7 +45,7 @@ def batch(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="files, folders, 'globs', @lists of them, addresses as s3://… or https://…; .ndjson holds a problem a line",
+            help="files, folders, 'globs', @lists of them, addresses such as s3://… or https://…; .ndjson holds one problem per line",
             metavar="INPUT...",
             show_default=False,
         ),
@@ -56,28 +56,28 @@ def batch(
         typer.Option(
             "--output",
             "-o",
-            help="the folder of the results, manifest.ndjson and failed.txt; - is standard output, as JSON lines; all.parquet or .feather is one table",
+            help="the folder for results; - for JSON lines on standard output; all.parquet or .feather for one table",
             metavar="DIR|FILE",
             rich_help_panel="Batch",
         ),
     ] = None,
     jobs: Annotated[
-        str, typer.Option("--jobs", "-j", help="how many processes compute", metavar="N", rich_help_panel="Batch")
+        str, typer.Option("--jobs", "-j", help="how many processes to use", metavar="N", rich_help_panel="Batch")
     ] = "1",
     scheduler: Annotated[
         str | None,
         typer.Option(
             "--scheduler",
-            help="the workers of a Dask cluster compute: its address, or its scheduler file",
+            help="compute on a Dask cluster: the address of its scheduler, or its scheduler file",
             metavar="ADDRESS|FILE",
             rich_help_panel="Batch",
         ),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="only those that failed before", rich_help_panel="Batch")
+        bool, typer.Option("--retry-failed", help="compute only the inputs that failed before", rich_help_panel="Batch")
     ] = False,
     keep_suffix: Annotated[
-        bool, typer.Option("--keep-suffix", help="the result of x.csv is x.csv.json", rich_help_panel="Batch")
+        bool, typer.Option("--keep-suffix", help="call the result of x.csv x.csv.json", rich_help_panel="Batch")
     ] = False,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="stop at the first failure", rich_help_panel="Batch")
@@ -85,29 +85,29 @@ def batch(
     max_failures: Annotated[
         str | None,
         typer.Option(
-            "--max-failures", help="stop when more than so many have failed", metavar="N|P%", rich_help_panel="Batch"
+            "--max-failures",
+            help="stop when more inputs than this have failed",
+            metavar="N|P%",
+            rich_help_panel="Batch",
         ),
     ] = None,
     max_size: Annotated[
         str,
-        typer.Option(
-            "--max-size", help="how much is read from an address at most", metavar="SIZE", rich_help_panel="Batch"
-        ),
+        typer.Option("--max-size", help="the most to read from one address", metavar="SIZE", rich_help_panel="Batch"),
     ] = "2GiB",
     max_time: Annotated[
         str,
-        typer.Option("--max-time", help="how long an address is waited for", metavar="TIME", rich_help_panel="Batch"),
+        typer.Option("--max-time", help="the longest to wait for one address", metavar="TIME", rich_help_panel="Batch"),
     ] = "10m",
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="say what would be done, and what would be refused", rich_help_panel="Batch"),
+        bool, typer.Option("--dry-run", help="say what would be computed and what refused", rich_help_panel="Batch")
     ] = False,
     environment: Environment,
     variant_request: VariantRequest,
     read_options: ReadOptions,
     output_options: OutputOptions,
 ) -> ExitStatus:
-    """Compute many inputs, each into its own file; the same command again goes on where it stopped."""
+    """Compute many inputs, each into its own file; run the same command again to resume."""
     from attncli.batch.address_limits import AddressLimits, parse_max_size, parse_max_time
     from attncli.batch.inputs import gather_inputs
     from attncli.batch.run import BatchCallbacks, BatchRun
@@ -134,7 +134,7 @@ def batch(
     )
     if left_out_count:
         what = pluralize(left_out_count, "file or folder", "files and folders")
-        messages.note(f"{what} left out: in no format we read, no regular file, or not to be read")
+        messages.note(f"{what} left out: not in a readable format, not a regular file, or not readable")
     if table_path is not None:
         found = _leave_out_table(found, inputs, table_path)
     _check_streams(found, read_options, format, table_path)
@@ -157,8 +157,8 @@ def batch(
         )
         if table_path is not None:
             stats, is_written = batch_run.run_to_table(table_path, format.name)
-            rest = "the table holds the others" if is_written else f"{table_path} is not written"
-            failures_hint = f"{rest}; put them right, and give the command again{' with --force' * is_written}"
+            rest = "the table holds the others" if is_written else f"{table_path} was not written"
+            failures_hint = f"{rest}; correct them, and run the command again{' with --force' * is_written}"
         elif results_folder is None:
             stats = batch_run.run_to_lines(standard_output_writer(environment, format.console_errors))
             failures_hint = "their places hold the errors"
@@ -169,7 +169,7 @@ def batch(
             failures_hint = f"they are listed in {results_folder / 'failed.txt'}; the same command tries them again"
     _write_summary(messages, stats, failures_hint)
     if table_path is not None and not is_written and not stats.failed:
-        messages.write(f"{printable(str(table_path))} is not written: a table appears whole or not at all")
+        messages.write(f"{printable(str(table_path))} was not written: a table is written whole or not at all")
     if stats.stop_reason == "interrupted" and stats.left_count:
         return ExitStatus.INTERRUPTED
     return ExitStatus.NO if stats.failed else ExitStatus.OK
@@ -209,13 +209,13 @@ def _leave_out_table(found: list[Input], arguments: Sequence[str], table_path: P
 
 def _parse_results_folder(output: str | None) -> Path | None:
     if output is None:
-        raise OptionError("missing-option", "where shall the results go?", help="-o DIR, or -o - for JSON lines")
+        raise OptionError("missing-option", "no output folder was given", help="-o DIR, or -o - for JSON lines")
     if output == "-":
         return None
     if not output:
         raise OptionError("bad-option", "-o is empty", help="-o DIR, or -o - for JSON lines")
     if "://" in output:
-        raise OptionError("bad-option", f"results go to a folder of this machine, not to {output}")
+        raise OptionError("bad-option", f"results are written to a folder of this machine, not to {output}")
     folder = Path(output)
     try:
         folder.lstat()
@@ -225,7 +225,7 @@ def _parse_results_folder(output: str | None) -> Path | None:
         why = getattr(error, "strerror", None) or error
         raise CannotError("cannot-write", f"{shorten(output)} cannot be written: {why}", help="-o DIR") from None
     if not folder.exists():
-        raise OptionError("bad-option", f"{output} is a link that leads nowhere", help="results go to a folder: -o DIR")
+        raise OptionError("bad-option", f"{output} is a broken link", help="results go to a folder: -o DIR")
     if not folder.is_dir():
         raise OptionError("output-exists", f"{output} is a file", help="results go to a folder: -o DIR")
     return folder
@@ -234,7 +234,11 @@ def _parse_results_folder(output: str | None) -> Path | None:
 def _parse_jobs(text: str, scheduler: str | None) -> int:
     count = parse_whole_number("jobs", text, 1, 4096)
     if scheduler is not None and count != 1:
-        raise OptionError("bad-option", "--jobs and --scheduler say two things", help="the cluster has its own workers")
+        raise OptionError(
+            "bad-option",
+            "--jobs and --scheduler contradict each other",
+            help="leave --jobs out: the cluster has its own workers",
+        )
     return count
 
 
@@ -243,7 +247,9 @@ def _choose_format(output_options: OutputOptions, results_folder: Path | None, t
         return choose_output_format(str(table_path), output_options.format)
     format = choose_output_format("x", output_options.format or ("ndjson" if results_folder is None else "json"))
     if results_folder is None and format.name not in ("json", "ndjson"):
-        raise OptionError("bad-option", f"standard output gets JSON lines, not {format.name}", help="-o DIR")
+        raise OptionError(
+            "bad-option", f"only JSON lines can be written to standard output, not {format.name}", help="-o DIR"
+        )
     return choose_output_format("x", "ndjson") if results_folder is None else format
 
 
@@ -254,7 +260,9 @@ def _check_options(output_options: OutputOptions, fail_fast: bool, max_failures:
         if name not in ("all", "shown"):
             require_step_name(name)
     if fail_fast and max_failures is not None:
-        raise OptionError("bad-option", "--fail-fast and --max-failures say two things", help="say one of them")
+        raise OptionError(
+            "bad-option", "--fail-fast and --max-failures contradict each other", help="give only one of them"
+        )
 
 
 def _check_options_without_folder(
@@ -266,9 +274,9 @@ def _check_options_without_folder(
         message = f"the workers of a cluster write files into a folder that all of them see, and not {target}"
         raise OptionError("bad-option", message, help="-o DIR")
     if retry_failed:
-        raise OptionError("bad-option", f"{target} has no manifest of what failed", help="-o DIR")
+        raise OptionError("bad-option", f"{target} keeps no list of what failed", help="-o DIR")
     if dry_run:
-        raise OptionError("bad-option", "--dry-run says what would be done to a folder", help="-o DIR")
+        raise OptionError("bad-option", "--dry-run needs a folder for the results", help="-o DIR")
 
 
 def _find_known_results(arguments: Sequence[str], results_folder: Path | None) -> Mapping[str, str]:
@@ -288,11 +296,11 @@ def _check_streams(inputs: Sequence[Input], read_options: ReadOptions, format: F
     if stream is None:
         return
     if format.name not in ("json", "ndjson") and table_path is None:
-        message = f"{stream.display_name} is answered with JSON lines, not {format.name}"
+        message = f"the results of {stream.display_name} are JSON lines, not {format.name}"
         hint = "--format ndjson, or one table of all results: -o all.parquet"
         raise OptionError("bad-option", message, help=hint)
     if read_options.is_for_one_problem:
-        message = f"--with, --from-state-dict, --token-column, --columns, --drop and --header do not go with {stream.display_name}, a stream of problems"
+        message = f"--with, --from-state-dict, --token-column, --columns, --drop and --header cannot be used with {stream.display_name}, a stream of problems"
         raise OptionError("bad-option", message)
 
 

@@ -41,7 +41,9 @@ def check(
     input: Annotated[
         str,
         typer.Argument(
-            help="a problem, or a folder of problems that say what they expect", metavar="INPUT", show_default=False
+            help="a problem, or a folder of problems that each hold what they expect",
+            metavar="INPUT",
+            show_default=False,
         ),
     ],
     figures: Annotated[
@@ -53,28 +55,35 @@ def check(
         ),
     ] = None,
     step: Annotated[
-        str | None, typer.Option("--step", help="which step the figures are, or which of theirs", metavar="STEP")
+        str | None,
+        typer.Option(
+            "--step", help="the step that the figures belong to, or the one of theirs to check", metavar="STEP"
+        ),
     ] = None,
     layout: Annotated[
-        Literal["bhtd", "bthd", "htd", "thd"] | None, typer.Option("--layout", help="how arrays with heads lie")
+        Literal["bhtd", "bthd", "htd", "thd"] | None,
+        typer.Option("--layout", help="the order of the axes of arrays with heads"),
     ] = None,
     rule: Annotated[
         Literal["digits", "close", "flash"] | None,
-        typer.Option("--rule", help="when a figure is right; else by what it is"),
+        typer.Option("--rule", help="how close a figure must be; if left out, its type decides"),
     ] = None,
-    rtol: Annotated[str | None, typer.Option("--rtol", help="|Δ| ≤ atol + rtol·|reference|", metavar="X")] = None,
-    atol: Annotated[str | None, typer.Option("--atol", help="the same", metavar="X")] = None,
+    rtol: Annotated[
+        str | None,
+        typer.Option("--rtol", help="the relative part of the tolerance: |Δ| ≤ atol + rtol·|reference|", metavar="X"),
+    ] = None,
+    atol: Annotated[str | None, typer.Option("--atol", help="the absolute part of that tolerance", metavar="X")] = None,
     identify: Annotated[
         bool | None,
         typer.Option(
             "--identify/--no-identify",
-            help="search what the figures are, even where they are right; without it, where one of them is wrong",
+            help="look for the variant that gives these figures even if they are right, or never",
             show_default=False,
         ),
     ] = None,
     no_reveal: Annotated[
         bool,
-        typer.Option("--no-reveal", help="mark what is right, wrong or open, and print no figure of the reference"),
+        typer.Option("--no-reveal", help="mark figures right, wrong or open without printing those of the reference"),
     ] = False,
     *,
     environment: Environment,
@@ -82,7 +91,7 @@ def check(
     read_options: ReadOptions,
     verdict_options: OutputOptions,
 ) -> ExitStatus:
-    """Check figures against the reference, step by step: where they differ, and what they are instead."""
+    """Compare your figures with the reference, step by step, and find out what they are where they differ."""
     messages = Messages.from_options(environment, verdict_options)
     format = _verdict_format(verdict_options)
     check_output_path(verdict_options)
@@ -95,20 +104,22 @@ def check(
     }
     if no_reveal and identify:
         hint = "leave --identify out, or --no-reveal"
-        raise OptionError("bad-option", "what figures are instead would give away what is right", help=hint)
+        raise OptionError("bad-option", "--identify would reveal the figures that --no-reveal hides", help=hint)
     identify = False if no_reveal else identify
     if figures == "-":
-        raise OptionError("bad-option", "standard input is for INPUT alone", help="--figures FILE")
+        raise OptionError("bad-option", "only INPUT can be read from standard input", help="--figures FILE")
     if (rtol or atol) and rule not in (None, "close"):
-        raise OptionError("bad-option", f"--rule {rule} has no rtol and atol", help="they go with --rule close")
+        raise OptionError(
+            "bad-option", f"--rtol and --atol do not apply to --rule {rule}", help="they go with --rule close"
+        )
     if input != "-" and not file_mode(input):
         from attncli.readers import read_bytes
 
         read_bytes(input)  # raises the error that says so
     if input != "-" and stat.S_ISDIR(file_mode(input)):
         if figures is not None:
-            hint = "a folder's problems say themselves what they expect"
-            raise OptionError("bad-option", "--figures goes with one problem, not with a folder", help=hint)
+            hint = "each problem in a folder holds what it expects, under `expected`"
+            raise OptionError("bad-option", "--figures is for one problem, not for a folder", help=hint)
         folder_verdict = _check_problem_folder(
             input, variant_request, read_options, options, identify, verdict_options, messages
         )
@@ -138,7 +149,7 @@ def _parse_tolerance(option_name: str, text: str | None) -> float | None:
     except ValueError:
         tolerance = -1.0
     if tolerance < 0:
-        raise OptionError("bad-option", f"--{option_name} is a number ≥ 0, not {text}")
+        raise OptionError("bad-option", f"--{option_name} takes a number ≥ 0, not {text}")
     return tolerance
 
 
@@ -148,7 +159,7 @@ def _verdict_format(output_options: OutputOptions) -> Format:
     if format.name not in _VERDICT_FORMATS:
         raise OptionError(
             "unknown-format",
-            f"a verdict is not written as {format.name}",
+            f"check cannot write {format.name}",
             help=f"it can be {join_names(_VERDICT_FORMATS, 'or')}",
         )
     return format
@@ -174,7 +185,7 @@ def _prepare_task(
     elif problem.expected:
         figures = figures_from_expected(problem.expected, problem.source)
     else:
-        hint = 'give your own: --figures MINE; or say in the file what is expected: "expected": {"weights": [[…]]}'
+        hint = 'give your own: --figures MINE; or add to the file what you expect: "expected": {"weights": [[…]]}'
         raise InputError("no-figures", f"there is nothing to check {problem.source} against", help=hint)
     try:
         return prepare(problem, variant_request.resolve_variant(problem.variant), figures, **options)
@@ -200,7 +211,7 @@ def _announce_long_search(messages: Messages) -> Callable[[float, str], None]:
         if not is_announced and time.process_time() - started_at > _SECONDS_BEFORE_NOTE:
             is_announced = True
             messages.note(
-                f"searching what the figures are instead, {share:.0%} of {activity}; --no-identify leaves it out"
+                f"looking for what the figures are instead, {share:.0%} of {activity}; --no-identify skips this"
             )
 
     return announce
@@ -223,7 +234,7 @@ def _check_problem_folder(
     files, left_out_count = _find_problem_files(Path(path), suffixes)
     if left_out_count:
         what = pluralize(left_out_count, "file or folder", "files and folders")
-        messages.note(f"{what} left out: no regular file, or not to be read")
+        messages.note(f"{what} left out: not a regular file, or not readable")
     problems: list[ProblemVerdict] = []
     for file in files:
         name = file.relative_to(path).as_posix()
@@ -238,8 +249,8 @@ def _check_problem_folder(
             if error.code != "no-figures":
                 problems.append(ProblemVerdict(name, error=f"{error.code}: {error.message}"))
     if not problems:
-        hint = 'a problem says what it expects by "expected": {"weights": [[…]]}'
-        raise InputError("no-figures", f"no problem in {path} says what it expects", help=hint)
+        hint = 'a problem holds what it expects under `expected`: "expected": {"weights": [[…]]}'
+        raise InputError("no-figures", f"no problem in {path} holds what it expects", help=hint)
     return FolderVerdict(path, tuple(problems))
 
 

@@ -49,7 +49,7 @@ def compute(
         str | None,
         typer.Option(
             "--scheduler",
-            help="the workers of a Dask cluster compute a long problem: its address, or its scheduler file",
+            help="compute a long problem on a Dask cluster: the address of its scheduler, or its scheduler file",
             metavar="ADDRESS|FILE",
             rich_help_panel="Cluster",
         ),
@@ -162,7 +162,7 @@ def _open_tile_executor(scheduler: str | None, plan: Plan, messages: Messages) -
 
     with connect_to_scheduler(scheduler) as client:
         if not plan.tile_size:
-            messages.note("this is one tile: it is computed here, and not on the cluster")
+            messages.note("the problem is a single tile, so it is computed here and not on the cluster")
             yield None
             return
         load_engine_with_message(messages)
@@ -176,7 +176,7 @@ def _open_tile_executor(scheduler: str | None, plan: Plan, messages: Messages) -
 
 def note_no_workers(messages: Messages) -> None:
     """Note that the cluster has no workers yet."""
-    messages.note("the cluster has no workers; waiting for some")
+    messages.note("the cluster has no workers yet; waiting for one")
 
 
 def _run_stream(
@@ -196,12 +196,12 @@ def _run_stream(
         if format.is_table and path != "-":
             hint = f"attn batch {shorten(path)} -o {shorten(str(output_options.output))} makes one table of them"
         raise OptionError(
-            "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help=hint
+            "bad-option", f"the results of a stream of problems are JSON lines, not {format.name}", help=hint
         )
     if read_options.is_for_one_problem:
         raise OptionError(
             "bad-option",
-            "--with, --from-state-dict, --token-column, --columns, --drop and --header do not go with a stream of problems",
+            "--with, --from-state-dict, --token-column, --columns, --drop and --header cannot be used with a stream of problems",
         )
     status = ExitStatus.OK
     problems = read_json_lines(read_lines(path), "<stdin>" if path == "-" else path)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from attncli.atomic_file import atomic_write
 from attncli.cli.compute import run_compute
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages
+from attncli.cli.output import check_output_path
 from attncli.errors import ExitStatus, OptionError
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import suggestion
@@ -20,6 +23,7 @@ EXAMPLES = """
     attn demo hello_shiny_sun
     attn demo journey_causal_batch --only weights
     attn demo cat_sat --causal --heat on
+    attn demo cat_sat --save
 """
 FIRST_EXAMPLE = "cat_sat"
 
@@ -31,33 +35,64 @@ def find_samples() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
+def read_title(sample: Path) -> str:
+    """Return what a sample input is, in one line: the title that it has in `about`, or that text as far as its first stop."""
+    import msgspec
+
+    about = msgspec.json.decode(sample.read_bytes())["about"]
+    return str(about["title"]) if isinstance(about, dict) else re.split("[:;,.]", about, maxsplit=1)[0]
+
+
 def demo(
     name: Annotated[
-        str, typer.Argument(help="which example; without one, the first", metavar="[NAME]", show_default=False)
+        str, typer.Argument(help="the example to compute; if left out, cat_sat", metavar="NAME", show_default=False)
     ] = "",
     *,
+    save: Annotated[
+        bool, typer.Option("--save", help="write the example's file, NAME.json, here instead of computing it")
+    ] = False,
     environment: Environment,
     variant_request: VariantRequest,
     output_options: OutputOptions,
 ) -> ExitStatus:
-    """Show a worked example: all of the options of compute apply."""
+    """Compute a worked example; every option of compute can be used."""
     samples = find_samples()
     if name and name not in samples:
-        raise OptionError("unknown-example", f"no example is called {name!r}", help=suggestion(name, samples))
-    path = str(samples[name or FIRST_EXAMPLE])
+        raise OptionError("unknown-example", f"there is no example called {name!r}", help=suggestion(name, samples))
+    name = name or FIRST_EXAMPLE
+    if save:
+        return _save_sample(environment, samples[name], output_options)
     status = run_compute(
         environment,
-        path,
+        str(samples[name]),
         variant_request,
         ReadOptions(),
         replace(output_options, quiet=True),
-        source=name or FIRST_EXAMPLE,
+        source=name,
     )
     is_quiet = output_options.quiet or not environment.stderr_is_terminal
     messages = Messages.from_options(environment, replace(output_options, quiet=is_quiet))
     messages.note("")
-    messages.note("Your own file   attn compute tokens.csv --causal   (a row a token: cat,0.1,0.2,0.3)")
-    messages.note("Other examples  attn demo NAME:")
-    for sample in samples:
-        messages.note(f"    {sample}")
+    messages.note("Your own numbers: attn compute tokens.csv, one token per row: cat,0.1,0.2,0.3")
+    messages.note(f"This example as a file: attn demo {name} --save")
+    messages.note("Other examples: attn demo NAME")
+    width = max(map(len, samples))
+    for sample, path in samples.items():
+        messages.note(f"    {sample:<{width}}  {read_title(path)}")
     return status
+
+
+def _save_sample(environment: Environment, sample: Path, output_options: OutputOptions) -> ExitStatus:
+    """Write the file of a sample to the current folder, or where `-o` says.
+
+    Raises:
+        OptionError: the file exists, and `--force` was not given.
+        CannotError: it cannot be written.
+    """
+    target = replace(output_options, output=output_options.output or sample.name, format="json")
+    check_output_path(target)
+    path = str(target.output)
+    with atomic_write(Path(path), path) as file:
+        file.write(sample.read_bytes())
+    Messages.from_options(environment, output_options).note(f"{path} is written; attn compute {path} computes it")
+    return ExitStatus.OK

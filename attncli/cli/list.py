@@ -1,4 +1,4 @@
-"""`attn list`: what there is, with formulas and sources: the manual of parts."""
+"""`attn list`: every part, step, variant and format, with formulas and sources; and a search among them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from attncli.catalogue import build_catalogue, describe_named_variant, describe_output_formats
+from attncli.catalogue import build_catalogue, describe_named_variant, describe_output_formats, search_catalogue
 from attncli.cli.environment import Environment
 from attncli.cli.output import standard_output_writer
 from attncli.errors import ExitStatus, OptionError
@@ -18,6 +18,8 @@ EXAMPLES = """
     attn list
     attn list masks
     attn list masks window
+    attn list steps
+    attn list softmax
     attn list variants sliding-window
     attn list --json
 """
@@ -25,20 +27,26 @@ EXAMPLES = """
 
 def list_catalogue(
     family: Annotated[
-        str, typer.Argument(help="projections, scores, links, masks, …", metavar="[FAMILY]", show_default=False)
+        str,
+        typer.Argument(
+            help="a family (masks, scores, steps, variants, …), or a word to search for",
+            metavar="FAMILY|WORD",
+            show_default=False,
+        ),
     ] = "",
-    name: Annotated[str, typer.Argument(help="one member of it", metavar="[NAME]", show_default=False)] = "",
-    json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    name: Annotated[str, typer.Argument(help="one member of it", metavar="NAME", show_default=False)] = "",
+    json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
     color: Annotated[
-        Literal["auto", "always", "never"], typer.Option("--color", help="colour; NO_COLOR and FORCE_COLOR are heeded")
+        Literal["auto", "always", "never"],
+        typer.Option("--color", help="use colours; auto follows NO_COLOR and FORCE_COLOR"),
     ] = "auto",
     error_format: Annotated[
-        Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")
+        Literal["full", "json", "concise"], typer.Option("--error-format", help="the form of error messages")
     ] = "full",
     *,
     environment: Environment,
 ) -> ExitStatus:
-    """List what there is: parts with formulas, options and sources; named variants; steps; choices; formats."""
+    """List parts, steps, named variants, choices and formats, with formulas, options and sources; or search them."""
     chosen = _select_from_catalogue(family, name)
     if json:
         import msgspec
@@ -51,16 +59,16 @@ def list_catalogue(
             width=environment.stdout_columns if environment.stdout_is_terminal else None,
             color=environment.should_use_color(environment.stdout, color),
         )
-        text = render_catalogue(chosen, render_options, detail=bool(family))
+        text = render_catalogue(chosen, render_options, detail=len(chosen) == 1)
     standard_output_writer(environment)(text)
     return ExitStatus.OK
 
 
 def _select_from_catalogue(family: str, name: str) -> dict[str, Json]:
-    """The families and members that are asked for: all of them, one family, or one member of it.
+    """The families and members that are asked for: all of them, one family, one member of it, or those that hold a word.
 
     Raises:
-        OptionError: there is no such family or member.
+        OptionError: there is no such family or member, and nothing holds the word.
     """
     catalogue: dict[str, Json] = build_catalogue()
     if family in ("format", "formats"):
@@ -70,8 +78,10 @@ def _select_from_catalogue(family: str, name: str) -> dict[str, Json]:
     singular = {key.removesuffix("s"): key for key in catalogue}
     families = {key: key for key in catalogue} | singular | {"chain": "links"}
     if family not in families:
+        if not name and (found := search_catalogue(catalogue, family)):
+            return found
         raise OptionError(
-            "unknown-family", f"there is no family {family!r}", help=suggestion(family, [*catalogue, "formats"])
+            "unknown-family", f"nothing is called {family!r}", help=suggestion(family, [*catalogue, "formats"])
         )
     family = families[family]
     if not name:
@@ -84,5 +94,5 @@ def _describe_member(family: str, name: str, members: Json) -> object:
         return describe_named_variant(name)
     if name not in members:
         noun = family.removesuffix("s")
-        raise OptionError(f"unknown-{noun}", f"no {noun} is called {name!r}", help=suggestion(name, members))
+        raise OptionError(f"unknown-{noun}", f"there is no {noun} called {name!r}", help=suggestion(name, members))
     return members[name]

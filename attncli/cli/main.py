@@ -5,17 +5,20 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import typer
 
 from attncli.cli.app import app
 from attncli.cli.environment import Environment
+from attncli.cli.input import file_mode
 from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
-from attncli.text import closest, shorten
+from attncli.text import closest, join_names, shorten
 
 _ERRNOS_OF_THE_SYSTEM = (  # of errors that are nobody's mistake: files, memory or processes have run out, or are not allowed
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
@@ -73,7 +76,7 @@ def _run_and_report(arguments: Sequence[str], environment: Environment) -> int:
     except OSError as error:
         return _report_system_error(error, messages, debug)
     except MemoryError:
-        messages.error(CannotError("out-of-memory", "this does not fit in memory"))
+        messages.error(CannotError("out-of-memory", "the computation does not fit in memory"))
         return int(ExitStatus.CANNOT)
     except Exception as error:
         return _report_bug(error, messages, debug)
@@ -88,7 +91,7 @@ def _run_command_line(arguments: Sequence[str], environment: Environment) -> int
         except (KeyError, ValueError, SystemExit) as error:
             if isinstance(error, SystemExit) and error.code != 1:
                 raise
-            message = "_ATTN_COMPLETE is set, but no shell asks for completions"
+            message = "_ATTN_COMPLETE is set, but no shell is asking for completions"
             raise OptionError("usage", message, help="unset _ATTN_COMPLETE") from None
     try:
         with command.make_context("attn", [*arguments], obj=environment) as context:
@@ -114,19 +117,45 @@ def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> Optio
     text = error.format_message() if hasattr(error, "format_message") else str(error)
     message, has_hint, hint = text.strip().partition(" Did you mean")
     message = message.partition(" (Possible")[0].replace("Value error, ", "").rstrip(".")
-    command_names = {command.name for command in app.registered_commands}
+    option = getattr(error, "option_name", "")
+    if option and context:
+        return OptionError("usage", message, help=_suggest_option(option, context))
+    command_names = {str(command.name) for command in app.registered_commands}
+    word = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if context and context.parent is None and word not in command_names:
+        return OptionError("usage", message, help=_suggest_command_line(word, arguments, command_names))
     if context:
         path = context.command_path
     else:
         path = f"attn {arguments[0]}" if arguments and arguments[0] in command_names else "attn"
-    option = getattr(error, "option_name", "")
-    if option and context:
-        names = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
-        match = closest(option, names)
-        help = f"did you mean {match!r}?" if match else ""
-    else:
-        help = f"did you mean{hint}" if has_hint else ""
-    return OptionError("usage", message, help=help or f"{path} --help shows what there is")
+    return OptionError("usage", message, help=f"did you mean{hint}" if has_hint else f"{path} --help explains it")
+
+
+def _suggest_option(option: str, context: typer.Context) -> str:
+    """Say which option a misspelt one may be, and where all of them are listed."""
+    names = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+    match = closest(option, names)
+    if match is not None:
+        return f"did you mean {match!r}?"
+    if context.parent is None:
+        return f"options of a command go after it: attn compute INPUT {option}; attn --help lists the commands"
+    return f"{context.command_path} --help-all lists every option"
+
+
+def _suggest_command_line(word: str, arguments: Sequence[str], command_names: Collection[str]) -> str:
+    """Say what to type instead of a word that is no command: a file, `help` or `version`, or a misspelt one."""
+    if word == "help":
+        command = next((argument for argument in arguments if argument in command_names), "")
+        return f"attn {command} --help" if command else "attn --help, or attn COMMAND --help"
+    if word == "version":
+        return "attn --version"
+    mode = file_mode(word)
+    if mode or Path(word).suffix:
+        if stat.S_ISDIR(mode):
+            return f"to compute every file in it: attn batch {shorten(word)} -o DIR"
+        return f"to compute a file: attn compute {shorten(word)}"
+    match = closest(word, command_names)
+    return f"did you mean {match!r}?" if match else f"the commands are {join_names(sorted(command_names))}"
 
 
 def _signal_status(error: BaseException) -> int | None:
@@ -161,8 +190,8 @@ def _report_system_error(error: OSError, messages: Messages, debug: bool) -> int
     if debug:
         messages.write_traceback(error)
     where = f"{error.filename}: " if isinstance(error.filename, str) else ""
-    message = f"the system refuses what this needs: {where}{error.strerror}"
-    hint = "free memory, disk or open files, or set TMPDIR to a folder that may be written to; --debug shows where"
+    message = f"the operating system refused: {where}{error.strerror}"
+    hint = "free memory, disk space or open files, or set TMPDIR to a folder that can be written to; --debug shows where it happened"
     messages.error(CannotError("system", message, help=hint))
     return int(ExitStatus.CANNOT)
 

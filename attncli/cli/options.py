@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 
 from attncli.cli.environment import Environment
+from attncli.cli.help import HelpAllOption
 from attncli.errors import OptionError
 from attncli.registry import parse_integer
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
@@ -41,14 +42,18 @@ def _group_in_panel(title: str, *options: DeclaredOption) -> list[DeclaredOption
 
 def _declare_variant_options() -> list[DeclaredOption]:
     """Declare an option for every choice, and the short forms of those that are typed most."""
-    options = [_declare_option("variant", str | None, "a named variant: attn list variants", "NAME")]
+    options = [
+        _declare_option("variant", str | None, "a named variant, such as multi-head (attn list variants)", "NAME")
+    ]
     for choice in CHOICES.values():
         value_type = OptionalStrings if choice.name == "mask" else str | None
         options.append(_declare_option(choice.name, value_type, choice.help, choice.metavar, flags=choice.flag))
         if choice.name == "mask":
-            options.append(_declare_option("causal", bool, "and the mask causal", default=False))
+            options.append(_declare_option("causal", bool, "also hide later tokens: the mask causal", default=False))
             options.append(
-                _declare_option("window", str | None, "and the mask window:left=L,right=R; -1 is no bound", "L,R")
+                _declare_option(
+                    "window", str | None, "also hide what is further than L before and R after; -1: no bound", "L,R"
+                )
             )
         if choice.name == "position":
             options.append(_declare_option("rope", bool, "the same as --position rope", default=False))
@@ -61,24 +66,24 @@ _INPUT_OPTIONS = _group_in_panel(
     _declare_option(
         "input_format",
         str | None,
-        "what the suffix does not say: json, ndjson, ndjson-tokens, csv, tsv, npz, npy, safetensors, parquet, arrow",
+        "the format, where the suffix does not name it: json, ndjson, ndjson-tokens, csv, tsv, npz, npy, safetensors, parquet, arrow",
         "FORMAT",
     ),
     _declare_option(
         "token_column",
         str | None,
-        "tables: the column, or the field of records, that holds the tokens, by name or number, or none",
+        "tables: the column, or the field of records, that holds the tokens: a name, a number or none",
         "COLUMN",
         flags="--token-column --token-field",
     ),
     _declare_option(
         "columns",
         str | None,
-        "tables: the columns that are dimensions: d0,d1,d2; or the column, or field, that holds whole vectors",
+        "tables: the columns of the dimensions, d0,d1,d2; or the one column or field that holds whole vectors",
         "COLUMN,…",
         flags="--columns --vector-field",
     ),
-    _declare_option("drop", str | None, "tables: columns that are left out: id,freq", "COLUMN,…"),
+    _declare_option("drop", str | None, "tables: columns to leave out: id,freq", "COLUMN,…"),
     _declare_option("header", Literal["yes", "no"] | None, "CSV: whether the first row is a header"),
     _declare_option(
         "with_",
@@ -90,34 +95,41 @@ _INPUT_OPTIONS = _group_in_panel(
     _declare_option(
         "from_state_dict",
         str | None,
-        "learned arrays of one layer of a checkpoint: model.safetensors:h.0.attn",
+        "take the learned arrays of one layer of a checkpoint: model.safetensors:h.0.attn",
         "FILE:PREFIX",
     ),
 )
-_FORMATS_HELP = "table, plain, json, ndjson, csv, tsv, markdown, latex; npz, safetensors, parquet and feather to a file"
+_FORMATS_HELP = (
+    "table, plain, json, ndjson, csv, tsv, markdown or latex; to a file also npz, safetensors, parquet or feather"
+)
 _OUTPUT_OPTIONS = _group_in_panel(
     "Output",
     _declare_option("format", str | None, _FORMATS_HELP, "FORMAT", flags="--format -f"),
     _declare_option("json", bool, "the same as --format json", default=False),
     _declare_option(
-        "output", str | None, "a file, whole or not at all; its suffix says the format", "FILE", flags="--output -o"
+        "output", str | None, "write to this file; the suffix chooses the format", "FILE", flags="--output -o"
     ),
-    _declare_option("force", bool, "replace the file if it exists", default=False),
-    _declare_option("only", OptionalStrings, "these steps alone: weights,context; all for every one", "STEP,…"),
-    _declare_option("at", OptionalStrings, "part of an axis: query=shiny, head=0, key=2:5", "AXIS=WHICH"),
-    _declare_option("bare", bool, "JSON without what is the same in every record", default=False),
-    _declare_option("tidy", bool, "CSV with a row for each number, of one step too", default=False),
-    _declare_option("top", str | None, "also the N largest weights of each query", "N"),
-    _declare_option("precision", str, "digits after the point, in tables", "N", default="4"),
-    _declare_option("heat", Literal["auto", "on", "off"], "shade the weights", default="auto"),
-    _declare_option("full", bool, "leave nothing out on a terminal", default=False),
+    _declare_option("force", bool, "replace the output if it exists", default=False),
+    _declare_option("only", OptionalStrings, "show only these steps: weights,context; all: every step", "STEP,…"),
+    _declare_option("at", OptionalStrings, "show part of an axis: query=shiny, head=0, key=2:5", "AXIS=WHICH"),
+    _declare_option("bare", bool, "JSON without the fields that are the same in every record", default=False),
+    _declare_option("tidy", bool, "CSV with one row for each number, even of a single step", default=False),
+    _declare_option("top", str | None, "also show the N largest weights of each query", "N"),
+    _declare_option("precision", str, "digits after the decimal point in tables", "N", default="4"),
+    _declare_option("heat", Literal["auto", "on", "off"], "shade the cells of the weights", default="auto"),
+    _declare_option("full", bool, "show every row and column on a terminal", default=False),
     _declare_option(
-        "color", Literal["auto", "always", "never"], "colour; NO_COLOR and FORCE_COLOR are heeded", default="auto"
+        "color",
+        Literal["auto", "always", "never"],
+        "use colours; auto follows NO_COLOR and FORCE_COLOR",
+        default="auto",
     ),
-    _declare_option("quiet", bool, "only warnings and errors on standard error", flags="--quiet -q", default=False),
-    _declare_option("no_progress", bool, "no bar while something long runs", default=False),
-    _declare_option("error_format", Literal["full", "json", "concise"], "how errors are written", default="full"),
-    _declare_option("debug", bool, "the traceback of a bug", default=False),
+    _declare_option(
+        "quiet", bool, "write only warnings and errors to standard error", flags="--quiet -q", default=False
+    ),
+    _declare_option("no_progress", bool, "show no progress bar", default=False),
+    _declare_option("error_format", Literal["full", "json", "concise"], "the form of error messages", default="full"),
+    _declare_option("debug", bool, "show the traceback of a bug", default=False),
 )
 _OPTIONS_SHARED_WITH_VERDICTS = ("output", "force", "color", "quiet", "no_progress", "error_format", "debug")
 _VERDICT_OUTPUT_OPTIONS = _group_in_panel(  # a verdict has no steps to choose among
@@ -139,7 +151,7 @@ def parse_whole_number(name: str, value: str, minimum: int, maximum: int) -> int
     except (ValueError, OverflowError):
         number = minimum - 1
     if not minimum <= number <= maximum:
-        raise OptionError("bad-option", f"--{name} is an integer from {minimum} to {maximum}, not {shorten(value)}")
+        raise OptionError("bad-option", f"--{name} takes an integer from {minimum} to {maximum}, not {shorten(value)}")
     return number
 
 
@@ -158,11 +170,11 @@ def _make_read_options(values: OptionValues) -> ReadOptions:
 def _make_output_options(values: OptionValues) -> OutputOptions:
     if values["json"] and values["format"] not in (None, "json"):
         raise OptionError(
-            "bad-option", f"--json and --format {values['format']} say two things", help="say one of them"
+            "bad-option", f"--json and --format {values['format']} contradict each other", help="give only one of them"
         )
     steps = tuple(step.strip() for text in values["only"] or () for step in text.split(",") if step.strip())
     if values["only"] and not steps:
-        raise OptionError("bad-option", "--only names no step", help="--only weights,context, or --only all")
+        raise OptionError("bad-option", "--only is empty", help="--only weights,context, or --only all")
     for request in values["at"] or ():
         _check_selection(request)
     return OutputOptions(
@@ -222,13 +234,15 @@ def _make_variant_request(values: OptionValues) -> VariantRequest:
             raise OptionError(
                 "bad-option",
                 f"--window takes L,R, not {values['window']}",
-                help="--window 2,0: two neighbours before, none after; -1 is no bound",
+                help="--window 2,0: two tokens before and none after; -1: no bound",
             )
         extra_masks.append(f"window:left={left.strip()},right={right.strip()}")
     short_positions = [name for name in ("rope", "alibi") if values[name]]
     if len(short_positions) + (values["position"] is not None) > 1:
         raise OptionError(
-            "bad-option", f"--{short_positions[0]} and another position say two things", help="say one of them"
+            "bad-option",
+            f"--{short_positions[0]} and another position contradict each other",
+            help="give only one of them",
         )
     if short_positions:
         choices["position"] = short_positions[0]
@@ -284,7 +298,8 @@ def with_shared_options(command: Callable[..., object]) -> Callable[..., object]
         return command(**arguments)
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    signature = inspect.Signature([*own, *shared, context])
+    help_all = inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAllOption)
+    signature = inspect.Signature([*own, *shared, help_all, context])
     run_command.__signature__ = signature  # type: ignore[attr-defined]  # this is what Typer reads
     run_command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     run_command.__doc__, run_command.__name__ = command.__doc__, command.__name__

@@ -20,10 +20,10 @@ EXAMPLES = """
 def schema(
     what: Annotated[
         Literal["problem", "result", "check"],
-        typer.Argument(help="of what goes in, of what comes out, or of a verdict", show_default=False),
+        typer.Argument(help="of an input, of a result, or of what check reports", show_default=False),
     ],
     error_format: Annotated[
-        Literal["full", "json", "concise"], typer.Option("--error-format", help="how errors are written")
+        Literal["full", "json", "concise"], typer.Option("--error-format", help="the form of error messages")
     ] = "full",
     *,
     environment: Environment,

@@ -224,5 +224,5 @@ def require_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0][:160] or "torch gives no reason"
-        message = f"device {name} is not to be had here: {reason}"
+        message = f"there is no device {name} on this machine: {reason}"
         raise CannotError("no-device", message, help="--device cpu") from None

@@ -34,7 +34,7 @@ def try_sdpa(
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=is_causal(plan), scale=scale)
     if z is None or not all_finite(z):
         if "schedule" in plan.variant.explicit:
-            message = "the fused kernel is for finite values, and here some are not, or come to be NaN or ∞"
+            message = "the fused kernel needs finite values, but some here are NaN or ∞, or become so"
             raise CannotError("not-fused", message, help="leave --schedule out")
         return None
     if visible is not None:

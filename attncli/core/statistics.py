@@ -44,7 +44,7 @@ def iter_row_statistics(plan: Plan, s: Tensor, w_all: Tensor, w: Tensor, visible
         formula = "ln Σ e^s" + (", Σ with the sink" if s.shape[-1] > visible.shape[-1] else "")
         yield "log_sum_exp", log_sum_exp(s, w_all) if is_exponential else s.logsumexp(-1), formula
     if "visible_keys" in plan.keep:
-        yield "visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen"
+        yield "visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of visible keys"
     if "entropy" in plan.keep:
         yield "entropy", entropy_in_bits(w), "−Σ w log₂ w"
 

@@ -35,14 +35,14 @@ class RunWarnings:
         variant = plan.variant
         sentences = {
             "not-finite": f"some scores, weights or sums of values are not finite: a visible NaN or ∞, or numbers beyond {variant.dtype}",
-            "negative-weights": f"under {variant.normalizer.name} negative scores give negative weights",
+            "negative-weights": f"with {variant.normalizer.name}, negative scores give negative weights",
             "zero-sum": "{}: scores sum to 0, so weights are 0",
             "empty-rows": {
                 "zero": "{} see no key: weights and context are 0",
                 "nan": "{} see no key: weights and context are NaN",
                 "uniform": "{} see no key: weights are uniform over all keys",
             }.get(variant.empty_rows, ""),
-            "no-entropy": "some weights are negative, and where they are entropy is no number",
+            "no-entropy": "some weights are negative, and the entropy there is NaN",
         }
         messages = list(plan.warnings)
         for code, sentence in sentences.items():

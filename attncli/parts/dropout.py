@@ -10,12 +10,12 @@ from attncli.parts.traits import DropoutTraits
 from attncli.registry import AnyPart, Family, Range
 from attncli.types import Generator, Tensor
 
-dropout = Family("dropout", "weights that are dropped at random", DropoutTraits, plural="dropouts")
+dropout = Family("dropout", "weights dropped at random", DropoutTraits, plural="dropouts")
 
 
-@dropout("none", "kept always", laws=("prefix", "decode", "permutation"))
+@dropout("none", "w", laws=("prefix", "decode", "permutation"))
 def none(shape: tuple[int, ...], generator: Generator | None) -> None:
-    """Nothing is dropped."""
+    """No weight is dropped."""
 
 
 def _derive_dropout(row: RowDerivation) -> Iterator[Equation]:
@@ -37,7 +37,7 @@ def rescale_survivors(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
     "dropout",
     "w / (1 − p) where kept, else 0",
     source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
-    law_exceptions="what is drawn belongs to the whole grid",
+    law_exceptions="the random draw is made for the whole matrix",
     drop=rescale_survivors,
     derivation=_derive_dropout,
     gradient_factor=lambda row, cell: ["(", cell["kept"], " / ", Number(1 - row.part.option_value("p")), ")"],

@@ -15,7 +15,7 @@ from attncli.parts.traits import LinkTraits, MixingTraits, PositionTraits
 from attncli.registry import Family, Part, Range
 from attncli.types import Grid, Tensor
 
-link = Family("link", "what is done to scores before the normaliser; --chain is their order", LinkTraits)
+link = Family("link", "what is done to scores before the normaliser, in the order of --chain", LinkTraits)
 
 _ALL_LAWS = ("prefix", "decode", "permutation")
 
@@ -35,20 +35,13 @@ _ALL_LAWS = ("prefix", "decode", "permutation")
     gradient_factor=lambda row, cell: [Number(row.link_value)],
 )
 def scale(s: Tensor, grid: Grid, *, factor: float) -> Tensor:
-    """The factor of the scores; auto is 1/√d_k of one head for `dot`, else 1."""
+    """Scores times a factor; auto is 1/√d_k (d_k: the width of one head) with --score dot, else 1."""
     return s * factor  # (b, h, n, m)
 
 
-@link(
-    "mix",
-    "what --head-mixing does to scores",
-    source="Shazeer et al. 2020, §3",
-    step="mixed_scores",
-    part_choice="head_mixing",
-    laws=_ALL_LAWS,
-)
+@link("mix", "mix(s)", source="Shazeer et al. 2020, §3", step="mixed_scores", part_choice="head_mixing", laws=_ALL_LAWS)
 def mix(s: Tensor, grid: Grid, part: Part[MixingTraits]) -> Tensor:
-    """The scores mixed across heads, by `--head-mixing`."""
+    """The scores mixed across heads (--head-mixing)."""
     act = part.traits.mix_scores
     return s if act is None else act(s, grid.parameters)  # (b, h, n, m)
 
@@ -65,7 +58,7 @@ def mix(s: Tensor, grid: Grid, part: Part[MixingTraits]) -> Tensor:
     gradient_factor=lambda row, cell: ["(1 − (", cell.value_after, " / ", Number(row.link_value), ")²)"],
 )
 def softcap(s: Tensor, grid: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
-    """Scores bent smoothly into ±cap."""
+    """Scores limited smoothly to ±cap."""
     return cap * (s / cap).tanh()  # (b, h, n, m)
 
 
@@ -100,7 +93,7 @@ def _derive_log_n(row: RowDerivation) -> Iterator[Equation]:
     gradient_factor=lambda row, cell: [row["factor"]],
 )
 def log_n(s: Tensor, grid: Grid, *, base: Annotated[float, Range(above=1)]) -> Tensor:
-    """Scores grow with the logarithm of how many keys the query may see, beyond a base."""
+    """Scores times ln n / ln base where n, the number of visible keys, exceeds the base."""
     n = record_intermediate("n", grid.visible.sum(-1, keepdim=True), "bhn1", is_input=True)  # (b, h, n, 1)
     factor = (n.clamp(min=1).to(s.dtype).log() / math.log(base)).clamp(min=1)  # (b, h, n, 1)
     return s * record_intermediate("factor", factor, "bhn1", is_input=True)  # (b, h, n, m)
@@ -108,14 +101,14 @@ def log_n(s: Tensor, grid: Grid, *, base: Annotated[float, Range(above=1)]) -> T
 
 @link(
     "position",
-    "what --position does to scores",
+    "s + bias of the positions",
     source="Press et al. 2022 (alibi); Raffel et al. 2020 (t5)",
     step="positioned_scores",
     part_choice="position",
-    law_exceptions="its law is that of the position",
+    law_exceptions="as for the position that is chosen",
 )
 def position(s: Tensor, grid: Grid, part: Part[PositionTraits]) -> Tensor:
-    """The position's bias, by `--position`."""
+    """The bias of the position added (--position)."""
     return part(s, grid)  # (b, h, n, m)
 
 
@@ -129,7 +122,7 @@ def position(s: Tensor, grid: Grid, part: Part[PositionTraits]) -> Tensor:
     derivation=derive_per_key(lambda row, cell: ([cell.value_before, " + ", cell["bias"]],)),
 )
 def bias(s: Tensor, grid: Grid) -> Tensor:
-    """The file's `bias`, added."""
+    """The file's `bias` added."""
     return s + record_intermediate("bias", grid.bias, is_input=True)  # (b, h, n, m)
 
 
@@ -144,5 +137,5 @@ def bias(s: Tensor, grid: Grid) -> Tensor:
     laws=_ALL_LAWS,
 )
 def mask(s: Tensor, grid: Grid) -> Tensor:
-    """−∞ where the query may not look: mask, lengths, and a bias of −∞."""
+    """−∞ where a key is hidden from the query: by the mask, lengths or a bias of −∞."""
     return s.where(grid.visible, float("-inf"))  # (b, h, n, m)

@@ -19,7 +19,7 @@ from attncli.parts.traits import KeyBounds, MaskTraits
 from attncli.registry import AnyPart, Family, Range
 from attncli.types import Array, Grid, Tensor
 
-mask = Family("mask", "who may attend to whom", MaskTraits)
+mask = Family("mask", "which keys a query may see", MaskTraits)
 
 
 @mask("full", "always", laws=("prefix", "decode", "permutation"))
@@ -65,7 +65,7 @@ def _why_outside_window(grid: Grid, part: AnyPart) -> str:
 def window(
     grid: Grid, *, left: Annotated[int, Range(low=-1)] = -1, right: Annotated[int, Range(low=-1)] = -1
 ) -> Tensor:
-    """A query sees so many neighbours on each side, and itself; −1, or left out, is no bound."""
+    """A query sees itself and this many neighbours on each side; −1, or left out, means no bound."""
     near = grid.k_pos >= grid.q_pos - left if left >= 0 else grid.k_idx >= 0
     return near & (grid.k_pos <= grid.q_pos + right) if right >= 0 else near
 
@@ -79,7 +79,7 @@ def window(
     why_hidden=lambda grid, part: f"{grid.k_pos} ≥ {part.option_value('length')}",
 )
 def prefix(grid: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
-    """Every query sees the first so many positions (prefix-LM is `causal or prefix:length=…`)."""
+    """Every query sees the first `length` positions (prefix-LM is `causal or prefix:length=…`)."""
     return grid.k_pos < length
 
 
@@ -87,7 +87,7 @@ def prefix(grid: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
     "document",
     "segment of I = segment of J",
     source="Raffel et al. 2020, §2.2 (packing)",
-    law_exceptions="its segments belong to indices of one problem",
+    law_exceptions="segments are numbered for the tokens of one problem",
     reachable_keys=lambda grid, part: [("k_seg", grid.q_seg, grid.q_seg)],
     why_hidden=lambda grid, part: f"segment {grid.k_seg} ≠ {grid.q_seg}",
 )
@@ -113,7 +113,7 @@ def document(grid: Grid) -> Tensor:
     ),
 )
 def chunk(grid: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
-    """A query sees the keys of its own chunk of so many positions."""
+    """A query sees the keys of its own chunk of `size` positions."""
     return grid.q_pos // size == grid.k_pos // size
 
 
@@ -125,7 +125,7 @@ def chunk(grid: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
     why_hidden=lambda grid, part: f"({grid.q_pos} − {grid.k_pos}) mod {part.option_value('rate')} ≠ 0",
 )
 def dilated(grid: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
-    """A query sees every so many positions, itself among them."""
+    """A query sees every `rate`-th position, counted from itself."""
     return (grid.q_pos - grid.k_pos) % rate == 0
 
 
@@ -138,11 +138,11 @@ def dilated(grid: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
     why_hidden=lambda grid, part: (
         f"{grid.k_pos} > {grid.q_pos}"
         if grid.k_pos > grid.q_pos
-        else f"{grid.q_pos} − {grid.k_pos} ≥ {part.option_value('stride')}, and no multiple of it"
+        else f"{grid.q_pos} − {grid.k_pos} ≥ {part.option_value('stride')}, and not a multiple of it"
     ),
 )
 def strided(grid: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
-    """A query sees the last so many positions, and before them every so many (Sparse Transformer)."""
+    """A query sees the last `stride` positions, and before them every `stride`-th (Sparse Transformer)."""
     back = grid.q_pos - grid.k_pos
     return (back >= 0) & ((back < stride) | (back % stride == 0))
 
@@ -157,11 +157,11 @@ def strided(grid: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
     why_hidden=lambda grid, part: (
         f"{grid.k_pos} > {grid.q_pos}"
         if grid.k_pos > grid.q_pos
-        else f"{grid.k_pos} stands in an earlier block, and not at its end"
+        else f"{grid.k_pos} is in an earlier block, but not at its end"
     ),
 )
 def fixed(grid: Grid, *, stride: Annotated[int, Range(low=1)], summary: Annotated[int, Range(low=1)] = 1) -> Tensor:
-    """A query sees its own block so far, and the last positions of every block before it (Sparse Transformer)."""
+    """A query sees its own block up to itself, and the last positions of every earlier block (Sparse Transformer)."""
     own = grid.q_pos // stride == grid.k_pos // stride
     return (grid.k_pos <= grid.q_pos) & (own | (grid.k_pos % stride >= stride - summary))
 
@@ -208,10 +208,10 @@ _MAX_COMPARED_TOKENS = 32  # one by one; more of them are looked up in a table
     laws=("prefix", "decode"),
     reachable_keys=_global_key_ranges,
     named_tokens=lambda part: part.option_value("tokens"),
-    why_hidden=lambda grid, part: f"neither {grid.q_idx} nor {grid.k_idx} is among the tokens",
+    why_hidden=lambda grid, part: f"neither {grid.q_idx} nor {grid.k_idx} is one of the tokens",
 )
 def global_(grid: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> Tensor:
-    """Some tokens see every key, and every query sees them (Longformer is a window or these)."""
+    """These tokens see every key, and every query sees them (Longformer combines them with a window)."""
     return _is_among(grid.q_idx, tokens, grid) | _is_among(grid.k_idx, tokens, grid)
 
 
@@ -219,7 +219,7 @@ def global_(grid: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> 
     "natten",
     "s ≤ J < s + K, s = clamp(I − ⌊K/2⌋, 0, T − K)",
     source="Hassani et al. 2023, §3.1",
-    law_exceptions="its window moves inward at the end, so that what is seen depends on how many keys there are",
+    law_exceptions="the window moves inward at the ends, so what is seen depends on the number of keys",
     reachable_keys=lambda grid, part: [
         (
             "k_idx",
@@ -230,7 +230,7 @@ def global_(grid: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> 
     why_hidden=lambda grid, part: f"{grid.k_idx} is outside the {part.option_value('kernel')} keys around {grid.q_idx}",
 )
 def natten(grid: Grid, *, kernel: Annotated[int, Range(low=1)]) -> Tensor:
-    """A query sees K keys around it; at the ends the window moves inward, so that there are always K."""
+    """A query sees `kernel` keys around it; at the ends the window moves inward, so that it is always full."""
     start = _window_start(grid, kernel)
     return (grid.k_idx >= start) & (grid.k_idx < start + kernel)
 
@@ -247,10 +247,10 @@ def _window_start(grid: Grid, kernel: int) -> Array:
     "bigbird",
     "blocks: |⌊I/b⌋ − ⌊J/b⌋| ≤ ⌊w/2⌋, or one of the first g, or one of r drawn",
     source="Zaheer et al. 2020, §2 and App. D (ITC)",
-    law_exceptions="its random blocks are drawn over all the blocks there are",
+    law_exceptions="the random blocks are drawn for all blocks at once",
     option_conflict=lambda o: "" if o["window"] % 2 else "window counts blocks around its own, and is odd",
     why_hidden=lambda grid, part: (
-        f"block {grid.k_idx // part.option_value('block')} is not near, first or drawn for block {grid.q_idx // part.option_value('block')}"
+        f"block {grid.k_idx // part.option_value('block')} is not a neighbour, first or random block of block {grid.q_idx // part.option_value('block')}"
     ),
 )
 def bigbird(
@@ -262,7 +262,7 @@ def bigbird(
     random: Annotated[int, Range(low=0)] = 3,
     seed: Annotated[int, Range(low=0, high=2**32 - 1)] = 0,
 ) -> Tensor:
-    """A query's block sees its neighbours, the first blocks (which see all), and some that are drawn from a seed."""
+    """A block of queries sees its neighbours, the first blocks (which see everything), and some random ones."""
     i, j = grid.q_idx // block, grid.k_idx // block
     seen = (abs(i - j) <= window // 2) | (i < global_) | (j < global_)
     if not random:
@@ -287,8 +287,8 @@ def _draw_random_blocks(blocks: int, reach: int, first: int, drawn_per_block: in
     if blocks > _MAX_BLOCKS:
         raise InputError(
             "too-long",
-            f"bigbird draws random blocks for each of {blocks:,}, and at most {_MAX_BLOCKS:,} are drawn for",
-            help="a larger block=, or random=0",
+            f"bigbird draws random blocks for each of {blocks:,} blocks, but the limit is {_MAX_BLOCKS:,}",
+            help="use a larger block=, or random=0",
         )
 
     stream = np.random.RandomState(seed)  # the legacy generator, whose stream is frozen

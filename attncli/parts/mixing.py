@@ -12,7 +12,7 @@ from attncli.parts.traits import MixingTraits
 from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
 
-mixing = Family("head-mixing", "what heads tell each other", MixingTraits, plural="head-mixings")
+mixing = Family("head-mixing", "mixing between heads", MixingTraits, plural="head-mixings")
 
 LearnedArrays = Mapping[str, Tensor]
 _ALL_LAWS = ("prefix", "decode", "permutation")
@@ -21,7 +21,7 @@ _SUB_NORM_EPS = 1e-5
 
 @mixing("none", "w", laws=_ALL_LAWS)
 def none(w: Tensor, parameters: LearnedArrays) -> Tensor:
-    """Heads know nothing of each other."""
+    """There is no mixing between heads."""
     return w
 
 
@@ -125,7 +125,7 @@ def _derive_difference(row: RowDerivation) -> Iterator[Equation]:
     source="Ye et al. 2024 (Differential Transformer), §2.1",
     parameters=(
         *(
-            Parameter(f"lambda_{x}{i}", ("d",), "a vector of λ; without the four, λ = λ_init")
+            Parameter(f"lambda_{x}{i}", ("d",), "a vector of λ; without these four, λ = λ_init")
             for x in "qk"
             for i in (1, 2)
         ),
@@ -148,7 +148,7 @@ def differential(
     pairing: Literal["adjacent", "halves"] = "adjacent",
     depth: Annotated[int, Range(low=0)] = 0,
 ) -> Tensor:
-    """Of two heads' weights one is subtracted from the other, with a learned λ, so that what both see cancels."""
+    """The weights of one head of a pair are subtracted from the other's, times a learned λ, so that what both see cancels."""
     first, second = split_pairs(w, pairing)  # (b, h/2, n, m) each
     first, second = record_intermediate("first", first), record_intermediate("second", second)
     if "lambda_q1" not in parameters:

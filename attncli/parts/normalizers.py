@@ -26,7 +26,7 @@ from attncli.parts.traits import NormalizerTraits
 from attncli.registry import Family, Range
 from attncli.types import Tensor
 
-normalizer = Family("normalizer", "scores into weights, row by row", NormalizerTraits)
+normalizer = Family("normalizer", "how scores become weights, row by row", NormalizerTraits)
 
 _ALL_LAWS = ("prefix", "decode", "permutation")
 _MINUS_INFINITY = float("-inf")
@@ -91,7 +91,7 @@ def _gradient_per_key(row: RowDerivation, write: Callable[[KeyCell], EquationSid
     gradient_derivation=_derive_softmax_gradient,
 )
 def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
-    """Exponentials, divided by their sum; the largest is subtracted first, which changes nothing but rounding."""
+    """Exponentials divided by their sum; the largest score is subtracted first, which changes only rounding."""
     s = fill_hidden(scores, visible, _MINUS_INFINITY)  # (b, h, n, m)
     top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
     if top.isfinite().all() and not is_recording():
@@ -111,7 +111,7 @@ def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     "1 / (1 + e^−(s + bias))",
     source="Ramapuram et al. 2024, §3",
     laws=_ALL_LAWS,
-    law_exceptions="bias=auto counts all keys, and keeps neither prefix nor decode",
+    law_exceptions="bias=auto depends on the number of keys, so that none of this but reordering leaves it unchanged",
     is_key_count_dependent=lambda part: part.option_value("bias") == "auto",
     derivation=derive_per_key(lambda row, cell: (["1 / (1 + e^(−(", cell.value_before, " + ", row["b"], ")))"],)),
     jacobian="dsⱼ = wⱼ (1 − wⱼ) dwⱼ",
@@ -120,7 +120,7 @@ def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     ),
 )
 def sigmoid(scores: Tensor, visible: Tensor | None, *, bias: float | Literal["auto"] = 0.0) -> Tensor:
-    """Each weight by itself, so that rows need not sum to 1; auto is −ln of the number of keys."""
+    """Each weight on its own, so rows need not sum to 1; bias=auto is −ln of the number of keys."""
     b = -math.log(scores.shape[-1]) if bias == "auto" else bias
     record_intermediate("b", scores.new_tensor(b), "", is_input=True)
     return fill_hidden((scores + b).sigmoid(), visible, 0)  # (b, h, n, m)
@@ -176,7 +176,7 @@ _ENTMAX_DERIVATIONS: Mapping[str, Any] = {
     **_ENTMAX_DERIVATIONS,
 )
 def sparsemax(scores: Tensor, visible: Tensor | None) -> Tensor:
-    """The nearest point of the simplex: small scores get exactly 0."""
+    """The nearest probability distribution: small scores get a weight of exactly 0."""
     return _entmax_by_bisection(scores, visible, 2.0)  # (b, h, n, m)
 
 
@@ -205,7 +205,7 @@ def entmax15(scores: Tensor, visible: Tensor | None) -> Tensor:
     **_ENTMAX_DERIVATIONS,
 )
 def entmax(scores: Tensor, visible: Tensor | None, *, alpha: Annotated[float, Range(low=1, high=64)] = 1.5) -> Tensor:
-    """From softmax (α = 1) over entmax15 to sparsemax (α = 2) and towards hardmax."""
+    """Softmax for α = 1, entmax15 for 1.5, sparsemax for 2; larger values approach hardmax."""
     return softmax(scores, visible) if alpha == 1 else _entmax_by_bisection(scores, visible, alpha)  # (b, h, n, m)
 
 
@@ -251,7 +251,7 @@ def _entmax_by_bisection(scores: Tensor, visible: Tensor | None, alpha: float) -
     ),
 )
 def relu(scores: Tensor, visible: Tensor | None) -> Tensor:
-    """What is above 0, as it is; rows need not sum to 1."""
+    """Positive scores as they are, others 0; rows need not sum to 1."""
     return fill_hidden(scores.clamp(min=0), visible, 0)  # (b, h, n, m)
 
 
@@ -283,7 +283,7 @@ def _keep_top_keys(row: RowDerivation) -> RowDerivation:
     gradient_derivation=lambda row: _derive_softmax_gradient(_keep_top_keys(row)),
 )
 def topk(scores: Tensor, visible: Tensor | None, *, k: Annotated[int, Range(low=1)]) -> Tensor:
-    """Softmax among the k largest scores that a query sees; of equal ones the lower index stays."""
+    """Softmax over the k largest scores that a query sees; among equal ones the lower index is kept."""
     return softmax(scores, record_intermediate("among", _top_k_mask(scores, visible, k)))  # (b, h, n, m)
 
 
@@ -308,7 +308,7 @@ def _derive_hardmax(row: RowDerivation) -> Iterator[Equation]:
     jacobian="dsⱼ = 0: a step has no slope",
 )
 def hardmax(scores: Tensor, visible: Tensor | None) -> Tensor:
-    """All for the largest score that a query sees; of equal ones the lower index. A visible NaN makes the row NaN."""
+    """All weight goes to the largest score that a query sees; among equal ones to the lower index. A visible NaN makes the row NaN."""
     w = _top_k_mask(scores, visible, 1).to(scores.dtype)  # (b, h, n, m)
     has_nan = fill_hidden(scores, visible, 0).isnan().any(-1, keepdim=True)  # (b, h, n, 1)
     return fill_hidden(w.masked_fill(has_nan, math.nan), visible, 0)
@@ -354,7 +354,7 @@ def _derive_sum_gradient(row: RowDerivation) -> Iterator[Equation]:
 @normalizer(
     "sum",
     "s / Σ s, 0 where Σ s = 0",
-    source="Katharopoulos et al. 2020, §3.1; negative scores give negative weights, and are warned of",
+    source="Katharopoulos et al. 2020, §3.1; negative scores give negative weights, with a warning",
     laws=_ALL_LAWS,
     derivation=_derive_sum,
     jacobian="dsⱼ = (dwⱼ − Σ w·dw) / Σ s",

@@ -11,7 +11,7 @@ from attncli.parts.traits import NormTraits
 from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
 
-norm = Family("qk-norm", "queries and keys brought to one length", NormTraits, plural="qk-norms")
+norm = Family("qk-norm", "how queries and keys are normalised", NormTraits, plural="qk-norms")
 
 GAIN_PARAMETERS = (
     Parameter(
@@ -106,7 +106,7 @@ def _derive_layer(row: RowDerivation) -> Iterator[Equation]:
     derivation=_derive_l2,
 )
 def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: AppliedAt = "before") -> Tensor:
-    """To length 1; scope=full over all heads' columns together, at=after the position acts."""
+    """Scaled to length 1; scope=full: over the columns of all heads together; at=after: after the position acts."""
     scaled, scale = scale_rows(x, smallest=eps)
     length = scaled.norm(dim=-1, keepdim=True).maximum(divide_number(eps, scale))  # of x / scale
     record_intermediate("size", length * scale, _row_axes(x))
@@ -125,7 +125,7 @@ def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: AppliedAt = "b
     derivation=_derive_rms,
 )
 def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: AppliedAt = "before") -> Tensor:
-    """To root mean square 1, as in Qwen 3, Gemma 3 and (scope=full) OLMo 2."""
+    """Scaled to root mean square 1, as in Qwen 3, Gemma 3 and (scope=full) OLMo 2."""
     scaled, scale = scale_rows(x, smallest=eps**0.5)
     root, mean = root_mean_square(scaled, scale, eps)
     record_intermediate("mean", mean, _row_axes(x))
@@ -145,7 +145,7 @@ def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: AppliedAt = "b
     derivation=_derive_layer,
 )
 def layer(x: Tensor, *, eps: Eps = 1e-5, scope: Scope = "head", at: AppliedAt = "before") -> Tensor:
-    """To mean 0 and variance 1, as in ViT-22B and Cohere."""
+    """Shifted to mean 0 and scaled to variance 1, as in ViT-22B and Cohere."""
     scaled, scale = scale_rows(x, smallest=eps**0.5)
     mean = scaled.mean(-1, keepdim=True)
     centred = scaled - mean

@@ -16,7 +16,7 @@ from attncli.parts.traits import PositionTraits
 from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Grid, Tensor
 
-position = Family("position", "how a token knows where it is", PositionTraits)
+position = Family("position", "how positions enter", PositionTraits)
 
 _POSITION_LAWS = ("prefix", "decode")
 Theta = Annotated[float, Range(above=1)]
@@ -24,7 +24,7 @@ Theta = Annotated[float, Range(above=1)]
 
 @position("none", "x", laws=("prefix", "decode", "permutation"))
 def none(x: Tensor) -> Tensor:
-    """Nothing says where a token is."""
+    """Positions are not used."""
     return x
 
 
@@ -83,7 +83,7 @@ def _rope_option_conflict(o: Mapping[str, Any]) -> str:
         return "dims and fraction both say how much is turned"
     for name in ("factor", "original"):
         if o["scaling"] == "none" and o[name] is not None:
-            return f"{name} stands without a scaling"
+            return f"{name} needs a scaling"
     if o["beta-fast"] <= o["beta-slow"]:
         return "beta-fast must be above beta-slow"
     if o["high"] <= o["low"]:
@@ -153,7 +153,7 @@ def _derive_rotation(row: RowDerivation) -> Iterator[Equation]:
         Parameter("rope_short", ("r",), "longrope: divides each frequency up to the original length"),
         Parameter("rope_long", ("r",), "longrope: beyond it"),
     ),
-    law_exceptions="dynamic and longrope follow the length of the text, and keep neither",
+    law_exceptions="scalings dynamic and longrope depend on the length of the text",
     required_parameters=lambda part: ("rope_short", "rope_long") if part.option_value("scaling") == "longrope" else (),
     derivation=_derive_rotation,
 )
@@ -287,7 +287,7 @@ def alibi_slopes(heads: int, bias_max: float) -> list[float]:
     ),
 )
 def alibi(s: Tensor, grid: Grid, *, max: Annotated[float, Range(above=0)] = 8.0) -> Tensor:
-    """A penalty that grows with the distance, by a slope of each head's own."""
+    """A penalty that grows with the distance, with a slope of its own for each head."""
     m = record_intermediate(
         "m", s.new_tensor(alibi_slopes(grid.head_count, max))[grid.head_idx], is_input=True
     )  # (1, h, 1, 1)
@@ -315,7 +315,7 @@ def _t5_option_conflict(o: Mapping[str, Any]) -> str:
     return (
         ""
         if o["max-distance"] > exact
-        else f"max-distance must be beyond the {exact} distances that have buckets of their own"
+        else f"max-distance must be larger than the {exact} distances that have a bucket each"
     )
 
 
@@ -340,7 +340,7 @@ def t5(
     max_distance: Annotated[int, Range(low=2)] = 128,
     bidirectional: bool = True,
 ) -> Tensor:
-    """A learned bias for each distance: exact while near, in widening buckets further off."""
+    """A learned bias for each distance: one each for near keys, shared buckets of growing width further away."""
     import torch
 
     ahead = grid.k_pos - grid.q_pos  # (b, 1, n, m)
@@ -368,5 +368,5 @@ def t5(
     derivation=_derive_table_bias,
 )
 def relative(s: Tensor, grid: Grid, *, max_distance: Annotated[int, Range(low=0)]) -> Tensor:
-    """A learned bias for each distance, the same for all beyond the largest."""
+    """A learned bias for each distance; all distances beyond the largest share one."""
     return _add_table_bias(s, grid, (grid.k_pos - grid.q_pos).clamp(-max_distance, max_distance) + max_distance)

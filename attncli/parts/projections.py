@@ -15,7 +15,7 @@ from attncli.parts.traits import ProjectionTraits
 from attncli.registry import Family, Parameter, Part, Range
 from attncli.types import Array, Generator, Tensor
 
-projection = Family("projection", "what becomes of a token before it is compared", ProjectionTraits)
+projection = Family("projection", "how q, k and v are made from the embeddings", ProjectionTraits)
 
 PROJECTION_PARAMETERS = (
     Parameter("w_q", ("d", "d_q"), "queries: x W_q"),
@@ -66,7 +66,7 @@ def given(
     *,
     qkv: Literal["3hd", "h3d"] | None = None,
 ) -> Mapping[str, Array]:
-    """The file's own w_q, w_k, w_v, w_o and biases; one that it lacks is the identity. qkv= says how packed arrays lie."""
+    """The file's own w_q, w_k, w_v, w_o and biases; a matrix that is missing is the identity. qkv= is the layout of packed arrays."""
     return parameters  # packed ones are cut where shapes are checked, in `plan.packed_arrays`
 
 
@@ -74,7 +74,7 @@ def given(
 def identity(
     sizes: ProjectionSizes, parameters: Mapping[str, Array], generator: Generator | None
 ) -> Mapping[str, Array]:
-    """No projections at all: embeddings are their own queries, keys and values."""
+    """No projections: the embeddings themselves are the queries, keys and values."""
     return {}
 
 

@@ -21,7 +21,7 @@ from attncli.parts.traits import ScoreTraits
 from attncli.registry import Family, Parameter
 from attncli.types import Tensor
 
-score = Family("score", "how alike a query and a key are", ScoreTraits)
+score = Family("score", "how a query and a key are compared", ScoreTraits)
 
 LearnedArrays = Mapping[str, Tensor]
 _ALL_LAWS = ("prefix", "decode", "permutation")
@@ -61,7 +61,7 @@ def inverse_sqrt(d: int) -> float:
     gradient_derivation=_derive_dot_gradient,
 )
 def dot(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
-    """How far two vectors point the same way, times their lengths."""
+    """How much two vectors point the same way, times their lengths."""
     return q @ k.mT  # (b, h, n, m)
 
 
@@ -131,7 +131,7 @@ def additive(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
     derivation=_derive_hidden_layer,
 )
 def concat(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
-    """The same as additive: the two matrices are the halves of W."""
+    """The same as additive, with the two matrices as the halves of one W."""
     return additive(q, k, parameters)  # (b, h, n, m)
 
 
@@ -166,7 +166,7 @@ def _derive_cosine(row: RowDerivation) -> Iterator[Equation]:
     derivation=_derive_cosine,
 )
 def cosine(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
-    """How far two vectors point the same way, whatever their lengths."""
+    """How much two vectors point the same way, whatever their lengths."""
     (a, q_scale), (b, k_scale) = scale_rows(q), scale_rows(k)  # (b, h, n, d), (b, h, n, 1); (b, h, m, d), (b, h, m, 1)
     q_length, k_length = (x.norm(dim=-1, keepdim=True).masked_fill((x == 0).all(-1, keepdim=True), 1) for x in (a, b))
     record_intermediate("|q|", q_length * q_scale, "bhn1")

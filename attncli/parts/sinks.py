@@ -8,7 +8,7 @@ from attncli.parts.traits import SinkTraits
 from attncli.registry import Family, Parameter
 from attncli.types import Tensor
 
-sink = Family("sink", "a place for weight that goes to no key; with softmax only", SinkTraits)
+sink = Family("sink", "where weight goes that no key gets; only with softmax", SinkTraits)
 
 _ALL_LAWS = ("prefix", "decode", "permutation")
 

@@ -27,8 +27,8 @@ _READINGS: dict[int, tuple[Axes, ...]] = {
 _MEANINGS = {
     ("Tq", "Tk"): "the same for each item",
     ("B", "Tk"): "keys of each item",
-    ("H", "Tq", "Tk"): "one a head",
-    ("B", "Tq", "Tk"): "one an item",
+    ("H", "Tq", "Tk"): "one per head",
+    ("B", "Tq", "Tk"): "one per item",
 }
 
 
@@ -88,13 +88,15 @@ def _misfit_error(name: str, shape: tuple[int, ...], size: ProblemSize, lengths:
         length in (1, lengths[axis]) for axis, length in zip(("Tq", "Tk"), shape[-2:], strict=True)
     )
     if len(shape) == 3 and fits_grid and shape[0] == batch * heads:
-        hint = f"items and heads lie in one axis: reshape it to ({batch}, {heads}, {shape[1]}, {shape[2]})"
+        hint = f"items and heads share one axis: reshape it to ({batch}, {heads}, {shape[1]}, {shape[2]})"
     elif len(shape) == 3 and fits_grid and size.batch is None:
         hint = f"there is one head: one {name} for it has two axes, ({shape[1]}, {shape[2]})"
         if heads > 1:
-            hint = f"there are {heads} heads: give one {name} a head, ({heads}, {shape[1]}, {shape[2]}), or one for all, of two axes"
+            hint = f"there are {heads} heads: give one {name} per head, ({heads}, {shape[1]}, {shape[2]}), or one for all, of two axes"
     elif len(shape) == 3 and fits_grid:
-        hint = f"one an item is ({batch}, 1, {shape[1]}, {shape[2]}), one a head (1, {heads}, {shape[1]}, {shape[2]})"
+        hint = (
+            f"one per item is ({batch}, 1, {shape[1]}, {shape[2]}), one per head (1, {heads}, {shape[1]}, {shape[2]})"
+        )
     elif len(shape) == 4 and size.batch is None and shape[0] != 1:
         hint = f"the problem has no batch: give one {name}, or a batch of {shape[0]} problems"
     else:
@@ -104,5 +106,5 @@ def _misfit_error(name: str, shape: tuple[int, ...], size: ProblemSize, lengths:
             if length not in (1, lengths[axis])
         ]
         message += f": {wrong[0]}" if wrong else ""
-        hint = "an axis is as long as the problem's, or 1"
+        hint = "each axis must be as long as the problem's, or 1"
     return input_error("shape-mismatch", message, name, help=hint)

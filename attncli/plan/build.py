@@ -208,7 +208,7 @@ def _check_empty_rows(plan: Plan) -> None:
         raise InputError(
             "empty-rows",
             f"{description} no key, and empty_rows is error",
-            help="--empty-rows zero|nan|uniform says what their weights shall be",
+            help="choose their weights: --empty-rows zero, nan or uniform",
         )
 
 
@@ -232,7 +232,7 @@ def _choose_dtype(problem: Problem, variant: Variant) -> str:
         OptionError: float64 was asked of such a device.
     """
     if variant.device == "mps" and variant.dtype == "float64":
-        raise OptionError("bad-option", "mps has no float64", help="--dtype float32, or --device cpu")
+        raise OptionError("bad-option", "the device mps has no float64", help="--dtype float32, or --device cpu")
     if variant.dtype:
         return str(variant.dtype)
     arrays = [
@@ -249,6 +249,14 @@ def _choose_dtype(problem: Problem, variant: Variant) -> str:
     return "float64" if is_wide and variant.device != "mps" else "float32"
 
 
+_NAMES_OF_CHOICES = {
+    "heads": "a number of heads",
+    "kv_heads": "a number of kv heads",
+    "memory": "a memory to attend to",
+    "window": "a window",
+}
+
+
 def _check_required_choices(problem: Problem, variant: Variant, size: ProblemSize) -> None:
     """Check that the user has made the choices that a preset leaves to the user.
 
@@ -257,8 +265,8 @@ def _check_required_choices(problem: Problem, variant: Variant, size: ProblemSiz
     """
     has_window = any(part.traits.is_window for part in variant.mask.iter_parts())
     choices = {  # name → whether it has been made, and how to make it
-        "heads": (variant.heads or size.heads, "add --heads H; the width is split into so many"),
-        "kv_heads": (variant.kv_heads or size.kv_heads, "add --kv-heads G; it divides the number of heads"),
+        "heads": (variant.heads or size.heads, "add --heads H; the width is split equally among them"),
+        "kv_heads": (variant.kv_heads or size.kv_heads, "add --kv-heads G, which must divide the number of heads"),
         "memory": (
             problem.memory is not None or problem.q is not None,
             "give memory in the file, or --with memory=FILE",
@@ -268,4 +276,6 @@ def _check_required_choices(problem: Problem, variant: Variant, size: ProblemSiz
     for name in variant.required_choices:
         is_made, hint = choices[name]
         if not is_made:
-            raise input_error("missing-choice", f"the variant {variant.name!r} cannot know its {name}", help=hint)
+            raise input_error(
+                "missing-choice", f"the variant {variant.name!r} needs {_NAMES_OF_CHOICES[name]}", help=hint
+            )

@@ -47,9 +47,7 @@ def build_chain(problem: Problem, variant: Variant, head_dim: int, is_masked: bo
     active = {name: bound_link for name, bound_link in bound.items() if bound_link}
     for name, bound_link in active.items():
         if name not in variant.chain:
-            hint = (
-                f"add {name} to --chain where it should stand{', or say --scale none' if bound_link.is_scale else ''}"
-            )
+            hint = f"add {name} to --chain where it should act{', or give --scale none' if bound_link.is_scale else ''}"
             chain = ",".join(variant.chain) or "none"
             raise input_error("left-out", f"the chain {chain} leaves out {name}, which this problem needs", help=hint)
     links: list[Link] = []

@@ -72,7 +72,7 @@ def resolve_head_shapes(problem: Problem, variant: Variant, size: ProblemSize) -
     heads, kv_heads, has_head_axis = _resolve_head_counts(problem, variant, size)
     is_pairing = variant.head_mixing.traits.is_pairing
     if is_pairing and (heads % 2 or kv_heads % 2):
-        hint = "differential attention needs an even number of heads, and of kv heads"
+        hint = "differential attention needs an even number of heads and of kv heads"
         message = f"{pluralize(heads, 'head')} and {pluralize(kv_heads, 'kv head')} cannot be paired"
         raise input_error("heads-mismatch", message, help=hint)
     counted = HeadShapes(heads, kv_heads, has_head_axis, 0, 0, None, None, is_pairing)
@@ -100,7 +100,7 @@ def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) 
     if not has_head_axis and variant.kv_heads not in (None, 1):
         raise input_error(
             "missing-heads",
-            f"kv_heads is {kv_heads}, but how many query heads share them is not said",
+            f"kv_heads is {kv_heads}, but the number of query heads is missing",
             help=f"add --heads {2 * kv_heads} (a multiple of {kv_heads})",
         )
     if heads % kv_heads:
@@ -108,7 +108,7 @@ def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) 
         raise input_error(
             "heads-mismatch",
             f"{heads} query heads cannot share {kv_heads} kv heads equally",
-            help=f"{pluralize(heads, 'head')}, {kv_heads} kv heads: {divisors}",
+            help=f"with {pluralize(heads, 'head')}, use {divisors} kv heads",
         )
     return heads, kv_heads, has_head_axis
 
@@ -134,9 +134,9 @@ def choose_projection(problem: Problem, variant: Variant) -> Part[ProjectionTrai
     if problem.q is not None and projection.traits.is_from_file and matrices:
         raise input_error(
             "already-projected",
-            f"projection is given, but the file holds q and k, which are taken as projected, beside {join_names(matrices)}",
+            f"projection is given, but the file holds q and k, which count as already projected, together with {join_names(matrices)}",
             f"parameters.{matrices[0]}",
-            help="give what they are made from as embeddings (and memory) instead of q, k and v, or leave the projection out",
+            help="give embeddings (and memory) instead of q, k and v, or leave the projection out",
         )
     if problem.q is not None and projection.traits.is_drawn:
         raise input_error(
@@ -186,8 +186,8 @@ def _indivisible_width_error(name: str, columns: int, heads: int) -> InputError:
     divisors = join_names([n for n in range(1, largest + 1) if columns % n == 0], "or")
     return input_error(
         "heads-mismatch",
-        f"{name} has {pluralize(columns, 'column')}, which {heads} heads do not divide",
-        help=f"{pluralize(columns, 'column')}, {heads} heads: {divisors}",
+        f"the {pluralize(columns, 'column')} of {name} cannot be split into {heads} heads",
+        help=f"use {divisors} heads",
     )
 
 
@@ -216,7 +216,7 @@ def _resolve_head_widths(problem: Problem, variant: Variant, size: ProblemSize, 
         needs_matrices = shapes.kv_heads < shapes.heads and "w_k" not in matrices and problem.q is None
         columns = shapes.d * shapes.kv_heads
         hint = f"fewer kv heads need w_k and w_v of {pluralize(columns, 'column')}" if needs_matrices else ""
-        message = f"a query of one head has {pluralize(shapes.d, 'column')}, a key {shapes.d_k}, and {variant.score.name} needs them equal"
+        message = f"per head, queries have {pluralize(shapes.d, 'column')} and keys {shapes.d_k}; {variant.score.name} needs equal numbers"
         raise input_error("shape-mismatch", message, help=hint)
     shapes = replace(
         shapes, parameters=_applied_parameters(problem, variant, matrices, has_output=shapes.c is not None)
@@ -310,9 +310,7 @@ def _check_position_width(problem: Problem, variant: Variant, embedding_width: i
     if paired_columns is None:
         return
     if part.traits.acts_on == "qk" and shapes.d != shapes.d_k:
-        message = (
-            f"position {part} turns queries and keys alike, but one has {shapes.d} columns and the other {shapes.d_k}"
-        )
+        message = f"position {part} turns queries and keys in the same way, but queries have {shapes.d} columns and keys {shapes.d_k}"
         raise input_error("shape-mismatch", message)
     memory_width = shape_of(problem.memory["embeddings"])[-1] if problem.memory else embedding_width
     for width in (embedding_width, memory_width) if part.traits.acts_on == "embeddings" else (shapes.d,):
@@ -332,9 +330,9 @@ def _paired_columns_error(part: AnyPart, paired: int, width: int) -> InputError:
         )
     if paired == 0:
         message = f"position {part} turns 0 of {width} columns"
-        return input_error("odd-width", message, help="a larger fraction, so that two columns or more are turned")
+        return input_error("odd-width", message, help="use a larger fraction, so that at least two columns are turned")
     hint = " or ".join(filter(None, ("an even width", dims)))
-    message = f"position {part} works on pairs of columns, and cannot on {paired} of {width}"
+    message = f"position {part} works on pairs of columns, so it cannot turn {paired} of {width}"
     return input_error("odd-width", message, help=f"give it {hint}")
 
 
@@ -365,7 +363,7 @@ def _check_part_parameters(problem: Problem, part: Part[ParameterTraits], shapes
             if lengths[columns] != lengths[rows]:
                 raise input_error(
                     "shape-mismatch",
-                    f"without {name} a width of {lengths[rows]} meets one of {lengths[columns]}",
+                    f"without {name}, a width of {lengths[rows]} meets a width of {lengths[columns]}",
                     "parameters",
                     help=f"add {name}, ({lengths[rows]}, {lengths[columns]})",
                 )
@@ -398,7 +396,7 @@ def _check_parameter_groups(problem: Problem, part: Part[ParameterTraits]) -> No
     missing = sorted(name for name in together if name not in problem.parameters)
     if missing and len(missing) < len(together):
         raise input_error(
-            "missing-parameters", f"{owner} needs {join_names(missing)} too, or none of them", "parameters"
+            "missing-parameters", f"{owner} also needs {join_names(missing)}, or none of these", "parameters"
         )
     alternatives = traits.any_of_parameters
     if alternatives and not any(name in problem.parameters for name in alternatives):

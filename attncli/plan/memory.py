@@ -47,7 +47,7 @@ def check_memory(plan: Plan, streamed: bool) -> None:
         what = "the vectors" if needed.vectors > needed.projections else "the drawn projections"
     raise CannotError(
         "out-of-memory",
-        f"{what} need about {sum(needed) / 2**30:,.1f} GiB, and {available / 2**30:,.1f} are to be had",
+        f"{what} need about {sum(needed) / 2**30:,.1f} GiB, but only {available / 2**30:,.1f} GiB are free",
         help=_suggest_smaller_run(plan),
     )
 
@@ -91,11 +91,11 @@ def _describe_scores(plan: Plan, streamed: bool) -> str:
 
 def _suggest_smaller_run(plan: Plan) -> str:
     if plan.matrix_steps:
-        return "--only context,log_sum_exp or --top 8 keep less; --at query=… a row; to a .safetensors file steps go as they are made"
+        return "--only context,log_sum_exp or --top 8 keep less; --at query=… keeps one row; a .safetensors file is written piece by piece"
     if plan.schedule != "dense":
-        return "fewer tokens, or a narrower projection"
+        return "use fewer tokens or a narrower projection"
     if plan.requires_grad:
-        return "without requires_grad it is tiled"
+        return "without requires_grad it can be computed in tiles"
     return "--schedule tiled computes it piece by piece"
 
 

@@ -161,9 +161,9 @@ class _Resolver:
         name = next(iter(self.named))
         raise input_error(
             "missing-heads",
-            f"{name} holds all heads in one array, and how many heads there are is not said",
+            f"{name} holds all heads in one array, but the number of heads is missing",
             f"parameters.{name}",
-            help="add --heads H, as the model's configuration says (num_attention_heads, n_head); --heads 1 for a single one",
+            help="add --heads H, from the model's configuration (num_attention_heads, n_head); --heads 1 for a single head",
         )
 
     def _find_kv_heads(self) -> int:
@@ -206,7 +206,7 @@ class _Resolver:
             )
             hint = "give it as w_o, laid out as w_layout says"
             if rows:
-                message = f"c_attn.weight is {rows} × {columns}, and one of its axes holds queries, keys and values"
+                message = f"c_attn.weight is {rows} × {columns}, but one of its axes must hold queries, keys and values"
                 hint = "cut it into w_q, w_k, w_v and w_o"
             raise input_error("wrong-shape", message, "parameters", help=hint)
         return columns > rows
@@ -277,15 +277,15 @@ class _Resolver:
             "two-readings",
             f"{name} {shape} can be read in two ways: 3hd, {QKV_LAYOUTS['3hd']}; or h3d, {QKV_LAYOUTS['h3d']}. Models differ: {self.named[name].used_by}",
             f"parameters.{name}",
-            help="say which: --projection given:qkv=3hd, or --projection given:qkv=h3d",
+            help="choose one: --projection given:qkv=3hd, or --projection given:qkv=h3d",
         )
 
     def _indivisible_error(self, name: str, length: int) -> InputError:
         heads, kv_heads = self.heads, self.kv_heads
-        message = f"{name} has {length} columns for queries, keys and values, which {pluralize(heads, 'head')} and {pluralize(kv_heads, 'kv head')} do not divide equally"
+        message = f"the {length} columns of {name} for queries, keys and values cannot be split equally among {pluralize(heads, 'head')} and {pluralize(kv_heads, 'kv head')}"
         shared = [n for n in range(1, heads + 1) if heads % n == 0 and length % (heads + 2 * n) == 0]
         equal = [n for n in range(1, min(length // 3, _MAX_SUGGESTED_HEADS) + 1) if length % (3 * n) == 0]
-        hint = "say with --heads and --kv-heads how many the model has"
+        hint = "give the model's numbers with --heads and --kv-heads"
         if shared:
             hint = f"{hint}: with {pluralize(heads, 'head')}, --kv-heads {join_names(shared, 'or')}"
         elif equal:

@@ -77,7 +77,7 @@ def resolve_order(
 
 def _missing_positions_error(problem: Problem, variant: Variant, size: ProblemSize, needed_by: str) -> InputError:
     if problem.k_positions is not None:
-        message = f"{needed_by} needs positions, and only those of the keys are given"
+        message = f"{needed_by} needs positions, but only those of the keys are given"
         return input_error("missing-positions", message, "positions", help="add positions, one for each query")
     queries = pluralize(size.queries, "query", "queries")
     cross_attention = find_cross_attention(variant.name) if problem.memory is not None else ""
@@ -86,7 +86,7 @@ def _missing_positions_error(problem: Problem, variant: Variant, size: ProblemSi
     )
     return input_error(
         "align-needed",
-        f"{queries} {'meets' if size.queries == 1 else 'meet'} {pluralize(size.keys, 'key')}, and {needed_by} must know which stand side by side",
-        help=f"{hint}--align top-left: the first query beside the first key, as in PyTorch SDPA; "
-        "--align bottom-right: the last beside the last, as in FlashAttention; or give positions",
+        f"{queries} {'meets' if size.queries == 1 else 'meet'} {pluralize(size.keys, 'key')}, and {needed_by} needs to know which query is next to which key",
+        help=f"{hint}--align top-left puts the first query next to the first key, as PyTorch SDPA does; "
+        "--align bottom-right the last next to the last, as FlashAttention does; or give positions",
     )

@@ -48,12 +48,12 @@ def choose_schedule(
     requested, requires_grad = plan.variant.schedule, plan.requires_grad
     if requires_grad and requested in ("tiled", "fused"):
         raise input_error(
-            "no-graph", f"a tensor requires grad, and the {requested} schedule keeps no graph", help="schedule dense"
+            "no-graph", f"a tensor requires grad, but the {requested} schedule keeps no graph", help="schedule dense"
         )
     reason = why_not_sdpa(plan, requested == "fused")
     if requested == "fused" and reason:
         raise input_error(
-            "not-fused", f"no fused kernel says this: {reason}", help="leave --schedule out: what runs is found"
+            "not-fused", f"no fused kernel computes this: {reason}", help="leave --schedule out: one that can is chosen"
         )
     if requested:
         schedule = requested
@@ -83,13 +83,11 @@ def _drop_matrix_steps(plan: Plan) -> Plan:
     if not keep:
         raise input_error(
             "too-long",
-            f"there is no v, and {n:,} × {m:,} scores are not shown unless asked for",
+            f"there is no v, and {n:,} × {m:,} scores are shown only if you ask for them",
             help="--only log_sum_exp,entropy; --top 8; --at query=0; or --only weights --output FILE.safetensors",
         )
     names = f"{', '.join(dropped[:-1])} and {dropped[-1]}" if len(dropped) > 1 else dropped[0]
-    warning = (
-        f"left-out: {names} of {n:,} × {m:,}: --only names them, --at query=… shows a row, --top 8 the largest weights"
-    )
+    warning = f"left-out: {names} of {n:,} × {m:,} left out: --only shows them, --at query=… one row, --top 8 the largest weights"
     return replace(plan, keep=keep, warnings=(*plan.warnings, warning))
 
 
@@ -105,12 +103,12 @@ def why_not_sdpa(plan: Plan, requested: bool) -> str:
         return "there is no v"
     unsupported = _unsupported_by_sdpa(plan)
     if unsupported:
-        return f"{unsupported[0]} is not in it"
+        return f"it does not have {unsupported[0]}"
     inner_steps = sorted(plan.keep - _STEPS_OUTSIDE_TILES)
     if inner_steps:
-        return f"it does not tell {inner_steps[0]}"
+        return f"it does not return {inner_steps[0]}"
     if shapes.c != shapes.d:
-        return f"values are {shapes.c} wide, and keys {shapes.d}"
+        return f"values are {shapes.c} wide but keys {shapes.d}"
     if not variant.device.startswith("cpu") and variant.dtype == "float64":
         return "on this device it has no float64"
     if not plan.is_masked or is_causal(plan):

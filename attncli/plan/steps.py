@@ -12,7 +12,7 @@ from attncli.plan.head_shapes import HeadShapes
 from attncli.plan.positions import is_self_attention
 from attncli.plan.visibility import fields_read
 from attncli.registry import Part
-from attncli.text import join_names, suggestion
+from attncli.text import closest, join_names
 from attncli.types import BASE_STEPS, DEFAULT_STEPS, PARAMETER_STEPS, PROJECTED_STEPS, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import STEP_NAMES
@@ -106,9 +106,9 @@ def _require_existing_step(name: str, steps: Collection[str]) -> None:
     require_step_name(name)
     if name in TOP_STEPS and name not in steps:
         hint = "--top 3 keeps the three largest weights of each query"
-        raise OptionError("missing-option", f"{name} needs to know how many: --top N", help=hint)
+        raise OptionError("missing-option", f"{name} needs a number: --top N", help=hint)
     if name not in steps:
-        raise input_error("absent-step", f"this variant has no step {name!r}", help=f"it has {join_names(steps)}")
+        raise input_error("absent-step", f"this variant has no step {name!r}", help=_suggest_existing_step(name, steps))
 
 
 def require_step_name(name: str, *, is_all_allowed: bool = True) -> None:
@@ -124,7 +124,31 @@ def require_step_name(name: str, *, is_all_allowed: bool = True) -> None:
     base, _, repetition = name.rpartition("_")
     names = [*STEP_NAMES, "all"] if is_all_allowed else STEP_NAMES
     if name not in STEP_NAMES and not (base in STEP_NAMES and repetition.isascii() and repetition.isdecimal()):
-        raise OptionError("unknown-step", f"no step is called {name!r}", help=suggestion(name, names))
+        raise OptionError("unknown-step", f"there is no step called {name!r}", help=_suggest_step(name, names))
+
+
+def _suggest_step(name: str, names: Collection[str]) -> str:
+    """Offer the step that a misspelt name is like; else the steps of a first look, and where all are listed."""
+    match = closest(name, names)
+    if match is not None:
+        return f"did you mean {match!r}?"
+    return f"such as {join_names(('q', 'scores', 'weights', 'context'), 'or')}; attn list steps lists them all"
+
+
+def _suggest_existing_step(name: str, steps: Collection[str]) -> str:
+    """List the steps that a variant has, and how it would have the one that was asked for."""
+    way = f"{_OPTIONS_OF_STEPS[name]} adds it; " if name in _OPTIONS_OF_STEPS else ""
+    return f"{way}it has {join_names(steps)}"
+
+
+_OPTIONS_OF_STEPS = {  # for a step that a variant may lack: the option that adds it
+    "output": "out=yes, as in --projection linear:out=yes,",
+    "dropout_weights": "--dropout 0.1",
+    "masked_scores": "a mask, such as --causal,",
+    "mask": "a mask, such as --causal,",
+    "head_context": "--heads 2",
+    "sink_weights": "--sink zero",
+}
 
 
 def unused_fields(

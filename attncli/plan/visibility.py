@@ -27,20 +27,20 @@ def effective_mask(problem: Problem, variant: Variant) -> MaskExpression | None:
     expr: MaskExpression = variant.mask
     fields = fields_read(expr)
     if "problem_mask" in fields and problem.mask is None:
-        raise input_error("missing-field", f"mask {expr} looks at the file's mask, and it has none", "mask")
+        raise input_error("missing-field", f"mask {expr} needs the file's `mask`, and the file has none", "mask")
     if problem.mask is not None and "problem_mask" not in fields:
         expr = expression.conjunction(expr, expression.parse_expression("given", mask))
     if "q_seg" in fields and problem.segments is None:
         raise input_error(
             "missing-field",
-            f"mask {expr} looks at segments, and the file has none",
+            f"mask {expr} needs segments, and the file has none",
             "segments",
             help='add "segments": the document of each token, as in [0, 0, 1]',
         )
     k_segments = problem.segments if problem.k_segments is None else problem.k_segments
     if "k_seg" in fields and shape_of(k_segments)[-1] != problem_size(problem).keys:
-        message = f"mask {expr} looks at segments, and the {problem_size(problem).keys} keys have none of their own"
-        raise input_error("missing-field", message, "k_segments", help="add k_segments, one for each key, past and new")
+        message = f"mask {expr} needs segments, but the {problem_size(problem).keys} keys have none of their own"
+        raise input_error("missing-field", message, "k_segments", help="add k_segments: one for each key, past and new")
     return None if str(expr) == "full" else expr
 
 

@@ -21,7 +21,7 @@ from attncli.registry import Parameter
 from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
 from attncli.types import BASE_STEPS, FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.validation.identification import validate_id, validate_meta
-from attncli.variant import FAMILIES
+from attncli.variant import CHOICES, FAMILIES
 
 STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
 FIGURE_KEYS = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
@@ -58,7 +58,7 @@ def find_field(name: str) -> Field:
         array = FRAMEWORK_ARRAYS[rest]
         return Field(name, "floats", (" ".join(array.axes),), array.help)
     if group == "parameters" and rest:
-        message = f"no part takes a parameter {shorten(rest)!r}"
+        message = f"no part has a parameter called {shorten(rest)!r}"
         raise input_error("unknown-field", message, shorten(name), help=_suggest_parameter(rest))
     in_group = [field.removeprefix(f"{group}.") for field in FIELDS if field.startswith(f"{group}.")]
     if in_group and rest:
@@ -68,8 +68,11 @@ def find_field(name: str) -> Field:
     parameter_name = name if name in FRAMEWORK_ARRAYS else closest(name, known_parameters())
     if parameter_name is None and f"{name}.weight" in FRAMEWORK_ARRAYS:
         parameter_name = f"{name}.weight"
+    if name in CHOICES and name not in INPUT_NAMES:
+        hint = f'a choice goes under variant: "variant": {{"{name}": …}}'
+        raise input_error("unknown-field", message, name, help=hint)
     if parameter_name and (parameter_name == name or not closest(name, INPUT_NAMES)):
-        hint = f'learned arrays stand together: "parameters": {{"{parameter_name}": …}}'
+        hint = f'learned arrays go under parameters: "parameters": {{"{parameter_name}": …}}'
         raise input_error("unknown-field", message, shorten(name), help=hint)
     raise input_error("unknown-field", message, shorten(name), help=suggestion(name, INPUT_NAMES))
 
@@ -101,7 +104,7 @@ def validate_field(name: str, value: Any) -> Any:
     if field.kind in ("object", "expected") and not isinstance(value, Mapping):
         is_preset_name = name == "variant" and isinstance(value, str)
         hint = f'write "variant": {{"name": "{shorten(value)}"}}' if is_preset_name else ""
-        raise input_error("wrong-type", f"{name} is an object", name, help=hint)
+        raise input_error("wrong-type", f"{name} must be an object, not {quote_value(value)}", name, help=hint)
     if field.kind == "expected":
         return _validate_expected(value)
     if field.kind == "id":
@@ -120,7 +123,7 @@ def _validate_text(value: object, field: Field) -> str:
     """
     if isinstance(value, str) and value in field.allowed_values:
         return value
-    given = quote_value(value) if isinstance(value, str) else "what is no text"
+    given = quote_value(value) if isinstance(value, str) else "anything but a text"
     nearest = suggestion(value if isinstance(value, str) else "", field.allowed_values)
     raise input_error("wrong-type", f"{field.name} cannot be {given}", field.name, help=nearest)
 
@@ -132,8 +135,8 @@ def _check_no_arrays(value: object, name: str) -> None:
         InputError: one is.
     """
     if isinstance(value, np.ndarray) or is_tensor(value):
-        hint = "beside arrays it belongs into the JSON under `attn`"
-        raise input_error("wrong-type", f"{name} holds an array, and is no field for numbers", name, help=hint)
+        hint = "in a file of arrays it belongs in the JSON text called `attn`"
+        raise input_error("wrong-type", f"{name} holds an array, but this field is not for numbers", name, help=hint)
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(inner, str | int | float):
@@ -206,14 +209,14 @@ def _convert_dtype(value: NumpyArray, field: Field) -> NumpyArray:
     if field.kind == "booleans" and kind != "b":
         raise _numeric_mask_error(field, f"{field.name} holds {value.dtype} numbers")
     if kind not in {"floats": "fiu", "booleans": "b", "integers": "iuf"}[field.kind]:
-        raise input_error("wrong-type", f"{field.name} holds {value.dtype}, not {field.kind}", field.name)
+        raise input_error("wrong-type", f"{field.name} holds {value.dtype} values, but needs {field.kind}", field.name)
     if field.kind == "booleans":
         return value
     if field.kind == "integers":
         return _convert_integers(value, field)
     converted = value.astype(np.float32 if kind == "f" and value.dtype.itemsize <= 4 else np.float64, copy=False)
     if value.dtype.itemsize > 8 and (np.isinf(converted) & np.isfinite(value)).any():
-        raise input_error("not-finite", f"{field.name} holds a number larger than a float64 can hold", field.name)
+        raise input_error("not-finite", f"{field.name} holds a number too large for float64", field.name)
     return converted
 
 
@@ -257,7 +260,7 @@ def _array_from_lists(value: object, field: Field) -> NumpyArray:
         raise _too_large_integer_error(value, field, ()) from None
     except (ValueError, TypeError):
         raise _ragged_row_error(value, field, ()) or input_error(
-            "wrong-type", f"{field.name} is no array", field.name
+            "wrong-type", f"{field.name} is not an array", field.name
         ) from None
 
 
@@ -272,7 +275,7 @@ def _too_large_integer_error(value: object, field: Field, index: tuple[int, ...]
             continue
     if field.kind == "integers":
         return input_error("out-of-range", f"{field.name} holds {quote_value(value)}, beyond ±2^53", field.name, index)
-    message = f"{field.name} holds an integer larger than a float64 can hold"
+    message = f"{field.name} holds an integer too large for float64"
     return input_error("not-finite", message, field.name, index)
 
 
@@ -295,8 +298,8 @@ def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object
         return value
     if field.kind == "booleans":
         if field.name == "mask" and isinstance(value, str) and not index:
-            hint = f'a mask that has a name is a choice: "variant": {{"mask": "{shorten(value)}"}}'
-            message = f"mask holds {quote_value(value)}; a mask holds booleans"
+            hint = f'name a mask under variant: "variant": {{"mask": "{shorten(value)}"}}'
+            message = f"mask holds {quote_value(value)}, but a mask must hold booleans"
             raise input_error("wrong-type", message, field.name, help=hint)
         raise _numeric_mask_error(field, f"{field.name} holds {quote_value(value)}", index)
     if field.kind == "floats" and isinstance(value, str) and value.lower() in _OTHER_NONFINITE_SPELLINGS:
@@ -304,12 +307,22 @@ def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object
         hint = f'write "{_OTHER_NONFINITE_SPELLINGS[value.lower()]}"'
         raise input_error("not-a-number", message, field.name, index, help=hint)
     code, expected = ("not-a-number", "a number") if field.kind == "floats" else ("wrong-type", "an integer")
-    raise input_error(code, f"{field.name} holds {quote_value(value)} where {expected} should be", field.name, index)
+    message = f"{field.name} holds {quote_value(value)} where {expected} should be"
+    raise input_error(code, message, field.name, index, help=_suggest_numbers(value, field.name))
+
+
+def _suggest_numbers(value: object, name: str) -> str:
+    """Say what to write instead of null or an object where numbers should be; of other values, nothing."""
+    if name == "embeddings" and isinstance(value, Mapping):
+        return 'write the tokens and their rows apart: "tokens": ["cat", …], "embeddings": [[0.1, 0.2], …]'
+    if isinstance(value, Mapping):
+        return f'write lists of numbers: "{name}": [[0.1, 0.2], …]'
+    return f"write a number, or leave {name} out" if value is None else ""
 
 
 def _numeric_mask_error(field: Field, statement: str, index: tuple[int, ...] = ()) -> InputError:
-    hint = "write true/false; to add numbers to the scores use bias"
-    return input_error("numeric-mask", f"{statement}; a mask holds booleans", field.name, index, help=hint)
+    hint = "write true and false; to add numbers to the scores use bias"
+    return input_error("numeric-mask", f"{statement}, but a mask must hold booleans", field.name, index, help=hint)
 
 
 def _ragged_row_error(items: object, field: Field, index: tuple[int, ...]) -> InputError | None:
@@ -321,7 +334,7 @@ def _ragged_row_error(items: object, field: Field, index: tuple[int, ...]) -> In
         if length != lengths[0]:
             has, first = ("one number" if n is None else pluralize(n, "value") for n in (length, lengths[0]))
             message = f"{field.name}: item {i} has {has}, but item 0 has {first}"
-            hint = "rows must be equally long; short rows are never padded"
+            hint = "all rows must have the same length; short rows are never padded"
             return input_error("ragged", message, field.name, (*index, i), help=hint)
         error = _ragged_row_error(items[i], field, (*index, i))
         if error:
@@ -337,8 +350,8 @@ def _rank_hint(shape: Sequence[int], field: Field) -> str:
     if surplus <= 0:
         return ""
     if any(n != 1 for n in shape[:surplus]):
-        return f"{pluralize(surplus, 'axis', 'axes')} too many: write a problem for each of its parts"
-    return "leave the first axis out" if surplus == 1 else f"leave the first {surplus} axes out"
+        return f"it has {pluralize(surplus, 'axis', 'axes')} too many: write one problem for each part"
+    return "remove the first axis" if surplus == 1 else f"remove the first {surplus} axes"
 
 
 def _check_finite(value: Any, field: Field) -> None:
@@ -363,9 +376,9 @@ def _check_finite(value: Any, field: Field) -> None:
     if is_bias and high == math.inf:
         raise input_error(
             "not-finite",
-            "bias holds +∞, which leaves no other key any weight",
+            "bias holds +∞, which would leave no weight for any other key",
             "bias",
-            help="bias is finite, or -Infinity to hide a key",
+            help="use finite numbers, or -Infinity to hide a key",
         )
     if not is_bias and not (math.isfinite(low) and math.isfinite(high)):
         index = _first_true_index((detached != detached) | (abs(detached) == math.inf))
@@ -396,17 +409,19 @@ def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tup
         InputError: it is none, or empty, or one is no text of Unicode; with its index.
     """
     if not isinstance(value, list | tuple) or not value:
-        raise input_error("wrong-type", f"{field.name} is a list of texts", field.name, index)
+        raise input_error(
+            "wrong-type", f"{field.name} must be a list of texts, not {quote_value(value)}", field.name, index
+        )
     for i, item in enumerate(value):
         if not isinstance(item, str):
-            message = f"{field.name} holds {quote_value(item)}, not a text"
-            hint = "put it in quotes" if isinstance(item, int | float) else "a text for each token"
+            message = f"{field.name} holds {quote_value(item)} instead of a text"
+            hint = "put it in quotes" if isinstance(item, int | float) else "write a text for each token"
             raise input_error("wrong-type", message, field.name, (*index, i), help=hint)
         if not item.isascii():
             try:
                 item.encode()
             except UnicodeEncodeError:
-                message = f"{field.name} holds half a character, which no text does"
+                message = f"{field.name} holds half a character (a lone surrogate)"
                 raise input_error("wrong-encoding", message, field.name, (*index, i)) from None
     return tuple(value)
 
@@ -425,7 +440,7 @@ def _validate_expected(value: Json) -> Json:
         name = f"expected.{shorten(step)}"
         repeated = _REPEATED_STEP_PATTERN.fullmatch(step)
         if step not in STEP_NAMES and (repeated is None or repeated.group(1) not in STEP_NAMES):
-            message = f"no step is called {shorten(step)!r}"
+            message = f"there is no step called {shorten(step)!r}"
             raise input_error("unknown-step", message, name, help=suggestion(step, STEP_NAMES))
         validated[step] = _validate_figures(
             name, dict(content) if isinstance(content, Mapping) else {"values": content}
@@ -450,7 +465,7 @@ def _validate_figures(name: str, figures: Json) -> Json:
     for key in ("decimals", "rtol", "atol"):
         value = figures.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise input_error("wrong-type", f"{name}.{key} is a number ≥ 0, not {quote_value(value)}", name)
+            raise input_error("wrong-type", f"{name}.{key} must be a number ≥ 0, not {quote_value(value)}", name)
     return figures | validated
 
 

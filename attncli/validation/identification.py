@@ -26,15 +26,15 @@ def validate_id(value: object) -> str | float:
     """
     if isinstance(value, str):
         if len(value) > MAX_ID_CHARACTERS:
-            message = f"id has {len(value)} characters, and at most {MAX_ID_CHARACTERS} are carried along"
-            raise input_error("too-long", message, "id", help="a longer text goes into meta")
+            message = f"id has {len(value)} characters, but at most {MAX_ID_CHARACTERS} are allowed"
+            raise input_error("too-long", message, "id", help="put a longer text into meta")
         _check_text(value, "id")
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_number(value, "id")
         return value
     raise input_error(
-        "wrong-type", f"id is a text or a number, not {quote_value(value)}", "id", help="an object goes into meta"
+        "wrong-type", f"id must be a text or a number, not {quote_value(value)}", "id", help="put an object into meta"
     )
 
 
@@ -46,7 +46,7 @@ def validate_meta(value: object) -> dict[str, object]:
     """
     if not isinstance(value, Mapping):
         hint = '"meta": {"note": …}'
-        raise input_error("wrong-type", f"meta is an object, not {quote_value(value)}", "meta", help=hint)
+        raise input_error("wrong-type", f"meta must be an object, not {quote_value(value)}", "meta", help=hint)
     meta = dict(value)
     count = size = 0
     waiting: list[tuple[object, str, int]] = [(meta, "meta", 1)]
@@ -75,15 +75,15 @@ def _count_characters(value: object, name: str, *, is_key: bool = False) -> int:
         _check_text(value, name)
         return len(value)
     if is_key:
-        raise input_error("wrong-type", f"{name} has the key {quote_value(value)}, which is no text", name)
+        raise input_error("wrong-type", f"{name} has the key {quote_value(value)}, which is not a text", name)
     if value is None or isinstance(value, bool):
         return 0
     if isinstance(value, int | float):
         _check_number(value, name)
         return value.bit_length() // 3 if isinstance(value, int) else 8
     if not isinstance(value, dict | list | tuple):
-        message = f"{name} holds what JSON cannot: {quote_value(value)}"
-        raise input_error("wrong-type", message, name, help="texts, numbers, true, false, null, lists and objects")
+        message = f"{name} holds a value that JSON cannot hold: {quote_value(value)}"
+        raise input_error("wrong-type", message, name, help="use texts, numbers, true, false, null, lists and objects")
     return 0
 
 
@@ -96,7 +96,7 @@ def _check_text(text: str, name: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise input_error("wrong-encoding", f"{name} holds half a character, which no text does", name) from None
+        raise input_error("wrong-encoding", f"{name} holds half a character (a lone surrogate)", name) from None
 
 
 def _check_number(number: float, name: str) -> None:
@@ -109,10 +109,10 @@ def _check_number(number: float, name: str) -> None:
         if number.bit_length() > _MAX_INTEGER_BITS:
             raise input_error("too-long", f"{name} holds an integer of thousands of digits", name)
     elif not math.isfinite(number):
-        raise input_error("not-finite", f"{name} holds {number}, which JSON cannot", name, help="leave it out")
+        raise input_error("not-finite", f"{name} holds {number}, which JSON cannot hold", name, help="leave it out")
 
 
 def _too_large_error() -> InputError:
     values = pluralize(_MAX_META_VALUES, "value")
-    message = f"meta is larger than what is carried along: {values}, and {_MAX_META_CHARACTERS} characters"
-    return input_error("too-long", message, "meta", help="keep it elsewhere, by the problem's id")
+    message = f"meta is too large: it can hold {values} and {_MAX_META_CHARACTERS} characters"
+    return input_error("too-long", message, "meta", help="keep it elsewhere, under the problem's id")

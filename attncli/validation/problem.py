@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from attncli.errors import AttnError, as_input_error, input_error, json_path
-from attncli.text import join_names, pluralize, there_are
+from attncli.text import join_names, pluralize, quote_value, there_are
 from attncli.types import FIELDS, NESTED_FIELDS, Array, Json, Problem
 from attncli.validation.fields import shape_of, validate_field
 from attncli.variant import Variant
@@ -39,7 +39,7 @@ def validate(problem: Problem, source: str = "", line: int | None = None) -> Pro
             continue
         if name in NESTED_FIELDS:
             if not isinstance(value, Mapping):
-                raise input_error("wrong-type", f"{name} is an object", name)
+                raise input_error("wrong-type", f"{name} must be an object, not {quote_value(value)}", name)
             values[name] = {k: validate_field(f"{name}.{k}", v) for k, v in value.items() if v is not None}
         elif name in FIELDS:
             values[name] = validate_field(name, value)
@@ -101,27 +101,29 @@ def _check_sources(problem: Problem) -> None:
     if problem.embeddings is None and not direct:
         raise input_error(
             "missing-field",
-            "there is nothing to attend to: no embeddings, and no q and k",
+            "there is nothing to compute: no embeddings, and no q and k",
             help='give "embeddings": [[…], …], or q, k and v',
         )
     if problem.embeddings is not None and direct:
         raise input_error(
             "two-sources",
-            f"embeddings and {join_names(direct)} are both there",
+            f"embeddings and {join_names(direct)} are both given",
             direct[0],
-            help="give embeddings, or q, k and v that are already projected",
+            help="give either embeddings, or q, k and v that are already projected",
         )
     if direct and problem.memory is not None:
         raise input_error(
             "two-sources",
-            f"memory and {join_names(direct)} are both there",
+            f"memory and {join_names(direct)} are both given",
             "memory",
-            help="memory goes with embeddings; k and v are what it would have become",
+            help="leave memory out: k and v are already made from it",
         )
     for name in ("q", "k"):
         if direct and name not in direct:
             raise input_error(
-                "missing-field", f"{join_names(direct)} without {name}", help=f"give {name} too; only v may be left out"
+                "missing-field",
+                f"{join_names(direct)} is given without {name}",
+                help=f"give {name} too; only v may be left out",
             )
     if problem.memory is not None and "embeddings" not in problem.memory:
         raise input_error("missing-field", "memory has no embeddings", "memory")
@@ -152,11 +154,11 @@ def _check_ranks(problem: Problem, direct: list[str]) -> None:
     shapes = {name: shape_of(getattr(problem, name)) for name in direct}
     if len({len(shape) for shape in shapes.values()}) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise input_error("wrong-shape", f"q, k and v differ in rank: {listed}", direct[0])
+        raise input_error("wrong-shape", f"q, k and v have different numbers of axes: {listed}", direct[0])
     rank = 3 if problem.layout in _LAYOUTS_WITHOUT_BATCH else 4
     if problem.layout and len(shapes["q"]) != rank:
-        message = f"layout {problem.layout} is for rank {rank}, but q has shape {shapes['q']}"
-        hint = "bhtd and bthd have an axis for the batch, htd and thd have none; rank 2, (T, d), needs no layout"
+        message = f"layout {problem.layout} is for {rank} axes, but q has shape {shapes['q']}"
+        hint = "bhtd and bthd are for arrays with a batch, htd and thd for arrays without; (T, d) needs no layout"
         raise input_error("wrong-shape", message, "layout", help=hint)
 
 
@@ -172,7 +174,7 @@ def _check_batch_axis(name: str, value: Array, rank_with_batch: int, size: Probl
 def _check_memory_batch(problem: Problem) -> None:
     if problem.memory and shape_of(problem.memory["embeddings"])[:-2] != shape_of(problem.embeddings)[:-2]:
         shapes = f"{shape_of(problem.memory['embeddings'])} and embeddings {shape_of(problem.embeddings)}"
-        raise input_error("batch-mismatch", f"memory.embeddings {shapes} differ in their batch", "memory.embeddings")
+        raise input_error("batch-mismatch", f"memory.embeddings {shapes} have different batches", "memory.embeddings")
 
 
 def _check_keys(problem: Problem, size: ProblemSize) -> None:
@@ -192,7 +194,7 @@ def _check_keys(problem: Problem, size: ProblemSize) -> None:
     for name, value in past.items():
         _check_batch_axis(f"past.{name}", value, 4, size)
         if shape_of(value)[2] != shape_of(past["k"])[2]:
-            message = f"past.k {shape_of(past['k'])} and past.v {shape_of(value)} differ"
+            message = f"past.k {shape_of(past['k'])} and past.v {shape_of(value)} do not match"
             raise input_error("shape-mismatch", message, "past.v")
 
 
@@ -226,9 +228,9 @@ def _check_positions(problem: Problem, size: ProblemSize) -> None:
             continue
         count, *nouns = (size.keys, "key") if name.startswith("k_") else (size.queries, "query", "queries")
         if value.ndim == 2 and size.batch is None and shape_of(value)[0] == count > 1:
-            hint = "a row and a column, or the three of M-RoPE, are not known; a bias can hold what they do to scores"
+            hint = "2-D positions and M-RoPE are not supported; put what they add to the scores into bias"
             counted = "keys" if name.startswith("k_") else "queries"
-            message = f"{name} are one number for each of the {counted}, and here there are {shape_of(value)[1]}"
+            message = f"{name} must hold one number for each of the {counted}, but here there are {shape_of(value)[1]}"
             raise input_error("wrong-shape", message, name, help=hint)
         _check_batch_axis(name, value, 2, size)
         if shape_of(value)[-1] != count:
@@ -251,7 +253,9 @@ def _check_variant(problem: Problem) -> None:
     """
     for key in problem.variant:
         if problem.variant[key] is None:
-            raise input_error("bad-option", f"variant.{key} is null", f"variant.{key}", help="leave it out")
+            raise input_error(
+                "bad-option", f"variant.{key} is null", f"variant.{key}", help="leave it out for the default"
+            )
         try:
             Variant(**{key: problem.variant[key]})
         except AttnError as error:

@@ -48,7 +48,7 @@ def rounding_lines(verdict: Verdict) -> Iterator[str]:
     """Say which answers of a worksheet are wrong by so little that rounding on the way can be the reason, and what accepts them."""
     gaps: dict[tuple[int, int], list[str]] = {}
     for mark in verdict.gap_marks:
-        if mark.units_off is not None and mark.decimals is not None:
+        if mark.units_off is not None and mark.decimals is not None and mark.decimals > 0:  # a digit after the point
             gaps.setdefault((mark.decimals, mark.units_off), []).append(f"⟨{mark.gap_number}⟩")
     for (decimals, units), names in sorted(gaps.items()):
         digit = _ORDINALS[decimals] if decimals < len(_ORDINALS) else f"{decimals}th"

@@ -54,6 +54,6 @@ def _member_lines(member: Json, *, detail: bool) -> Iterator[Text]:
     for key, value in member.items():
         if key in (*_LEADING_KEYS, "summary"):
             continue
-        label, items = (key.removesuffix("s"), value) if isinstance(value, list) else (key, [value])
+        label, items = (key.removesuffix("s"), value) if isinstance(value, list) else (key.replace("_", " "), [value])
         for item in items:
             yield Text(f"{label}: ", style="dim").append(item, "not dim")

@@ -150,23 +150,23 @@ def _sensitivity_lines(verdict: Verdict) -> Iterator[tuple[bool | None, str]]:
 def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
     """Say what the figures are instead; lines that belong to the one before are indented."""
     for observation in verdict.observations:
-        yield f"{observation}, where the reference has different figures"
+        yield f"{observation}, but the reference has other figures there"
     for diagnosis in verdict.identified[:_MAX_DIAGNOSES]:
         yield diagnosis.sentence
         if others := _other_names_plainest_first(diagnosis.names):
-            yield f"    the same figures: {join_names(others, 'and', max_names=_MAX_EQUIVALENT_NAMES)}"
+            yield f"    the same figures come from: {join_names(others, 'and', max_names=_MAX_EQUIVALENT_NAMES)}"
     if len(verdict.identified) > _MAX_DIAGNOSES:
         names = join_names((diagnosis.names[0] for diagnosis in verdict.identified[_MAX_DIAGNOSES:]), max_names=8)
-        yield f"    these figures cannot tell it from: {names}"
+        yield f"    these figures cannot distinguish it from: {names}"
     if any(diagnosis.is_match for diagnosis in verdict.nearest_candidates):
-        yield "fits, but so few figures cannot tell it from chance:"
+        yield "this fits, but with so few figures it may be chance:"
     elif verdict.observations and not verdict.identified:
         return
     elif verdict.verdict == "wrong" and verdict.trial_count and not verdict.identified:
         tried = f"{verdict.trial_count:,} computations"
         if verdict.left_out_count:
             tried += f", without {pluralize(verdict.left_out_count, 'less likely pair')} of changes"
-        line = f"nothing that was tried ({tried}) gives these figures"
+        line = f"nothing that was tried gives these figures ({tried})"
         yield f"{line}; the nearest:" if verdict.nearest_candidates else line
     if verdict.equivalent_choices:
         yield f"the same figures would come from: {join_names(verdict.equivalent_choices, max_names=12)}"

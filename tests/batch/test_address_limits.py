@@ -109,7 +109,7 @@ def test_a_size_is_read(text, count):
 def test_what_is_no_size_is_refused(attn, tmp_path, text):
     done = attn("batch", "x.csv", "-o", "out", f"--max-size={text}")
 
-    assert (done.status, "--max-size is a size" in done.err) == (2, True)
+    assert (done.status, "--max-size must be a size" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5 s", 1.5), ("10m", 600), ("3min", 180), ("2h", 7200)])
@@ -119,7 +119,7 @@ def test_a_time_is_read(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "2d", "1e9", "nan", "inf", "1" * 5000, "0.0 h", "٣"])
 def test_what_is_no_time_is_refused(text):
-    with pytest.raises(OptionError, match="--max-time is a time"):
+    with pytest.raises(OptionError, match="--max-time must be a time"):
         parse_max_time(text)
 
 
@@ -156,7 +156,7 @@ def test_a_body_that_comes_too_slowly_is_left_and_our_own_time_does_not_count(mo
     guard.count_bytes(1)
     assert guard.seconds_waited == 29.0
     guard.seconds_waited = 31.0
-    with pytest.raises(InputError, match=r"comes too slowly: 20,002 bytes in 31 s"):
+    with pytest.raises(InputError, match=r"arrives too slowly: 20,002 bytes in 31 s"):
         guard.count_bytes(1)
     guard.count_bytes(100_000)
 
@@ -165,7 +165,7 @@ def test_a_body_that_comes_too_slowly_is_left_and_our_own_time_does_not_count(mo
 @pytest.mark.parametrize(
     ("location", "says"),
     [
-        ("ftp://h/x.json", "it redirects to ftp://, and only http and https are followed"),
+        ("ftp://h/x.json", "it redirects to ftp://, but only http and https are followed"),
         ("file:///etc/passwd", "Redirection to url 'file:///etc/passwd' is not allowed"),
         ("data:application/json,[[1,2]]", "is not allowed"),
         ("gopher://h/", "is not allowed"),

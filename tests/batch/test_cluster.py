@@ -33,7 +33,7 @@ def test_a_cluster_of_processes_computes_one_long_problem(warm, cluster, big, tm
     by_address = warm.run("compute", big / "big.safetensors", *LONG[way], "-o", out, "--scheduler", cluster.address)
 
     assert (by_address.returncode, by_address.stdout) == (0, b""), by_address.stderr
-    assert set(by_address.stderr.splitlines()) <= {b"the cluster has no workers; waiting for some"}
+    assert set(by_address.stderr.splitlines()) <= {b"the cluster has no workers yet; waiting for one"}
     assert same_result(out, big / f"{way}.safetensors")
 
 
@@ -47,7 +47,7 @@ def test_a_short_problem_needs_no_cluster_but_one_that_answers(warm, cluster, tm
     nobody = warm.run("compute", "a.csv", "--scheduler", "nope.json", cwd=tmp_path, env=ENVIRONMENT)
 
     assert short.stdout == warm.run("compute", tmp_path / "a.csv", "--json").stdout
-    assert short.stderr.endswith(b"this is one tile: it is computed here, and not on the cluster\n")
+    assert short.stderr.endswith(b"the problem is a single tile, so it is computed here and not on the cluster\n")
     assert (many.returncode, many.stderr.splitlines()[-1]) == (
         2,
         b"  = help: attn batch computes many problems on a cluster",
@@ -67,7 +67,7 @@ def test_a_server_of_another_kind_is_no_scheduler(attn, tmp_path, monkeypatch):
 
     assert (done.status, file.status) == (4, 4)
     assert f"no Dask scheduler answers at {address}: nothing that speaks Dask" in done.err
-    assert "no Dask scheduler answers at b.json: this is no scheduler file" in file.err
+    assert "no Dask scheduler answers at b.json: this is not a scheduler file" in file.err
     assert not (tmp_path / "out").exists()
 
 
@@ -77,7 +77,7 @@ def test_a_cluster_without_gpus_is_refused_what_needs_one(warm, cluster, big, tm
     done = warm.run(command, *words, tmp_path / "out.safetensors", "--scheduler", cluster.address)
 
     assert done.returncode == 4
-    assert done.stderr.startswith(b"error[no-device]: no worker of the cluster says that it has a GPU\n")
+    assert done.stderr.startswith(b"error[no-device]: no worker of the cluster has announced a GPU\n")
     assert names(tmp_path) == []
 
 

@@ -66,7 +66,7 @@ def test_results_of_another_variant_are_replaced_by_force_alone(attn, tmp_path):
 
     refused = [attn("batch", "in", "-o", "out", "--causal", *more) for more in ((), ("--dry-run",))]
 
-    hint = "  = help: another folder, or --force to compute them anew\n"
+    hint = "  = help: use another folder, or --force to compute everything again\n"
     assert [done.err for done in refused] == [
         f"error[output-exists]: out/a.json was made with other options\n{hint}"
     ] * 2
@@ -130,7 +130,7 @@ def test_what_failed_can_be_given_back_from_its_list(attn, tmp_path):
     odd = ["b.json", "deep/c.json", "a\nb.json", 'q"[1].json', " d\t.json", "\udcff.json"]
     write(tmp_path, {"in/good.json": GOOD, **{f"in/{name}": "{" for name in odd}, "in/notes.md": ""})
     first = attn("batch", "in", "-o", "out")
-    assert "1 file or folder left out: in no format we read" in first.err
+    assert "1 file or folder left out: not in a readable format" in first.err
     assert "1 done, 6 failed" in first.err
     write(tmp_path, {f"in/{name}": GOOD for name in odd})
 
@@ -252,7 +252,7 @@ def test_without_a_folder_for_temporary_files_results_go_to_a_folder_and_no_line
 
     assert (to_lines.status, to_lines.out) == (4, "")
     assert to_lines.err.startswith("error[cannot-write]: there is no folder for temporary files: No usable")
-    assert "TMPDIR=DIR names one; or leave -j out" in to_lines.err
+    assert "name one with TMPDIR=DIR, or leave -j out" in to_lines.err
     assert (to_folder.status, to_folder.err) == (0, "")
 
 

@@ -152,7 +152,7 @@ def test_a_full_disk_stops_the_batch_and_the_rerun_completes_it(many, tmp_path, 
 
     assert done.stdout.split("\n")[:3] == ["status 4", "0", "status 0"], done.stderr
     assert "cannot be written: No space left on device" in done.stderr
-    assert "what is finished is kept, and the same command goes on from there" in done.stderr
+    assert "finished results are kept; run the same command to resume" in done.stderr
     assert " skipped" in done.stderr
     assert left_undisturbed(tmp_path / "kept", many)
 

@@ -85,4 +85,4 @@ def test_a_file_may_be_called_as_standard_input_is(attn, tmp_path):
 def test_a_list_in_another_encoding_is_refused(attn, tmp_path):
     (tmp_path / "list").write_text("a.csv\n", encoding="utf-16")
 
-    assert attn("batch", "@list", "-o", "out").err.startswith("error[wrong-encoding]: the list list is no UTF-8")
+    assert attn("batch", "@list", "-o", "out").err.startswith("error[wrong-encoding]: the list list is not UTF-8")

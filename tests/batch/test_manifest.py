@@ -77,7 +77,7 @@ def test_a_file_of_the_name_of_ours_is_left_alone(attn, tmp_path, name, text):
     refused = attn("batch", "x.csv", "-o", "out")
 
     assert (refused.status, names(tmp_path / "out")) == (2, [name])
-    assert f"{name} exists, and no batch made it" in refused.err
+    assert f"{name} exists, but was not made by attn batch" in refused.err
     assert (tmp_path / "out" / name).read_text() == text
     assert attn("batch", "x.csv", "-o", "out", "--force", "-q").status == 0
 

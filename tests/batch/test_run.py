@@ -68,7 +68,7 @@ def test_a_dry_run_says_of_each_input_what_would_be_done(inputs, tmp_path):
 def test_a_batch_replaces_nothing_of_others(inputs, tmp_path):
     write(tmp_path, {"out/a.json": "mine"})
 
-    with pytest.raises(OptionError, match="no manifest says that a batch made it"):
+    with pytest.raises(OptionError, match="was not made by attn batch in this folder"):
         BatchRun(inputs, VariantRequest()).run_to_folder(Path("out"))
 
     assert names(tmp_path / "out") == ["a.json"]

@@ -37,7 +37,7 @@ def test_every_row_says_which_input_it_is_of(attn, inputs, tmp_path, name):
     assert (done.status, done.out) == (1, "")
     assert "failed[ragged-row]: in/b.csv:2:4: " in done.err
     assert "failed[lines-failed]: in/c.ndjson: 1 of 3 lines failed: 1 " in done.err
-    assert "the table holds the others; put them right, and give the command again with --force" in done.err
+    assert "the table holds the others; correct them, and run the command again with --force" in done.err
     rows = read(tmp_path / name)
     counts = [tuple(row) for row in rows.group_by("source", "line", "id", maintain_order=True).len().rows()]
     assert counts == [
@@ -94,7 +94,7 @@ def test_a_batch_that_stops_or_has_no_result_leaves_no_table(attn, inputs, tmp_p
     done = attn("batch", *words, "-o", "all.parquet")
 
     assert (done.status, names(tmp_path)) == (1, before)
-    assert "all.parquet is not written" in done.err
+    assert "all.parquet was not written" in done.err
 
 
 def test_a_table_in_a_folder_of_inputs_is_no_input(attn, tmp_path):
@@ -114,11 +114,11 @@ def test_a_table_in_a_folder_of_inputs_is_no_input(attn, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--retry-failed"], "one table has no manifest of what failed"),
-        (["--dry-run"], "--dry-run says what would be done to a folder"),
+        (["--retry-failed"], "one table keeps no list of what failed"),
+        (["--dry-run"], "--dry-run needs a folder for the results"),
         (["--scheduler", "tcp://127.0.0.1:9"], "a folder that all of them see, and not one table"),
-        (["--format", "json"], "--format json and the suffix of all.parquet, which is that of parquet, say two things"),
-        (["--bare"], "--bare leaves out fields of JSON, and parquet has none"),
+        (["--format", "json"], "--format json contradicts the suffix of all.parquet, which stands for parquet"),
+        (["--bare"], "--bare leaves out fields of JSON, but parquet is not JSON"),
     ],
 )
 def test_what_needs_a_folder_is_refused(attn, inputs, words, says):

@@ -156,7 +156,7 @@ def test_an_idle_worker_that_dies_is_replaced():
 
 @pytest.mark.parametrize(
     ("executable", "says"),
-    [("/bin/false", "3 worker processes ended with status 1 before they could compute"), ("/nowhere", "No such file")],
+    [("/bin/false", "3 worker processes ended with status 1 before they could start"), ("/nowhere", "No such file")],
 )
 def test_workers_that_cannot_start_end_the_batch(monkeypatch, executable, says):
     monkeypatch.setattr(worker_processes.sys, "executable", executable)

@@ -103,7 +103,7 @@ def test_an_axis_of_length_one_need_not_be_named():
 
     assert _align_cells(one_cell, "weights", axes, (1, 3, 3)).tolist() == [[0, 1, 2]]
     assert _align_cells(one_cell, "mask", axes, (2, 3, 3)).tolist() == [[0, 1, 2]]
-    with pytest.raises(InputError, match="does not say its head"):
+    with pytest.raises(InputError, match="does not give its head"):
         _align_cells(one_cell, "weights", axes, (2, 3, 3))
 
 

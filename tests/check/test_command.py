@@ -176,11 +176,11 @@ def test_a_search_says_which_pairs_of_changes_it_leaves_out(attn, tmp_path, monk
 def test_a_long_search_is_announced_once_where_no_bar_is_shown(attn, tmp_path, monkeypatch):
     words = one_wrong_figure(attn, tmp_path)
     monkeypatch.setattr("attncli.check.search._MAX_PAIR_TRIALS", 20)
-    assert "searching" not in attn(*words, "--no-identify").err
+    assert "looking for" not in attn(*words, "--no-identify").err
 
     monkeypatch.setattr("attncli.cli.check._SECONDS_BEFORE_NOTE", 0.0)
 
-    said = [line for line in attn(*words).err.splitlines() if line.startswith("searching")]
+    said = [line for line in attn(*words).err.splitlines() if line.startswith("looking for")]
     assert len(said) == 1
     assert said[0].endswith("--no-identify leaves it out")
     assert attn(*words, "-q").err == ""
@@ -194,7 +194,7 @@ def test_a_folder_says_what_it_leaves_out(attn, tmp_path):
 
     run = attn("check", ".")
 
-    assert run.err == "2 files and folders left out: no regular file, or not to be read\n"
+    assert run.err == "2 files and folders left out: not a regular file, or not readable\n"
     assert run.status == 1
     assert "1 of 2 problems right" in run.out
     assert "gone.json: no-such-file" in run.out

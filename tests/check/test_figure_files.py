@@ -46,7 +46,7 @@ def test_tables_with_decimal_commas(attn, tmp_path, text):
     ("name", "text", "status", "said"),
     [
         ("r.ndjson", '{"weights": [[0.38, 0.23, 0.38], [0.06, 0.77, 0.17], [0.10, 0.16, 0.74]]}\n', 0, "right"),
-        ("r.ndjson", '{"weights": [[1]]}\n{"weights": [[1]]}\n', 3, "there are 2 results in it"),
+        ("r.ndjson", '{"weights": [[1]]}\n{"weights": [[1]]}\n', 3, "it holds 2 results"),
         ("r.xlsx", "PK", 2, "unknown-format"),
         ("r.yaml", "weights: 1", 2, "unknown-format"),
         ("r.rst", "⟨1⟩0.38\n\n⟨1⟩: weights[0][0]\n", 0, "right"),

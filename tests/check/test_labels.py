@@ -69,15 +69,15 @@ def test_figures_under_each_others_names_are_wrong(attn, tmp_path, corner):
 @pytest.mark.parametrize(
     ("rows", "columns", "code", "said"),
     [
-        (["foo", "cat", "sat"], TOKENS, "unknown-label", "'foo', which no query is"),
-        (TOKENS, ["the", "cat", "foo"], "unknown-label", "'foo', which no key is"),
+        (["foo", "cat", "sat"], TOKENS, "unknown-label", "'foo', but no query has that name"),
+        (TOKENS, ["the", "cat", "foo"], "unknown-label", "'foo', but no key has that name"),
         (["The", "cat", "sat"], TOKENS, "unknown-label", "did you mean 'the'?"),
         (["th e", "cat", "sat"], TOKENS, "unknown-label", "did you mean 'the'?"),
         (["the", "", "sat"], TOKENS, "unknown-label", "''"),
-        (["the", "cat", "cat"], TOKENS, "two-sources", "'cat' of weights stands twice"),
-        (TOKENS, ["the", "the", "sat"], "two-sources", "'the' of weights stands twice"),
-        (["1", "2", "7"], TOKENS, "unknown-label", "'1', which no query is"),
-        (["1", "2"], TOKENS, "unknown-label", "'1', which no query is"),
+        (["the", "cat", "cat"], TOKENS, "two-sources", "'cat' of weights occurs twice"),
+        (TOKENS, ["the", "the", "sat"], "two-sources", "'the' of weights occurs twice"),
+        (["1", "2", "7"], TOKENS, "unknown-label", "'1', but no query has that name"),
+        (["1", "2"], TOKENS, "unknown-label", "'1', but no query has that name"),
     ],
 )
 def test_names_that_match_nothing_are_refused(attn, tmp_path, rows, columns, code, said):
@@ -91,7 +91,7 @@ def test_names_that_match_nothing_are_refused(attn, tmp_path, rows, columns, cod
 def test_the_rows_of_a_table_are_of_the_axis_that_its_corner_names(attn, tmp_path):
     word, err = verdict(attn, tmp_path, table(TOKENS, TOKENS, W.T, corner="key"))
 
-    assert (word, "the rows of the table are its key axis" in err) == ("refused", True)
+    assert (word, "the rows of the table are along the key axis" in err) == ("refused", True)
 
 
 def test_tokens_that_repeat_are_right_in_their_order_and_refused_in_another(attn, tmp_path):
@@ -189,7 +189,7 @@ def test_a_result_whose_indices_contradict_its_tokens_is_refused(attn, tmp_path,
 def test_a_result_of_other_numbers_is_not_taken_for_one_without_names(attn, tmp_path):
     status, err = of_result(attn, tmp_path, {"embeddings": X}, tokens=["1", "2", "3"])
 
-    assert (status, "'3', which no query is" in err) == (3, True)
+    assert (status, "'3', but no query has that name" in err) == (3, True)
     assert of_result(attn, tmp_path, {"embeddings": X}, tokens=TOKENS)[0] == 0  # the problem has no names
 
 
@@ -233,13 +233,18 @@ def test_the_way_out_of_an_unclear_corner_works(attn, tmp_path):
         (
             "step,query,key,value\nweights,the,1,0.2\n",
             "bad-row",
-            "'the' is no index of the axis query",
+            "'the' is not an index of the axis query",
             "counted from 0",
         ),
-        ("step,query,key,value\nweights,0,cat,0.2\n", "bad-row", "'cat' is no index of the axis key", "counted from 0"),
-        ("step,query,key,value\nweights,0,0,much\n", "bad-row", "'much' stands where a figure should", ""),
-        ("step,query,key,value\nweights,0,0.2\n", "bad-row", "3 cells, and the header 4", "step,query,key,value"),
-        ("query,key,value\n0,0,0.4\n", "bad-row", "does not say which step", "step,query,key,value"),
+        (
+            "step,query,key,value\nweights,0,cat,0.2\n",
+            "bad-row",
+            "'cat' is not an index of the axis key",
+            "counted from 0",
+        ),
+        ("step,query,key,value\nweights,0,0,much\n", "bad-row", "'much' is where a number should be", ""),
+        ("step,query,key,value\nweights,0,0.2\n", "bad-row", "3 cells, but the header 4", "step,query,key,value"),
+        ("query,key,value\n0,0,0.4\n", "bad-row", "does not name the step", "step,query,key,value"),
     ],
 )
 def test_tidy_rows_that_say_no_cell_are_refused_with_a_way_out(attn, tmp_path, text, code, said, way_out):

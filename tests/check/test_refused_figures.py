@@ -118,9 +118,9 @@ def test_what_is_no_whole_number_is_not_made_one(checked, step, number):
         ("r.json", '{"weights": [[true, false], [false, true]]}', "where numbers should be"),
         ("r.json", '{"visible_keys": [true, true]}', "where whole numbers should be"),
         ("r.csv", "step,query,value\nvisible_keys,0,true\nvisible_keys,1,true\n", "where whole numbers should be"),
-        ("r.csv", "step,query,key,value\nweights,0,0,true\nweights,0,1,0.5\n", "true and false stand among numbers"),
+        ("r.csv", "step,query,key,value\nweights,0,0,true\nweights,0,1,0.5\n", "it mixes true and false with numbers"),
         ("r.json", '{"mask": [[0.5, 1], [1, 1]]}', "mask has 0.5 where true or false should be"),
-        ("r.json", f'{{"weights": {{"values": {RIGHT}, "decimals": 2.5}}}}', "the decimals of weights are 2.5"),
+        ("r.json", f'{{"weights": {{"values": {RIGHT}, "decimals": 2.5}}}}', "decimals of weights is 2.5"),
     ],
 )
 def test_booleans_and_numbers_do_not_stand_for_each_other(checked, name, content, said):
@@ -361,5 +361,5 @@ def test_scores_averaged_over_heads_are_refused_without_a_word_of_what_returns_w
     run = attn("check", "p.npz", "--figures", "mean.npz")
 
     assert run.status == 3
-    assert "averaged over the heads are not checked" in run.err
+    assert "an average over heads cannot be checked" in run.err
     assert "average_attn_weights" not in run.err

@@ -227,7 +227,7 @@ def test_what_cannot_be_told_is_said_of_one_step_and_of_several():
     ("rtol", "atol", "tolerance"), [(0.1, 0.0, [0.2, 0.4]), (0.0, 0.3, [0.3, 0.3]), (0.1, 0.3, [0.5, 0.7])]
 )
 def test_a_tolerance_is_a_share_of_the_reference_and_an_amount(rtol, atol, tolerance):
-    rule = Rule("close", "as the command line says", "float64", rtol, atol)
+    rule = Rule("close", "from the command line", "float64", rtol, atol)
 
     cells = compare_cells(rule, np.array([2.1, -4.6]), np.array([2.0, -4.0]), None, 4.0)
 
@@ -245,7 +245,7 @@ def test_heads_that_are_alike_cannot_be_told_apart(step):
     said = check(problem, None, figures_from_arrays({step: attncli.attend(problem)[step].values}))
 
     [other_head] = [c for c in said.sensitivity_checks if c.name == "another head's figures"]
-    assert (other_head.caught, other_head.reason) == (None, "the right figures come out, too")
+    assert (other_head.caught, other_head.reason) == (None, "it gives the right figures here")
 
 
 # ── keys of equal weight ─────────────────────────────────────────────────────────────────────────

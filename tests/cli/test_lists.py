@@ -39,7 +39,7 @@ def test_list_is_the_manual(attn):
     assert "source: Beltagy et al. 2020, §3.1" in window.out
     assert "causal" not in window.out
     assert machine.json == build_catalogue()
-    assert "  safetensors  .safetensors, to a file only\n" in attn("list", "formats").out
+    assert "  safetensors  .safetensors, only to a file\n" in attn("list", "formats").out
 
 
 @pytest.mark.parametrize("name", ["simplified", "self-attention", "causal"])

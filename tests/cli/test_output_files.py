@@ -123,14 +123,14 @@ def test_a_device_is_written_to_not_replaced(attn):
 @pytest.mark.parametrize(
     ("words", "says", "hint"),
     [
-        ("-f csv -o x.json", "--format csv and the suffix of x.json, which is that of json, say two things", "--format json, or a file called x.csv"),
-        ("--json -o x.tsv", "--format json and the suffix of x.tsv, which is that of tsv, say two things", "--format tsv, or a file called x.json"),
-        ("-f npz -o x.txt", "--format npz and the suffix of x.txt, which is that of table, say two things", "--format table, or a file called x.npz"),
-        ("-f plain -o x.md", "--format plain and the suffix of x.md, which is that of markdown, say two things", "--format markdown, or a file called x.txt"),
-        ("--tidy", "--tidy chooses the shape of CSV, and this is table", "--format csv, or --format tsv"),
-        ("--tidy --json", "--tidy chooses the shape of CSV, and this is json", "--format csv, or --format tsv"),
-        ("--bare", "--bare leaves out fields of JSON, and table has none", "--json, or --format ndjson"),
-        ("--bare -o x.csv", "--bare leaves out fields of JSON, and csv has none", "--json, or --format ndjson"),
+        ("-f csv -o x.json", "--format csv contradicts the suffix of x.json, which stands for json", "--format json, or a file called x.csv"),
+        ("--json -o x.tsv", "--format json contradicts the suffix of x.tsv, which stands for tsv", "--format tsv, or a file called x.json"),
+        ("-f npz -o x.txt", "--format npz contradicts the suffix of x.txt, which stands for table", "--format table, or a file called x.npz"),
+        ("-f plain -o x.md", "--format plain contradicts the suffix of x.md, which stands for markdown", "--format markdown, or a file called x.txt"),
+        ("--tidy", "--tidy is for CSV, and this is table", "--format csv, or --format tsv"),
+        ("--tidy --json", "--tidy is for CSV, and this is json", "--format csv, or --format tsv"),
+        ("--bare", "--bare leaves out fields of JSON, but table is not JSON", "--json, or --format ndjson"),
+        ("--bare -o x.csv", "--bare leaves out fields of JSON, but csv is not JSON", "--json, or --format ndjson"),
     ],
 )  # fmt: skip
 def test_options_that_say_two_things_are_refused(attn, tmp_path, words, says, hint):
@@ -169,7 +169,7 @@ def test_tidy_rows_are_figures_and_their_tokens_are_compared(attn, tmp_path):
         3,
         "error[unknown-label]: a figure of weights is of key 1, 'cat', but its key_token is 'sat'\n"
         " --> moved.csv\n"
-        "  = help: put both right, or leave key_token out\n",
+        "  = help: correct both, or leave key_token out\n",
     )
     assert attn("check", SAMPLES / "cat_sat.json", "--figures", "without.csv", "-q").status == 0
 

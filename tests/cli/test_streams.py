@@ -44,7 +44,7 @@ def test_a_stream_in_a_file_and_to_a_file(attn, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "r.ndjson").read_text().splitlines()]
     assert done.status == 1
     assert lines[0]["weights"] == [[1.0]]
-    assert lines[1]["error"]["message"] == "q has 1 column, which 3 heads do not divide"
+    assert lines[1]["error"]["message"] == "the 1 column of q cannot be split into 3 heads"
 
 
 IDENTIFIED = """

@@ -50,17 +50,17 @@ def test_the_kernel_says_the_same(choices, dtype, rtol):
 @pytest.mark.parametrize(
     ("choices", "keep", "why"),
     [
-        ({"softcap": 2}, "context", "the link softcap is not in it"),
-        ({"normalizer": "sparsemax"}, "context", "sparsemax is not in it"),
-        ({"sink": "zero"}, "context", "sink zero is not in it"),
-        ({}, "weights", "it does not tell weights"),
+        ({"softcap": 2}, "context", "it does not have the link softcap"),
+        ({"normalizer": "sparsemax"}, "context", "it does not have sparsemax"),
+        ({"sink": "zero"}, "context", "it does not have sink zero"),
+        ({}, "weights", "it does not return weights"),
         ({"mask": "causal", "empty_rows": "uniform", "lengths": [3]}, "context", "it has no uniform weights"),
     ],
 )
 def test_a_kernel_that_cannot_is_refused_with_the_reason(choices, keep, why):
     fields = {"lengths": choices.pop("lengths")} if "lengths" in choices else {}
 
-    with pytest.raises(InputError, match=f"no fused kernel says this: {why}"):
+    with pytest.raises(InputError, match=f"no fused kernel computes this: {why}"):
         make_plan(
             attncli.Problem(embeddings=draw_normal(1, 5, 2), **fields), Variant(schedule="fused", **choices), [keep]
         )

@@ -115,7 +115,9 @@ def test_2_2_and_7_alignment(problem, align, rows):
 
 
 def test_2_2_alignment_is_never_guessed():
-    with pytest.raises(InputError, match="2 queries meet 4 keys, and causal must know which stand side by side"):
+    with pytest.raises(
+        InputError, match="2 queries meet 4 keys, and causal needs to know which query is next to which key"
+    ):
         make_plan(Problem(**ZERO), Variant(mask="causal"))
     make_plan(Problem(**ZERO), Variant(mask="not prefix:length=1"))  # a mask of the keys alone needs no alignment
 
@@ -247,7 +249,7 @@ def test_2_6_true_may_attend_and_numbers_are_no_mask():
     np.testing.assert_array_equal(
         weights(Problem(q=Q, k=K, mask=[[False, True, False, False, False]]))[0], [0, 1, 0, 0, 0]
     )
-    with pytest.raises(InputError, match="a mask holds booleans"):
+    with pytest.raises(InputError, match="a mask must hold booleans"):
         make_plan(Problem(q=Q, k=K, mask=np.ones((3, 5))))
     with pytest.raises(InputError) as caught:
         make_plan(Problem(q=Q, k=K, bias=[[0, 0, "NaN", 0, 0]] * 3))
@@ -335,7 +337,7 @@ def test_2_8_and_7_which_kv_head_a_query_head_reads(how, reads):
 
 
 def test_2_8_fewer_kv_heads_need_projections_of_that_width():
-    with pytest.raises(InputError, match="a query of one head has 2 columns, a key 6") as caught:
+    with pytest.raises(InputError, match="per head, queries have 2 columns and keys 6") as caught:
         make_plan(Problem(embeddings=np.ones((2, 6))), Variant(heads=3, kv_heads=1))
     assert caught.value.help == "fewer kv heads need w_k and w_v of 2 columns"
 
@@ -362,7 +364,7 @@ def test_2_14_negative_weights_have_no_entropy_and_that_is_said():
     result = attend(Problem(q=[[1.0]], k=[[3.0], [-1.0]]), Variant(normalizer="none"))
 
     assert np.isnan(result["entropy"].values).all()
-    assert result.warnings == ("no-entropy: some weights are negative, and where they are entropy is no number",)
+    assert result.warnings == ("no-entropy: some weights are negative, and the entropy there is NaN",)
 
 
 def test_2_14_layouts():
@@ -397,7 +399,7 @@ def test_2_14_npz_has_no_bfloat16_and_says_so_and_safetensors_keeps_it(attn, tmp
     wide = attn("compute", SAMPLES / "cat_sat.json", "--dtype", "bfloat16", "-o", "r.npz")
     kept = attn("compute", SAMPLES / "cat_sat.json", "--dtype", "bfloat16", "-o", "r.safetensors")
 
-    says = "npz has no bfloat16: its steps are float32 of the same values"
+    says = "npz cannot hold bfloat16, so the steps are written as float32 with the same values"
     assert (wide.err, kept.err) == (f"warning[widened]: {says}\n", "")
     assert read_result(tmp_path / "r.npz").warnings == (f"widened: {says}",)
     assert "BF16" in read_tensors((tmp_path / "r.safetensors").read_bytes())[2]

@@ -286,7 +286,7 @@ RETYPED = {
     r"(\w+)( · v)?, heads side by side": merged,
     r"max s": lambda t, m: t.seen.max(-1),
     r"ln Σ e\^s(, Σ with the sink)?": log_sum,
-    r"number of keys that may be seen": lambda t, m: np.broadcast_to(t.visible, t.s.shape).sum(-1),
+    r"number of visible keys": lambda t, m: np.broadcast_to(t.visible, t.s.shape).sum(-1),
     r"−Σ w log₂ w": entropy,
     r"the largest weights": lambda t, m: -np.sort(-t.w)[..., :4],
     r"keys of the largest weights": lambda t, m: np.argsort(-t.w, axis=-1, kind="stable")[..., :4],

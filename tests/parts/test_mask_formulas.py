@@ -162,10 +162,10 @@ def test_dilated_and_chunk_and_prefix_read_positions(rate: int) -> None:
 def test_more_blocks_than_are_drawn_for_are_refused_unless_none_is_drawn() -> None:
     fields = {"q": np.zeros((6001, 1)), "k": np.zeros((6001, 1)), "v": np.zeros((6001, 1))}
 
-    with pytest.raises(InputError, match="random blocks for each of 6,001, and at most 6,000") as caught:
+    with pytest.raises(InputError, match="random blocks for each of 6,001 blocks, but the limit is 6,000") as caught:
         attncli.attend(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=1"), keep={"context"})
     drawn = make_plan(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=2"), keep={"context"})
     undrawn = make_plan(attncli.Problem(**fields), attncli.Variant(mask="bigbird:block=1,random=0"), keep={"context"})
 
-    assert caught.value.help == "a larger block=, or random=0"
+    assert caught.value.help == "use a larger block=, or random=0"
     assert drawn.schedule == undrawn.schedule == "tiled"

@@ -228,10 +228,10 @@ def test_both_leaves_out_what_lets_everything_through():
         ("not", "mask expression: a name is missing at the end", 4),
         ("(causal", "mask expression: a closing parenthesis is missing", 8),
         ("causal causal", "mask expression: 'and' or 'or' is missing before 'causal'", 8),
-        ("causal) or full", "mask expression: this parenthesis closes nothing", 7),
+        ("causal) or full", "mask expression: this closing parenthesis has no opening one", 7),
         ("and causal", "mask expression: a name is missing before 'and'", 1),
         ("", "mask expression: a name is missing at the end", 1),
-        ("not " * 60 + "causal", "mask expression: deeper than 50 levels", 205),
+        ("not " * 60 + "causal", "mask expression: it is nested deeper than 50 levels", 205),
     ],
 )
 def test_a_broken_expression_is_pointed_at(text, message, column):
@@ -248,8 +248,8 @@ def test_a_broken_expression_is_pointed_at(text, message, column):
         ("(" + " or ".join(["window:left=1"] * 257) + ")", "more than 256 masks"),
         (["causal"] * 257, "more than 256 masks"),
         (["causal or full"] * 129, "more than 256 masks"),
-        ("(" * 5000, "4,096 words and more"),
-        ("not " * 5000 + "causal", "4,096 words and more"),
+        ("(" * 5000, "4,096 words or more"),
+        ("not " * 5000 + "causal", "4,096 words or more"),
     ],
 )
 def test_an_expression_is_bounded(value, message):

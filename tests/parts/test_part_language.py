@@ -72,12 +72,12 @@ def test_parts_are_parsed_and_called(text, made):
 @pytest.mark.parametrize(
     ("text", "message", "help"),
     [
-        ("bx:width=3", "no shape is called 'bx'", "did you mean 'box'?"),
-        ("zzz", "no shape is called 'zzz'", "it can be box or dot"),
+        ("bx:width=3", "there is no shape called 'bx'", "did you mean 'box'?"),
+        ("zzz", "there is no shape called 'zzz'", "it can be box or dot"),
         ("box", "shape 'box' needs width=integer ≥ 1 and ≤ 9", "write box:width=…"),
         ("box:width=0", "shape 'box' takes width ≥ 1 and ≤ 9, not 0", ""),
         ("box:width=1.5", "shape 'box' takes width=integer ≥ 1 and ≤ 9, required, not width=1.5", ""),
-        ("box:width=1,width=2", "shape 'box': option 'width' stands twice", ""),
+        ("box:width=1,width=2", "shape 'box': option 'width' is given twice", ""),
         ("box:width", "shape 'box': option 'width' has no value", "write width=…: width=integer ≥ 1 and ≤ 9, required"),
         ("box:width=1,kind=brass", "shape 'box' has no kind=brass", "it can be tin or wood"),
         ("box:width=1,lid=maybe", "shape 'box' takes lid=yes|no, default yes, not lid=maybe", ""),

@@ -257,5 +257,5 @@ def test_relative_bias_is_clipped(most: int) -> None:
 
 @pytest.mark.parametrize("option", ["factor=2", "original=64"])
 def test_an_option_of_a_scaling_needs_one(option: str) -> None:
-    with pytest.raises(OptionError, match=f"{option.partition('=')[0]} stands without a scaling"):
+    with pytest.raises(OptionError, match=f"{option.partition('=')[0]} needs a scaling"):
         Variant(position=f"rope:{option}")

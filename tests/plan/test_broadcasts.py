@@ -79,7 +79,7 @@ def test_items_and_heads_in_one_axis_are_to_be_reshaped(name):
     with pytest.raises(InputError) as raised:
         run(draw_problem(batch, heads, n, n, name, x), heads, name)
 
-    assert raised.value.help == "items and heads lie in one axis: reshape it to (2, 3, 4, 4)"
+    assert raised.value.help == "items and heads share one axis: reshape it to (2, 3, 4, 4)"
     got = run(draw_problem(batch, heads, n, n, name, x.reshape(2, 3, 4, 4)), heads, name)
     assert got["weights"].values.shape == (2, 3, 4, 4)
 
@@ -94,7 +94,7 @@ def test_a_mask_an_item_is_not_read_one_a_head():
     an_item = attncli.attend(attncli.Problem(embeddings=x, mask=mask[:, None]), attncli.Variant(heads=2))
 
     assert raised.value.help == (
-        "give it four axes: (1, H, Tq, Tk) = (1, 2, 3, 3): one a head; (B, 1, Tq, Tk) = (2, 1, 3, 3): one an item"
+        "give it four axes: (1, H, Tq, Tk) = (1, 2, 3, 3): one per head; (B, 1, Tq, Tk) = (2, 1, 3, 3): one per item"
     )
     assert (an_item["weights"].values[1] > 0).tolist() == [np.eye(3, dtype=bool).tolist()] * 2
 

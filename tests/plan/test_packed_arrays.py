@@ -161,12 +161,12 @@ def test_of_q_k_and_v_that_are_given_only_the_output_layer_is_applied():
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────
 PACKED, SQUARE = np.ones((3 * E, E)), np.ones((E, E))
 REFUSED = {
-    "heads": ({"in_proj_weight": PACKED}, {}, "missing-heads", "--heads 1 for a single one"),
+    "heads": ({"in_proj_weight": PACKED}, {}, "missing-heads", "--heads 1 for a single head"),
     "order": (
         {"query_key_value.weight": PACKED},
         {"heads": H},
         "two-readings",
-        "say which: --projection given:qkv=3hd, or --projection given:qkv=h3d",
+        "choose one: --projection given:qkv=3hd, or --projection given:qkv=h3d",
     ),
     "order of grouped heads": (
         {"wqkv.weight": PACKED},
@@ -238,6 +238,6 @@ def test_the_name_of_a_layer_leads_to_its_weight():
         "c_attn": "did you mean 'c_attn.weight'?",
         "W_query": "did you mean 'w_q', which is laid out as w_layout says, or 'W_query.weight', as its framework stores it?",
     }.items():
-        with pytest.raises(InputError, match="no part takes") as refused:
+        with pytest.raises(InputError, match="no part has a parameter called") as refused:
             compute({"embeddings": X, "parameters": {name: SQUARE}})
         assert refused.value.help == help

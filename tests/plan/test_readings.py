@@ -38,7 +38,7 @@ def test_thd_is_htd_with_tokens_first():
 def test_a_layout_without_batch_is_of_three_axes(layout):
     x = draw_normal(1, 2, H, T, D)
 
-    with pytest.raises(attncli.AttnError, match=f"layout {layout} is for rank 3"):
+    with pytest.raises(attncli.AttnError, match=f"layout {layout} is for 3 axes"):
         run(attncli.Problem(q=x, k=x, v=x, layout=layout))
 
 
@@ -225,7 +225,7 @@ def test_two_coordinates_a_token_are_no_positions():
             position="rope",
         )
 
-    assert raised.value.message == "positions are one number for each of the queries, and here there are 2"
+    assert raised.value.message == "positions must hold one number for each of the queries, but here there are 2"
     assert "M-RoPE" in raised.value.help
 
 

@@ -80,7 +80,7 @@ def test_what_cannot_fit_is_refused_with_sizes_and_the_way_out(monkeypatch):
     x = np.zeros((3000, 2), np.float32)
 
     with pytest.raises(
-        CannotError, match=r"3,000 × 3,000 scores in 1 head need about 0\.1 GiB, and 0\.0 are to be had"
+        CannotError, match=r"3,000 × 3,000 scores in 1 head need about 0\.1 GiB, but only 0\.0 GiB are free"
     ) as e:
         make_plan(attncli.Problem(embeddings=x), Variant(schedule="dense"), ["context"])
     assert "tiled" in e.value.help

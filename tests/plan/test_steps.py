@@ -31,5 +31,5 @@ def test_a_step_that_some_variant_has_has_a_name(name):
 
 @pytest.mark.parametrize("name", ["weight", "weights_two", "nothing_2"])
 def test_other_names_are_refused(name):
-    with pytest.raises(OptionError, match=f"no step is called '{name}'"):
+    with pytest.raises(OptionError, match=f"there is no step called '{name}'"):
         require_step_name(name)

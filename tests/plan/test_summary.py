@@ -65,11 +65,7 @@ def test_the_summary_says_what_is_computed(fields, choices, says):
 @pytest.mark.parametrize(
     ("choices", "message", "way_out"),
     [
-        (
-            {"kv_heads": 2},
-            "kv_heads is 2, but how many query heads share them is not said",
-            "add --heads 4 (a multiple of 2)",
-        ),
+        ({"kv_heads": 2}, "kv_heads is 2, but the number of query heads is missing", "add --heads 4 (a multiple of 2)"),
         ({"heads": 6, "kv_heads": 4}, "6 query heads cannot share 4 kv heads equally", "1, 2, 3 or 6"),
     ],
 )

@@ -151,15 +151,15 @@ def test_what_is_proposed_gives_the_right_figures_or_another_error(attn, proposa
 # Proposals of an option that are not followed here, and why.
 NOT_FOLLOWED = {
     "it is about a machine's memory, folders or processes, which tests of batch and of memory take away": (
-        "--dtype float32, fewer steps, or workers with more",
+        "use --dtype float32, fewer steps, or workers with more memory",
         "python -m pip install",
-        "--dtype float32 halves it",
+        "--dtype float32 needs half the memory",
         "--schedule tiled computes it piece by piece",
         "--only context,log_sum_exp or --top 8 keep less",
         "or leave -j out",
-        "without -j, this process computes",
-        "fewer of them: -j N",
-        "--debug shows where",
+        "without -j, everything is computed in this process",
+        "use fewer: -j N",
+        "--debug shows where it happened",
         "what attn --version prints",
     ),
     "programs that make another file are followed by tests/readers/": (
@@ -173,11 +173,9 @@ NOT_FOLLOWED = {
         "--max-time 1h",
         "dask worker ADDRESS",
         "dask scheduler prints its address",
+        "leave --jobs out: the cluster has its own workers",
     ),
-    "thousands of tokens, as tests/plan/test_schedule.py has": (
-        "--only log_sum_exp,entropy",
-        "--at query=… shows a row",
-    ),
+    "thousands of tokens, as tests/plan/test_schedule.py has": ("--only log_sum_exp,entropy", "--at query=… one row"),
     "what a seed draws is known by tests/parts/test_projections.py": ("no figures can be right: --seed N",),
 }
 

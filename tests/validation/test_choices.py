@@ -33,13 +33,13 @@ def test_preset_then_file_then_command_line(file, command, also, expected):
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"hedas": 2}, "a variant has no 'hedas'"),
-        ({"heads": True}, "heads is H, not true"),
-        ({"mask": {"name": "causal"}}, "mask is EXPR, not {'name': 'causal'}"),
+        ({"hedas": 2}, "a variant has no choice called 'hedas'"),
+        ({"heads": True}, "heads must be H, not true"),
+        ({"mask": {"name": "causal"}}, "mask must be EXPR, not an object"),
         ({"mask": []}, "mask is an empty list"),
-        ({"scale": "inf"}, "scale is none, auto or a number, not inf"),
-        ({"temperature": 0}, "temperature is none or a number > 0, not 0"),
-        ({"name": "casual"}, "no variant is called 'casual'"),
+        ({"scale": "inf"}, "scale must be none, auto or a number, not inf"),
+        ({"temperature": 0}, "temperature must be none or a number > 0, not 0"),
+        ({"name": "casual"}, "there is no variant called 'casual'"),
         ({"softcap": 5, "chain": "scale,mask"}, "softcap is 5, but the chain scale,mask leaves softcap out"),
     ],
 )

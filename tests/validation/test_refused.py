@@ -203,10 +203,10 @@ def test_nothing_but_our_own_errors_comes_out(name: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "way_out"),
     [
-        ((1, 2, 3, 5, 5), "leave the first axis out"),
-        ((1, 1, 2, 3, 5, 5), "leave the first 2 axes out"),
-        ((2, 2, 3, 5, 5), "1 axis too many: write a problem for each of its parts"),
-        ((1, 2, 2, 3, 5, 5), "2 axes too many: write a problem for each of its parts"),
+        ((1, 2, 3, 5, 5), "remove the first axis"),
+        ((1, 1, 2, 3, 5, 5), "remove the first 2 axes"),
+        ((2, 2, 3, 5, 5), "it has 1 axis too many: write one problem for each part"),
+        ((1, 2, 2, 3, 5, 5), "it has 2 axes too many: write one problem for each part"),
     ],
 )
 def test_a_mask_of_too_many_axes_is_told_how_it_has_fewer(shape, way_out):
@@ -222,7 +222,7 @@ def test_a_mask_of_too_many_axes_is_told_how_it_has_fewer(shape, way_out):
         (7, "rope", "give it an even width or an even dims= of at most 6, such as dims=6"),
         (7, "rope:dims=8", "an even dims= of at most 6, such as dims=6"),
         (1, "rope", "give it an even width"),
-        (8, "rope:fraction=0.1", "a larger fraction, so that two columns or more are turned"),
+        (8, "rope:fraction=0.1", "use a larger fraction, so that at least two columns are turned"),
     ],
 )
 def test_columns_that_form_no_pairs_are_told_how_they_do(width, position, way_out):

@@ -74,7 +74,7 @@ def test_parameters_beside_the_embeddings_are_sent_into_their_group():
         make_problem({"embeddings": x, "W_query": w})
     followed = attncli.attend(make_problem({"embeddings": x, "parameters": {"w_q": w}}))
 
-    assert raised.value.help == 'learned arrays stand together: "parameters": {"w_q": …}'
+    assert raised.value.help == 'learned arrays go under parameters: "parameters": {"w_q": …}'
     np.testing.assert_allclose(followed["scores"].values, x @ x.T)
 
 

@@ -61,7 +61,7 @@ def test_heads_one_at_a_time(attn):
         (["--mask", "not prefix:length=1"], "not prefix: 0 < 1"),
         (["--mask", "causal and chunk:size=1"], "causal: 2 > 1, chunk: ⌊1/1⌋ ≠ ⌊2/1⌋"),
         (["--mask", "dilated:rate=2"], "dilated: (1 − 0) mod 2 ≠ 0"),
-        (["--mask", "global:tokens=0"], "global: neither 1 nor 2 is among the tokens"),
+        (["--mask", "global:tokens=0"], "global: neither 1 nor 2 is one of the tokens"),
     ],
 )
 def test_the_predicate_that_hides_a_key_stands_beside_it(attn, words, says):

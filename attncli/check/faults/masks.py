@@ -74,7 +74,7 @@ def mask_after_softmax(trials: Trials) -> Iterator[Hypothesis]:
     mask = plan.mask or ("lengths" if plan.problem.lengths is not None else "bias")
     yield Hypothesis(
         "mask after softmax, not renormalised",
-        "with the mask applied after the softmax and the rows not brought to sum 1 again: mask the scores with −∞ before it",
+        "with the mask applied after the softmax and the rows not normalised again: mask the scores with −∞ before it",
         partial(_mask_after_normalizing, trials),
         0,
         unchanged_steps=("mask",),
@@ -200,7 +200,7 @@ def wrong_mask(trials: Trials) -> Iterator[Hypothesis]:
         return
     yield Hypothesis(
         "mask inverted",
-        "with the mask the wrong way round: hidden where it should be seen; true means may attend",
+        "with the mask the wrong way round: hidden where it should be seen; true means: may attend",
         partial(with_mask, trials, lambda grid, visible: ~visible),
         0,
     )
@@ -262,7 +262,7 @@ def _window_off_by_one(trials: Trials, offset: int, side: str) -> Iterator[Hypot
                 word = "wide" if offset > 0 else "narrow"
                 yield Hypothesis(
                     f"window one too {word}",
-                    f"with a window one too {word}: {new_windows[0]} where {window} is meant; left and right count neighbours beside the query itself",
+                    f"with a window one too {word}: {new_windows[0]} where {window} is meant; left and right count the neighbours, without the query itself",
                     partial(trials.with_choices, mask=changed),
                     0,
                 )
@@ -277,7 +277,7 @@ def file_mask_misread(trials: Trials) -> Iterator[Hypothesis]:
     mask = np.asarray(trials.plan.problem.mask)
     yield Hypothesis(
         "file's mask inverted",
-        "with the file's mask the wrong way round: true means may attend",
+        "with the file's mask the wrong way round: true means: may attend",
         partial(trials.with_fields, mask=~mask),
         0,
     )

@@ -30,7 +30,7 @@ def wrong_positions(trials: Trials) -> Iterator[Hypothesis]:
             q_pos = np.arange(first, first + size.queries)
             if not np.array_equal(plan.q_pos, q_pos):
                 side = "last" if first else "first"
-                description = f"with positions aligned {name}: the {side} query stands beside the {side} key"
+                description = f"with positions aligned {name}: the {side} query is next to the {side} key"
                 if first and plan.problem.lengths is not None:
                     description = f"{description}, padding included, whatever the lengths of the items are"
                 yield Hypothesis(
@@ -124,6 +124,6 @@ def wrong_distance_bias(trials: Trials) -> Iterator[Hypothesis]:
 
     yield Hypothesis(
         "alibi slopes 2^(−8h/H)",
-        "with slopes 2^(−8h/H): for a number of heads that is no power of two the paper's are others",
+        "with slopes 2^(−8h/H): if the number of heads is not a power of two, the paper uses others",
         lambda: with_link(plan, "position", subtract_distance),
     )

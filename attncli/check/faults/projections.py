@@ -165,12 +165,12 @@ def qkv_exchanged(trials: Trials) -> Iterator[Hypothesis]:
         lambda: with_score(trials.plan, lambda score, q, k, parameters: score(q, k, parameters).mT),
         0,
     )
-    yield Hypothesis("keys for queries", "with q made of what k is made of: q = k", lambda: exchange(q="k"))
-    yield Hypothesis("queries for keys", "with k made of what q is made of: k = q", lambda: exchange(k="q"))
+    yield Hypothesis("keys for queries", "with q made from the same as k: q = k", lambda: exchange(q="k"))
+    yield Hypothesis("queries for keys", "with k made from the same as q: k = q", lambda: exchange(k="q"))
     if trials.plan.shapes.c is None:
         return
-    yield Hypothesis("keys for values", "with k in the place of v: the context is weights · v", lambda: exchange(v="k"))
-    yield Hypothesis("queries for values", "with q in the place of v", lambda: exchange(v="q"))
+    yield Hypothesis("keys for values", "with k in place of v: the context is weights · v", lambda: exchange(v="k"))
+    yield Hypothesis("queries for values", "with q in place of v", lambda: exchange(v="q"))
     yield Hypothesis("k and v swapped", "with k and v exchanged", lambda: exchange(v="k", k="v"))
     yield Hypothesis("q and v swapped", "with q and v exchanged", lambda: exchange(v="q", q="v"))
     embeddings = trials.plan.problem.embeddings

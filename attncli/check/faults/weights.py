@@ -45,7 +45,7 @@ def weights_misapplied(trials: Trials) -> Iterator[Hypothesis]:
     if not plan.variant.sink.is_none:
         yield Hypothesis(
             "sink renormalised away",
-            "with the weights brought to sum 1 again after the sink was taken off",
+            "with the weights normalised again after the sink was removed",
             partial(with_normalizer, plan, partial(_renormalize_over_keys, plan.size.keys)),
         )
 
@@ -130,7 +130,7 @@ def wrong_row_statistics(trials: Trials) -> Iterator[Hypothesis]:
     if "entropy" in trials.claimed_steps:
         yield Hypothesis(
             "entropy with the wrong sign",
-            "with the sign of the entropy turned",
+            "with the sign of the entropy reversed",
             partial(_change_step, trials, "entropy", np.negative),
         )
 
