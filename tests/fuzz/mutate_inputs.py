@@ -265,6 +265,8 @@ def _compare_json(document: Any, problem: attncli.Problem) -> None:
             "embeddings": [item["embedding"] if isinstance(item, dict) else item for item in document],
             "tokens": [item.get("token") if isinstance(item, dict) else None for item in document],
         }
+    elif not any(hasattr(problem, name) for name in document):  # each key is a token
+        document = {"embeddings": list(document.values()), "tokens": list(document)}
     for name, value in document.items():
         have = getattr(problem, name)
         if name in ("embeddings", "q", "k", "v", "bias", "positions", "k_positions", "segments", "lengths", "mask"):
