@@ -41,7 +41,13 @@ def _format_shapes(parameter: Parameter) -> str:
 
 
 # The formula of each step, and what it is. The links of the chain declare their own.
+_NAMES_OF_PROJECTED = {"q": "queries", "k": "keys", "v": "values", "o": "outputs"}
 _STEP_DESCRIPTIONS = {
+    **{
+        f"{kind}_{letter}": (f"{symbol}_{letter}", f"The {what} that makes {name} (--projection).")
+        for letter, name in _NAMES_OF_PROJECTED.items()
+        for kind, symbol, what in (("w", "W", "learned matrix"), ("b", "b", "learned bias"))
+    },
     "positioned_embeddings": ("x + position", "Embeddings with their positions added (--position sinusoidal)."),
     "q": ("x W_q + b_q", "Queries: what each token looks for."),
     "k": ("x W_k + b_k", "Keys: what each token is found by."),

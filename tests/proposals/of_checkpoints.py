@@ -48,7 +48,7 @@ _LOAD = "compute x.json --heads 1 --from-state-dict"
 
 PROPOSALS = [
     # ── names
-    Proposal(_ONE_HEAD, 'learned arrays stand together: "parameters": {"in_proj_weight": …}', _ALL_PROJECTED, {"p.json": LABELLED | {"in_proj_weight": _PACKED}}, _ONE_HEAD, {"p.json": LABELLED | {"parameters": {"in_proj_weight": _PACKED}}}),
+    Proposal(_ONE_HEAD, 'learned arrays go under parameters: "parameters": {"in_proj_weight": …}', _ALL_PROJECTED, {"p.json": LABELLED | {"in_proj_weight": _PACKED}}, _ONE_HEAD, {"p.json": LABELLED | {"parameters": {"in_proj_weight": _PACKED}}}),
     propose("did you mean 'c_attn.weight'?", _ALL_PROJECTED, {"c_attn": _PACKED.T}, {"c_attn.weight": _PACKED.T}),
     propose("did you mean 'qkv.weight'?", _ALL_PROJECTED, {"qkv": _PACKED}, {"qkv.weight": _PACKED}),
     propose("did you mean 'w_q', which is laid out as w_layout says", PROJECTED, {"W_query": W_Q}, {"w_q": W_Q}, _RUN),
@@ -56,7 +56,7 @@ PROPOSALS = [
     propose("or 'W_query.weight', as its framework stores it?", _ALL_PROJECTED, _BOOK, _NAMED_BOOK),
     propose("or use the names w_q, w_k and w_v", PROJECTED, {"q_proj.weight": W_Q.T}, {"w_q": W_Q}, _RUN),
     # ── heads, and how arrays are packed
-    propose("--heads 1 for a single one", _OFFSET, _IN_PROJ | {"in_proj_bias": _IN_PROJ_BIAS}, command=_RUN, followed=_ONE_HEAD),
+    propose("--heads 1 for a single head", _OFFSET, _IN_PROJ | {"in_proj_bias": _IN_PROJ_BIAS}, command=_RUN, followed=_ONE_HEAD),
     propose("add --heads H", _CUT_IN_THREE, {"in_proj_weight": _PACKED}, command=_RUN, followed=f"{_RUN} --heads 2"),
     propose("--projection given:qkv=3hd", _CUT_IN_THREE, {"qkv.weight": _PACKED}, command=f"{_RUN} --heads 2", followed=f"{_RUN} --heads 2 --projection given:qkv=3hd"),
     propose("--projection given:qkv=h3d", _CUT_BY_HEAD, {"qkv.weight": _PACKED}, command=f"{_RUN} --heads 2", followed=f"{_RUN} --heads 2 --projection given:qkv=h3d"),

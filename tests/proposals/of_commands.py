@@ -105,7 +105,7 @@ PROPOSALS = [
     Proposal("batch x.json -o out", "--force to replace it", Written("out/x.json", PLAIN), FILE | {"out/x.json": "mine"}, "batch x.json -o out --force"),
     Proposal("batch x.json -o out", "another folder", Written("more/x.json", PLAIN), FILE | {"out/x.json": "mine"}, "batch x.json -o more"),
     Proposal("batch x.json -o out && batch x.json -o out --causal", "another folder", Written("more/x.json", HIDDEN_LATER), FILE, "batch x.json -o more --causal"),
-    Proposal("batch x.json -o out && batch x.json -o out --causal", "--force to compute them anew", Written("out/x.json", HIDDEN_LATER), FILE, "batch x.json -o out --causal --force"),
+    Proposal("batch x.json -o out && batch x.json -o out --causal", "--force to compute everything again", Written("out/x.json", HIDDEN_LATER), FILE, "batch x.json -o out --causal --force"),
     Proposal("batch x.json -o x.parquet && batch x.parquet -o x.parquet --force", "another name for the table: -o FILE", Written("other.parquet", PLAIN), FILE, "batch x.json -o other.parquet"),
     Proposal("batch x.json -o out --fail-fast --max-failures 2", "give only one of them", Written("out/x.json", PLAIN), FILE, "batch x.json -o out --max-failures 2"),
     Proposal("batch x.json -o out --max-failures x", "such as 10 or 5%", Written("out/x.json", PLAIN), FILE, "batch x.json -o out --max-failures 5%"),
