@@ -18,12 +18,13 @@ class ReadOptions:
     columns: str | None = None  # of CSV: those that are dimensions, separated by commas
     drop: str | None = None  # of CSV: those that are left out
     header: str | None = None  # of CSV: yes or no
+    separator: str | None = None  # of CSV: comma, semicolon, tab or space
     replacing: tuple[str, ...] = ()  # NAME=PATH: fields that are taken from other files
 
     @property
     def is_for_one_problem(self) -> bool:
         """Whether something is said that a stream of problems has no place for."""
-        return bool(self.replacing or self.token_column or self.header or self.columns or self.drop)
+        return bool(self.replacing or self.token_column or self.header or self.columns or self.drop or self.separator)
 
 
 @dataclass(frozen=True)

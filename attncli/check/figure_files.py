@@ -367,9 +367,9 @@ _READERS: dict[str, Callable[[str, bytes], Figures]] = {
 # ── CSV ──────────────────────────────────────────────────────────────────────────────────────────
 def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
     """Read the tidy rows or the matrix that attn writes, or a bare matrix of numbers."""
-    from attncli.readers.csv import detect_separator
+    from attncli.readers.csv_rows import detect_separator, split_lines
 
-    table = _parse_table(text, separator or detect_separator(re.split(r"\r\n|\r|\n", text)))
+    table = _parse_table(text, separator or detect_separator(split_lines(text), "\t;,"))
     if not table.rows:
         raise InputError("empty", "the file is empty")
     first = table.stripped(0)

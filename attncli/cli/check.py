@@ -206,11 +206,10 @@ def _check_problem_folder(
     messages: Messages,
 ) -> FolderVerdict:
     """Check every problem below a folder that says what it expects; one that cannot be read costs only itself."""
-    from attncli.readers import load_readers
+    from attncli.readers import is_input_name
     from attncli.verdict import FolderVerdict, ProblemVerdict
 
-    suffixes = {suffix for reader in load_readers().values() if not reader.is_stream for suffix in reader.suffixes}
-    files = sorted(p for p in Path(path).rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
+    files = sorted(p for p in Path(path).rglob("*") if p.is_file() and is_input_name(p.name, with_streams=False))
     problems: list[ProblemVerdict] = []
     for file in files:
         name = file.relative_to(path).as_posix()

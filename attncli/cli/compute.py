@@ -21,6 +21,7 @@ from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
+    from attncli.readers import InputFile
     from attncli.select import Selection
     from attncli.types import Attention
 
@@ -82,7 +83,7 @@ def run_compute(
         AttnError: anything that a user can put right.
     """
     from attncli.plan.steps import require_step_name
-    from attncli.readers import find_reader
+    from attncli.readers import find_input
     from attncli.select import selects_only_queries
 
     messages = Messages.from_options(environment, output_options)
@@ -90,14 +91,17 @@ def run_compute(
         if name != "all":
             require_step_name(name)
     check_output_path(output_options)
-    reader = find_reader(path, read_options.input_format)
-    if reader.is_stream and scheduler:
+    input_file = find_input(path, read_options.input_format)
+    is_stream = input_file.reader.is_stream
+    if is_stream and scheduler:
         hint = "attn batch computes many problems on a cluster"
         raise OptionError("bad-option", "--scheduler is for one long problem, not for a stream of them", help=hint)
-    if reader.is_stream:
-        return _run_stream(environment, path, variant_request, read_options, output_options)
+    if is_stream:
+        if input_file.note:
+            messages.note(input_file.note)
+        return _run_stream(environment, input_file, variant_request, read_options, output_options)
     format = choose_output_format(output_options.output, output_options.format)
-    problem = read_problem(path, read_options, messages)
+    problem = read_problem(input_file, read_options, messages)
     can_stream = format.stream_writer is not None
     plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
     if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_only_queries(selection):
@@ -174,13 +178,12 @@ def note_no_workers(messages: Messages) -> None:
 
 def _run_stream(
     environment: Environment,
-    path: str,
+    input_file: InputFile,
     variant_request: VariantRequest,
     read_options: ReadOptions,
     output_options: OutputOptions,
 ) -> ExitStatus:
     """Compute a stream of JSON lines: a result or an error for each line, at once; a bad line does not stop the others."""
-    from attncli.readers import read_lines
     from attncli.readers.json import read_json_lines
 
     format = choose_output_format(output_options.output, output_options.format, default="ndjson")
@@ -190,10 +193,11 @@ def _run_stream(
         )
     if read_options.is_for_one_problem:
         raise OptionError(
-            "bad-option", "--with, --token-column, --columns, --drop and --header do not go with a stream of problems"
+            "bad-option",
+            "--with, --token-column, --columns, --drop, --header and --separator do not go with a stream of problems",
         )
     status = ExitStatus.OK
-    problems = read_json_lines(read_lines(path), "<stdin>" if path == "-" else path)
+    problems = read_json_lines(input_file.read_lines(), input_file.display_name)
     with open_output(environment, output_options, format) as write:
         for line, error in compute_stream(problems, variant_request, output_options):
             if error is not None:

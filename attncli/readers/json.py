@@ -27,7 +27,7 @@ _WHITESPACE = b" \t\r\n"
 _TYPE_OF_KIND: Json = {"floats": float, "booleans": bool, "integers": int}
 
 
-@reader("json", ".json")
+@reader("json", ".json", is_text=True)
 def read_json(source: Source) -> Problem:
     """Read one JSON document."""
     data = source.data.removeprefix(b"\xef\xbb\xbf")
@@ -45,7 +45,7 @@ def read_json(source: Source) -> Problem:
     raise InputError("wrong-type", f"a problem is an object or a list, not {quote_value(_decode_json(data))}")
 
 
-@reader("ndjson", ".ndjson", ".jsonl", is_stream=True)
+@reader("ndjson", ".ndjson", ".jsonl", is_stream=True, is_text=True)
 def read_json_line(source: Source) -> Problem:
     """Read one line of JSON lines."""
     return read_json(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv as python_csv
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 import attncli
 from attncli.errors import CannotError, InputError
 from attncli.readers import Source, csv, files
+from attncli.readers.csv_cells import NUMBER
 from attncli.readers.files import read_bytes, read_into_memory
 from attncli.readers.safetensors import read_tensors
 from tests.helpers import draw_normal
@@ -72,13 +74,13 @@ def test_both_csv_readers_accept_and_refuse_the_same(cells, plain, separator, en
 
 
 def _numeric(cell: str) -> bool:
-    return csv._NUMBER_PATTERN.fullmatch(cell) is not None and abs(float(cell)) < float("inf")
+    return NUMBER.fullmatch(cell) is not None and abs(float(cell)) < float("inf")
 
 
 @pytest.mark.parametrize("said", [{}, {"header": "yes"}, {"token_column": "0"}])
 def test_a_large_plain_file_is_polarss(said, monkeypatch):
     monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", 0)
-    monkeypatch.setattr(csv._Table, "parse_problem", lambda self: pytest.fail("the standard library read it"))
+    monkeypatch.setattr(csv.CsvTable, "parse_problem", lambda self: pytest.fail("the standard library read it"))
 
     values, tokens, notes = outcome(b"token,a,b\ncat,1,2.5\n sat ,-3e-2,.5\r\n\n", **said)
 
@@ -145,14 +147,14 @@ def test_polars_never_sees_the_name_of_a_file(folder, tmp_path, monkeypatch):
 def test_a_label_may_be_of_any_length(length, quote, monkeypatch):
     label = "x" * length
     text = f"{quote}{label}{quote},0.5,1\nb,0.25,2\n".encode()
-    limit = csv.csv.field_size_limit()
+    limit = python_csv.field_size_limit()
 
     for least in (0, 2**60):
         monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", least)
         values, tokens, _ = outcome(text)
         assert tokens == [label, "b"]
         assert values == [[0.5, 1], [0.25, 2]]
-    assert csv.csv.field_size_limit() == limit  # it is the whole process's
+    assert python_csv.field_size_limit() == limit  # it is the whole process's
 
 
 # ── what is read stays as it was read ────────────────────────────────────────────────────────────

@@ -319,7 +319,7 @@ def test_every_format_has_a_reader():
     modules = {name: (reader.suffixes, reader.read.__module__) for name, reader in load_readers().items()}
 
     assert modules == FORMAT_MODULES
-    assert set(READERS) == {"json", "ndjson", "csv", "tsv", "npz", "npy", "safetensors"}
+    assert set(READERS) == {"json", "ndjson", "csv", "tsv", "npz", "npy", "safetensors", "txt"}
 
 
 def test_a_format_is_loaded_without_the_others():
@@ -327,7 +327,7 @@ def test_a_format_is_loaded_without_the_others():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     loaded = {name.removeprefix("attncli.readers.") for name in done.stdout.split()}
-    assert loaded == {"base", "files", "npz", "read", "with_field"}
+    assert loaded == {"base", "compression", "files", "npz", "parser_errors", "read", "with_field"}
 
 
 def test_the_python_door_takes_lists_arrays_and_tensors():

@@ -1,0 +1,521 @@
+"""Decide what the columns of a CSV mean (header, tokens, dimensions, vectors) and parse their cells. Entry: `CsvTable`.
+
+Where it is unclear, the file is refused, and the error names the option that decides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from attncli.errors import InputError, Location
+from attncli.readers.base import Source, make_problem, nest_fields
+from attncli.readers.csv_cells import (
+    COMMA_NUMBER,
+    COMMA_NUMBER_OR_NONFINITE,
+    NUMBER,
+    NUMBER_OR_NONFINITE,
+    NUMBER_OR_TRUTH_VALUE,
+    TRUTH_VALUE,
+    explain_non_number,
+    has_brackets,
+    looks_like_number,
+    looks_like_vector,
+    parse_vector,
+)
+from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
+from attncli.registry import parse_index
+from attncli.text import join_names, pluralize, printable, shorten, suggestion
+from attncli.types import NumpyArray, Problem
+
+_TOKEN_COLUMN_NAMES = frozenset({
+    "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
+})  # fmt: skip
+_LABEL_COLUMN_NAMES = frozenset({"token", "tokens", "word", "words", "text", "label", "labels", "name"})
+# Names of columns that hold something else than a dimension of a vector.
+_OTHER_COLUMN_NAMES = _TOKEN_COLUMN_NAMES | {
+    "unnamed: 0", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens", "num_tokens", "length",
+    "class", "target", "split", "fold", "year", "date", "timestamp", "score", "weight",
+}  # fmt: skip
+
+
+class CsvTable:
+    """The rows of one file, with its header. Entry: `parse_problem`.
+
+    Raises:
+        InputError: the text is no CSV, has no rows, or it is unclear whether it has a header.
+    """
+
+    def __init__(self, source: Source, separator: str | None) -> None:
+        self.source = source
+        self.text_rows = CsvRows(source, separator)
+        self.separator, self.rows = self.text_rows.separator, self.text_rows.rows
+        has_commas = self.separator == ";"
+        if source.field_kind == "booleans":
+            self.number_pattern = NUMBER_OR_TRUTH_VALUE
+        elif source.may_be_nonfinite:
+            self.number_pattern = COMMA_NUMBER_OR_NONFINITE if has_commas else NUMBER_OR_NONFINITE
+        else:
+            self.number_pattern = COMMA_NUMBER if has_commas else NUMBER
+        self.header = self._detect_header()
+        is_first_row = bool(self.header) and self.header is not self.text_rows.comment_names
+        self.first = 1 if is_first_row else 0  # index of the first row that is a token's
+        self.body = self.rows[self.first :]
+        if not self.body:
+            raise InputError(
+                "empty",
+                "there is a header, but no row below it",
+                location=Location(line=1),
+                help="a row a token: cat,0.1,0.2",
+            )
+
+    def parse_problem(self) -> Problem:
+        """Parse every cell, and return the problem.
+
+        Raises:
+            InputError: a cell is no finite number, rows differ in length, or the token column is unclear.
+        """
+        import numpy as np
+
+        self.check_widths()
+        vector_column = self.find_vector_column()
+        if vector_column is not None:
+            return self._parse_vectors(vector_column)
+        column = self.find_token_column()
+        numeric = self.find_dimensions(column)
+        if not numeric:
+            raise self._cell_error(
+                "not-a-number",
+                "there are no numbers beside the tokens",
+                self.first,
+                0,
+                help="separate columns with a comma, a semicolon, a tab or spaces; labels alone go beside vectors: --with tokens=FILE",
+            )
+        if self.source.field_kind == "booleans":
+            return self._to_problem_of_field(self._parse_booleans(numeric), column)
+        cells = ((row, c) for row in range(self.first, len(self.rows)) for c in numeric)
+        count = len(self.body) * len(numeric)
+        vectors = np.fromiter((self._parse_cell(row, c) for row, c in cells), np.float64, count).reshape(
+            len(self.body), -1
+        )
+        return self.to_problem(vectors, None if column is None else [row[column] for row in self.body], column)
+
+    def to_problem(
+        self, vectors: NumpyArray, tokens: list[str] | None, column: int | None, remarks: Sequence[str] = ()
+    ) -> Problem:
+        """Return the problem, with a note on what was detected.
+
+        Args:
+            vectors: (n, d)
+            tokens: their labels, if there is a token column.
+            column: the token column.
+            remarks: what else the note says.
+        """
+        n, d = vectors.shape
+        is_of_tokens = self.source.field in ("", "memory")
+        size = f"{pluralize(n, 'token')} × {pluralize(d, 'dim')}" if is_of_tokens else f"{n} × {d}"
+        problem = make_problem({"embeddings": vectors} if tokens is None else {"embeddings": vectors, "tokens": tokens})
+        return replace(problem, notes=(self._write_note(size, column, remarks),))
+
+    def _to_problem_of_field(self, values: Any, column: int | None) -> Problem:
+        """Return a problem that holds the one field which the file is read for."""
+        size = " × ".join(map(str, getattr(values, "shape", (len(values),))))
+        problem = make_problem(nest_fields({self.source.field: values}))
+        return replace(problem, notes=(self._write_note(size, column),))
+
+    def _write_note(self, size: str, column: int | None, remarks: Sequence[str] = ()) -> str:
+        """Write what was detected."""
+        if column is None:
+            token_column = "no token column"
+        else:
+            token_column = f"token column {shorten(self.header[column])!r}" if self.header else f"token column {column}"
+        header = "header row" if self.header else "no header"
+        separator = f"separator {SEPARATOR_NAMES[self.separator]}"
+        found = [size, header, token_column, *remarks, separator, *self.text_rows.remarks]
+        return f"{self.source.name}: {', '.join(found)}"
+
+    # ── header ───────────────────────────────────────────────────────────────────────────────────
+    def _detect_header(self) -> tuple[str, ...]:
+        """Return the names of the columns, or nothing where the first row is a token's.
+
+        Raises:
+            InputError: it may be either.
+        """
+        names = tuple(cell.strip() for cell in self.rows[0])
+        if self.text_rows.comment_names and self.source.header != "yes":
+            return self.text_rows.comment_names
+        token_column = self.source.token_column
+        names_a_column = token_column not in (None, "none") and not re.fullmatch("[0-9]+", str(token_column))
+        if self.source.header == "yes" or (self.source.header is None and names_a_column):
+            return self._complete_names(names)
+        if self.source.header == "no":
+            return ()
+        rest = names[1:] or names  # without what may be the token column
+        cells = names if names[0] else rest
+        has_words_only = not any(self._is_number(cell) or looks_like_number(cell) for cell in cells)
+        if has_words_only and not any(map(looks_like_vector, cells)) and (len(self.rows) > 1 or len(names) > 1):
+            return self._complete_names(names)
+        if len(self.rows) > 1 and all(self._is_number(cell) for cell in rest):
+            numberings = [list(map(str, range(len(row)))) for row in (names, rest) if len(row) > 1]
+            counts_after_token = list(rest) in numberings and not self._is_number(names[0])
+            if list(names) in numberings or counts_after_token:
+                raise self._unclear_header_error("the first row counts 0, 1, 2 …: is it a header, or a token's vector?")
+            if len(names) > 1 and names[0].lower() in _TOKEN_COLUMN_NAMES:
+                first = shorten(names[0])
+                raise self._unclear_header_error(
+                    f"the first row starts with {first!r} and goes on with numbers: is it a header?"
+                )
+        return ()
+
+    def _complete_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names of all columns: R leaves out that of the first, which holds the names of its rows."""
+        width = len(names) + 1
+        if len(self.rows) > 1 and all(len(row) == width for row in self.rows[1:]):
+            self.text_rows.remarks.append("the first column has no name")
+            return ("", *names)
+        return names
+
+    def _unclear_header_error(self, message: str) -> InputError:
+        spell = self.source.spell_option
+        hint = f"{spell('header', 'yes')} or {spell('header', 'no')} says which"
+        return self._cell_error("unclear-header", message, 0, 0, help=hint)
+
+    # ── columns ──────────────────────────────────────────────────────────────────────────────────
+    def check_widths(self) -> None:
+        """Check that all rows have as many cells as the first.
+
+        Raises:
+            InputError: they have not.
+        """
+        width = len(self.header or self.rows[0])
+        for row in range(self.first, len(self.rows)):
+            if len(self.rows[row]) != width:
+                raise self._ragged_row_error(row, width)
+
+    def is_token_column_certain(self, column: int | None) -> bool:
+        """Whether these rows alone show that a column holds tokens: one of its cells is no number, nor a slip for one."""
+        if column is None or self.source.token_column is not None:
+            return True
+        return not all(self._is_number(row[column]) or looks_like_number(row[column]) for row in self.body)
+
+    def find_token_column(self) -> int | None:
+        """Return the number of the column that holds the tokens, if any.
+
+        Raises:
+            InputError: it is unclear.
+        """
+        width = len(self.body[0])
+        requested = self.source.token_column
+        if requested == "none":
+            return None
+        if requested is not None:
+            return self._find_column(requested)
+        if self.source.columns or self.source.drop:
+            named = [name.strip() for name in f"{self.source.columns or ''},{self.source.drop or ''}".split(",")]
+            if 0 in {self._find_column(name) for name in named if name}:
+                return None  # the first column is said to be something else
+        column = [row[0].strip() for row in self.body]
+        are_numbers = [self._is_number(cell) for cell in column]
+        if all(are_numbers):
+            if self.header and width > 1 and self._differs_from_rest(self.header):
+                spell, first = self.source.spell_option, self._spell_column(0)
+                raise self._cell_error(
+                    "unclear-tokens",
+                    f"column {shorten(self.header[0])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
+                    0,
+                    0,
+                    help=f"{spell('token-column', first)} makes them the tokens, {spell('drop', first)} leaves them out, "
+                    f"{spell('columns', first)},… names the dimensions",
+                )
+            return None
+        if any(are_numbers) and all(self._is_number(cell) or looks_like_number(cell) for cell in column):
+            self._parse_cell(self.first + are_numbers.index(False), 0)  # raises, and says why
+        return 0
+
+    def _spell_column(self, column: int) -> str:
+        """Return what names a column in an option: its name, or its number if that has none or looks like a number."""
+        name = self.header[column] if self.header else ""
+        return str(column) if not name or parse_index(name) is not None or "," in name else shorten(name)
+
+    def _find_column(self, requested: str) -> int:
+        """Return the number of a column; a number is always a place, whatever the columns are called.
+
+        Raises:
+            InputError: there is no such column, or two of that name.
+        """
+        width, index = len(self.body[0]), parse_index(requested)
+        if index is None and self.header.count(requested) == 1:
+            return self.header.index(requested)
+        if index is not None and 0 <= index < width:
+            return index
+        message = f"there is no column {shorten(requested)!r}"
+        if self.header.count(requested) > 1:
+            message, hint = (
+                f"two columns are called {shorten(requested)!r}",
+                f"their numbers tell them apart, 0 … {width - 1}",
+            )
+        else:
+            hint = suggestion(requested, self.header) if self.header else f"there are {width} columns, 0 … {width - 1}"
+        raise InputError("no-such-column", message, help=hint)
+
+    def find_dimensions(self, token_column: int | None) -> list[int]:
+        """Return the numbers of the columns that are dimensions: those that were named, or all that nothing speaks against.
+
+        Raises:
+            InputError: a column that was named does not exist, or one is called otherwise than dimensions are.
+        """
+        if self.source.columns:
+            return [self._find_column(name.strip()) for name in self.source.columns.split(",")]
+        dropped = self._find_dropped()
+        dimensions = [c for c in range(len(self.body[0])) if c != token_column and c not in dropped]
+        unlike = self._unlike_columns(dimensions) if self.header else []
+        if unlike:
+            names = join_names([f"{shorten(self.header[c])!r}" for c in unlike])
+            spelled = ",".join(self._spell_column(c) for c in unlike)
+            others = ",".join(self._spell_column(c) for c in dimensions)
+            spell = self.source.spell_option
+            raise self._cell_error(
+                "unclear-columns",
+                f"column {names} {'is' if len(unlike) == 1 else 'are'} called otherwise than dimensions are: part of the vector?",
+                0,
+                unlike[0],
+                help=f"{spell('drop', shorten(spelled))} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', shorten(others))} takes all",
+            )
+        return dimensions
+
+    def _find_dropped(self) -> set[int]:
+        return {self._find_column(name.strip()) for name in (self.source.drop or "").split(",") if name.strip()}
+
+    def _unlike_columns(self, dimensions: Sequence[int]) -> list[int]:
+        """Return the columns whose names say something else, or are unlike the numbered names of most others."""
+        names = [self.header[c].lower() for c in dimensions]
+        stems = Counter(match[1] for name in names if (match := re.fullmatch(r"(.*?)\d+", name)))
+        stem, count = stems.most_common(1)[0] if stems else ("", 0)
+        are_numbered = count >= 2 and 2 * count > len(names)
+        pattern = re.compile(rf"{re.escape(stem)}\d+")
+        return [
+            c
+            for c, name in zip(dimensions, names, strict=True)
+            if name in _OTHER_COLUMN_NAMES or (are_numbered and not pattern.fullmatch(name))
+        ]
+
+    @staticmethod
+    def _differs_from_rest(names: Sequence[str]) -> bool:
+        """Whether the first of some column names is of another kind than the rest: id, d0, d1, d2."""
+        stems = {re.sub(r"\d+$", "", name) for name in names[1:]}
+        are_numbered = len(names) > 2 and len(stems) == 1 and all(name[-1:].isdigit() for name in names[1:])
+        return names[0].lower() in _TOKEN_COLUMN_NAMES or (are_numbered and re.sub(r"\d+$", "", names[0]) not in stems)
+
+    # ── a vector in one cell ─────────────────────────────────────────────────────────────────────
+    def find_vector_column(self) -> int | None:
+        """Return the number of the column each cell of which holds a whole vector, if there is one.
+
+        Raises:
+            InputError: there are several, or numbers stand beside it that may be a vector as well.
+        """
+        if self.source.field_kind == "booleans":
+            return None
+        width = len(self.body[0])
+        dropped = self._find_dropped() if any(map(looks_like_vector, self.body[0])) else set()
+        named = (
+            [] if not self.source.columns else [self._find_column(c.strip()) for c in self.source.columns.split(",")]
+        )
+        found = [
+            c
+            for c in range(width)
+            if c not in dropped
+            and (not named or c in named)
+            and (width <= 2 or has_brackets(self.body[0][c]) or c in named)
+            and not self._is_requested_token_column(c)
+            and all(looks_like_vector(row[c]) for row in self.body)
+        ]
+        if not found:
+            return None
+        if len(found) > 1:
+            cell = self.body[0][found[0]].strip()
+            if self.separator == ";" and not has_brackets(cell):
+                raise self._cell_error(
+                    "two-readings",
+                    "semicolons stand between lists of numbers: rows of a matrix, or vectors of several columns?",
+                    self.first,
+                    found[1],
+                    help="put each row on a line of its own: tr ';' '\\n'",
+                )
+            spelled = " or ".join(self.source.spell_option("columns", self._spell_column(c)) for c in found)
+            raise self._cell_error(
+                "unclear-columns", f"{len(found)} columns hold vectors", 0, found[1], help=f"{spelled} says which"
+            )
+        column = found[0]
+        numbers = [c for c in range(width) if c != column and c not in dropped and self._is_other_vector(c)]
+        if numbers and not named:
+            spell = self.source.spell_option
+            raise self._cell_error(
+                "unclear-columns",
+                f"column {self._spell_column(column)} holds vectors, and numbers stand beside it: part of them?",
+                0,
+                numbers[0],
+                help=f"{spell('columns', self._spell_column(column))} takes the vectors alone, {spell('drop', self._spell_column(column))} leaves them out",
+            )
+        return column
+
+    def _is_other_vector(self, column: int) -> bool:
+        """Whether a column beside a vector holds numbers under a name that a dimension may have."""
+        if self.header and self.header[column].lower() in _OTHER_COLUMN_NAMES:
+            return False
+        return not self._is_requested_token_column(column) and all(self._is_number(row[column]) for row in self.body)
+
+    def _is_requested_token_column(self, column: int) -> bool:
+        requested = self.source.token_column
+        return requested is not None and requested in (str(column), *self.header[column : column + 1])
+
+    def _parse_vectors(self, column: int) -> Problem:
+        """Parse a table in which one column holds whole vectors.
+
+        Raises:
+            InputError: a cell holds none, they differ in length, or it is unclear which column holds the tokens.
+        """
+        import numpy as np
+
+        tokens = self._find_label_column(column)
+        vectors: list[list[float]] = []
+        for i, row in enumerate(self.body, self.first):
+            try:
+                vectors.append(parse_vector(row[column]))
+            except InputError as error:
+                raise self._cell_error(error.code, error.message, i, column, help=error.help) from None
+            if len(vectors[-1]) != len(vectors[0]):
+                message = (
+                    f"this vector has {pluralize(len(vectors[-1]), 'number')}, and the first has {len(vectors[0])}"
+                )
+                raise self._cell_error("ragged-row", message, i, column)
+        array = np.array(vectors, np.float64)
+        if not np.isfinite(array).all():
+            row_index = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+            message = "this vector holds a number larger than a float64 can hold"
+            raise self._cell_error("not-finite", message, self.first + row_index, column)
+        name = f"{shorten(self.header[column])!r}" if self.header else str(column)
+        remarks = [f"a vector a cell in column {name}"]
+        others = [c for c in range(len(self.body[0])) if c not in (column, tokens)]
+        if others:
+            remarks.append(f"without {join_names([self._spell_column(c) for c in others], 'and')}")
+        labels = None if tokens is None else [row[tokens] for row in self.body]
+        return self.to_problem(array, labels, tokens, remarks)
+
+    def _find_label_column(self, vector_column: int) -> int | None:
+        """Return the column of the tokens beside a column of vectors, if there is one.
+
+        Raises:
+            InputError: several columns hold words.
+        """
+        requested = self.source.token_column
+        if requested is not None:
+            return None if requested == "none" else self._find_column(requested)
+        dropped = self._find_dropped()
+        words = [
+            c
+            for c in range(len(self.body[0]))
+            if c != vector_column and c not in dropped and not all(self._is_number(row[c]) for row in self.body)
+        ]
+        named = [c for c in words if self.header and self.header[c].lower() in _LABEL_COLUMN_NAMES]
+        if len(named) == 1 or len(words) <= 1:
+            return next(iter(named or words), None)
+        spelled = " or ".join(self.source.spell_option("token-column", self._spell_column(c)) for c in words)
+        message = (
+            f"columns {join_names([self._spell_column(c) for c in words], 'and')} hold words: which are the tokens?"
+        )
+        raise self._cell_error("unclear-tokens", message, 0, words[0], help=f"{shorten(spelled, 200)} says which")
+
+    # ── cells ────────────────────────────────────────────────────────────────────────────────────
+    def _is_number(self, cell: str) -> bool:
+        return self.number_pattern.fullmatch(cell.strip()) is not None
+
+    def _parse_cell(self, row: int, column: int) -> float:
+        cell = self.rows[row][column].strip()
+        if self.number_pattern.fullmatch(cell):
+            value = float(cell.replace(",", "."))
+            if math.isfinite(value) or (self.source.may_be_nonfinite and cell.lstrip("+-")[0] in "iInN"):
+                return value
+        code, message, hint = explain_non_number(cell, self.number_pattern)
+        raise self._cell_error(code, message, row, column, help=hint)
+
+    def _parse_booleans(self, columns: Sequence[int]) -> NumpyArray:
+        """Parse truth values, written true and false, or 1 and 0 where it is said what 1 means.
+
+        Raises:
+            InputError: there are other values, or it is not said what 1 means.
+        """
+        import numpy as np
+
+        flags = np.empty((len(self.body), len(columns)), bool)
+        first_number: tuple[int, int] | None = None
+        word_count = 0
+        for i, row in enumerate(self.body):
+            for j, c in enumerate(columns):
+                cell = row[c].strip()
+                if TRUTH_VALUE.fullmatch(cell):
+                    flags[i, j] = cell.lower() == "true"
+                    word_count += 1
+                    continue
+                value = float(cell) if NUMBER.fullmatch(cell) else None
+                if value not in (0.0, 1.0):
+                    code = "not-a-number" if value is None else "numeric-mask"
+                    message = f"{printable(shorten(cell))!r} is neither true nor false"
+                    hint = f"write true or false; to add numbers to the scores, --with bias={self.source.name}"
+                    raise self._cell_error(code, message, self.first + i, c, help=hint)
+                flags[i, j] = value == 1
+                first_number = first_number or (self.first + i, c)
+        if first_number and word_count:
+            raise self._cell_error(
+                "numeric-mask",
+                "true and false stand beside 1 and 0",
+                *first_number,
+                help="write true or false throughout",
+            )
+        if first_number and self.source.ones is None:
+            spell = self.source.spell_option
+            raise self._cell_error(
+                "numeric-mask",
+                "is 1 a key that is visible, or one that is hidden? Libraries differ",
+                *first_number,
+                help=f"{spell('ones', 'visible')} as in Hugging Face's attention_mask, {spell('ones', 'hidden')} as in nn.MultiheadAttention; "
+                f"--with bias={self.source.name} adds the numbers to the scores",
+            )
+        if first_number:
+            self.text_rows.remarks.append(f"1 is {self.source.ones}")
+        return ~flags if first_number and self.source.ones == "hidden" else flags
+
+    def _ragged_row_error(self, row: int, width: int) -> InputError:
+        cells = self.rows[row]
+        has = len(cells)
+        if self._is_number(cells[0]):
+            subject, label_count = f"line {self.text_rows.row_lines[row]}", 0
+        else:
+            subject, label_count = f'row for "{printable(shorten(cells[0]))}"', 1
+        if not self.first:
+            others = f"line {self.text_rows.row_lines[0]} has"
+        elif len(self.body[0]) == width:
+            others = f"the header and line {self.text_rows.row_lines[self.first]} have"
+        else:
+            others = "the header has"
+        message = f"{subject} has {pluralize(has - label_count, 'value')}, but {others} {width - label_count}"
+        ragged_count = sum(len(other) != width for other in self.body)
+        if ragged_count > 1:
+            message += f" ({ragged_count} of {len(self.body)} rows are affected)"
+        if has < width:
+            name = f" ({shorten(self.header[has])})" if self.header else ""
+            caret_label = f"value {has - label_count + 1}{name} is missing"
+            hint = "add the missing value; short rows are never padded"
+        else:
+            caret_label, hint = "one value too many", "take out what is too much; long rows are never cut"
+            if has == width + 1 and cells[:2] == ("", ""):
+                hint = f'a token that is the separator stands between quotation marks: "{self.separator}"'
+        return self._cell_error("ragged-row", message, row, min(has, width), caret_label, hint)
+
+    def _cell_error(
+        self, code: str, message: str, row: int, column: int, label: str = "", help: str = ""
+    ) -> InputError:
+        return self.text_rows.cell_error(code, message, row, column, label, help)
