@@ -339,7 +339,7 @@ def _compute_lines(
         open_source(job.source_path(input), input.display_name, job.address_limits) as file,
         _open_result(job, input, write_bytes) as write,
     ):
-        hashed = HashedReader(file)
+        hashed = CountedReader(file, hashlib.sha256())
         problems = read_json_lines(unpack_lines(hashed, path_part(input.path)), input.display_name)
         for text, error in compute_stream(problems, job.variant_request, job.output_options, job.seed):
             encoded = to_bytes(text)

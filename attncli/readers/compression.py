@@ -96,6 +96,8 @@ def unpack_lines(file: Any, name: str) -> Iterator[bytes]:
     Raises:
         InputError, CannotError: as `unpack`; a line, and all lines together, may be only so much longer than the file.
     """
+    if not hasattr(file, "peek"):
+        file = io.BufferedReader(file)
     head = file.peek(8)[:8]
     kind = _find_packing(head, name)
     if not kind:

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import Source, make_problem, nest_fields
+from attncli.readers.columns import (
+    OTHER_NAMES,
+    TOKEN_NAMES,
+    differs_from_rest,
+    find_column,
+    spell_column,
+    unlike_columns,
+)
 from attncli.readers.csv_cells import (
     COMMA_NUMBER,
     COMMA_NUMBER_OR_NONFINITE,
@@ -28,19 +35,10 @@ from attncli.readers.csv_cells import (
     parse_vector,
 )
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
-from attncli.registry import parse_index
-from attncli.text import join_names, pluralize, printable, shorten, suggestion
+from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
 
-_TOKEN_COLUMN_NAMES = frozenset({
-    "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
-})  # fmt: skip
 _LABEL_COLUMN_NAMES = frozenset({"token", "tokens", "word", "words", "text", "label", "labels", "name"})
-# Names of columns that hold something else than a dimension of a vector.
-_OTHER_COLUMN_NAMES = _TOKEN_COLUMN_NAMES | {
-    "unnamed: 0", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens", "num_tokens", "length",
-    "class", "target", "split", "fold", "year", "date", "timestamp", "score", "weight",
-}  # fmt: skip
 
 
 class CsvTable:
@@ -164,7 +162,7 @@ class CsvTable:
             counts_after_token = list(rest) in numberings and not self._is_number(names[0])
             if list(names) in numberings or counts_after_token:
                 raise self._unclear_header_error("the first row counts 0, 1, 2 …: is it a header, or a token's vector?")
-            if len(names) > 1 and names[0].lower() in _TOKEN_COLUMN_NAMES:
+            if len(names) > 1 and names[0].lower() in TOKEN_NAMES:
                 first = shorten(names[0])
                 raise self._unclear_header_error(
                     f"the first row starts with {first!r} and goes on with numbers: is it a header?"
@@ -221,7 +219,7 @@ class CsvTable:
         column = [row[0].strip() for row in self.body]
         are_numbers = [self._is_number(cell) for cell in column]
         if all(are_numbers):
-            if self.header and width > 1 and self._differs_from_rest(self.header):
+            if self.header and width > 1 and differs_from_rest(self.header):
                 spell, first = self.source.spell_option, self._spell_column(0)
                 raise self._cell_error(
                     "unclear-tokens",
@@ -238,8 +236,7 @@ class CsvTable:
 
     def _spell_column(self, column: int) -> str:
         """Return what names a column in an option: its name, or its number if that has none or looks like a number."""
-        name = self.header[column] if self.header else ""
-        return str(column) if not name or parse_index(name) is not None or "," in name else shorten(name)
+        return spell_column(self.header, column) if self.header else str(column)
 
     def _find_column(self, requested: str) -> int:
         """Return the number of a column; a number is always a place, whatever the columns are called.
@@ -247,20 +244,7 @@ class CsvTable:
         Raises:
             InputError: there is no such column, or two of that name.
         """
-        width, index = len(self.body[0]), parse_index(requested)
-        if index is None and self.header.count(requested) == 1:
-            return self.header.index(requested)
-        if index is not None and 0 <= index < width:
-            return index
-        message = f"there is no column {shorten(requested)!r}"
-        if self.header.count(requested) > 1:
-            message, hint = (
-                f"two columns are called {shorten(requested)!r}",
-                f"their numbers tell them apart, 0 … {width - 1}",
-            )
-        else:
-            hint = suggestion(requested, self.header) if self.header else f"there are {width} columns, 0 … {width - 1}"
-        raise InputError("no-such-column", message, help=hint)
+        return find_column(requested, self.header, len(self.body[0]))
 
     def find_dimensions(self, token_column: int | None) -> list[int]:
         """Return the numbers of the columns that are dimensions: those that were named, or all that nothing speaks against.
@@ -272,7 +256,7 @@ class CsvTable:
             return [self._find_column(name.strip()) for name in self.source.columns.split(",")]
         dropped = self._find_dropped()
         dimensions = [c for c in range(len(self.body[0])) if c != token_column and c not in dropped]
-        unlike = self._unlike_columns(dimensions) if self.header else []
+        unlike = unlike_columns(self.header, dimensions) if self.header else []
         if unlike:
             names = join_names([f"{shorten(self.header[c])!r}" for c in unlike])
             spelled = ",".join(self._spell_column(c) for c in unlike)
@@ -289,26 +273,6 @@ class CsvTable:
 
     def _find_dropped(self) -> set[int]:
         return {self._find_column(name.strip()) for name in (self.source.drop or "").split(",") if name.strip()}
-
-    def _unlike_columns(self, dimensions: Sequence[int]) -> list[int]:
-        """Return the columns whose names say something else, or are unlike the numbered names of most others."""
-        names = [self.header[c].lower() for c in dimensions]
-        stems = Counter(match[1] for name in names if (match := re.fullmatch(r"(.*?)\d+", name)))
-        stem, count = stems.most_common(1)[0] if stems else ("", 0)
-        are_numbered = count >= 2 and 2 * count > len(names)
-        pattern = re.compile(rf"{re.escape(stem)}\d+")
-        return [
-            c
-            for c, name in zip(dimensions, names, strict=True)
-            if name in _OTHER_COLUMN_NAMES or (are_numbered and not pattern.fullmatch(name))
-        ]
-
-    @staticmethod
-    def _differs_from_rest(names: Sequence[str]) -> bool:
-        """Whether the first of some column names is of another kind than the rest: id, d0, d1, d2."""
-        stems = {re.sub(r"\d+$", "", name) for name in names[1:]}
-        are_numbered = len(names) > 2 and len(stems) == 1 and all(name[-1:].isdigit() for name in names[1:])
-        return names[0].lower() in _TOKEN_COLUMN_NAMES or (are_numbered and re.sub(r"\d+$", "", names[0]) not in stems)
 
     # ── a vector in one cell ─────────────────────────────────────────────────────────────────────
     def find_vector_column(self) -> int | None:
@@ -364,7 +328,7 @@ class CsvTable:
 
     def _is_other_vector(self, column: int) -> bool:
         """Whether a column beside a vector holds numbers under a name that a dimension may have."""
-        if self.header and self.header[column].lower() in _OTHER_COLUMN_NAMES:
+        if self.header and self.header[column].lower() in OTHER_NAMES:
             return False
         return not self._is_requested_token_column(column) and all(self._is_number(row[column]) for row in self.body)
 
