@@ -18,7 +18,7 @@ class ReadOptions:
     columns: str | None = None  # of CSV: those that are dimensions, separated by commas
     drop: str | None = None  # of CSV: those that are left out
     header: str | None = None  # of CSV: yes or no
-    separator: str | None = None  # of CSV: comma, semicolon, tab or space
+    separator: str | None = None  # of CSV: comma, semicolon, tab, pipe or space
     replacing: tuple[str, ...] = ()  # NAME=PATH: fields that are taken from other files
 
     @property

@@ -69,7 +69,7 @@ _INPUT_OPTIONS = _group_in_panel(
     _declare_option("drop", str | None, "CSV: columns that are left out: id,freq", "COLUMN,…"),
     _declare_option("header", Literal["yes", "no"] | None, "CSV: whether the first row is a header"),
     _declare_option(
-        "separator", Literal["comma", "semicolon", "tab", "space"] | None, "CSV: what stands between columns"
+        "separator", Literal["comma", "semicolon", "tab", "pipe", "space"] | None, "CSV: what stands between columns"
     ),
     _declare_option(
         "with_",

@@ -32,7 +32,7 @@ class Source:
     columns: str | None = None  # those that are dimensions: names or numbers, separated by commas
     drop: str | None = None  # those that are left out
     header: str | None = None  # yes or no
-    separator: str | None = None  # comma, semicolon, tab or space
+    separator: str | None = None  # comma, semicolon, tab, pipe or space
     ones: str | None = None  # visible or hidden: what 1 means in a mask
     field: str = ""  # the one field that the file is read for, where it is not the input itself
     assignment: str = ""  # the NAME=PATH of --with that names it
@@ -226,7 +226,7 @@ def decode_text(data: bytes, *, format_name: str) -> str:
         raise InputError(
             "wrong-encoding",
             f"{format_name} is UTF-8, but byte {error.start} is 0x{data[error.start]:02x}",
-            help="save it as UTF-8, or convert it: iconv -f LATIN1 -t UTF-8",
+            help="save it as UTF-8, or convert it: iconv -f CP1252 -t UTF-8",
         ).add_location(line=line) from None
     if "\0" in text:
         raise InputError(

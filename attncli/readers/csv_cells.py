@@ -82,6 +82,7 @@ def looks_like_number(cell: str) -> bool:
     return (
         not text
         or text.lstrip("+-") in ("nan", "inf", "infinity", "na", "null", "none")
+        or _FORTRAN_NUMBER.fullmatch(text) is not None
         or (re.fullmatch(r"[\d_.,e+-]++", text) is not None and re.search(r"\d", text) is not None)
     )
 

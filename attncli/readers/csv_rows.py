@@ -21,7 +21,7 @@ from attncli.readers.base import Source, decode_text, translate_parser_errors
 from attncli.readers.csv_cells import COMMA_NUMBER, NUMBER, has_brackets, looks_like_vector
 from attncli.text import pluralize, printable, shorten
 
-SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " "}  # by their names in --separator
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}  # by their names in --separator
 SEPARATOR_NAMES = {character: name for name, character in SEPARATORS.items()}
 COUNT_LINE = re.compile(
     r"[ \t]*+(\d++)[ \t]++(\d++)[ \t]*+", re.ASCII
@@ -41,7 +41,7 @@ def split_blanks(line: str) -> list[str]:
     return [cell for cell in line.replace("\t", " ").split(" ") if cell]
 
 
-def detect_separator(lines: Sequence[str], separators: str = "\t;, ") -> str:
+def detect_separator(lines: Sequence[str], separators: str = "\t;,| ") -> str:
     """Return the separator of the first lines: of several that they have, the one that separates numbers, or vectors."""
     unquoted = [re.sub('"[^"]*"', '""', line) for line in islice(filter(str.strip, lines), 2)]
     candidates = [s for s in separators if unquoted and all(s in line.strip() for line in unquoted)]
@@ -77,6 +77,7 @@ class CsvRows:
         self.text = self._decode()
         if not self.text.strip():
             raise InputError("empty", "the file is empty", help=_EXAMPLE_HINT)
+        self._refuse_brackets()
         self.comment_names: tuple[str, ...] = ()  # of columns, in a line of comment
         self.first_line = 1  # in which the rows begin, after a line with counts and lines of comment
         self.declared: tuple[int, int] | None = (
@@ -106,6 +107,36 @@ class CsvRows:
             text = bytes(data).decode(encoding)
         self.remarks.append(encoding)
         return decode_text(text.encode(), format_name="CSV")
+
+    def _refuse_brackets(self) -> None:
+        """Refuse JSON, and matrices as NumPy prints them and as MATLAB writes them.
+
+        Raises:
+            InputError: it is one of them.
+        """
+        text = self.text.strip()
+        ends = text[:1] + text[-1:]
+        if ends not in ("[]", "{}"):
+            return
+        spell = self.source.spell_option
+        if text.startswith("[[") and "," not in text:
+            message, hint = (
+                "this is a matrix as NumPy prints it",
+                "numpy.savetxt writes it without brackets; or tr -d '[]'",
+            )
+        elif ends == "[]" and ";" in text and "\n" not in text:
+            message, hint = (
+                "this is a matrix as MATLAB writes it",
+                "put each row on a line of its own: tr -d '[]' | tr ';' '\\n'",
+            )
+        elif text.startswith(("[[", "[{", '{"')):
+            message, hint = (
+                "this is JSON, not CSV",
+                spell("format" if self.source.assignment else "input-format", "json"),
+            )
+        else:
+            return
+        raise InputError("bad-csv", message, location=self.make_location(1, 1, ""), help=hint)
 
     def _detect_separator(self) -> str:
         """Detect the separator from the first two lines that are rows or a header."""

@@ -206,33 +206,40 @@ class CsvTable:
         Raises:
             InputError: it is unclear.
         """
-        width = len(self.body[0])
         requested = self.source.token_column
         if requested == "none":
             return None
         if requested is not None:
             return self._find_column(requested)
-        if self.source.columns or self.source.drop:
-            named = [name.strip() for name in f"{self.source.columns or ''},{self.source.drop or ''}".split(",")]
-            if 0 in {self._find_column(name) for name in named if name}:
-                return None  # the first column is said to be something else
-        column = [row[0].strip() for row in self.body]
+        if self.source.columns:
+            return self._find_label_column(self._find_columns(self.source.columns))
+        dropped = self._find_columns(self.source.drop)
+        kept = [c for c in range(len(self.body[0])) if c not in dropped]
+        if not kept:
+            return None
+        first = kept[0]
+        column = [row[first].strip() for row in self.body]
         are_numbers = [self._is_number(cell) for cell in column]
         if all(are_numbers):
-            if self.header and width > 1 and differs_from_rest(self.header):
-                spell, first = self.source.spell_option, self._spell_column(0)
+            if self.header and len(kept) > 1 and differs_from_rest([self.header[c] for c in kept]):
+                spell, name = self.source.spell_option, self._spell_column(first)
                 raise self._cell_error(
                     "unclear-tokens",
-                    f"column {shorten(self.header[0])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
+                    f"column {shorten(self.header[first])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
                     0,
-                    0,
-                    help=f"{spell('token-column', first)} makes them the tokens, {spell('drop', first)} leaves them out, "
-                    f"{spell('columns', first)},… names the dimensions",
+                    first,
+                    help=f"{spell('token-column', name)} makes them the tokens, {self._spell_drop(first)} leaves them out, "
+                    f"{spell('columns', name)},… names the dimensions",
                 )
             return None
         if any(are_numbers) and all(self._is_number(cell) or looks_like_number(cell) for cell in column):
-            self._parse_cell(self.first + are_numbers.index(False), 0)  # raises, and says why
-        return 0
+            self._parse_cell(self.first + are_numbers.index(False), first)  # raises, and says why
+        return first
+
+    def _spell_drop(self, *columns: int) -> str:
+        """Spell the option that leaves columns out, beside those that are left out already."""
+        names = [*(self.source.drop or "").split(","), *map(self._spell_column, columns)]
+        return self.source.spell_option("drop", shorten(",".join(name for name in names if name)))
 
     def _spell_column(self, column: int) -> str:
         """Return what names a column in an option: its name, or its number if that has none or looks like a number."""
@@ -253,13 +260,12 @@ class CsvTable:
             InputError: a column that was named does not exist, or one is called otherwise than dimensions are.
         """
         if self.source.columns:
-            return [self._find_column(name.strip()) for name in self.source.columns.split(",")]
-        dropped = self._find_dropped()
+            return self._find_columns(self.source.columns)
+        dropped = self._find_columns(self.source.drop)
         dimensions = [c for c in range(len(self.body[0])) if c != token_column and c not in dropped]
         unlike = unlike_columns(self.header, dimensions) if self.header else []
         if unlike:
             names = join_names([f"{shorten(self.header[c])!r}" for c in unlike])
-            spelled = ",".join(self._spell_column(c) for c in unlike)
             others = ",".join(self._spell_column(c) for c in dimensions)
             spell = self.source.spell_option
             raise self._cell_error(
@@ -267,12 +273,13 @@ class CsvTable:
                 f"column {names} {'is' if len(unlike) == 1 else 'are'} called otherwise than dimensions are: part of the vector?",
                 0,
                 unlike[0],
-                help=f"{spell('drop', shorten(spelled))} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', shorten(others))} takes all",
+                help=f"{self._spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', shorten(others))} takes all",
             )
         return dimensions
 
-    def _find_dropped(self) -> set[int]:
-        return {self._find_column(name.strip()) for name in (self.source.drop or "").split(",") if name.strip()}
+    def _find_columns(self, names: str | None) -> list[int]:
+        """Return the numbers of columns whose names stand between commas."""
+        return [self._find_column(name.strip()) for name in (names or "").split(",") if name.strip()]
 
     # ── a vector in one cell ─────────────────────────────────────────────────────────────────────
     def find_vector_column(self) -> int | None:
@@ -284,10 +291,8 @@ class CsvTable:
         if self.source.field_kind == "booleans":
             return None
         width = len(self.body[0])
-        dropped = self._find_dropped() if any(map(looks_like_vector, self.body[0])) else set()
-        named = (
-            [] if not self.source.columns else [self._find_column(c.strip()) for c in self.source.columns.split(",")]
-        )
+        dropped = self._find_columns(self.source.drop)
+        named = self._find_columns(self.source.columns)
         found = [
             c
             for c in range(width)
@@ -322,7 +327,7 @@ class CsvTable:
                 f"column {self._spell_column(column)} holds vectors, and numbers stand beside it: part of them?",
                 0,
                 numbers[0],
-                help=f"{spell('columns', self._spell_column(column))} takes the vectors alone, {spell('drop', self._spell_column(column))} leaves them out",
+                help=f"{spell('columns', self._spell_column(column))} takes the vectors alone, {self._spell_drop(column)} leaves them out",
             )
         return column
 
@@ -344,7 +349,7 @@ class CsvTable:
         """
         import numpy as np
 
-        tokens = self._find_label_column(column)
+        tokens = self._find_label_column([column])
         vectors: list[list[float]] = []
         for i, row in enumerate(self.body, self.first):
             try:
@@ -361,16 +366,16 @@ class CsvTable:
             row_index = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
             message = "this vector holds a number larger than a float64 can hold"
             raise self._cell_error("not-finite", message, self.first + row_index, column)
-        name = f"{shorten(self.header[column])!r}" if self.header else str(column)
-        remarks = [f"a vector a cell in column {name}"]
-        others = [c for c in range(len(self.body[0])) if c not in (column, tokens)]
+        names = [repr(shorten(name)) for name in self.header] or list(map(str, range(len(self.body[0]))))
+        remarks = [f"vectors from column {names[column]}"]
+        others = [names[c] for c in range(len(names)) if c not in (column, tokens)]
         if others:
-            remarks.append(f"without {join_names([self._spell_column(c) for c in others], 'and')}")
+            remarks.append(f"left out: {join_names(others, max_names=8)}")
         labels = None if tokens is None else [row[tokens] for row in self.body]
         return self.to_problem(array, labels, tokens, remarks)
 
-    def _find_label_column(self, vector_column: int) -> int | None:
-        """Return the column of the tokens beside a column of vectors, if there is one.
+    def _find_label_column(self, dimensions: Sequence[int]) -> int | None:
+        """Return the column of the tokens beside columns that are vectors, if there is one.
 
         Raises:
             InputError: several columns hold words.
@@ -378,11 +383,11 @@ class CsvTable:
         requested = self.source.token_column
         if requested is not None:
             return None if requested == "none" else self._find_column(requested)
-        dropped = self._find_dropped()
+        used = {*dimensions, *self._find_columns(self.source.drop)}
         words = [
             c
             for c in range(len(self.body[0]))
-            if c != vector_column and c not in dropped and not all(self._is_number(row[c]) for row in self.body)
+            if c not in used and not all(self._is_number(row[c]) for row in self.body)
         ]
         named = [c for c in words if self.header and self.header[c].lower() in _LABEL_COLUMN_NAMES]
         if len(named) == 1 or len(words) <= 1:
@@ -404,6 +409,8 @@ class CsvTable:
             if math.isfinite(value) or (self.source.may_be_nonfinite and cell.lstrip("+-")[0] in "iInN"):
                 return value
         code, message, hint = explain_non_number(cell, self.number_pattern)
+        if not cell and not any(other[column].strip() for other in self.body):
+            hint = f"the column is empty throughout: {self._spell_drop(column)} leaves it out"
         raise self._cell_error(code, message, row, column, help=hint)
 
     def _parse_booleans(self, columns: Sequence[int]) -> NumpyArray:

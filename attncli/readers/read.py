@@ -95,7 +95,7 @@ def read(
         columns: for CSV, which columns are dimensions: names or numbers, separated by commas.
         drop: for CSV, which columns are left out.
         header: for CSV, whether the first row is one: yes or no.
-        separator: for CSV, what stands between columns: comma, semicolon, tab or space.
+        separator: for CSV, what stands between columns: comma, semicolon, tab, pipe or space.
 
     Raises:
         OptionError: the format is not known, or `replacing` is misspelt.

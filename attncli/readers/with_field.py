@@ -30,7 +30,7 @@ class Assignment(NamedTuple):
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "format": tuple(FORMAT_MODULES),
     "header": ("yes", "no"),
-    "separator": ("comma", "semicolon", "tab", "space"),
+    "separator": ("comma", "semicolon", "tab", "pipe", "space"),
     "token-column": (),
     "columns": (),
     "drop": (),
