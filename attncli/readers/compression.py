@@ -39,6 +39,9 @@ _COST_PER_BYTE = (
 # What text takes in memory while it is parsed: for each byte, and for each character that ends a row, a cell, or a key.
 _BYTE_COST, _ROW_COST, _CELL_COST, _KEY_COST = 8, 200, 40, 160
 _MAX_LINES_RATIO = 64  # of the bytes of all lines to those of the file
+_FRAME_PIECE_BYTES = (
+    2**9
+)  # that are unpacked at a time from Zstandard, whose shortest block of 4 bytes unpacks to 2**17
 _MAX_WINDOW_BYTES = 2**27  # of Zstandard, which its own program allows
 _MIN_WINDOW_BYTES = 2**23  # which every decoder should allow (RFC 8878)
 
@@ -193,8 +196,37 @@ def _open_unpacked(file: Any, kind: str, size: int) -> Any:
             help="pip install zstandard, or unpack it first: zstd -d",
         ) from None
     window = max(_MIN_WINDOW_BYTES, min(_MAX_WINDOW_BYTES, 16 * size))
-    decompressor = zstandard.ZstdDecompressor(max_window_size=window)
-    return decompressor.stream_reader(file, read_across_frames=True)
+    return _ZstandardReader(file, zstandard.ZstdDecompressor(max_window_size=window))
+
+
+class _ZstandardReader:
+    """Unpacks the frames of a file one after another; the library's own reader takes one that is cut short for whole."""
+
+    def __init__(self, file: Any, decompressor: Any) -> None:
+        self.file, self.decompressor = file, decompressor
+        self.frame = decompressor.decompressobj()
+        self.is_in_frame = False
+
+    def read(self, size: int) -> bytes:
+        """Unpack some bytes, at most 2**15 for each that is read; none at the end.
+
+        Raises:
+            EOFError: the last frame is cut short.
+        """
+        while packed := self.file.read(_FRAME_PIECE_BYTES):
+            pieces: list[bytes] = []
+            while packed:
+                pieces.append(self.frame.decompress(packed))
+                self.is_in_frame = not self.frame.eof
+                packed = b""
+                if self.frame.eof:
+                    packed = self.frame.unused_data
+                    self.frame = self.decompressor.decompressobj()
+            if any(pieces):
+                return b"".join(pieces)
+        if self.is_in_frame:
+            raise EOFError("it ends in the middle")
+        return b""
 
 
 def _parsing_cost(data: bytes) -> int:

@@ -333,18 +333,22 @@ class CsvRows:
         if len(cells) < 2 or len(cells[0]) != 2 or not all(re.fullmatch("[0-9]{1,18}", cell) for cell in cells[0]):
             return
         row_count, dims = map(int, cells[0])
-        width = Counter(map(len, cells[1:])).most_common(1)[0][0]
-        if dims > 1 and width in (dims, dims + 1) and width != 2:
-            self.declared = row_count, dims
-        elif dims == 1 and width == 2 and row_count == len(cells) - 1 and self.source.header != "no":
+        rows = cells[1:]
+        width = Counter(map(len, rows)).most_common(1)[0][0]
+        is_row_too = dims in (1, 2) and all(len(row) == 2 for row in rows)
+        if is_row_too and row_count == len(rows):
             if self.source.header is None:
+                spell = self.source.spell_option
                 raise InputError(
                     "unclear-header",
-                    f"the first line may count {row_count} rows of 1 number, or be a row itself",
+                    f"the first row may count {pluralize(row_count, 'row')} of {pluralize(dims, 'number')}, or be a row itself",
                     location=self.make_location(self.row_lines[0], 1, ""),
-                    help=f"{self.source.spell_option('header', 'yes')} takes it for counts, {self.source.spell_option('header', 'no')} for a row",
+                    help=f"{spell('header', 'yes')} takes it for counts, {spell('header', 'no')} for a row",
                 )
-            self.declared = row_count, dims
+        elif not is_row_too and dims > 1:
+            ends_in_numbers = all(_count_trailing_numbers(row) >= dims for row in rows)
+            if width in (dims, dims + 1) or (row_count == len(rows) and ends_in_numbers):
+                self.declared = row_count, dims
 
     def _parse_quoted_blanks(self) -> list[tuple[str, ...]] | None:
         """Parse rows whose quotation marks enclose cells, as R and pandas write them; None where they are tokens."""

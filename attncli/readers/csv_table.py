@@ -143,7 +143,10 @@ class CsvTable:
         Raises:
             InputError: it may be either.
         """
-        names = tuple(cell.strip() for cell in self.rows[0])
+        is_between_blanks = self.separator == " "  # where other white space may be a token
+        names = tuple(cell if is_between_blanks else cell.strip() for cell in self.rows[0])
+        if self.text_rows.declared:
+            return ()  # the line with counts is what others call the header
         if self.text_rows.comment_names and self.source.header != "yes":
             return self.text_rows.comment_names
         token_column = self.source.token_column
@@ -214,6 +217,9 @@ class CsvTable:
         if self.source.columns:
             return self._find_label_column(self._find_columns(self.source.columns))
         dropped = self._find_columns(self.source.drop)
+        declared = self.text_rows.declared
+        if declared and len(self.body[0]) == declared[1] + 1 and not dropped:
+            return 0
         kept = [c for c in range(len(self.body[0])) if c not in dropped]
         if not kept:
             return None

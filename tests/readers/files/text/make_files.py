@@ -84,7 +84,7 @@ def make_others() -> None:
     frame = pl.DataFrame({"token": TOKENS} | {f"d{i}": X[:, i] for i in range(3)})
     frame.write_csv(FOLDER / "polars.csv")
     frame.write_csv(FOLDER / "polars.tsv", separator="\t")
-    lists = pd.DataFrame({"token": TOKENS, "embedding": X.tolist()})
+    lists = pd.DataFrame({"token": TOKENS, "embedding": X.tolist()})  # noqa: F841  DuckDB finds it by its name
     duckdb.sql("select * from lists").write_csv(str(FOLDER / "duckdb.csv"))
     duckdb.sql("select * from lists").write_csv(str(FOLDER / "duckdb_pipe.csv"), sep="|")
     commands = [
