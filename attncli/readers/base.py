@@ -182,7 +182,7 @@ def parse_source(reader: Reader, source: Source) -> Problem:
         InputError: they make no sense, or are packed in a way that is not read.
         CannotError: they do not fit in memory, or a package is missing.
     """
-    if not reader.is_text:
+    if not reader.is_text or reader.is_stream:  # a stream is unpacked before it is split into lines
         return reader.read(source)
     data, packing = unpack(source.data, source.name)
     problem = reader.read(replace(source, data=data) if packing else source)

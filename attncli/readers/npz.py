@@ -32,7 +32,7 @@ _LARGE_BYTES = 2**26  # the size from which what is unpacked is held against the
 _HEADER_BYTES = 2**16  # of an NPY file, in which numpy's header of at most 10,000 characters lies
 
 
-@reader("npy", ".npy")
+@reader("npy", ".npy", holds_one_array=True)
 def read_npy(source: Source) -> Problem:
     """Read one array: the embeddings."""
     return make_problem({"embeddings": read_npy_array(source.data, "embeddings")})

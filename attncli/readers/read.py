@@ -69,6 +69,9 @@ def find_input(path: str, format: str | None = None) -> InputFile:
     except InputError as error:
         raise error.add_location(file="<stdin>") from None
     reader = load_reader(name)
+    if packing and not reader.is_text:
+        hint = f"unpack it first: {'gunzip' if packing == 'gzip' else 'zstd -d'} < FILE | attn compute -"
+        raise OptionError("unknown-format", f"{name} is not read packed by {packing}; only text is", help=hint)
     title = FORMAT_TITLES.get(name, name)
     note = f"standard input: recognised as {title}{f' packed by {packing}' if packing else ''}"
     return InputFile(path, reader, unpacked, note)
