@@ -40,7 +40,7 @@ def test_a_packed_stream_answers_each_line(attn, tmp_path):
     assert first == last
     assert (bad["error"]["code"], bad["error"]["location"]["row"]) == ("bad-json", 2)
     checked = attn("batch", "in", "-o", "out", "--only", "q", "--dry-run")
-    assert "1 of 3 lines failed" in checked.err
+    assert "1 of 3 lines failed" in checked.out
 
 
 @pytest.mark.parametrize(
