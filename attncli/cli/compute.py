@@ -32,6 +32,7 @@ EXAMPLES = """
     attn compute q.npz --mask 'causal and (window:left=2 or prefix:length=1)' -o out.npz
     attn compute long.safetensors --causal -o context.safetensors --scheduler tcp://10.0.0.1:8786
     attn compute - --input-format ndjson < problems.ndjson
+    attn compute q.csv --with k=k.csv --with v=v.csv
 """
 
 

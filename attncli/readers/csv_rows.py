@@ -26,6 +26,7 @@ SEPARATOR_NAMES = {character: name for name, character in SEPARATORS.items()}
 COUNT_LINE = re.compile(
     r"[ \t]*+(\d++)[ \t]++(\d++)[ \t]*+", re.ASCII
 )  # of rows and of numbers in each: word2vec, fastText
+_BINARY_COUNT_LINE = re.compile(COUNT_LINE.pattern.encode() + rb"\n")
 _COMMENT = re.compile(r"(?:#+|%+)[ \t]?(.*)")  # numpy.savetxt, MATLAB
 _EXAMPLE_HINT = "a row a token: cat,0.1,0.2"
 _MAX_CELL_CHARACTERS = 2**31 - 1
@@ -100,7 +101,16 @@ class CsvRows:
         marks = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
         encoding = next((name for mark, name in marks.items() if data.startswith(mark)), None)
         if encoding is None:
-            return decode_text(data, format_name="CSV")
+            try:
+                return decode_text(data, format_name="CSV")
+            except InputError:
+                if not _BINARY_COUNT_LINE.match(data):
+                    raise
+            raise InputError(
+                "wrong-encoding",
+                "this is the binary format of word2vec",
+                help="gensim converts it: KeyedVectors.load_word2vec_format(FILE, binary=True).save_word2vec_format('NEW.vec')",
+            )
         with translate_parser_errors(
             "wrong-encoding", f"this begins as {encoding} does, but is not", "save it as UTF-8"
         ):

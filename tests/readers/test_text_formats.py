@@ -53,6 +53,7 @@ REFUSED: dict[str, list[tuple[str, list[str] | str]]] = {
     "lists_unquoted.csv": [("not-a-number", "sed -E 's/(\\[.*\\])/\"\\1\"/'")],
     "token_is_comma.csv": [("ragged-row", "sed 's/^,,/\",\",/'")],
     "pandas_left_out.csv": [("truncated", "df['embedding'].map(list)")],
+    "gensim_binary.vec": [("wrong-encoding", "KeyedVectors.load_word2vec_format(FILE, binary=True)")],
     "projector_metadata.tsv": [("not-a-number", "--with tokens=FILE")],
     "projector_metadata_columns.tsv": [("unclear-columns", ["--drop count"]), ("not-a-number", "--with tokens=FILE")],
 }
@@ -98,7 +99,7 @@ def test_a_dialect_is_refused_with_a_way_out_that_works(name, tmp_path):
             assert SAID_IN_OTHER_WORDS.get(name, said) in caught.value.help
         if isinstance(way_out, list):
             options |= {word[2:].replace("-", "_"): value for word, value in (option.split() for option in way_out)}
-        elif way_out.startswith(("--with", "df[")):
+        elif way_out.startswith(("--with", "df[", "KeyedVectors")):
             return  # what follows is shown below
         elif code == "unknown-format":
             subprocess.run(f"{way_out} {name}", shell=True, cwd=tmp_path, check=True, capture_output=True)

@@ -81,6 +81,7 @@ def make_others() -> None:
     vectors.add_vectors(TOKENS, X)
     vectors.save_word2vec_format(str(FOLDER / "gensim.vec"))
     vectors.save_word2vec_format(str(FOLDER / "gensim_no_header.txt"), write_header=False)
+    vectors.save_word2vec_format(str(FOLDER / "gensim_binary.vec"), binary=True)
     frame = pl.DataFrame({"token": TOKENS} | {f"d{i}": X[:, i] for i in range(3)})
     frame.write_csv(FOLDER / "polars.csv")
     frame.write_csv(FOLDER / "polars.tsv", separator="\t")
