@@ -60,6 +60,8 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
     data = _trim_lines(source.data)
     counts = _COUNT_LINE.match(data)
     if counts:
+        if int(counts[2]) <= 2:  # they may be a row as well
+            return None
         data = data[counts.end() :]
     head = data[: data.rfind(b"\n", 0, _SNIFF_BYTES) + 1]
     if not head or b"\r" in data:
@@ -77,6 +79,8 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
         if not table.is_token_column_certain(column):
             return None
         dimensions = table.find_dimensions(column)
+        if column in dimensions:  # the tokens are those numbers as they are written
+            return None
         names = [f"column {i}" for i in range(width)]
         schema = {name: polars.Float64 if i in dimensions else polars.String for i, name in enumerate(names)}
         frame = polars.read_csv(  # of the bytes: Polars has rules of its own for names of files
@@ -119,8 +123,10 @@ def _is_plain(table: CsvTable, data: bytes, has_counts: bool) -> bool:
         len(table.rows) < 2 or table.text_rows.first_line > 1
     ):  # two rows tell whether there is a header, as in a small file
         return False
+    if data.endswith(table.separator.encode()):  # Polars passes over an empty cell at the very end
+        return False
     if table.separator == " ":  # here a token may be a quotation mark
-        if b"  " in data or b"\t" in data or data.endswith(b" ") or _QUOTED_START.search(data):
+        if b"  " in data or b"\t" in data or _QUOTED_START.search(data):
             return False
     elif b'"' in data or has_counts or (table.separator == ";" and b"," in data):
         return False

@@ -199,9 +199,16 @@ class CsvTable:
 
     def is_token_column_certain(self, column: int | None) -> bool:
         """Whether these rows alone show that a column holds tokens: one of its cells is no number, nor a slip for one."""
-        if column is None or self.source.token_column is not None:
+        if self.source.token_column is not None:
             return True
-        return not all(self._is_number(row[column]) or looks_like_number(row[column]) for row in self.body)
+        if self.source.columns:  # columns that are not named may hold words below
+            named = {*self._find_columns(self.source.columns), *self._find_columns(self.source.drop)}
+            other_count = len(self.body[0]) - len(named)
+            if other_count > 1 or (other_count and column is None):
+                return False
+        return column is None or not all(
+            self._is_number(row[column]) or looks_like_number(row[column]) for row in self.body
+        )
 
     def find_token_column(self) -> int | None:
         """Return the number of the column that holds the tokens, if any.

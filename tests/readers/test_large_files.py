@@ -46,12 +46,12 @@ CELLS = st.one_of(
 @given(
     cells=st.lists(st.lists(CELLS, min_size=1, max_size=4), min_size=1, max_size=5),
     plain=st.booleans(),
-    separator=st.sampled_from(",;\t"),
+    separator=st.sampled_from(",;\t| "),
     end=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
     last=st.sampled_from(["", "\n", "\n\n\n", " \n"]),
     header=st.sampled_from([None, "yes", "no"]),
     column=st.sampled_from([None, "none", "0", "1"]),
-    before=st.sampled_from(["", "\ufeff", "\n"]),
+    before=st.sampled_from(["", "\ufeff", "\n", "2 2\n", "# d0 d1\n"]),
     head=st.sampled_from([6, 2**16]),
 )
 @settings(max_examples=300)
@@ -75,6 +75,28 @@ def test_both_csv_readers_accept_and_refuse_the_same(cells, plain, separator, en
 
 def _numeric(cell: str) -> bool:
     return NUMBER.fullmatch(cell) is not None and abs(float(cell)) < float("inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("2 1\nthe 1e5\nto .5\n", {}),
+        ("2 2\n1 5\n3 4\n", {}),
+        ("5 3\nthe 1 2 3\nto 4 5 6\n", {}),
+        ("a\t1\nb\t2\t", {}),
+        ("a|2.5\nb|1E-3\nc|4\n", {"header": "no", "token_column": "1", "columns": "1"}),
+        ("token;d0;d1\n2008;.5;1\nroom 101;.1;3", {"columns": "1"}),
+        ('" 1 2\n"a" 3 4\n', {}),
+        ("the 1 2 \nNew York 3 4 \n", {}),
+    ],
+)
+@pytest.mark.parametrize("head", [12, 2**16])
+def test_both_csv_readers_agree_where_they_once_did_not_or_might_not(text, said, head, monkeypatch):
+    small = outcome(text.encode(), **said)
+    monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", 0)
+    monkeypatch.setattr(csv, "_SNIFF_BYTES", head)
+
+    assert outcome(text.encode(), **said) == small
 
 
 @pytest.mark.parametrize("said", [{}, {"header": "yes"}, {"token_column": "0"}])
