@@ -19,10 +19,11 @@ from attncli.text import join_names, pluralize, printable, shorten, suggestion
 
 TOKEN_NAMES = frozenset({
     "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
+    "__index_level_0__",  # of pandas, in Parquet
 })  # fmt: skip
 # Names of columns that hold something else than a dimension of a vector.
 OTHER_NAMES = TOKEN_NAMES | {
-    "unnamed: 0", "__index_level_0__", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens",
+    "unnamed: 0", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens",
     "num_tokens", "length", "class", "target", "split", "fold", "year", "date", "timestamp", "score", "weight", "object", "model",
     "type", "level_0",
 }  # fmt: skip
@@ -33,7 +34,7 @@ VECTOR_NAMES = frozenset({
 })  # fmt: skip
 # Names that say more surely than `id` or `label` which column holds the texts of the tokens.
 _TEXT_NAMES = ("token", "tokens", "word", "words", "text", "texts", "term", "content", "document", "sentence", "title")
-_MAX_OPTION_CHARACTERS = 300  # of column names that a way out spells
+_MAX_SPELLED_COLUMNS = 64  # of column names that a way out spells
 
 ColumnKind: TypeAlias = Literal["numbers", "integers", "texts", "vectors", "other"]
 
@@ -69,7 +70,7 @@ class ColumnChoice:
     is_vector: bool
     left_out: tuple[int, ...]  # neither named nor asked about, and not read
 
-    def describe(self, columns: Sequence[Column], token_count: int, width: int, words: TableWords) -> str:
+    def describe_choice(self, columns: Sequence[Column], token_count: int, width: int, words: TableWords) -> str:
         """Describe in a note what was found in a table."""
         size = f"{pluralize(token_count, 'token')} × {pluralize(width, 'dim')}"
         parts = [size]
@@ -232,7 +233,7 @@ class _Chooser:
                 "unclear-tokens",
                 f"{self.words.noun} {self._quote(numbers[0])} holds numbers under a name unlike the others: tokens, or a dimension?",
                 help=f"{self.words.token_option} {spelled} makes them the tokens, --drop {spelled} leaves them out, "
-                f"--columns {self._spell_all(numbers)} takes all as dimensions",
+                f"--columns {self._spell_all(numbers) or f'{spelled},…'} takes all as dimensions",
             )
         unlike = unlike_columns(self.names, numbers)
         if unlike:
@@ -287,9 +288,9 @@ class _Chooser:
             holds = f"holds {self.columns[unclear[0]].description} and " if is_one else "hold no numbers and "
         message = f"{self.words.noun} {names} {holds}{one if is_one else several}"
         ways = []
-        if len(spelled := self._spell_all(unclear)) <= _MAX_OPTION_CHARACTERS:
+        if spelled := self._spell_all(unclear):
             ways.append(f"--drop {spelled} leaves {'it' if is_one else 'them'} out")
-        if not holds and len(spelled := self._spell_all(numbers)) <= _MAX_OPTION_CHARACTERS:
+        if not holds and (spelled := self._spell_all(numbers)):
             ways.append(f"--columns {spelled} takes all")
         return InputError(
             "unclear-columns",
@@ -317,6 +318,9 @@ class _Chooser:
         Raises:
             InputError: several hold texts, and none is the only one that is called as tokens are.
         """
+        texts = [
+            c for c in texts if self.names[c].lower() not in OTHER_NAMES - TOKEN_NAMES
+        ]  # `object`, `split`, `date`
         if len(texts) <= 1:
             return texts[0] if texts else None
         named = [c for c in texts if self.names[c].lower() in _TEXT_NAMES]
@@ -338,4 +342,7 @@ class _Chooser:
         return self.columns[column].description or descriptions.get(self.columns[column].kind, "something else")
 
     def _spell_all(self, columns: Sequence[int]) -> str:
+        """Return what names some columns in an option; nothing where that would be too long to type."""
+        if len(columns) > _MAX_SPELLED_COLUMNS:
+            return ""
         return ",".join(spell_column(self.names, c) for c in columns)
