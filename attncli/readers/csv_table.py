@@ -246,7 +246,17 @@ class CsvTable:
                 )
             return None
         if any(are_numbers) and all(self._is_number(cell) or looks_like_number(cell) for cell in column):
-            self._parse_cell(self.first + are_numbers.index(False), first)  # raises, and says why
+            row = self.first + are_numbers.index(False)
+            cell = self.rows[row][first].strip()
+            if self.header and self.header[first].lower() in TOKEN_NAMES and cell:
+                raise self._cell_error(
+                    "unclear-tokens",
+                    f"column {shorten(self.header[first])!r} holds numbers and {printable(shorten(cell))!r}: tokens, or a slip for a number?",
+                    row,
+                    first,
+                    help=f"{self.source.spell_option('token-column', self._spell_column(first))} makes them the tokens",
+                )
+            self._parse_cell(row, first)  # raises, and says why
         return first
 
     def _spell_drop(self, *columns: int) -> str:

@@ -285,6 +285,16 @@ def test_the_ways_out_of_a_vector_beside_numbers_work():
     assert read(text, "csv", drop="embedding").embeddings.tolist() == [[5, 7], [6, 8]]
 
 
+def test_a_column_of_numbers_and_nan_that_is_called_token_is_asked_about():
+    text = "token,d0,d1\n1,0.1,0.2\nnan,0.3,0.4\n"
+
+    with pytest.raises(InputError, match="holds numbers and 'nan'") as caught:
+        read(text, "csv")
+
+    assert (caught.value.code, caught.value.help) == ("unclear-tokens", "--token-column token makes them the tokens")
+    assert read(text, "csv", token_column="token").tokens == ("1", "nan")
+
+
 def test_labels_in_brackets_are_no_vectors():
     problem = read("[CLS],1,2\n[SEP],3,4\n", "csv")
 
