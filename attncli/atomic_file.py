@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -24,7 +24,8 @@ def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) ->
     Args:
         path: the file that is to appear; a device or a pipe is written to directly.
         display_name: its name in messages; empty: the path.
-        durable: whether it outlives a loss of power. Without, only the death of the process leaves no half file.
+        durable: whether it outlives a loss of power, with its name where the folder can be synchronised. Without, only the
+            death of the process leaves no half file.
 
     Raises:
         CannotError: the disk is full, or may not be written to.
@@ -51,6 +52,8 @@ def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) ->
                     _give_name(descriptor, path, temporary)
             if not is_nameless:
                 temporary.replace(path)
+            if durable:
+                _sync_folder(path.parent)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -77,7 +80,8 @@ def _open_temporary(path: Path) -> tuple[int, bool]:
 def _give_name(descriptor: int, path: Path, temporary: Path) -> None:
     """Let a file without a name appear at `path`, in place of what is there: by way of `temporary`, as only renaming replaces."""
     source = f"/proc/self/fd/{descriptor}"
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    # O_PATH asks for no permission to list the folder; where there is O_TMPFILE, there is O_PATH
+    folder = os.open(path.parent, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
     try:  # Python follows the link in /proc only if a folder is given, too
         try:
             os.link(source, path.name, dst_dir_fd=folder, follow_symlinks=True)
@@ -86,6 +90,16 @@ def _give_name(descriptor: int, path: Path, temporary: Path) -> None:
             os.replace(temporary.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
         os.close(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlive a loss of power, where it may be opened and its file system can do so."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def temporary_prefix(name: str) -> str:
@@ -107,8 +121,10 @@ def write_error(error: OSError, display_name: str, *, may_remain: bool = False) 
     return CannotError("cannot-write", message, help="" if may_remain else "nothing was left behind")
 
 
-def to_bytes(content: str | bytes | Sequence[bytes | memoryview]) -> bytes:
-    """The content that a writer made, as the bytes of a file."""
+def to_bytes(content: str | bytes | Iterable[str | bytes | memoryview]) -> bytes:
+    """The content that a writer made, whole or in pieces, as the bytes of a file."""
     if isinstance(content, str):
         return content.encode("utf-8", "surrogatepass")
-    return content if isinstance(content, bytes) else b"".join(content)
+    if isinstance(content, bytes):
+        return content
+    return b"".join(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece for piece in content)

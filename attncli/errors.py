@@ -51,6 +51,7 @@ class AttnError(Exception):
         self.message = message
         self.location = location or Location()
         self.help = help
+        self.identity: dict[str, Any] = {}  # `id` and `meta` of the problem that it is about, where they are known
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.code, self.message), vars(self)  # so that it travels from a worker

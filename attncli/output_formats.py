@@ -3,14 +3,14 @@ a command asks `choose_output_format` for one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import PurePath
 from typing import Literal
 
 from attncli.errors import OptionError
-from attncli.text import join_names, suggestion
+from attncli.text import join_names, shorten, suggestion
 from attncli.types import Attention
 
 
@@ -24,10 +24,13 @@ class RenderOptions:
     color: bool = False
     heat: bool = False  # shade the cells of weights
     has_unicode: bool = True  # the console can show more than ASCII
+    bare: bool = False  # JSON: without what is the same in every record
+    tidy: bool = False  # CSV: a row for each number, of one step too
 
 
 Codec = Literal["attn", "attn.json", "utf-8"]  # the error handler for a console that is not UTF-8, or utf-8 itself
-Content = str | bytes | Sequence[bytes | memoryview]  # a sequence: piece by piece, each as it lies in memory
+# Piece by piece where it is large: the first pieces are written before the last are made.
+Content = str | bytes | Iterable[str] | Sequence[bytes | memoryview]
 Writer = Callable[[Attention, RenderOptions], Content]
 
 
@@ -41,6 +44,8 @@ class Format:
     is_binary: bool = False
     console_errors: Codec = "attn"
     unsupported_dtypes: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
+    shape_options: tuple[str, ...] = ()  # of `bare` and `tidy` in RenderOptions, those that it heeds
+    is_table: bool = False  # its rows say which result they are of, so that a batch can write all results as one file
     # (file, plan, compute) → the result, whose steps too large for memory are written to the file as they are computed
     stream_writer: Callable[..., Attention] | None = None
 
@@ -61,13 +66,23 @@ def output_format(
     is_binary: bool = False,
     console_errors: Codec = "attn",
     unsupported_dtypes: tuple[str, ...] = (),
+    shape_options: tuple[str, ...] = (),
+    is_table: bool = False,
     stream_writer: Callable[..., Attention] | None = None,
 ) -> Callable[[Writer], Writer]:
     """Register an output format."""
 
     def register(function: Writer) -> Writer:
         OUTPUT_FORMATS[name] = Format(
-            name, suffixes, function, is_binary, console_errors, unsupported_dtypes, stream_writer
+            name,
+            suffixes,
+            function,
+            is_binary,
+            console_errors,
+            unsupported_dtypes,
+            shape_options,
+            is_table,
+            stream_writer,
         )
         return function
 
@@ -82,6 +97,8 @@ FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "ndjson": ((".ndjson", ".jsonl"), "attncli.writers.json"),
     "npz": ((".npz",), "attncli.writers.npz"),
     "safetensors": ((".safetensors",), "attncli.writers.safetensors"),
+    "parquet": ((".parquet",), "attncli.writers.parquet"),
+    "feather": ((".feather", ".arrow"), "attncli.writers.parquet"),
     "table": ((".txt",), "attncli.views.tables"),
     "plain": ((), "attncli.views.text"),
     "markdown": ((".md",), "attncli.views.text"),
@@ -102,11 +119,51 @@ def load_output_formats() -> Mapping[str, Format]:
     return {name: load_output_format(name) for name in FORMAT_MODULES}
 
 
+# Formats that write the same bytes to a file, so that each may have the other's suffix.
+_SAME_BYTES = ("json", "ndjson")
+_SUFFIX_OF_ANY_TEXT = ".txt"
+
+
+def _refuse_other_suffix(path: str, chosen: Format) -> None:
+    """Refuse a file whose suffix says another format than the one that is named.
+
+    Raises:
+        OptionError: it does.
+    """
+    suffix = PurePath(path).suffix.lower()
+    names = [name for name, (suffixes, _) in FORMAT_MODULES.items() if suffix in suffixes]
+    if not names or chosen.name in names or (chosen.name in _SAME_BYTES and names[0] in _SAME_BYTES):
+        return
+    if suffix == _SUFFIX_OF_ANY_TEXT and not chosen.is_binary:
+        return
+    own_suffix = chosen.suffixes[0] if chosen.suffixes else _SUFFIX_OF_ANY_TEXT
+    raise OptionError(
+        "bad-option",
+        f"--format {chosen.name} and the suffix of {shorten(path)}, which is that of {names[0]}, say two things",
+        help=f"--format {names[0]}, or a file called {shorten(PurePath(path).stem)}{own_suffix}",
+    )
+
+
+def refuse_unused_shape(format: Format, *, bare: bool, tidy: bool) -> None:
+    """Refuse `--bare` and `--tidy` where the format does not heed them.
+
+    Raises:
+        OptionError: one is asked for, and the format does not.
+    """
+    if bare and "bare" not in format.shape_options:
+        message = f"--bare leaves out fields of JSON, and {format.name} has none"
+        raise OptionError("bad-option", message, help="--json, or --format ndjson")
+    if tidy and "tidy" not in format.shape_options:
+        message = f"--tidy chooses the shape of CSV, and this is {format.name}"
+        raise OptionError("bad-option", message, help="--format csv, or --format tsv")
+
+
 def choose_output_format(path: str | None, format_name: str | None, default: str = "table") -> Format:
     """The format that is named, or else that the suffix of a file names.
 
     Raises:
-        OptionError: there is no such format, none for the suffix, or it is a binary one and there is no file.
+        OptionError: there is no such format, none for the suffix, or the two differ; or it is a binary one and there is
+            no file.
     """
     if format_name is None and path is not None:
         suffix = PurePath(path).suffix.lower()
@@ -123,6 +180,8 @@ def choose_output_format(path: str | None, format_name: str | None, default: str
         if name not in FORMAT_MODULES:
             raise OptionError("unknown-format", f"no format is called {name!r}", help=suggestion(name, FORMAT_MODULES))
         chosen = load_output_format(name)
+        if path is not None:
+            _refuse_other_suffix(path, chosen)
     if chosen.is_binary and path is None:
         raise OptionError(
             "binary-output",

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from attncli.errors import AttnError, CannotError, ExitStatus
 from attncli.request import OutputOptions, VariantRequest
-from attncli.text import escape_json_controls
+from attncli.text import escape_json_controls, replace_undecodable
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
     from attncli.select import Selection
-    from attncli.types import Attention, Problem
+    from attncli.types import Attention, Json, Problem
 
 RunPlan = Callable[..., "Attention"]  # (plan, progress, allocate_step, tile_executor), as core.attention.run_plan
 _Parameters = ParamSpec("_Parameters")
@@ -98,29 +98,54 @@ def compute_stream(
     from attncli.output_formats import RenderOptions, choose_output_format
 
     write = choose_output_format(None, "ndjson").write
+    render_options = RenderOptions(bare=output_options.bare)
+    for answer in compute_each(problems, variant_request, output_options, seed):
+        if isinstance(answer, AttnError):
+            yield error_line(answer), answer
+        else:
+            yield str(write(answer, render_options)), None
+
+
+def compute_each(
+    problems: Iterator[tuple[int, Problem | AttnError]],
+    variant_request: VariantRequest,
+    output_options: OutputOptions,
+    seed: int | None = None,
+) -> Iterator[Attention | AttnError]:
+    """Compute a stream of problems: for each its result, or why it has none. Arguments and errors are those of `compute_stream`."""
     has_answered = False
-    for _, problem in problems:
+    for number, problem in problems:
         try:
             if isinstance(problem, AttnError):
                 raise problem
-            line = str(write(compute(problem, variant_request, output_options, seed), RenderOptions()))
+            answer: Attention | AttnError = compute(problem, variant_request, output_options, seed)
         except AttnError as error:
             if error.status == ExitStatus.USAGE and not has_answered:
                 raise
-            yield _error_line(error), error  # of a later line it is its own variant that contradicts the request
+            answer = error  # of a later line it is its own variant that contradicts the request
         except Exception as error:  # a bug costs one line, not the stream
-            bug = internal_error(error)
-            yield _error_line(bug), bug
-        else:
-            yield line, None
+            answer = internal_error(error)
+        if isinstance(answer, AttnError) and not isinstance(problem, AttnError):
+            answer.add_location(file=problem.source, line=number)
+            answer.identity = {name: x for name in ("id", "meta") if (x := getattr(problem, name)) is not None}
+        yield answer
         has_answered = True
 
 
-def _error_line(error: AttnError) -> str:
+def error_line(error: AttnError) -> str:
+    """The line of JSON that stands in the place of a result, with `source`, `line`, `id` and `meta` as a result has them."""
+    location = error.location
+    return error_record_line(error.to_record(), location.file, location.line, error.identity)
+
+
+def error_record_line(error: Json, source: str, line: int | None = None, identity: Json | None = None) -> str:
+    """As `error_line`, of the record of an error."""
     import json
 
-    line = json.dumps({"error": error.to_record()}, ensure_ascii=False, separators=(",", ":"))  # names may be no UTF-8
-    return escape_json_controls(line) + "\n"
+    head = {"source": replace_undecodable(source) or None, "line": line, **(identity or {})}
+    record = {name: value for name, value in head.items() if value is not None} | {"error": error}
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))  # names may be no UTF-8
+    return escape_json_controls(text) + "\n"
 
 
 def internal_error(error: Exception) -> AttnError:

@@ -208,6 +208,7 @@ class Traits:
     """
 
     option_conflict: Callable[[Mapping[str, object]], str] | None = None  # option → value: why they cannot be together
+    formula_of_options: Callable[[Mapping[str, object]], str] | None = None  # the formula, where options change it
 
     def __init__(self, **declared: object) -> None:
         known = self.names()
@@ -315,7 +316,11 @@ class Part(Generic[TraitsT]):
 
     @property
     def formula(self) -> str:
-        return self.member.formula
+        """What is computed with these options."""
+        spell = self.member.traits.formula_of_options
+        if spell is None:
+            return self.member.formula
+        return spell({option.name: self.option_value(option.name) for option in self.member.options})
 
     @property
     def is_none(self) -> bool:

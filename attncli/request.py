@@ -20,11 +20,13 @@ class ReadOptions:
     header: str | None = None  # of CSV: yes or no
     separator: str | None = None  # of CSV: comma, semicolon, tab, pipe or space
     replacing: tuple[str, ...] = ()  # NAME=PATH: fields that are taken from other files
+    state_dict: str | None = None  # FILE:PREFIX: the checkpoint and its layer that learned arrays are taken from
 
     @property
     def is_for_one_problem(self) -> bool:
         """Whether something is said that a stream of problems has no place for."""
-        return bool(self.replacing or self.token_column or self.header or self.columns or self.drop or self.separator)
+        texts = (self.token_column, self.columns, self.drop, self.header, self.separator)
+        return bool(self.replacing or self.state_dict or any(texts))
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class OutputOptions:
     only: tuple[str, ...] = ()  # names of steps; none: those that are shown by default
     at: tuple[str, ...] = ()  # AXIS=WHICH
     top: int | None = None  # how many of the largest weights of each query
+    bare: bool = False  # JSON without what is the same in every record
+    tidy: bool = False  # CSV with a row for each number, of one step too
     precision: int = 4  # digits after the point, in tables
     heat: str = "auto"  # auto, on, off
     full: bool = False  # leave nothing out on a terminal

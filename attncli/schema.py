@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json
 from attncli.validation.fields import STEP_NAMES, find_field, known_parameters
+from attncli.validation.identification import MAX_ID_CHARACTERS
 from attncli.variant import CHOICES
 
 _JSON_SCHEMA_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBER_SCHEMA = {"type": "number"}
 _ANY_NUMBER_SCHEMA = {"anyOf": [_NUMBER_SCHEMA, {"enum": list(NONFINITE_SPELLINGS)}]}
 _STEP_NAME_PATTERN = f"^({'|'.join(STEP_NAMES)})(_[0-9]+)?$"
+_ID_SCHEMA = {"anyOf": [{"type": "string", "maxLength": MAX_ID_CHARACTERS}, _NUMBER_SCHEMA]}
 _LEAF_SCHEMAS: Json = {"booleans": {"type": "boolean"}, "integers": {"type": "integer"}, "texts": {"type": "string"}}
 
 
@@ -44,6 +47,10 @@ def _kind_schema(field: Field) -> Json:
         }
     if field.kind == "any":
         return {}
+    if field.kind == "id":
+        return _ID_SCHEMA
+    if field.kind == "meta":
+        return {"type": "object"}
     if field.kind == "text":
         return {"enum": list(field.allowed_values)}
     leaf = _LEAF_SCHEMAS.get(field.kind) or (_NUMBER_SCHEMA if field.finite else _ANY_NUMBER_SCHEMA)
@@ -103,7 +110,9 @@ def problem_schema() -> Json:
     properties["parameters"] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {name: _field_schema(find_field(f"parameters.{name}")) for name in known_parameters()},
+        "properties": {
+            name: _field_schema(find_field(f"parameters.{name}")) for name in (*known_parameters(), *FRAMEWORK_ARRAYS)
+        },
     }
     token = {
         "type": "object",
@@ -155,6 +164,10 @@ def result_schema() -> Json:
         "properties": {
             "schema": {"const": "attn.result/1"},
             "attn_version": text,
+            "source": {**text, "description": "the name of the input, as it was given"},
+            "line": {"type": "integer", "minimum": 1, "description": "the line of the problem in JSON lines"},
+            "id": _ID_SCHEMA,
+            "meta": {"type": "object"},
             "variant": _variant_schema(),
             "about": {},
             "layout": {"enum": list(FIELDS["layout"].allowed_values)},

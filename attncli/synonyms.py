@@ -47,10 +47,6 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 # Names that have no counterpart: what to do instead.
 _WAYS_OUT: dict[str, str] = {
-    "in_proj_weight": 'it is W_q, W_k and W_v on top of each other: of its 3E rows, 0 … E − 1 are w_q, E … 2E − 1 w_k and the rest w_v, with "w_layout": "out-in"',
-    "in_proj_bias": "it is b_q, b_k and b_v one after the other, E numbers each",
-    "c_attn": "it is w_q, w_k and w_v side by side: E columns each, of a Conv1D that computes x @ W as it stands",
-    "qkv": "cut it into w_q, w_k and w_v; how they lie in it depends on the model",
     "key_padding_mask": "there true means padding; here `mask` is true for what may be seen: give its opposite, as (B, 1, 1, Tk), or `lengths`",
     "cu_seqlens": "`segments` numbers the document of each token, as in [0, 0, 1], with --mask document",
     "dropout_p": "--dropout 0.1, or the choice dropout",

@@ -33,10 +33,10 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return “did you mean 'causal'?”, or the list of what is known where no name is near; never nothing."""
     names = sorted(map(str, known))
-    match = closest(name, names)
-    way_out = find_way_out(name) if match is None else None
-    if way_out:
+    way_out = find_way_out(name) if find_synonym(name, names) is None else None
+    if way_out:  # likeness is no reason to offer what is something else: dropout_mask for dropout_p
         return way_out
+    match = closest(name, names)
     if match is not None:
         return f"did you mean {match!r}?"
     return f"it can be {join_names(map(shorten, names), 'or')}" if names else "there is none to choose from"
@@ -107,6 +107,11 @@ _CONTROL_CHARACTERS = re.compile(
     "\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
 )
+
+
+def replace_undecodable(name: str) -> str:
+    """Return the name of a file as text that every format can hold: bytes that are no UTF-8 become U+FFFD."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def escape_json_controls(text: str) -> str:

@@ -24,7 +24,7 @@ else:
     Generator = NumpyArray = Tensor = Any  # annotations that neither load numpy nor torch
 
 Array: TypeAlias = Any  # a numpy array, or a tensor where tensors came in; shape comments say which
-FieldKind = Literal["floats", "booleans", "integers", "texts", "text", "object", "expected", "any"]
+FieldKind = Literal["floats", "booleans", "integers", "texts", "text", "object", "expected", "any", "id", "meta"]
 Json: TypeAlias = dict[str, Any]  # an object, as it was read or as it will be written
 Labels: TypeAlias = tuple[Any, ...]  # of tokens; for a batch, a tuple of them per item
 NONFINITE_SPELLINGS = ("Infinity", "-Infinity", "NaN")  # how JSON spells them here, as Protocol Buffers does
@@ -163,8 +163,19 @@ class Problem:
         on_workers="nothing",
         is_shape_only=True,
     )
+    id: str | float | None = _declared(
+        Field("", "id", (), "a text or a number that names the problem; it stands in the result unchanged"),
+        on_workers="nothing",
+        is_shape_only=True,
+    )
+    meta: Json | None = _declared(
+        Field("", "meta", (), "an object of anything about the problem; it stands in the result unchanged"),
+        on_workers="nothing",
+        is_shape_only=True,
+    )
     expected: Json = _declared_mapping(Field("", "expected", (), "figures to be checked, step by step"))
-    source: str = ""  # the file it came from, for messages
+    source: str = ""  # the file it came from, for messages and results
+    line: int | None = None  # its line there, counted from 1, where the file holds a problem a line
     notes: tuple[str, ...] = ()  # what a reader has detected, which is reported on standard error
     validated: bool = field(default=False, repr=False)
 
@@ -219,6 +230,8 @@ class Grid:
 
 # ── what comes out ───────────────────────────────────────────────────────────────────────────────
 AXES = ("batch", "head", "kv_head", "query", "key", "new_key", "dim", "rank")
+# Columns of tidy rows that hold tokens → the axes that they are tokens of.
+TOKEN_AXES: Mapping[str, tuple[str, ...]] = {"query_token": ("query",), "key_token": ("key", "new_key")}
 
 _QUERY_KEY_AXES = ("query", "key")
 # Every step that there can be, in order, with its axes where the problem has them all; the links of the chain add theirs.
@@ -278,10 +291,15 @@ class Attention:
     warnings: tuple[str, ...] = ()  # "code: sentence"
     parameters: Mapping[str, Array] = field(default_factory=dict)  # only those that were drawn
     about: object = None
+    source: str = ""  # the name of the problem's input; empty: it came from no file
+    line: int | None = None  # the problem's line in it, counted from 1, where it holds a problem a line
+    id: str | float | None = None  # the problem's own
+    meta: Json | None = None  # the problem's own
     layout: str = "bhtd"
     dtype: str = "float64"
     at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # axis → indices, where some were selected
     summary: tuple[str, ...] = ()  # what was computed, in words, for the head of a page
+    past_length: int = 0  # how many keys come from the cache, before the new ones
 
     def __getitem__(self, name: str) -> Step:
         for step in self.steps:

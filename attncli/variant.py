@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -163,9 +164,17 @@ def _make_link_parser(name: str) -> Callable[[object], object]:
         except OptionError:
             number = f"a number {option.range}" if str(option.range) else "a number"
             message = f"{name} is {join_names([*words, number], 'or')}, not {shorten(str(value))}"
-            raise OptionError("bad-option", message) from None
+            raise OptionError("bad-option", message, help=_spell_fraction(str(value))) from None
 
     return parse
+
+
+def _spell_fraction(text: str) -> str:
+    """Return how a fraction such as 1/3 is written; nothing where it is none."""
+    fraction = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text, re.ASCII)
+    if fraction is None or int(fraction[2]) == 0:
+        return ""
+    return f"write {int(fraction[1]) / int(fraction[2])!r}"
 
 
 def _make_link_choices() -> list[Choice]:

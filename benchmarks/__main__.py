@@ -29,10 +29,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.formats import (
+    read_json_with_msgspec,
+    read_with_attn,
+    read_with_polars,
+    write_large_files,
+    write_with_attn,
+    write_with_polars,
+)
+
 BENCHMARKS_FOLDER = Path(__file__).parent
 IMPORT_TORCH = [sys.executable, "-c", "import torch"]  # what start-up is measured against
-sys.path.insert(0, str(BENCHMARKS_FOLDER.parent))
-
 
 # ── in one process ───────────────────────────────────────────────────────────────────────────────
 WINDOW_CHOICES = {"mask": "window:left=255,right=0"}
@@ -113,40 +121,43 @@ PEER_RUNS: dict[str, Callable[[], Callable[[], object]]] = {
     "naive": lambda: naive_run(16384),
     "by-hand": lambda: block_loop_run(131072),
     "flex": lambda: flex_attention_run(16384),
-    "json": lambda: read_json_with_msgspec,
-    "csv": lambda: read_csv_with_polars,
+    "msgspec": lambda: read_json_with_msgspec,
 }
 
 
-def read_json_with_msgspec() -> object:
-    """Read with msgspec alone, into an array."""
-    import msgspec
+def write_heads(format_name: str) -> Callable[[], object]:
+    """Writing by attn, as to a pipe: 100 tokens of 768 dims in 12 heads, with the steps that are shown."""
     import numpy as np
 
-    problem_type = msgspec.defstruct("Problem", [("embeddings", list[list[float]])])
-    data = Path(os.environ["BENCH_FILES"], "large.json").read_bytes()
-    return np.array(msgspec.json.decode(data, type=problem_type).embeddings)
-
-
-def read_csv_with_polars() -> object:
-    """Read with Polars alone, into an array."""
-    import polars
-
-    return polars.read_csv(Path(os.environ["BENCH_FILES"], "large.csv")).drop("token").to_numpy()
-
-
-def attn_read(file_name: str) -> Callable[[], object]:
-    """Reading by attn."""
     import attncli
+    from attncli.output_formats import RenderOptions, load_output_format
 
-    return lambda: attncli.read(Path(os.environ["BENCH_FILES"], file_name))
+    problem = attncli.Problem(embeddings=np.random.default_rng(0).normal(size=(100, 768)))
+    attention = attncli.attend(problem, attncli.Variant(heads=12), "shown")
+    format = load_output_format(format_name)
+
+    def write() -> int:
+        content = format.write(attention, RenderOptions())
+        return sum(map(len, [content] if isinstance(content, str) else content))
+
+    return write
 
 
 def find_run(name: str) -> Callable[[], object]:
-    """The run of a name: a peer's, one of `ATTN_RUNS`, or the reading of a file."""
+    """The run of a name: a peer's, one of `ATTN_RUNS`, or `read .csv`, `heads table` and the like of a format, by
+    `polars` or by attn.
+    """
     if name in PEER_RUNS:
         return PEER_RUNS[name]()
-    return attn_read(name) if name.startswith("large") else attn_run(*ATTN_RUNS[name])
+    program, _, rest = name.rpartition(":")
+    task, _, format_name = rest.partition(" ")
+    if task == "heads":
+        return write_heads(format_name)
+    if task == "read":
+        return (read_with_polars if program else read_with_attn)(format_name)
+    if task == "write":
+        return (write_with_polars if program else write_with_attn)(format_name)
+    return attn_run(*ATTN_RUNS[name])
 
 
 def measure_seconds(run: Callable[[], object]) -> float:
@@ -225,8 +236,27 @@ IN_PROCESS_ROWS = (
     RunPair("causal window of 256, T = 131 072", "window", "SDPA at T = 16 384, full", "sdpa", 1.0),
     RunPair("the same", "window", "blocks written by hand", "by-hand", None),
     RunPair("causal, context and 8 largest weights", "causal", "SDPA, is_causal", "sdpa-causal", 3),
-    RunPair("reading 80 MB of JSON", "large.json", "msgspec into a float array", "json", 1.25),
-    RunPair("reading 80 MB of CSV", "large.csv", "polars into a float array", "csv", 1.25),
+    RunPair("reading 80 MB of JSON", "read .json", "msgspec into a float array", "msgspec", 1.25),
+    *(
+        RunPair(f"reading {what}", f"read {suffix}", "polars into a float array", f"polars:read {suffix}", 1.25)
+        for what, suffix in (
+            ("80 MB of CSV", ".csv"),
+            ("the same, .gz", ".csv.gz"),
+            ("the same, .zst", ".csv.zst"),
+            ("the same numbers in Parquet", ".parquet"),
+            ("the same in Feather", ".feather"),
+        )
+    ),
+    RunPair(
+        "writing a million weights, Parquet", "write parquet", "polars, the same rows", "polars:write parquet", 1.25
+    ),
+    RunPair(
+        "writing a million weights, Feather", "write feather", "polars, the same rows", "polars:write feather", 1.25
+    ),
+    RunPair("100 tokens in 12 heads as tables in a pipe", "heads table", "the same as JSON", "heads json", 2),
+    RunPair("the same as Markdown", "heads markdown", "the same as JSON", "heads json", 2),
+    RunPair("the same as plain text", "heads plain", "the same as JSON", "heads json", 2),
+    RunPair("the same as CSV", "heads csv", "the same as JSON", "heads json", 2),
 )
 
 
@@ -301,12 +331,8 @@ def make_input_files(folder: Path) -> dict[str, str]:
     for name, tokens in (("million", 1_000_000), ("long", 16_384)):
         arrays = {letter: stream.standard_normal((tokens, 64), dtype=np.float32) for letter in "qkv"}
         save_file(arrays, folder / f"{name}.safetensors")
-    rows = stream.standard_normal((32_768, 128)).tolist()
-    (folder / "large.json").write_text(json.dumps({"embeddings": rows}))
-    with (folder / "large.csv").open("w") as file:
-        file.write("token," + ",".join(f"d{i}" for i in range(128)) + "\n")
-        file.writelines(f"t{i}," + ",".join(map(repr, row)) + "\n" for i, row in enumerate(rows))
-    paths = {path.stem: str(path) for path in folder.iterdir() if path.stem != "large"}
+    write_large_files(folder)
+    paths = {path.stem: str(path) for path in folder.iterdir() if not path.name.startswith("large")}
     return paths | {"out": str(folder / "out.safetensors")}
 
 
@@ -353,7 +379,7 @@ class Tables:
                 try:
                     pairs = ask_child("pair", row.run, row.peer_run, self.pair_count)
                 except RuntimeError as error:
-                    print(f"| {row.label} | | {row.peer} does not run here: {str(error)[:60]} | | | |", flush=True)
+                    print(f"| {row.label} | | does not run here: {str(error)[:60]} | | | |", flush=True)
                 else:
                     print_ratio_row(row.label, row.peer, pairs, row.max_ratio)
 

@@ -13,6 +13,12 @@ from tests.helpers import Run
 
 # Arrays as small as a test's cost more to share between threads than to compute, here and in every child process.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Hundreds of processes import the package; they shall not compile it each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# Lines are counted in the workers alone: in the hundreds of commands that tests start, counting costs much and adds little.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_START", None)
 
 settings.register_profile("attn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("attn")

@@ -21,7 +21,7 @@ LAYERS = (
     {"symbols", "synonyms"},
     {"errors", "text"},
     {"types", "derivation", "registry", "verdict", "atomic_file"},
-    {"mask_expression", "output_formats", "parts", "presets"},
+    {"framework_arrays", "mask_expression", "output_formats", "parts", "presets"},
     {"variant"},
     {"catalogue", "validation", "request"},
     {"plan", "schema"},

@@ -28,8 +28,9 @@ from attncli.batch.result_paths import refuse_link
 from attncli.batch.sources import open_source
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
-from attncli.pipeline import apply_selection, compute_stream, internal_error, load_engine, plan_request
+from attncli.pipeline import apply_selection, compute_each, compute_stream, internal_error, load_engine, plan_request
 from attncli.readers.compression import CountedReader, unpack_lines
+from attncli.readers.state_dict import read_layer, split_file_and_prefix
 from attncli.readers.with_field import parse_assignment
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import join_names
@@ -38,6 +39,7 @@ from attncli.types import Json
 if TYPE_CHECKING:
     from attncli.plan import Plan
     from attncli.select import Selection
+    from attncli.types import Attention
 
 BytesWriter = Callable[[bytes], None]
 # Called while a file of JSON lines is computed: how many lines are done, how many of them failed, how much of the file, 0 … 1
@@ -62,6 +64,7 @@ class Job:
     format_name: str
     seed: int  # where a variant draws and names none
     results_folder: str
+    is_for_table: bool = False  # results are rows of one table, which are merged afterwards
     drawn_seed: int | None = None  # the seed that was drawn for the folder, used or not
     run_id: str = ""  # of the run that sends this to workers on other machines (`Manifest.publish_run_id`)
     address_limits: AddressLimits = field(default_factory=AddressLimits)
@@ -71,7 +74,8 @@ class Job:
     def manifest_header(self) -> Json:
         """What decides a result, beside the content of its input: the seed, and a hash of all choices (`variant`).
 
-        A seed that was given is one of the choices; one that was drawn is kept for the folder.
+        A seed that was given is one of the choices; one that was drawn is kept for the folder. `options` is the hash of
+        what the command line says, whatever the files of `--with` hold.
         """
         choices = {name: str(value) for name, value in self.variant_request.choices.items()}
         recorded_choices: Json = choices | {"also": self.variant_request.extra_masks}
@@ -80,28 +84,47 @@ class Job:
             "attn_version": self.attn_version,
             "format": self.format_name,
             "heat": self.output_options.heat == "on",
+            **({"bare": True} if self.output_options.bare else {}),  # so that folders made without it go on
+            **({"tidy": True} if self.output_options.tidy else {}),
             "choices": recorded_choices,
-            "reading": asdict(self.read_options) | {"with": replacing},
+            "reading": asdict(self.read_options) | {"with": replacing, "state_dict": self._state_dict_hash()},
             "only": self.output_options.only,
             "at": self.output_options.at,
             "top": self.output_options.top,
             "precision": self.output_options.precision,
         }
-        text = json.dumps(deciding, sort_keys=True)
+        names = [assignment.partition("=")[0] for assignment in self.read_options.replacing]
+        said = deciding | {"reading": asdict(self.read_options) | {"with": names, "replacing": ()}}
         return {
             "attn_version": self.attn_version,
-            "variant": hashlib.sha256(text.encode()).hexdigest()[:16],
+            "variant": _short_hash(deciding),
+            "options": _short_hash(said),
             "seed": self.drawn_seed,
             "choices": recorded_choices,
         }
+
+    def _state_dict_hash(self) -> str | None:
+        """A hash of the learned arrays that come from a checkpoint: its other layers decide nothing."""
+        if self.read_options.state_dict is None:
+            return None
+        layer = read_layer(*split_file_and_prefix(self.read_options.state_dict))
+        digest = hashlib.sha256()
+        for name, array in sorted(layer.arrays.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def for_workers(self) -> Job:
         """The job for workers that run in another folder."""
         assignments = map(parse_assignment, self.read_options.replacing)
         replacing = tuple(assignment.spell(absolute_path(assignment.path)) for assignment in assignments)
+        state_dict = self.read_options.state_dict
+        if state_dict is not None:
+            path, prefix = split_file_and_prefix(state_dict)
+            state_dict = f"{absolute_path(path)}:{prefix}"
         return replace(
             self,
-            read_options=replace(self.read_options, replacing=replacing),
+            read_options=replace(self.read_options, replacing=replacing, state_dict=state_dict),
             results_folder=os.path.abspath(self.results_folder),
             working_folder=str(Path.cwd()),
         )
@@ -124,7 +147,14 @@ class Job:
     @cached_property
     def render_options(self) -> RenderOptions:
         """How results are shown: as `attn compute` writes a file."""
-        return RenderOptions(precision=self.output_options.precision, heat=self.output_options.heat == "on")
+        options = self.output_options
+        return RenderOptions(
+            precision=options.precision, heat=options.heat == "on", bare=options.bare, tidy=options.tidy
+        )
+
+
+def _short_hash(fields: Json) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _assignment_with_hash(assignment: str) -> str:
@@ -171,7 +201,9 @@ def process_input(
             raise CannotError(
                 "worker-differs", f"a worker has attn {__version__}, and this command is {job.attn_version}"
             )
-        if input.is_stream:
+        if job.is_for_table:
+            receipt = _compute_rows(job, input, receipt, report_progress)
+        elif input.is_stream:
             receipt = _compute_lines(job, input, receipt, recorded, write_bytes, report_progress)
         else:
             data = read_content(job, input)
@@ -216,6 +248,7 @@ def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
         input.display_name,
         reader_for(input.path, options.input_format),
         replacing=options.replacing,
+        state_dict=options.state_dict,
         token_column=options.token_column,
         columns=options.columns,
         drop=options.drop,
@@ -244,6 +277,38 @@ def _compute_single(
         write(result)
     result_sha256 = hashlib.sha256(result).hexdigest() if write_bytes is None else None
     return replace(receipt, bytes=len(result), result_sha256=result_sha256, warnings=attention.warnings)
+
+
+def _compute_rows(job: Job, input: Input, receipt: Receipt, report_progress: LineProgressCallback) -> Receipt:
+    """Compute an input into rows of a table; of a file of JSON lines, the rows of each line that can be computed."""
+    from attncli.batch.result_table import write_rows
+
+    path = Path(job.results_folder, input.result_path)
+    if not input.is_stream:
+        plan, selection = plan_input(job, input, read_content(job, input))
+        attention = apply_selection(load_engine()(plan), plan, selection)
+        return replace(receipt, bytes=write_rows(path, [attention]), warnings=attention.warnings)
+    from attncli.readers.json import read_json_lines
+
+    error_counts: Counter[str] = Counter()  # by error code
+    line_count = 0
+    with open_source(job.source_path(input), input.display_name, job.address_limits) as file:
+        counted = CountedReader(file)
+
+        def results() -> Iterator[Attention]:
+            nonlocal line_count
+            problems = read_json_lines(unpack_lines(counted, path_part(input.path)), input.display_name)
+            for answer in compute_each(problems, job.variant_request, job.output_options, job.seed):
+                line_count += 1
+                if isinstance(answer, AttnError):
+                    error_counts[answer.code] += 1
+                else:
+                    yield answer
+                fraction = counted.bytes_read / file.total_bytes if file.total_bytes else 0.0
+                report_progress(line_count, error_counts.total(), fraction)
+
+        receipt = replace(receipt, bytes=write_rows(path, results()), problems=line_count)
+    return _with_failed_lines(receipt, error_counts, line_count)
 
 
 def is_up_to_date(job: Job, input: Input, recorded: ResultRecord | None, sha256: str | None) -> bool:
@@ -358,9 +423,14 @@ def _compute_lines(
         result_sha256=result_digest.hexdigest(),
         problems=line_count,
     )
+    return _with_failed_lines(receipt, error_counts, line_count)
+
+
+def _with_failed_lines(receipt: Receipt, error_counts: Counter[str], line_count: int) -> Receipt:
+    """The receipt of a file of JSON lines: it has failed where some lines have."""
     if not error_counts:
         return receipt
-    lines_failed = _lines_failed_error(error_counts, line_count).add_location(file=input.display_name)
+    lines_failed = _lines_failed_error(error_counts, line_count).add_location(file=receipt.input)
     return replace(receipt, status="failed", error=lines_failed.to_record())
 
 

@@ -6,7 +6,6 @@ stats = BatchRun(inputs, VariantRequest({"mask": "causal"})).run_to_folder(Path(
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, NamedTuple, TypeAlias
 
+from attncli import __version__
 from attncli.batch.address_limits import AddressLimits
 from attncli.batch.addresses import hide_secrets
 from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
@@ -26,13 +26,15 @@ from attncli.batch.inputs import Input, real_path
 from attncli.batch.job import BytesWriter, Job, dry_run_input
 from attncli.batch.manifest import Manifest, Receipt
 from attncli.batch.result_paths import refuse_link
+from attncli.batch.result_table import ROWS_FORMAT, merge_rows
 from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
 from attncli.batch.task_pool import TaskPool
 from attncli.batch.worker_processes import open_process_pool
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
-from attncli.pipeline import internal_error
+from attncli.pipeline import error_record_line, internal_error
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.text import escape_json_controls
+from attncli.text import shorten
+from attncli.types import Json
 
 _InputPool: TypeAlias = TaskPool[list[PendingInput], list[Receipt]]
 _INPUTS_AHEAD_PER_PROCESS = 64  # inputs begun before the first whose result is still missing, where the order counts
@@ -98,6 +100,7 @@ class BatchRun:
         header = job.manifest_header()
         variant_hash = header["variant"]
         inputs = self._select_inputs(manifest, retry_failed)
+        self._refuse_other_options(results_folder, manifest, header, inputs)
         result_paths = [input.result_path for input in self.inputs]
         earlier_receipts = dict(manifest.receipts)
         stats = _new_stats(inputs)
@@ -173,9 +176,7 @@ class BatchRun:
                                 write(line)
                         spooled.unlink()
                     elif ready_receipt.status == "failed" and ready_receipt.bytes is None:  # no line is written yet
-                        error = {"error": ready_receipt.error}
-                        line = json.dumps(error, ensure_ascii=False, separators=(",", ":"))
-                        write(escape_json_controls(line) + "\n")
+                        write(error_record_line(ready_receipt.error or {}, ready_input.display_name))
                 self.callbacks.on_progress(stats)
 
             run_batch(
@@ -190,6 +191,40 @@ class BatchRun:
             )
         return stats
 
+    def run_to_table(self, path: Path, format_name: str) -> tuple[BatchStats, bool]:
+        """Compute the inputs into one table; return the counts, and whether the table is written.
+
+        It appears whole or not at all: not where the batch stops before its end, or where no input can be computed.
+
+        Args:
+            path: the table.
+            format_name: a format of which `is_table` is true.
+
+        Raises:
+            AttnError: nothing can be computed or written, whatever the input.
+        """
+        inputs = [replace(input, result_path=f"{i}.{ROWS_FORMAT}") for i, input in enumerate(self.inputs)]
+        stats = _new_stats(inputs)
+        with ExitStack() as stack:
+            is_interrupted = stack.enter_context(_interrupts_watched(self.callbacks.on_interrupt))
+            rows_folder = stack.enter_context(_temporary_folder())
+            job = replace(self.make_job(rows_folder, None), is_for_table=True)
+            task_pool = stack.enter_context(self._open_task_pool())
+            run_batch(
+                inputs,
+                self._make_executor(task_pool, job, "", stats),
+                stats,
+                lambda input: None,
+                lambda input, receipt: self.callbacks.on_progress(stats),
+                max_failures=parse_max_failures(self.max_failures, len(inputs)),
+                is_interrupted=is_interrupted,
+            )
+            row_files = [file for input in inputs if (file := Path(rows_folder, input.result_path)).exists()]
+            is_whole = not stats.left_count and bool(row_files)
+            if is_whole:
+                merge_rows(path, format_name, row_files)
+        return stats, is_whole
+
     def dry_run(self, results_folder: Path, *, retry_failed: bool = False) -> Iterator[DryRunEntry]:
         """Find out what `run_to_folder` would do with each input, without torch and without writing.
 
@@ -199,10 +234,13 @@ class BatchRun:
         manifest = Manifest(results_folder)
         self._refuse_foreign_results(results_folder, manifest)
         job = self.make_job(results_folder, manifest.header.get("seed"))
-        variant_hash = job.manifest_header()["variant"]
+        header = job.manifest_header()
+        variant_hash = header["variant"]
+        inputs = self._select_inputs(manifest, retry_failed)
+        self._refuse_other_options(results_folder, manifest, header, inputs)
 
         def entries() -> Iterator[DryRunEntry]:
-            for input in self._select_inputs(manifest, retry_failed):
+            for input in inputs:
                 recorded = recorded_result(manifest, input, variant_hash, self.output_options.force)
                 try:
                     is_done = dry_run_input(job, input, recorded)
@@ -258,6 +296,31 @@ class BatchRun:
             if not manifest.exists and os.path.lexists(path):
                 message = f"{path} exists, and no manifest says that a batch made it"
                 raise OptionError("output-exists", message, help=hint)
+
+    def _refuse_other_options(
+        self, results_folder: Path, manifest: Manifest, header: Json, inputs: Sequence[Input]
+    ) -> None:
+        """Refuse to replace results that were made with other options, unless `force` is chosen.
+
+        Those of a file that has changed, an input or one of `--with`, are replaced.
+
+        Raises:
+            OptionError: one would be.
+        """
+        recorded = manifest.header
+        is_same = any(recorded.get(name) == header[name] for name in ("options", "variant"))
+        if self.output_options.force or is_same:
+            return
+        for input in inputs:
+            receipt = manifest.receipts.get(input.result_path)
+            if receipt is None or receipt.bytes is None or receipt.variant == header["variant"]:
+                continue
+            path = results_folder / input.result_path
+            if os.path.lexists(path):
+                version = recorded.get("attn_version")
+                made = "with other options" if version == __version__ else f"by attn {shorten(str(version))}"
+                hint = "another folder, or --force to compute them anew"
+                raise OptionError("output-exists", f"{path} was made {made}", help=hint)
 
     def _select_inputs(self, manifest: Manifest, retry_failed: bool) -> Sequence[Input]:
         if not retry_failed:

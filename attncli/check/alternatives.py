@@ -176,6 +176,8 @@ def _parts_with_one_option_changed(
 ) -> Iterator[tuple[Part[T], int]]:
     """Yield the same part with one option changed: to its other words, to nearby numbers, to values of named variants."""
     for option in current.member.options:
+        if option.name in getattr(current.member.traits, "input_options", ()):
+            continue
         value = current.option_value(option.name)
         used = preset_values().get((choice_name, current.name, option.name), ())
         for other in dict.fromkeys(_other_option_values(option, value, used, words_only=words_only)):

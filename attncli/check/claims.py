@@ -12,14 +12,19 @@ from typing import TypeAlias
 import numpy as np
 
 from attncli.check.figures import Figures, StepFigures, conform_to_step
-from attncli.check.labels import find_labelled_indices, find_result_indices, label_names
+from attncli.check.labels import (
+    AXIS_PLURALS,
+    check_cell_tokens,
+    find_labelled_indices,
+    find_result_indices,
+    label_names,
+)
 from attncli.errors import InputError, OptionError, input_error
 from attncli.plan import Plan
 from attncli.plan.steps import require_step_name
 from attncli.text import join_names, pluralize, printable, suggestion
 from attncli.types import NumpyArray
 
-_AXIS_PLURALS = {"query": "queries", "batch": "batches"}
 _LAYOUT_OF_STEP = "as it is"
 LAYOUTS = ("bhtd", "bthd", "htd", "thd")
 _CONTEXT_STEPS = ("head_context", "normed_context", "context")  # what kernels write in heads
@@ -61,7 +66,7 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
     if step in ("all", ""):
         raise OptionError("bad-option", "--step names one step", help="without it, all that are claimed are checked")
     if step is not None:
-        require_step_name(step)
+        require_step_name(step, is_all_allowed=False)
     if any(s.step is None for s in figures.steps):
         if step is None:
             hint = "say which: --step weights"
@@ -153,7 +158,7 @@ def _make_claim(step_figures: StepFigures, plan: Plan, layout: str | None, is_la
         if (index >= n).any() or (index < -n).any():
             raise input_error(
                 "out-of-range",
-                f"{step} has {pluralize(n, axis, _AXIS_PLURALS.get(axis, ''))}, and {axis} {max(index)} is claimed",
+                f"{step} has {pluralize(n, axis, AXIS_PLURALS.get(axis, ''))}, and {axis} {max(index)} is claimed",
             )
         np.remainder(index, n, out=index)  # negative indices count from the end
         if len(np.unique(index)) < len(index):
@@ -180,7 +185,10 @@ def _apply_labels(step_figures: StepFigures, plan: Plan, axis_indices: list[Nump
         if axis in axes:
             position = axes.index(axis)
             batch_indices = axis_indices[axes.index("batch")] if "batch" in axes else None
-            order = find_result_indices(labels, plan, axis, axis_indices[position], batch_indices, step)
+            is_selected = axis in step_figures.axis_indices
+            order = find_result_indices(
+                labels, plan, axis, axis_indices[position], batch_indices, step, is_selected=is_selected
+            )
             axis_indices[position] = axis_indices[position][order]
     if step_figures.row_axis and len(axes) > 1 and step_figures.row_axis != axes[-2]:
         raise input_error(
@@ -209,6 +217,7 @@ def _make_cell_claim(step_figures: StepFigures, plan: Plan) -> Claim:
     for axis, indices, n in zip(axes, cells.T, shape, strict=True):
         if (indices >= n).any():
             raise input_error("out-of-range", f"there is no {axis} {indices[indices >= n][0]} in {step}: it has {n}")
+    check_cell_tokens(step_figures.cell_tokens, plan, axes, cells, step)
     index = tuple(cells.T)
     flat = np.ravel_multi_index(index, shape) if axes else np.zeros(len(cells), np.int64)
     distinct, counts = np.unique(flat, return_counts=True)
@@ -375,13 +384,34 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
             f"the figures of {step} are {own}, but should be {wanted}",
             help="check the problem and the choices that the result was computed from",
         )
-    if len(shape) >= 2 and len(target_shape) >= 2 and shape[-1] == target_shape[-1] and shape[-2] < target_shape[-2]:
+    if len(axes) > 1 and target_shape != _exchange_last(target_shape) == shape:
+        hint = f"transpose them: rows are {axes[-2]}, columns {axes[-1]}"
+    if _lacks_heads_alone(shape, axes, target_shape):
+        hint = f"a head's figures each, {wanted}; figures that are averaged over the heads are not checked"
+        if step.endswith("weights"):
+            hint = (
+                f"nn.MultiheadAttention averages its weights over the heads unless it is called with average_attn_weights=False, "
+                f"which gives those of each head, {wanted}; an average is not checked"
+            )
+    elif len(shape) >= 2 and len(target_shape) >= 2 and shape[-1] == target_shape[-1] and shape[-2] < target_shape[-2]:
         rows = join_names(range(shape[-2]), "and", max_names=4)
         hint = (
             f'say which rows they are: {{"{step}": {{"values": …, "rows": [{rows.replace(" and ", ", ")}]}}}} in JSON, '
             f"or one figure a row under step,{','.join(axes)},value in CSV"
         )
     return input_error("wrong-shape", f"the figures of {step} have shape {shape}, but should be {wanted}", help=hint)
+
+
+def _exchange_last(shape: Shape) -> Shape:
+    return (*shape[:-2], *shape[:-3:-1])
+
+
+def _lacks_heads_alone(shape: Shape, axes: tuple[str, ...], target_shape: Shape) -> bool:
+    """Tell whether figures have the shape of a step of (query, key) but for its heads, as an average over these has."""
+    if "head" not in axes or axes[-1] != "key":
+        return False
+    without_heads = tuple(n for axis, n in zip(axes, target_shape, strict=True) if axis != "head")
+    return _are_equal_but_leading_ones(shape, without_heads)
 
 
 # ── cells ────────────────────────────────────────────────────────────────────────────────────────

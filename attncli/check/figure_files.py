@@ -36,9 +36,9 @@ from attncli.check.figures import (
 from attncli.check.worksheet import has_gaps, read_worksheet
 from attncli.errors import InputError, Location, OptionError, input_error
 from attncli.readers import decode_text, read, read_bytes
-from attncli.readers.base import merge_fields, nest_fields
+from attncli.readers.base import bare_record_error, is_bare_record, merge_fields, nest_fields
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
-from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
+from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, TOKEN_AXES, Field, FieldKind, Json, NumpyArray
 from attncli.validation.fields import STEP_NAMES, validate_array, validate_field
 
 _WORKSHEET_SUFFIXES = (".md", ".txt")
@@ -70,7 +70,7 @@ def read_figures(path: str) -> Figures:
     """
     suffix = PurePath(path).suffix.lower()
     if suffix == ".tex":
-        hint = "attn explain … --format markdown writes a worksheet that can be read"
+        hint = "attn explain … --blank STEP --format markdown writes a worksheet that can be read"
         raise OptionError("unknown-format", f"{path} is LaTeX, which is not read back", help=hint)
     data = read_bytes(path)
     with np.errstate(all="ignore"):
@@ -172,6 +172,8 @@ def _figures_from_json(path: str, data: bytes) -> Figures:
         from attncli.readers.results import read_result
 
         return figures_from_result(read_result(path, data), path)
+    if is_bare_record(content):
+        raise bare_record_error("not-a-result")
     if not _has_problem_fields(content):
         return Figures(path, "text", tuple(_step_figures_from_json(step, entry) for step, entry in content.items()))
     figures = _figures_from_problem(path)  # refuses what is no problem
@@ -373,9 +375,19 @@ def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
     if not table.rows:
         raise InputError("empty", "the file is empty")
     first = table.stripped(0)
-    if first[0] == "step" and first[-1] == "value":
+    if first[0] == "step" and first[_tidy_value_column(first)] == "value":
         return Figures(path, "text", _step_figures_from_tidy_rows(table))
+    if first[-1] == "value" and len(first) > 1 and all(name in AXES for name in first[:-1]):
+        message = f"the header {join_names(first)} does not say which step the values are of"
+        hint = f"put a column step in front: step,{','.join(first)}"
+        raise InputError("bad-row", message, location=Location(line=table.lines[0]), help=hint)
     return Figures(path, "text", (_step_figures_from_matrix(table),), is_layout_known=False)
+
+
+def _tidy_value_column(header: Sequence[str]) -> int:
+    """Return where the value of tidy rows stands: last, or before the tokens."""
+    token_count = next((i for i, name in enumerate(reversed(header)) if name not in TOKEN_AXES), 0)
+    return len(header) - 1 - token_count
 
 
 @dataclass(frozen=True)
@@ -507,34 +519,36 @@ def _parse_value(text: str) -> float:
 
 
 def _step_figures_from_tidy_rows(table: _Table) -> tuple[StepFigures, ...]:
-    """Make figures of tidy rows, one figure each: step, batch, head, query, key, …, value.
+    """Make figures of tidy rows, one figure each: step, batch, head, query, key, …, value, and tokens where they are said.
 
     Raises:
         InputError: a column is no axis or stands twice, or a row is no step, indices and value.
     """
     header = table.stripped(0)
-    axes = tuple(header[1:-1])
-    for i, name in enumerate(axes):
-        if name not in AXES:
+    value_column = _tidy_value_column(header)
+    axes, token_columns = tuple(header[1:value_column]), tuple(header[value_column + 1 :])
+    for i, name in enumerate((*axes, *token_columns)):
+        if name not in AXES and name not in token_columns:
             message = f"no axis is called {printable(shorten(name))!r}"
             raise InputError("unknown-axis", message, help=suggestion(name, AXES))
-        if name in axes[:i]:
+        if name in (*axes, *token_columns)[:i]:
             raise InputError("two-sources", f"the column {name} stands twice", help=_TAKE_ONE_OUT)
     cells: dict[str, array[int]] = {}  # step → the indices of all its figures, −1 where one is not said
     texts: dict[str, list[str]] = {}
+    tokens: dict[str, list[list[str]]] = {}
     for i in range(1, len(table.rows)):
         row = table.stripped(i)
-        indices, value = row[1:-1], row[-1]
+        indices, value = row[1:value_column], "".join(row[value_column : value_column + 1])
         if len(row) != len(header) or not _is_value(value) or not all(map(_is_index, indices)):
-            raise InputError(
-                "bad-row", "this row is no step, indices and value", location=Location(line=table.lines[i])
-            )
+            raise _bad_row_error(row, header, table.lines[i])
         if row[0] not in texts:
             require_known_step(row[0])
-            cells[row[0]], texts[row[0]] = array("q"), []
+            cells[row[0]], texts[row[0]], tokens[row[0]] = array("q"), [], [[] for _ in token_columns]
         if axes:
             cells[row[0]].extend([_parse_known_index(index, table.lines[i]) if index else -1 for index in indices])
         texts[row[0]].append(value)
+        for found, token in zip(tokens[row[0]], row[value_column + 1 :], strict=True):
+            found.append(token)
     if not texts:
         raise InputError("no-figures", "there are no rows below the header")
     return tuple(
@@ -542,8 +556,27 @@ def _step_figures_from_tidy_rows(table: _Table) -> tuple[StepFigures, ...]:
             _step_figures_from_cells(step, values, (len(values),)),
             cells=np.array(cells[step], np.int64).reshape(len(values), len(axes)),
             cell_axes=axes,
+            cell_tokens={name: tuple(found) for name, found in zip(token_columns, tokens[step], strict=True)},
         )
         for step, values in texts.items()
+    )
+
+
+def _bad_row_error(row: Sequence[str], header: Sequence[str], line: int) -> InputError:
+    """Make the error of a tidy row that is no step, indices and value: what of it is not."""
+    if len(row) != len(header):
+        message = f"this row has {pluralize(len(row), 'cell')}, and the header {len(header)}"
+        return InputError("bad-row", message, location=Location(line=line), help=f"write {','.join(header)}")
+    column = next((i for i, text in enumerate(row[1:-1], 1) if not _is_index(text)), len(row) - 1)
+    location = Location(line=line, column=column + 1)
+    name = printable(shorten(row[column]))
+    if column == len(row) - 1:
+        return InputError("bad-row", f"{name!r} stands where a figure should", location=location)
+    return InputError(
+        "bad-row",
+        f"{name!r} is no index of the axis {header[column]}",
+        location=location,
+        help="write the number of the token, counted from 0; only the rows and columns of a matrix have names",
     )
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from attncli.errors import InputError
 from attncli.plan import Plan
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
-from attncli.types import Labels, NumpyArray
+from attncli.types import TOKEN_AXES, Labels, NumpyArray
 
 _MAX_NUMBER_DIGITS = 15  # of a label that counts; no axis is longer
 _MAX_SHOWN_NAMES = 8
+AXIS_PLURALS = {"query": "queries", "batch": "batches"}  # of the others: with an s
 
 
 def label_names(plan: Plan, axis: str) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ def find_labelled_indices(
     if by_name is not None and by_number is not None and by_name != by_number and not is_same_order:
         raise InputError(
             "ambiguous-label",
-            f"the {noun}s of {step} are called {_join(labels)}, which are tokens as well as numbers of {axis}s",
+            f"the {noun}s of {step} are called {_join(labels)}, which are tokens as well as numbers of {AXIS_PLURALS.get(axis, f'{axis}s')}",
             help=f"bring them into the order of the problem: {_join(names)}",
         )
     found = by_number if by_name is None else by_name
@@ -69,11 +70,18 @@ def find_labelled_indices(
 
 
 def find_result_indices(
-    labels: Labels, plan: Plan, axis: str, indices: NumpyArray, batch_indices: NumpyArray | None, step: str
+    labels: Labels,
+    plan: Plan,
+    axis: str,
+    indices: NumpyArray,
+    batch_indices: NumpyArray | None,
+    step: str,
+    *,
+    is_selected: bool = False,
 ) -> NumpyArray:
     """Find the place of every token of a result among the indices that the result has of an axis: (n,) 0 … n−1.
 
-    Where either side has numbers for tokens, nothing is compared.
+    Where one side has numbers for tokens and the other has names, nothing is compared.
 
     Args:
         labels: the tokens of the result; for a batch, those of each item.
@@ -82,9 +90,10 @@ def find_result_indices(
         indices: which indices of the axis the result has.
         batch_indices: which items of a batch it has; None where the step has no batch.
         step: whose figures they are, for messages.
+        is_selected: whether the result itself says which indices they are, by its `at`.
 
     Raises:
-        InputError: the tokens are not the problem's.
+        InputError: the tokens are not the problem's, contradict the indices, or come in another order in each item.
     """
     unchanged = np.arange(len(indices))
     tokens: Labels = plan.tokens if axis == "query" else plan.k_tokens
@@ -99,16 +108,63 @@ def find_result_indices(
         raise InputError("unknown-label", message, help="a batch has a list of tokens for each item")
     for own, item in zip(own_items, items, strict=True):
         here = [str(item[i]) for i in indices]
-        if list(own) == numbers or here == numbers:
+        if list(own) == numbers or (here == numbers and not all(map(_is_whole_number, own))):
             continue
         if len(own) != len(here):
-            message = f"{step} has {pluralize(len(here), axis, 'queries' if axis == 'query' else '')}, but {pluralize(len(own), 'token')}"
+            message = f"{step} has {pluralize(len(here), axis, AXIS_PLURALS.get(axis, ''))}, but {pluralize(len(own), 'token')}"
             raise InputError("unknown-label", message, help="a result holds a token for each of them")
         by_name = _find_by_name(own, here)
-        if by_name is None or (found and tuple(by_name) not in found):
+        if is_selected and by_name != list(range(len(here))) and set(own) <= set(map(str, item)):
+            raise InputError(
+                "two-sources",
+                f'in the result, "at" says that the {AXIS_PLURALS.get(axis, f"{axis}s")} of {step} are {_join(here)}, '
+                f"but {'tokens' if axis == 'query' else 'k_tokens'} says {_join(own)}",
+                help="both are in the order of the figures: correct the one that is wrong",
+            )
+        if by_name is None:
             raise _unknown_label_error(own, here, len(here), axis, axis, step)
         found.add(tuple(by_name))
+    if len(found) > 1:
+        message = f"the {AXIS_PLURALS.get(axis, f'{axis}s')} of {step} are in another order in one item of the batch than in another"
+        hint = "bring the tokens of every item, with their figures, into the order of the problem"
+        raise InputError("ambiguous-label", message, help=hint)
     return np.array(found.pop()) if found else unchanged
+
+
+def check_cell_tokens(
+    cell_tokens: Mapping[str, Sequence[str]], plan: Plan, axes: Sequence[str], cells: NumpyArray, step: str
+) -> None:
+    """Check that the tokens of tidy rows are those of the queries and keys that their indices name.
+
+    A token that is left out, and one that is a number on either side, is not compared.
+
+    Args:
+        cell_tokens: a token for each row, by column.
+        plan: the problem's.
+        axes: those of the step.
+        cells: the indices of each row: (row, axis).
+        step: whose figures they are, for messages.
+
+    Raises:
+        InputError: a token is another one than that of its index.
+    """
+    batch = cells[:, axes.index("batch")].tolist() if plan.size.batch is not None and "batch" in axes else None
+    if batch is None and plan.size.batch is not None:
+        return  # such as a mask that every item shares
+    for column, tokens in cell_tokens.items():
+        axis = next((axis for axis in TOKEN_AXES[column] if axis in axes), None)
+        if axis is None:
+            continue
+        names: Labels = plan.tokens if axis == "query" else plan.k_tokens
+        first = plan.size.past if axis == "new_key" else 0
+        for i, (token, index) in enumerate(zip(tokens, cells[:, axes.index(axis)].tolist(), strict=True)):
+            item = names if batch is None else names[batch[i]]
+            known = str(item[index + first]).strip()
+            if token and token != known and known != str(index) and token != str(index):
+                message = (
+                    f"a figure of {step} is of {axis} {index}, {_quote(known)}, but its {column} is {_quote(token)}"
+                )
+                raise InputError("unknown-label", message, help=f"put both right, or leave {column} out")
 
 
 def _find_by_name(labels: Sequence[str], names: Sequence[str]) -> list[int] | None:
@@ -136,11 +192,23 @@ def _find_by_number(labels: Sequence[str], length: int, axis: str, *, is_numbere
         return None
     if len(set(numbers)) < len(numbers):
         return None
-    for first in (0, 1):
-        if sorted(numbers) == list(range(first, first + length)):
-            return [number - first for number in numbers]
+    if length == len(numbers) and _numbers_from_0_or_1(tuple(map(str, numbers))):
+        return [number - min(numbers) for number in numbers]
     is_written_by_attn = stem in ("d", f"{axis} ")
     return numbers if is_written_by_attn and max(numbers) < length else None
+
+
+def _numbers_from_0_or_1(labels: Sequence[str]) -> bool:
+    """Tell whether labels are all the numbers from 0 or from 1 on, in any order."""
+    if not all(_is_whole_number(label.strip()) and len(label.strip()) <= _MAX_NUMBER_DIGITS for label in labels):
+        return False
+    numbers = sorted(int(label) for label in labels)
+    return numbers in (list(range(first, first + len(numbers))) for first in (0, 1))
+
+
+def _is_whole_number(label: str) -> bool:
+    """Tell whether a label is a whole number in digits, as tokens without names are called."""
+    return label.isascii() and label.isdecimal()
 
 
 def _is_in_order(labels: Sequence[str]) -> bool:
@@ -157,6 +225,12 @@ def _unknown_label_error(
     labels: Sequence[str], names: Sequence[str], length: int, axis: str, noun: str, step: str
 ) -> InputError:
     """Make the error of labels that do not say which row or column each is."""
+    if noun == "column" and len(labels) > 1 and not _is_whole_number(labels[0]) and _numbers_from_0_or_1(labels[1:]):
+        return InputError(
+            "unknown-label",
+            f"the header calls the first column of {step} {_quote(labels[0])}, and numbers the others",
+            help="if the first column names the rows, call it token; if it holds figures, leave the header out",
+        )
     if not names:
         prefix = "d" if axis == "dim" else f"{axis} "
         return InputError(

@@ -333,10 +333,7 @@ class Search:
     def _faults_under_choice(self, alternative: Alternative) -> tuple[Trials, FaultsByName] | None:
         """Return the trials of the problem with one choice changed, and the faults on it."""
         plan = or_none(partial(self.trials.with_choices, **{alternative.choice_name: alternative.value}))
-        if plan is None:
-            return None
-        claimed = frozenset(step for step in self.trials.claimed_steps if step in plan.steps)
-        return self._faults_on(dataclasses.replace(plan, keep=plan.keep | claimed))
+        return None if plan is None else self._faults_on(plan)
 
     def _faults_on_top_of(self, result: TrialResult) -> tuple[Trials, FaultsByName] | None:
         """Return the trials of the problem with one fault in it, and the faults on top of that."""

@@ -128,10 +128,10 @@ def _why_undetectable(comparison: Comparison, first_changed_step: str) -> str:
     claimed = list(dict.fromkeys(claim.step for claim in comparison.task.claims))
     order = list(comparison.task.plan.steps)
     if not any(_depends_on(step, first_changed_step, order) for step in claimed):
-        return f"{join_names(claimed)} {'comes' if len(claimed) == 1 else 'come'} before it"
+        return f"only {join_names(claimed)} {'were' if len(claimed) > 1 or claimed[0].endswith('s') else 'was'} given"
     if comparison.task.plan.size.keys == 1:
         return "there is only one key"
-    return "it gives the same figures here"
+    return "the right figures come out, too"
 
 
 def _depends_on(step: str, earlier: str, step_order: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from attncli.cli.compute import note_no_workers
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages
 from attncli.cli.options import parse_whole_number
-from attncli.cli.output import standard_output_writer
+from attncli.cli.output import check_output_path, standard_output_writer
 from attncli.cli.progress import SECONDS_WITHOUT_BAR, has_progress
 from attncli.errors import CannotError, ExitStatus, OptionError
-from attncli.output_formats import Format, choose_output_format
+from attncli.output_formats import FORMAT_MODULES, Format, choose_output_format, load_output_format, refuse_unused_shape
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import pluralize, printable, shorten
+from attncli.types import Json
 
 if TYPE_CHECKING:
     from attncli.batch.inputs import Input
@@ -33,6 +35,7 @@ EXAMPLES = """
     attn batch 'data/**/*.csv' -o results --variant multi-head --heads 2 -j 4
     attn batch @list.txt problems.ndjson -o results --max-failures 5%
     attn batch data/*.csv -o - | jq .weights
+    attn batch data/ -o all.parquet --only weights
     attn batch s3://bucket/embeddings/ -o results --scheduler tcp://10.0.0.1:8786
 """
 _PROGRESS_LINE_SECONDS = 10.0  # between two lines of progress, where there is no terminal
@@ -53,8 +56,8 @@ def batch(
         typer.Option(
             "--output",
             "-o",
-            help="the folder of the results, manifest.ndjson and failed.txt; - is standard output, as JSON lines",
-            metavar="DIR",
+            help="the folder of the results, manifest.ndjson and failed.txt; - is standard output, as JSON lines; all.parquet or .feather is one table",
+            metavar="DIR|FILE",
             rich_help_panel="Batch",
         ),
     ] = None,
@@ -111,10 +114,14 @@ def batch(
     from attncli.batch.runner import parse_max_failures
 
     messages = Messages.from_options(environment, output_options)
-    results_folder = _parse_results_folder(output)
+    table_path = _parse_table_path(output, output_options)
+    results_folder = _parse_results_folder(output) if table_path is None else None
     process_count = _parse_jobs(jobs, scheduler)
-    format = _choose_format(output_options, results_folder)
-    _check_options(output_options, scheduler, results_folder, fail_fast, max_failures, retry_failed, dry_run)
+    format = _choose_format(output_options, results_folder, table_path)
+    refuse_unused_shape(format, bare=output_options.bare, tidy=output_options.tidy)
+    _check_options(output_options, fail_fast, max_failures)
+    if results_folder is None:
+        _check_options_without_folder(table_path, scheduler, retry_failed, dry_run)
     parse_max_failures(max_failures, 1)
     address_limits = AddressLimits(parse_max_size(max_size), parse_max_time(max_time))
     found, left_out_count = gather_inputs(
@@ -128,7 +135,9 @@ def batch(
     if left_out_count:
         what = pluralize(left_out_count, "file or folder", "files and folders")
         messages.note(f"{what} left out: in no format we read, no regular file, or not to be read")
-    _check_streams(found, read_options, format)
+    if table_path is not None:
+        found = _leave_out_table(found, inputs, table_path)
+    _check_streams(found, read_options, format, table_path)
     with _show_batch_progress(messages, output_options) as report_progress:
         batch_run = BatchRun(
             found,
@@ -146,7 +155,11 @@ def batch(
                 on_interrupt=lambda: messages.write("finishing what runs; Ctrl-C again stops at once"),
             ),
         )
-        if results_folder is None:
+        if table_path is not None:
+            stats, is_written = batch_run.run_to_table(table_path, format.name)
+            rest = "the table holds the others" if is_written else f"{table_path} is not written"
+            failures_hint = f"{rest}; put them right, and give the command again{' with --force' * is_written}"
+        elif results_folder is None:
             stats = batch_run.run_to_lines(standard_output_writer(environment, format.console_errors))
             failures_hint = "their places hold the errors"
         elif dry_run:
@@ -155,12 +168,45 @@ def batch(
             stats = batch_run.run_to_folder(results_folder, retry_failed=retry_failed)
             failures_hint = f"they are listed in {results_folder / 'failed.txt'}; the same command tries them again"
     _write_summary(messages, stats, failures_hint)
+    if table_path is not None and not is_written and not stats.failed:
+        messages.write(f"{printable(str(table_path))} is not written: a table appears whole or not at all")
     if stats.stop_reason == "interrupted" and stats.left_count:
         return ExitStatus.INTERRUPTED
     return ExitStatus.NO if stats.failed else ExitStatus.OK
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────
+def _parse_table_path(output: str | None, output_options: OutputOptions) -> Path | None:
+    """The file of one table for all results: `-o all.parquet`; None: the output is a folder, or standard output.
+
+    Raises:
+        OptionError: the file exists, and `--force` was not given; or `--format` says another format.
+        CannotError: its folder does not exist.
+    """
+    if output in (None, "", "-") or "://" in str(output) or str(output).endswith(("/", os.sep)):
+        return None
+    suffix = Path(str(output)).suffix.lower()
+    named = next((name for name, (suffixes, _) in FORMAT_MODULES.items() if suffix in suffixes), None)
+    if named is None or not load_output_format(named).is_table or Path(str(output)).is_dir():
+        return None
+    check_output_path(output_options)
+    return Path(str(output))
+
+
+def _leave_out_table(found: list[Input], arguments: Sequence[str], table_path: Path) -> list[Input]:
+    """The inputs without the table itself, which may lie in a folder of inputs.
+
+    Raises:
+        OptionError: it is named as an input; or nothing else is found.
+    """
+    location = os.path.realpath(table_path)
+    left = [input for input in found if "://" in input.path or os.path.realpath(input.path) != location]
+    if len(left) < len(found) and (not left or any(os.path.realpath(name) == location for name in arguments)):
+        message = f"the table would replace the input {table_path}"
+        raise OptionError("name-clash", message, help="another name for the table: -o FILE")
+    return left
+
+
 def _parse_results_folder(output: str | None) -> Path | None:
     if output is None:
         raise OptionError("missing-option", "where shall the results go?", help="-o DIR, or -o - for JSON lines")
@@ -192,22 +238,16 @@ def _parse_jobs(text: str, scheduler: str | None) -> int:
     return count
 
 
-def _choose_format(output_options: OutputOptions, results_folder: Path | None) -> Format:
+def _choose_format(output_options: OutputOptions, results_folder: Path | None, table_path: Path | None) -> Format:
+    if table_path is not None:
+        return choose_output_format(str(table_path), output_options.format)
     format = choose_output_format("x", output_options.format or ("ndjson" if results_folder is None else "json"))
     if results_folder is None and format.name not in ("json", "ndjson"):
         raise OptionError("bad-option", f"standard output gets JSON lines, not {format.name}", help="-o DIR")
     return choose_output_format("x", "ndjson") if results_folder is None else format
 
 
-def _check_options(
-    output_options: OutputOptions,
-    scheduler: str | None,
-    results_folder: Path | None,
-    fail_fast: bool,
-    max_failures: str | None,
-    retry_failed: bool,
-    dry_run: bool,
-) -> None:
+def _check_options(output_options: OutputOptions, fail_fast: bool, max_failures: str | None) -> None:
     from attncli.plan.steps import require_step_name
 
     for name in output_options.only:
@@ -215,11 +255,19 @@ def _check_options(
             require_step_name(name)
     if fail_fast and max_failures is not None:
         raise OptionError("bad-option", "--fail-fast and --max-failures say two things", help="say one of them")
-    if results_folder is None and scheduler:
-        raise OptionError("bad-option", "the workers of a cluster write files, and no standard output", help="-o DIR")
-    if results_folder is None and retry_failed:
-        raise OptionError("bad-option", "standard output has no manifest of what failed", help="-o DIR")
-    if results_folder is None and dry_run:
+
+
+def _check_options_without_folder(
+    table_path: Path | None, scheduler: str | None, retry_failed: bool, dry_run: bool
+) -> None:
+    """Refuse the options that need a folder of results, where there is standard output or one table."""
+    target = "standard output" if table_path is None else "one table"
+    if scheduler:
+        message = f"the workers of a cluster write files into a folder that all of them see, and not {target}"
+        raise OptionError("bad-option", message, help="-o DIR")
+    if retry_failed:
+        raise OptionError("bad-option", f"{target} has no manifest of what failed", help="-o DIR")
+    if dry_run:
         raise OptionError("bad-option", "--dry-run says what would be done to a folder", help="-o DIR")
 
 
@@ -234,16 +282,17 @@ def _find_known_results(arguments: Sequence[str], results_folder: Path | None) -
     return {receipt.input: receipt.result for receipt in failed_last}
 
 
-def _check_streams(inputs: Sequence[Input], read_options: ReadOptions, format: Format) -> None:
+def _check_streams(inputs: Sequence[Input], read_options: ReadOptions, format: Format, table_path: Path | None) -> None:
     """Refuse what does not go with JSON lines, if some input is of them."""
     stream = next((input for input in inputs if input.is_stream), None)
     if stream is None:
         return
-    if format.name not in ("json", "ndjson"):
+    if format.name not in ("json", "ndjson") and table_path is None:
         message = f"{stream.display_name} is answered with JSON lines, not {format.name}"
-        raise OptionError("bad-option", message, help="--format ndjson, or leave it out of this batch")
+        hint = "--format ndjson, or one table of all results: -o all.parquet"
+        raise OptionError("bad-option", message, help=hint)
     if read_options.is_for_one_problem:
-        message = f"--with, --token-column, --columns, --drop and --header do not go with {stream.display_name}, a stream of problems"
+        message = f"--with, --from-state-dict, --token-column, --columns, --drop and --header do not go with {stream.display_name}, a stream of problems"
         raise OptionError("bad-option", message)
 
 
@@ -276,7 +325,8 @@ def _write_summary(messages: Messages, stats: BatchStats, failures_hint: str) ->
         code_text = messages.apply_style(f"failed[{code}]", "31;1")
         more = f", and {count - 1} more" if count > 1 else ""
         message = str((first.error or {}).get("message"))
-        messages.write(f"{code_text}: {printable(shorten(first.input))}{more}: {printable(message)}")
+        where = printable(shorten(first.input) + _place_in_file(first.error or {}))
+        messages.write(f"{code_text}: {where}{more}: {printable(message)}")
     if stats.stop_reason and stats.left_count:
         messages.write(f"stopped: {stats.stop_reason}; {pluralize(stats.left_count, 'input')} left")
     if messages.quiet:
@@ -288,6 +338,12 @@ def _write_summary(messages: Messages, stats: BatchStats, failures_hint: str) ->
     messages.write(", ".join(counts) + speed)
     if stats.failed:
         messages.write(messages.apply_style(f"  = help: {printable(failures_hint)}", "2"))
+
+
+def _place_in_file(error: Json) -> str:
+    """`:6:8`, line and column of an error in its file, as far as they are known."""
+    place = error.get("location") or {}
+    return "".join(f":{place[name]}" for name in ("row", "column") if name in place)
 
 
 def _write_json_summary(messages: Messages, stats: BatchStats) -> None:

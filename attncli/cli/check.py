@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from attncli.cli.progress import load_engine_with_message, show_progress
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.text import escape_json_controls, join_names
+from attncli.text import escape_json_controls, join_names, pluralize
 from attncli.types import Json, to_json_number
 
 if TYPE_CHECKING:
@@ -206,10 +207,12 @@ def _check_problem_folder(
     messages: Messages,
 ) -> FolderVerdict:
     """Check every problem below a folder that says what it expects; one that cannot be read costs only itself."""
-    from attncli.readers import is_input_name
     from attncli.verdict import FolderVerdict, ProblemVerdict
 
-    files = sorted(p for p in Path(path).rglob("*") if p.is_file() and is_input_name(p.name, with_streams=False))
+    files, left_out_count = _find_problem_files(Path(path))
+    if left_out_count:
+        what = pluralize(left_out_count, "file or folder", "files and folders")
+        messages.note(f"{what} left out: no regular file, or not to be read")
     problems: list[ProblemVerdict] = []
     for file in files:
         name = file.relative_to(path).as_posix()
@@ -227,6 +230,24 @@ def _check_problem_folder(
         hint = 'a problem says what it expects by "expected": {"weights": [[…]]}'
         raise InputError("no-figures", f"no problem in {path} says what it expects", help=hint)
     return FolderVerdict(path, tuple(problems))
+
+
+def _find_problem_files(folder: Path) -> tuple[list[Path], int]:
+    """Find the files below a folder by their suffixes, and count the pipes and the like, and the folders that cannot be read.
+
+    A link to a file that is gone is among the files: it fails when its turn comes.
+    """
+    from attncli.readers import is_input_name
+
+    files, left_out_count = [], 0
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            left_out_count += not os.access(path, os.R_OK | os.X_OK)
+        elif path.exists() and not path.is_file():
+            left_out_count += 1
+        elif is_input_name(path.name, with_streams=False):
+            files.append(path)
+    return files, left_out_count
 
 
 def _write_verdict(

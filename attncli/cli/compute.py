@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,7 @@ from attncli.errors import ExitStatus, OptionError
 from attncli.output_formats import choose_output_format
 from attncli.pipeline import apply_selection, compute_stream, plan_request
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import shorten
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
@@ -30,6 +32,7 @@ EXAMPLES = """
     attn compute tokens.json --variant multi-head --heads 2 --only weights,context
     attn compute tokens.csv --projection linear:dim=2 --seed 789 --json
     attn compute q.npz --mask 'causal and (window:left=2 or prefix:length=1)' -o out.npz
+    attn compute x.npy --from-state-dict model.safetensors:model.layers.0.self_attn --variant llama2 --heads 32
     attn compute long.safetensors --causal -o context.safetensors --scheduler tcp://10.0.0.1:8786
     attn compute - --input-format ndjson < problems.ndjson
     attn compute q.csv --with k=k.csv --with v=v.csv
@@ -69,6 +72,7 @@ def run_compute(
     read_options: ReadOptions,
     output_options: OutputOptions,
     scheduler: str | None = None,
+    source: str | None = None,
 ) -> ExitStatus:
     """Compute one input, or a stream of them, and write the result.
 
@@ -79,6 +83,7 @@ def run_compute(
         read_options: how to read.
         output_options: which steps to show, and where and how.
         scheduler: the Dask scheduler whose workers compute the tiles of a long problem; None: this process does.
+        source: the name of the input in the result, where it is not the path.
 
     Raises:
         AttnError: anything that a user can put right.
@@ -91,9 +96,9 @@ def run_compute(
     for name in output_options.only:
         if name != "all":
             require_step_name(name)
-    check_output_path(output_options)
     input_file = find_input(path, read_options.input_format)
     is_stream = input_file.reader.is_stream
+    check_output_path(output_options, "ndjson" if is_stream else "table")
     if is_stream and scheduler:
         hint = "attn batch computes many problems on a cluster"
         raise OptionError("bad-option", "--scheduler is for one long problem, not for a stream of them", help=hint)
@@ -103,6 +108,8 @@ def run_compute(
         return _run_stream(environment, input_file, variant_request, read_options, output_options)
     format = choose_output_format(output_options.output, output_options.format)
     problem = read_problem(input_file, read_options, messages)
+    if source is not None:
+        problem = replace(problem, source=source)
     can_stream = format.stream_writer is not None
     plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
     if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_only_queries(selection):
@@ -189,13 +196,16 @@ def _run_stream(
 
     format = choose_output_format(output_options.output, output_options.format, default="ndjson")
     if format.name not in ("ndjson", "json"):
+        hint = "--format ndjson" if output_options.output is None else "-o FILE.ndjson"
+        if format.is_table and input_file.path != "-":
+            hint = f"attn batch {shorten(input_file.path)} -o {shorten(str(output_options.output))} makes one table of them"
         raise OptionError(
-            "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help="--format ndjson"
+            "bad-option", f"a stream of problems is answered with JSON lines, not {format.name}", help=hint
         )
     if read_options.is_for_one_problem:
         raise OptionError(
             "bad-option",
-            "--with, --token-column, --columns, --drop, --header and --separator do not go with a stream of problems",
+            "--with, --from-state-dict, --token-column, --columns, --drop, --header and --separator do not go with a stream of problems",
         )
     status = ExitStatus.OK
     problems = read_json_lines(input_file.read_lines(), input_file.display_name)

@@ -45,7 +45,14 @@ def demo(
     if name and name not in samples:
         raise OptionError("unknown-example", f"no example is called {name!r}", help=suggestion(name, samples))
     path = str(samples[name or FIRST_EXAMPLE])
-    status = run_compute(environment, path, variant_request, ReadOptions(), replace(output_options, quiet=True))
+    status = run_compute(
+        environment,
+        path,
+        variant_request,
+        ReadOptions(),
+        replace(output_options, quiet=True),
+        source=name or FIRST_EXAMPLE,
+    )
     is_quiet = output_options.quiet or not environment.stderr_is_terminal
     messages = Messages.from_options(environment, replace(output_options, quiet=is_quiet))
     messages.note("")

@@ -129,6 +129,11 @@ def run_explain(
         raise OptionError(
             "bad-option", f"explain goes through every step, and has no {option}", help="attn compute has it"
         )
+    if output_options.bare or output_options.tidy:
+        option = "--bare" if output_options.bare else "--tidy"
+        raise OptionError(
+            "bad-option", f"{option} is for results, and explain writes a page", help="attn compute has it"
+        )
     check_output_path(output_options)
     format = choose_output_format(output_options.output, output_options.format)
     if format.name not in RENDERERS:

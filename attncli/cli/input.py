@@ -25,7 +25,7 @@ def read_problem(path: str | InputFile, read_options: ReadOptions, messages: Mes
     """Read one problem as the options ask, and write what the reader had to find out as notes.
 
     Raises:
-        OptionError: the format is not known, or `--with` is misspelt.
+        OptionError: the format is not known, or `--with` or `--from-state-dict` is misspelt.
         InputError: the file cannot be read or makes no sense.
     """
     from attncli.readers import read
@@ -34,6 +34,7 @@ def read_problem(path: str | InputFile, read_options: ReadOptions, messages: Mes
         path,
         read_options.input_format,
         replacing=read_options.replacing,
+        state_dict=read_options.state_dict,
         token_column=read_options.token_column,
         columns=read_options.columns,
         drop=read_options.drop,

@@ -78,8 +78,14 @@ _INPUT_OPTIONS = _group_in_panel(
         "NAME=PATH",
         flags="--with",
     ),
+    _declare_option(
+        "from_state_dict",
+        str | None,
+        "learned arrays of one layer of a checkpoint: model.safetensors:h.0.attn",
+        "FILE:PREFIX",
+    ),
 )
-_FORMATS_HELP = "table, plain, json, ndjson, csv, tsv, markdown, latex; npz and safetensors to a file"
+_FORMATS_HELP = "table, plain, json, ndjson, csv, tsv, markdown, latex; npz, safetensors, parquet and feather to a file"
 _OUTPUT_OPTIONS = _group_in_panel(
     "Output",
     _declare_option("format", str | None, _FORMATS_HELP, "FORMAT", flags="--format -f"),
@@ -90,6 +96,8 @@ _OUTPUT_OPTIONS = _group_in_panel(
     _declare_option("force", bool, "replace the file if it exists", default=False),
     _declare_option("only", OptionalStrings, "these steps alone: weights,context; all for every one", "STEP,…"),
     _declare_option("at", OptionalStrings, "part of an axis: query=shiny, head=0, key=2:5", "AXIS=WHICH"),
+    _declare_option("bare", bool, "JSON without what is the same in every record", default=False),
+    _declare_option("tidy", bool, "CSV with a row for each number, of one step too", default=False),
     _declare_option("top", str | None, "also the N largest weights of each query", "N"),
     _declare_option("precision", str, "digits after the point, in tables", "N", default="4"),
     _declare_option("heat", Literal["auto", "on", "off"], "shade the weights", default="auto"),
@@ -135,6 +143,7 @@ def _make_read_options(values: OptionValues) -> ReadOptions:
         values["header"],
         values["separator"],
         replacing=tuple(values["with_"] or ()),
+        state_dict=values["from_state_dict"],
     )
 
 
@@ -154,6 +163,8 @@ def _make_output_options(values: OptionValues) -> OutputOptions:
         force=values["force"],
         only=steps,
         at=tuple(values["at"] or ()),
+        bare=values["bare"],
+        tidy=values["tidy"],
         top=None if values["top"] is None else parse_whole_number("top", values["top"], 1, 2**31),
         precision=parse_whole_number("precision", values["precision"], 0, 17),
         heat=values["heat"],
@@ -174,7 +185,16 @@ def _check_selection(request: str) -> None:
 
 def _make_verdict_output_options(values: OptionValues) -> OutputOptions:
     """The output options of a verdict, which has no steps, numbers or weights to choose."""
-    absent = {"only": None, "at": None, "top": None, "precision": "4", "heat": "off", "full": False}
+    absent = {
+        "only": None,
+        "at": None,
+        "bare": False,
+        "tidy": False,
+        "top": None,
+        "precision": "4",
+        "heat": "off",
+        "full": False,
+    }
     return _make_output_options(values | absent)
 
 

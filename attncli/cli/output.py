@@ -11,7 +11,7 @@ from typing import IO
 from attncli.atomic_file import atomic_write, to_bytes
 from attncli.cli.environment import Environment
 from attncli.errors import CannotError, OptionError
-from attncli.output_formats import Codec, Content, Format, RenderOptions, choose_output_format
+from attncli.output_formats import Codec, Content, Format, RenderOptions, choose_output_format, refuse_unused_shape
 from attncli.request import OutputOptions
 from attncli.text import shorten
 
@@ -34,17 +34,21 @@ def render_options_for(environment: Environment, output_options: OutputOptions) 
         color=color,
         heat=output_options.heat == "on" or (output_options.heat == "auto" and color),
         has_unicode=is_file or environment.stdout_has_unicode,
+        bare=output_options.bare,
+        tidy=output_options.tidy,
     )
 
 
-def check_output_path(output_options: OutputOptions) -> None:
+def check_output_path(output_options: OutputOptions, default_format: str = "table") -> None:
     """Refuse an output file that cannot be made, whatever is computed.
 
     Raises:
-        OptionError: the file exists, and `--force` was not given; or its suffix names no format.
+        OptionError: the file exists, and `--force` was not given; or its suffix names no format, or another one than
+            `--format`; or the format does not heed `--bare` or `--tidy`.
         CannotError: its folder does not exist.
     """
-    choose_output_format(output_options.output, output_options.format)
+    format = choose_output_format(output_options.output, output_options.format, default_format)
+    refuse_unused_shape(format, bare=output_options.bare, tidy=output_options.tidy)
     if output_options.output is None:
         return
     path = Path(output_options.output)

@@ -39,6 +39,8 @@ from attncli.core.sdpa import try_sdpa
 from attncli.core.statistics import (
     fill_empty_rows,
     find_empty_rows,
+    find_unusual_context,
+    find_unusual_output,
     find_unusual_weights,
     iter_row_statistics,
     iter_top_weights,
@@ -133,7 +135,8 @@ def forward(
         record("head_context", z, sum_formula)  # (b, h', n, c)
         z = record("normed_context", sub_norm(inputs, z), mixing.traits.context_formula)  # (b, h', n, c)
         z = record("context", merge(z), z_formula)  # (b, n, h'·c)
-        record("output", output_projection(inputs, z), o_formula)  # (b, n, ·)
+        output = record("output", output_projection(inputs, z), o_formula)  # (b, n, ·)
+        recorder.warn(find_unusual_output(plan, z, output))
 
 
 def attend_locally(
@@ -201,4 +204,6 @@ def attend_tile(
     if v is None:
         return None
     nonfinite = None if nonfinite is None else tile.select_kv(nonfinite)  # (b, h', m, c)
-    return weighted_sum(w, tile.select_kv(v), nonfinite, visible_after_mixing(plan, grid))  # (b, h', n, c)
+    z = weighted_sum(w, tile.select_kv(v), nonfinite, visible_after_mixing(plan, grid))  # (b, h', n, c)
+    recorder.warn(find_unusual_context(plan, z, empty))
+    return z

@@ -173,7 +173,12 @@ class Recorder:
             warnings=tuple(self.warnings.messages(plan)),
             parameters={name: x if self.returns_tensors else as_numpy(x) for name, x in drawn},
             about=plan.problem.about,
+            source=plan.problem.source,
+            line=plan.problem.line,
+            id=plan.problem.id,
+            meta=plan.problem.meta,
             layout=plan.problem.layout or "bhtd",
             dtype=plan.variant.dtype,
             summary=plan.summary,
+            past_length=plan.size.past,
         )

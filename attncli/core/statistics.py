@@ -12,6 +12,7 @@ from torch import Tensor
 from attncli.core.tiles import KeySlices, Tile
 from attncli.plan import Plan
 
+_STEPS_OF_CONTEXT = {"head_context", "normed_context", "context", "output"}
 _TOPK_BLOCK_COLUMNS = 64  # columns whose largest is found together
 NamedStatistic = tuple[str, Tensor, str]  # step, values, formula
 
@@ -40,7 +41,8 @@ def iter_row_statistics(plan: Plan, s: Tensor, w_all: Tensor, w: Tensor, visible
         yield "max_score", s[..., : visible.shape[-1]].amax(-1), "max s"
     if "log_sum_exp" in plan.keep:
         is_exponential = plan.variant.normalizer.traits.is_exponential
-        yield "log_sum_exp", log_sum_exp(s, w_all) if is_exponential else s.logsumexp(-1), "ln Σ e^s"
+        formula = "ln Σ e^s" + (", Σ with the sink" if s.shape[-1] > visible.shape[-1] else "")
+        yield "log_sum_exp", log_sum_exp(s, w_all) if is_exponential else s.logsumexp(-1), formula
     if "visible_keys" in plan.keep:
         yield "visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of keys that may be seen"
     if "entropy" in plan.keep:
@@ -112,6 +114,29 @@ def find_unusual_weights(
     if empty is not None:
         unusual["empty-rows"] = empty
     return unusual
+
+
+def find_unusual_context(plan: Plan, z: Tensor, empty: Tensor | None) -> dict[str, Tensor | None]:
+    """Return the code of the warning about a context that is not finite, (b, h', n, c), if the plan keeps it.
+
+    Args:
+        empty: which rows see no key, (b, h, n); None: none. `--empty-rows nan` says what they hold.
+    """
+    if not plan.keep & _STEPS_OF_CONTEXT or all_finite(z):
+        return {}
+    is_unusual = ~z.isfinite().all(-1)  # (b, h', n)
+    if empty is not None and plan.variant.empty_rows == "nan":
+        is_mixed = is_unusual.shape[1] != empty.shape[1] or not plan.variant.head_mixing.is_none
+        is_unusual = is_unusual & ~(empty.any(1, keepdim=True) if is_mixed else empty)
+    return {"not-finite": None} if is_unusual.any() else {}
+
+
+def find_unusual_output(plan: Plan, z: Tensor | None, output: Tensor | None) -> dict[str, Tensor | None]:
+    """Return the code of the warning about an output, (b, n, ·), that is not finite where its context is, (b, n, h'·c)."""
+    if z is None or output is None or "output" not in plan.keep or all_finite(output):
+        return {}
+    is_unusual = ~output.isfinite().all(-1) & z.isfinite().all(-1)  # (b, n)
+    return {"not-finite": None} if is_unusual.any() else {}
 
 
 # ── the largest weights ──────────────────────────────────────────────────────────────────────────

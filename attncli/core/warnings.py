@@ -34,7 +34,7 @@ class RunWarnings:
         """Return the plan's warnings and those of the run, as "code: sentence"."""
         variant = plan.variant
         sentences = {
-            "not-finite": f"some scores or weights are not finite: a visible NaN or ∞, or scores beyond {variant.dtype}",
+            "not-finite": f"some scores, weights or sums of values are not finite: a visible NaN or ∞, or numbers beyond {variant.dtype}",
             "negative-weights": f"under {variant.normalizer.name} negative scores give negative weights",
             "zero-sum": "{}: scores sum to 0, so weights are 0",
             "empty-rows": {

@@ -35,7 +35,7 @@ def rescale_survivors(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
 
 @dropout(
     "dropout",
-    "w / (1 − p) where u < 1 − p, else 0",
+    "w / (1 − p) where kept, else 0",
     source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
     law_exceptions="what is drawn belongs to the whole grid",
     drop=rescale_survivors,

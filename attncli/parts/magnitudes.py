@@ -1,6 +1,6 @@
-"""Lengths and means of squares that neither overflow nor underflow, for the parts that square.
+"""Lengths and means of squares that neither overflow nor underflow, for the parts that square, and sums with twice the digits.
 
-A row is divided by a power of two near its largest magnitude before it is squared (Blue 1978, ACM TOMS 4(1)). Such a
+A row that is squared is divided by a power of two near its largest magnitude first (Blue 1978, ACM TOMS 4(1)). Such a
 division is exact, so ordinary numbers give the same digits as without it. Half precision is widened to float32.
 """
 
@@ -30,7 +30,17 @@ def scale_rows(x: Tensor, smallest: float = 0.0) -> tuple[Tensor, Tensor]:
 def root_mean_square(scaled: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """√(mean x² + eps) / scale of rows x = scaled · scale: (… d), (… 1) → (… 1); and the mean of x², ∞ beyond the dtype."""
     mean = scaled.square().mean(-1, keepdim=True)
-    return (mean + eps / scale / scale).sqrt(), mean * scale * scale
+    return (mean + divide_number(eps, scale) / scale).sqrt(), mean * scale * scale
+
+
+def divide_number(number: float, x: Tensor) -> Tensor:
+    """Compute number / x in x's dtype; torch takes `number / x` as number · (1/x), and 1/x may overflow."""
+    return x.new_full((), number) / x
+
+
+def divide_rows(scaled: Tensor, length: Tensor) -> Tensor:
+    """Divide each row by its length, (… d), (… 1) → (… d); a row of zeros remains one where its length is 0, too."""
+    return scaled / length.masked_fill(length == 0, 1)
 
 
 def sum_rows(x: Tensor) -> Tensor:

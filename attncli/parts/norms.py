@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from attncli.derivation import Equation, EquationSide, Number, RowDerivation, Vector, record_intermediate
-from attncli.parts.magnitudes import root_mean_square, scale_rows
+from attncli.parts.magnitudes import divide_number, divide_rows, root_mean_square, scale_rows
 from attncli.parts.traits import NormTraits
 from attncli.registry import AnyPart, Family, Parameter, Range
 from attncli.types import Tensor
@@ -108,9 +108,9 @@ def _derive_layer(row: RowDerivation) -> Iterator[Equation]:
 def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: AppliedAt = "before") -> Tensor:
     """To length 1; scope=full over all heads' columns together, at=after the position acts."""
     scaled, scale = scale_rows(x, smallest=eps)
-    length = scaled.norm(dim=-1, keepdim=True).maximum(eps / scale)  # of x / scale
+    length = scaled.norm(dim=-1, keepdim=True).maximum(divide_number(eps, scale))  # of x / scale
     record_intermediate("size", length * scale, _row_axes(x))
-    return (scaled / length).to(x.dtype)
+    return divide_rows(scaled, length).to(x.dtype)
 
 
 @norm(
@@ -130,7 +130,7 @@ def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: AppliedAt = "b
     root, mean = root_mean_square(scaled, scale, eps)
     record_intermediate("mean", mean, _row_axes(x))
     record_intermediate("size", root * scale, _row_axes(x))
-    return (scaled / root).to(x.dtype)
+    return divide_rows(scaled, root).to(x.dtype)
 
 
 @norm(
@@ -154,4 +154,4 @@ def layer(x: Tensor, *, eps: Eps = 1e-5, scope: Scope = "head", at: AppliedAt = 
     record_intermediate("centred", centred * scale, _row_axes(x).replace("1", "d"))
     record_intermediate("var", var, _row_axes(x))
     record_intermediate("size", root * scale, _row_axes(x))
-    return (centred / root).to(x.dtype)
+    return divide_rows(centred, root).to(x.dtype)

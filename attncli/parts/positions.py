@@ -91,6 +91,17 @@ def _rope_option_conflict(o: Mapping[str, Any]) -> str:
     return ""
 
 
+_ROTATION = "(x, y) → (x cos pω − y sin pω, x sin pω + y cos pω)"
+
+
+def _spell_rotation(o: Mapping[str, Any]) -> str:
+    """The rotation, and where its frequencies come from; YaRN and LongRoPE lengthen what they turn."""
+    if o["scaling"] == "none":
+        return f"{_ROTATION}, ω_i = theta^(−2i/dims)"
+    is_lengthened = o["scaling"] in ("yarn", "longrope")
+    return f"{_ROTATION}{' × attention factor' if is_lengthened else ''}, ω of scaling {o['scaling']}"
+
+
 def _count_rotated_columns(d: int, scaling: str, dims: int | None, fraction: float | None) -> int:
     """How many of d columns rope turns: `dims`, or `fraction` of them; proportional pairs them all."""
     return d if scaling == "proportional" else dims or int(d * (fraction or 1))
@@ -131,7 +142,7 @@ def _derive_rotation(row: RowDerivation) -> Iterator[Equation]:
 
 @position(
     "rope",
-    "(x, y) → (x cos pω − y sin pω, x sin pω + y cos pω), ω_i = theta^(−2i/dims)",
+    f"{_ROTATION}, ω_i = theta^(−2i/dims)",
     source="Su et al. 2021, §3.4.2; scalings: Chen et al. 2023 (linear), bloc97 2023 (ntk, dynamic), Peng et al. 2023 (yarn), "
     "Llama Team 2024 §3.4.2 and its code (llama3), Ding et al. 2024 (longrope), Gemma 4's configuration (proportional)",
     laws=_POSITION_LAWS,
@@ -139,6 +150,7 @@ def _derive_rotation(row: RowDerivation) -> Iterator[Equation]:
     paired_columns=rotated_columns,
     axis_lengths=lambda part, d: {"r": rotated_columns(part, d) // 2},
     option_conflict=_rope_option_conflict,
+    formula_of_options=_spell_rotation,
     parameters=(
         Parameter("rope_short", ("r",), "longrope: divides each frequency up to the original length"),
         Parameter("rope_long", ("r",), "longrope: beyond it"),

@@ -57,10 +57,17 @@ class ProjectionSizes:
     parameters=PROJECTION_PARAMETERS,
     laws=_ALL_LAWS,
     is_from_file=True,
+    input_options=("qkv",),
 )
-def given(sizes: ProjectionSizes, parameters: Mapping[str, Array], generator: Generator | None) -> Mapping[str, Array]:
-    """The file's own w_q, w_k, w_v, w_o and biases; one that it lacks is the identity."""
-    return parameters
+def given(
+    sizes: ProjectionSizes,
+    parameters: Mapping[str, Array],
+    generator: Generator | None,
+    *,
+    qkv: Literal["3hd", "h3d"] | None = None,
+) -> Mapping[str, Array]:
+    """The file's own w_q, w_k, w_v, w_o and biases; one that it lacks is the identity. qkv= says how packed arrays lie."""
+    return parameters  # packed ones are cut where shapes are checked, in `plan.packed_arrays`
 
 
 @projection("identity", "q = x, k = v = m", laws=_ALL_LAWS, is_identity=True)

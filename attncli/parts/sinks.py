@@ -20,7 +20,7 @@ def none(parameters: Mapping[str, Tensor], like: Tensor) -> None:
 
 @sink(
     "given",
-    "w = e^s / (e^sink + Σ e^s)",
+    "e^sink / (e^sink + Σ e^s)",
     source="Agarwal et al. 2025 (gpt-oss), §2.2",
     laws=_ALL_LAWS,
     parameters=(Parameter("sinks", ("H",), "one logit a query head; neither scaled nor capped", required=True),),
@@ -30,7 +30,7 @@ def given(parameters: Mapping[str, Tensor], like: Tensor) -> Tensor:
     return parameters["sinks"].reshape(1, -1, 1, 1)  # (1, h, 1, 1)
 
 
-@sink("zero", "w = e^s / (1 + Σ e^s)", source="Miller 2023 (softmax1, “off by one”)", laws=_ALL_LAWS)
+@sink("zero", "1 / (1 + Σ e^s)", source="Miller 2023 (softmax1, “off by one”)", laws=_ALL_LAWS)
 def zero(parameters: Mapping[str, Tensor], like: Tensor) -> Tensor:
     """A logit of 0: softmax1, and nn.MultiheadAttention's add_zero_attn."""
     return like.new_zeros(1, like.shape[1], 1, 1)  # (1, h, 1, 1)

@@ -22,6 +22,7 @@ class PartTraits(Traits):
     """What a member of any family may declare."""
 
     derivation: Derivation | None = None  # its lines with numbers, from one query's row; None: the result stands alone
+    input_options: tuple[str, ...] = ()  # options that say how the file's arrays lie: another value is another input
     gradient_factor: Callable[[RowDerivation, KeyCell], EquationSide] | None = (
         None  # d(after)/d(before) of one key, where it has one
     )

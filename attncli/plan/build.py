@@ -18,6 +18,7 @@ from attncli.plan.broadcasts import resolve_broadcasts
 from attncli.plan.cache import OutlineCache, outline_key
 from attncli.plan.chain import build_chain
 from attncli.plan.head_shapes import HeadShapes, choose_projection, resolve_head_shapes
+from attncli.plan.packed_arrays import resolve_framework_arrays
 from attncli.plan.plan import Plan, SharedPlan
 from attncli.plan.positions import resolve_order, resolve_positions
 from attncli.plan.repeated_positions import repeated_positions_warning
@@ -60,6 +61,7 @@ def outline_plan(
     """Plan everything but the schedule. Arguments and errors are those of `make_plan`."""
     problem = validate(problem)
     variant = variant if variant is not None else Variant(**problem.variant)
+    problem, variant = resolve_framework_arrays(problem, variant)
     key = outline_key(problem, variant, keep, top)
     remembered = OUTLINE_CACHE.get(key) if key else None
     if remembered:
@@ -125,6 +127,12 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
 def _read_as_batch_warning(problem: Problem, shapes: HeadShapes) -> tuple[str, ...]:
     """Return the warning that q, k and v of three axes are taken for a batch without heads, if they are."""
     if problem.q is None or problem.q.ndim != 3 or problem.layout or shapes.has_head_axis:
+        return ()
+    by_token = (problem.positions, problem.k_positions, problem.segments, problem.k_segments)
+    labels = (problem.tokens, problem.k_tokens)
+    if problem.lengths is not None or problem.past is not None or any(x is not None and x.ndim == 2 for x in by_token):
+        return ()  # the file holds something for each item of a batch
+    if any(x and isinstance(x[0], tuple) for x in labels):
         return ()
     b, t, d = shape_of(problem.q)
     reading = f"{pluralize(b, 'item')} of {pluralize(t, 'query', 'queries')}, {d} wide"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from attncli.errors import InputError, input_error
 from attncli.parts.projections import PROJECTION_PARAMETERS, ProjectionSizes, default_projection, projection_shapes
 from attncli.parts.traits import NormTraits, ParameterTraits, ProjectionTraits
-from attncli.registry import Parameter, Part
+from attncli.registry import AnyPart, Parameter, Part
 from attncli.text import join_names, pluralize, there_are
 from attncli.types import Problem
 from attncli.validation import ProblemSize
@@ -291,11 +291,24 @@ def _check_position_width(problem: Problem, variant: Variant, embedding_width: i
     for width in (embedding_width, memory_width) if part.traits.acts_on == "embeddings" else (shapes.d,):
         paired = paired_columns(part, width)
         if paired % 2 or not 2 <= paired <= width:
-            raise input_error(
-                "odd-width",
-                f"position {part} works on pairs of columns, and cannot on {paired} of {width}",
-                help="give it an even width, or for rope an even dims= of at most the head's",
-            )
+            raise _paired_columns_error(part, paired, width)
+
+
+def _paired_columns_error(part: AnyPart, paired: int, width: int) -> InputError:
+    """Make the error of columns that form no pairs: they are too few, none or oddly many."""
+    has_dims = any(option.name == "dims" for option in part.member.options)
+    most = width - width % 2
+    dims = f"an even dims= of at most {most}, such as dims={most}" if has_dims and most else ""
+    if paired > width:
+        return input_error(
+            "odd-width", f"position {part} turns {paired} columns, but there are only {width}", help=dims
+        )
+    if paired == 0:
+        message = f"position {part} turns 0 of {width} columns"
+        return input_error("odd-width", message, help="a larger fraction, so that two columns or more are turned")
+    hint = " or ".join(filter(None, ("an even width", dims)))
+    message = f"position {part} works on pairs of columns, and cannot on {paired} of {width}"
+    return input_error("odd-width", message, help=f"give it {hint}")
 
 
 def _check_part_parameters(problem: Problem, part: Part[ParameterTraits], shapes: HeadShapes) -> None:

@@ -109,15 +109,20 @@ def _require_existing_step(name: str, steps: Collection[str]) -> None:
         raise input_error("absent-step", f"this variant has no step {name!r}", help=f"it has {join_names(steps)}")
 
 
-def require_step_name(name: str) -> None:
+def require_step_name(name: str, *, is_all_allowed: bool = True) -> None:
     """Check that a name is that of a step which some variant has.
+
+    Args:
+        name: a name that is not `all`.
+        is_all_allowed: whether `all` may stand in its place, and is offered.
 
     Raises:
         OptionError: there is none; the nearest name is offered.
     """
     base, _, repetition = name.rpartition("_")
+    names = [*STEP_NAMES, "all"] if is_all_allowed else STEP_NAMES
     if name not in STEP_NAMES and not (base in STEP_NAMES and repetition.isascii() and repetition.isdecimal()):
-        raise OptionError("unknown-step", f"no step is called {name!r}", help=suggestion(name, [*STEP_NAMES, "all"]))
+        raise OptionError("unknown-step", f"no step is called {name!r}", help=suggestion(name, names))
 
 
 def unused_fields(

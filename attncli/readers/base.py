@@ -245,7 +245,8 @@ def nest_fields(flat: Json) -> Json:
     """
     nested: Json = {}
     for name, value in flat.items():
-        *groups, last = name.split(".", _MAX_GROUPS + 1)
+        is_parameter = name.startswith("parameters.")  # whose own names may have dots: q_proj.weight
+        *groups, last = name.split(".", 1 if is_parameter else _MAX_GROUPS + 1)
         if len(groups) > _MAX_GROUPS:
             raise InputError("unknown-field", f"a problem has no field {shorten(name)!r}")
         inner = nested
@@ -320,6 +321,17 @@ def merge_fields(target: Json, added: Json) -> Json:
                 "two-sources", f"{shorten(key)} stands twice: as an array and in the JSON beside the arrays"
             )
     return target
+
+
+def is_bare_record(fields: Json) -> bool:
+    """Whether these are the fields of a result that was written with `--bare`: every result has warnings, and no problem has."""
+    return "warnings" in fields and "schema" not in fields
+
+
+def bare_record_error(code: str) -> InputError:
+    """The error of a record that was written with `--bare`, where more is needed."""
+    message = "this result was written with --bare, which leaves out what reading it needs"
+    return InputError(code, message, help="write it again without --bare")
 
 
 def make_problem(fields: Json) -> Problem:

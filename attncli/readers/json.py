@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,10 @@ from attncli.errors import AttnError, InputError, Location, input_error
 from attncli.readers.base import (
     READERS,
     Source,
+    bare_record_error,
     check_duplicate_keys,
     decode_text,
+    is_bare_record,
     make_problem,
     reader,
     translate_parser_errors,
@@ -59,10 +62,26 @@ def read_json_lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[int, P
         if not line.strip():
             continue
         try:
-            yield number, parse_problem(line.rstrip(b"\r\n"), name, READERS["ndjson"])
+            yield number, parse_problem(line.rstrip(b"\r\n"), name, READERS["ndjson"], line=number)
         except AttnError as error:
             error.location = Location(name, number, error.location.column, error.location.path)
+            error.identity = _find_identity(line)
             yield number, error
+
+
+def _find_identity(line: bytes) -> Json:
+    """Return `id` and `meta` of a line that holds no problem, where they can be read and carried along."""
+    import msgspec
+
+    from attncli.validation.identification import validate_id, validate_meta
+
+    identity: Json = {}
+    for name, validate in (("id", validate_id), ("meta", validate_meta)):
+        with suppress(msgspec.DecodeError, RecursionError, InputError):
+            found = msgspec.json.decode(line, type=msgspec.defstruct("Line", [(name, Any, None)]))
+            if (value := getattr(found, name)) is not None:
+                identity[name] = validate(value)
+    return identity
 
 
 def _decode_json(data: bytes, type: object = object) -> Any:
@@ -128,7 +147,10 @@ def _decode_fields(data: bytes) -> Json:
         InputError: it is no JSON, has a key twice, or a value is not of its field's kind.
     """
     fields: Json = {}
-    for name, text in _decode_members(data).items():
+    members = _decode_members(data)
+    if is_bare_record(members):
+        raise bare_record_error("not-a-problem")
+    for name, text in members.items():
         if name == "schema":
             return {name: _decode_json(text)}
         if name in NESTED_FIELDS and text.startswith(b"{"):

@@ -82,6 +82,7 @@ def read(
     format: str | None = None,
     *,
     replacing: Sequence[str] = (),
+    state_dict: str | None = None,
     token_column: str | None = None,
     columns: str | None = None,
     drop: str | None = None,
@@ -94,6 +95,7 @@ def read(
         path: the file, or `-` for standard input; or one whose reader has been found.
         format: the name of its format, where the suffix does not say it.
         replacing: `name=path` pairs; each takes one field from another file (`--with`).
+        state_dict: `file:prefix`; the learned arrays of one layer of a checkpoint (`--from-state-dict`).
         token_column: for CSV, which column holds the tokens: its name, its number from 0, or `none`.
         columns: for CSV, which columns are dimensions: names or numbers, separated by commas.
         drop: for CSV, which columns are left out.
@@ -101,7 +103,7 @@ def read(
         separator: for CSV, what stands between columns: comma, semicolon, tab, pipe or space.
 
     Raises:
-        OptionError: the format is not known, or `replacing` is misspelt.
+        OptionError: the format is not known, or `replacing` or `state_dict` is misspelt.
         InputError: the file cannot be read or makes no sense; with its place.
     """
     input_file = path if isinstance(path, InputFile) else find_input(str(path), format)
@@ -121,6 +123,7 @@ def read(
         display_name,
         reader,
         replacing=replacing,
+        state_dict=state_dict,
         token_column=token_column,
         columns=columns,
         drop=drop,
@@ -135,17 +138,19 @@ def parse_problem(
     name: str,
     reader: Reader,
     *,
+    line: int | None = None,
     replacing: Sequence[str] = (),
+    state_dict: str | None = None,
     token_column: str | None = None,
     columns: str | None = None,
     drop: str | None = None,
     header: str | None = None,
     separator: str | None = None,
 ) -> Problem:
-    """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`.
+    """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`, and the line that it is.
 
     Raises:
-        OptionError: `replacing` is misspelt.
+        OptionError: `replacing` or `state_dict` is misspelt.
         InputError: they make no sense; with the place.
     """
     from attncli.validation import validate
@@ -153,9 +158,13 @@ def parse_problem(
     try:
         source = Source(name, data, reader.name, token_column, columns, drop, header, separator)
         problem = assign_name_of_array(parse_source(reader, source), reader, replacing)
+        if state_dict is not None:
+            from attncli.readers.state_dict import add_layer
+
+            problem = add_layer(problem, state_dict)
         for pair in replacing:
             problem = replace_field(problem, pair, header)
-        return validate(problem, name)
+        return validate(problem, name, line)
     except RecursionError:
         message = "lists or objects are nested deeper than anything a problem holds"
         raise InputError("too-deep", message).add_location(file=name) from None

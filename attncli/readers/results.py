@@ -47,13 +47,14 @@ def parse_result(fields: object) -> Attention:
     import numpy as np
 
     from attncli.validation.fields import find_field, validate_array
+    from attncli.validation.identification import validate_id, validate_meta
 
     if not isinstance(fields, dict) or not isinstance(fields.get("schema"), str) or fields["schema"] != "attn.result/1":
         raise InputError("not-a-result", 'this is no result: "schema" is not "attn.result/1"')
     dtype = _typed_field(fields, "dtype", _DtypeName)
     axes = _typed_field(fields, "axes", dict[str, list[str]])
     formulas = _typed_field(fields, "formulas", dict[str, str])
-    index_type = Annotated[int, _index_bounds()]
+    index_type = Annotated[int, _bounds(0)]
     at = _typed_field(fields, "at", dict[str, list[index_type]], default={})
     parameters = _typed_field(fields, "parameters", dict[str, Any], default={})
     for axis in (*itertools.chain(*axes.values()), *at):
@@ -81,16 +82,21 @@ def parse_result(fields: object) -> Attention:
                 for name, values in parameters.items()
             },
             about=fields.get("about"),
+            source=_typed_field(fields, "source", str, default=""),
+            line=_typed_field(fields, "line", Annotated[int, _bounds(1)], default=None),
+            id=None if (name := fields.get("id")) is None else validate_id(name),
+            meta=None if (meta := fields.get("meta")) is None else validate_meta(meta),
             layout=_typed_field(fields, "layout", str),
             dtype=dtype,
             at={axis: tuple(indices) for axis, indices in at.items()},
         )
 
 
-def _index_bounds() -> Any:
+def _bounds(minimum: int) -> Any:
+    """Return the bounds of an index or of a line's number, as msgspec understands them."""
     import msgspec
 
-    return msgspec.Meta(ge=0, lt=2**53)
+    return msgspec.Meta(ge=minimum, lt=2**53)
 
 
 _REQUIRED = object()

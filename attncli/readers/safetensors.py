@@ -1,6 +1,6 @@
 """Read safetensors: tensors under the dotted names of a problem's fields, and the rest as JSON in the metadata `attn`.
 
-Entries: `read_safetensors`; `read_tensors` for tensors that are no problem. The library is not used, since arrays share the
+Entries: `read_safetensors`; `read_tensors` for tensors that are no problem; `parse_header` and `make_array` for some of them. The library is not used, since arrays share the
 memory that the file was read into here, and bfloat16 is read without torch.
 """
 
@@ -21,7 +21,7 @@ from attncli.readers.base import (
     translate_parser_errors,
 )
 from attncli.text import shorten
-from attncli.types import SAFETENSORS_DTYPES, Json, Problem
+from attncli.types import SAFETENSORS_DTYPES, Json, NumpyArray, Problem
 
 
 @reader("safetensors", ".safetensors", shares_memory=True)
@@ -39,45 +39,59 @@ def read_tensors(data: Any) -> tuple[Json, Json, set[str]]:
     Raises:
         InputError: it is no safetensors file, or holds a dtype that is not read.
     """
-    import numpy as np
 
     with translate_parser_errors("bad-file", "this is no whole safetensors file", "was the copy cut short?"):
-        header = _read_header(data)
+        start = 8 + int.from_bytes(data[:8], "little")
+        if len(data) < 8 or start > len(data):
+            raise ValueError(f"a header of {start - 8:,} bytes is declared, and the file has {len(data):,}")
+        header = parse_header(bytes(data[8:start]), len(data))
         metadata = decode_metadata(header.metadata["attn"]) if "attn" in header.metadata else {}
-        arrays: Json = {}
-        for tensor in header.tensors:
-            if tensor.dtype not in SAFETENSORS_DTYPES:
-                raise InputError(
-                    "wrong-type",
-                    f"{shorten(tensor.name)} is {shorten(tensor.dtype)}, which is not read",
-                    location=Location(path=shorten(tensor.name)),
-                    help="save it as float32",
-                )
-            dtype, count = SAFETENSORS_DTYPES[tensor.dtype], math.prod(tensor.shape)
-            array = np.frombuffer(data, dtype, count, tensor.start) if count else np.empty(0, dtype)
-            array = array.reshape(tensor.shape)
-            if tensor.dtype == "BF16":  # the upper half of a float32
-                array = (array.astype("<u4") << 16).view("<f4")
-            arrays[tensor.name] = array
+        arrays: Json = {tensor.name: make_array(tensor, data, tensor.start) for tensor in header.tensors}
         return arrays, metadata, {tensor.dtype for tensor in header.tensors}
 
 
-class _Tensor(NamedTuple):
+class Tensor(NamedTuple):
     """One tensor of a file, as the header declares it."""
 
     name: str
     dtype: str
     shape: list[int]
     start: int  # of its bytes, in the file
+    end: int
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
+    """What a file declares."""
+
     metadata: dict[str, str]
-    tensors: list[_Tensor]
+    tensors: list[Tensor]
 
 
-def _read_header(data: Any) -> _Header:
-    """Read the header, and check that all it declares fits the file.
+def make_array(tensor: Tensor, data: Any, offset: int = 0) -> NumpyArray:
+    """Make the array of a tensor, whose bytes begin at an offset of `data`; bfloat16 becomes float32.
+
+    Raises:
+        InputError: its dtype is not read.
+    """
+    import numpy as np
+
+    if tensor.dtype not in SAFETENSORS_DTYPES:
+        raise InputError(
+            "wrong-type",
+            f"{shorten(tensor.name)} is {shorten(tensor.dtype)}, which is not read",
+            location=Location(path=shorten(tensor.name)),
+            help="save it as float32",
+        )
+    dtype, count = SAFETENSORS_DTYPES[tensor.dtype], math.prod(tensor.shape)
+    array: NumpyArray = np.frombuffer(data, dtype, count, offset) if count else np.empty(0, dtype)
+    array = array.reshape(tensor.shape)
+    if tensor.dtype == "BF16":  # the upper half of a float32
+        array = (array.astype("<u4") << 16).view("<f4")
+    return array
+
+
+def parse_header(text: bytes, file_size: int) -> Header:
+    """Parse the header of a file, and check that all it declares fits the file's size in bytes.
 
     Raises:
         ValueError, TypeError, KeyError: it does not.
@@ -85,10 +99,7 @@ def _read_header(data: Any) -> _Header:
     import msgspec
     import numpy as np
 
-    start = 8 + int.from_bytes(data[:8], "little")
-    if len(data) < 8 or start > len(data):
-        raise ValueError(f"a header of {start - 8:,} bytes is declared, and the file has {len(data):,}")
-    text = bytes(data[8:start])
+    start = 8 + len(text)
     declared = msgspec.json.decode(text, type=dict[str, Json])
     check_duplicate_keys(text)
     metadata = msgspec.convert(declared.pop("__metadata__", {}), dict[str, str])
@@ -99,15 +110,15 @@ def _read_header(data: Any) -> _Header:
             not all(type(n) is int and n >= 0 for n in (*shape, first, last))
             or first != end
             or last < first
-            or start + last > len(data)
+            or start + last > file_size
         ):
             raise ValueError(f"{shorten(name)} does not lie in the file as declared")
         if dtype in SAFETENSORS_DTYPES:
             size = math.prod(shape) * np.dtype(SAFETENSORS_DTYPES[dtype]).itemsize
             if last - first != size:
                 raise ValueError(f"{shorten(name)} declares {size:,} bytes, and has {last - first:,}")
-        tensors.append(_Tensor(name, str(dtype), shape, start + first))
+        tensors.append(Tensor(name, str(dtype), shape, start + first, start + last))
         end = last
-    if start + end != len(data):
-        raise ValueError(f"{len(data) - start - end:,} bytes belong to no tensor")
-    return _Header(metadata, tensors)
+    if start + end != file_size:
+        raise ValueError(f"{file_size - start - end:,} bytes belong to no tensor")
+    return Header(metadata, tensors)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from attncli.errors import InputError, input_error
+from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.parts.links import link
 from attncli.registry import Parameter
 from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
 from attncli.types import BASE_STEPS, FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
+from attncli.validation.identification import validate_id, validate_meta
 from attncli.variant import FAMILIES
 
 STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
@@ -52,19 +54,35 @@ def find_field(name: str) -> Field:
         parameter = known_parameters()[rest]
         shapes = tuple(" ".join(axes) for axes in (parameter.axes, *parameter.alternative_axes))
         return Field(name, "floats", shapes, parameter.help)
+    if group == "parameters" and rest in FRAMEWORK_ARRAYS:
+        array = FRAMEWORK_ARRAYS[rest]
+        return Field(name, "floats", (" ".join(array.axes),), array.help)
     if group == "parameters" and rest:
         message = f"no part takes a parameter {shorten(rest)!r}"
-        raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, known_parameters()))
+        raise input_error("unknown-field", message, shorten(name), help=_suggest_parameter(rest))
     in_group = [field.removeprefix(f"{group}.") for field in FIELDS if field.startswith(f"{group}.")]
     if in_group and rest:
         message = f"{group} has no field {shorten(rest)!r}"
         raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, in_group))
     message = f"a problem has no field {shorten(name)!r}"
-    parameter_name = closest(name, known_parameters())
-    if parameter_name and not closest(name, INPUT_NAMES):
+    parameter_name = name if name in FRAMEWORK_ARRAYS else closest(name, known_parameters())
+    if parameter_name is None and f"{name}.weight" in FRAMEWORK_ARRAYS:
+        parameter_name = f"{name}.weight"
+    if parameter_name and (parameter_name == name or not closest(name, INPUT_NAMES)):
         hint = f'learned arrays stand together: "parameters": {{"{parameter_name}": …}}'
         raise input_error("unknown-field", message, shorten(name), help=hint)
     raise input_error("unknown-field", message, shorten(name), help=suggestion(name, INPUT_NAMES))
+
+
+def _suggest_parameter(name: str) -> str:
+    """Return the way out of a parameter that no part takes: the nearest of ours, and the layer of a framework it may be."""
+    of_layer = f"{name}.weight"
+    if of_layer not in FRAMEWORK_ARRAYS:
+        return suggestion(name, known_parameters())
+    ours = closest(name, known_parameters())
+    if ours is None:
+        return f"did you mean {of_layer!r}?"
+    return f"did you mean {ours!r}, which is laid out as w_layout says, or {of_layer!r}, as its framework stores it?"
 
 
 def validate_field(name: str, value: Any) -> Any:
@@ -81,9 +99,15 @@ def validate_field(name: str, value: Any) -> Any:
     if field.kind == "text":
         return _validate_text(value, field)
     if field.kind in ("object", "expected") and not isinstance(value, Mapping):
-        raise input_error("wrong-type", f"{name} is an object", name)
+        is_preset_name = name == "variant" and isinstance(value, str)
+        hint = f'write "variant": {{"name": "{shorten(value)}"}}' if is_preset_name else ""
+        raise input_error("wrong-type", f"{name} is an object", name, help=hint)
     if field.kind == "expected":
         return _validate_expected(value)
+    if field.kind == "id":
+        return validate_id(value)
+    if field.kind == "meta":
+        return validate_meta(value)
     _check_no_arrays(value, name)
     return value
 
@@ -161,7 +185,8 @@ def validate_array(value: Any, field: Field) -> Any:
     shape = shape_of(value)
     if len(shape) not in field.ranks:
         expected = [f"({', '.join(s.split())})" for s in field.shapes if s != "*"] or ["at most (B, H, Tq, Tk)"]
-        raise input_error("wrong-shape", f"{name} has shape {shape}, but should be {join_names(expected, 'or')}", name)
+        message = f"{name} has shape {shape}, but should be {join_names(expected, 'or')}"
+        raise input_error("wrong-shape", message, name, help=_rank_hint(shape, field))
     if 0 in shape and not name.startswith("past."):
         raise input_error("empty", f"{name} is empty: its shape is {shape}", name)
     if field.kind == "floats":
@@ -216,6 +241,10 @@ def _convert_integers(value: NumpyArray, field: Field) -> NumpyArray:
 
 _LEAF_TYPES: dict[str, set[type]] = {"floats": {int, float}, "booleans": {bool}, "integers": {int}}
 _DTYPE_OF_KIND: Json = {"floats": np.float64, "booleans": np.bool_, "integers": np.int64}
+_OTHER_NONFINITE_SPELLINGS = {
+    "nan": "NaN", "inf": "Infinity", "+inf": "Infinity", "infinity": "Infinity", "+infinity": "Infinity", "∞": "Infinity",
+    "-inf": "-Infinity", "-infinity": "-Infinity", "−∞": "-Infinity", "-∞": "-Infinity",
+}  # fmt: skip
 _MAX_LIST_DEPTH = 8  # lists within lists; an array has at most four axes
 _MAX_ABS_INTEGER = 2**53  # of positions and the like, so that differences of two never overflow
 
@@ -265,7 +294,15 @@ def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object
     if type(value) in _LEAF_TYPES[field.kind]:
         return value
     if field.kind == "booleans":
+        if field.name == "mask" and isinstance(value, str) and not index:
+            hint = f'a mask that has a name is a choice: "variant": {{"mask": "{shorten(value)}"}}'
+            message = f"mask holds {quote_value(value)}; a mask holds booleans"
+            raise input_error("wrong-type", message, field.name, help=hint)
         raise _numeric_mask_error(field, f"{field.name} holds {quote_value(value)}", index)
+    if field.kind == "floats" and isinstance(value, str) and value.lower() in _OTHER_NONFINITE_SPELLINGS:
+        message = f"{field.name} holds {quote_value(value)} where a number should be"
+        hint = f'write "{_OTHER_NONFINITE_SPELLINGS[value.lower()]}"'
+        raise input_error("not-a-number", message, field.name, index, help=hint)
     code, expected = ("not-a-number", "a number") if field.kind == "floats" else ("wrong-type", "an integer")
     raise input_error(code, f"{field.name} holds {quote_value(value)} where {expected} should be", field.name, index)
 
@@ -290,6 +327,18 @@ def _ragged_row_error(items: object, field: Field, index: tuple[int, ...]) -> In
         if error:
             return error
     return None
+
+
+def _rank_hint(shape: Sequence[int], field: Field) -> str:
+    """Say how an array of one axis too few, or of too many, becomes one that the field can have; of others, nothing."""
+    if len(shape) + 1 == min(field.ranks):
+        return f"one more pair of brackets makes it {(1, *shape)}"
+    surplus = len(shape) - max(field.ranks)
+    if surplus <= 0:
+        return ""
+    if any(n != 1 for n in shape[:surplus]):
+        return f"{pluralize(surplus, 'axis', 'axes')} too many: write a problem for each of its parts"
+    return "leave the first axis out" if surplus == 1 else f"leave the first {surplus} axes out"
 
 
 def _check_finite(value: Any, field: Field) -> None:

@@ -18,19 +18,20 @@ from attncli.variant import Variant
 _LAYOUTS_WITHOUT_BATCH = ("htd", "thd")
 
 
-def validate(problem: Problem, source: str = "") -> Problem:
+def validate(problem: Problem, source: str = "", line: int | None = None) -> Problem:
     """Return the problem with every list as an array, once nothing in it is malformed.
 
     Args:
         problem: of lists, arrays or tensors; one that is validated already is returned as it is.
         source: the file it came from, for messages.
+        line: its line there, where the file holds a problem a line.
 
     Raises:
         InputError: what is wrong, and its path.
     """
     if problem.validated:
         return problem
-    values: Json = {"source": source} if source else {}
+    values: Json = {"source": source, "line": line} if source else {}
     for field in dataclasses.fields(problem):
         name, value = field.name, getattr(problem, field.name)
         is_empty_mapping = field.default_factory is dict and isinstance(value, Mapping) and not value

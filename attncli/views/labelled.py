@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from attncli.text import printable, to_ascii
+from attncli.text import to_ascii
 from attncli.types import Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy
+from attncli.views.cells import CellFormat, KeyFormat, choose_number_format, index_and_token, rows_at_once, sum_rows
 
 # Steps that are shown beside the weights, if both are kept.
 ROW_STATISTICS = ("max_score", "log_sum_exp", "entropy", "visible_keys", "sink_weights")
-_MAX_PLAIN_NUMBER = 1e9  # a step with a larger one is written with exponents: all would be digits before the point
+_STEPS_WITH_SUMS = ("weights", "dropout_weights", "mixed_weights")
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,13 @@ class StatisticColumn:
     """One column beside a matrix: a statistic of each row."""
 
     name: str
-    cells: tuple[str, ...]
+    values: NumpyArray  # (row,)
+    cell_format: CellFormat
 
 
 @dataclass(frozen=True)
 class LabelledMatrix:
-    """One table: a step, or one head's slice of it."""
+    """One table: a step, or one head's slice of it. Its cells are made when they are asked for, some rows at a time."""
 
     name: str
     slice_label: str  # batch 0 · head 1
@@ -36,8 +39,9 @@ class LabelledMatrix:
     row_labels: tuple[str, ...]
     column_labels: tuple[str, ...]
     values: NumpyArray  # (row, column)
-    cells: tuple[tuple[str, ...], ...]
-    statistics: tuple[StatisticColumn, ...] = field(default_factory=tuple)
+    cell_format: CellFormat
+    statistics: tuple[StatisticColumn, ...] = ()
+    is_ascii: bool = False  # every symbol is spelled in ASCII
 
     def with_ascii_symbols(self) -> LabelledMatrix:
         """Spell every symbol in ASCII, so that columns stay aligned on a console that has no more."""
@@ -48,10 +52,8 @@ class LabelledMatrix:
             corner_label=to_ascii(self.corner_label),
             row_labels=tuple(map(to_ascii, self.row_labels)),
             column_labels=tuple(map(to_ascii, self.column_labels)),
-            cells=tuple(tuple(map(to_ascii, row)) for row in self.cells),
-            statistics=tuple(
-                StatisticColumn(to_ascii(column.name), tuple(map(to_ascii, column.cells))) for column in self.statistics
-            ),
+            statistics=tuple(replace(column, name=to_ascii(column.name)) for column in self.statistics),
+            is_ascii=True,
         )
 
     @property
@@ -59,11 +61,35 @@ class LabelledMatrix:
         """`weights · head 1`"""
         return f"{self.name} · {self.slice_label}" if self.slice_label else self.name
 
+    @property
+    def cell_labels(self) -> tuple[str, ...]:
+        """What stands above each cell of a row: the labels of the columns, then the names of the statistics."""
+        return (*self.column_labels, *(column.name for column in self.statistics))
 
-def index_and_token(index: int, token: object) -> str:
-    """`1 shiny`: the index and the token, or the index alone where it is the token as well."""
-    text = printable(str(token))
-    return text if text == str(index) else f"{index} {text}"
+    def format_rows(self, first: int, last: int) -> list[list[str]]:
+        """The cells of the rows from first up to last: those of the columns, then those of the statistics."""
+        column_count = len(self.column_labels)
+        texts = self.cell_format.format(self.values[first:last])
+        statistics = [column.cell_format.format(column.values[first:last]) for column in self.statistics]
+        rows = [
+            [*texts[r * column_count : (r + 1) * column_count], *(column[r] for column in statistics)]
+            for r in range(min(last, len(self.row_labels)) - first)
+        ]
+        return [list(map(to_ascii, row)) for row in rows] if self.is_ascii else rows
+
+    def pages(self) -> Iterator[tuple[int, list[list[str]]]]:
+        """All rows, so many at a time that what is held stays small: the index of the first of them, and their cells."""
+        if len(self.row_labels) <= rows_at_once(len(self.cell_labels)):
+            yield 0, self._only_page
+            return
+        count = rows_at_once(len(self.cell_labels))
+        for first in range(0, len(self.row_labels), count):
+            yield first, self.format_rows(first, first + count)
+
+    @cached_property
+    def _only_page(self) -> list[list[str]]:
+        """The cells of a matrix that is one page: they are asked for twice, for the widths of the columns and to be written."""
+        return self.format_rows(0, len(self.row_labels))
 
 
 def labelled_matrices(attention: Attention, precision: int) -> Iterator[LabelledMatrix]:
@@ -85,28 +111,31 @@ def _step_matrices(
     values = as_numpy(step.values)
     matrix_axes = step.axes[-1:] if step.axes[-1] == "query" else step.axes[-2:]
     row_axis, column_axis = (*matrix_axes, "")[:2]
-    format_cell = cell_formatter(values, precision)
+    number_format = choose_number_format(values, precision)
+    sums = sum_rows(values) if step.name in _STEPS_WITH_SUMS and "key" not in attention.at else None
+    remark = _step_remark(step, sums) if "key" not in attention.at else ""
     for index in np.ndindex(values.shape[: -len(matrix_axes)]):
         indices = dict(zip(step.axes, index, strict=False))
         batch_item = indices.get("batch")
         matrix = values[index] if column_axis else values[index][:, None]  # (row, column)
-        if step.name == "top_keys":
-            cells = _top_key_cells(attention, matrix, batch_item)
-        else:
-            cells = tuple(tuple(map(format_cell, row)) for row in matrix)
+        statistics = {"Σ": sums[index]} if sums is not None else {}
+        statistics |= {statistic.name: as_numpy(statistic.values)[index] for statistic in statistic_steps}
         yield LabelledMatrix(
             name=step.name,
             slice_label=_slice_label(attention, indices),
             formula=step.formula,
-            remark=_step_remark(step, values) if "key" not in attention.at else "",
+            remark=remark,
             corner_label=f"{row_axis} ╲ {column_axis}" if column_axis else row_axis,
             row_labels=_axis_labels(attention, row_axis, matrix.shape[0], batch_item),
             column_labels=(
                 _axis_labels(attention, column_axis, matrix.shape[1], batch_item) if column_axis else (step.name,)
             ),
             values=matrix,
-            cells=cells,
-            statistics=_statistic_columns(attention, step, matrix, index, statistic_steps, precision),
+            cell_format=_key_format(attention, batch_item) if step.name == "top_keys" else number_format,
+            statistics=tuple(
+                StatisticColumn(name, column, choose_number_format(column, precision))
+                for name, column in statistics.items()
+            ),
         )
 
 
@@ -119,39 +148,18 @@ def _slice_label(attention: Attention, indices: Mapping[str, int]) -> str:
     return " · ".join(labels)
 
 
-def _top_key_cells(
-    attention: Attention, key_indices: NumpyArray, batch_item: int | None
-) -> tuple[tuple[str, ...], ...]:
-    """Indices of keys with their tokens; the token of a key that was not selected is not known."""
+def _key_format(attention: Attention, batch_item: int | None) -> KeyFormat:
+    """How indices of keys are written; the token of a key that was not selected is not known."""
     tokens = attention.k_tokens if batch_item is None else attention.k_tokens[batch_item]
     selected_keys = attention.at.get("key", range(len(tokens)))
-    known_tokens = dict(zip(selected_keys, tokens, strict=True))
-    return tuple(tuple(index_and_token(j, known_tokens.get(j, j)) for j in row) for row in key_indices.tolist())
+    return KeyFormat(dict(zip(selected_keys, tokens, strict=True)))
 
 
-def _statistic_columns(
-    attention: Attention,
-    step: Step,
-    matrix_values: NumpyArray,
-    slice_index: tuple[int, ...],
-    statistic_steps: Sequence[Step],
-    precision: int,
-) -> tuple[StatisticColumn, ...]:
-    """The sum of each row of weights, and the statistics that were kept."""
-    columns = []
-    if step.name in ("weights", "dropout_weights", "mixed_weights") and "key" not in attention.at:
-        sums = matrix_values.astype(np.float64).sum(-1)
-        columns.append(StatisticColumn("Σ", tuple(map(cell_formatter(sums, precision), sums))))
-    for statistic in statistic_steps:
-        values = as_numpy(statistic.values)[slice_index]
-        columns.append(StatisticColumn(statistic.name, tuple(map(cell_formatter(values, precision), values))))
-    return tuple(columns)
-
-
-def _step_remark(step: Step, values: NumpyArray) -> str:
+def _step_remark(step: Step, sums: NumpyArray | None) -> str:
+    """What a reader should know of a step, by the sums of its rows."""
     if step.name == "scores":
         return "unnormalised"
-    if step.name == "weights" and values.size and np.allclose(values.astype(np.float64).sum(-1), 1, atol=1e-3):
+    if step.name == "weights" and sums is not None and sums.size and np.allclose(sums, 1, atol=1e-3):
         return "every row sums to 1"
     return ""
 
@@ -164,26 +172,10 @@ def _axis_labels(attention: Attention, axis: str, length: int, batch_item: int |
         return tuple(str(i + 1 if axis == "rank" else i) for i in indices)
     if tokens and isinstance(tokens[0], tuple):
         tokens = tokens[batch_item or 0]
-    if axis == "new_key":  # the last of the keys
+    if axis == "new_key" and not {"key", "new_key"} & {*attention.at}:  # the last of the keys
         tokens = tokens[-length:]
+    elif axis == "new_key":  # the token of one that was not selected as a key is not known
+        selected_keys = attention.at.get("key", range(len(tokens)))
+        known_tokens = dict(zip(selected_keys, tokens, strict=True))
+        tokens = tuple(known_tokens.get(attention.past_length + i, i) for i in indices)
     return tuple(index_and_token(i, token) for i, token in zip(indices, tokens, strict=True))
-
-
-def cell_formatter(values: NumpyArray, precision: int) -> Callable[[float], str]:
-    """How the numbers of one step are written: all alike, with so many digits after the point."""
-    if values.dtype == bool:
-        return lambda value: "yes" if value else "·"
-    if values.dtype.kind in "iu":
-        return str
-    sizes = np.abs(values[np.isfinite(values)], dtype=np.float64)
-    largest = sizes.max(initial=0)
-    would_print_zero = 0 < largest < 10.0 ** -(precision + 1)  # every number would be 0.0000
-    style = "e" if largest >= _MAX_PLAIN_NUMBER or would_print_zero else "f"
-
-    def format_cell(value: float) -> str:
-        if not np.isfinite(value):
-            return "NaN" if np.isnan(value) else "∞" if value > 0 else "−∞"
-        text = f"{float(value):.{precision}{style}}"
-        return text[1:] if text.startswith("-") and not text.strip("-0.e+") else text  # no −0.0000
-
-    return format_cell

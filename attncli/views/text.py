@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import add
 
 from attncli.output_formats import RenderOptions, output_format
 from attncli.symbols import LATEX_IN_TEXT
@@ -13,35 +14,26 @@ from attncli.views.labelled import LabelledMatrix, labelled_matrices
 
 
 @output_format("plain")
-def write_plain(attention: Attention, render_options: RenderOptions) -> str:
+def write_plain(attention: Attention, render_options: RenderOptions) -> Iterator[str]:
     """One row a line, each saying what it is: for grep, and for screen readers."""
-    lines = []
     for matrix in labelled_matrices(attention, render_options.precision):
         title = " ".join(filter(None, (matrix.name, matrix.slice_label.replace(" ·", ""))))
         row_axis = matrix.corner_label.split()[0]
-        for r, row_label in enumerate(matrix.row_labels):
-            lines.append("  ".join((title, f"{row_axis} {row_label}:", *_named_cells(matrix, r))))
-    return "\n".join(lines) + "\n"
+        names = [f"{label}=" for label in matrix.cell_labels]
+        if matrix.column_labels == (matrix.name,):
+            names[0] = ""  # a column that is the whole step needs no name
+        for labels, rows in _labelled_pages(matrix):
+            lines = [
+                "  ".join((title, f"{row_axis} {label}:", *map(add, names, cells)))
+                for label, cells in zip(labels, rows, strict=True)
+            ]
+            yield "\n".join(lines) + "\n"
 
 
-def _named_cells(matrix: LabelledMatrix, row: int) -> list[str]:
-    """`column=cell` for each cell of a row; a column that is the whole step needs no name."""
-    cells = list(matrix.cells[row])
-    if matrix.column_labels != (matrix.name,):
-        labelled = zip(matrix.column_labels, cells, strict=True)
-        cells = [f"{label}={cell}" if label else cell for label, cell in labelled]
-    return [*cells, *(f"{column.name}={column.cells[row]}" for column in matrix.statistics)]
-
-
-def _header_cells(matrix: LabelledMatrix) -> list[str]:
-    return [matrix.corner_label, *matrix.column_labels, *(column.name for column in matrix.statistics)]
-
-
-def _row_cells(matrix: LabelledMatrix) -> list[list[str]]:
-    return [
-        [label, *matrix.cells[r], *(column.cells[r] for column in matrix.statistics)]
-        for r, label in enumerate(matrix.row_labels)
-    ]
+def _labelled_pages(matrix: LabelledMatrix) -> Iterator[tuple[Sequence[str], list[list[str]]]]:
+    """The rows of a matrix, a page at a time: their labels, and their cells."""
+    for first, rows in matrix.pages():
+        yield matrix.row_labels[first : first + len(rows)], rows
 
 
 # ── Markdown ─────────────────────────────────────────────────────────────────────────────────────
@@ -54,29 +46,24 @@ def escape_markdown(text: str) -> str:
 
 
 @output_format("markdown", ".md")
-def write_markdown(attention: Attention, render_options: RenderOptions) -> str:
+def write_markdown(attention: Attention, render_options: RenderOptions) -> Iterator[str]:
     """A heading and a pipe table for each matrix."""
-    parts = [
-        " · ".join(escape_markdown(printable(s)) for s in attention.summary),
-        "",
-        "rows = query (looks), columns = key (is looked at)",
-    ]
+    summary = " · ".join(escape_markdown(printable(s)) for s in attention.summary)
+    yield f"{summary}\n\nrows = query (looks), columns = key (is looked at)\n"
     for matrix in labelled_matrices(attention, render_options.precision):
-        head = [escape_markdown(cell) for cell in _header_cells(matrix)]
-        parts += [
-            "",
-            f"### {escape_markdown(matrix.title)}",
-            "",
-            escape_markdown(matrix.formula) + (f" ({matrix.remark})" if matrix.remark else ""),
-            "",
-        ]
-        parts += [_pipe_row(head), _pipe_row(["---", *["---:"] * (len(head) - 1)])]
-        parts += [_pipe_row([escape_markdown(cell) for cell in row]) for row in _row_cells(matrix)]
-    return "\n".join(parts) + "\n"
+        head = [matrix.corner_label, *matrix.cell_labels]
+        remark = f" ({matrix.remark})" if matrix.remark else ""
+        yield (
+            f"\n### {escape_markdown(matrix.title)}\n\n{escape_markdown(matrix.formula)}{remark}\n\n"
+            f"{_pipe_row(head)}| {' | '.join(['---', *['---:'] * (len(head) - 1)])} |\n"
+        )
+        for labels, rows in _labelled_pages(matrix):
+            yield "".join(_pipe_row((label, *cells)) for label, cells in zip(labels, rows, strict=True))
 
 
-def _pipe_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _pipe_row(cells: Iterable[str]) -> str:
+    """One line of a pipe table. Its cells are escaped all at once: none of them holds a line break."""
+    return f"| {escape_markdown(chr(10).join(cells)).replace(chr(10), ' | ')} |\n"
 
 
 # ── LaTeX ────────────────────────────────────────────────────────────────────────────────────────
@@ -94,24 +81,26 @@ def escape_latex(text: str) -> str:
 
 
 @output_format("latex", ".tex")
-def write_latex(attention: Attention, render_options: RenderOptions) -> str:
+def write_latex(attention: Attention, render_options: RenderOptions) -> Iterator[str]:
     """A tabular for each matrix, in a table with its caption; plain LaTeX, no package needed."""
-    parts = [f"% {printable(' · '.join(attention.summary))}", "% rows = query (looks), columns = key (is looked at)"]
+    yield f"% {printable(' · '.join(attention.summary))}\n% rows = query (looks), columns = key (is looked at)\n"
     for matrix in labelled_matrices(attention, render_options.precision):
-        head = _header_cells(matrix)
-        parts += [
+        head = [matrix.corner_label, *matrix.cell_labels]
+        lines = [
             "",
             r"\begin{table}",
             rf"\caption{{{escape_latex(matrix.title)}: {escape_latex(matrix.formula)}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            " & ".join(map(escape_latex, head)) + r" \\ \hline",
         ]
-        parts += [" & ".join(map(escape_latex, head)) + r" \\ \hline"]
-        parts += [
-            " & ".join(escape_latex(cell) if i == 0 else _latex_number(cell) for i, cell in enumerate(row)) + r" \\"
-            for row in _row_cells(matrix)
-        ]
-        parts += [r"\end{tabular}", r"\end{table}"]
-    return "\n".join(parts) + "\n"
+        yield "\n".join(lines) + "\n"
+        for labels, rows in _labelled_pages(matrix):
+            lines = [
+                " & ".join((escape_latex(label), *map(_latex_number, cells))) + r" \\"
+                for label, cells in zip(labels, rows, strict=True)
+            ]
+            yield "\n".join(lines) + "\n"
+        yield r"\end{tabular}" + "\n" + r"\end{table}" + "\n"
 
 
 def _latex_number(cell: str) -> str:

@@ -32,7 +32,7 @@ _CHECK_STYLES = {True: "green", False: "red", None: "yellow"}
 _VERDICT_WORDS = {
     "right": "right",
     "wrong": "wrong",
-    "too-loose": "too loose: figures that are plainly wrong would pass too",
+    "too-loose": "too loose: wrong work would not be noticed",
     "unanswered": "not complete",
 }
 
@@ -156,23 +156,23 @@ def _cause_lines(verdict: Verdict) -> Iterator[str]:
 
 
 def _sensitivity_lines(verdict: Verdict) -> Iterator[tuple[bool | None, str]]:
-    """Say whether these figures could tell right from wrong, each line with its mark; nothing where they did tell."""
+    """Say whether wrong work would be noticed by these figures, each line with its mark; nothing where they did tell."""
     if verdict.verdict == "wrong":
         return
     caught = [check for check in verdict.sensitivity_checks if check.caught]
     if caught:
         names = (f"{check.name} (off by {_format_error(check.max_error or 0)})" for check in caught)
-        yield True, f"told from the right figures: {' · '.join(names)}"
+        yield True, f"noticed: {' · '.join(names)}"
     for check in verdict.sensitivity_checks:
         if check.caught is False:
             error = _format_error(check.max_error or 0)
-            yield False, f"{check.name} would pass: off by {error} at most, and that is within the rule"
+            yield False, f"not noticed: {check.name} (off by {error} at most, which the rule allows)"
     names_by_reason: dict[str, list[str]] = {}
     for check in verdict.sensitivity_checks:
         if check.caught is None:
             names_by_reason.setdefault(check.reason, []).append(check.name)
     for reason, untold in names_by_reason.items():
-        yield None, f"cannot tell here: {join_names(untold)}: {reason}"
+        yield None, f"not checked: {join_names(untold)} ({reason})"
 
 
 def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
@@ -305,7 +305,7 @@ def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
     sensitivity_lines = list(_sensitivity_lines(verdict))
     if sensitivity_lines:
         printer.print_blank_line()
-        printer.print_line("could these figures tell right from wrong?")
+        printer.print_line("would wrong work be noticed?")
         for caught, line in sensitivity_lines:
             printer.print_line(f"  {_CHECK_MARKS[caught]} {line}", _CHECK_STYLES[caught] if caught is False else "dim")
     printer.print_blank_line()

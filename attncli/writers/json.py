@@ -10,22 +10,26 @@ from attncli.text import escape_json_controls
 from attncli.types import Attention
 from attncli.writers.record import to_json_numbers, to_record
 
+# What --bare leaves out: it is the same in every record of a command, or the arrays show it.
+FIELDS_NOT_IN_BARE = ("schema", "attn_version", "variant", "layout", "dtype", "axes", "shapes", "formulas")
 
-@output_format("json", ".json", console_errors="attn.json")
+
+@output_format("json", ".json", console_errors="attn.json", shape_options=("bare",))
 def write_json(attention: Attention, options: RenderOptions) -> str:
     """Write one document: on one line, or for a terminal indented, with a matrix row on each line."""
     fields = {
         name: to_json_numbers(value, attention.dtype) if isinstance(value, np.ndarray) else value
         for name, value in to_record(attention, as_lists=True).items()
+        if not (options.bare and name in FIELDS_NOT_IN_BARE)
     }
     text = _format_indented(fields) if options.is_terminal else msgspec.json.encode(fields).decode()
     return escape_json_controls(text) + "\n"
 
 
-@output_format("ndjson", ".ndjson", ".jsonl", console_errors="attn.json")
+@output_format("ndjson", ".ndjson", ".jsonl", console_errors="attn.json", shape_options=("bare",))
 def write_json_line(attention: Attention, options: RenderOptions) -> str:
     """Write one document on one line."""
-    return str(write_json(attention, RenderOptions()))
+    return str(write_json(attention, RenderOptions(bare=options.bare)))
 
 
 def _format_indented(value: object, margin: str = "") -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from attncli import __version__
-from attncli.types import Attention, Json, NumpyArray, to_json_number
+from attncli.text import replace_undecodable
+from attncli.types import Attention, Json, NumpyArray, Problem, to_json_number
 from attncli.validation.fields import as_numpy, to_bfloat16
 
 RESULT_SCHEMA_ID = "attn.result/1"
@@ -29,6 +30,7 @@ def to_record(attention: Attention, *, as_lists: bool) -> Json:
     return {
         "schema": RESULT_SCHEMA_ID,
         "attn_version": __version__,
+        **identify(attention),
         "variant": dict(attention.variant),
         **({"about": attention.about} if attention.about is not None else {}),
         "layout": attention.layout,
@@ -43,6 +45,17 @@ def to_record(attention: Attention, *, as_lists: bool) -> Json:
         **({"parameters": parameters} if parameters else {}),
         "warnings": list(attention.warnings),
     }
+
+
+def identify(subject: Attention | Problem) -> Json:
+    """Return what tells a problem's record from others: `source`, `line`, `id` and `meta`, those that there are."""
+    fields: Json = {
+        "source": replace_undecodable(subject.source) or None,
+        "line": subject.line,
+        "id": subject.id,
+        "meta": subject.meta,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def to_json_numbers(values: NumpyArray, dtype: str) -> Any:

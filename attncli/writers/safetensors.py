@@ -79,7 +79,18 @@ def stream_safetensors(file: IO[bytes], plan: Plan, compute: Callable[..., Atten
         plan: what is computed.
         compute: (name, lengths) → tensor or None: which allocates steps → the result.
     """
-    without_steps = Attention(plan.variant.describe(), plan.tokens, plan.k_tokens, (), about=plan.problem.about)
+    problem = plan.problem
+    without_steps = Attention(
+        plan.variant.describe(),
+        plan.tokens,
+        plan.k_tokens,
+        (),
+        about=problem.about,
+        source=problem.source,
+        line=problem.line,
+        id=problem.id,
+        meta=problem.meta,
+    )
     output = SafetensorsFile(file, plan.variant.dtype, without_steps)
     tensors = {
         name: output.allocate_tensor(name, [plan.axis_length(name, axis) for axis in plan.present_axes(name)])

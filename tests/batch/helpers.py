@@ -76,6 +76,21 @@ def read_results(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
+_PEAK_CODE = (
+    "import sys; from attncli.cli import main; main(sys.argv[1:]);"
+    "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr)"
+)
+
+
+def peak_kibibytes(*words: object) -> int:
+    """The peak memory of a command in a process of its own: what getrusage says is at least its parent's."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK_CODE, *map(str, words)],
+        capture_output=True, text=True, timeout=TIMEOUT, env=ENVIRONMENT, check=True,
+    )  # fmt: skip
+    return int(done.stderr.split()[-1])
+
+
 def descendants(pid: int) -> set[int]:
     """The processes that a process started, and those that they did."""
     children: dict[int, list[int]] = {}

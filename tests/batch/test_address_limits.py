@@ -17,6 +17,8 @@ from attncli.errors import InputError, OptionError
 from tests.batch.helpers import GOOD, failure_codes, lines, names, write
 from tests.batch.test_addresses_cut_short import served
 
+pytestmark = pytest.mark.slow
+
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -122,7 +124,6 @@ def test_what_is_no_time_is_refused(text):
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "again"),
     [

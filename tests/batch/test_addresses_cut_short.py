@@ -17,6 +17,8 @@ from attncli.batch import sources as fetch
 from attncli.errors import InputError
 from tests.batch.helpers import GOOD, failure_codes, write
 
+pytestmark = pytest.mark.slow
+
 LINE = GOOD.encode() + b"\n"
 
 

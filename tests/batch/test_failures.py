@@ -8,8 +8,11 @@ import sys
 
 import pytest
 
-from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, write
+import attncli
+from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, read_results, write
 from tests.helpers import SAMPLES
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def test_bad_files_cost_a_line_each_and_nothing_else(attn, mixed, tmp_path):
 
     assert (done.status, done.out) == (1, "")
     assert "36 done, 4 failed" in done.err
-    assert "failed[bad-json]: in/p03.json, and 2 more: this is no JSON: the text ends in the middle" in done.err
+    assert "failed[bad-json]: in/p03.json:1:12, and 2 more: this is no JSON: the text ends in the middle" in done.err
     assert "failed[ragged]: in/p20.json: " in done.err
     listed = (tmp_path / "out/failed.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in listed] == [f"in/p{i}.json" for i in ("03", "17", "20", "31")]
@@ -56,14 +59,51 @@ def test_the_same_command_again_does_what_is_left(attn, mixed, tmp_path):
     assert len((tmp_path / "out/failed.txt").read_text().splitlines()) == 3
 
 
-def test_another_variant_is_another_batch(attn, tmp_path):
+def test_results_of_another_variant_are_replaced_by_force_alone(attn, tmp_path):
     write(tmp_path, {"in/a.json": GOOD, "in/b.json": GOOD})
     attn("batch", "in", "-o", "out", "-q")
+    before = read_results(tmp_path / "out")
 
-    assert "2 done" in attn("batch", "in", "-o", "out", "--causal").err
+    refused = [attn("batch", "in", "-o", "out", "--causal", *more) for more in ((), ("--dry-run",))]
+
+    hint = "  = help: another folder, or --force to compute them anew\n"
+    assert [done.err for done in refused] == [
+        f"error[output-exists]: out/a.json was made with other options\n{hint}"
+    ] * 2
+    assert [done.status for done in refused] == [2, 2]
+    assert read_results(tmp_path / "out") == before
+    assert "2 done" in attn("batch", "in", "-o", "out", "--causal", "--force").err
     assert json.loads((tmp_path / "out/a.json").read_text())["variant"]["mask"] == "causal"
     assert "2 skipped" in attn("batch", "in", "-o", "out", "--causal").err
     assert "2 done" in attn("batch", "in", "-o", "out", "--causal", "--force").err
+
+
+def test_what_failed_is_tried_again_with_other_options(attn, tmp_path):
+    write(tmp_path, {"in/a.json": GOOD, "in/b.json": GOOD})
+    assert attn("batch", "in", "-o", "out", "--heads", "2", "-q").status == 1  # which do not divide three columns
+
+    assert "2 done" in attn("batch", "in", "-o", "out").err
+
+
+def test_a_run_with_other_options_that_was_interrupted_goes_on(attn, tmp_path):
+    write(tmp_path, {"in/a.json": GOOD, "in/b.json": "[[1,"})
+    attn("batch", "in", "-o", "out", "-q")
+    attn("batch", "in", "-o", "out", "--causal", "--force", "--fail-fast", "-q")
+    write(tmp_path, {"in/b.json": GOOD})
+
+    assert "1 done, 0 failed, 1 skipped" in attn("batch", "in", "-o", "out", "--causal").err
+
+
+def test_results_of_another_version_say_so(attn, tmp_path):
+    write(tmp_path, {"in/a.json": GOOD})
+    attn("batch", "in", "-o", "out", "-q")
+    manifest = tmp_path / "out/manifest.ndjson"
+    manifest.write_text(manifest.read_text().replace(f'"{attncli.__version__}"', '"0.0.7"'))
+    header = json.loads(manifest.read_text().splitlines()[0])
+    for name in ("variant", "options"):
+        manifest.write_text(manifest.read_text().replace(header[name], "0" * 16))
+
+    assert "out/a.json was made by attn 0.0.7" in attn("batch", "in", "-o", "out").err
 
 
 def test_what_is_taken_from_another_file_counts_by_its_content(attn, tmp_path):

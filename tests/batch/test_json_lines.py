@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, write
+from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, peak_kibibytes, write
 from tests.helpers import ROOT, TIMEOUT, run_process
 
 pytestmark = pytest.mark.slow
@@ -22,8 +22,11 @@ def test_json_lines_become_json_lines(attn, tmp_path):
     assert done.status == 1
     assert names(tmp_path / "out") == ["failed.txt", "l.ndjson", "manifest.ndjson", "one.json"]
     first, bad, last = lines(tmp_path / "out/l.ndjson")
-    assert first == last == json.loads((tmp_path / "out/one.json").read_text())
-    assert (bad["error"]["code"], bad["error"]["location"]["row"]) == ("bad-json", 3)
+    one = json.loads((tmp_path / "out/one.json").read_text())
+    assert first == one | {"source": "in/l.jsonl", "line": 1}
+    assert last == one | {"source": "in/l.jsonl", "line": 4}
+    assert (bad["source"], bad["line"], bad["error"]["code"]) == ("in/l.jsonl", 3, "bad-json")
+    assert bad["error"]["location"]["row"] == 3
     assert "failed[lines-failed]: in/l.jsonl: 1 of 3 lines failed: 1 bad-json" in done.err
     write(tmp_path, {"in/l.jsonl": f"{GOOD}\n{GOOD}\n"})
     assert "1 done, 0 failed, 1 skipped" in attn("batch", "in", "-o", "out", "--only", "weights").err
@@ -44,6 +47,10 @@ def test_standard_output_is_json_lines_in_the_order_of_the_inputs(tmp_path, jobs
     wanted = [i + 0.25 if i != 7 else "bad-json" for i in range(count)]
     wanted[31:31] = [0.5, "bad-json", 0.5]
     assert firsts == wanted
+    folder = tmp_path / "in"
+    sources = [(f"{folder}/p{i:02d}.json", None) for i in range(count) if i != 30]
+    sources[30:30] = [(f"{folder}/p30.json", None), *((f"{folder}/p30.ndjson", line) for line in (1, 2, 3))]
+    assert [(line["source"], line.get("line")) for line in out] == sources
     assert names(tmp_path / "in") == names(tmp_path)[: count + 1] or not (tmp_path / "manifest.ndjson").exists()
 
 
@@ -59,19 +66,11 @@ def test_a_pipe_that_closes_ends_the_batch(tmp_path):
 
 
 def test_a_long_stream_takes_no_more_memory_than_a_short_one(tmp_path):
-    peak = (  # of this process alone: what getrusage says is at least its parent's
-        "import sys; from attncli.cli import main; main(sys.argv[1:]);"
-        "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr)"
-    )
     used = []
     for count in (20, 1000):
         path = tmp_path / f"{count}.ndjson"
         path.write_text((GOOD[:-1] + f', "about": "{"x" * 60_000}"}}\n') * count)
-        done = subprocess.run(
-            [sys.executable, "-c", peak, "batch", str(path), "-o", str(tmp_path / f"out{count}"), "-q"],
-            capture_output=True, text=True, timeout=TIMEOUT, env=ENVIRONMENT, check=True,
-        )  # fmt: skip
-        used.append(int(done.stderr.split()[-1]))
+        used.append(peak_kibibytes("batch", path, "-o", tmp_path / f"out{count}", "-q"))
         assert len(lines(tmp_path / f"out{count}" / f"{count}.ndjson")) == count
 
     assert used[1] - used[0] < 20_000  # KiB; the input alone is three times as large

@@ -99,10 +99,10 @@ def test_a_seed_that_is_said_leaves_the_one_that_was_drawn(attn, tmp_path):
     words = ("batch", "in", "-o", "out", "--projection", "linear:dim=2", "-q")
     attn(*words)
     first = read_results(tmp_path / "out")
-    attn(*words, "--seed", "5")
+    attn(*words, "--seed", "5", "--force")
     assert json.loads((tmp_path / "out/a.json").read_text())["variant"]["seed"] == 5
 
-    attn(*words)
+    attn(*words, "--force")
 
     assert read_results(tmp_path / "out") == first
 
@@ -211,7 +211,15 @@ def test_every_wish_that_changes_a_result_is_in_its_hash():
     from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
     told = {"format", "output", "force", "full", "color", "quiet", "progress", "error_format"}  # what no file shows
-    other = {"only": ("weights",), "at": ("query=0",), "top": 3, "precision": 9, "heat": "on"}
+    other = {
+        "only": ("weights",),
+        "at": ("query=0",),
+        "top": 3,
+        "precision": 9,
+        "heat": "on",
+        "bare": True,
+        "tidy": True,
+    }
     assert {f.name for f in dataclasses.fields(OutputOptions)} == told | set(other)
 
     def hashed(**more):

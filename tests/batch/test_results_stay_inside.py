@@ -15,6 +15,8 @@ from attncli.batch.result_paths import is_result_path, safe_name, valid_file_nam
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from tests.batch.helpers import GOOD, failure_codes, lines, names, write
 
+pytestmark = pytest.mark.slow
+
 HEADER = json.dumps({"schema": "attn.batch/1", "attn_version": "0.1.0", "variant": "x", "seed": 1, "choices": {}})
 
 

@@ -18,7 +18,7 @@ def test_a_seed_is_drawn_once_recorded_and_used_again(attn, tmp_path):
     write(tmp_path, {"in/c.json": GOOD})
     (tmp_path / "out/a.json").unlink()
     attn(*words, "-q")
-    assert read_results(tmp_path / "out") == {**first, "c.json": first["b.json"]}
+    assert read_results(tmp_path / "out") == {**first, "c.json": first["b.json"].replace(b"in/b.json", b"in/c.json")}
     attn("compute", "in/a.json", "--projection", "linear:dim=2", "--seed", seed, "-o", "x.json")
     assert (tmp_path / "x.json").read_bytes() == first["a.json"]
 

@@ -11,10 +11,11 @@ import pytest
 
 import attncli
 from attncli.check import check
-from attncli.check.claims import _align_cells, largest_claimed_rank
+from attncli.check.claims import _align_cells, describe_cell, largest_claimed_rank
 from attncli.check.figure_files import _is_header, _Table
 from attncli.check.figures import figures_from_arrays
 from attncli.errors import InputError
+from attncli.plan import make_plan
 from tests.helpers import draw_normal
 
 B, H, T, D = 2, 3, 5, 4
@@ -185,3 +186,21 @@ def test_only_a_context_comes_in_heads():
     )
     with pytest.raises(InputError, match="output"):
         check(problem, variant, figures_from_arrays({"output": in_heads["output"]}), identify=False)
+
+
+def test_a_cell_is_called_by_its_tokens_and_a_new_key_stands_behind_the_cached_ones():
+    past = {"k": draw_normal(1, 1, 1, 3, 4), "v": draw_normal(2, 1, 1, 3, 4)}
+    words = ["the", "cat", "sat", "down", "there"]
+    problem = attncli.Problem(
+        q=draw_normal(3, 1, 1, 2, 4),
+        k=draw_normal(4, 1, 1, 2, 4),
+        v=draw_normal(5, 1, 1, 2, 4),
+        past=past,
+        k_tokens=words,
+    )
+    plan = make_plan(problem, attncli.Variant())
+
+    assert describe_cell(plan, {"new_key": 0, "dim": 2}) == "down, dim 2"
+    assert describe_cell(plan, {"new_key": 1, "dim": 2}) == "there, dim 2"
+    assert describe_cell(plan, {"query": 1, "key": 0}) == "query 1 → the"
+    assert describe_cell(plan, {"key": 4, "dim": 0}) == "there, dim 0"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from tests.helpers import GOLDEN, SAMPLES, run_without_torch
+
+pytestmark = pytest.mark.slow
 
 CAT_SAT = SAMPLES / "cat_sat.json"
 
@@ -181,3 +184,17 @@ def test_a_long_search_is_announced_once_where_no_bar_is_shown(attn, tmp_path, m
     assert len(said) == 1
     assert said[0].endswith("--no-identify leaves it out")
     assert attn(*words, "-q").err == ""
+
+
+def test_a_folder_says_what_it_leaves_out(attn, tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps({"embeddings": [[1.0]], "expected": {"weights": [[1.0]]}}))
+    os.mkfifo(tmp_path / "pipe.json")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "gone.json").symlink_to("nowhere.json")
+
+    run = attn("check", ".")
+
+    assert run.err == "2 files and folders left out: no regular file, or not to be read\n"
+    assert run.status == 1
+    assert "1 of 2 problems right" in run.out
+    assert "gone.json: no-such-file" in run.out

@@ -13,6 +13,8 @@ from attncli.check.figures import figures_from_arrays
 from tests.check.faulty import Case, masked, steps, swap
 from tests.helpers import softmax
 
+pytestmark = pytest.mark.slow
+
 # ── ALiBi ────────────────────────────────────────────────────────────────────────────────────────
 PAPER_SLOPES = [2**-4, 2**-8, 2**-2]  # three heads: those of two, then the first of four (Press et al. 2022)
 PLAIN_SLOPES = [2 ** (-8 * (h + 1) / 3) for h in range(3)]

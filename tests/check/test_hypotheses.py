@@ -160,6 +160,8 @@ WRONG = {
     "W_q and W_k exchanged": of_matrices(q="k", k="q"),
     "W_q and W_v exchanged": of_matrices(q="v", v="q"),
     "W_k and W_v exchanged": of_matrices(k="v", v="k"),
+    "packed qkv cut by head": of_qkv(lambda c, q, k, v: cut_by_head(side_by_side(q, k, v), c.h), heads=6),
+    "packed qkv cut in three": of_qkv(lambda c, q, k, v: cut_in_three(np.concatenate([q, k, v], -1), c.h), heads=6),
     "q not projected": of_qkv(lambda c, q, k, v: (split(c.x, c.h), k, v)),
     "k not projected": of_qkv(lambda c, q, k, v: (q, split(c.x, c.h), v)),
     "keys for queries": of_qkv(lambda c, q, k, v: (k, k, v)),
@@ -186,6 +188,22 @@ WRONG = {
     ),
     "sink renormalised away": of_scores(lambda c, s: softmax(s), has="sinks"),
 }
+
+
+def side_by_side(*heads):
+    """Heads of q, k, v (h, t, d) → (t, 3·h·d), as [3, head, d]"""
+    return np.concatenate([merge(x) for x in heads], -1)
+
+
+def cut_by_head(x, heads):
+    """(t, 3·h·d) → q, k, v, (h, t, d) each, as if head by head there lay its query, its key and its value"""
+    per_head = x.reshape(len(x), heads, 3, -1)
+    return tuple(per_head[:, :, i].swapaxes(0, 1) for i in range(3))
+
+
+def cut_in_three(x, heads):
+    """(h, t, 3·d), of each head its query, its key and its value → q, k, v, (h, t, d) each, as if they were thirds"""
+    return tuple(split(third, heads) for third in np.split(merge(x), 3, -1))
 
 
 def by_stride(x, heads):

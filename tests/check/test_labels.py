@@ -158,3 +158,91 @@ def test_a_header_has_a_name_for_each_column(attn, tmp_path):
     word, err = verdict(attn, tmp_path, table(TOKENS, ["the", "cat"], W))
 
     assert (word, "the header has 2 names, but the rows have 3 figures" in err) == ("refused", True)
+
+
+def of_result(attn, tmp_path, problem, words=(), **changed):
+    """What is said of the result of a problem, some fields of which were changed afterwards: (status, errors)."""
+    (tmp_path / "p.json").write_text(json.dumps(problem))
+    record = attn("compute", "p.json", "--only", "weights", "--json", *words).json
+    (tmp_path / "mine.json").write_text(json.dumps(record | changed))
+    run = attn("check", "p.json", "--figures", "mine.json", "--no-identify")
+    return run.status, run.err
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, ["0", "1", "2"]])
+def test_a_result_whose_indices_contradict_its_tokens_is_refused(attn, tmp_path, tokens):
+    problem = {"embeddings": X, "tokens": tokens}
+    some = ("--at", "query=1:3")
+
+    assert of_result(attn, tmp_path, problem, some)[0] == 0
+    for changed in ({"at": {"query": [2, 1]}}, {"at": {"query": [0, 1]}}, {"tokens": [tokens[2], tokens[1]]}):
+        status, err = of_result(attn, tmp_path, problem, some, **changed)
+        assert (status, "error[two-sources]" in err) == (3, True)
+        assert '"at" says that the queries of weights are' in err
+    status, err = of_result(attn, tmp_path, problem, at={"key": [2, 1, 0]})
+    assert (status, f"are {tokens[2]}, {tokens[1]} and {tokens[0]}, but k_tokens says" in err) == (3, True)
+    assert (
+        of_result(attn, tmp_path, problem, tokens=tokens[::-1])[0] == 1
+    )  # without "at", tokens say which row is whose
+
+
+def test_a_result_of_other_numbers_is_not_taken_for_one_without_names(attn, tmp_path):
+    status, err = of_result(attn, tmp_path, {"embeddings": X}, tokens=["1", "2", "3"])
+
+    assert (status, "'3', which no query is" in err) == (3, True)
+    assert of_result(attn, tmp_path, {"embeddings": X}, tokens=TOKENS)[0] == 0  # the problem has no names
+
+
+def test_items_of_a_batch_in_different_orders_are_said_to_be(attn, tmp_path):
+    problem = {"embeddings": [X, X[::-1]], "tokens": [TOKENS, TOKENS[::-1]]}
+
+    assert of_result(attn, tmp_path, problem)[0] == 0
+    status, err = of_result(attn, tmp_path, problem, tokens=[TOKENS, ["sat", "the", "cat"]])
+    assert (status, "the queries of weights are in another order in one item of the batch" in err) == (3, True)
+
+
+def test_labels_of_two_meanings_are_called_queries_and_keys(attn, tmp_path):
+    tokens = ["2", "0", "1"]
+    _, err = verdict(attn, tmp_path, table(["0", "1", "2"], tokens, W), tokens)
+
+    assert "which are tokens as well as numbers of queries" in err
+
+
+@pytest.mark.parametrize("rows", [["0", "1", "2"], ["0.5", "0.25", "0.5"]])
+def test_a_corner_that_may_be_a_column_is_refused_with_both_readings(attn, tmp_path, rows):
+    word, err = verdict(attn, tmp_path, table(rows, ["0", "1", "2"], W, corner="x"))
+
+    assert word == "refused"
+    assert "the header calls the first column of weights 'x', and numbers the others" in err
+    assert "if the first column names the rows, call it token; if it holds figures, leave the header out" in err
+
+
+def test_the_way_out_of_an_unclear_corner_works(attn, tmp_path):
+    context = np.asarray(attncli.attend(attncli.Problem(embeddings=X))["context"].values)
+    figures = table([f"{x:.4f}" for x in context[:, 0]], ["1"], context[:, 1:], corner="x")
+
+    assert verdict(attn, tmp_path, table(["0", "1", "2"], ["0", "1", "2"], W, corner="token"))[0] == "right"
+    assert verdict(attn, tmp_path, figures, step="context")[0] == "refused"
+    without_header = figures.partition("\n")[2]
+    assert verdict(attn, tmp_path, without_header, step="context")[0] == "right"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said", "way_out"),
+    [
+        (
+            "step,query,key,value\nweights,the,1,0.2\n",
+            "bad-row",
+            "'the' is no index of the axis query",
+            "counted from 0",
+        ),
+        ("step,query,key,value\nweights,0,cat,0.2\n", "bad-row", "'cat' is no index of the axis key", "counted from 0"),
+        ("step,query,key,value\nweights,0,0,much\n", "bad-row", "'much' stands where a figure should", ""),
+        ("step,query,key,value\nweights,0,0.2\n", "bad-row", "3 cells, and the header 4", "step,query,key,value"),
+        ("query,key,value\n0,0,0.4\n", "bad-row", "does not say which step", "step,query,key,value"),
+    ],
+)
+def test_tidy_rows_that_say_no_cell_are_refused_with_a_way_out(attn, tmp_path, text, code, said, way_out):
+    word, err = verdict(attn, tmp_path, text)
+
+    assert (word, f"error[{code}]" in err, said in err, way_out in err) == ("refused", True, True, True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +14,8 @@ import pytest
 import attncli
 from attncli.errors import InputError
 from attncli.readers.results import read_result
-from tests.helpers import ROOT
+from tests.fuzz.forks import load_everything, start
+from tests.helpers import draw_normal
 
 PROBLEM = {"tokens": ["a", "b"], "embeddings": [[1, 0], [0, 1]]}
 WEIGHTS = [[0.6698, 0.3302], [0.3302, 0.6698]]
@@ -279,9 +279,9 @@ def test_odd_numbers_and_lines_end_in_a_verdict_or_an_error(checked, name, conte
 def test_any_cut_of_an_archive_is_an_error(checked):
     whole = archive(weights=np.array(WEIGHTS), context=np.array(WEIGHTS))
 
-    for start, end in np.random.default_rng(3).integers(0, len(whole), (40, 2)):
-        run = checked("r.npz", whole[: min(start, end)] + whole[max(start, end) :])
-        assert run.status in ((0, 1, 3) if abs(start - end) < 30 else (3,)), run.err
+    for first, last in np.random.default_rng(3).integers(0, len(whole), (40, 2)):
+        run = checked("r.npz", whole[: min(first, last)] + whole[max(first, last) :])
+        assert run.status in ((0, 1, 3) if abs(first - last) < 30 else (3,)), run.err
 
 
 # ── cost ─────────────────────────────────────────────────────────────────────────────────────────
@@ -306,8 +306,14 @@ LARGE = {
 }
 
 
+@pytest.fixture(scope="module")
+def everything_loaded():
+    load_everything()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
+@pytest.mark.usefixtures("everything_loaded")
 def test_a_file_below_a_megabyte_costs_two_seconds_and_bounded_memory(tmp_path, name):
     (tmp_path / "p.json").write_text(json.dumps(PROBLEM))
     (tmp_path / "small.json").write_text(f'{{"weights": {RIGHT}}}')
@@ -316,17 +322,47 @@ def test_a_file_below_a_megabyte_costs_two_seconds_and_bounded_memory(tmp_path, 
     assert size < 10**6
 
     def cost(figures):
-        code = (
-            "import resource, sys\nfrom attncli.cli import main\n"
-            f"main(['check', 'p.json', '--figures', {figures!r}, '--step', 'weights', '--no-identify', '-q'])\n"
-            "usage = resource.getrusage(resource.RUSAGE_SELF)\n"
-            "print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, file=sys.__stdout__)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False)  # fmt: skip
-        return [float(word) for word in done.stdout.splitlines()[-1].split()]
+        words = ("check", "p.json", "--figures", figures, "--step", "weights", "--no-identify", "-q")
+        with (tmp_path / "streams").open("w+b") as stream:
+            pid = start(words, tmp_path, (stream.fileno(),) * 3)
+            _, _, usage = os.wait4(pid, 0)
+        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
     seconds, memory = cost(name)
     own_seconds, own_memory = cost("small.json")
 
     assert seconds - own_seconds < 2
     assert memory - own_memory < 64 * 2**20 + 16 * size
+
+
+# ── averages over heads ──────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("batch", [None, 5])
+def test_weights_averaged_over_heads_are_refused_and_it_is_said_how_to_get_those_of_each(attn, own_stream, batch):
+    import torch
+
+    x = torch.tensor(draw_normal(31, *([] if batch is None else [batch]), 3, 8))
+    layer = torch.nn.MultiheadAttention(8, 2, bias=False, batch_first=True, dtype=torch.float64)
+    matrices = dict(zip(("w_q", "w_k", "w_v"), layer.in_proj_weight.detach().chunk(3), strict=True))
+    arrays = {f"parameters.{name}": w.numpy() for name, w in matrices.items()}
+    np.savez("p.npz", embeddings=x.numpy(), attn='{"w_layout": "out-in", "variant": {"heads": 2}}', **arrays)
+    for name, is_averaged in (("averaged.npz", True), ("each.npz", False)):
+        np.savez(name, weights=layer(x, x, x, average_attn_weights=is_averaged)[1].detach().numpy())
+
+    averaged, each = (attn("check", "p.npz", "--figures", name) for name in ("averaged.npz", "each.npz"))
+
+    assert averaged.status == 3
+    assert "error[wrong-shape]" in averaged.err
+    assert "average_attn_weights=False" in averaged.err
+    assert each.status == 0
+
+
+def test_scores_averaged_over_heads_are_refused_without_a_word_of_what_returns_weights(attn):
+    q = draw_normal(32, 2, 3, 4)
+    np.savez("p.npz", q=q, k=q, attn='{"layout": "htd"}')
+    np.savez("mean.npz", scores=(q @ q.swapaxes(1, 2)).mean(0))
+
+    run = attn("check", "p.npz", "--figures", "mean.npz")
+
+    assert run.status == 3
+    assert "averaged over the heads are not checked" in run.err
+    assert "average_attn_weights" not in run.err

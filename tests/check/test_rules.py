@@ -210,7 +210,7 @@ def test_what_cannot_be_told_here_is_no_fault_of_the_tolerance():
     assert one_key.verdict == same_values.verdict == scores.verdict == "right"
     assert {p.reason for p in one_key.sensitivity_checks} == {"there is only one key"}
     assert told(same_values)["shuffled values"] is None
-    assert [p.reason for p in scores.sensitivity_checks] == ["scores comes before it"] * 3
+    assert [p.reason for p in scores.sensitivity_checks] == ["only scores were given"] * 3
 
 
 def test_what_cannot_be_told_is_said_of_one_step_and_of_several():
@@ -219,8 +219,8 @@ def test_what_cannot_be_told_is_said_of_one_step_and_of_several():
     one = check(problem, None, figures_from_arrays({"scores": right["scores"].values}))
     two = check(problem, None, figures_from_arrays({x: right[x].values for x in ("q", "scores")}))
 
-    assert {c.name: c.reason for c in one.sensitivity_checks}["shuffled values"] == "scores comes before it"
-    assert {c.name: c.reason for c in two.sensitivity_checks}["shuffled values"] == "q and scores come before it"
+    assert {c.name: c.reason for c in one.sensitivity_checks}["shuffled values"] == "only scores were given"
+    assert {c.name: c.reason for c in two.sensitivity_checks}["shuffled values"] == "only q and scores were given"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_heads_that_are_alike_cannot_be_told_apart(step):
     said = check(problem, None, figures_from_arrays({step: attncli.attend(problem)[step].values}))
 
     [other_head] = [c for c in said.sensitivity_checks if c.name == "another head's figures"]
-    assert (other_head.caught, other_head.reason) == (None, "it gives the same figures here")
+    assert (other_head.caught, other_head.reason) == (None, "the right figures come out, too")
 
 
 # ── keys of equal weight ─────────────────────────────────────────────────────────────────────────

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from attncli.check import check
 from attncli.check.alternatives import Alternative
 from attncli.check.comparison import Comparison, _worst_position
 from attncli.check.faults import Hypothesis
 from attncli.check.figures import figures_from_arrays
 from attncli.check.rules import CellComparison
-from attncli.check.search import Search, SingleTrial, TrialResult, _count_gained_digits, _have_same_nonfinite_cells
+from attncli.check.search import (
+    Search,
+    SingleTrial,
+    TrialResult,
+    _count_gained_digits,
+    _Evidence,
+    _have_same_nonfinite_cells,
+)
 from attncli.check.task import prepare
 from attncli.types import Problem
 from attncli.variant import Variant
 from tests.check.faulty import Case, merge, steps
-from tests.helpers import softmax
+from tests.helpers import draw_normal, softmax
 
 INF, NAN = np.inf, np.nan
 
@@ -163,3 +172,72 @@ def test_of_a_large_problem_only_likely_changes_are_tried(monkeypatch):
     assert "scale 1/√(heads · d_k)" in small.identified[0].names
     assert "scale 1/√(heads · d_k)" in large.identified[0].names
     assert large.trial_count < small.trial_count / 2
+
+
+def search_for(claims, case=None):
+    case = case or Case(0)
+    problem, variant = Problem(**case.fields), Variant(**case.choices)
+    return Search(Comparison(prepare(problem, variant, figures_from_arrays(claims))))
+
+
+def test_wrong_figures_beside_constant_ones_that_are_right_are_searched_as_any():
+    q, k = draw_normal(1, 5, 4) / 100, draw_normal(2, 7, 4)
+    figures = figures_from_arrays({"scaled_scores": q @ k.T, "weights": np.full((5, 7), 1 / 7)})
+    loose = tuple(replace(s, rtol=0.0, atol=0.01) if s.step == "weights" else s for s in figures.steps)
+
+    said = check(Problem(q=q, k=k), None, replace(figures, steps=loose))
+
+    assert [step.is_right for step in said.steps] == [False, True]
+    assert said.identified[0].names[0] == "no scale"
+
+
+def test_only_cells_that_a_trial_repairs_are_evidence():
+    case = Case(0)
+    reference, _ = case.scores()
+    claimed = reference.copy()
+    claimed[0, 1, 2] += 1.0  # one is wrong
+    search = search_for({"scaled_scores": claimed})
+
+    def gained_digits(values):
+        evidence = _Evidence()
+        search._add_evidence(evidence, 0, values)
+        return evidence.gained_digits
+
+    assert gained_digits(reference) == 0  # nothing repaired, and nothing is NaN or ∞
+    elsewhere = reference.copy()
+    elsewhere[0, 1, 2] -= 1.0
+    assert gained_digits(elsewhere) == 0
+    assert 8 < gained_digits(claimed) < 16  # from 1 to within the rule
+
+
+@pytest.mark.parametrize(("left", "is_within"), [(0.1, True), (0.19, True), (0.21, False), (1.5, False)])
+def test_an_error_is_within_a_roundings_own_if_it_is_at_most_twice_what_that_moves(left, is_within):
+    case = Case(0)
+    reference, _ = case.scores()
+    rounded = reference + 0.1  # what the hypothesis computes
+    search = search_for({"scaled_scores": rounded + left})
+    hypothesis = Hypothesis("rounded", "rounded", lambda: None, 1)
+
+    assert search._is_within_own_rounding(hypothesis, {"scaled_scores": rounded}) is is_within
+
+
+@pytest.mark.parametrize(("factor", "shared"), [(1.0, True), (1 + 1e-12, True), (1.01, False)])
+def test_two_computations_share_a_diagnosis_if_the_rule_cannot_tell_them_apart(factor, shared):
+    case = Case(0)
+    weights = softmax(case.scores()[0])
+    search = search_for({"weights": weights})
+    first = trial("first", 1, claimed_cells=(weights,)).result
+    second = trial("second", 1, claimed_cells=(weights * factor,)).result
+
+    assert search._are_indistinguishable(first, second) is shared
+
+
+def test_faults_on_another_choice_are_tried_on_the_steps_that_are_claimed():
+    case = Case(0)
+    search = search_for(steps(softmax(case.scores()[0]), case.scores()[1]))
+
+    trials, faults = search._faults_under_choice(Alternative("scale", "none", "--scale none", "", 1))
+
+    assert trials.claimed_steps == {"weights", "context"}
+    assert trials.plan.variant.scale == "none"
+    assert "softmax over the queries" in faults

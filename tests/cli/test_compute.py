@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +112,32 @@ def test_only_at_top_and_precision(attn):
     assert top["top_keys"] == [[0, 2], [1, 2], [2, 1]]  # a tie of 0 and 2 for the first query: the lower index first
     assert re.search(r"^1 cat +1 cat$", table.out, re.MULTILINE)
     assert re.search(r"1 cat +0\.77\n", table.out)
+
+
+@pytest.mark.parametrize(
+    ("wish", "rows"),
+    [
+        ([], ["0 d", "1 e"]),
+        (["key=0"], ["0", "1"]),
+        (["key=4"], ["0", "1 e"]),
+        (["key=1:4"], ["0 d", "1"]),
+        (["new_key=0"], ["0 d"]),
+        (["new_key=e"], ["1 e"]),
+        (["key=c", "new_key=1"], ["1"]),
+    ],
+    ids=str,
+)
+def test_new_keys_have_their_own_tokens_whichever_keys_are_selected(attn, wish, rows):
+    """With a cache of a, b and c the new keys are d and e; which of them are shown does not depend on the keys that are."""
+    past = {name: [[[[1, 0], [2, 1], [0, 3]]]] for name in "kv"}
+    problem = {"q": [[1, 0]], "k": [[1, 1], [0, 1]], "v": [[1, 2], [3, 4]], "past": past, "k_tokens": [*"abcde"]}
+    Path("p.json").write_text(json.dumps(problem))
+
+    run = attn("compute", "p.json", "--only", "all", "--quiet", *(word for at in wish for word in ("--at", at)))
+
+    assert run.status == 0
+    shown = run.out.partition("\nk   ")[2].partition("\n\n")[0].splitlines()[3:]
+    assert [re.split(r"  +", line)[0] for line in shown] == rows
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ import pytest
 import attncli
 from tests.helpers import ROOT, SAMPLES, TIMEOUT
 
+pytestmark = pytest.mark.slow
+
 HELLO = SAMPLES / "hello_shiny_sun.json"
 
 
@@ -120,7 +122,6 @@ def test_a_bug_is_70(attn, monkeypatch):
     assert "Traceback" in debug.err
 
 
-@pytest.mark.slow
 def test_a_console_that_cannot_show_it_gets_ascii(warm):
     done = warm.run("compute", HELLO, "--causal", env={"PYTHONIOENCODING": "ascii"})
     tokens = json.dumps({"tokens": ["日×本", "😀"], "embeddings": [[1], [2]], "about": "→∞"}).encode()

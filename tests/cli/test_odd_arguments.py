@@ -8,6 +8,8 @@ import pytest
 
 from tests.helpers import SAMPLES
 
+pytestmark = pytest.mark.slow
+
 TOKENS = str(SAMPLES / "tokens.csv")
 HELLO = str(SAMPLES / "hello_shiny_sun.json")
 DIGITS = "1" * 5000

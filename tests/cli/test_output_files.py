@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,115 @@ def test_output_follows_a_link_and_keeps_the_mode(attn, tmp_path):
     assert (tmp_path / "real.json").stat().st_mode & 0o777 == 0o640
 
 
+def test_output_follows_a_link_to_a_file_that_is_not_there_yet(attn, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "link.json").symlink_to("results/new.json")
+
+    done = attn("compute", HELLO, "-o", "link.json")
+
+    assert done.status == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "results/new.json").read_text())["schema"] == "attn.result/1"
+
+
+@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="this system opens no folder without reading it")
+@pytest.mark.parametrize("is_nameless", [True, False])
+def test_a_folder_that_may_be_written_to_but_not_listed_is_written_to(attn, tmp_path, monkeypatch, is_nameless):
+    """Of mode 0333; root may list it all the same, so that the refusal is simulated."""
+    folder, real_open = tmp_path / "drop", os.open
+    folder.mkdir()
+
+    def open_without_listing(path, flags, *args, **options):
+        is_temporary = flags & os.O_TMPFILE == os.O_TMPFILE
+        if Path(path) == folder and not flags & os.O_PATH and not (is_nameless and is_temporary):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, flags, *args, **options)
+
+    monkeypatch.setattr("os.open", open_without_listing)
+    for words in ((), ("--force",)):
+        assert attn("compute", HELLO, "-o", "drop/r.json", *words).err == ""
+
+    assert [path.name for path in folder.iterdir()] == ["r.json"]
+
+
+def test_a_new_name_is_synchronised_with_its_folder(attn, tmp_path, monkeypatch):
+    synchronised: list[bool] = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synchronised.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
+
+    assert attn("compute", HELLO, "-o", "r.json").status == 0
+    assert synchronised == [False, True]  # what the file holds, then its name
+
+
 def test_a_device_is_written_to_not_replaced(attn):
     done = attn("compute", HELLO, "-o", "/dev/null", "--format", "json")
 
     assert done.status == 0
     assert Path("/dev/null").stat().st_rdev == os.makedev(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "hint"),
+    [
+        ("-f csv -o x.json", "--format csv and the suffix of x.json, which is that of json, say two things", "--format json, or a file called x.csv"),
+        ("--json -o x.tsv", "--format json and the suffix of x.tsv, which is that of tsv, say two things", "--format tsv, or a file called x.json"),
+        ("-f npz -o x.txt", "--format npz and the suffix of x.txt, which is that of table, say two things", "--format table, or a file called x.npz"),
+        ("-f plain -o x.md", "--format plain and the suffix of x.md, which is that of markdown, say two things", "--format markdown, or a file called x.txt"),
+        ("--tidy", "--tidy chooses the shape of CSV, and this is table", "--format csv, or --format tsv"),
+        ("--tidy --json", "--tidy chooses the shape of CSV, and this is json", "--format csv, or --format tsv"),
+        ("--bare", "--bare leaves out fields of JSON, and table has none", "--json, or --format ndjson"),
+        ("--bare -o x.csv", "--bare leaves out fields of JSON, and csv has none", "--json, or --format ndjson"),
+    ],
+)  # fmt: skip
+def test_options_that_say_two_things_are_refused(attn, tmp_path, words, says, hint):
+    done = attn("compute", HELLO, *words.split())
+
+    assert (done.status, done.err) == (2, f"error[bad-option]: {says}\n  = help: {hint}\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--bare", "--tidy"])
+def test_explain_has_no_shape_of_results(attn, option):
+    done = attn("explain", HELLO, "--json", option)
+
+    says = f"error[bad-option]: {option} is for results, and explain writes a page"
+    assert done.err == f"{says}\n  = help: attn compute has it\n"
+
+
+@pytest.mark.parametrize(
+    "words", ["-f ndjson -o x.json", "--json -o x.jsonl", "-f csv -o x.txt", "-f csv -o x.dat", "-f latex -o x"]
+)
+def test_a_format_may_have_a_suffix_that_says_no_other(attn, tmp_path, words):
+    assert attn("compute", HELLO, *words.split()).status == 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_tidy_rows_are_figures_and_their_tokens_are_compared(attn, tmp_path):
+    attn("compute", SAMPLES / "cat_sat.json", "--only", "weights,context", "-o", "r.csv")
+    right = attn("check", SAMPLES / "cat_sat.json", "--figures", "r.csv", "-q")
+    text = (tmp_path / "r.csv").read_text()
+    (tmp_path / "moved.csv").write_text(text.replace("the,cat\n", "the,sat\n", 1))
+    moved = attn("check", SAMPLES / "cat_sat.json", "--figures", "moved.csv", "-q")
+    (tmp_path / "without.csv").write_text(text.replace("the,cat\n", ",\n", 1))
+
+    assert (right.status, right.err) == (0, "")
+    assert (moved.status, moved.err) == (
+        3,
+        "error[unknown-label]: a figure of weights is of key 1, 'cat', but its key_token is 'sat'\n"
+        " --> moved.csv\n"
+        "  = help: put both right, or leave key_token out\n",
+    )
+    assert attn("check", SAMPLES / "cat_sat.json", "--figures", "without.csv", "-q").status == 0
+
+
+@pytest.mark.parametrize("name", ["r.parquet", "r.feather"])
+def test_tables_of_one_result(attn, tmp_path, name):
+    import polars
+
+    done = attn("compute", SAMPLES / "cat_sat.json", "-o", name, "--only", "weights", "--tidy")
+
+    rows = (polars.read_parquet if name == "r.parquet" else polars.read_ipc)(tmp_path / name)
+    assert (done.status, done.out) == (0, "")
+    weights = attn("compute", SAMPLES / "cat_sat.json", "--only", "weights", "--json").json["weights"]
+    assert rows["value"].to_list() == [x for row in weights for x in row]
+    assert set(rows["source"]) == {str(SAMPLES / "cat_sat.json")}
+    assert attn("compute", HELLO, "--format", name[2:]).status == 2

@@ -160,8 +160,15 @@ COMMANDS = (["compute", "x.csv"], ["explain", "x.csv"], ["list"], ["batch", "x.c
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
-@pytest.mark.parametrize("way", ["script", "module"])
+@pytest.mark.parametrize(
+    ("command", "way"),
+    [
+        *((command, "script") for command in COMMANDS),
+        (COMMANDS[0], "module"),
+        *(pytest.param(command, "module", marks=pytest.mark.full) for command in COMMANDS[1:]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value,
+)
 def test_no_module_of_the_current_folder_is_imported(tmp_path, command, way):
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     here.mkdir()
@@ -179,11 +186,16 @@ def test_no_module_of_the_current_folder_is_imported(tmp_path, command, way):
 
 # ── warnings of libraries ────────────────────────────────────────────────────────────────────────
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted", ["default", "always", "error"])
 @pytest.mark.parametrize(
-    "command", [["compute", TOKENS, "-q"], ["check", str(SAMPLES / "cat_sat.json"), "--figures", TOKENS]]
+    ("command", "wanted"),
+    [
+        (["compute", TOKENS, "-q"], "always"),
+        (["compute", TOKENS, "-q"], "error"),
+        pytest.param(["compute", TOKENS, "-q"], "default", marks=pytest.mark.full),
+        (["check", str(SAMPLES / "cat_sat.json"), "--figures", TOKENS], "default"),
+    ],
 )
-def test_no_warning_of_a_library_is_written(tmp_path, wanted, command):
+def test_no_warning_of_a_library_is_written(tmp_path, command, wanted):
     action = "import warnings; warnings.simplefilter('always'); warnings.warn('a library says', UserWarning)"
     done = run_with_finder(tmp_path, "numpy", action, *command, PYTHONWARNINGS=wanted)
 
@@ -202,7 +214,15 @@ def test_debug_lets_warnings_of_libraries_through(tmp_path):
 
 # ── streams and environments ─────────────────────────────────────────────────────────────────────
 @pytest.mark.slow
-@pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "redirection",
+    [
+        "<&-",
+        ">&-",
+        "<&- >&- 2>&-",
+        *(pytest.param(two, marks=pytest.mark.full) for two in ("2>&-", "<&- >&-", ">&- 2>&-")),
+    ],
+)
 def test_a_closed_stream_does_not_become_the_output_file(tmp_path, redirection):
     """The lowest free descriptor would be given to the file, and whatever is printed would go there."""
     line = f"{sys.executable} -m attncli compute {TOKENS} -o r.json {redirection}"

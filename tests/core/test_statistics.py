@@ -62,3 +62,49 @@ def test_weights_of_a_ratio_may_be_negative_or_have_no_sum(normalizer, scores, c
     said = attncli.attend(problem, Variant(normalizer=normalizer, scale="none"), ["weights"]).warnings
 
     assert [warning.partition(":")[0] for warning in said] == codes
+
+
+LARGE = 1e308  # two of them are beyond float64, and 4e4 + 4e4 is beyond float16
+
+
+def codes(keep=None, variant=None, **fields):
+    result = attncli.attend(attncli.Problem(**fields), variant, keep)
+    return [warning.partition(":")[0] for warning in result.warnings]
+
+
+@pytest.mark.parametrize("schedule", ["dense", "tiled"])
+@pytest.mark.parametrize(
+    ("v", "variant", "expected"),
+    [
+        ([[LARGE], [LARGE]], {"normalizer": "none"}, ["not-finite"]),
+        ([[LARGE], [1.0]], {"normalizer": "none"}, []),
+        ([[LARGE], [LARGE]], {}, []),  # a mean is no larger than what it is of
+        ([[4e4], [4e4]], {"normalizer": "none", "dtype": "float16"}, ["not-finite"]),
+        ([[4e4], [4e4]], {"normalizer": "none", "dtype": "float32"}, []),
+        ([[np.nan], [1.0]], {}, ["not-finite"]),
+        ([[1.0], [np.inf]], {}, ["not-finite"]),
+    ],
+)
+def test_a_context_that_is_not_finite_is_warned_of_as_scores_are(v, variant, expected, schedule):
+    fields = {"q": [[1.0], [1.0], [1.0]], "k": [[1.0], [1.0]], "v": v}
+    variant = attncli.Variant(schedule=schedule, **variant)
+
+    assert codes(variant=variant, **fields) == expected
+    assert codes(keep=["weights"], variant=variant, **fields) == []  # it was not asked for
+
+
+def test_what_no_query_sees_and_rows_that_shall_be_nan_are_not_warned_of():
+    fields = {"q": [[1.0], [1.0]], "k": [[1.0], [1.0], [1.0]], "v": [[np.nan], [1.0], [2.0]]}
+    hidden = attncli.Variant(empty_rows="nan")
+
+    assert codes(variant=hidden, mask=[[False, True, True]] * 2, **fields) == []
+    assert codes(variant=hidden, mask=[[False, True, True], [False] * 3], **fields) == ["empty-rows"]
+    assert codes(variant=hidden, mask=[[True] * 3, [False] * 3], **fields) == ["not-finite", "empty-rows"]
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1e300, ["not-finite"]), (1e290, [])])
+def test_an_output_beyond_the_dtype_is_warned_of(factor, expected):
+    q = np.ones((3, 2))
+
+    assert codes(q=q, k=q, v=q * 1e10, parameters={"w_o": np.full((2, 5), factor)}) == expected
+    assert codes(keep=["context"], q=q, k=q, v=q * 1e10, parameters={"w_o": np.full((2, 5), factor)}) == []

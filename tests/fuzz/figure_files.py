@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import attncli
+from attncli.atomic_file import to_bytes
 from attncli.check import prepare, settle
 from attncli.check.figure_files import read_figures
 from attncli.errors import AttnError
@@ -69,11 +70,7 @@ def originals() -> dict[str, tuple[int, bytes]]:
     for i, (fields, choices) in enumerate(PROBLEMS):
         result = attncli.attend(attncli.Problem(**fields), attncli.Variant(**choices), ["all"], top=2)
         for suffix in ("json", "npz", "safetensors", "csv", "ndjson"):
-            written = load_output_format(suffix).write(result, RenderOptions())
-            pieces = (
-                [written.encode()] if isinstance(written, str) else [written] if isinstance(written, bytes) else written
-            )
-            made[f"{i}.result.{suffix}"] = (i, b"".join(pieces))
+            made[f"{i}.result.{suffix}"] = (i, to_bytes(load_output_format(suffix).write(result, RenderOptions())))
         steps = {step.name: np.asarray(step.values) for step in result.steps}
         plain = {name: steps[name].tolist() for name in ("weights", "context", "visible_keys", "top_keys")}
         made[f"{i}.steps.json"] = (i, json.dumps(plain).encode())

@@ -17,10 +17,10 @@ COUNTS = {
     "schemas": (300, 100, 50),
     "schedules": (200, 100, 7),
     "figures": (800, 12, 330),
-    "verdicts": (250, 150, 6),
-    "command-lines": (120, 3, 60),
-    "manifests": (80, 30, 10),
-    "kills": (40, 3, 15),
+    "verdicts": (200, 120, 5),
+    "command-lines": (80, 2, 40),
+    "manifests": (50, 20, 5),
+    "kills": (30, 2, 10),
 }
 
 

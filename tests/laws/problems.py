@@ -113,7 +113,7 @@ ONE_CHOICE = [
     *[{"mask": m} for m in parts(mask)],
     *[{"normalizer": n} for n in parts(normalizer)],
     *[{"dropout": d, "seed": 1} for d in parts(dropout)],
-    *[{"projection": p, "seed": 2} for p in parts(projection) if p != "given"],
+    *[{"projection": p, "seed": 2} for p in parts(projection) if not p.startswith("given")],
     *[{m.name.replace("-", "_"): some_value(m.options[0])} for m in link if m.options],
 ]
 

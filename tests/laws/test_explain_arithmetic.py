@@ -61,6 +61,6 @@ def test_the_arithmetic_of_the_way_back_comes_out(choices):
 def test_the_arithmetic_of_every_published_problem_comes_out(path):
     problem = attncli.read(path)
     made = make_plan(problem)
-    for query in {0, made.size.queries - 1}:
-        for batch in range(min(made.size.batch or 1, 2)):
-            check_arithmetic(page(problem, None, query=query, batch=batch, heads=(made.shapes.heads - 1,)), 4)
+    last = (made.size.queries - 1, (made.size.batch or 1) - 1)
+    for query, batch in {(0, 0), last} if made.size.queries < 20 else {last}:
+        check_arithmetic(page(problem, None, query=query, batch=batch, heads=(made.shapes.heads - 1,)), 4)

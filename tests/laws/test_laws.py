@@ -45,21 +45,6 @@ def test_every_step_has_the_shape_and_order_that_were_planned(choices, heads):
 
 
 @pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
-def test_the_formula_of_the_context_is_what_was_computed(choices):
-    variant = Variant(**{"heads": H} | choices)
-    result = attncli.attend(problem_for(str(choices.get("mask")), variant=variant), variant)
-
-    formula = result["context"].formula.removesuffix(", heads side by side")
-    if formula == "normed_context":
-        per_head = result[formula].values  # (h, n, c)
-    else:
-        weights, dot, v = formula.split(" ")
-        assert (dot, v) == ("·", "v")
-        per_head = result[weights].values @ result["v"].values  # (h, n, m) @ (h, m, c)
-    np.testing.assert_allclose(np.concatenate([*per_head], -1), result["context"].values, rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("choices", ONE_CHOICE, ids=str)
 def test_weights_are_weights(choices):
     variant = Variant(**{"mask": "causal and not prefix:length=1"} | choices)
     result = attncli.attend(problem_for(str(choices.get("mask")), variant=variant), variant)
@@ -129,7 +114,9 @@ def declared(law: str) -> list[dict[str, object]]:
     of_parts = [{name: text} for name, family in CHOSEN.items() for text in keeping(family, law)]
     of_links = [{m.name.replace("-", "_"): some_value(m.options[0])} for m in link if law in m.laws and m.options]
     also = {"head_mixing": {"heads": 2}, "projection": {"seed": 2}}
-    return [c | also.get(next(iter(c)), {}) for c in of_parts + of_links if c != {"projection": "given"}]
+    return [
+        c | also.get(next(iter(c)), {}) for c in of_parts + of_links if not c.get("projection", "").startswith("given")
+    ]
 
 
 def causally(choices: dict[str, object]) -> dict[str, object]:

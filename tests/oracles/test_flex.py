@@ -10,7 +10,7 @@ import torch
 from tests.helpers import assert_close, compute, draw_normal, step_values
 from tests.parts.position_formulas import paper_slopes
 
-pytestmark = pytest.mark.usefixtures("own_stream")
+pytestmark = [pytest.mark.usefixtures("own_stream"), pytest.mark.slow]
 B, H, G, N, M, D, E, C = 2, 6, 3, 4, 5, 8, 7, 9  # batch, heads, kv heads, queries, keys, width of q, of another k, of v
 
 

@@ -10,9 +10,10 @@ import pytest
 import attncli
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:keras.*", "ignore::FutureWarning:keras.*"
-)  # its own upkeep
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:keras.*", "ignore::FutureWarning:keras.*"),  # its own upkeep
+]
 RNG = np.random.default_rng(0)
 Q, K, V = (RNG.normal(size=shape).astype(np.float32) for shape in ((2, 3, 5), (2, 7, 5), (2, 7, 4)))
 

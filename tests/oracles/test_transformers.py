@@ -12,7 +12,7 @@ from torch import Tensor
 import attncli
 from tests.helpers import assert_close, compute, draw_normal, step_values
 
-pytestmark = pytest.mark.usefixtures("own_stream")
+pytestmark = [pytest.mark.usefixtures("own_stream"), pytest.mark.slow]
 B, H, G, N, M, D, E, C = 2, 6, 3, 4, 5, 8, 7, 9  # batch, heads, kv heads, queries, keys, width of q, of another k, of v
 
 

@@ -42,8 +42,8 @@ SCALINGS: dict[str, tuple[dict[str, Any], str, int]] = {  # rope_parameters, our
         199,
     ),
     "yarn, one mscale of two": (
-        {"rope_type": "yarn", "factor": 40.0, "mscale": 1.0},
-        "scaling=yarn,factor=40,original=64,mscale=1",
+        {"rope_type": "yarn", "factor": 40.0, "mscale": 0.5},
+        "scaling=yarn,factor=40,original=64,mscale=0.5",
         199,
     ),
     "yarn, attention factor": (

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import attncli
+from attncli.parts.normalizers import normalizer
 from tests.helpers import assert_close, assert_identical, compute, draw_normal, rng, softmax, step_values
 
 pytestmark = pytest.mark.usefixtures("own_stream")
@@ -235,3 +236,13 @@ def test_a_query_that_sees_nothing_weighs_nothing_under_any_normalizer(name: str
     assert_identical(step_values(result, "context")[1], np.zeros(6))
     assert np.isfinite(step_values(result, "weights")).all()
     assert any(w.startswith("empty-rows: query 1 sees no key") for w in result.warnings)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sparsemax", "entmax15", "entmax:alpha=1.5", "entmax:alpha=3"])
+def test_scores_that_are_all_minus_infinity_weigh_nothing_though_no_mask_says_so(name: str) -> None:
+    scores = torch.tensor([[-INF] * 3, [0.0, 1.0, 2.0]], dtype=torch.float64)[None, None]
+
+    w = normalizer.parse(name)(scores, None)[0, 0]
+
+    assert_identical(w[0], np.zeros(3))
+    assert_close(w[1].sum(), 1.0)

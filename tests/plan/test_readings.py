@@ -55,6 +55,20 @@ def test_three_axes_without_a_layout_are_a_batch_and_it_is_said():
     np.testing.assert_array_equal(unsaid["weights"].values, confirmed["weights"].values[:, 0])
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{"lengths": [3, 4, 2, 1, 4]}, {"positions": np.tile(np.arange(3), (5, 1))}, {"tokens": [[*"abc"]] * 5}],
+    ids=lambda more: next(iter(more)),
+)
+def test_what_the_file_holds_for_each_item_confirms_that_there_is_a_batch(more):
+    x, k = draw_normal(1, 5, 3, D), draw_normal(2, 5, 4, D)
+
+    result = run(attncli.Problem(q=x, k=k, v=k, **more), ("weights",))
+
+    assert result["weights"].axes == ("batch", "query", "key")
+    assert codes(result) == ([] if "positions" not in more else ["unused-field"])
+
+
 # ── alignment ────────────────────────────────────────────────────────────────────────────────────
 def test_bottom_right_counts_the_keys_of_each_item():
     """As ONNX and kernels with caches: the last query stands beside the last key that is filled."""

@@ -29,7 +29,12 @@ ROPE2 = {"q": draw_normal(136, N, 2), "k": draw_normal(137, N, 2)}
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "rope on an odd width": (ODD, {"position": "rope"}, "odd-width", "7 of 7"),
     "rope on odd dims": (EVEN, {"position": "rope:dims=3"}, "odd-width", "3 of 8"),
-    "rope on more than there is": (EVEN, {"position": "rope:dims=10"}, "odd-width", "10 of 8"),
+    "rope on more than there is": (
+        EVEN,
+        {"position": "rope:dims=10"},
+        "odd-width",
+        "turns 10 columns, but there are only 8",
+    ),
     "rope on a fraction of nothing": (EVEN, {"position": "rope:fraction=0.1"}, "odd-width", "0 of 8"),
     "proportional on an odd width": (
         ODD,
@@ -193,3 +198,36 @@ def test_nothing_but_our_own_errors_comes_out(name: str) -> None:
     fields, choices = UNREFUSED[name]
     with contextlib.suppress(AttnError):
         assert np.isfinite(step_values(compute(fields, **choices), "weights")).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "way_out"),
+    [
+        ((1, 2, 3, 5, 5), "leave the first axis out"),
+        ((1, 1, 2, 3, 5, 5), "leave the first 2 axes out"),
+        ((2, 2, 3, 5, 5), "1 axis too many: write a problem for each of its parts"),
+        ((1, 2, 2, 3, 5, 5), "2 axes too many: write a problem for each of its parts"),
+    ],
+)
+def test_a_mask_of_too_many_axes_is_told_how_it_has_fewer(shape, way_out):
+    with pytest.raises(InputError, match="mask has shape") as caught:
+        compute({"embeddings": np.zeros((5, 2)), "mask": np.ones(shape, bool)})
+
+    assert caught.value.help == way_out
+
+
+@pytest.mark.parametrize(
+    ("width", "position", "way_out"),
+    [
+        (7, "rope", "give it an even width or an even dims= of at most 6, such as dims=6"),
+        (7, "rope:dims=8", "an even dims= of at most 6, such as dims=6"),
+        (1, "rope", "give it an even width"),
+        (8, "rope:fraction=0.1", "a larger fraction, so that two columns or more are turned"),
+    ],
+)
+def test_columns_that_form_no_pairs_are_told_how_they_do(width, position, way_out):
+    q = np.ones((3, width))
+    with pytest.raises(InputError) as caught:
+        compute({"q": q, "k": q, "v": q}, position=position)
+
+    assert (caught.value.code, caught.value.help) == ("odd-width", way_out)

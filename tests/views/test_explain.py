@@ -292,3 +292,21 @@ self-attention · 3 tokens × 4 dims · q = k = v = x · score dot · scale 0.5 
 “cat” takes 92 % of its context from itself, 8 % from “the”.
 † the printed terms are rounded; the result comes from all digits, so its last digit can differ.
 """
+
+
+def test_a_key_that_is_not_among_the_largest_says_so(attn):
+    record = attn("explain", CAT, "cat", "--normalizer", "topk:k=2", "--json").json
+
+    [weights] = [section["lines"] for section in record["sections"] if section["title"] == "weights"]
+    remarks = [(line["label"], line["text"]) for line in weights if line["remark"] == "not among the 2 largest"]
+    assert remarks == [("the", "0")]  # the scores are 0.5, 3 and 1.5
+
+
+def test_columns_are_numbered_from_0_in_every_head():
+    parameters = {f"w_{letter}": draw_normal(seed, 4, 6) for seed, letter in enumerate("qkv")}
+    problem = Problem(embeddings=draw_normal(3, 5, 4), parameters=parameters)
+
+    record = page(problem, Variant(heads=2), heads=(1,))
+
+    labels = [line["label"] for section in record["sections"] if section["title"] == "q" for line in section["lines"]]
+    assert [label for label in labels if label.startswith("q[")] == ["q[0]", "q[1]", "q[2]"]

@@ -12,7 +12,9 @@ import pytest
 import attncli
 from attncli.output_formats import FORMAT_MODULES, OUTPUT_FORMATS, RenderOptions, load_output_formats
 from attncli.readers.results import read_result
-from attncli.views.labelled import cell_formatter
+from attncli.select import select_indices
+from attncli.views.cells import choose_number_format
+from attncli.writers.tidy import tidy_blocks
 from tests.helpers import ROOT, SAMPLES
 
 HOSTILE = (
@@ -43,7 +45,7 @@ def hostile() -> attncli.Attention:
 
 
 def write(name: str, attention: attncli.Attention, **look) -> str:
-    return load_output_formats()[name].write(attention, RenderOptions(**look))
+    return "".join(load_output_formats()[name].write(attention, RenderOptions(**look)))
 
 
 def test_there_are_these_formats():
@@ -58,6 +60,8 @@ def test_there_are_these_formats():
         "latex",
         "npz",
         "safetensors",
+        "parquet",
+        "feather",
     }
 
 
@@ -147,7 +151,8 @@ def test_csv_of_more_is_tidy(name, separator):
 
     rows = list(csv.DictReader(io.StringIO(write(name, held)), delimiter=separator))
 
-    assert list(rows[0]) == ["step", "batch", "head", "kv_head", "query", "key", "dim", "rank", "value"]
+    axes = ["batch", "head", "kv_head", "query", "key", "dim", "rank"]
+    assert list(rows[0]) == ["step", *axes, "value", "query_token", "key_token"]
     assert len(rows) == sum(step.values.size for step in held)
     weights = [r for r in rows if r["step"] == "weights"]
     for r in weights:
@@ -156,7 +161,91 @@ def test_csv_of_more_is_tidy(name, separator):
         )
     assert {r["value"] for r in rows if r["step"] == "mask"} == {"true", "false"}
     scores = attncli.attend(attncli.read(SAMPLES / "cat_sat.json"), keep={"scores", "weights"})
-    assert write(name, scores).splitlines()[0].split(separator) == ["step", "batch", "head", "query", "key", "value"]
+    columns = ["step", "batch", "head", "query", "key", "value", "query_token", "key_token"]
+    assert write(name, scores).splitlines()[0].split(separator) == columns
+
+
+def test_tidy_rows_say_the_tokens_of_their_query_and_key():
+    problem = attncli.Problem(
+        q=[[[1.0], [2.0]], [[3.0], [4.0]]],
+        k=[[[1.0], [0.0], [2.0]], [[0.5], [1.0], [1.5]]],
+        tokens=[["a", "b"], ["c", "d"]],
+        k_tokens=[["u", "v", "w"], ["x", "y", "z"]],
+    )
+    held = select_indices(attncli.attend(problem, attncli.Variant(heads=1), keep={"scores", "k"}), {"query": (1,)})
+
+    rows = [tuple(r.values()) for r in csv.DictReader(io.StringIO(write("csv", held)))]
+
+    k, scores = ([(r[2], r[-3], r[-2], r[-1]) for r in rows if r[0] == step] for step in ("k", "scores"))
+    assert len(k) == len(scores) == 6
+    assert [(value, token) for _, value, _, token in k] == [
+        ("1.0", "u"), ("0.0", "v"), ("2.0", "w"), ("0.5", "x"), ("1.0", "y"), ("1.5", "z"),
+    ]  # fmt: skip
+    assert [(value, query, key) for _, value, query, key in scores] == [
+        ("2.0", "b", "u"), ("0.0", "b", "v"), ("4.0", "b", "w"), ("2.0", "d", "x"), ("4.0", "d", "y"), ("6.0", "d", "z"),
+    ]  # fmt: skip
+
+
+def test_one_step_is_tidy_where_that_is_asked_for():
+    held = attncli.attend(attncli.read(SAMPLES / "cat_sat.json"), keep={"weights"})
+
+    rows = list(csv.DictReader(io.StringIO(write("csv", held, tidy=True))))
+
+    assert [(r["query_token"], r["key_token"]) for r in rows[:4]] == [
+        ("the", "the"), ("the", "cat"), ("the", "sat"), ("cat", "the"),
+    ]  # fmt: skip
+    assert [float(r["value"]) for r in rows] == held["weights"].values.ravel().tolist()
+
+
+def test_tokens_take_no_effect_in_tidy_rows_on_a_terminal():
+    assert "\x1b" not in write("csv", hostile(), is_terminal=True)
+
+
+@pytest.mark.parametrize("n", [1, 7, 9, 1000])
+def test_blocks_of_rows_together_are_all_of_them(n):
+    """Three queries, four keys and five dims, in blocks of so many rows."""
+    draw = np.random.default_rng(2)
+    problem = attncli.Problem(q=draw.normal(size=(3, 2)), k=draw.normal(size=(4, 2)), v=draw.normal(size=(4, 5)))
+    held = attncli.attend(problem, keep={"scores", "context"})
+
+    blocks = list(tidy_blocks(held, max_rows=n))
+
+    assert all(len(block) <= n for block in blocks)
+    for step in held:
+        mine = [block for block in blocks if block.step == step.name]
+        found = {axis: np.concatenate([block.indices[axis] for block in mine]) for axis in step.axes}
+        values = np.concatenate([block.values for block in mine])
+        np.testing.assert_array_equal(step.values[tuple(found.values())], values)
+        assert len(values) == step.values.size
+
+
+# ── who it is of ─────────────────────────────────────────────────────────────────────────────────
+IDENTITY = {"id": 2**70 + 1, "meta": {"a": [1, {"b": None}], "\u202e": "é"}}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz", ".safetensors"])
+def test_id_and_meta_read_back_as_they_were(tmp_path, suffix):
+    held = attncli.attend(attncli.Problem(embeddings=[[1.0, 2.0]], **IDENTITY), keep={"scores"})
+    [format] = [f for f in load_output_formats().values() if suffix in f.suffixes]
+    content = format.write(held, RenderOptions())
+    content = b"".join(content) if isinstance(content, list) else content
+    (tmp_path / f"r{suffix}").write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    read = read_result(tmp_path / f"r{suffix}")
+
+    assert {"id": read.id, "meta": read.meta} == IDENTITY
+    assert (read.source, read.line) == ("", None)
+
+
+def test_a_bare_record_has_no_more_than_differs():
+    held = attncli.attend(attncli.Problem(embeddings=[[1.0, 2.0]], about="x", **IDENTITY), keep={"scores"})
+    whole, bare = (json.loads(write("json", held, bare=bare)) for bare in (False, True))
+
+    assert list(bare) == ["id", "meta", "about", "tokens", "k_tokens", "scores", "warnings"]
+    assert bare == {name: whole[name] for name in bare}
+    assert set(whole) - set(bare) == {
+        "schema", "attn_version", "variant", "layout", "dtype", "axes", "shapes", "formulas",
+    }  # fmt: skip
 
 
 # ── what people read ─────────────────────────────────────────────────────────────────────────────
@@ -264,16 +353,16 @@ def test_heat_without_colour_is_a_glyph():
     ],
 )
 def test_how_numbers_are_written(values, precision, expected):
-    write = cell_formatter(np.array(values), precision)
+    numbers = np.array(values)
 
-    assert [write(x) for x in values] == expected
+    assert choose_number_format(numbers, precision).format(numbers) == expected
 
 
 def test_a_format_is_found_by_suffix():
     load_output_formats()
 
     assert {s: f.name for f in OUTPUT_FORMATS.values() for s in f.suffixes} == {
-        ".txt": "table", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".tex": "latex", ".npz": "npz", ".safetensors": "safetensors",
+        ".txt": "table", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".tex": "latex", ".npz": "npz", ".safetensors": "safetensors", ".parquet": "parquet", ".feather": "feather", ".arrow": "feather",
     }  # fmt: skip
 
 

@@ -120,3 +120,13 @@ def test_what_cannot_be_explained_is_refused(attn, words, status, says):
 
     assert (run.status, run.out) == (status, "")
     assert says in run.err
+
+
+def test_a_gap_that_stands_again_before_a_minus_is_no_number_that_was_rounded(attn):
+    """⟨1⟩ − 0.0039·1 is no −0.0039·1: what it comes to is not known, and nothing says that it does not come out."""
+    run = attn("explain", CAT, "cat", "--scale", "none", "--alibi", "--blank", "scores", "--json")
+
+    lines = [line for s in run.json["sections"] if s["title"] == "positioned_scores" for line in s["lines"]]
+    assert len(lines) == 3
+    assert all(line["text"].startswith("⟨") and " − " in line["text"] for line in lines)
+    assert not any(line["rounded"] for line in lines)

@@ -1,4 +1,4 @@
-"""Wrong q, k and v: learned matrices transposed, exchanged or forgotten, one letter in the place of another, a past left out."""
+"""Wrong q, k and v: learned matrices transposed, exchanged, forgotten or cut otherwise, one letter in the place of another, a past left out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from attncli.check.faults.base import Hypothesis, fault
 from attncli.check.plan_edits import with_score
 from attncli.check.trials import Trials
 from attncli.plan import Plan
+from attncli.plan.packed_arrays import cut_packed
 from attncli.types import Array
 
 
@@ -82,6 +83,38 @@ def _with_parameters(trials: Trials, **arrays: Array) -> Callable[[], Plan]:
     """Make the plan with other learned arrays, and without those that are None."""
     parameters = {**trials.plan.problem.parameters, **arrays}
     return partial(trials.with_fields, parameters={name: x for name, x in parameters.items() if x is not None})
+
+
+@fault
+def packed_qkv_cut_otherwise(trials: Trials) -> Iterator[Hypothesis]:
+    """q, k and v are cut out of one packed matrix as they do not lie in it."""
+    plan, shapes = trials.plan, trials.plan.shapes
+    is_packable = plan.problem.embeddings is not None and not plan.problem.memory and shapes.d == shapes.d_k == shapes.c
+    if not is_packable or plan.variant.projection.traits.is_identity or 1 in (shapes.heads, shapes.kv_heads):
+        return
+    numbers = np.arange((shapes.heads + 2 * shapes.kv_heads) * shapes.d)  # of the packed columns
+    columns = {layout: cut_packed(numbers, layout, shapes.heads, shapes.kv_heads) for layout in ("3hd", "h3d")}
+
+    def cut(lies_as: str, cut_as: str) -> Plan | None:
+        base = trials.projected_plan
+        if base is None or shapes.has_paired_heads:
+            return None
+        separate = np.concatenate([base.problem.q, base.problem.k, base.problem.v], -1)
+        packed = np.empty_like(separate)
+        packed[..., np.concatenate(columns[lies_as])] = separate
+        return trials.with_qkv(**{x: packed[..., where] for x, where in zip("qkv", columns[cut_as], strict=True)})
+
+    start = "with q, k and v cut out of their packed matrix"
+    yield Hypothesis(
+        "packed qkv cut by head",
+        f"{start} head by head, [head, 3, d], where they lie one after the other, [3, head, d]",
+        partial(cut, "3hd", "h3d"),
+    )
+    yield Hypothesis(
+        "packed qkv cut in three",
+        f"{start} one after the other, [3, head, d], where they lie head by head, [head, 3, d]",
+        partial(cut, "h3d", "3hd"),
+    )
 
 
 @fault

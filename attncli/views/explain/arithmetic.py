@@ -55,7 +55,7 @@ class PrintedSide:
         the number that it ends in."""
         *before, last = self.items
         if not before and isinstance(last, tuple):
-            return np.array([_number_tolerance(number, precision) for number in last if not number.is_reference])
+            return np.array([_number_tolerance(number, precision) for number in last])
         if last == ")" and before:
             last = before[-1]
         return _number_tolerance(last if isinstance(last, PrintedNumber) else None, precision)
@@ -183,7 +183,8 @@ class _Calculator:
 def _tokens_of(items: Sequence[PrintedItem]) -> Iterator[_Token]:
     """Symbols of the text, and numbers and vectors as values; a minus before a number is a symbol of its own.
 
-    References to earlier gaps are passed over: mostly what is left is no arithmetic then, but ⟨3⟩ − 0.4 reads −0.4.
+    Raises:
+        _NoArithmeticError: a number is blank, or the number of an earlier gap stands for it.
     """
     for item in items:
         if isinstance(item, str):
@@ -193,14 +194,12 @@ def _tokens_of(items: Sequence[PrintedItem]) -> Iterator[_Token]:
                 elif match["symbol"]:
                     yield match["symbol"]
         elif isinstance(item, PrintedNumber):
-            if item.is_reference:
-                continue
             value = _known(item)
             if value < 0:
                 yield "−"
             yield np.abs(value)
         else:
-            yield np.array([_known(number) for number in item if not number.is_reference])
+            yield np.array([_known(number) for number in item])
 
 
 def _known(number: PrintedNumber) -> np.float64:

@@ -31,11 +31,6 @@ class PrintedNumber:
         return _NONFINITE_VALUES[self.digits] if self.digits in _NONFINITE_VALUES else float(self.digits)
 
     @property
-    def is_reference(self) -> bool:
-        """Whether it is the number of an earlier gap alone."""
-        return not self.digits and not self.text.endswith(GAP_TEXT)
-
-    @property
     def decimals(self) -> int:
         """How many digits stand after the point."""
         return len(self.digits.partition("e")[0].partition(".")[2])

@@ -22,7 +22,7 @@ def positioned_embeddings_section(head: HeadValues) -> Section:
         step_name, head.step_values.query_row, head.input_vector(), after, part, label="x"
     )
     lines = equations_of_part(part, derivation)
-    return Section(step_name, part.member.formula, leave_out_middle(list(lines), head.focus.max_lines_per_vector))
+    return Section(step_name, part.formula, leave_out_middle(list(lines), head.focus.max_lines_per_vector))
 
 
 def projection_sections(head: HeadValues) -> Iterator[Section]:

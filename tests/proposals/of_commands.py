@@ -1,0 +1,98 @@
+"""What check, explain and batch propose."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from tests.proposals.figures import (
+    FILE,
+    HEADED,
+    HIDDEN_LATER,
+    LABELLED,
+    PLAIN,
+    TOKENS,
+    Proposal,
+    Written,
+    X,
+    attend,
+    csv_text,
+)
+
+_RIGHT = ("right",)
+_CHECK = "check x.json --figures w.json"
+_MINE = FILE | {"w.json": PLAIN["weights"]}
+_STEPS = FILE | {"w.json": {"weights": PLAIN["weights"], "output": X}}
+_AS_HEADS = {"q": HEADED[None, :2], "k": HEADED[None, :2], "v": HEADED[None, :2]}  # (B, H, T, d): two of two
+_HEADED_CONTEXT = attend(HEADED[:2])["context"]  # (H, T, d)
+_SQUARE_HEADS = {"p.json": _AS_HEADS, "w.json": {"context": _HEADED_CONTEXT[None]}}
+_BTHD = {"p.json": _AS_HEADS, "w.json": {"context": _HEADED_CONTEXT.swapaxes(0, 1)[None]}}
+_EXPECTING = {"w.json": {"weights": {"values": PLAIN["weights"][:2], "rows": [0, 1]}}}
+_CELLS = "step,query,key,value\n" + "".join(
+    f"weights,{i},{j},{float(PLAIN['weights'][i, j])!r}\n" for i in range(2) for j in range(3)
+)
+_TABLE = csv_text(PLAIN["weights"], ",the,cat,sat", TOKENS)
+_SHEET = (f"{PLAIN['weights'][0, 0]:.4f}",)
+_GRADIENT = (f"{PLAIN['weights'].sum(0)[0]:.4f}",)  # of v, where that of the context is all ones
+_LINE = json.dumps({"embeddings": X.tolist()}) + "\n"
+
+PROPOSALS = [
+    # ── check
+    Proposal(_CHECK, "--step weights", _RIGHT, _MINE, f"{_CHECK} --step weights"),
+    Proposal(_CHECK, "--step checks one of yours alone", _RIGHT, _STEPS, f"{_CHECK} --step weights"),
+    Proposal(f"{_CHECK} --step context", "it has weights", _RIGHT, FILE | {"w.json": {"weights": PLAIN["weights"]}}, f"{_CHECK} --step weights"),
+    Proposal(f"{_CHECK} --step all", "without it, all that are claimed are checked", _RIGHT, FILE | {"w.json": PLAIN}, _CHECK),
+    Proposal("check x.json", "--figures MINE", _RIGHT, FILE | {"w.json": {"weights": PLAIN["weights"]}}, _CHECK),
+    Proposal("check x.json", '"expected": {"weights": [[…]]}', _RIGHT, FILE, "check x.json", {"x.json": LABELLED | {"expected": {"weights": PLAIN["weights"]}}}),
+    Proposal("check x.json --figures -", "--figures FILE", _RIGHT, FILE | {"w.json": {"weights": PLAIN["weights"]}}, _CHECK),
+    Proposal(f"{_CHECK} --rule digits --rtol 1e-3", "they go with --rule close", _RIGHT, FILE | {"w.json": {"weights": PLAIN["weights"]}}, f"{_CHECK} --rule close --rtol 1e-3"),
+    Proposal("check there --figures w.json", "a folder's problems say themselves what they expect", _RIGHT, {"there/x.json": LABELLED | {"expected": {"weights": PLAIN["weights"]}}, "w.json": "[[1]]"}, "check there"),
+    Proposal("check p.json --figures w.json", "--layout bhtd", _RIGHT, _SQUARE_HEADS, "check p.json --figures w.json --layout bhtd"),
+    Proposal("check p.json --figures w.json", "or --layout bthd", _RIGHT, _BTHD, "check p.json --figures w.json --layout bthd"),
+    Proposal("check p.json --figures w.json --layout bthd", "leave --layout out", _RIGHT, {"p.json": {"q": HEADED[None], "k": HEADED[None], "v": HEADED[None]}, "w.json": {"context": attend(HEADED)["context"][None]}}, "check p.json --figures w.json"),
+    Proposal(_CHECK, '{"weights": {"values": …, "rows": [0, 1]}}', _RIGHT, FILE | {"w.json": {"weights": PLAIN["weights"][:2]}}, _CHECK, _EXPECTING),
+    Proposal(_CHECK, "one figure a row under step,query,key,value in CSV", _RIGHT, FILE | {"w.json": {"weights": PLAIN["weights"][:2]}}, "check x.json --figures w.csv", {"w.csv": _CELLS}),
+    Proposal("check x.json --figures w.csv --step weights", "did you mean 'sat'?", _RIGHT, FILE | {"w.csv": _TABLE.replace("sat,", "saat,")}, "check x.json --figures w.csv --step weights", {"w.csv": _TABLE}),
+    Proposal("check x.json --figures w.csv --step context", "call them d0 … d3", _RIGHT, FILE | {"w.csv": csv_text(PLAIN["context"], ",a,b,e,f", TOKENS)}, "check x.json --figures w.csv --step context", {"w.csv": csv_text(PLAIN["context"], ",d0,d1,d2,d3", TOKENS)}),
+    Proposal("check x.json --figures w.csv --step context", "or leave their names out", _RIGHT, FILE | {"w.csv": csv_text(PLAIN["context"], ",a,b,e,f", TOKENS)}, "check x.json --figures w.csv --step context", {"w.csv": csv_text(PLAIN["context"])}),
+    Proposal("check x.json --figures w.csv", "rows are equally long", _RIGHT, FILE | {"w.csv": "1,2\n3\n"}, "check x.json --figures w.csv --step weights", {"w.csv": csv_text(PLAIN["weights"])}),
+    Proposal("check x.json --figures w.json", "write numbers", _RIGHT, FILE | {"w.json": {"weights": [[True] * 3] * 3}}, _CHECK, {"w.json": {"weights": PLAIN["weights"]}}),
+    Proposal("check x.json --figures w.tex", "attn explain … --blank STEP --format markdown writes a worksheet that can be read", ("weights[1][0:3]",), FILE | {"w.tex": "x"}, "explain x.json cat --blank weights --format markdown"),
+    Proposal("check x.json --figures w.json", '{"weights": [[…], …]}', _RIGHT, FILE | {"w.json": "3"}, _CHECK, {"w.json": {"weights": PLAIN["weights"]}}),
+    Proposal("check x.json --figures w.json --format csv", "it can be table, plain, markdown or json", ('"right"',), FILE | {"w.json": {"weights": PLAIN["weights"]}}, f"{_CHECK} --format json"),
+    Proposal("check x.json --figures w.txt", "a worksheet is what attn explain … --blank STEP writes", ("weights[1][0:3]",), FILE | {"w.txt": "nothing"}, "explain x.json cat --blank weights"),
+    Proposal(_CHECK, "attn compute … -o result.json writes whole results", _RIGHT, FILE | {"w.json": {"schema": "attn.result/1"}}, "compute x.json -o result.json && check x.json --figures result.json"),
+    Proposal(_CHECK, "transpose them: rows are query, columns dim", _RIGHT, FILE | {"w.json": {"context": PLAIN["context"].T}}, _CHECK, {"w.json": {"context": PLAIN["context"]}}),
+    # ── explain
+    Proposal("explain x.json the --answers", "add --blank STEP,…", _SHEET, FILE, "explain x.json the --answers --blank weights"),
+    Proposal("explain x.json the --blank weights --grad ones", "leave --grad out", ("weights[0][0:3]",), FILE, "explain x.json the --blank weights"),
+    Proposal("explain x.json the --blank weights --grad ones", "or --blank", _GRADIENT, FILE, "explain x.json the --grad ones"),
+    Proposal("explain x.json --at query=1:3", "--at query=1", ("cat",), FILE, "explain x.json --at query=1"),
+    Proposal("explain x.json the --only weights", "attn compute has it", {"weights": PLAIN["weights"]}, FILE, "compute x.json --only weights"),
+    Proposal("explain x.json the --grad g.json", "--grad ones", _GRADIENT, FILE | {"g.json": "[[1]]"}, "explain x.json the --grad ones"),
+    Proposal("explain x.json the --grad g.json", "or a gradient of the context's shape", _GRADIENT, FILE | {"g.json": "[[1]]"}, "explain x.json the --grad g.json", {"g.json": np.ones((3, 4))}),
+    # ── batch
+    Proposal("batch x.json", "-o DIR", Written("out/x.json", PLAIN), FILE, "batch x.json -o out"),
+    Proposal("batch x.json", "or -o - for JSON lines", PLAIN, FILE, "batch x.json -o -"),
+    Proposal("batch x.json -o ''", "-o DIR", Written("out/x.json", PLAIN), FILE, "batch x.json -o out"),
+    Proposal("batch x.json -o w.txt", "results go to a folder: -o DIR", Written("out/x.json", PLAIN), FILE | {"w.txt": ""}, "batch x.json -o out"),
+    Proposal("batch x.json -o - --format npz", "-o DIR", Written("out/x.npz", PLAIN), FILE, "batch x.json -o out --format npz"),
+    Proposal("batch x.json -o - --retry-failed", "-o DIR", "bad-option", FILE, "batch x.json -o out --retry-failed"),
+    Proposal("batch x.json -o out --retry-failed", "leave --retry-failed out", Written("out/x.json", PLAIN), FILE, "batch x.json -o out"),
+    Proposal("batch x.json -o - --dry-run", "-o DIR", ("x.json", "out/x.json"), FILE, "batch x.json -o out --dry-run"),
+    Proposal("batch manifest.csv -o out --format ndjson", "--keep-suffix", Written("out/manifest.csv.ndjson", PLAIN), {"manifest.csv": csv_text(X)}, "batch manifest.csv -o out --format ndjson --keep-suffix"),
+    Proposal("batch x.json x.csv -o out", "--keep-suffix tells them apart", Written("out/x.csv.json", PLAIN), FILE | {"x.csv": csv_text(X)}, "batch x.json x.csv -o out --keep-suffix"),
+    Proposal("batch a/x.json b/x.json -o out", "name a folder above both", Written("out/b/x.json", HIDDEN_LATER), {"in/a/x.json": LABELLED, "in/b/x.json": LABELLED, "a/x.json": LABELLED, "b/x.json": LABELLED}, "batch in -o out --causal"),
+    Proposal("batch x.json -o .", "another folder for the results: -o DIR", Written("out/x.json", PLAIN), FILE, "batch x.json -o out"),
+    Proposal("batch x.json -o out", "--force to replace it", Written("out/x.json", PLAIN), FILE | {"out/x.json": "mine"}, "batch x.json -o out --force"),
+    Proposal("batch x.json -o out", "another folder", Written("more/x.json", PLAIN), FILE | {"out/x.json": "mine"}, "batch x.json -o more"),
+    Proposal("batch x.json -o out --fail-fast --max-failures 2", "say one of them", Written("out/x.json", PLAIN), FILE, "batch x.json -o out --max-failures 2"),
+    Proposal("batch x.json -o out --max-failures x", "10, or 5%", Written("out/x.json", PLAIN), FILE, "batch x.json -o out --max-failures 5%"),
+    Proposal("batch p.ndjson -o out --format csv", "--format ndjson", Written("out/p.ndjson", PLAIN), {"p.ndjson": _LINE}, "batch p.ndjson -o out --format ndjson"),
+    Proposal("batch - -o out", "attn compute - --input-format ndjson", PLAIN, {"-": _LINE}, "compute - --input-format ndjson"),
+    Proposal("batch x.json -o out --max-size lots", "500MB, 2GiB, or bytes", Written("out/x.json", PLAIN), FILE, "batch x.json -o out --max-size 500MB"),
+    Proposal("batch x.json -o out --max-time ages", "90 (seconds), 10m, or 2h", Written("out/x.json", PLAIN), FILE, "batch x.json -o out --max-time 10m"),
+    Proposal("", "attn demo shows an example", ("0.7662",), {}, "demo"),
+    Proposal("compute", "attn compute --help shows what there is", ("INPUT",), {}, "compute --help"),
+]  # fmt: skip

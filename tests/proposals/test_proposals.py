@@ -1,0 +1,217 @@
+"""What an error proposes, done literally, gives the right figures or another error, and never other figures."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers import ROOT, Run, as_array
+from tests.proposals import of_commands, of_fields, of_files, of_names, of_options
+from tests.proposals.figures import Proposal, Written
+
+PROPOSALS: list[Proposal] = [
+    proposal for module in (of_names, of_options, of_fields, of_files, of_commands) for proposal in module.PROPOSALS
+]
+
+
+def write_files(files) -> None:
+    for name, content in files.items():
+        if name == "-":  # standard input
+            continue
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(to_bytes(name, content))
+
+
+def to_bytes(name: str, content) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    if isinstance(content, str):
+        return content.encode()
+    if name.endswith(".npz"):
+        archive = io.BytesIO()
+        np.savez(archive, **content)
+        return archive.getvalue()
+    return json.dumps(content, default=lambda x: x.tolist()).encode()
+
+
+def follow(proposal: Proposal) -> tuple[str, dict[str, bytes]]:
+    """Return the command and the files as an error proposes them, by one rule.
+
+    A name that is offered takes the place of the slip; else what is proposed is written out in `followed` and `mended`;
+    and where neither is, the proposed options stand behind the command.
+    """
+    files = {name: to_bytes(name, content) for name, content in proposal.mended.items()}
+    if proposal.slip:
+        name = re.fullmatch("did you mean '(.+)'\\?", proposal.says)[1]
+        files = {
+            n: to_bytes(n, c).replace(f'"{proposal.slip}"'.encode(), f'"{name}"'.encode())
+            for n, c in proposal.files.items()
+            if n.endswith(".json")
+        }
+        return proposal.command.replace(proposal.slip, name), files
+    if proposal.followed:
+        return proposal.followed, files
+    assert proposal.says.startswith("-"), "only options stand behind a command as they are"
+    return f"{proposal.command} {proposal.says}", files
+
+
+def run_command(attn, command: str, stdin: bytes = b""):
+    words = shlex.split(command)
+    has_format = {"-o", "--output", "--format", "--json"} & set(words)
+    return attn(*words, *([] if words[:1] != ["compute"] or has_format else ["--json"]), stdin=stdin)
+
+
+_PROPOSED: dict[int, Run] = {}  # what was run before, in this process
+
+
+def propose(attn, proposal: Proposal) -> Run:
+    """Run what makes the error, with its files in the folder."""
+    write_files(proposal.files)
+    if id(proposal) not in _PROPOSED:
+        _PROPOSED[id(proposal)] = run_command(attn, proposal.command)
+    return _PROPOSED[id(proposal)]
+
+
+def assert_gives(run, gives) -> None:
+    """Hold what came out against figures, words of the output, or the code of an error."""
+    if isinstance(gives, str):
+        assert run.status in (1, 2, 3, 4)
+        assert f"error[{gives}]" in run.err
+        return
+    assert run.status == 0, run.err
+    if isinstance(gives, tuple):
+        assert all(word in run.out for word in gives), run.out
+        return
+    if isinstance(gives, Written):
+        content = Path(gives.path).read_bytes()
+        result, gives = (
+            np.load(io.BytesIO(content)) if gives.path.endswith(".npz") else json.loads(content),
+            gives.figures,
+        )
+    else:
+        result = run.json
+    for step, expected in gives.items():
+        values = np.asarray(result[step], float)
+        if isinstance(expected, tuple):  # drawn: other tests know the numbers
+            assert values.shape == expected
+        else:
+            assert values.shape == expected.shape, step
+            np.testing.assert_allclose(values, as_array(expected), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
+def test_what_is_proposed_gives_the_right_figures_or_another_error(attn, proposal):
+    first = propose(attn, proposal)
+    command, files = follow(proposal)
+    write_files(files)
+    for part in command.split(" && "):
+        followed = run_command(attn, part, to_bytes("-", proposal.files.get("-", "")))
+
+    assert proposal.says in first.err
+    assert re.search(r"error\[|warning\[", first.err)
+    assert_gives(followed, proposal.gives)
+
+
+# ── whether all are here ─────────────────────────────────────────────────────────────────────────
+# Proposals of an option that are not followed here, and why.
+NOT_FOLLOWED = {
+    "it is about a machine's memory, folders or processes, which tests of batch and of memory take away": (
+        "--dtype float32, fewer steps, or workers with more",
+        "python -m pip install",
+        "--dtype float32 halves it",
+        "--schedule tiled computes it piece by piece",
+        "--only context,log_sum_exp or --top 8 keep less",
+        "or leave -j out",
+        "without -j, this process computes",
+        "fewer of them: -j N",
+        "--debug shows where",
+        "what attn --version prints",
+    ),
+    "links are made by tests/batch/test_results_stay_inside.py": ("remove it, or name another", "remove the link"),
+    "addresses and clusters are those of tests/batch/": (
+        "--max-size 4GiB",
+        "--max-time 1h",
+        "dask worker ADDRESS",
+        "dask scheduler prints its address",
+    ),
+    "thousands of tokens, as tests/plan/test_schedule.py has": (
+        "--only log_sum_exp,entropy",
+        "--at query=… shows a row",
+    ),
+    "what a seed draws is known by tests/parts/test_projections.py": ("no figures can be right: --seed N",),
+}
+
+
+def proposed_options() -> dict[str, str]:
+    """Return the place of every help and every warning of the package that says an option; what is filled in is `\\0`.
+
+    A help is what a call gives as `help`, there or by a name with “hint” in it or by a function of the same module,
+    and the tables of ways out. The help of the program's options is none.
+    """
+    found = {}
+    for path in sorted((ROOT / "attncli").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        calls = [
+            node for node in nodes if isinstance(node, ast.Call) and not ast.unparse(node.func).startswith("typer.")
+        ]
+        helps = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "help"]
+        makers = {ast.unparse(help.func) for help in helps if isinstance(help, ast.Call)}
+        helps += [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name in makers]
+        for node in nodes:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                names = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+                helps += [node.value] if re.search("hint|HINT|WAYS_OUT|^choices$", names) else []
+        texts = [node for help in helps for node in strings_of(help)]
+        warnings = [node for tree in nodes[:1] for node in strings_of(tree) if re.match("[a-z]+-[a-z-]+: ", fill(node))]
+        for node in [*texts, *warnings]:
+            text = re.sub("^[a-z-]+: ", "", fill(node))
+            if re.search(r"(?<![\w-])--?[a-z]", text):
+                found[text] = f"{path.relative_to(ROOT)}:{node.lineno}"
+    return found
+
+
+def strings_of(tree: ast.AST) -> Iterator[ast.Constant | ast.JoinedStr]:
+    """Yield the texts of a piece of source, formatted ones whole, without its docstring."""
+    is_documented = isinstance(tree, ast.FunctionDef | ast.Module) and ast.get_docstring(tree) is not None
+    parts = {
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in ast.walk(node)
+        if part is not node
+    }
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+        if is_text and node not in parts and not (is_documented and node is tree.body[0].value):
+            yield node
+
+
+def fill(node: ast.Constant | ast.JoinedStr) -> str:
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in parts)
+
+
+def test_every_proposal_of_an_option_is_followed_or_has_a_reason(attn):
+    shown = [propose(attn, proposal).err for proposal in PROPOSALS]
+    reasons = [words for group in NOT_FOLLOWED.values() for words in group]
+    proposed = proposed_options()
+
+    missing = [
+        f"{place}: {text!r}"
+        for text, place in proposed.items()
+        if not any(words in text for words in reasons)
+        and not any(re.search(".*?".join(map(re.escape, text.split("\0"))), err) for err in shown)
+    ]
+
+    assert len(proposed) > 80
+    assert all(any(words in text for text in proposed) for words in reasons)
+    assert not missing, "\n".join(missing)
