@@ -18,8 +18,8 @@ from attncli.readers.base import (
     merge_fields,
     nest_fields,
     reader,
-    translate_parser_errors,
 )
+from attncli.readers.parser_errors import translate_parser_errors
 from attncli.text import shorten
 from attncli.types import INPUT_NAMES, SAFETENSORS_DTYPES, Json, NumpyArray, Problem
 

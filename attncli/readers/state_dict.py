@@ -15,8 +15,9 @@ from typing import IO, NamedTuple
 
 from attncli.errors import AttnError, InputError, Location, OptionError
 from attncli.framework_arrays import FRAMEWORK_ARRAYS, QKV_LAYOUT_OF_MODEL_TYPE, find_missing_arrays
-from attncli.readers.base import check_duplicate_keys, translate_parser_errors
+from attncli.readers.base import check_duplicate_keys
 from attncli.readers.files import open_input, read_bytes, read_error
+from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.safetensors import Header, Tensor, make_array, parse_header
 from attncli.text import closest, join_names, shorten
 from attncli.types import Json, NumpyArray, Problem
