@@ -15,9 +15,10 @@ from typing import Any
 
 from attncli.errors import InputError, Location
 from attncli.readers.arrow_sizes import count_arrow_bytes, count_parquet_bytes
-from attncli.readers.base import Source, make_problem, reader
+from attncli.readers.base import make_problem, reader
 from attncli.readers.columns import COLUMN_WORDS, Column, ColumnKind, choose_columns
 from attncli.readers.parser_errors import translate_parser_errors
+from attncli.readers.source import Source
 from attncli.readers.unpacking import check_unpacked_size
 from attncli.text import join_names, printable, shorten
 from attncli.types import Json, NumpyArray, Problem

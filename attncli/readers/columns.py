@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from attncli.errors import InputError
-from attncli.readers.base import Source
+from attncli.readers.source import Source
 from attncli.registry import parse_index
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from attncli.readers.base import Source, make_problem, nest_fields, reader
+from attncli.readers.base import make_problem, nest_fields, reader
 from attncli.readers.csv_labels import read_labels
 from attncli.readers.csv_rows import COUNT_LINE, SEPARATORS
 from attncli.readers.csv_table import CsvTable
+from attncli.readers.source import Source
 from attncli.types import Problem
 
 _POLARS_MIN_BYTES = 2**20  # for so many bytes Polars is worth loading

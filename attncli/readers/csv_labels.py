@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source, decode_text
+from attncli.readers.base import decode_text
 from attncli.readers.csv_rows import SEPARATOR_NAMES, SEPARATORS, CsvRows, split_lines
+from attncli.readers.source import Source
 from attncli.registry import parse_index
 from attncli.text import join_names, pluralize, shorten, suggestion
 

@@ -17,9 +17,10 @@ from itertools import islice
 from typing import Literal
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source, decode_text
-from attncli.readers.csv_cells import COMMA_NUMBER, NUMBER, has_brackets, looks_like_vector
+from attncli.readers.base import decode_text
+from attncli.readers.csv_cells import COMMA_NUMBER, NUMBER, has_brackets, looks_like_number, looks_like_vector
 from attncli.readers.parser_errors import translate_parser_errors
+from attncli.readers.source import Source
 from attncli.text import pluralize, printable, shorten
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}  # by their names in --separator
@@ -386,6 +387,14 @@ class CsvRows:
             for i in range(first, len(cells)):
                 if counts[i] != dims and widths[i] > dims + 1:
                     raise self._unclear_token_error(i, cells[i], dims, len(cells) - first)
+                if widths[i] > dims + 1 and looks_like_number(last := cells[i][-dims - 1]):
+                    raise InputError(
+                        "ragged-row",
+                        f"{printable(shorten(last))!r} stands before the numbers of this row: the end of its token, or a slip for a number?",
+                        location=self._locate_line(i),
+                        help="write the number; or say how many numbers each row has in a first line, as word2vec does: "
+                        f"{len(cells) - first} {dims}",
+                    )
             if first and widths[0] not in (dims, dims + 1):
                 return [tuple(row) for row in cells]  # which is refused as ragged
             joined = self._join_tokens_of(cells[first:], dims, first)
@@ -411,16 +420,19 @@ class CsvRows:
         message = f"this row ends in {pluralize(count, 'number')}, and the first line declares {dims}"
         if count >= dims:
             message = "this row has no token, but others have"
+        return InputError("ragged-row", message, location=self._locate_line(index))
+
+    def _locate_line(self, index: int) -> Location:
+        """Return the place of a whole row between blanks."""
         line = self.row_lines[index]
-        return InputError("ragged-row", message, location=self.make_location(line, 1, "", len(self.lines[line - 1])))
+        return self.make_location(line, 1, "", len(self.lines[line - 1].rstrip()))
 
     def _unclear_token_error(self, index: int, row: list[str], dims: int, count: int) -> InputError:
-        line = self.row_lines[index]
         shorter = printable(shorten(" ".join(row[: len(row) - dims])))
         return InputError(
             "ragged-row",
             f"it is unclear where the token of this row ends: other rows end in {pluralize(dims, 'number')}, so it would be {shorter!r}",
-            location=self.make_location(line, 1, "", len(self.lines[line - 1].rstrip())),
+            location=self._locate_line(index),
             help=f"mend the row that is too long or too short; or say how many numbers each row has in a first line, as word2vec does: {count} {dims}",
         )
 

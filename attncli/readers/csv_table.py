@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source, make_problem, nest_fields
+from attncli.readers.base import make_problem, nest_fields
 from attncli.readers.columns import (
     OTHER_NAMES,
     TOKEN_NAMES,
@@ -35,6 +35,7 @@ from attncli.readers.csv_cells import (
     parse_vector,
 )
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
+from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from attncli.errors import InputError
-from attncli.readers.base import Source
+from attncli.readers.source import Source
 
 _NAMED_ARRAYS = "(x if isinstance(x, dict) else {'embeddings': x}).items()"
 _SAVE_JSON = "Path(sys.argv[2]).write_text(json.dumps(x, default=lambda v: v.to_dict('records') if hasattr(v, 'to_dict') else v.tolist()))"

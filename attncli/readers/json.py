@@ -14,7 +14,6 @@ from typing import Any
 from attncli.errors import AttnError, InputError, Location, input_error
 from attncli.readers.base import (
     READERS,
-    Source,
     bare_record_error,
     check_duplicate_keys,
     decode_text,
@@ -31,6 +30,7 @@ from attncli.readers.json_shapes import (
     table_of_tokens,
 )
 from attncli.readers.parser_errors import translate_parser_errors
+from attncli.readers.source import Source
 from attncli.text import quote_value, shorten
 from attncli.types import NESTED_FIELDS, Json, Problem
 

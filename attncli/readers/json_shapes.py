@@ -13,7 +13,6 @@ from itertools import chain
 from typing import Any
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source
 from attncli.readers.columns import OTHER_NAMES, VECTOR_NAMES
 from attncli.readers.json_tables import (
     Table,
@@ -25,6 +24,7 @@ from attncli.readers.json_tables import (
     table_of_rows,
     unwrap_vector,
 )
+from attncli.readers.source import Source
 from attncli.text import join_names, printable, shorten
 from attncli.types import INPUT_NAMES, Json
 

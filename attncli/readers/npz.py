@@ -13,8 +13,9 @@ import zipfile
 from typing import IO, NamedTuple
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source, decode_metadata, make_problem, merge_fields, nest_fields, reader
+from attncli.readers.base import decode_metadata, make_problem, merge_fields, nest_fields, reader
 from attncli.readers.parser_errors import translate_parser_errors
+from attncli.readers.source import Source
 from attncli.readers.unpacking import check_unpacked_size
 from attncli.text import join_names, pluralize, shorten
 from attncli.types import INPUT_NAMES, Json, NumpyArray, Problem

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from attncli.errors import InputError, OptionError
-from attncli.readers.base import Reader, Source, load_reader, parse_source, read_source
+from attncli.readers.base import Reader, load_reader, parse_source, read_source
 from attncli.readers.files import open_input, read_bytes, read_error
 from attncli.readers.json_lines import detect_reader
+from attncli.readers.source import Source
 from attncli.readers.with_field import assign_name_of_array, replace_field
 from attncli.types import Problem
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from attncli.errors import AttnError, InputError, OptionError
-from attncli.readers.base import FORMAT_MODULES, Reader, Source, parse_source, read_source
+from attncli.readers.base import FORMAT_MODULES, Reader, parse_source, read_source
 from attncli.readers.json_lines import detect_reader
+from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, shorten, suggestion
 from attncli.types import NESTED_FIELDS, Problem
 
@@ -106,7 +107,7 @@ def replace_field(problem: Problem, pair: str, header: str | None = None) -> Pro
             assignment=pair,
         )
         other = parse_source(reader, source)
-        value = _validate_value(name, _drop_unit_axis(_find_value(other, name), name, reader))
+        value = _validate_value(name, _drop_unit_axis(_find_value(other, assignment), name, reader))
     except AttnError as error:
         raise error.add_location(file=path) from None
     group, dot, inner = name.partition(".")
@@ -169,12 +170,13 @@ def _validate_value(name: str, value: Any) -> Any:
     return value
 
 
-def _find_value(other: Problem, name: str) -> Any:
+def _find_value(other: Problem, assignment: Assignment) -> Any:
     """Return what another file holds for a field: the field itself, or the file's one array.
 
     Raises:
-        InputError: it holds neither.
+        InputError: it holds neither, or the array is the vectors of tokens where a learned matrix should be.
     """
+    name = assignment.name
     if name == "memory" and other.memory is None and other.embeddings is not None:
         memory = {"tokens": other.tokens, "embeddings": other.embeddings}
         return {key: value for key, value in memory.items() if value is not None}
@@ -185,10 +187,11 @@ def _find_value(other: Problem, name: str) -> Any:
     if value is not None and not (isinstance(value, dict) and not value):
         return value
     if other.embeddings is not None:
-        if group == "parameters" and other.tokens is not None:
+        is_labelled = other.tokens is not None and "token-column" not in assignment.options
+        if group == "parameters" and is_labelled:
             raise InputError(
                 "missing-field",
-                f"there is no {name} in it: it holds the vectors of {pluralize(len(other.tokens), 'token')}, which are no {inner}",
+                f"there is no {name} in it: it holds the vectors of {pluralize(len(other.tokens or ()), 'token')}, which are no {inner}",
                 help=f"a file of the numbers alone is read as {inner}; of a table, drop=COLUMN behind its path leaves the labels out: "
                 f"--with {name}=FILE:drop=0",
             )

@@ -110,7 +110,7 @@ def table_bytes(method: str) -> bytes:
     [
         ("json", b'{"embeddings": [[1, 2]]}'),
         ("csv", b"a,1\nb,2\n"),
-        ("txt", b"2 1\na 1 \nb 2 \n"),
+        ("txt", b"2 2\na 1 2 \nb 2 3 \n"),
         ("csv.gz", gzip.compress(b"a,1\nb,2\n")),
         ("json.zst", zstandard.compress(b"[[1], [2]]")),
         ("parquet", table_bytes("write_parquet")),

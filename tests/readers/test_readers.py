@@ -347,6 +347,7 @@ def test_a_format_is_loaded_without_the_others():
         "npz",
         "parser_errors",
         "read",
+        "source",
         "unpacking",
         "with_field",
     }
