@@ -342,8 +342,11 @@ def _parsing_cost(data: bytes) -> int:
 
 
 def _bound_cost(data: bytes) -> int:
-    """Bound what `_parsing_cost` returns, in a third of its time."""
-    return _BYTE_COST * len(data) + _ROW_COST * (len(data) - len(data.translate(None, b"\n\r[{, \t;:")))
+    """Bound what `_parsing_cost` returns, in a tenth of its time: whatever is neither a digit nor one of `-./` counts as a row."""
+    import numpy as np
+
+    others = np.frombuffer(data, np.uint8) - np.uint8(ord("-")) > ord("9") - ord("-")
+    return _BYTE_COST * len(data) + _ROW_COST * int(np.count_nonzero(others))
 
 
 def _too_compressed_error(size: int, kind: str, name: str) -> InputError:
