@@ -7,7 +7,7 @@ A name is what stands in a state dict after the name of the attention module: `q
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -160,3 +160,19 @@ def find_missing_arrays(names: Collection[str]) -> tuple[str, list[str]] | None:
         if present and missing:
             return present, missing
     return None
+
+
+# The names that the learned array of the queries has, after the prefix of its layer.
+QUERY_NAMES = frozenset(
+    name for name, array in FRAMEWORK_ARRAYS.items() if array.target in ("w_q", "w_qkv") and not name.startswith("_")
+)
+
+
+def find_layers(names: Iterable[str]) -> Iterator[str]:
+    """Yield the prefixes under which the queries of an attention layer stand."""
+    for name in names:
+        parts = name.split(".")
+        for count in (4, 3, 2, 1):  # the longest name is the whole one: `self.query.weight`
+            if count < len(parts) and ".".join(parts[-count:]) in QUERY_NAMES:
+                yield ".".join(parts[:-count])
+                break

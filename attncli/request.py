@@ -18,13 +18,15 @@ class ReadOptions:
     columns: str | None = None  # of CSV: those that are dimensions, separated by commas
     drop: str | None = None  # of CSV: those that are left out
     header: str | None = None  # of CSV: yes or no
+    separator: str | None = None  # of CSV: comma, semicolon, tab, pipe or space
     replacing: tuple[str, ...] = ()  # NAME=PATH: fields that are taken from other files
     state_dict: str | None = None  # FILE:PREFIX: the checkpoint and its layer that learned arrays are taken from
 
     @property
     def is_for_one_problem(self) -> bool:
         """Whether something is said that a stream of problems has no place for."""
-        return bool(self.replacing or self.state_dict or self.token_column or self.header or self.columns or self.drop)
+        texts = (self.token_column, self.columns, self.drop, self.header, self.separator)
+        return bool(self.replacing or self.state_dict or any(texts))
 
 
 @dataclass(frozen=True)

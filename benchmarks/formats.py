@@ -47,11 +47,16 @@ def read_json_with_msgspec() -> object:
 
 
 def read_with_polars(suffix: str) -> Callable[[], object]:
-    """Reading by Polars alone, into an array: it knows gzip and Zstandard itself."""
+    """Reading by Polars alone, into an array: of the bytes, as attn reads them, and after `gzip` has unpacked them.
+
+    By its name, Polars would map a Feather file, so that its numbers change where someone writes to it. Rows of
+    the array are contiguous, as those of torch are.
+    """
     import polars
 
     read = {".parquet": polars.read_parquet, ".feather": polars.read_ipc}.get(suffix, polars.read_csv)
-    return lambda: read(_large_file(suffix)).drop("token").to_numpy()
+    unpack = gzip.decompress if suffix.endswith(".gz") else bytes
+    return lambda: read(io.BytesIO(unpack(_large_file(suffix).read_bytes()))).drop("token").to_numpy(order="c")
 
 
 def write_with_polars(name: str) -> Callable[[], object]:

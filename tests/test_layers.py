@@ -43,6 +43,7 @@ MODULE_LEVEL_IMPORTS = {
     "dask": set(),
     "distributed": set(),
     "fsspec": set(),
+    "zstandard": set(),
 }
 
 

@@ -25,7 +25,8 @@ from attncli.batch.name_lists import read_name_list
 from attncli.batch.result_paths import is_result_path, safe_name, valid_file_name
 from attncli.batch.sources import resolve_file_system, unreadable_error
 from attncli.errors import AttnError, InputError, OptionError, as_input_error
-from attncli.readers import Reader, detect_reader, find_reader, load_readers
+from attncli.readers import Reader, detect_reader, find_reader, is_input_name
+from attncli.readers.compression import strip_packed_suffix
 from attncli.text import shorten
 
 RESERVED_FILE_NAMES = ("manifest.ndjson", "failed.txt")  # those that a batch writes beside its results
@@ -81,12 +82,11 @@ def gather_inputs(
         InputError: there is no input.
         OptionError: two would write the same result, or one would write over an input.
     """
-    suffixes = {suffix for reader in load_readers().values() for suffix in reader.suffixes}
     search = _InputSearch(results_folder)
     found: dict[str, FoundFile] = {}
     for argument in arguments:
         for file in search.expand_argument(argument):
-            if not file.is_explicit and input_format is None and _lowercase_suffix(file.path) not in suffixes:
+            if not file.is_explicit and input_format is None and not is_input_name(path_part(file.path)):
                 search.left_out_count += 1
                 continue
             found.setdefault(file.path if is_address(file.path) else os.path.abspath(file.path), file)
@@ -113,7 +113,9 @@ def _make_input(
             is_stream = detect_reader(file.path, input_format).is_stream
     except AttnError:
         is_stream = False  # it is refused when its turn comes
-    name = file.relative_name if keep_suffix else str(PurePosixPath(file.relative_name).with_suffix(""))
+    name = file.relative_name
+    if not keep_suffix:
+        name = str(PurePosixPath(strip_packed_suffix(name)).with_suffix(""))
     known_result = known_results.get(without_secrets(file.path)) if file.is_from_list else None
     if known_result and is_result_path(known_result):
         name = str(PurePosixPath(known_result).with_suffix(""))
@@ -130,10 +132,6 @@ def reader_for(path: str, input_format: str | None) -> Reader:
         return find_reader(path_part(path), input_format)
     except OptionError as error:
         raise as_input_error(error, file=without_secrets(path)) from None
-
-
-def _lowercase_suffix(path: str) -> str:
-    return PurePosixPath(path_part(path)).suffix.lower()
 
 
 def _refuse_name_clashes(inputs: list[Input], results_folder: Path) -> None:

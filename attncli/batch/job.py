@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 from attncli import __version__
 from attncli.atomic_file import atomic_write, to_bytes, write_error
 from attncli.batch.address_limits import AddressLimits
-from attncli.batch.addresses import absolute_path, hide_secrets
+from attncli.batch.addresses import absolute_path, hide_secrets, path_part
 from attncli.batch.inputs import Input, reader_for
 from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
 from attncli.batch.result_paths import refuse_link
@@ -29,8 +29,9 @@ from attncli.batch.sources import open_source
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
 from attncli.pipeline import apply_selection, compute_each, compute_stream, internal_error, load_engine, plan_request
+from attncli.readers.compression import CountedReader, unpack_lines
 from attncli.readers.state_dict import read_layer, split_file_and_prefix
-from attncli.readers.with_field import split_name_and_path
+from attncli.readers.with_field import parse_assignment
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import join_names
 from attncli.types import Json
@@ -115,8 +116,8 @@ class Job:
 
     def for_workers(self) -> Job:
         """The job for workers that run in another folder."""
-        assignments = map(split_name_and_path, self.read_options.replacing)
-        replacing = tuple(f"{name}={absolute_path(path)}" for name, path in assignments)
+        assignments = map(parse_assignment, self.read_options.replacing)
+        replacing = tuple(assignment.spell(absolute_path(assignment.path)) for assignment in assignments)
         state_dict = self.read_options.state_dict
         if state_dict is not None:
             path, prefix = split_file_and_prefix(state_dict)
@@ -158,8 +159,8 @@ def _short_hash(fields: Json) -> str:
 
 def _assignment_with_hash(assignment: str) -> str:
     """NAME=HASH for the NAME=PATH of a `--with`: the content of the file decides, not its path."""
-    name, path = split_name_and_path(assignment)
-    return f"{name}={hash_content(path)}"
+    parsed = parse_assignment(assignment)
+    return parsed.spell(hash_content(parsed.path))
 
 
 def hash_content(path: str, display_name: str = "", limits: AddressLimits | None = None) -> str:
@@ -253,6 +254,7 @@ def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
         columns=options.columns,
         drop=options.drop,
         header=options.header,
+        separator=options.separator,
     )
     return plan_request(problem, job.variant_request, job.output_options, job.seed)
 
@@ -290,25 +292,20 @@ def _compute_rows(job: Job, input: Input, receipt: Receipt, report_progress: Lin
     from attncli.readers.json import read_json_lines
 
     error_counts: Counter[str] = Counter()  # by error code
-    bytes_read = line_count = 0
+    line_count = 0
     with open_source(job.source_path(input), input.display_name, job.address_limits) as file:
-
-        def counted_lines() -> Iterator[bytes]:
-            nonlocal bytes_read
-            for line in iter(file.readline, b""):
-                bytes_read += len(line)
-                yield line
+        counted = CountedReader(file)
 
         def results() -> Iterator[Attention]:
             nonlocal line_count
-            problems = read_json_lines(counted_lines(), input.display_name)
+            problems = read_json_lines(unpack_lines(counted, path_part(input.path)), input.display_name)
             for answer in compute_each(problems, job.variant_request, job.output_options, job.seed):
                 line_count += 1
                 if isinstance(answer, AttnError):
                     error_counts[answer.code] += 1
                 else:
                     yield answer
-                fraction = bytes_read / file.total_bytes if file.total_bytes else 0.0
+                fraction = counted.bytes_read / file.total_bytes if file.total_bytes else 0.0
                 report_progress(line_count, error_counts.total(), fraction)
 
         receipt = replace(receipt, bytes=write_rows(path, results()), problems=line_count)
@@ -355,7 +352,7 @@ def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool
     error_counts: Counter[str] = Counter()  # by error code
     line_count = 0
     with open_source(job.source_path(input), input.display_name, job.address_limits) as file:
-        for _, problem in read_json_lines(iter(file.readline, b""), input.display_name):
+        for _, problem in read_json_lines(unpack_lines(file, path_part(input.path)), input.display_name):
             line_count += 1
             try:
                 if isinstance(problem, AttnError):
@@ -401,22 +398,15 @@ def _compute_lines(
 
     if recorded is not None and is_up_to_date(job, input, recorded, _hash_input(job, input)):
         return replace(receipt, status="skipped", sha256=recorded.sha256)
-    content_digest, result_digest = hashlib.sha256(), hashlib.sha256()
-    bytes_read = bytes_written = line_count = 0
+    result_digest = hashlib.sha256()
+    bytes_written = line_count = 0
     error_counts: Counter[str] = Counter()  # by error code
     with (
         open_source(job.source_path(input), input.display_name, job.address_limits) as file,
         _open_result(job, input, write_bytes) as write,
     ):
-
-        def hashed_lines() -> Iterator[bytes]:
-            nonlocal bytes_read
-            for line in iter(file.readline, b""):
-                content_digest.update(line)
-                bytes_read += len(line)
-                yield line
-
-        problems = read_json_lines(hashed_lines(), input.display_name)
+        hashed = CountedReader(file, hashlib.sha256())
+        problems = read_json_lines(unpack_lines(hashed, path_part(input.path)), input.display_name)
         for text, error in compute_stream(problems, job.variant_request, job.output_options, job.seed):
             encoded = to_bytes(text)
             write(encoded)
@@ -425,11 +415,11 @@ def _compute_lines(
             line_count += 1
             if error is not None:
                 error_counts[error.code] += 1
-            fraction = bytes_read / file.total_bytes if file.total_bytes else 0.0
+            fraction = hashed.bytes_read / file.total_bytes if file.total_bytes else 0.0
             report_progress(line_count, error_counts.total(), fraction)
     receipt = replace(
         receipt,
-        sha256=content_digest.hexdigest(),
+        sha256=hashed.digest.hexdigest(),
         bytes=bytes_written,
         result_sha256=result_digest.hexdigest(),
         problems=line_count,

@@ -37,14 +37,17 @@ from attncli.check.worksheet import has_gaps, read_worksheet
 from attncli.errors import InputError, Location, OptionError, input_error
 from attncli.readers import decode_text, read, read_bytes
 from attncli.readers.base import bare_record_error, is_bare_record, merge_fields, nest_fields
+from attncli.readers.compression import explain_unpacking, packed_suffix, strip_packed_suffix, unpack
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, TOKEN_AXES, Field, FieldKind, Json, NumpyArray
 from attncli.validation.fields import STEP_NAMES, validate_array, validate_field
 
 _WORKSHEET_SUFFIXES = (".md", ".txt")
+_TEXT_SUFFIXES = (".json", ".ndjson", ".csv", ".tsv", *_WORKSHEET_SUFFIXES)  # which may be packed
 _MAX_LIST_DEPTH = 8  # lists within lists; an array has at most four axes
 _MAX_AXES = 4
 _MAX_ABS_INTEGER = 2**53
+_FRACTION = re.compile(r"[+-]?[0-9]+ */ *[0-9]+")
 _INTEGER_PATTERN = re.compile(r"-?[0-9]+")
 _MAX_INTEGER_CHARACTERS = 19  # of a number that is read as an integer; longer ones are no index, and floats will do
 _CACHED_TEXTS = 4096  # of cells, since many are the same
@@ -64,11 +67,13 @@ T = TypeVar("T")
 def read_figures(path: str) -> Figures:
     """Read a file of figures, by its suffix: .json, .ndjson of one line, .npz, .npy, .safetensors, .parquet, .arrow, .csv, .tsv; a worksheet is text.
 
+    Texts may be packed by gzip or Zstandard.
+
     Raises:
         OptionError: the format is not read.
         InputError: the file cannot be read, or holds no figures.
     """
-    suffix = PurePath(path).suffix.lower()
+    suffix = PurePath(strip_packed_suffix(path)).suffix.lower()
     if suffix == ".tex":
         hint = "attn explain … --blank STEP --format markdown writes a worksheet that can be read"
         raise OptionError("unknown-format", f"{path} is LaTeX, which cannot be read back", help=hint)
@@ -84,6 +89,11 @@ def _parse_figures(path: str, suffix: str, data: bytes) -> Figures:
         OptionError, InputError: as `read_figures`.
     """
     try:
+        if suffix in _TEXT_SUFFIXES:
+            data, _ = unpack(data, path)
+        elif packed_suffix(path):
+            message = f"{shorten(path)}: of packed figures only text is read, {join_names(_TEXT_SUFFIXES)}"
+            raise OptionError("unknown-format", message, help=explain_unpacking(path))
         if suffix in _READERS:
             return _READERS[suffix](path, data)
         text = decode_text(data, format_name="a text of figures")
@@ -399,9 +409,9 @@ _READERS: dict[str, Callable[[str, bytes], Figures]] = {
 # ── CSV ──────────────────────────────────────────────────────────────────────────────────────────
 def _figures_from_csv(path: str, text: str, separator: str) -> Figures:
     """Read the tidy rows or the matrix that attn writes, or a bare matrix of numbers."""
-    from attncli.readers.csv import detect_separator
+    from attncli.readers.csv_rows import detect_separator, split_lines
 
-    table = _parse_table(text, separator or detect_separator(re.split(r"\r\n|\r|\n", text)))
+    table = _parse_table(text, separator or detect_separator(split_lines(text), "\t;,"))
     if not table.rows:
         raise InputError("empty", "the file is empty")
     first = table.stripped(0)
@@ -469,7 +479,9 @@ def _step_figures_from_matrix(table: _Table) -> StepFigures:
     has_header = _is_header(table, names_labels)
     body = table.rows[has_header:]
     if not body:
-        raise InputError("no-figures", "there are no rows below the header")
+        names = join_names([repr(printable(shorten(cell))) for cell in header], max_names=4)
+        message = f"there are no rows below the first, which is taken for a header: {names}"
+        raise InputError("no-figures", message, help="figures are decimal numbers: 0.3333")
     has_labels = (has_header and names_labels and len(body[0]) == len(header)) or any(
         not _is_value(row[0].strip()) for row in body
     )
@@ -486,9 +498,9 @@ def _step_figures_from_matrix(table: _Table) -> StepFigures:
     for i, text in enumerate(texts):
         if not _is_value(text):
             location = Location(line=table.lines[has_header + i // width], column=i % width + 1 + skipped)
-            raise InputError(
-                "not-a-number", f"{printable(shorten(text))!r} is where a number should be", location=location
-            )
+            hint = "fractions are not read: write decimal numbers, 0.3333" if _FRACTION.fullmatch(text) else ""
+            message = f"{printable(shorten(text))!r} is where a number should be"
+            raise InputError("not-a-number", message, location=location, help=hint)
     column_labels: tuple[str, ...] | None = None
     row_axis = ""
     if has_header:
@@ -513,6 +525,8 @@ def _is_header(table: _Table, names_labels: bool) -> bool:
     if all(map(_is_value, others)) and (first[0] == "" or _is_value(first[0])):
         # pandas writes an empty cell, and then the numbers of the columns
         return first[0] == "" and _is_column_numbering(others) and all(row[0].strip() for row in table.rows[1:])
+    if any(map(_FRACTION.fullmatch, others)):
+        return False
     if names_labels or len(table.rows) == 1:
         return True
     return not any(map(_is_value, others)) or _is_column_numbering(others)

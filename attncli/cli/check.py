@@ -227,11 +227,9 @@ def _check_problem_folder(
     messages: Messages,
 ) -> FolderVerdict:
     """Check every problem below a folder that says what it expects; one that cannot be read costs only itself."""
-    from attncli.readers import load_readers
     from attncli.verdict import FolderVerdict, ProblemVerdict
 
-    suffixes = {suffix for reader in load_readers().values() if not reader.is_stream for suffix in reader.suffixes}
-    files, left_out_count = _find_problem_files(Path(path), suffixes)
+    files, left_out_count = _find_problem_files(Path(path))
     if left_out_count:
         what = pluralize(left_out_count, "file or folder", "files and folders")
         messages.note(f"{what} left out: not a regular file, or not readable")
@@ -254,18 +252,20 @@ def _check_problem_folder(
     return FolderVerdict(path, tuple(problems))
 
 
-def _find_problem_files(folder: Path, suffixes: set[str]) -> tuple[list[Path], int]:
+def _find_problem_files(folder: Path) -> tuple[list[Path], int]:
     """Find the files below a folder by their suffixes, and count the pipes and the like, and the folders that cannot be read.
 
     A link to a file that is gone is among the files: it fails when its turn comes.
     """
+    from attncli.readers import is_input_name
+
     files, left_out_count = [], 0
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
             left_out_count += not os.access(path, os.R_OK | os.X_OK)
         elif path.exists() and not path.is_file():
             left_out_count += 1
-        elif path.suffix.lower() in suffixes:
+        elif is_input_name(path.name, with_streams=False):
             files.append(path)
     return files, left_out_count
 

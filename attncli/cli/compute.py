@@ -23,6 +23,7 @@ from attncli.text import shorten
 
 if TYPE_CHECKING:
     from attncli.plan import Plan
+    from attncli.readers import InputFile
     from attncli.select import Selection
     from attncli.types import Attention
 
@@ -34,6 +35,7 @@ EXAMPLES = """
     attn compute x.npy --from-state-dict model.safetensors:model.layers.0.self_attn --variant llama2 --heads 32
     attn compute long.safetensors --causal -o context.safetensors --scheduler tcp://10.0.0.1:8786
     attn compute - --input-format ndjson < problems.ndjson
+    attn compute q.csv --with k=k.csv --with v=v.csv
 """
 
 
@@ -87,22 +89,25 @@ def run_compute(
         AttnError: anything that a user can put right.
     """
     from attncli.plan.steps import require_step_name
-    from attncli.readers import detect_reader
+    from attncli.readers import find_input
     from attncli.select import selects_only_queries
 
     messages = Messages.from_options(environment, output_options)
     for name in output_options.only:
         if name != "all":
             require_step_name(name)
-    reader = detect_reader(path, read_options.input_format)
-    check_output_path(output_options, "ndjson" if reader.is_stream else "table")
-    if reader.is_stream and scheduler:
+    input_file = find_input(path, read_options.input_format)
+    is_stream = input_file.reader.is_stream
+    check_output_path(output_options, "ndjson" if is_stream else "table")
+    if is_stream and scheduler:
         hint = "attn batch computes many problems on a cluster"
         raise OptionError("bad-option", "--scheduler is for one long problem, not for a stream of them", help=hint)
-    if reader.is_stream:
-        return _run_stream(environment, path, variant_request, read_options, output_options)
+    if is_stream:
+        if input_file.note:
+            messages.note(input_file.note)
+        return _run_stream(environment, input_file, variant_request, read_options, output_options)
     format = choose_output_format(output_options.output, output_options.format)
-    problem = read_problem(path, read_options, messages)
+    problem = read_problem(input_file, read_options, messages)
     if source is not None:
         problem = replace(problem, source=source)
     can_stream = format.stream_writer is not None
@@ -181,30 +186,29 @@ def note_no_workers(messages: Messages) -> None:
 
 def _run_stream(
     environment: Environment,
-    path: str,
+    input_file: InputFile,
     variant_request: VariantRequest,
     read_options: ReadOptions,
     output_options: OutputOptions,
 ) -> ExitStatus:
     """Compute a stream of JSON lines: a result or an error for each line, at once; a bad line does not stop the others."""
-    from attncli.readers import read_lines
     from attncli.readers.json import read_json_lines
 
     format = choose_output_format(output_options.output, output_options.format, default="ndjson")
     if format.name not in ("ndjson", "json"):
         hint = "--format ndjson" if output_options.output is None else "-o FILE.ndjson"
-        if format.is_table and path != "-":
-            hint = f"attn batch {shorten(path)} -o {shorten(str(output_options.output))} makes one table of them"
+        if format.is_table and input_file.path != "-":
+            hint = f"attn batch {shorten(input_file.path)} -o {shorten(str(output_options.output))} makes one table of them"
         raise OptionError(
             "bad-option", f"the results of a stream of problems are JSON lines, not {format.name}", help=hint
         )
     if read_options.is_for_one_problem:
         raise OptionError(
             "bad-option",
-            "--with, --from-state-dict, --token-column, --columns, --drop and --header cannot be used with a stream of problems",
+            "--with, --from-state-dict, --token-column, --columns, --drop, --header and --separator cannot be used with a stream of problems",
         )
     status = ExitStatus.OK
-    problems = read_json_lines(read_lines(path), "<stdin>" if path == "-" else path)
+    problems = read_json_lines(input_file.read_lines(), input_file.display_name)
     with open_output(environment, output_options, format) as write:
         for line, error in compute_stream(problems, variant_request, output_options):
             if error is not None:

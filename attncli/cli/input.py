@@ -9,6 +9,7 @@ from attncli.cli.messages import Messages
 from attncli.request import ReadOptions
 
 if TYPE_CHECKING:
+    from attncli.readers import InputFile
     from attncli.types import Problem
 
 
@@ -20,7 +21,7 @@ def file_mode(path: str) -> int:
         return 0
 
 
-def read_problem(path: str, read_options: ReadOptions, messages: Messages) -> Problem:
+def read_problem(path: str | InputFile, read_options: ReadOptions, messages: Messages) -> Problem:
     """Read one problem as the options ask, and write what the reader had to find out as notes.
 
     Raises:
@@ -38,6 +39,7 @@ def read_problem(path: str, read_options: ReadOptions, messages: Messages) -> Pr
         columns=read_options.columns,
         drop=read_options.drop,
         header=read_options.header,
+        separator=read_options.separator,
     )
     for note in problem.notes:
         messages.note(note)

@@ -66,7 +66,7 @@ _INPUT_OPTIONS = _group_in_panel(
     _declare_option(
         "input_format",
         str | None,
-        "the format, where the suffix does not name it: json, ndjson, ndjson-tokens, csv, tsv, npz, npy, safetensors, parquet, arrow",
+        "the format, where the suffix does not name it: json, ndjson, ndjson-tokens, csv, tsv, txt, npz, npy, safetensors, parquet, arrow",
         "FORMAT",
     ),
     _declare_option(
@@ -86,9 +86,12 @@ _INPUT_OPTIONS = _group_in_panel(
     _declare_option("drop", str | None, "tables: columns to leave out: id,freq", "COLUMN,…"),
     _declare_option("header", Literal["yes", "no"] | None, "CSV: whether the first row is a header"),
     _declare_option(
+        "separator", Literal["comma", "semicolon", "tab", "pipe", "space"] | None, "CSV: what stands between columns"
+    ),
+    _declare_option(
         "with_",
         OptionalStrings,
-        "take one field from another file: --with parameters.w_q=w_q.csv",
+        "take one field from another file: --with parameters.w_q=w_q.csv, or w_q.csv:header=no",
         "NAME=PATH",
         flags="--with",
     ),
@@ -162,6 +165,7 @@ def _make_read_options(values: OptionValues) -> ReadOptions:
         values["columns"],
         values["drop"],
         values["header"],
+        values["separator"],
         replacing=tuple(values["with_"] or ()),
         state_dict=values["from_state_dict"],
     )

@@ -15,8 +15,10 @@ from typing import Any
 
 from attncli.errors import InputError, Location
 from attncli.readers.arrow_sizes import count_arrow_bytes, count_parquet_bytes
-from attncli.readers.base import Source, make_problem, reader, translate_parser_errors
+from attncli.readers.base import make_problem, reader
 from attncli.readers.columns import COLUMN_WORDS, Column, ColumnKind, choose_columns
+from attncli.readers.parser_errors import translate_parser_errors
+from attncli.readers.source import Source
 from attncli.readers.unpacking import check_unpacked_size
 from attncli.text import join_names, printable, shorten
 from attncli.types import Json, NumpyArray, Problem
@@ -25,13 +27,13 @@ _FEATHER_1 = b"FEA1"  # what the first version of Feather begins with
 _MAX_COLUMNS = 100_000
 
 
-@reader("parquet", ".parquet", ".pq")
+@reader("parquet", ".parquet", ".pq", holds_one_array=True)
 def read_parquet(source: Source) -> Problem:
     """Read a Parquet file."""
     return _read_problem(source)
 
 
-@reader("arrow", ".arrow", ".feather", ".ipc", ".arrows")
+@reader("arrow", ".arrow", ".feather", ".ipc", ".arrows", holds_one_array=True)
 def read_arrow(source: Source) -> Problem:
     """Read an Arrow file, which Feather is too, or an Arrow stream."""
     return _read_problem(source)
@@ -63,7 +65,7 @@ def _read_problem(source: Source) -> Problem:
     vectors = _vectors_from_column(frame[names[0]]) if choice.is_vector else _vectors_from_columns(frame, names)
     fields: Json = {"embeddings": vectors}
     if token_name is not None:
-        fields["tokens"] = _labels_from_column(frame[token_name], len(source.data))
+        fields["tokens"] = _labels_from_column(frame[token_name], source)
     n, d = vectors.shape
     note = f"{source.name}: {choice.describe_choice(columns, n, d, COLUMN_WORDS)}"
     return replace(make_problem(fields), notes=(note,))
@@ -277,7 +279,7 @@ def _translate_conversion() -> Iterator[None]:
             raise ValueError(str(error)) from None
 
 
-def _labels_from_column(column: Any, file_bytes: int) -> list[str]:
+def _labels_from_column(column: Any, source: Source) -> list[str]:
     """Return a column of texts, or of whole numbers, as labels.
 
     Raises:
@@ -290,9 +292,8 @@ def _labels_from_column(column: Any, file_bytes: int) -> list[str]:
             raise _missing_error(column.name, _first_row(column.is_null()))
         texts = column.cast(polars.String)
         size = int(texts.str.len_bytes().cast(polars.UInt64).sum()) + 50 * len(texts)
-        check_unpacked_size(
-            size, file_bytes, f"leave the labels out: --drop {shorten(column.name)}", shorten(column.name)
-        )
+        way_out = f"leave the labels out: {source.spell_option('drop', shorten(column.name))}"
+        check_unpacked_size(size, len(source.data), way_out, shorten(column.name))
         labels: list[str] = texts.to_list()
     return labels
 

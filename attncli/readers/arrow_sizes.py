@@ -17,6 +17,9 @@ _BYTES_PER_NUMBER = 16  # once as the library decodes it, and once in an array
 _BYTES_PER_TEXT = 96  # a label, beside its characters
 _BYTES_PER_ROW = 48  # a token has a label and a position
 _BYTE_ARRAY = 6  # the type of texts in Parquet
+_DICTIONARY_PAGE = 7  # the field of a page's header
+# The field that each kind of page has in its header → its fields that are numbers of values, nulls, rows and bytes.
+_PAGE_SIZES = {5: (1,), _DICTIONARY_PAGE: (1,), 8: (1, 2, 3, 5, 6)}
 
 _Struct: TypeAlias = dict[int, Any]  # number of a field → its value
 
@@ -36,7 +39,10 @@ def count_parquet_bytes(data: bytes, names: set[str]) -> dict[str, int]:
     footer, _ = decoder.decode_struct(start)
     sizes = dict.fromkeys(names, 0)
     groups = _list_of(footer, 4)
-    row_count = max(int(footer.get(3, 0)), sum(max(int(group.get(3, 0)), 0) for group in groups))
+    row_counts = [int(footer.get(3, 0)), *(int(group.get(3, 0)) for group in groups)]
+    if min(row_counts) < 0:
+        raise ValueError("a number of rows is below 0")
+    row_count = max(row_counts[0], sum(row_counts[1:]))
     for group in groups:
         for chunk in _list_of(group, 1):
             column = chunk.get(3) or {}
@@ -55,20 +61,32 @@ def _list_of(structure: _Struct, field: int) -> list[Any]:
 
 
 def _count_chunk_bytes(decoder: _ThriftDecoder, column: _Struct) -> int:
-    """Count the bytes that the pages of one chunk of a column declare."""
+    """Count the bytes that the pages of one chunk of a column declare.
+
+    Raises:
+        ValueError: they declare a number below 0, which the library takes for one of 2**64, or other values than the chunk.
+    """
     per_value = _BYTES_PER_TEXT if column.get(1) == _BYTE_ARRAY else _BYTES_PER_NUMBER
     position = int(column[11] if 11 in column else column[9])
     end = position + int(column[7])
     if position < 0 or end > len(decoder.data):
         raise ValueError("a column does not lie in the file as declared")
-    count = 0
+    count = value_count = 0
     while position < end:
         header, position = decoder.decode_struct(position)
-        page_headers = [header[field] for field in (5, 7, 8) if field in header]
-        count += int(header[2]) + per_value * sum(int(page.get(1, 0)) for page in page_headers)
-        if int(header[3]) < 0 or int(header[2]) < 0:
+        pages = {kind: header[kind] for kind in _PAGE_SIZES if kind in header}
+        sizes = [
+            int(header[2]),
+            int(header[3]),
+            *(int(page.get(i, 0)) for kind, page in pages.items() for i in _PAGE_SIZES[kind]),
+        ]
+        if min(sizes) < 0:
             raise ValueError("a page has a size below 0")
+        count += int(header[2]) + per_value * sum(int(page.get(1, 0)) for page in pages.values())
+        value_count += sum(int(page.get(1, 0)) for kind, page in pages.items() if kind != _DICTIONARY_PAGE)
         position += int(header[3])
+    if value_count != int(column[5]):
+        raise ValueError(f"the pages of a column hold {value_count:,} values, and {int(column[5]):,} are declared")
     return max(count, int(column.get(6, 0)))
 
 
@@ -166,10 +184,15 @@ def count_arrow_bytes(data: bytes) -> int:
         batch = reader.table(header, 1) if kind == 2 and header is not None else header  # 2: a dictionary's batch
         if kind not in (2, 3) or batch is None:
             continue
-        count += _BYTES_PER_ROW * max(reader.scalar(batch, 0, "<q"), 0)
+        lengths = [reader.scalar(batch, 0, "<q"), *(n for node in reader.pairs(batch, 1) for n in node)]
+        if min(lengths) < 0:
+            raise ValueError("a column has a length below 0")
+        count += _BYTES_PER_ROW * lengths[0]
         is_compressed = reader.table(batch, 3) is not None
         for offset, length in reader.pairs(batch, 2):
             parts += 1
+            if min(offset, length) < 0:
+                raise ValueError("a buffer has a place or a size below 0")
             if parts > _MAX_PARTS:
                 raise ValueError("it has more headers than are looked at")
             unpacked = length

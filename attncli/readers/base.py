@@ -6,30 +6,25 @@ InputError with what it knows of the place; the file is added by `read`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Any
 
-from attncli.errors import AttnError, CannotError, InputError, Location, OptionError
+from attncli.errors import InputError, Location, OptionError
+from attncli.readers.compression import (
+    explain_other_packing,
+    explain_unpacking,
+    packed_suffix,
+    strip_packed_suffix,
+    unpack,
+)
 from attncli.readers.files import read_bytes, read_into_memory
+from attncli.readers.parser_errors import translate_parser_errors
+from attncli.readers.source import Source
 from attncli.text import join_names, shorten, suggestion
 from attncli.types import INPUT_NAMES, NESTED_FIELDS, Json, Problem
-
-
-@dataclass(frozen=True)
-class Source:
-    """The input of a reader: the bytes, and what the user said about them."""
-
-    name: str  # for messages
-    data: Any  # bytes; for a reader that `shares_memory`, a memoryview if they come from a file
-    format: str = ""
-    token_column: str | None = None  # a name, a number from 0, or none
-    columns: str | None = None  # those that are dimensions: names or numbers, separated by commas
-    drop: str | None = None  # those that are left out
-    header: str | None = None  # yes or no
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,8 @@ class Reader:
     is_stream: bool = False  # it holds a problem a line: see `read_json_lines`
     shares_memory: bool = False  # its arrays are the very bytes that were read
     find_format: Callable[[bytes], str] | None = None  # of a stream: the name of its format, by the first line
+    is_text: bool = False  # files of it may be compressed
+    holds_one_array: bool = False  # a matrix without a name
 
 
 READERS: dict[str, Reader] = {}
@@ -49,6 +46,7 @@ READERS: dict[str, Reader] = {}
 FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "csv": ((".csv",), "attncli.readers.csv"),
     "tsv": ((".tsv", ".tab"), "attncli.readers.csv"),
+    "txt": ((".txt", ".vec", ".glove"), "attncli.readers.csv"),
     "json": ((".json",), "attncli.readers.json"),
     "ndjson": ((".ndjson", ".jsonl"), "attncli.readers.json"),
     "ndjson-tokens": ((), "attncli.readers.json"),
@@ -66,11 +64,15 @@ def reader(
     is_stream: bool = False,
     shares_memory: bool = False,
     find_format: Callable[[bytes], str] | None = None,
+    is_text: bool = False,
+    holds_one_array: bool = False,
 ) -> Callable[[Callable[[Source], Problem]], Callable[[Source], Problem]]:
     """Register a format under its name and suffixes."""
 
     def register(function: Callable[[Source], Problem]) -> Callable[[Source], Problem]:
-        READERS[name] = Reader(name, suffixes, function, is_stream, shares_memory, find_format)
+        READERS[name] = Reader(
+            name, suffixes, function, is_stream, shares_memory, find_format, is_text, holds_one_array
+        )
         return function
 
     return register
@@ -104,13 +106,23 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
                 help=suggestion(format_name, FORMAT_MODULES),
             )
         return load_reader(format_name)
-    suffix = PurePath(path).suffix.lower()
+    inner_path, packing = strip_packed_suffix(path), packed_suffix(path)
+    suffix = PurePath(inner_path).suffix.lower()
     for name, (suffixes, _) in FORMAT_MODULES.items():
         if suffix in suffixes:
-            return load_reader(name)
+            reader = load_reader(name)
+            if packing and not reader.is_text:
+                raise OptionError(
+                    "unknown-format",
+                    f"{shorten(path)}: {name} is not read from a {packing} file; only text is",
+                    help=explain_unpacking(path),
+                )
+            return reader
     from attncli.readers.foreign import foreign_suffix_error
 
-    if (foreign := foreign_suffix_error(path)) is not None:
+    if (foreign := foreign_suffix_error(inner_path)) is not None:
+        if packing:
+            foreign.help = f"{explain_unpacking(path)}; then {foreign.help}"
         raise foreign.add_location(file=path)
     is_folder = False
     with suppress(OSError, ValueError):  # nothing can have that name
@@ -121,12 +133,55 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
             f"{path} is a folder",
             help="name one file in it, or give the folder to attn batch or attn check",
         )
+    other_packing = explain_other_packing(path)
+    if other_packing:
+        raise OptionError("unknown-format", f"files packed by {other_packing[0]} are not read", help=other_packing[1])
     if path == "-":
         message = "standard input has no suffix"
+    elif packing:
+        message = f"{packing} says how {shorten(path)} is packed, and not what it holds"
     else:
         message = f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix"
     hint = f"add --input-format {join_names(FORMAT_MODULES, 'or')}"
     raise OptionError("unknown-format", f"{message}, so its format is not known", help=hint)
+
+
+NAMED_SUFFIXES = (".txt",)  # of files that are inputs only where they are named: most others are notes
+
+
+def is_input_name(path: str, *, with_streams: bool = True) -> bool:
+    """Whether a file that is found in a folder is an input, by its suffix; a stream of problems is one if it is said."""
+    suffix = PurePath(strip_packed_suffix(path)).suffix.lower()
+    if suffix in NAMED_SUFFIXES:
+        return False
+    name = next((name for name, (suffixes, _) in FORMAT_MODULES.items() if suffix in suffixes), None)
+    if name is None:
+        return False
+    reader = load_reader(name)
+    return (with_streams or not reader.is_stream) and (reader.is_text or not packed_suffix(path))
+
+
+def parse_source(reader: Reader, source: Source) -> Problem:
+    """Read a problem from the bytes of a source, unpacked if they are packed.
+
+    Raises:
+        InputError: they make no sense, are packed in a way that is not read, or are of another program.
+        CannotError: they do not fit in memory, or a package is missing.
+    """
+    packing = ""
+    try:
+        if reader.is_text and not reader.is_stream:  # a stream is unpacked before it is split into lines
+            data, packing = unpack(source.data, source.name)
+            source = replace(source, data=data) if packing else source
+        problem = reader.read(source)
+    except InputError:
+        from attncli.readers.foreign import check_not_foreign
+
+        check_not_foreign(source)  # then that is what is wrong with it
+        raise
+    if packing and not packed_suffix(source.name):
+        problem = replace(problem, notes=(*problem.notes, f"{source.name}: packed by {packing}"))
+    return problem
 
 
 def read_source(path: str, reader: Reader) -> bytes | memoryview:
@@ -139,33 +194,6 @@ def read_source(path: str, reader: Reader) -> bytes | memoryview:
 
 
 # ── what readers share ───────────────────────────────────────────────────────────────────────────
-@contextmanager
-def translate_parser_errors(code: str, statement: str, help: str = "", path: str = "") -> Iterator[None]:
-    """Turn whatever another library raises over an input into that input's error: the one place of each parser.
-
-    Args:
-        code: of the error.
-        statement: what the input is not; the library's own sentence follows it.
-        help: the way out.
-        path: where in the input.
-
-    Raises:
-        InputError: the library has raised something.
-        CannotError: there is not enough memory.
-    """
-    try:
-        yield
-    except AttnError:
-        raise
-    except MemoryError:
-        raise CannotError("out-of-memory", "this input does not fit in memory") from None
-    except RecursionError:
-        raise InputError("too-deep", f"{statement}: it is nested too deep", location=Location(path=path)) from None
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise InputError(code, f"{statement}: {shorten(reason)}", location=Location(path=path), help=help) from None
-
-
 _BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32 begins with that of UTF-16
     b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
 }  # fmt: skip
@@ -191,7 +219,7 @@ def decode_text(data: bytes, *, format_name: str) -> str:
         raise InputError(
             "wrong-encoding",
             f"{format_name} is UTF-8, but byte {error.start} is 0x{data[error.start]:02x}",
-            help="save it as UTF-8, or convert it: iconv -f LATIN1 -t UTF-8",
+            help="save it as UTF-8, or convert it: iconv -f CP1252 -t UTF-8",
         ).add_location(line=line) from None
     if "\0" in text:
         raise InputError(

@@ -1,7 +1,7 @@
 """Decide which columns of a table are tokens and which are vectors. Entries: `choose_columns`, and the rules for names.
 
 The same rules hold wherever columns have names: CSV, Parquet, Arrow, records in JSON. In CSV every cell is a text, so
-`readers/csv.py` asks for the rules one by one; where columns have types, `choose_columns` applies them.
+`readers/csv_table.py` asks for the rules one by one; where columns have types, `choose_columns` applies them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from attncli.errors import InputError
-from attncli.readers.base import Source
+from attncli.readers.source import Source
 from attncli.registry import parse_index
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
 
@@ -57,8 +57,8 @@ class TableWords:
     columns_option: str
 
 
-COLUMN_WORDS = TableWords("column", "--token-column", "--columns")
-FIELD_WORDS = TableWords("field", "--token-field", "--vector-field")
+COLUMN_WORDS = TableWords("column", "token-column", "columns")
+FIELD_WORDS = TableWords("field", "token-field", "vector-field")
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Chooser:
             raise InputError(
                 "unclear-tokens",
                 f"{self.words.noun} {self._quote(column)} holds {self._describe(column)}, which are no tokens",
-                help=f"{self.words.token_option} names a {self.words.noun} of texts, or says none",
+                help=f"{self._spell_option('token-column', 'COLUMN')} names a {self.words.noun} of texts, or says none",
             )
         return column
 
@@ -232,8 +232,9 @@ class _Chooser:
             raise InputError(
                 "unclear-tokens",
                 f"{self.words.noun} {self._quote(numbers[0])} holds numbers under a name unlike the others: tokens, or a dimension?",
-                help=f"{self.words.token_option} {spelled} makes them the tokens, --drop {spelled} leaves them out, "
-                f"--columns {self._spell_all(numbers) or f'{spelled},…'} takes all as dimensions",
+                help=f"{self._spell_option('token-column', spelled)} makes them the tokens, "
+                f"{self._spell_option('drop', spelled)} leaves them out, "
+                f"{self.source.spell_option('columns', self._spell_all(numbers) or f'{spelled},…')} takes all as dimensions",
             )
         unlike = unlike_columns(self.names, numbers)
         if unlike:
@@ -252,7 +253,7 @@ class _Chooser:
             InputError: it is unclear.
         """
         spelled = spell_column(self.names, vector)
-        takes_it = f"{self.words.columns_option} {spelled}"
+        takes_it = self._spell_option("columns", spelled)
         if self.names[vector].lower() not in VECTOR_NAMES and self.words is FIELD_WORDS:
             raise InputError(
                 "missing-field",
@@ -271,7 +272,7 @@ class _Chooser:
 
     def _several_vectors_error(self, columns: Sequence[int]) -> InputError:
         vectors = [c for c in columns if self.columns[c].kind == "vectors"]
-        ways = [f"{self.words.columns_option} {spell_column(self.names, c)}" for c in vectors]
+        ways = [self._spell_option("columns", spell_column(self.names, c)) for c in vectors]
         if len(vectors) == 1:
             message = f"{self._quote(vectors[0])} holds whole vectors, and the other {self.words.noun}s single numbers"
         else:
@@ -289,13 +290,13 @@ class _Chooser:
         message = f"{self.words.noun} {names} {holds}{one if is_one else several}"
         ways = []
         if spelled := self._spell_all(unclear):
-            ways.append(f"--drop {spelled} leaves {'it' if is_one else 'them'} out")
+            ways.append(f"{self._spell_option('drop', spelled)} leaves {'it' if is_one else 'them'} out")
         if not holds and (spelled := self._spell_all(numbers)):
-            ways.append(f"--columns {spelled} takes all")
+            ways.append(f"{self.source.spell_option('columns', spelled)} takes all")
         return InputError(
             "unclear-columns",
             message,
-            help="; ".join(ways) or "--columns names the dimensions, --drop what is left out",
+            help="; ".join(ways) or f"{self._spell_option('drop', 'COLUMN,…')} says what is left out",
         )
 
     def _check_numbers(self, dimensions: Sequence[int]) -> None:
@@ -309,7 +310,7 @@ class _Chooser:
                 raise InputError(
                     "not-a-number",
                     f"{self.words.noun} {self._quote(c)} holds {self._describe(c)}, not numbers",
-                    help="--columns names those that are dimensions",
+                    help=f"{self.source.spell_option('columns', 'COLUMN,…')} names those that are dimensions",
                 )
 
     def _choose_tokens(self, texts: list[int]) -> int | None:
@@ -327,12 +328,18 @@ class _Chooser:
         others = [c for c in texts if self.names[c].lower() in OTHER_NAMES]
         if len(named) == 1 and len({*named, *others}) == len(texts):
             return named[0]
-        ways = [f"{self.words.token_option} {spell_column(self.names, c)}" for c in texts[:8]]
+        ways = [self._spell_option("token-column", spell_column(self.names, c)) for c in texts[:8]]
         raise InputError(
             "unclear-tokens",
             f"{self.words.noun}s {join_names(map(self._quote, texts), max_names=8)} hold texts: which are the tokens?",
             help=f"choose one: {join_names(ways, 'or')}",
         )
+
+    def _spell_option(self, name: str, value: str) -> str:
+        """Spell an option that chooses columns, by the name that it has for tables of this kind."""
+        if not self.source.assignment:  # --with has one name for each
+            name = {"token-column": self.words.token_option, "columns": self.words.columns_option}.get(name, name)
+        return self.source.spell_option(name, value)
 
     def _quote(self, column: int) -> str:
         return f"{printable(shorten(self.names[column]))!r}"

@@ -1,4 +1,4 @@
-"""Open and read input files and standard input, with an error that says why it cannot be done. Entries: `read_bytes`, `read_into_memory`, `read_lines`, `open_input`."""
+"""Open and read input files and standard input, with an error that says why it cannot be done. Entries: `read_bytes`, `read_into_memory`, `open_input`."""
 
 from __future__ import annotations
 
@@ -110,23 +110,6 @@ def _too_large_error(path: str, sizes: str = "") -> CannotError:
         f"{shorten(path)} is larger than memory{sizes}",
         help="split it, or read it where there is more memory",
     )
-
-
-def read_lines(path: str) -> Iterator[bytes]:
-    """Yield the lines of a file, or of standard input for `-`, as they come in.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    with open_input(path) as file:
-        while True:
-            try:
-                line = file.readline()
-            except OSError as error:
-                raise read_error(path, error) from None
-            if not line:
-                return
-            yield line
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
 from attncli.errors import InputError
+from attncli.readers.source import Source
 
 _NAMED_ARRAYS = "(x if isinstance(x, dict) else {'embeddings': x}).items()"
 _SAVE_JSON = "Path(sys.argv[2]).write_text(json.dumps(x, default=lambda v: v.to_dict('records') if hasattr(v, 'to_dict') else v.tolist()))"
@@ -177,6 +177,7 @@ _MAGIC = (
     (b"\xd0\xcf\x11\xe0", _EXCEL),
     (b"\xba\x16\x4f\x2f", _FASTTEXT),
 )
+_ARCHIVE_MAGIC = b"PK\x03\x04"
 _OWN_MAGIC = ((b"\x93NUMPY", "npy"), (b"PAR1", "parquet"), (b"ARROW1", "arrow"))
 _PICKLE_PATTERN = re.compile(rb"\x80[\x02-\x05]")
 _WORD2VEC_PATTERN = re.compile(rb"\d+ \d+\n[^\n ]+ ")
@@ -200,26 +201,22 @@ def foreign_suffix_error(path: str) -> InputError | None:
     return _foreign_error(path, found or foreign)
 
 
-def check_not_foreign(data: Any, path: str, format_name: str) -> None:
+def check_not_foreign(source: Source) -> None:
     """Check that a file is none of another program's, whatever its suffix or `--input-format` says.
-
-    Args:
-        data: its bytes.
-        path: its name.
-        format_name: what it was read as.
 
     Raises:
         InputError: it is one, or one of another format that is read.
     """
-    head = bytes(data[:_HEAD_BYTES])
+    head = bytes(source.data[:_HEAD_BYTES])
     foreign = _recognise(head)
     if foreign is not None:
-        raise _foreign_error(path, foreign)
-    for magic, own in _OWN_MAGIC:
-        if head.startswith(magic) and format_name != own:
-            raise InputError(
-                "foreign-format", f"this is {own}, and no {format_name}", help=f"--input-format {own} reads it"
-            )
+        raise _foreign_error(source.name, foreign)
+    own = next((name for magic, name in _OWN_MAGIC if head.startswith(magic)), "")
+    if head.startswith(_ARCHIVE_MAGIC) and _first_member(head).endswith(b".npy"):
+        own = "npz"
+    if own not in ("", source.format):
+        message = f"this is {own}, and no {source.format}"
+        raise InputError("foreign-format", message, help=f"{source.spell_format(own)} reads it")
 
 
 def _recognise(head: bytes) -> ForeignFormat | None:
@@ -227,7 +224,7 @@ def _recognise(head: bytes) -> ForeignFormat | None:
     for magic, foreign in _MAGIC:
         if head.startswith(magic):
             return foreign
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(_ARCHIVE_MAGIC):
         return _recognise_archive(head)
     if _PICKLE_PATTERN.match(head):
         return (
@@ -249,11 +246,16 @@ def _is_text(head: bytes) -> bool:
 
 def _recognise_archive(head: bytes) -> ForeignFormat | None:
     """Recognise a ZIP archive by its first member."""
-    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    name = _first_member(head)
     if name.endswith((b"/data.pkl", b"/.format_version", b"/.data/serialization_id")):
         return _PYTORCH
     is_office = name in (b"[Content_Types].xml", b"mimetype") or name.startswith((b"xl/", b"docProps/", b"_rels/"))
     return _EXCEL if is_office else None
+
+
+def _first_member(head: bytes) -> bytes:
+    """Return the name of the first member of a ZIP archive."""
+    return head[30 : 30 + int.from_bytes(head[26:28], "little")]
 
 
 def _foreign_error(path: str, foreign: ForeignFormat) -> InputError:
@@ -266,5 +268,6 @@ def spell_path(path: str, suffix: str | None = None) -> str:
         return f"NEW{suffix}" if suffix else "FILE"
     if suffix:
         with suppress(ValueError):  # a name that can have no suffix
-            path = str(PurePath(path).with_suffix(suffix))
+            is_same = PurePath(path).suffix.lower() == suffix
+            path = str(PurePath(path).with_suffix(f".new{suffix}" if is_same else suffix))
     return shlex.quote(f"./{path}" if path.startswith("-") else path)

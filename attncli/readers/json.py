@@ -14,14 +14,12 @@ from typing import Any
 from attncli.errors import AttnError, InputError, Location, input_error
 from attncli.readers.base import (
     READERS,
-    Source,
     bare_record_error,
     check_duplicate_keys,
     decode_text,
     is_bare_record,
     make_problem,
     reader,
-    translate_parser_errors,
 )
 from attncli.readers.json_shapes import (
     check_finite_values,
@@ -31,6 +29,8 @@ from attncli.readers.json_shapes import (
     is_token,
     table_of_tokens,
 )
+from attncli.readers.parser_errors import translate_parser_errors
+from attncli.readers.source import Source
 from attncli.text import quote_value, shorten
 from attncli.types import NESTED_FIELDS, Json, Problem
 
@@ -39,7 +39,7 @@ _MAX_TOKEN_BYTES = 2**22  # of a line; a vector of a hundred thousand numbers ta
 _TYPE_OF_KIND: Json = {"floats": float, "booleans": bool, "integers": int}
 
 
-@reader("json", ".json")
+@reader("json", ".json", is_text=True)
 def read_json(source: Source) -> Problem:
     """Read one JSON document."""
     data = source.data.removeprefix(b"\xef\xbb\xbf")
@@ -137,13 +137,13 @@ def find_line_format(line: bytes) -> str:
     return "ndjson-tokens" if is_tokens else "ndjson"
 
 
-@reader("ndjson", ".ndjson", ".jsonl", is_stream=True, find_format=find_line_format)
+@reader("ndjson", ".ndjson", ".jsonl", is_stream=True, find_format=find_line_format, is_text=True)
 def read_json_line(source: Source) -> Problem:
     """Read one line of JSON lines, which holds a problem."""
     return read_json(source)
 
 
-@reader("ndjson-tokens")
+@reader("ndjson-tokens", is_text=True, holds_one_array=True)
 def read_token_lines(source: Source) -> Problem:
     """Read JSON lines of which each is a token with its vector."""
     values: list[Any] = []

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from attncli.errors import InputError
+from attncli.errors import AttnError
 from attncli.readers.base import Reader, find_reader, load_reader
+from attncli.readers.compression import read_first_line
 from attncli.readers.files import open_input
 
 _MAX_FIRST_LINE_BYTES = 2**22  # of JSON lines, in which a token and its vector stand
@@ -22,10 +23,8 @@ def detect_reader(path: str, format_name: str | None = None) -> Reader:
     if reader.find_format is None or path == "-":
         return reader
     first = b""
-    with suppress(InputError, OSError, ValueError):  # what cannot be read is said when it is read
+    with suppress(AttnError, OSError, ValueError):  # what cannot be read is said when it is read
         if Path(path).is_file():  # a pipe can be read once
             with open_input(path) as file:
-                first = next(
-                    (line for line in iter(lambda: file.readline(_MAX_FIRST_LINE_BYTES), b"") if line.strip()), b""
-                )
+                first = read_first_line(file, path, _MAX_FIRST_LINE_BYTES)
     return load_reader(reader.find_format(first))

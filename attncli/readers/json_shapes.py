@@ -13,7 +13,6 @@ from itertools import chain
 from typing import Any
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source
 from attncli.readers.columns import OTHER_NAMES, VECTOR_NAMES
 from attncli.readers.json_tables import (
     Table,
@@ -25,6 +24,7 @@ from attncli.readers.json_tables import (
     table_of_rows,
     unwrap_vector,
 )
+from attncli.readers.source import Source
 from attncli.text import join_names, printable, shorten
 from attncli.types import INPUT_NAMES, Json
 
@@ -39,6 +39,8 @@ _ANSWER_NAMES = frozenset({
 _LABEL_NAMES = ("texts", "documents", "ids")  # of answers, the surest first
 _COHERE_TYPES = frozenset({"float", "int8", "uint8", "binary", "ubinary", "base64"})
 _SPLIT_NAMES = {"columns", "data", "index", "index_names", "column_names"}
+_ASIDES = ("usage", "meta")  # objects beside the list of an answer
+_MAX_ENVELOPES = 3  # objects within each other around that list
 _AXIS_NAMES = frozenset("xyzw")
 _TO_RECORDS = (
     'python -c "import json, sys; print(json.dumps([dict(token=t, embedding=v) for t, v in json.load(sys.stdin).items()]))" '
@@ -234,20 +236,32 @@ def _table_of_record(value: Json) -> Table | None:
 
 
 def _table_of_envelope(value: Json) -> Table | None:
-    """The table of the one list of objects that stands in an object."""
-    lists = [
-        (name, inner)
-        for name, inner in value.items()
-        if isinstance(inner, list) and inner and all(isinstance(item, dict) for item in inner)
-    ]
-    if len(lists) != 1 or any(
-        isinstance(inner, list | dict) for name, inner in value.items() if name not in (lists[0][0], "usage", "meta")
-    ):
+    """The table of the one list of objects that stands in an object, or in one that stands in it."""
+    path = "$"
+    items: Any = value
+    while isinstance(items, dict) and path.count(".") < _MAX_ENVELOPES:
+        inner = [(name, item) for name, item in items.items() if isinstance(item, list | dict) and name not in _ASIDES]
+        if len(inner) != 1:
+            return None
+        name, items = inner[0]
+        path += f".{shorten(name)}"
+    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
         return None
-    name, items = lists[0]
     if name == "predictions":
         items = [item["embeddings"] if isinstance(item.get("embeddings"), dict) else item for item in items]
-    return table_of_records(items, f"$.{shorten(name)}" + "[{row}].{name}")
+    braceless = path.replace("{", "{{").replace("}", "}}")
+    return table_of_records(list(map(_unwrap_point, items)), braceless + "[{row}].{name}")
+
+
+def _unwrap_point(item: Json) -> Json:
+    """Return a point of Qdrant with the texts of its payload beside its one vector; any other item as it is."""
+    payload, vector = item.get("payload"), item.get("vector")
+    if not isinstance(payload, dict) or "vector" not in item:
+        return item
+    if isinstance(vector, dict) and len(vector) == 1:  # vectors have names
+        vector = next(iter(vector.values()))
+    texts = {name: inner for name, inner in payload.items() if isinstance(inner, str) and name not in item}
+    return {**texts, **{name: inner for name, inner in item.items() if name != "payload"}, "vector": vector}
 
 
 def _table_of_frame(value: Json) -> Table | None:
@@ -330,7 +344,7 @@ def _table_of_lists(value: Json, source: Source) -> Table | None:
         raise InputError(
             "two-readings",
             f"{join_names([repr(shorten(name)) for name in names], max_names=4)} hold a list of numbers each: are they tokens, or columns?",
-            help=f"columns: --columns {spelled}; tokens: {_TO_RECORDS}",
+            help=f"columns: {source.spell_option('columns', spelled)}; tokens: {_TO_RECORDS}",
         )
     return _table_of_words(value)
 

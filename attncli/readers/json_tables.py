@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import Source
 from attncli.readers.columns import FIELD_WORDS, TOKEN_NAMES, Column, ColumnKind, TableWords, choose_columns
+from attncli.readers.source import Source
 from attncli.text import pluralize, printable, quote_value, shorten
 from attncli.types import NONFINITE_SPELLINGS, Json
 

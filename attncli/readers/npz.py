@@ -14,15 +14,9 @@ import zipfile
 from typing import IO, NamedTuple
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import (
-    Source,
-    decode_metadata,
-    make_problem,
-    merge_fields,
-    nest_fields,
-    reader,
-    translate_parser_errors,
-)
+from attncli.readers.base import decode_metadata, make_problem, merge_fields, nest_fields, reader
+from attncli.readers.parser_errors import translate_parser_errors
+from attncli.readers.source import Source
 from attncli.readers.unpacking import check_unpacked_size
 from attncli.text import join_names, pluralize, shorten
 from attncli.types import INPUT_NAMES, Json, NumpyArray, Problem
@@ -32,7 +26,7 @@ _BYTES_PER_ROW = 48  # that a row counts more where it is compressed, since a to
 _HEADER_BYTES = 2**16  # of an NPY file, in which numpy's header of at most 10,000 characters lies
 
 
-@reader("npy", ".npy")
+@reader("npy", ".npy", holds_one_array=True)
 def read_npy(source: Source) -> Problem:
     """Read one array: the embeddings."""
     return make_problem({"embeddings": read_npy_array(source.data, "embeddings")})

@@ -1,19 +1,88 @@
-"""Read a problem from a file: find its reader, parse the bytes, replace fields, validate. Entries: `read`, `parse_problem`."""
+"""Read a problem from a file: find its reader, parse the bytes, replace fields, validate.
+
+Entries: `read`, `parse_problem`; `find_input` where it matters first whether the input is a stream of problems.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from attncli.errors import InputError, OptionError
-from attncli.readers.base import Reader, Source, read_source
+from attncli.readers.base import Reader, load_reader, parse_source, read_source
+from attncli.readers.files import open_input, read_bytes, read_error
 from attncli.readers.json_lines import detect_reader
-from attncli.readers.with_field import replace_field
+from attncli.readers.source import Source
+from attncli.readers.with_field import assign_name_of_array, replace_field
 from attncli.types import Problem
 
 
+@dataclass(frozen=True)
+class InputFile:
+    """A file, or standard input, whose reader is known."""
+
+    path: str
+    reader: Reader
+    data: Any = None  # its bytes, where they told the reader
+    note: str = ""  # what they were recognised as
+
+    @property
+    def display_name(self) -> str:
+        """Its name for messages."""
+        return "<stdin>" if self.path == "-" else self.path
+
+    def read_lines(self) -> Iterator[bytes]:
+        """Yield its lines as they come in, unpacked if they are packed.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        from attncli.readers.compression import unpack_lines
+
+        if self.data is not None:
+            yield from unpack_lines(io.BufferedReader(io.BytesIO(self.data)), self.display_name)
+            return
+        with open_input(self.path) as file:
+            try:
+                yield from unpack_lines(file, self.display_name)
+            except OSError as error:
+                raise read_error(self.path, error) from None
+
+
+def find_input(path: str, format: str | None = None) -> InputFile:
+    """Find the reader of a file by its suffix, and that of standard input by what it holds, where no format is named.
+
+    Whether JSON lines are problems or tokens, their first line tells.
+
+    Raises:
+        OptionError: the format is not known.
+        InputError: it is a folder; or standard input cannot be read, or holds nothing.
+    """
+    if path != "-" or format is not None:
+        return InputFile(path, detect_reader(path, format))
+    from attncli.readers.compression import unpack
+    from attncli.readers.sniff import FORMAT_TITLES, detect_format
+
+    try:
+        data = read_bytes(path)
+        unpacked, packing = (data, "") if data.startswith(b"PK\x03\x04") else unpack(data, "<stdin>")
+        name = detect_format(unpacked)
+    except InputError as error:
+        raise error.add_location(file="<stdin>") from None
+    reader = load_reader(name)
+    if packing and not reader.is_text:
+        hint = f"unpack it first: {'gunzip' if packing == 'gzip' else 'zstd -d'} < FILE | attn compute -"
+        raise OptionError("unknown-format", f"{name} is not read packed by {packing}; only text is", help=hint)
+    title = FORMAT_TITLES.get(name, name)
+    note = f"standard input: recognised as {title}{f' packed by {packing}' if packing else ''}"
+    return InputFile(path, reader, unpacked, note)
+
+
 def read(
-    path: str | Path,
+    path: str | Path | InputFile,
     format: str | None = None,
     *,
     replacing: Sequence[str] = (),
@@ -22,11 +91,12 @@ def read(
     columns: str | None = None,
     drop: str | None = None,
     header: str | None = None,
+    separator: str | None = None,
 ) -> Problem:
     """Read a problem from a file, and validate it.
 
     Args:
-        path: the file, or `-` for standard input.
+        path: the file, or `-` for standard input; or one whose reader has been found.
         format: the name of its format, where the suffix does not say it.
         replacing: `name=path` pairs; each takes one field from another file (`--with`).
         state_dict: `file:prefix`; the learned arrays of one layer of a checkpoint (`--from-state-dict`).
@@ -34,24 +104,27 @@ def read(
         columns: for CSV, which columns are dimensions: names or numbers, separated by commas.
         drop: for CSV, which columns are left out.
         header: for CSV, whether the first row is one: yes or no.
+        separator: for CSV, what stands between columns: comma, semicolon, tab, pipe or space.
 
     Raises:
         OptionError: the format is not known, or `replacing` or `state_dict` is misspelt.
         InputError: the file cannot be read or makes no sense; with its place.
     """
-    path = str(path)
-    reader = detect_reader(path, format)
+    input_file = path if isinstance(path, InputFile) else find_input(str(path), format)
+    reader, data, display_name = input_file.reader, input_file.data, input_file.display_name
     if reader.is_stream:
         hint = (
             "attn compute reads it line by line; if each line is a token with its vector, --input-format ndjson-tokens"
         )
-        raise OptionError("many-problems", f"{path} holds a problem a line", help=hint)
-    display_name = "<stdin>" if path == "-" else path
-    try:
-        data = read_source(path, reader)
-    except InputError as error:
-        raise error.add_location(file=display_name) from None
-    return parse_problem(
+        raise OptionError("many-problems", f"{input_file.path} holds a problem a line", help=hint)
+    if data is None:
+        try:
+            data = read_source(input_file.path, reader)
+        except InputError as error:
+            raise error.add_location(file=display_name) from None
+    elif reader.shares_memory:
+        data = memoryview(bytearray(data))
+    problem = parse_problem(
         data,
         display_name,
         reader,
@@ -61,7 +134,9 @@ def read(
         columns=columns,
         drop=drop,
         header=header,
+        separator=separator,
     )
+    return replace(problem, notes=(input_file.note, *problem.notes)) if input_file.note else problem
 
 
 def parse_problem(
@@ -76,6 +151,7 @@ def parse_problem(
     columns: str | None = None,
     drop: str | None = None,
     header: str | None = None,
+    separator: str | None = None,
 ) -> Problem:
     """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`, and the line that it is.
 
@@ -86,19 +162,14 @@ def parse_problem(
     from attncli.validation import validate
 
     try:
-        try:
-            problem = reader.read(Source(name, data, reader.name, token_column, columns, drop, header))
-        except InputError:
-            from attncli.readers.foreign import check_not_foreign
-
-            check_not_foreign(data, name, reader.name)  # then that is what is wrong with it
-            raise
+        source = Source(name, data, reader.name, token_column, columns, drop, header, separator)
+        problem = assign_name_of_array(parse_source(reader, source), reader, replacing)
         if state_dict is not None:
             from attncli.readers.state_dict import add_layer
 
             problem = add_layer(problem, state_dict)
         for pair in replacing:
-            problem = replace_field(problem, pair)
+            problem = replace_field(problem, pair, header)
         return validate(problem, name, line)
     except RecursionError:
         message = "lists or objects are nested deeper than anything a problem holds"

@@ -7,19 +7,14 @@ memory that the file was read into here, and bfloat16 is read without torch.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from attncli.errors import InputError, Location
-from attncli.readers.base import (
-    Source,
-    check_duplicate_keys,
-    decode_metadata,
-    make_problem,
-    merge_fields,
-    nest_fields,
-    reader,
-    translate_parser_errors,
-)
+from attncli.framework_arrays import find_layers
+from attncli.readers.base import check_duplicate_keys, decode_metadata, make_problem, merge_fields, nest_fields, reader
+from attncli.readers.parser_errors import translate_parser_errors
+from attncli.readers.source import Source
 from attncli.text import shorten
 from attncli.types import INPUT_NAMES, SAFETENSORS_DTYPES, Json, NumpyArray, Problem
 
@@ -30,7 +25,24 @@ def read_safetensors(source: Source) -> Problem:
     arrays, metadata, _ = read_tensors(source.data)
     if len(arrays) == 1 and not metadata and next(iter(arrays)) not in INPUT_NAMES and "." not in next(iter(arrays)):
         raise _unnamed_error(next(iter(arrays)), source.name)
+    if not any(name.partition(".")[0] in INPUT_NAMES for name in (*arrays, *metadata)):
+        _check_no_checkpoint(arrays, source.name)
     return make_problem(merge_fields(nest_fields(arrays), metadata))
+
+
+def _check_no_checkpoint(names: Iterable[str], path: str) -> None:
+    """Check that tensors are not those of a whole model.
+
+    Raises:
+        InputError: they are; with the option that takes a layer of it.
+    """
+    layer = next(find_layers(names), None)
+    if layer is not None:
+        raise InputError(
+            "not-a-problem",
+            "these are the learned arrays of a model, and no vectors of tokens",
+            help=f"one layer of them is taken for the vectors of INPUT: attn compute INPUT --from-state-dict {path}:{shorten(layer)}",
+        )
 
 
 def _unnamed_error(name: str, path: str) -> InputError:

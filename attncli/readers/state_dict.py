@@ -14,9 +14,16 @@ from pathlib import Path, PurePath
 from typing import IO, NamedTuple
 
 from attncli.errors import AttnError, InputError, Location, OptionError
-from attncli.framework_arrays import FRAMEWORK_ARRAYS, QKV_LAYOUT_OF_MODEL_TYPE, find_missing_arrays
-from attncli.readers.base import check_duplicate_keys, translate_parser_errors
+from attncli.framework_arrays import (
+    FRAMEWORK_ARRAYS,
+    QKV_LAYOUT_OF_MODEL_TYPE,
+    QUERY_NAMES,
+    find_layers,
+    find_missing_arrays,
+)
+from attncli.readers.base import check_duplicate_keys
 from attncli.readers.files import open_input, read_bytes, read_error
+from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.safetensors import Header, Tensor, make_array, parse_header
 from attncli.text import closest, join_names, shorten
 from attncli.types import Json, NumpyArray, Problem
@@ -223,7 +230,7 @@ def _select_names(checkpoint: _Checkpoint, prefix: str, file: str) -> list[str]:
     if any(name.startswith(_QUERY_MODULES) for name in below):
         _check_whole(below, prefix)
     names = sorted((name for name in below if _is_known(name)), key=_order_by_target)
-    if not any(name in _QUERY_NAMES for name in names):
+    if not any(name in QUERY_NAMES for name in names):
         raise _no_such_layer_error(checkpoint, prefix, below)
     found = find_missing_arrays(names)
     if found:
@@ -235,12 +242,7 @@ def _select_names(checkpoint: _Checkpoint, prefix: str, file: str) -> list[str]:
     return names
 
 
-_QUERY_NAMES = {
-    name for name, array in FRAMEWORK_ARRAYS.items() if array.target in ("w_q", "w_qkv") and not name.startswith("_")
-}
-
-
-_QUERY_MODULES = tuple(name.removesuffix("weight") for name in _QUERY_NAMES if name.endswith(".weight"))
+_QUERY_MODULES = tuple(name.removesuffix("weight") for name in QUERY_NAMES if name.endswith(".weight"))
 _TARGET_ORDER = ("w_q", "w_k", "w_v", "w_qkv", "b_q", "b_k", "b_v", "b_qkv", "w_o", "b_o")
 
 
@@ -285,7 +287,7 @@ def _quantised_error(message: str) -> InputError:
 
 def _no_such_layer_error(checkpoint: _Checkpoint, prefix: str, below: list[str]) -> InputError:
     """Make the error for a prefix under which no attention layer stands; it names those that do."""
-    layers = list(dict.fromkeys(_find_layers(checkpoint.files)))
+    layers = list(dict.fromkeys(find_layers(checkpoint.files)))
     if not layers:
         return InputError(
             "unknown-layer",
@@ -302,16 +304,6 @@ def _no_such_layer_error(checkpoint: _Checkpoint, prefix: str, below: list[str])
         message += f", where there are {join_names(map(shorten, below), max_names=6)}"
     nearest = next((layer for layer in layers if layer.startswith(f"{prefix}.")), None) or closest(prefix, layers)
     return InputError("unknown-layer", message, help=f"did you mean {nearest!r}?" if nearest else f"it can be {listed}")
-
-
-def _find_layers(names: Iterable[str]) -> Iterator[str]:
-    """Yield the prefixes under which the queries of an attention layer stand."""
-    for name in names:
-        parts = name.split(".")
-        for count in (4, 3, 2, 1):  # the longest name is the whole one: `self.query.weight`
-            if count < len(parts) and ".".join(parts[-count:]) in _QUERY_NAMES:
-                yield ".".join(parts[:-count])
-                break
 
 
 # ── their numbers ────────────────────────────────────────────────────────────────────────────────

@@ -364,6 +364,12 @@ def _check_finite(value: Any, field: Field) -> None:
     if (not field.finite and not is_bias) or 0 in shape_of(value):
         return
     detached = value.detach() if is_tensor(value) else value
+    if not is_bias and not is_tensor(value):
+        with np.errstate(all="ignore"):
+            if math.isfinite(
+                value.sum()
+            ):  # which neither NaN nor ∞ leaves so; a sum that is too large is looked at below
+                return
     low, high = float(detached.min()), float(detached.max())  # NaN where there is one; nothing is copied
     if is_bias and math.isnan(low):
         raise input_error(
@@ -412,6 +418,8 @@ def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tup
         raise input_error(
             "wrong-type", f"{field.name} must be a list of texts, not {quote_value(value)}", field.name, index
         )
+    if set(map(type, value)) == {str} and all(map(str.isascii, value)):  # nearly always, and quickly seen
+        return tuple(value)
     for i, item in enumerate(value):
         if not isinstance(item, str):
             message = f"{field.name} holds {quote_value(item)} instead of a text"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
+import zstandard
 
 from tests.helpers import SAMPLES
 
@@ -40,6 +42,49 @@ def test_tables_with_decimal_commas(attn, tmp_path, text):
     (tmp_path / "mine.csv").write_text(text)
 
     assert attn("check", CAT_SAT, "--figures", "mine.csv", "--step", "weights").status == 0
+
+
+WEIGHTS = "0.38,0.23,0.38\n0.06,0.77,0.17\n0.10,0.16,0.74\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("r.csv", WEIGHTS),
+        ("r.tsv", "step\tquery\tkey\tvalue\nweights\t0\t0\t0.38\nweights\t1\t2\t0.17\n"),
+        ("r.json", '{"weights": [[0.38, 0.23, 0.38], [0.06, 0.77, 0.17], [0.10, 0.16, 0.74]]}'),
+        ("r.md", "⟨1⟩0.38\n\n⟨1⟩: weights[0][0]\n"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ""])
+def test_packed_texts_are_read(attn, tmp_path, name, text, suffix):
+    pack = zstandard.compress if suffix == ".zst" else gzip.compress
+    (tmp_path / f"{name}{suffix}").write_bytes(pack(text.encode()))
+    (tmp_path / f"wrong.csv{suffix}").write_bytes(pack(WEIGHTS.replace("0.77", "0.71").encode()))
+
+    step = ["--step", "weights"]
+    assert attn("check", CAT_SAT, "--figures", f"{name}{suffix}", *(step if name == "r.csv" else [])).status == 0
+    assert attn("check", CAT_SAT, "--figures", f"wrong.csv{suffix}", *step, "--no-identify").status == 1
+
+
+def test_arrays_of_figures_are_not_read_packed(attn, tmp_path):
+    (tmp_path / "r.npy.gz").write_bytes(gzip.compress(b"x"))
+
+    run = attn("check", CAT_SAT, "--figures", "r.npy.gz")
+
+    assert (run.status, "help: unpack it first: gunzip -k r.npy.gz" in run.err) == (2, True), run.err
+
+
+@pytest.mark.parametrize(
+    "text", ["1/3,1/3,1/3\n", "a,b,c\n1/3,1/3,1/3\n", "the,1/3,1/3,1/3\ncat,0,1/2,1/2\nsat,1,0,0\n"]
+)
+def test_a_fraction_is_pointed_at(attn, tmp_path, text):
+    (tmp_path / "r.csv").write_text(text)
+
+    run = attn("check", CAT_SAT, "--figures", "r.csv", "--step", "weights")
+
+    assert (run.status, "'1/3' stands where a figure should" in run.err) == (3, True), run.err
+    assert "fractions are not read: write decimal numbers, 0.3333" in run.err
 
 
 @pytest.mark.parametrize(

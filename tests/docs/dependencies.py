@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from tests.helpers import ROOT
 
 _CUDA_PACKAGES = ("nvidia-", "cuda-", "triton")  # of other builds of torch
+_EXTRAS = ("batch", "zstd")  # those for users; the others are for who changes attn
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -40,11 +41,16 @@ def licence_of(package: metadata.Distribution) -> str:
 
 def dependency_table() -> str:
     """Return a Markdown table: each package that attn needs, what needs it, and its licence."""
-    needed = installed_with(Requirement(text).name for text in PROJECT["dependencies"])
-    for_batch = installed_with(Requirement(text).name for text in PROJECT["optional-dependencies"]["batch"])
-    direct = {Requirement(text).name for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["batch"])}
     rows = ["| package | installed with | licence |", "|---|---|---|"]
-    for name, package in (needed | for_batch).items():
-        shown = f"**{name}**" if name in direct else name
-        rows.append(f"| {shown} | {'attn' if name in needed else 'the extra `batch`'} | {licence_of(package)} |")
+    listed: set[str] = set()
+    groups = {"attn": PROJECT["dependencies"]} | {
+        f"the extra `{extra}`": PROJECT["optional-dependencies"][extra] for extra in _EXTRAS
+    }
+    for what, requirements in groups.items():
+        direct = [Requirement(text).name for text in requirements]
+        for name, package in installed_with(direct).items():
+            if name not in listed:
+                shown = f"**{name}**" if name in direct else name
+                rows.append(f"| {shown} | {what} | {licence_of(package)} |")
+                listed.add(name)
     return "\n".join(rows) + "\n"

@@ -5,7 +5,8 @@ Entries: `fuzz`, for the formats that it is given. `python -m tests.fuzz --only 
 
 from __future__ import annotations
 
-import csv as csv_library
+import functools
+import gzip
 import io
 import json
 import random
@@ -18,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
+import zstandard
 
 import attncli
 from attncli.errors import AttnError
 from attncli.plan import make_plan
-from attncli.readers import csv as csv_reader
 from attncli.types import INPUT_NAMES
 from tests.fuzz.harness import Outcome, describe_exception
+from tests.fuzz.second_opinions import check_opinion, polars_opinion
 
 Rng = random.Random
 
@@ -126,6 +129,64 @@ def csv_problem(rng: Rng) -> bytes:
     return (rng.choice(["", "", "\ufeff", "\n"]) + end.join(rows) + rng.choice(["", end, end * 3])).encode()
 
 
+def txt_problem(rng: Rng) -> bytes:
+    """Return rows between blanks, as GloVe, word2vec and numpy.savetxt write them, most of them alike."""
+    end, width, odd = rng.choice(["\n", "\n", " \n", "\r\n"]), rng.randrange(1, 5), rng.choice([0.0, 0.0, 0.05, 0.3])
+    blank, token_words = rng.choice([" ", " ", "  ", "\t"]), rng.choice([0, 1, 1, 1, 2])
+    words = ["cat", ".", "at", "name@domain.com", '"', ",", "#", "2008", "[", "x\x0by"]
+    rows = []
+    for _ in range(rng.randrange(1, 6)):
+        numbers = [rng.choice(["1", "2.5", "-3e-2", "0.125"]) for _ in range(width)]
+        cells = [*(rng.choice(words) for _ in range(token_words)), *numbers]
+        rows.append(blank.join(rng.choice(CELLS) if rng.random() < odd else cell for cell in cells))
+    if rng.random() < 0.3:
+        rows.insert(0, f"{rng.choice([len(rows)] * 4 + [0, 7])} {rng.choice([width] * 4 + [2])}")
+    elif rng.random() < 0.2:
+        rows.insert(0, rng.choice(["# d0 d1", "% a comment", "token d0 d1"]))
+    return (rng.choice(["", "", "\ufeff"]) + end.join(rows) + rng.choice(["", end])).encode()
+
+
+def packed_problem(rng: Rng, packing: str, make: Callable[[Rng], bytes]) -> bytes:
+    """Return a text in one or two parts, packed."""
+    data = make(rng)
+    if rng.random() < 0.2:
+        data = damage(rng, data) if data else data
+    cut = rng.choice([0, len(data) // 2])
+    pack = gzip.compress if packing == "gz" else zstandard.compress
+    return b"".join(pack(part) for part in (data[:cut], data[cut:]) if part) or pack(b"")
+
+
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────
+def table_problem(rng: Rng, format_name: str) -> bytes:
+    """Return a table of Parquet or Arrow whose columns are of any type, most of them of numbers."""
+    n, out, is_odd = rng.randrange(1, 4), io.BytesIO(), rng.random() < 0.3
+    columns: dict[str, polars.Series] = {}
+    for i in range(rng.randrange(1, 5)):
+        kinds = (
+            [polars.Int16, polars.UInt64, polars.Boolean, polars.Date] if is_odd else [polars.Float64, polars.Float32]
+        )
+        numbers = [0.5, 1.5, None, float("nan")] if is_odd else [0.5, 1.5, -2.0]
+        kind = rng.choice(kinds)
+        values = [rng.choice(numbers if kind.is_float() else [0, 1, 2]) for _ in range(n)]
+        columns[rng.choice(["freq", "token", "", f"d{i}"]) if is_odd else f"d{i}"] = polars.Series(values).cast(kind)
+    if rng.random() < 0.3:
+        columns["embedding"] = polars.Series(
+            [[0.5, float(i)][: rng.choice([2] * 8 + [1])] for i in range(n)], dtype=polars.List(polars.Float64)
+        )
+    if rng.random() < 0.6:
+        columns["token"] = polars.Series([rng.choice(["a", "é", ""]) for _ in range(n)], dtype=polars.String)
+    frame = polars.DataFrame(columns)
+    if format_name == "parquet":
+        frame.write_parquet(
+            out, compression=rng.choice(["uncompressed", "snappy", "zstd"]), row_group_size=rng.choice([None, 2])
+        )
+    elif rng.random() < 0.5:
+        frame.write_ipc(out, compression=rng.choice(["uncompressed", "lz4", "zstd"]))
+    else:
+        frame.write_ipc_stream(out)
+    return out.getvalue()
+
+
 # ── arrays ───────────────────────────────────────────────────────────────────────────────────────
 DTYPES = ["<f8", "<f4", "<f2", ">f8", "<i8", "|i1", "<u8", "|b1", "<U3", "|S2", "<c16", "<f16", "|V4", "<M8[s]", "<U0"]
 ARRAY_NAMES = ["embeddings", "q", "k", "v", "positions", "segments", "lengths", "mask", "bias", "tokens", "attn", "layout", "about", "about.x", "variant", "variant.heads", "parameters.w_q", "parameters", "past.k", "memory.embeddings", "expected.weights", "expected.weights.values", "a.b.c.d", "", ".", "schema"]  # fmt: skip
@@ -204,6 +265,11 @@ MAKERS: dict[str, Callable[[Rng], bytes]] = {
     "npy": lambda rng: npy_bytes(random_array(rng)),
     "npz": npz_problem,
     "safetensors": safetensors_problem,
+    "txt": txt_problem,
+    "csv.gz": functools.partial(packed_problem, packing="gz", make=csv_problem),
+    "json.zst": functools.partial(packed_problem, packing="zst", make=json_problem),
+    "parquet": functools.partial(table_problem, format_name="parquet"),
+    "arrow": functools.partial(table_problem, format_name="arrow"),
 }
 
 
@@ -219,155 +285,6 @@ def damage(rng: Rng, data: bytes) -> bytes:
             data[:i] + rng.choice(b'{}[]",:0123456789.eE-\n\r\0"').to_bytes(1) + data[i:],
         ])  # fmt: skip
     return data
-
-
-# ── second opinions ──────────────────────────────────────────────────────────────────────────────
-def check_opinion(format_name: str, data: bytes, path: Path, problem: attncli.Problem) -> None:
-    """Compare what was accepted with what another library reads.
-
-    Raises:
-        AssertionError: they differ.
-    """
-    if format_name == "json":
-        _compare_json(json.loads(data, object_pairs_hook=_unique_pairs), problem)
-    elif format_name in ("csv", "tsv"):
-        _compare_csv(data, problem, "\t" if format_name == "tsv" else None)
-    elif format_name == "npy":
-        _assert_same(problem.embeddings, np.load(io.BytesIO(data)))
-    elif format_name == "npz":
-        if not data.startswith(b"PK"):  # numpy.load goes by the first bytes, and zipfile by the last
-            return
-        with np.load(io.BytesIO(data)) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        _compare_arrays(
-            {name: x for name, x in arrays.items() if getattr(x, "dtype", np.dtype("V")).kind in "fiub"}, problem
-        )
-    else:
-        from safetensors.numpy import load
-
-        try:
-            arrays = load(data)
-        except Exception as error:  # numpy has no bfloat16
-            if "bf" in str(error).lower():
-                return
-            raise AssertionError("the library refuses it") from error
-        _compare_arrays(arrays, problem)
-
-
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    assert len(dict(pairs)) == len(pairs), "a key stands twice"
-    return dict(pairs)
-
-
-def _compare_json(document: Any, problem: attncli.Problem) -> None:
-    if isinstance(document, list):
-        document = {
-            "embeddings": [item["embedding"] if isinstance(item, dict) else item for item in document],
-            "tokens": [item.get("token") if isinstance(item, dict) else None for item in document],
-        }
-    elif not any(hasattr(problem, name) for name in document):  # each key is a token
-        document = {"embeddings": list(document.values()), "tokens": list(document)}
-    for name, value in document.items():
-        have = getattr(problem, name)
-        if name in ("embeddings", "q", "k", "v", "bias", "positions", "k_positions", "segments", "lengths", "mask"):
-            _assert_same(have, np.array(_numbers(value)))
-        elif name in ("tokens", "k_tokens") and value and None not in value:
-            assert [list(x) if isinstance(x, tuple) else x for x in have] == value, name
-        elif name in ("about", "variant"):
-            assert have == value, name
-        elif name in ("parameters", "past", "memory"):
-            for key, inner in value.items():
-                if key != "tokens":
-                    _assert_same(have[key], np.array(_numbers(inner)))
-
-
-def _numbers(value: Any) -> Any:
-    return (
-        [_numbers(item) for item in value]
-        if isinstance(value, list)
-        else float(value)
-        if isinstance(value, str)
-        else value
-    )
-
-
-_DIALECTS = (  # separators, and whether a quotation mark is one; between tabs it may be a character like any other
-    *((delimiter, csv_library.QUOTE_MINIMAL) for delimiter in ",;\t"),
-    ("\t", csv_library.QUOTE_NONE),
-)
-
-
-def _compare_csv(data: bytes, problem: attncli.Problem, separator: str | None) -> None:
-    text = data.decode("utf-8-sig")
-    found = []
-    for delimiter, quoting in _DIALECTS:
-        if delimiter != (separator or delimiter):
-            continue
-        rows = [
-            row
-            for row in csv_library.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
-            if "".join(row).strip()
-        ]
-        for body in (rows, rows[1:]):
-            for column in (None, 0):
-                cells = [row[:0] + row[1:] if column == 0 else row for row in body]
-                try:
-                    numbers = np.array(
-                        [
-                            [float(c.strip().replace(",", ".") if delimiter == ";" else c.strip()) for c in row]
-                            for row in cells
-                        ]
-                    )
-                except ValueError:
-                    continue
-                found.append((numbers, None if column is None else tuple(row[0] for row in body)))
-    have = np.asarray(problem.embeddings)
-    assert any(
-        numbers.shape == have.shape and np.array_equal(numbers, have) and labels == problem.tokens
-        for numbers, labels in found
-    ), "no reading of it by the csv module is these numbers"
-
-
-def _compare_arrays(arrays: dict[str, np.ndarray], problem: attncli.Problem) -> None:
-    for name, want in arrays.items():
-        group, _, rest = name.partition(".")
-        have = getattr(problem, group)
-        if group == "expected":
-            have, rest = have[rest.split(".")[0]], "values"
-        _assert_same(have[rest] if rest else have, want)
-
-
-def _assert_same(have: Any, want: np.ndarray) -> None:
-    with np.errstate(all="ignore"):
-        have = np.asarray(have)
-        assert have.shape == want.shape, (have.shape, want.shape)
-        assert np.array_equal(have, want.astype(have.dtype), equal_nan=have.dtype.kind == "f"), (have, want)
-        if have.dtype.kind == "i":
-            assert np.array_equal(want.astype(np.float64), have.astype(np.float64)), (have, want)
-
-
-def polars_opinion(data: bytes, path: Path) -> None:
-    """Compare both readers of CSV.
-
-    Raises:
-        AssertionError: they differ.
-    """
-    kept = csv_reader._POLARS_MIN_BYTES, csv_reader._SNIFF_BYTES
-
-    def outcome() -> object:
-        try:
-            problem = attncli.read(path)
-        except AttnError as error:
-            return error.code, error.message, str(error.location), error.help
-        return problem.embeddings.tolist(), problem.tokens, problem.notes
-
-    try:
-        csv_reader._POLARS_MIN_BYTES, csv_reader._SNIFF_BYTES = 0, 2**16 if len(data) % 2 else 8
-        fast = outcome()
-        csv_reader._POLARS_MIN_BYTES = 2**60
-        assert fast == outcome(), "Polars and the standard library read it differently"
-    finally:
-        csv_reader._POLARS_MIN_BYTES, csv_reader._SNIFF_BYTES = kept
 
 
 # ── the fuzzer ───────────────────────────────────────────────────────────────────────────────────
@@ -401,7 +318,7 @@ def try_input(format_name: str, data: bytes, folder: Path) -> Outcome:
     except Exception as error:
         return outcome._replace(fault_kind="bug", fault=describe_exception(error))
     try:
-        if format_name == "csv":
+        if format_name in ("csv", "txt"):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 polars_opinion(data, path)

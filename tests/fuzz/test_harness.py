@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
+import io
 import time
 
+import polars
 import pytest
+import zstandard
 
 from tests.fuzz import harness, mutate_inputs, verdicts
 from tests.fuzz.command_lines import find_fault
@@ -94,7 +99,24 @@ def test_faults_of_processes_are_added_up():
     assert (one.tried["json"], one.refused["empty"], one.fault_counts["bug"]) == (2, 1, 1)
 
 
-@pytest.mark.parametrize(("suffix", "data"), [("json", b'{"embeddings": [[1, 2]]}'), ("csv", b"a,1\nb,2\n")])
+def table_bytes(method: str) -> bytes:
+    out = io.BytesIO()
+    getattr(polars.DataFrame({"token": ["a", "b"], "d0": [1.0, 2.0]}), method)(out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "data"),
+    [
+        ("json", b'{"embeddings": [[1, 2]]}'),
+        ("csv", b"a,1\nb,2\n"),
+        ("txt", b"2 2\na 1 2 \nb 2 3 \n"),
+        ("csv.gz", gzip.compress(b"a,1\nb,2\n")),
+        ("json.zst", zstandard.compress(b"[[1], [2]]")),
+        ("parquet", table_bytes("write_parquet")),
+        ("arrow", table_bytes("write_ipc")),
+    ],
+)
 def test_a_changed_number_is_noticed(suffix, data, tmp_path, monkeypatch):
     import attncli
 
@@ -102,8 +124,7 @@ def test_a_changed_number_is_noticed(suffix, data, tmp_path, monkeypatch):
 
     def read_wrongly(path):
         problem = read(path)
-        problem.embeddings[0, 0] += 1e-12
-        return problem
+        return dataclasses.replace(problem, embeddings=problem.embeddings + 1e-12)
 
     assert mutate_inputs.try_input(suffix, data, tmp_path).fault_kind is None
     monkeypatch.setattr("attncli.read", read_wrongly, raising=False)

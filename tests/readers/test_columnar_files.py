@@ -14,6 +14,7 @@ import pytest
 import attncli
 from attncli.errors import AttnError, InputError
 from attncli.readers import find_reader, parse_problem
+from attncli.readers.arrow_sizes import count_parquet_bytes
 
 FILES = Path(__file__).parent / "files"
 TOKENS = ("the", "to", "U.S.", "<unk>")
@@ -38,6 +39,26 @@ def arrow(frame: polars.DataFrame, **options) -> bytes:
 
 def read(data: bytes, format_name: str = "parquet", **options):
     return parse_problem(data, "test", find_reader("test", format_name), **options)
+
+
+def test_a_page_of_less_than_no_values_is_refused_before_it_is_decoded():
+    data = (FILES / "negative_count.parquet").read_bytes()  # of which Polars takes −23 for 2**64 − 23, and aborts
+
+    with pytest.raises(ValueError, match="a page has a size below 0"):
+        count_parquet_bytes(data, {"d1"})
+    with pytest.raises(InputError, match="a page has a size below 0"):
+        read(data)
+
+
+def test_pages_of_other_values_than_their_column_declares_are_refused():
+    data = parquet(FRAME, compression="uncompressed", statistics=False)
+    sizes = count_parquet_bytes(data, {"d0"})
+    place = data.rindex(b"\x16\x08\x16")  # the number of values, 4, before the sizes of the last column
+    damaged = data[: place + 1] + b"\x0a" + data[place + 2 :]
+
+    assert sizes["d0"] > 0
+    with pytest.raises(InputError, match="the pages of a column hold 4 values, and 5 are declared"):
+        read(damaged)
 
 
 @pytest.mark.parametrize(

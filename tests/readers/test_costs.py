@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import io
 import json
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
 import attncli
 from attncli.errors import AttnError, CannotError, InputError
@@ -73,6 +75,32 @@ def parquet_footer(content: bytes) -> bytes:
     return b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"
 
 
+def packed(unit: bytes, count: int, suffix: str) -> bytes:
+    """A unit so many times, packed in pieces."""
+    pieces, rest = divmod(count, 10_000)
+    if suffix == "gz":
+        out = io.BytesIO()
+        with gzip.GzipFile(fileobj=out, mode="wb") as file:
+            for _ in range(pieces):
+                file.write(unit * 10_000)
+            file.write(unit * rest)
+        return out.getvalue()
+    packer = zstandard.ZstdCompressor().compressobj()
+    return b"".join(
+        [*(packer.compress(unit * 10_000) for _ in range(pieces)), packer.compress(unit * rest), packer.flush()]
+    )
+
+
+def random_digits(count: int) -> bytes:
+    return b"".join(b"%d,%d\n" % (i, j) for i, j in np.random.default_rng(0).integers(0, 10, (count // 4, 2)).tolist())
+
+
+def random_rows(size: int) -> bytes:
+    """A packed file of about so many bytes: vectors of 10 numbers of 6 digits."""
+    rows = np.random.default_rng(0).normal(size=(size // 39, 10))
+    return gzip.compress("".join(" ".join(f"{x:.6f}" for x in row) + "\n" for row in rows.tolist()).encode())
+
+
 BIGBIRD = '{"variant": {"mask": "bigbird:block=1"}}'
 # name of the file and what is in it → its bytes
 FILES: dict[str, Callable[[], bytes]] = {
@@ -113,6 +141,24 @@ FILES: dict[str, Callable[[], bytes]] = {
     "a.csv: old Mac lines": lambda: b"a,1\r" * 249_000,
     "a.csv: quotes": lambda: b'"",' * 330_000 + b"1\n",
     "a.csv: names": lambda: b",".join(b"n%d" % i for i in range(70_000)) + b"\n" + b",".join([b"1"] * 70_000) + b"\n",
+    "a.txt: rows of two numbers": lambda: b"1 1\n" * 247_000,
+    "a.txt: tokens with blanks": lambda: b"a b 1\nc 1\n" * 99_000,
+    "a.txt: a long token": lambda: b"a " * 490_000 + b"1\nb 1\n",
+    "a.txt: blanks": lambda: b"1" + b" " * 990_000 + b"2\n3 4\n",
+    "a.txt: comments": lambda: b"#\n" * 490_000 + b"a,1\n",
+    "a.csv: vectors": lambda: b'"1,1"\n' * 165_000,
+    "a.csv: a long vector": lambda: b'a,"[' + b"1," * 490_000 + b'1]"\n',
+    "a.csv: opening brackets": lambda: b"a," + b"[" * 990_000 + b"\n",
+    "a.csv: opening arrays": lambda: b"a," + b"array(" * 160_000 + b"\n",
+    "a.csv: UTF-16": lambda: ("1\n" * 247_000).encode("utf-16"),
+    "a.csv.gz: zeros": lambda: packed(b"\0", 10**8, "gz"),
+    "a.csv.gz: lines": lambda: packed(b"\n", 10**8, "gz"),
+    "a.csv.gz: as many numbers as are read": lambda: packed(b"1\n", 65_000, "gz"),
+    "a.json.gz: as many lists as are read": lambda: packed(b"[],", 60_000, "gz"),
+    "a.csv.zst: zeros": lambda: packed(b"\0", 10**8, "zst"),
+    "a.csv.zst: as many rows as are read": lambda: packed(b"1 1\n", 53_000, "zst"),
+    "a.csv.gz: numbers of one digit": lambda: gzip.compress(random_digits(2_500_000)),
+    "a.csv.gz: as large a file as small ones are": lambda: random_rows(960_000),
     "a.npz: zeros": lambda: deflated(embeddings=np.zeros((1, 60_000_000))),
     "a.npz: tokens": lambda: deflated(embeddings=np.zeros((4_000_000, 1), np.float32)),
     "a.npz: tokens that are read": lambda: deflated(embeddings=np.zeros((300_000, 1), np.float32)),

@@ -304,14 +304,16 @@ def test_nothing_that_numpy_warns_of_is_seen(tmp_path, recwarn):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-32-be"])
-@pytest.mark.parametrize("suffix", ["json", "csv"])
-def test_other_encodings_are_named(tmp_path, suffix, encoding):
+def test_other_encodings_are_named_in_json_and_read_in_csv(tmp_path, encoding):
     mark = {"utf-16-le": "\ufeff", "utf-32-be": "\ufeff"}.get(encoding, "")
-    text = {"json": json.dumps([[1, 0], [0, 1]]), "csv": "a,1\nb,2\n"}[suffix]
-    (tmp_path / f"a.{suffix}").write_bytes((mark + text).encode(encoding))
+    (tmp_path / "a.json").write_bytes((mark + json.dumps([[1, 0], [0, 1]])).encode(encoding))
+    (tmp_path / "a.csv").write_bytes((mark + "é,1\nb,2\n").encode(encoding))
 
     with pytest.raises(InputError, match=f"but this file is {encoding[:6].upper()}") as caught:
-        attncli.read(tmp_path / f"a.{suffix}")
+        attncli.read(tmp_path / "a.json")
+    problem = attncli.read(tmp_path / "a.csv")
 
+    assert problem.tokens == ("é", "b")
+    assert problem.embeddings.tolist() == [[1], [2]]
     assert caught.value.code == "wrong-encoding"
     assert caught.value.help.endswith(f"iconv -f {encoding[:6].upper()} -t UTF-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
 import attncli
 from attncli.errors import InputError
@@ -80,6 +82,8 @@ READ = {
     "Cohere, types": {"id": "a", "texts": list(TOKENS), "embeddings": {"float": VECTORS, "int8": [[1, 2, 3]] * 4}},
     "Chroma": {"ids": ["1", "2", "3", "4"], "embeddings": VECTORS, "documents": list(TOKENS), "metadatas": [None] * 4, "included": ["documents"]},
     "a list in an object": {"results": [{"text": t, "embedding": v} for t, v in PAIRS], "took": 3},
+    "Qdrant, scroll": {"result": {"points": [{"id": i, "payload": {"text": t, "page": 3}, "vector": v} for i, (t, v) in enumerate(PAIRS)], "next_page_offset": None}, "status": "ok", "time": 0.1},
+    "Qdrant, points": {"result": [{"id": i, "payload": {"word": t}, "vector": {"dense": v}} for i, (t, v) in enumerate(PAIRS)], "status": "ok"},
     "OpenAI": OPENAI,
     "OpenAI, mixed up": {**OPENAI, "data": [OPENAI["data"][i] for i in (2, 0, 3, 1)]},
     "Ollama": {**DURATIONS, "embeddings": VECTORS},
@@ -348,3 +352,17 @@ def test_a_line_among_tokens_that_is_none_is_pointed_at():
     with pytest.raises(InputError) as caught:
         read(lines(TOKEN_LINES["records"][:2]) + "[1, 2", "ndjson-tokens")
     assert caught.value.location.line == 3
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_tokens_a_line_are_read_packed(attn, tmp_path, pack):
+    (tmp_path / "x.jsonl.gz" if pack is gzip.compress else tmp_path / "x.jsonl.zst").write_bytes(
+        pack(lines(TOKEN_LINES["rows"]).encode())
+    )
+    name = next(tmp_path.iterdir()).name
+
+    computed = attn("compute", name, "--only", "scores", "--json")
+    attn("batch", name, "-o", "out", "--only", "scores")
+
+    assert computed.json["scores"][0][0] == pytest.approx(10.8717, abs=5e-5)
+    assert json.loads((tmp_path / "out" / "x.json").read_text())["tokens"] == list(TOKENS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv as python_csv
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 import attncli
 from attncli.errors import CannotError, InputError
 from attncli.readers import Source, csv, files
+from attncli.readers.csv_cells import NUMBER
 from attncli.readers.files import read_bytes, read_into_memory
 from attncli.readers.safetensors import read_tensors
 from tests.helpers import draw_normal
@@ -44,12 +46,12 @@ CELLS = st.one_of(
 @given(
     cells=st.lists(st.lists(CELLS, min_size=1, max_size=4), min_size=1, max_size=5),
     plain=st.booleans(),
-    separator=st.sampled_from(",;\t"),
+    separator=st.sampled_from(",;\t| "),
     end=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
     last=st.sampled_from(["", "\n", "\n\n\n", " \n"]),
     header=st.sampled_from([None, "yes", "no"]),
     column=st.sampled_from([None, "none", "0", "1"]),
-    before=st.sampled_from(["", "\ufeff", "\n"]),
+    before=st.sampled_from(["", "\ufeff", "\n", "2 2\n", "# d0 d1\n"]),
     head=st.sampled_from([6, 2**16]),
 )
 @settings(max_examples=300)
@@ -72,13 +74,35 @@ def test_both_csv_readers_accept_and_refuse_the_same(cells, plain, separator, en
 
 
 def _numeric(cell: str) -> bool:
-    return csv._NUMBER_PATTERN.fullmatch(cell) is not None and abs(float(cell)) < float("inf")
+    return NUMBER.fullmatch(cell) is not None and abs(float(cell)) < float("inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("2 1\nthe 1e5\nto .5\n", {}),
+        ("2 2\n1 5\n3 4\n", {}),
+        ("5 3\nthe 1 2 3\nto 4 5 6\n", {}),
+        ("a\t1\nb\t2\t", {}),
+        ("a|2.5\nb|1E-3\nc|4\n", {"header": "no", "token_column": "1", "columns": "1"}),
+        ("token;d0;d1\n2008;.5;1\nroom 101;.1;3", {"columns": "1"}),
+        ('" 1 2\n"a" 3 4\n', {}),
+        ("the 1 2 \nNew York 3 4 \n", {}),
+    ],
+)
+@pytest.mark.parametrize("head", [12, 2**16])
+def test_both_csv_readers_agree_where_they_once_did_not_or_might_not(text, said, head, monkeypatch):
+    small = outcome(text.encode(), **said)
+    monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", 0)
+    monkeypatch.setattr(csv, "_SNIFF_BYTES", head)
+
+    assert outcome(text.encode(), **said) == small
 
 
 @pytest.mark.parametrize("said", [{}, {"header": "yes"}, {"token_column": "0"}])
 def test_a_large_plain_file_is_polarss(said, monkeypatch):
     monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", 0)
-    monkeypatch.setattr(csv._Table, "parse_problem", lambda self: pytest.fail("the standard library read it"))
+    monkeypatch.setattr(csv.CsvTable, "parse_problem", lambda self: pytest.fail("the standard library read it"))
 
     values, tokens, notes = outcome(b"token,a,b\ncat,1,2.5\n sat ,-3e-2,.5\r\n\n", **said)
 
@@ -145,14 +169,14 @@ def test_polars_never_sees_the_name_of_a_file(folder, tmp_path, monkeypatch):
 def test_a_label_may_be_of_any_length(length, quote, monkeypatch):
     label = "x" * length
     text = f"{quote}{label}{quote},0.5,1\nb,0.25,2\n".encode()
-    limit = csv.csv.field_size_limit()
+    limit = python_csv.field_size_limit()
 
     for least in (0, 2**60):
         monkeypatch.setattr(csv, "_POLARS_MIN_BYTES", least)
         values, tokens, _ = outcome(text)
         assert tokens == [label, "b"]
         assert values == [[0.5, 1], [0.25, 2]]
-    assert csv.csv.field_size_limit() == limit  # it is the whole process's
+    assert python_csv.field_size_limit() == limit  # it is the whole process's
 
 
 # ── what is read stays as it was read ────────────────────────────────────────────────────────────

@@ -325,6 +325,7 @@ def test_every_format_has_a_reader():
         "ndjson-tokens",
         "csv",
         "tsv",
+        "txt",
         "npz",
         "npy",
         "safetensors",
@@ -338,7 +339,18 @@ def test_a_format_is_loaded_without_the_others():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     loaded = {name.removeprefix("attncli.readers.") for name in done.stdout.split()}
-    assert loaded == {"base", "files", "json_lines", "npz", "read", "unpacking", "with_field"}
+    assert loaded == {
+        "base",
+        "compression",
+        "files",
+        "json_lines",
+        "npz",
+        "parser_errors",
+        "read",
+        "source",
+        "unpacking",
+        "with_field",
+    }
 
 
 def test_the_python_door_takes_lists_arrays_and_tensors():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import attncli
 from attncli.errors import AttnError, InputError
 from attncli.readers.state_dict import read_layer, split_file_and_prefix
 from tests.helpers import draw_normal
@@ -334,3 +335,21 @@ def test_a_batch_is_computed_anew_where_the_layer_has_changed_and_only_there(att
     (tmp_path / "model.safetensors").write_bytes(checkpoint(layer_with(q_proj__weight=QUERY)))
     assert "1 done, 0 failed" in attn(*command).err
     assert (tmp_path / "out/x.json").read_text() != first
+
+
+def test_a_whole_model_as_input_is_told_which_option_takes_a_layer(tmp_path, monkeypatch):
+    from safetensors.numpy import save_file
+
+    monkeypatch.chdir(tmp_path)
+    names = ("key", "query", "value")
+    rng = np.random.default_rng(5)
+    save_file({f"bert.layer.0.attention.self.{n}.weight": rng.normal(size=(4, 4)) for n in names}, "model.safetensors")
+    np.save("x.npy", rng.normal(size=(3, 4)))
+
+    with pytest.raises(InputError, match="learned arrays of a model, and no vectors of tokens") as caught:
+        attncli.read("model.safetensors")
+
+    way_out = caught.value.help.rpartition(" ")[2]
+    assert caught.value.code == "not-a-problem"
+    assert way_out == "model.safetensors:bert.layer.0.attention"
+    assert attncli.read("x.npy", state_dict=way_out).parameters["self.query.weight"].shape == (4, 4)

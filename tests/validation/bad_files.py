@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
 import struct
@@ -271,14 +273,35 @@ FILES = [
     ("a.csv", b"a,1,2\nb,3,4\n", ["--token-column", "9"], 3, "no-such-column"),
     ("a.csv", b"token,d0\na,1\nb,3\n", ["--token-column", "tokn"], 3, "no-such-column"),
     ("a.csv", "é,1\n".encode("latin-1"), [], 3, "wrong-encoding"),
-    ("a.csv", "a,1\n".encode("utf-16"), [], 3, "wrong-encoding"),
+    ("a.csv", "a,1\n".encode("utf-16")[:-1], [], 3, "wrong-encoding"),
     ("a.csv", b"a,1\0\n", [], 3, "wrong-encoding"),
     ("a.csv", b"0.1,O.2\n0.3,0.4\n", [], 3, "not-a-number"),
     ("a.csv", "1,−2\n3,4\n".encode(), [], 3, "not-a-number"),
     ("a.csv", b"1,2\n,\n3,4\n", [], 3, "empty-cell"),
     ("a.csv", b"1,0x10\n", [], 3, "not-a-number"),
     ("a.tsv", b"a,1,2\n", [], 3, "not-a-number"),
-    ("a.csv", b"a 1 2\nb 3 4\n", [], 3, "not-a-number"),
+    # text between blanks, vectors in a cell
+    ("a.vec", b"3 2\nthe 1 2\nto 3 4\n", [], 3, "count-mismatch"),
+    ("a.vec", b"2 1\nthe 1\nto 3\n", [], 3, "unclear-header"),
+    ("a.txt", b"the 1 2\nto 3\nof 5 6\n", [], 3, "ragged-row"),
+    ("a.txt", b"the 1 2\nto 3 4 5\nof 5 6\n", [], 3, "ragged-row"),
+    ("a.txt", b"the 1 x\nto 3 4\n", [], 3, "not-a-number"),
+    ("a.txt", b"1 2 3; 4 5 6\n", [], 3, "two-readings"),
+    ("a.txt", b"0.1D+00 0.2D+00\n0.3D+00 0.4D+00\n", [], 3, "not-a-number"),
+    ("a.csv", b"a,[1 2 ... 3 4]\nb,[1 2 ... 3 4]\n", [], 3, "truncated"),
+    ("a.csv", b'a,"[1, 2]"\nb,"[1, 2, 3]"\n', [], 3, "ragged-row"),
+    ("a.csv", b'a,"[1, 2]"\nb,"[1, nan]"\n', [], 3, "not-finite"),
+    ("a.csv", b'a,"[1, 2]"\nb,"[1, 1e999]"\n', [], 3, "not-finite"),
+    ("a.csv", b'a,"[1, 2]","[3, 4]"\n', [], 3, "unclear-columns"),
+    ("a.csv", b'name,text,embedding\na,b,"[1, 2]"\n', [], 3, "unclear-tokens"),
+    # packed text
+    ("a.csv.gz", gzip.compress(b"a,1,2\nb,3,4\n")[:-4], [], 3, "bad-file"),
+    ("a.csv.gz", b"a,1,2\nb,3,4\n", [], 3, "bad-file"),
+    ("a.csv.gz", gzip.compress(bytes(10**7)), [], 3, "too-compressed"),
+    ("a.csv", bz2.compress(b"a,1,2\n"), [], 3, "packed"),
+    ("a.csv.bz2", bz2.compress(b"a,1,2\n"), [], 2, "unknown-format"),
+    ("a.npy.gz", gzip.compress(npy(np.eye(2))), [], 2, "unknown-format"),
+    ("a.gz", gzip.compress(b"a,1,2\n"), [], 2, "unknown-format"),
     # binary
     ("a.npy", b"", [], 3, "bad-file"),
     ("a.npy", b"\x93NUMPY\x01\x00", [], 3, "bad-file"),
@@ -319,7 +342,7 @@ def cases(folder: Path) -> list[tuple[list[str], int, str]]:
         (["compute", str(folder), "--input-format", "json"], 3, "not-a-file"),
         (["compute", str(folder / "a\0b.json")], 3, "cannot-read"),
         (["compute"], 2, "usage"),
-        (["compute", "-"], 2, "unknown-format"),
+        (["compute", "-"], 3, "empty"),
         (["compote"], 2, "usage"),
         (["demo", "cat-sat"], 2, "unknown-example"),
         (["list", "maks"], 2, "unknown-family"),

@@ -1,0 +1,107 @@
+"""Recognise what a cell of a text file holds: a number, a truth value, a vector, a slip for one of them. Entries: `NUMBER`, `parse_vector`."""
+
+from __future__ import annotations
+
+import re
+
+from attncli.errors import InputError
+from attncli.text import printable, shorten
+
+# Each character can match in one way only, so that a cell of a million digits takes no time squared.
+NUMBER = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)([eE][+-]?\d++)?", re.ASCII)
+COMMA_NUMBER = re.compile(r"[+-]?(\d++([.,]\d*+)?|[.,]\d++)([eE][+-]?\d++)?", re.ASCII)  # with decimal commas
+_NONFINITE = r"|[+-]?(?i:inf|infinity)|[+-]?(?i:nan)"
+NUMBER_OR_NONFINITE = re.compile(NUMBER.pattern + _NONFINITE, re.ASCII)
+COMMA_NUMBER_OR_NONFINITE = re.compile(COMMA_NUMBER.pattern + _NONFINITE, re.ASCII)
+TRUTH_VALUE = re.compile(r"(?i:true|false)")
+NUMBER_OR_TRUTH_VALUE = re.compile(NUMBER.pattern + "|" + TRUTH_VALUE.pattern, re.ASCII)
+_FORTRAN_NUMBER = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)[dD][+-]?\d++", re.ASCII)
+
+# A list, tuple or set of numbers as Python, JSON, NumPy, PyTorch and PostgreSQL write it.
+_VECTOR = re.compile(
+    r"(?:(?:\w++\.)?(?:array|tensor)\(\s*+)?[\[({]([^\[\](){}]*+)[\])}](?:\s*+,\s*+dtype=[\w.]++\s*+)?\)?", re.ASCII
+)
+_NUMPY_SCALAR = re.compile(r"\b(?:np|numpy)\.(?:float|int)\d++\(([^()]*+)\)", re.ASCII)
+
+
+def looks_like_vector(cell: str) -> bool:
+    """Whether a cell holds several numbers, in brackets or only with commas or blanks between them."""
+    text = _NUMPY_SCALAR.sub(r"\1", cell.strip()) if "(" in cell else cell.strip()
+    bracketed = _VECTOR.fullmatch(text)
+    parts = _split_vector(bracketed[1] if bracketed else text)
+    return (
+        len(parts) > 1
+        and (NUMBER if bracketed else NUMBER_OR_NONFINITE).fullmatch(parts[0]) is not None
+        and (bracketed is not None or all(map(NUMBER.fullmatch, parts)))
+    )
+
+
+def has_brackets(cell: str) -> bool:
+    """Whether brackets stand around what a cell holds."""
+    return cell.rstrip().endswith(("]", ")", "}"))
+
+
+def parse_vector(cell: str) -> list[float]:
+    """Parse the numbers of a vector that stands in one cell.
+
+    Raises:
+        InputError: it holds something else, or NumPy has left numbers out.
+    """
+    text = _NUMPY_SCALAR.sub(r"\1", cell.strip()) if "(" in cell else cell.strip()
+    bracketed = _VECTOR.fullmatch(text)
+    parts = _split_vector(bracketed[1] if bracketed else text)
+    if "..." in parts or "…" in parts:
+        raise InputError(
+            "truncated",
+            "numbers are left out of this vector: it holds ...",
+            help="NumPy shortens what it prints: write lists, as in df['embedding'] = df['embedding'].map(list)",
+        )
+    if text[:1] in ("[", "(", "{") and text[1:].lstrip()[:1] in ("[", "(", "{"):
+        raise InputError("not-a-number", "there are lists within the list: a cell holds one vector")
+    for part in parts:
+        if not NUMBER.fullmatch(part):
+            code, message, hint = explain_non_number(part, NUMBER)
+            raise InputError(code, message, help=hint)
+    values = [float(part) for part in parts]
+    if not values:
+        raise InputError("empty-cell", "this vector holds no number")
+    return values
+
+
+def _split_vector(text: str) -> list[str]:
+    """Split what stands between brackets at its commas, or at its blanks where it has none."""
+    if "," not in text:
+        return text.split()
+    parts = [part.strip() for part in text.split(",")]
+    return parts[:-1] if not parts[-1] and len(parts) > 1 else parts  # (0.5,)
+
+
+def looks_like_number(cell: str) -> bool:
+    """Whether a cell is empty, nan, 1_0, ٣ or the like: a slip for a number rather than a word."""
+    text = cell.strip().lower()
+    return (
+        not text
+        or text.lstrip("+-") in ("nan", "inf", "infinity", "na", "null", "none")
+        or _FORTRAN_NUMBER.fullmatch(text) is not None
+        or (re.fullmatch(r"[\d_.,e+-]++", text) is not None and re.search(r"\d", text) is not None)
+    )
+
+
+def explain_non_number(cell: str, number_pattern: re.Pattern[str]) -> tuple[str, str, str]:
+    """Return code, sentence and way out for a cell that is no finite number."""
+    if not cell:
+        return "empty-cell", "a value is missing", "write the number; an empty cell is never read as 0"
+    if number_pattern.fullmatch(cell):
+        return "not-finite", f"{shorten(cell)} is larger than a float64 can hold", ""
+    if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return "not-finite", f"{cell} is no finite number", "embeddings are finite"
+    if _FORTRAN_NUMBER.fullmatch(cell):
+        hint = r"write e for Fortran's D: sed -E 's/([0-9.])[dD]([-+]?[0-9])/\1e\2/g'"
+    elif cell[0] in "[({":
+        hint = 'a vector in one cell stands between quotation marks: "[0.1, 0.2]"'
+    elif ";" in cell:
+        hint = "put each row on a line of its own: tr ';' '\\n'"
+    else:
+        hints = {"_": "write digits without underscores", ",": "write a decimal point, or separate columns with ;"}
+        hint = next((hint for character, hint in hints.items() if character in cell), "")
+    return "not-a-number", f"{printable(shorten(cell))!r} is no number", hint

@@ -1,0 +1,554 @@
+"""Decide what the columns of a CSV mean (header, tokens, dimensions, vectors) and parse their cells. Entry: `CsvTable`.
+
+Where it is unclear, the file is refused, and the error names the option that decides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from attncli.errors import InputError, Location
+from attncli.readers.base import make_problem, nest_fields
+from attncli.readers.columns import (
+    OTHER_NAMES,
+    TOKEN_NAMES,
+    differs_from_rest,
+    find_column,
+    spell_column,
+    unlike_columns,
+)
+from attncli.readers.csv_cells import (
+    COMMA_NUMBER,
+    COMMA_NUMBER_OR_NONFINITE,
+    NUMBER,
+    NUMBER_OR_NONFINITE,
+    NUMBER_OR_TRUTH_VALUE,
+    TRUTH_VALUE,
+    explain_non_number,
+    has_brackets,
+    looks_like_number,
+    looks_like_vector,
+    parse_vector,
+)
+from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
+from attncli.readers.source import Source
+from attncli.text import join_names, pluralize, printable, shorten
+from attncli.types import NumpyArray, Problem
+
+_MAX_SPELLED_COLUMNS = 64  # of column numbers that a way out spells
+_LABEL_COLUMN_NAMES = frozenset({"token", "tokens", "word", "words", "text", "label", "labels", "name"})
+
+
+class CsvTable:
+    """The rows of one file, with its header. Entry: `parse_problem`.
+
+    Raises:
+        InputError: the text is no CSV, has no rows, or it is unclear whether it has a header.
+    """
+
+    def __init__(self, source: Source, separator: str | None) -> None:
+        self.source = source
+        self.text_rows = CsvRows(source, separator)
+        self.separator, self.rows = self.text_rows.separator, self.text_rows.rows
+        has_commas = self.separator == ";"
+        if source.field_kind == "booleans":
+            self.number_pattern = NUMBER_OR_TRUTH_VALUE
+        elif source.may_be_nonfinite:
+            self.number_pattern = COMMA_NUMBER_OR_NONFINITE if has_commas else NUMBER_OR_NONFINITE
+        else:
+            self.number_pattern = COMMA_NUMBER if has_commas else NUMBER
+        self.header = self._detect_header()
+        is_first_row = bool(self.header) and self.header is not self.text_rows.comment_names
+        self.first = 1 if is_first_row else 0  # index of the first row that is a token's
+        self.body = self.rows[self.first :]
+        if not self.body:
+            raise InputError(
+                "empty",
+                "there is a header, but no row below it",
+                location=Location(line=1),
+                help="a row a token: cat,0.1,0.2",
+            )
+
+    def parse_problem(self) -> Problem:
+        """Parse every cell, and return the problem.
+
+        Raises:
+            InputError: a cell is no finite number, rows differ in length, or the token column is unclear.
+        """
+        import numpy as np
+
+        self.check_widths()
+        vector_column = self.find_vector_column()
+        if vector_column is not None:
+            return self._parse_vectors(vector_column)
+        column = self.find_token_column()
+        numeric = self.find_dimensions(column)
+        if not numeric:
+            raise self._cell_error(
+                "not-a-number",
+                "there are no numbers beside the tokens",
+                self.first,
+                0,
+                help="separate columns with a comma, a semicolon, a tab or spaces; labels alone go beside vectors: --with tokens=FILE",
+            )
+        if self.source.field_kind == "booleans":
+            return self._to_problem_of_field(self._parse_booleans(numeric), column)
+        cells = ((row, c) for row in range(self.first, len(self.rows)) for c in numeric)
+        count = len(self.body) * len(numeric)
+        vectors = np.fromiter((self._parse_cell(row, c) for row, c in cells), np.float64, count).reshape(
+            len(self.body), -1
+        )
+        return self.to_problem(vectors, None if column is None else [row[column] for row in self.body], column)
+
+    def to_problem(
+        self, vectors: NumpyArray, tokens: list[str] | None, column: int | None, remarks: Sequence[str] = ()
+    ) -> Problem:
+        """Return the problem, with a note on what was detected.
+
+        Args:
+            vectors: (n, d)
+            tokens: their labels, if there is a token column.
+            column: the token column.
+            remarks: what else the note says.
+        """
+        n, d = vectors.shape
+        is_of_tokens = self.source.field in ("", "memory")
+        size = f"{pluralize(n, 'token')} × {pluralize(d, 'dim')}" if is_of_tokens else f"{n} × {d}"
+        problem = make_problem({"embeddings": vectors} if tokens is None else {"embeddings": vectors, "tokens": tokens})
+        return replace(problem, notes=(self._write_note(size, column, remarks),))
+
+    def _to_problem_of_field(self, values: Any, column: int | None) -> Problem:
+        """Return a problem that holds the one field which the file is read for."""
+        size = " × ".join(map(str, getattr(values, "shape", (len(values),))))
+        problem = make_problem(nest_fields({self.source.field: values}))
+        return replace(problem, notes=(self._write_note(size, column),))
+
+    def _write_note(self, size: str, column: int | None, remarks: Sequence[str] = ()) -> str:
+        """Write what was detected."""
+        if column is None:
+            token_column = "no token column"
+        else:
+            token_column = f"token column {shorten(self.header[column])!r}" if self.header else f"token column {column}"
+        header = "header row" if self.header else "no header"
+        separator = f"separator {SEPARATOR_NAMES[self.separator]}"
+        found = [size, header, token_column, *remarks, separator, *self.text_rows.remarks]
+        return f"{self.source.name}: {', '.join(found)}"
+
+    # ── header ───────────────────────────────────────────────────────────────────────────────────
+    def _detect_header(self) -> tuple[str, ...]:
+        """Return the names of the columns, or nothing where the first row is a token's.
+
+        Raises:
+            InputError: it may be either.
+        """
+        is_between_blanks = self.separator == " "  # where other white space may be a token
+        names = tuple(cell if is_between_blanks else cell.strip() for cell in self.rows[0])
+        if self.text_rows.declared:
+            return ()  # the line with counts is what others call the header
+        if self.text_rows.comment_names and self.source.header != "yes":
+            return self.text_rows.comment_names
+        token_column = self.source.token_column
+        names_a_column = token_column not in (None, "none") and not re.fullmatch("[0-9]+", str(token_column))
+        if self.source.header == "yes" or (self.source.header is None and names_a_column):
+            return self._complete_names(names)
+        if self.source.header == "no":
+            return ()
+        rest = names[1:] or names  # without what may be the token column
+        cells = names if names[0] else rest
+        has_words_only = not any(self._is_number(cell) or looks_like_number(cell) for cell in cells)
+        if has_words_only and not any(map(looks_like_vector, cells)) and (len(self.rows) > 1 or len(names) > 1):
+            return self._complete_names(names)
+        if len(self.rows) > 1 and all(self._is_number(cell) for cell in rest):
+            numberings = [list(map(str, range(len(row)))) for row in (names, rest) if len(row) > 1]
+            counts_after_token = list(rest) in numberings and not self._is_number(names[0])
+            if list(names) in numberings or counts_after_token:
+                raise self._unclear_header_error("the first row counts 0, 1, 2 …: is it a header, or a token's vector?")
+            if len(names) > 1 and names[0].lower() in TOKEN_NAMES:
+                first = shorten(names[0])
+                raise self._unclear_header_error(
+                    f"the first row starts with {first!r} and goes on with numbers: is it a header?"
+                )
+        return ()
+
+    def _complete_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names of all columns: R leaves out that of the first, which holds the names of its rows."""
+        width = len(names) + 1
+        if len(self.rows) > 1 and all(len(row) == width for row in self.rows[1:]):
+            self.text_rows.remarks.append("the first column has no name")
+            return ("", *names)
+        return names
+
+    def _unclear_header_error(self, message: str) -> InputError:
+        spell = self.source.spell_option
+        hint = f"{spell('header', 'yes')} or {spell('header', 'no')} says which"
+        return self._cell_error("unclear-header", message, 0, 0, help=hint)
+
+    # ── columns ──────────────────────────────────────────────────────────────────────────────────
+    def check_widths(self) -> None:
+        """Check that all rows have as many cells as the first.
+
+        Raises:
+            InputError: they have not.
+        """
+        width = len(self.header or self.rows[0])
+        for row in range(self.first, len(self.rows)):
+            if len(self.rows[row]) != width:
+                raise self._ragged_row_error(row, width)
+
+    def is_token_column_certain(self, column: int | None) -> bool:
+        """Whether these rows alone show that a column holds tokens: one of its cells is no number, nor a slip for one."""
+        if self.source.token_column is not None:
+            return True
+        if self.source.columns:  # columns that are not named may hold words below
+            named = {*self._find_columns(self.source.columns), *self._find_columns(self.source.drop)}
+            other_count = len(self.body[0]) - len(named)
+            if other_count > 1 or (other_count and column is None):
+                return False
+        return column is None or not all(
+            self._is_number(row[column]) or looks_like_number(row[column]) for row in self.body
+        )
+
+    def find_token_column(self) -> int | None:
+        """Return the number of the column that holds the tokens, if any.
+
+        Raises:
+            InputError: it is unclear.
+        """
+        requested = self.source.token_column
+        if requested == "none":
+            return None
+        if requested is not None:
+            return self._find_column(requested)
+        if self.source.columns:
+            return self._find_label_column(self._find_columns(self.source.columns))
+        dropped = self._find_columns(self.source.drop)
+        declared = self.text_rows.declared
+        if declared and len(self.body[0]) == declared[1] + 1 and not dropped:
+            return 0
+        kept = [c for c in range(len(self.body[0])) if c not in dropped]
+        if not kept:
+            return None
+        first = kept[0]
+        column = [row[first].strip() for row in self.body]
+        are_numbers = [self._is_number(cell) for cell in column]
+        if all(are_numbers):
+            if self.header and len(kept) > 1 and differs_from_rest([self.header[c] for c in kept]):
+                spell, name = self.source.spell_option, self._spell_column(first)
+                raise self._cell_error(
+                    "unclear-tokens",
+                    f"column {shorten(self.header[first])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
+                    0,
+                    first,
+                    help=f"{spell('token-column', name)} makes them the tokens, {self._spell_drop(first)} leaves them out, "
+                    f"{spell('columns', name)},… names the dimensions",
+                )
+            return None
+        if any(are_numbers) and all(self._is_number(cell) or looks_like_number(cell) for cell in column):
+            row = self.first + are_numbers.index(False)
+            cell = self.rows[row][first].strip()
+            if self.header and self.header[first].lower() in TOKEN_NAMES and cell:
+                raise self._cell_error(
+                    "unclear-tokens",
+                    f"column {shorten(self.header[first])!r} holds numbers and {printable(shorten(cell))!r}: tokens, or a slip for a number?",
+                    row,
+                    first,
+                    help=f"{self.source.spell_option('token-column', self._spell_column(first))} makes them the tokens",
+                )
+            self._parse_cell(row, first)  # raises, and says why
+        return first
+
+    def _spell_drop(self, *columns: int) -> str:
+        """Spell the option that leaves columns out, beside those that are left out already."""
+        names = [*(self.source.drop or "").split(","), *map(self._spell_column, columns)]
+        return self.source.spell_option("drop", shorten(",".join(name for name in names if name)))
+
+    def _spell_column(self, column: int) -> str:
+        """Return what names a column in an option: its name, or its number if that has none or looks like a number."""
+        return spell_column(self.header, column) if self.header else str(column)
+
+    def _find_column(self, requested: str) -> int:
+        """Return the number of a column; a number is always a place, whatever the columns are called.
+
+        Raises:
+            InputError: there is no such column, or two of that name.
+        """
+        return find_column(requested, self.header, len(self.body[0]))
+
+    def find_dimensions(self, token_column: int | None) -> list[int]:
+        """Return the numbers of the columns that are dimensions: those that were named, or all that nothing speaks against.
+
+        Raises:
+            InputError: a column that was named does not exist, or one is called otherwise than dimensions are.
+        """
+        if self.source.columns:
+            return self._find_columns(self.source.columns)
+        dropped = self._find_columns(self.source.drop)
+        dimensions = [c for c in range(len(self.body[0])) if c != token_column and c not in dropped]
+        unlike = unlike_columns(self.header, dimensions) if self.header else []
+        if unlike:
+            names = join_names([f"{shorten(self.header[c])!r}" for c in unlike])
+            others = ",".join(self._spell_column(c) for c in dimensions)
+            spell = self.source.spell_option
+            raise self._cell_error(
+                "unclear-columns",
+                f"column {names} {'is' if len(unlike) == 1 else 'are'} called otherwise than dimensions are: part of the vector?",
+                0,
+                unlike[0],
+                help=f"{self._spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', shorten(others))} takes all",
+            )
+        self._refuse_counts(dimensions, token_column)
+        return dimensions
+
+    def _refuse_counts(self, dimensions: Sequence[int], token_column: int | None) -> None:
+        """Refuse a first or last column of counts, or of a numbering, beside fractions, where no header says what it is.
+
+        Raises:
+            InputError: there is one; it may be a dimension as well.
+        """
+        is_of_tokens = self.source.field in ("", "embeddings", "q", "k", "v", "memory")
+        if self.header or self.text_rows.declared or len(dimensions) < 3 or len(self.body) < 2 or not is_of_tokens:
+            return
+        for column in (dimensions[0], dimensions[-1]):
+            cells = [row[column].strip() for row in self.body]
+            if not all(cell.isascii() and cell.isdigit() for cell in cells):
+                continue
+            first = cells[0].lstrip("0")
+            is_numbering = (
+                len(cells) > 2 and first in ("", "1") and cells == [str(i + len(first)) for i in range(len(cells))]
+            )
+            if not (is_numbering or len(first) > 1):
+                continue
+            others = [c for c in dimensions if c != column]
+            if any(row[c].strip().lstrip("+-").isdigit() for row in self.body for c in others):
+                continue
+            spell = self.source.spell_option
+            ways = [f"{self._spell_drop(column)} leaves it out"]
+            if token_column is None and column == dimensions[0]:
+                ways.append(f"{spell('token-column', str(column))} makes them the tokens")
+            if len(dimensions) <= _MAX_SPELLED_COLUMNS:
+                ways.append(f"{spell('columns', ','.join(map(str, dimensions)))} takes all")
+            raise self._cell_error(
+                "unclear-columns",
+                f"column {column} holds whole numbers, and all others hold fractions: part of the vector?",
+                self.first,
+                column,
+                help="; ".join(ways),
+            )
+
+    def _find_columns(self, names: str | None) -> list[int]:
+        """Return the numbers of columns whose names stand between commas."""
+        return [self._find_column(name.strip()) for name in (names or "").split(",") if name.strip()]
+
+    # ── a vector in one cell ─────────────────────────────────────────────────────────────────────
+    def find_vector_column(self) -> int | None:
+        """Return the number of the column each cell of which holds a whole vector, if there is one.
+
+        Raises:
+            InputError: there are several, or numbers stand beside it that may be a vector as well.
+        """
+        if self.source.field_kind == "booleans":
+            return None
+        width = len(self.body[0])
+        dropped = self._find_columns(self.source.drop)
+        named = self._find_columns(self.source.columns)
+        found = [
+            c
+            for c in range(width)
+            if c not in dropped
+            and (not named or c in named)
+            and (width <= 2 or has_brackets(self.body[0][c]) or c in named)
+            and not self._is_requested_token_column(c)
+            and all(looks_like_vector(row[c]) for row in self.body)
+        ]
+        if not found:
+            return None
+        if len(found) > 1:
+            cell = self.body[0][found[0]].strip()
+            if self.separator == ";" and not has_brackets(cell):
+                raise self._cell_error(
+                    "two-readings",
+                    "semicolons stand between lists of numbers: rows of a matrix, or vectors of several columns?",
+                    self.first,
+                    found[1],
+                    help="put each row on a line of its own: tr ';' '\\n'",
+                )
+            spelled = " or ".join(self.source.spell_option("columns", self._spell_column(c)) for c in found)
+            raise self._cell_error(
+                "unclear-columns", f"{len(found)} columns hold vectors", 0, found[1], help=f"{spelled} says which"
+            )
+        column = found[0]
+        numbers = [c for c in range(width) if c != column and c not in dropped and self._is_other_vector(c)]
+        if numbers and not named:
+            spell = self.source.spell_option
+            raise self._cell_error(
+                "unclear-columns",
+                f"column {self._spell_column(column)} holds vectors, and numbers stand beside it: part of them?",
+                0,
+                numbers[0],
+                help=f"{spell('columns', self._spell_column(column))} takes the vectors alone, {self._spell_drop(column)} leaves them out",
+            )
+        return column
+
+    def _is_other_vector(self, column: int) -> bool:
+        """Whether a column beside a vector holds numbers under a name that a dimension may have."""
+        if self.header and self.header[column].lower() in OTHER_NAMES:
+            return False
+        return not self._is_requested_token_column(column) and all(self._is_number(row[column]) for row in self.body)
+
+    def _is_requested_token_column(self, column: int) -> bool:
+        requested = self.source.token_column
+        return requested is not None and requested in (str(column), *self.header[column : column + 1])
+
+    def _parse_vectors(self, column: int) -> Problem:
+        """Parse a table in which one column holds whole vectors.
+
+        Raises:
+            InputError: a cell holds none, they differ in length, or it is unclear which column holds the tokens.
+        """
+        import numpy as np
+
+        tokens = self._find_label_column([column])
+        vectors: list[list[float]] = []
+        for i, row in enumerate(self.body, self.first):
+            try:
+                vectors.append(parse_vector(row[column]))
+            except InputError as error:
+                raise self._cell_error(error.code, error.message, i, column, help=error.help) from None
+            if len(vectors[-1]) != len(vectors[0]):
+                message = (
+                    f"this vector has {pluralize(len(vectors[-1]), 'number')}, and the first has {len(vectors[0])}"
+                )
+                raise self._cell_error("ragged-row", message, i, column)
+        array = np.array(vectors, np.float64)
+        if not np.isfinite(array).all():
+            row_index = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+            message = "this vector holds a number larger than a float64 can hold"
+            raise self._cell_error("not-finite", message, self.first + row_index, column)
+        names = [repr(shorten(name)) for name in self.header] or list(map(str, range(len(self.body[0]))))
+        remarks = [f"vectors from column {names[column]}"]
+        others = [names[c] for c in range(len(names)) if c not in (column, tokens)]
+        if others:
+            remarks.append(f"left out: {join_names(others, max_names=8)}")
+        labels = None if tokens is None else [row[tokens] for row in self.body]
+        return self.to_problem(array, labels, tokens, remarks)
+
+    def _find_label_column(self, dimensions: Sequence[int]) -> int | None:
+        """Return the column of the tokens beside columns that are vectors, if there is one.
+
+        Raises:
+            InputError: several columns hold words.
+        """
+        requested = self.source.token_column
+        if requested is not None:
+            return None if requested == "none" else self._find_column(requested)
+        used = {*dimensions, *self._find_columns(self.source.drop)}
+        words = [
+            c
+            for c in range(len(self.body[0]))
+            if c not in used and not all(self._is_number(row[c]) for row in self.body)
+        ]
+        named = [c for c in words if self.header and self.header[c].lower() in _LABEL_COLUMN_NAMES]
+        if len(named) == 1 or len(words) <= 1:
+            return next(iter(named or words), None)
+        spelled = " or ".join(self.source.spell_option("token-column", self._spell_column(c)) for c in words)
+        message = (
+            f"columns {join_names([self._spell_column(c) for c in words], 'and')} hold words: which are the tokens?"
+        )
+        raise self._cell_error("unclear-tokens", message, 0, words[0], help=f"{shorten(spelled, 200)} says which")
+
+    # ── cells ────────────────────────────────────────────────────────────────────────────────────
+    def _is_number(self, cell: str) -> bool:
+        return self.number_pattern.fullmatch(cell.strip()) is not None
+
+    def _parse_cell(self, row: int, column: int) -> float:
+        cell = self.rows[row][column].strip()
+        if self.number_pattern.fullmatch(cell):
+            value = float(cell.replace(",", "."))
+            if math.isfinite(value) or (self.source.may_be_nonfinite and cell.lstrip("+-")[0] in "iInN"):
+                return value
+        code, message, hint = explain_non_number(cell, self.number_pattern)
+        if not cell and not any(other[column].strip() for other in self.body):
+            hint = f"the column is empty throughout: {self._spell_drop(column)} leaves it out"
+        raise self._cell_error(code, message, row, column, help=hint)
+
+    def _parse_booleans(self, columns: Sequence[int]) -> NumpyArray:
+        """Parse truth values, written true and false, or 1 and 0 where it is said what 1 means.
+
+        Raises:
+            InputError: there are other values, or it is not said what 1 means.
+        """
+        import numpy as np
+
+        flags = np.empty((len(self.body), len(columns)), bool)
+        first_number: tuple[int, int] | None = None
+        word_count = 0
+        for i, row in enumerate(self.body):
+            for j, c in enumerate(columns):
+                cell = row[c].strip()
+                if TRUTH_VALUE.fullmatch(cell):
+                    flags[i, j] = cell.lower() == "true"
+                    word_count += 1
+                    continue
+                value = float(cell) if NUMBER.fullmatch(cell) else None
+                if value not in (0.0, 1.0):
+                    code = "not-a-number" if value is None else "numeric-mask"
+                    message = f"{printable(shorten(cell))!r} is neither true nor false"
+                    hint = f"write true or false; to add numbers to the scores, --with bias={self.source.name}"
+                    raise self._cell_error(code, message, self.first + i, c, help=hint)
+                flags[i, j] = value == 1
+                first_number = first_number or (self.first + i, c)
+        if first_number and word_count:
+            raise self._cell_error(
+                "numeric-mask",
+                "true and false stand beside 1 and 0",
+                *first_number,
+                help="write true or false throughout",
+            )
+        if first_number and self.source.ones is None:
+            spell = self.source.spell_option
+            raise self._cell_error(
+                "numeric-mask",
+                "is 1 a key that is visible, or one that is hidden? Libraries differ",
+                *first_number,
+                help=f"{spell('ones', 'visible')} as in Hugging Face's attention_mask, {spell('ones', 'hidden')} as in nn.MultiheadAttention; "
+                f"--with bias={self.source.name} adds the numbers to the scores",
+            )
+        if first_number:
+            self.text_rows.remarks.append(f"1 is {self.source.ones}")
+        return ~flags if first_number and self.source.ones == "hidden" else flags
+
+    def _ragged_row_error(self, row: int, width: int) -> InputError:
+        cells = self.rows[row]
+        has = len(cells)
+        if self._is_number(cells[0]):
+            subject, label_count = f"line {self.text_rows.row_lines[row]}", 0
+        else:
+            subject, label_count = f'row for "{printable(shorten(cells[0]))}"', 1
+        if not self.first:
+            others = f"line {self.text_rows.row_lines[0]} has"
+        elif len(self.body[0]) == width:
+            others = f"the header and line {self.text_rows.row_lines[self.first]} have"
+        else:
+            others = "the header has"
+        message = f"{subject} has {pluralize(has - label_count, 'value')}, but {others} {width - label_count}"
+        ragged_count = sum(len(other) != width for other in self.body)
+        if ragged_count > 1:
+            message += f" ({ragged_count} of {len(self.body)} rows are affected)"
+        if has < width:
+            name = f" ({shorten(self.header[has])})" if self.header else ""
+            caret_label = f"value {has - label_count + 1}{name} is missing"
+            hint = "add the missing value; short rows are never padded"
+        else:
+            caret_label, hint = "one value too many", "take out what is too much; long rows are never cut"
+            if has == width + 1 and cells[:2] == ("", ""):
+                hint = f'a token that is the separator stands between quotation marks: "{self.separator}"'
+        return self._cell_error("ragged-row", message, row, min(has, width), caret_label, hint)
+
+    def _cell_error(
+        self, code: str, message: str, row: int, column: int, label: str = "", help: str = ""
+    ) -> InputError:
+        return self.text_rows.cell_error(code, message, row, column, label, help)
