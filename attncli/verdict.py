@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 Outcome = Literal["right", "wrong", "too-loose", "unanswered"]
 Cause = Literal["", "first", "follows", "independent"]
 _MIN_DECIMALS_OF_ROUNDING = 3  # digits after the point from which on a small error can come from rounding on the way
+_MAX_DECIMALS_OF_ROUNDING = 17  # of a float64 no more say anything
 _MAX_UNITS_OF_ROUNDING = 9.5  # of the last digit
 CHECK_SCHEMA_ID = "attn.check/1"
 
@@ -114,7 +115,7 @@ class GapMark:
         """By how many units of its last digit an answer is wrong, where rounding on the way can be the reason; else None."""
         if self.is_right is not False or self.value is None or not isinstance(self.reference, float):
             return None
-        if self.decimals is None or self.decimals < _MIN_DECIMALS_OF_ROUNDING:
+        if self.decimals is None or not _MIN_DECIMALS_OF_ROUNDING <= self.decimals <= _MAX_DECIMALS_OF_ROUNDING:
             return None
         units = abs(self.value - self.reference) * 10.0**self.decimals
         return round(units) if units < _MAX_UNITS_OF_ROUNDING else None
