@@ -28,7 +28,7 @@ def test_what_attn_writes_is_right(attn, tmp_path, file, only):
     run = attn("check", *problem, "--figures", file, "--json")
 
     assert (run.status, run.json["verdict"]) == (0, "right"), run.err
-    assert len(run.json["steps"]) == {"all": 15, "weights": 1, "q,k,head_context": 3}[only]
+    assert len(run.json["steps"]) == {"all": 19, "weights": 1, "q,k,head_context": 3}[only]
 
 
 @pytest.mark.parametrize("file", ["r.json", "r.csv"])

@@ -364,3 +364,12 @@ def test_tables_of_part_of_the_heads_come_with_the_kv_heads_that_they_read():
     slices = [(one.step.step.name, one.index) for one in ResultTables(part, 4).slices()]
 
     assert slices == [("q", (0,)), ("k", (0,)), ("q", (1,)), ("k", (1,))]
+
+
+def test_hidden_keys_of_queries_that_alone_were_computed(attn, tmp_path):
+    """Queries 1000, 1001 and 1002 of 1600: 599, 598 and 597 keys come later. The whole would be 2.6 million scores."""
+    np.save(tmp_path / "x.npy", draw_normal(5, 1600, 8))
+
+    done = attn("compute", tmp_path / "x.npy", "--causal", "--only", "weights", "--at", "query=1000:1003")
+
+    assert [line.split().count("·") for line in done.out.splitlines()[-3:]] == [599, 598, 597]
