@@ -26,6 +26,7 @@ class RenderOptions:
     has_unicode: bool = True  # the console can show more than ASCII
     bare: bool = False  # JSON: without what is the same in every record
     tidy: bool = False  # CSV: a row for each number, of one step too
+    standalone: bool = False  # LaTeX: a whole document
 
 
 Codec = Literal["attn", "attn.json", "utf-8"]  # the error handler for a console that is not UTF-8, or utf-8 itself
@@ -44,7 +45,7 @@ class Format:
     is_binary: bool = False
     console_errors: Codec = "attn"
     unsupported_dtypes: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
-    shape_options: tuple[str, ...] = ()  # of `bare` and `tidy` in RenderOptions, those that it heeds
+    shape_options: tuple[str, ...] = ()  # of `bare`, `tidy` and `standalone` in RenderOptions, those that it heeds
     is_table: bool = False  # its rows say which result they are of, so that a batch can write all results as one file
     # (file, plan, compute) → the result, whose steps too large for memory are written to the file as they are computed
     stream_writer: Callable[..., Attention] | None = None
@@ -102,7 +103,7 @@ FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "table": ((".txt",), "attncli.views.tables"),
     "plain": ((), "attncli.views.text"),
     "markdown": ((".md",), "attncli.views.text"),
-    "latex": ((".tex",), "attncli.views.text"),
+    "latex": ((".tex",), "attncli.views.latex"),
 }
 
 
@@ -144,8 +145,8 @@ def _refuse_other_suffix(path: str, chosen: Format) -> None:
     )
 
 
-def refuse_unused_shape(format: Format, *, bare: bool, tidy: bool) -> None:
-    """Refuse `--bare` and `--tidy` where the format does not heed them.
+def refuse_unused_shape(format: Format, *, bare: bool, tidy: bool, standalone: bool) -> None:
+    """Refuse `--bare`, `--tidy` and `--standalone` where the format does not heed them.
 
     Raises:
         OptionError: one is asked for, and the format does not.
@@ -156,6 +157,9 @@ def refuse_unused_shape(format: Format, *, bare: bool, tidy: bool) -> None:
     if tidy and "tidy" not in format.shape_options:
         message = f"--tidy is for CSV, and this is {format.name}"
         raise OptionError("bad-option", message, help="--format csv, or --format tsv")
+    if standalone and "standalone" not in format.shape_options:
+        message = f"--standalone makes a whole document in LaTeX, and this is {format.name}"
+        raise OptionError("bad-option", message, help="--format latex")
 
 
 def choose_output_format(path: str | None, format_name: str | None, default: str = "table") -> Format:

@@ -247,6 +247,7 @@ class Member(Generic[TraitsT]):
     function: Callable[..., Any] = field(compare=False)
     traits: TraitsT = field(compare=False)
     formula: str = ""
+    why: str = ""  # a sentence on what it is good for, for `attn explain --why`
     source: str = ""
     parameters: tuple[Parameter, ...] = ()  # arrays it reads from the problem
     laws: frozenset[str] = frozenset()  # which laws hold for it: prefix, decode, permutation
@@ -370,6 +371,7 @@ class Family(Generic[TraitsT]):
         name: str,
         formula: str = "",
         *,
+        why: str = "",
         source: str = "",
         parameters: tuple[Parameter, ...] = (),
         laws: tuple[str, ...] = (),
@@ -389,7 +391,7 @@ class Family(Generic[TraitsT]):
         def register(function: Function) -> Function:
             assert name not in self.members, f"two members of {self.name} are called {name}"
             self.members[name] = Member(
-                self.name, name, function, declared, formula, source, parameters, frozenset(laws), law_exceptions
+                self.name, name, function, declared, formula, why, source, parameters, frozenset(laws), law_exceptions
             )
             return function
 

@@ -41,6 +41,7 @@ class OutputOptions:
     top: int | None = None  # how many of the largest weights of each query
     bare: bool = False  # JSON without what is the same in every record
     tidy: bool = False  # CSV with a row for each number, of one step too
+    standalone: bool = False  # LaTeX that compiles as it is
     precision: int = 4  # digits after the point, in tables
     heat: str = "auto"  # auto, on, off
     full: bool = False  # leave nothing out on a terminal

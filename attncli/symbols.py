@@ -10,29 +10,28 @@ class Symbol(NamedTuple):
 
     ascii: str = ""  # on a console that has no more
     latex: str = ""  # within text, between dollar signs
-    equation: str = ""  # within an equation in LaTeX
 
 
 SYMBOLS: dict[str, Symbol] = {
-    "−": Symbol("-", "-", "-"),
-    "·": Symbol(".", r"\cdot", r" \cdot "),
-    "×": Symbol("x", r"\times", r" \times "),
-    "√": Symbol("sqrt ", r"\surd", r"\surd"),
-    "²": Symbol("^2", "^2", "^{2}"),
+    "−": Symbol("-", "-"),
+    "·": Symbol(".", r"\cdot"),
+    "×": Symbol("x", r"\times"),
+    "√": Symbol("sqrt ", r"\surd"),
+    "²": Symbol("^2", "^2"),
     "½": Symbol("", r"\tfrac12"),
-    "∞": Symbol("inf", r"\infty", r"\infty "),
+    "∞": Symbol("inf", r"\infty"),
     "Σ": Symbol("sum", r"\Sigma"),
-    "Δ": Symbol("d"),
+    "Δ": Symbol("d", r"\Delta"),
     "≤": Symbol("<=", r"\le"),
     "≥": Symbol(">=", r"\ge"),
     "≠": Symbol("!=", r"\ne"),
     "⌊": Symbol("floor(", r"\lfloor"),
     "⌋": Symbol(")", r"\rfloor"),
-    "⟨": Symbol("<", "", r"\langle "),
-    "⟩": Symbol(">", "", r"\rangle "),
+    "⟨": Symbol("<", r"\langle"),
+    "⟩": Symbol(">", r"\rangle"),
     "→": Symbol("->", r"\to"),
-    "…": Symbol("...", r"\dots", r"\dots "),
-    "†": Symbol("*", "", r"^{\dagger}"),
+    "…": Symbol("...", r"\dots"),
+    "†": Symbol("*", r"^\dagger"),
     "ᵀ": Symbol("^T", "^{T}"),
     "₂": Symbol("2", "_2"),
     "ᵢ": Symbol("_i", "_i"),
@@ -51,12 +50,11 @@ SYMBOLS: dict[str, Symbol] = {
     "▓": Symbol("="),
     "▒": Symbol("-"),
     "░": Symbol("."),
-    "↵": Symbol("\\n"),
-    "⇥": Symbol("\\t"),
-    "␛": Symbol("\\e"),
+    "↵": Symbol("\\n", r"\hookleftarrow"),
+    "⇥": Symbol("\\t", r"\rightarrow\!|"),
+    "␛": Symbol("\\e", r"\backslash e"),
     "✓": Symbol("ok"),
     "✗": Symbol("x"),
     **{circled: Symbol(f"({number})") for number, circled in enumerate("①②③④⑤⑥⑦⑧⑨⑩", start=1)},
 }
 LATEX_IN_TEXT = {symbol: f"${spelling.latex}$" for symbol, spelling in SYMBOLS.items() if spelling.latex}
-LATEX_IN_EQUATIONS = {symbol: spelling.equation for symbol, spelling in SYMBOLS.items() if spelling.equation}

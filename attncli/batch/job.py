@@ -86,6 +86,7 @@ class Job:
             "heat": self.output_options.heat == "on",
             **({"bare": True} if self.output_options.bare else {}),  # so that folders made without it go on
             **({"tidy": True} if self.output_options.tidy else {}),
+            **({"standalone": True} if self.output_options.standalone else {}),
             "choices": recorded_choices,
             "reading": asdict(self.read_options) | {"with": replacing, "state_dict": self._state_dict_hash()},
             "only": self.output_options.only,
@@ -149,7 +150,11 @@ class Job:
         """How results are shown: as `attn compute` writes a file."""
         options = self.output_options
         return RenderOptions(
-            precision=options.precision, heat=options.heat == "on", bare=options.bare, tidy=options.tidy
+            precision=options.precision,
+            heat=options.heat == "on",
+            bare=options.bare,
+            tidy=options.tidy,
+            standalone=options.standalone,
         )
 
 

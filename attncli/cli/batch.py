@@ -118,7 +118,9 @@ def batch(
     results_folder = _parse_results_folder(output) if table_path is None else None
     process_count = _parse_jobs(jobs, scheduler)
     format = _choose_format(output_options, results_folder, table_path)
-    refuse_unused_shape(format, bare=output_options.bare, tidy=output_options.tidy)
+    refuse_unused_shape(
+        format, bare=output_options.bare, tidy=output_options.tidy, standalone=output_options.standalone
+    )
     _check_options(output_options, fail_fast, max_failures)
     if results_folder is None:
         _check_options_without_folder(table_path, scheduler, retry_failed, dry_run)

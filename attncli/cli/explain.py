@@ -23,6 +23,7 @@ from attncli.text import join_names, shorten
 
 EXAMPLES = """
     attn explain tokens.csv cat
+    attn explain tokens.csv cat --why
     attn explain tokens.csv cat --causal --at key=sat
     attn explain tokens.json 1 --variant multi-head --heads 2 --at head=1
     attn explain tokens.csv cat --blank weights,context -o worksheet.md
@@ -46,6 +47,7 @@ def explain(
         ),
     ] = "",
     *,
+    why: Annotated[bool, typer.Option("--why", help="say of every step why it is taken")] = False,
     blank: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,7 +93,7 @@ def explain(
         raise OptionError("bad-option", "--seed and --seeds both name the seed", help="leave one of them out")
     if query:
         output_options = dataclasses.replace(output_options, at=(*output_options.at, f"query={query}"))
-    request = PageRequest(blank_steps, answers, grad, _parse_seeds(seeds))
+    request = PageRequest(blank_steps, answers, grad, _parse_seeds(seeds), has_reasons=why)
     return run_explain(environment, input, variant_request, read_options, output_options, request)
 
 
@@ -177,6 +179,10 @@ def run_explain(
     render_options = render_options_for(environment, output_options)
     [[page]] = planned.render(run_plan, messages, render_options, answers=(request.show_answers,), told_warnings=set())
     write_output(environment, RENDERERS[format.name](page, render_options), output_options, format)
+    query_count = planned.plan.size.queries
+    if query_count > 1 and not any(which.startswith("query=") for which in output_options.at):
+        choice = f"to choose another, add its token or index: attn explain {shorten(path)} 0"
+        messages.note(f"this is the last of {query_count} queries; {choice}")
     return ExitStatus.OK
 
 

@@ -33,6 +33,7 @@ class PageRequest:
     show_answers: bool = False
     gradient_source: str | None = None  # of the context: `ones` or a file; None: there is no way back
     seeds: tuple[int, ...] = ()  # a page for each; none: the seed of the variant
+    has_reasons: bool = False  # every step says why it is taken
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def plan_pages(
             keys=selection.get("key"),
             blank_steps=gaps,
             full=output_options.full,
+            has_reasons=request.has_reasons,
         )
         for query in queries
     )

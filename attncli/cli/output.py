@@ -36,6 +36,7 @@ def render_options_for(environment: Environment, output_options: OutputOptions) 
         has_unicode=is_file or environment.stdout_has_unicode,
         bare=output_options.bare,
         tidy=output_options.tidy,
+        standalone=output_options.standalone,
     )
 
 
@@ -44,11 +45,13 @@ def check_output_path(output_options: OutputOptions, default_format: str = "tabl
 
     Raises:
         OptionError: the file exists, and `--force` was not given; or its suffix names no format, or another one than
-            `--format`; or the format does not heed `--bare` or `--tidy`.
+            `--format`; or the format does not heed `--bare`, `--tidy` or `--standalone`.
         CannotError: its folder does not exist.
     """
     format = choose_output_format(output_options.output, output_options.format, default_format)
-    refuse_unused_shape(format, bare=output_options.bare, tidy=output_options.tidy)
+    refuse_unused_shape(
+        format, bare=output_options.bare, tidy=output_options.tidy, standalone=output_options.standalone
+    )
     if output_options.output is None:
         return
     path = Path(output_options.output)

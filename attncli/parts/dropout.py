@@ -13,7 +13,7 @@ from attncli.types import Generator, Tensor
 dropout = Family("dropout", "weights dropped at random", DropoutTraits, plural="dropouts")
 
 
-@dropout("none", "w", laws=("prefix", "decode", "permutation"))
+@dropout("none", "w", why="No weight is dropped.", laws=("prefix", "decode", "permutation"))
 def none(shape: tuple[int, ...], generator: Generator | None) -> None:
     """No weight is dropped."""
 
@@ -36,6 +36,7 @@ def rescale_survivors(w: Tensor, kept: Tensor, part: AnyPart) -> Tensor:
 @dropout(
     "dropout",
     "w / (1 − p) where kept, else 0",
+    why="In training, weights are dropped at random so that the model does not rely on single keys; dividing the others by 1 − p keeps the mean.",
     source="Srivastava et al. 2014, inverted; Vaswani et al. 2017, §5.4",
     law_exceptions="the random draw is made for the whole matrix",
     drop=rescale_survivors,

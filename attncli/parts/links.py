@@ -23,6 +23,7 @@ _ALL_LAWS = ("prefix", "decode", "permutation")
 @link(
     "scale",
     "s × {factor}",
+    why="Dot products grow with the width of the vectors; scaled scores stay in a range in which softmax does not give nearly all the weight to one key.",
     source="Vaswani et al. 2017, §3.2.1",
     step="scaled_scores",
     laws=_ALL_LAWS,
@@ -39,7 +40,7 @@ def scale(s: Tensor, grid: Grid, *, factor: float) -> Tensor:
     return s * factor  # (b, h, n, m)
 
 
-@link("mix", "mix(s)", source="Shazeer et al. 2020, §3", step="mixed_scores", part_choice="head_mixing", laws=_ALL_LAWS)
+@link("mix", "mix(s)", why="Before the weights are made, heads see each other's scores.", source="Shazeer et al. 2020, §3", step="mixed_scores", part_choice="head_mixing", laws=_ALL_LAWS)
 def mix(s: Tensor, grid: Grid, part: Part[MixingTraits]) -> Tensor:
     """The scores mixed across heads (--head-mixing)."""
     act = part.traits.mix_scores
@@ -49,6 +50,7 @@ def mix(s: Tensor, grid: Grid, part: Part[MixingTraits]) -> Tensor:
 @link(
     "softcap",
     "{cap} · tanh(s / {cap})",
+    why="No score can grow without bound, so that no key takes everything.",
     source="Gemma Team 2024, §2 (logit soft-capping)",
     step="softcapped_scores",
     laws=_ALL_LAWS,
@@ -65,6 +67,7 @@ def softcap(s: Tensor, grid: Grid, *, cap: Annotated[float, Range(above=0)]) -> 
 @link(
     "temperature",
     "s / {t}",
+    why="A temperature below 1 sharpens the weights, and one above 1 evens them out.",
     source="Hinton et al. 2015, §2",
     step="tempered_scores",
     laws=_ALL_LAWS,
@@ -86,6 +89,7 @@ def _derive_log_n(row: RowDerivation) -> Iterator[Equation]:
 @link(
     "log-n",
     "s × max(1, ln n / ln {base})",
+    why="Among many keys softmax spreads the weight thinly; larger scores make up for that.",
     source="Chiang and Cholak 2022, §5.3; Bai et al. 2023 (Qwen), §2.3",
     step="length_scaled_scores",
     laws=_ALL_LAWS,
@@ -102,6 +106,7 @@ def log_n(s: Tensor, grid: Grid, *, base: Annotated[float, Range(above=1)]) -> T
 @link(
     "position",
     "s + bias of the positions",
+    why="The score changes with the distance between the query and the key.",
     source="Press et al. 2022 (alibi); Raffel et al. 2020 (t5)",
     step="positioned_scores",
     part_choice="position",
@@ -115,6 +120,7 @@ def position(s: Tensor, grid: Grid, part: Part[PositionTraits]) -> Tensor:
 @link(
     "bias",
     "s + bias",
+    why="Numbers from the file raise or lower single scores.",
     source="Raffel et al. 2020, §2.1; ONNX Attention's attn_mask",
     step="biased_scores",
     grid_field="bias",
@@ -129,6 +135,7 @@ def bias(s: Tensor, grid: Grid) -> Tensor:
 @link(
     "mask",
     "s where visible, else −∞",
+    why="A score of −∞ becomes a weight of 0: the query takes nothing from a hidden key.",
     source="Vaswani et al. 2017, §3.2.3",
     step="masked_scores",
     grid_field="visible",

@@ -22,7 +22,12 @@ from attncli.types import Array, Grid, Tensor
 mask = Family("mask", "which keys a query may see", MaskTraits)
 
 
-@mask("full", "always", laws=("prefix", "decode", "permutation"))
+@mask(
+    "full",
+    "always",
+    why="Nothing is hidden, so that every token can use the whole text.",
+    laws=("prefix", "decode", "permutation"),
+)
 def full(grid: Grid) -> Tensor:
     """Every query sees every key."""
     return grid.k_idx >= 0
@@ -31,6 +36,7 @@ def full(grid: Grid) -> Tensor:
 @mask(
     "causal",
     "j ≤ i",
+    why="A model that writes word by word must not look at the words that come later.",
     source="Vaswani et al. 2017, §3.2.3",
     laws=("prefix", "decode"),
     reachable_keys=lambda grid, part: [("k_pos", None, grid.q_pos)],
@@ -50,6 +56,7 @@ def _why_outside_window(grid: Grid, part: AnyPart) -> str:
 @mask(
     "window",
     "−left ≤ j − i ≤ right",
+    why="Near words matter most, and a window keeps long texts affordable.",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
     reachable_keys=lambda grid, part: [
@@ -73,6 +80,7 @@ def window(
 @mask(
     "prefix",
     "j < length",
+    why="The beginning of the text, such as a prompt, is known from the start, so that every query may see it.",
     source="Raffel et al. 2020, §3.2.1",
     laws=("prefix", "decode"),
     reachable_keys=lambda grid, part: [("k_pos", None, 0 * grid.q_pos + part.option_value("length") - 1)],
@@ -86,6 +94,7 @@ def prefix(grid: Grid, *, length: Annotated[int, Range(low=0)]) -> Tensor:
 @mask(
     "document",
     "segment of I = segment of J",
+    why="Texts that are packed into one sequence must not see each other.",
     source="Raffel et al. 2020, §2.2 (packing)",
     law_exceptions="segments are numbered for the tokens of one problem",
     reachable_keys=lambda grid, part: [("k_seg", grid.q_seg, grid.q_seg)],
@@ -99,6 +108,7 @@ def document(grid: Grid) -> Tensor:
 @mask(
     "chunk",
     "⌊i/size⌋ = ⌊j/size⌋",
+    why="Within a chunk every pair is compared, and the cost of a long text stays bounded.",
     source="Llama 4's attention_chunk_size; Child et al. 2019, §4.3",
     laws=("prefix", "decode"),
     reachable_keys=lambda grid, part: [
@@ -120,6 +130,7 @@ def chunk(grid: Grid, *, size: Annotated[int, Range(low=1)]) -> Tensor:
 @mask(
     "dilated",
     "(i − j) mod rate = 0",
+    why="With gaps between them, the same number of keys reaches further.",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
     why_hidden=lambda grid, part: f"({grid.q_pos} − {grid.k_pos}) mod {part.option_value('rate')} ≠ 0",
@@ -132,6 +143,7 @@ def dilated(grid: Grid, *, rate: Annotated[int, Range(low=1)]) -> Tensor:
 @mask(
     "strided",
     "j ≤ i and (i − j < stride or (i − j) mod stride = 0)",
+    why="The nearest keys and some at regular distances reach every part of a long text in two layers.",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
     reachable_keys=lambda grid, part: [("k_pos", None, grid.q_pos)],
@@ -150,6 +162,7 @@ def strided(grid: Grid, *, stride: Annotated[int, Range(low=1)]) -> Tensor:
 @mask(
     "fixed",
     "j ≤ i and (⌊i/stride⌋ = ⌊j/stride⌋ or j mod stride ≥ stride − summary)",
+    why="The last positions of each block stand for the whole block, so that distant text costs little.",
     source="Child et al. 2019, §4.2",
     laws=("prefix", "decode"),
     option_conflict=lambda o: "summary is at most stride" if o["summary"] > o["stride"] else "",
@@ -204,6 +217,7 @@ _MAX_COMPARED_TOKENS = 32  # one by one; more of them are looked up in a table
 @mask(
     "global",
     "I or J among the tokens",
+    why="A few tokens pass on what the others, which see only their neighbours, cannot exchange.",
     source="Beltagy et al. 2020, §3.1",
     laws=("prefix", "decode"),
     reachable_keys=_global_key_ranges,
@@ -218,6 +232,7 @@ def global_(grid: Grid, *, tokens: Annotated[tuple[int, ...], Range(low=0)]) -> 
 @mask(
     "natten",
     "s ≤ J < s + K, s = clamp(I − ⌊K/2⌋, 0, T − K)",
+    why="Every query sees equally many neighbours, at the ends of the text too.",
     source="Hassani et al. 2023, §3.1",
     law_exceptions="the window moves inward at the ends, so what is seen depends on the number of keys",
     reachable_keys=lambda grid, part: [
@@ -246,6 +261,7 @@ def _window_start(grid: Grid, kernel: int) -> Array:
 @mask(
     "bigbird",
     "blocks: |⌊I/b⌋ − ⌊J/b⌋| ≤ ⌊w/2⌋, or one of the first g, or one of r drawn",
+    why="Neighbours, a few global blocks and some random ones connect any two tokens in a few layers.",
     source="Zaheer et al. 2020, §2 and App. D (ITC)",
     law_exceptions="the random blocks are drawn for all blocks at once",
     option_conflict=lambda o: "" if o["window"] % 2 else "window counts blocks around its own, and is odd",
@@ -303,6 +319,7 @@ def _draw_random_blocks(blocks: int, reach: int, first: int, drawn_per_block: in
 @mask(
     "given",
     "the problem's mask",
+    why="The file says which keys each query may see.",
     law_exceptions="its cells belong to indices of one problem",
     why_hidden=lambda grid, part: "the file says false",
 )

@@ -19,7 +19,7 @@ _ALL_LAWS = ("prefix", "decode", "permutation")
 _SUB_NORM_EPS = 1e-5
 
 
-@mixing("none", "w", laws=_ALL_LAWS)
+@mixing("none", "w", why="Every head works by itself.", laws=_ALL_LAWS)
 def none(w: Tensor, parameters: LearnedArrays) -> Tensor:
     """There is no mixing between heads."""
     return w
@@ -44,6 +44,7 @@ def mix_scores(s: Tensor, parameters: LearnedArrays) -> Tensor:
 @mixing(
     "talking-heads",
     "out_h = Σ_g x_g P[g, h], of scores and of weights",
+    why="A learned table lets heads use what the others found.",
     source="Shazeer et al. 2020, §3",
     parameters=(
         Parameter("talking_pre", ("H", "H"), "mixes the scores, at the link `mix`; absent: they are not mixed"),
@@ -122,6 +123,7 @@ def _derive_difference(row: RowDerivation) -> Iterator[Equation]:
 @mixing(
     "differential",
     "w_a − λ w_b, λ = e^(λ_q1·λ_k1) − e^(λ_q2·λ_k2) + 0.8 − 0.6 e^(−0.3 depth)",
+    why="What both heads of a pair see alike is taken to be noise, and cancels.",
     source="Ye et al. 2024 (Differential Transformer), §2.1",
     parameters=(
         *(

@@ -80,6 +80,7 @@ def _gradient_per_key(row: RowDerivation, write: Callable[[KeyCell], EquationSid
 @normalizer(
     "softmax",
     "e^(s − max s) / Σ e^(s − max s)",
+    why="Exponentials make every weight positive, and dividing by their sum makes the weights sum to 1. Subtracting the largest score changes no weight; it only keeps e^s from becoming too large to compute.",
     source="Vaswani et al. 2017, §3.2.1; 0 for a row that sees nothing, as in PyTorch SDPA and ONNX",
     laws=_ALL_LAWS,
     is_distribution=True,
@@ -109,6 +110,7 @@ def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
 @normalizer(
     "sigmoid",
     "1 / (1 + e^−(s + bias))",
+    why="Each key is judged by itself, so that many keys, or none, may have a large weight.",
     source="Ramapuram et al. 2024, §3",
     laws=_ALL_LAWS,
     law_exceptions="bias=auto depends on the number of keys, so that none of this but reordering leaves it unchanged",
@@ -170,6 +172,7 @@ _ENTMAX_DERIVATIONS: Mapping[str, Any] = {
 @normalizer(
     "sparsemax",
     "max(s − τ, 0) with τ such that Σ = 1",
+    why="Scores below the threshold τ get no weight at all, so that the query looks at a few keys only.",
     source="Martins and Astudillo 2016, Alg. 1",
     laws=_ALL_LAWS,
     is_distribution=True,
@@ -183,6 +186,7 @@ def sparsemax(scores: Tensor, visible: Tensor | None) -> Tensor:
 @normalizer(
     "entmax15",
     "max(s/2 − τ, 0)² with τ such that Σ = 1",
+    why="Scores below the threshold τ get no weight at all, but more keys keep some than with sparsemax.",
     source="Peters et al. 2019, §3 and Alg. 2",
     laws=_ALL_LAWS,
     is_distribution=True,
@@ -196,6 +200,7 @@ def entmax15(scores: Tensor, visible: Tensor | None) -> Tensor:
 @normalizer(
     "entmax",
     "max((α − 1) s − τ, 0)^(1/(α − 1)) with τ such that Σ = 1",
+    why="α chooses between softmax, which gives every key some weight, and sparsemax, which gives most keys none.",
     source="Peters et al. 2019, §3 and Alg. 1",
     laws=_ALL_LAWS,
     is_distribution=True,
@@ -242,6 +247,7 @@ def _entmax_by_bisection(scores: Tensor, visible: Tensor | None, alpha: float) -
 @normalizer(
     "relu",
     "max(s, 0)",
+    why="Negative scores count as nothing, and positive ones as they are.",
     source="Shen et al. 2023, §3; Wortsman et al. 2023 divide by the number of keys (--temperature)",
     laws=_ALL_LAWS,
     derivation=derive_per_key(lambda row, cell: (["max(", cell.value_before, ", 0)"],)),
@@ -275,6 +281,7 @@ def _keep_top_keys(row: RowDerivation) -> RowDerivation:
 @normalizer(
     "topk",
     "softmax over the k largest scores",
+    why="Only the k best keys share the weight, so that the others add no noise.",
     source="Gupta et al. 2021, §3",
     laws=_ALL_LAWS,
     is_distribution=True,
@@ -301,6 +308,7 @@ def _derive_hardmax(row: RowDerivation) -> Iterator[Equation]:
 @normalizer(
     "hardmax",
     "1 for the largest score, else 0",
+    why="The whole weight goes to the best key.",
     source="ONNX Hardmax; Luong et al. 2015 in TensorFlow Addons",
     laws=_ALL_LAWS,
     is_distribution=True,
@@ -354,6 +362,7 @@ def _derive_sum_gradient(row: RowDerivation) -> Iterator[Equation]:
 @normalizer(
     "sum",
     "s / Σ s, 0 where Σ s = 0",
+    why="Each weight is a score's share of the sum of all scores, without exponentials.",
     source="Katharopoulos et al. 2020, §3.1; negative scores give negative weights, with a warning",
     laws=_ALL_LAWS,
     derivation=_derive_sum,
@@ -371,6 +380,7 @@ def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
 @normalizer(
     "none",
     "s",
+    why="The scores themselves are the weights.",
     source="Schlag et al. 2021, §3.2 (unnormalised linear attention)",
     laws=_ALL_LAWS,
     derivation=derive_per_key(lambda row, cell: ()),

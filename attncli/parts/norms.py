@@ -36,7 +36,7 @@ def _is_across_heads(part: AnyPart) -> bool:
     return bool(part.option_value("scope") == "full")
 
 
-@norm("none", "x", laws=_ALL_LAWS)
+@norm("none", "x", why="Queries and keys keep their lengths.", laws=_ALL_LAWS)
 def none(x: Tensor) -> Tensor:
     """Queries and keys as they are."""
     return x
@@ -97,6 +97,7 @@ def _derive_layer(row: RowDerivation) -> Iterator[Equation]:
 @norm(
     "l2",
     "x / max(|x|, eps)",
+    why="Among vectors of length 1, scores depend on directions alone.",
     source="Henry et al. 2020, §3",
     parameters=GAIN_PARAMETERS,
     key_parameters=("k_norm",),
@@ -116,6 +117,7 @@ def l2(x: Tensor, *, eps: Eps = 1e-12, scope: Scope = "head", at: AppliedAt = "b
 @norm(
     "rms",
     "x / √(mean x² + eps)",
+    why="Queries and keys of one size keep the scores from growing during training.",
     source="Zhang and Sennrich 2019, §3; Dehghani et al. 2023, §2",
     parameters=GAIN_PARAMETERS,
     key_parameters=("k_norm",),
@@ -136,6 +138,7 @@ def rms(x: Tensor, *, eps: Eps = 1e-6, scope: Scope = "head", at: AppliedAt = "b
 @norm(
     "layer",
     "(x − mean x) / √(var x + eps)",
+    why="With mean 0 and variance 1, scores do not grow during training.",
     source="Ba et al. 2016, §3; Dehghani et al. 2023, §2",
     parameters=GAIN_PARAMETERS,
     key_parameters=("k_norm",),

@@ -22,7 +22,12 @@ _POSITION_LAWS = ("prefix", "decode")
 Theta = Annotated[float, Range(above=1)]
 
 
-@position("none", "x", laws=("prefix", "decode", "permutation"))
+@position(
+    "none",
+    "x",
+    why="Nothing is added: the order of the tokens plays no part.",
+    laws=("prefix", "decode", "permutation"),
+)
 def none(x: Tensor) -> Tensor:
     """Positions are not used."""
     return x
@@ -42,6 +47,7 @@ def _derive_sinusoids(row: RowDerivation) -> Iterator[Equation]:
 @position(
     "sinusoidal",
     "x + [sin(p ω), cos(p ω)], ω_i = theta^(−2i/d)",
+    why="Waves of different lengths give every position a pattern of its own.",
     source="Vaswani et al. 2017, §3.5",
     laws=_POSITION_LAWS,
     acts_on="embeddings",
@@ -141,6 +147,7 @@ def _derive_rotation(row: RowDerivation) -> Iterator[Equation]:
 @position(
     "rope",
     f"{_ROTATION}, ω_i = theta^(−2i/dims)",
+    why="Turning q and k by their positions makes the score depend on the distance between them.",
     source="Su et al. 2021, §3.4.2; scalings: Chen et al. 2023 (linear), bloc97 2023 (ntk, dynamic), Peng et al. 2023 (yarn), "
     "Llama Team 2024 §3.4.2 and its code (llama3), Ding et al. 2024 (longrope), Gemma 4's configuration (proportional)",
     laws=_POSITION_LAWS,
@@ -267,6 +274,7 @@ def alibi_slopes(heads: int, bias_max: float) -> list[float]:
 @position(
     "alibi",
     "s − m_h |i − j|",
+    why="Distant keys lose some of their score, so that near ones are preferred, even in texts longer than those of training.",
     source="Press et al. 2022, §3; slopes for any number of heads as in its code",
     laws=_POSITION_LAWS,
     has_head_slopes=True,
@@ -322,6 +330,7 @@ def _t5_option_conflict(o: Mapping[str, Any]) -> str:
 @position(
     "t5",
     "s + table[bucket(j − i), h]",
+    why="A learned bias for each range of distances says how much near and distant keys count.",
     source="Raffel et al. 2020, §2.1; buckets as in its code",
     laws=_POSITION_LAWS,
     acts_on="scores",
@@ -358,6 +367,7 @@ def t5(
 @position(
     "relative",
     "s + table[clip(j − i, −m, m) + m, h]",
+    why="A learned bias for each distance says how much near and distant keys count.",
     source="Shaw et al. 2018, §3.2, as a bias: Liu et al. 2021, §3.2",
     laws=_POSITION_LAWS,
     acts_on="scores",

@@ -53,6 +53,7 @@ class ProjectionSizes:
 @projection(
     "given",
     "q = x W_q + b_q, k = m W_k + b_k, v = m W_v + b_v",
+    why="The learned matrices W_q, W_k and W_v choose what a token looks for, what it is found by, and what it passes on.",
     source="Vaswani et al. 2017, §3.2.2",
     parameters=PROJECTION_PARAMETERS,
     laws=_ALL_LAWS,
@@ -70,7 +71,13 @@ def given(
     return parameters  # packed ones are cut where shapes are checked, in `plan.packed_arrays`
 
 
-@projection("identity", "q = x, k = v = m", laws=_ALL_LAWS, is_identity=True)
+@projection(
+    "identity",
+    "q = x, k = v = m",
+    why="There are no projections: the embeddings themselves are compared and summed.",
+    laws=_ALL_LAWS,
+    is_identity=True,
+)
 def identity(
     sizes: ProjectionSizes, parameters: Mapping[str, Array], generator: Generator | None
 ) -> Mapping[str, Array]:
@@ -84,6 +91,7 @@ def default_projection(has_parameters: bool) -> Part[ProjectionTraits]:
 
 
 # ── drawn ones ───────────────────────────────────────────────────────────────────────────────────
+_WHY_DRAWN = "W_q, W_k and W_v would be learned; here they are random numbers, as they are before training."
 Draw = Callable[..., "Tensor"]  # (shape, generator, letter, …) → one array
 Bias = Literal["none", "qkv", "o", "all"]
 Order = Literal["qkvo", "kqvo", "oqkv", "per-head"]
@@ -163,7 +171,7 @@ def register_drawn(
         return {k: torch.cat(v, -1) for k, v in found.items() if out == "yes" or not k.endswith("_o")}
 
     draw.__doc__ = f"Drawn from a seed, as {source} draws them."
-    projection(name, formula, source=source, laws=_ALL_LAWS, is_drawn=True)(draw)
+    projection(name, formula, why=_WHY_DRAWN, source=source, laws=_ALL_LAWS, is_drawn=True)(draw)
 
 
 def _draw_uniform(shape: tuple[int, ...], generator: Generator | None, *_: object) -> Tensor:

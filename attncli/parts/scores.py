@@ -52,6 +52,7 @@ def inverse_sqrt(d: int) -> float:
 @score(
     "dot",
     "q·k",
+    why="A dot product is large where two vectors point the same way.",
     source="Luong et al. 2015, §3.1; Vaswani et al. 2017, §3.2.1",
     laws=_ALL_LAWS,
     auto_scale=inverse_sqrt,
@@ -74,6 +75,7 @@ def _derive_general(row: RowDerivation) -> Iterator[Equation]:
 @score(
     "general",
     "q W kᵀ",
+    why="A learned matrix W decides which entries of the query and of the key are compared.",
     source="Luong et al. 2015, §3.1",
     laws=_ALL_LAWS,
     parameters=(Parameter("score_w_q", ("d", "d_k"), "the bilinear form W", required=True),),
@@ -103,6 +105,7 @@ def _derive_hidden_layer(row: RowDerivation) -> Iterator[Equation]:
 @score(
     "additive",
     "v · tanh(q W_q + k W_k)",
+    why="A small network compares the query and the key, which need not be equally wide.",
     source="Bahdanau et al. 2015, App. A.1.2",
     laws=_ALL_LAWS,
     parameters=_HIDDEN_LAYER_PARAMETERS,
@@ -123,6 +126,7 @@ def additive(q: Tensor, k: Tensor, parameters: LearnedArrays) -> Tensor:
 @score(
     "concat",
     "v · tanh(W [q; k])",
+    why="A small network reads the query and the key side by side.",
     source="Luong et al. 2015, §3.1",
     laws=_ALL_LAWS,
     parameters=_HIDDEN_LAYER_PARAMETERS,
@@ -160,6 +164,7 @@ def _derive_cosine(row: RowDerivation) -> Iterator[Equation]:
 @score(
     "cosine",
     "q·k / (|q| |k|), 0 for a zero vector",
+    why="Dividing by both lengths leaves only the directions to be compared.",
     source="Graves et al. 2014, §3.3.1",
     laws=_ALL_LAWS,
     has_equal_widths=True,
@@ -193,6 +198,7 @@ def _write_squared_distance(row: RowDerivation, cell: KeyCell) -> Sequence[Equat
 @score(
     "euclidean",
     "−|q − k|²",
+    why="The nearer two vectors are to each other, the larger the score.",
     source="Kim et al. 2021, §3.2 (L2 attention)",
     laws=_ALL_LAWS,
     has_equal_widths=True,
@@ -216,6 +222,7 @@ def _derive_features(row: RowDerivation) -> Iterator[Equation]:
 @score(
     "kernel",
     "φ(q)·φ(k), φ(x) = elu(x) + 1, max(x, 0) or e^x",
+    why="Features that are never negative can be summed over the keys first, so that the cost grows only linearly with the text.",
     source="Katharopoulos et al. 2020, §3.2; with --normalizer sum it is linear attention",
     laws=_ALL_LAWS,
     has_equal_widths=True,

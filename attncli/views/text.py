@@ -1,4 +1,4 @@
-"""A result as plain text, Markdown or LaTeX, and text escaped for Markdown and LaTeX."""
+"""A result as plain text or Markdown, and text escaped for Markdown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import add
 
 from attncli.output_formats import RenderOptions, output_format
-from attncli.symbols import LATEX_IN_TEXT
 from attncli.text import printable
 from attncli.types import Attention
 from attncli.views.arrangement import labelled_matrices
 from attncli.views.labelled import LabelledMatrix
+from attncli.views.latex_mathematics import split_formula
 
 
 @output_format("plain")
@@ -46,6 +46,13 @@ def escape_markdown(text: str) -> str:
     return _MARKDOWN_SPECIAL.sub(r"\\\1", text).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
 
 
+def formula_in_markdown(formula: str) -> str:
+    """A formula for renderers that typeset mathematics (GitHub, Jupyter, pandoc): between dollar signs, its words as text."""
+    return "".join(
+        f"${piece.text}$" if piece.is_mathematics else escape_markdown(piece.text) for piece in split_formula(formula)
+    )
+
+
 @output_format("markdown", ".md")
 def write_markdown(attention: Attention, render_options: RenderOptions) -> Iterator[str]:
     """A heading and a pipe table for each matrix."""
@@ -56,7 +63,7 @@ def write_markdown(attention: Attention, render_options: RenderOptions) -> Itera
         remark = f" ({escape_markdown(matrix.remark)})" if matrix.remark else ""
         legend = f"{escape_markdown(' · '.join(matrix.statistics_legend))}\n\n" if matrix.statistics_legend else ""
         yield (
-            f"\n### {escape_markdown(matrix.title)}\n\n{escape_markdown(matrix.formula)}{remark}\n\n{legend}"
+            f"\n### {escape_markdown(matrix.title)}\n\n{formula_in_markdown(matrix.formula)}{remark}\n\n{legend}"
             f"{_pipe_row(head)}| {' | '.join(['---', *['---:'] * (len(head) - 1)])} |\n"
         )
         for labels, rows in _labelled_pages(matrix):
@@ -66,46 +73,3 @@ def write_markdown(attention: Attention, render_options: RenderOptions) -> Itera
 def _pipe_row(cells: Iterable[str]) -> str:
     """One line of a pipe table. Its cells are escaped all at once: none of them holds a line break."""
     return f"| {escape_markdown(chr(10).join(cells)).replace(chr(10), ' | ')} |\n"
-
-
-# ── LaTeX ────────────────────────────────────────────────────────────────────────────────────────
-_LATEX_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{c: "\\" + c for c in "&%$#_{}"},
-}
-
-
-def escape_latex(text: str) -> str:
-    """Escape text, so that LaTeX sets it as it is; symbols become mathematics."""
-    return "".join(LATEX_IN_TEXT.get(c) or _LATEX_ESCAPES.get(c, c) for c in text)
-
-
-@output_format("latex", ".tex")
-def write_latex(attention: Attention, render_options: RenderOptions) -> Iterator[str]:
-    """A tabular for each matrix, in a table with its caption; plain LaTeX, no package needed."""
-    yield f"% {printable(' · '.join(attention.summary))}\n% rows = query (looks), columns = key (is looked at)\n"
-    for matrix in labelled_matrices(attention, render_options.precision):
-        head = [matrix.corner_label, *matrix.cell_labels]
-        lines = [
-            "",
-            r"\begin{table}",
-            rf"\caption{{{escape_latex(matrix.title)}: {escape_latex(matrix.formula)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-            " & ".join(map(escape_latex, head)) + r" \\ \hline",
-        ]
-        yield "\n".join(lines) + "\n"
-        for labels, rows in _labelled_pages(matrix):
-            lines = [
-                " & ".join((escape_latex(label), *map(_latex_number, cells))) + r" \\"
-                for label, cells in zip(labels, rows, strict=True)
-            ]
-            yield "\n".join(lines) + "\n"
-        yield r"\end{tabular}" + "\n" + r"\end{table}" + "\n"
-
-
-def _latex_number(cell: str) -> str:
-    """A number in mathematics, for its minus; anything else as text."""
-    cell = cell.replace("−", "-").replace("∞", r"\infty")
-    return f"${cell}$" if re.fullmatch(r"-?(\d+(\.\d+)?(e[+-]\d+)?|\\infty)", cell) else escape_latex(cell)

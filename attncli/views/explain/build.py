@@ -15,6 +15,7 @@ from attncli.views.explain.given import given_section
 from attncli.views.explain.head_values import HeadValues
 from attncli.views.explain.input_gradients import input_gradient_sections
 from attncli.views.explain.page import ExplanationPage, ExplanationScope, Section
+from attncli.views.explain.reasons import with_reason
 from attncli.views.explain.step_values import StepValues
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def explain_query(
             sections.append(Section(f"head {head.head}", is_heading=True))
         sections += head_sections(head)
     sections += merged_sections(step_values)
+    if focus.has_reasons:
+        sections = [with_reason(section, plan) for section in sections]
     if gradients is not None:
         for head in heads:
             if len(heads) > 1:
@@ -55,6 +58,7 @@ def explain_query(
         sections=tuple(map(_as_idle_if_empty, sections)),
         closing=" ".join(map(closing_sentence, heads)),
         step_axes={step.name: step.axes for step in attention.steps},
+        tokens=frozenset([step_values.token("query", focus.query), *step_values.token_counts]),
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
+from attncli.types import NumpyArray
 from attncli.views.explain.head_values import HeadValues
 
 _MAX_KEYS_NAMED = 3  # keys of the largest weights that the sentence names
@@ -26,14 +30,43 @@ def closing_sentence(head: HeadValues) -> str:
     largest = [int(j) for j in np.argsort(-np.abs(weights), kind="stable")[:_MAX_KEYS_NAMED] if weights[j]]
     if (weights < 0).any() or abs(weights.sum() + sink - 1) >= 1e-3:
         return f"{query} weighs {', '.join(f'{_key_name(head, j)} by {weights[j]:.4g}' for j in largest)}."
-    largest = [j for n, j in enumerate(largest) if n == 0 or weights[j] >= _MIN_SHARE_NAMED]
+    receivers = _receivers(head, weights)
     if sink:
-        shares = [f"{100 * weights[j]:.0f} % to {_key_name(head, j)}" for j in largest]
-        return f"{query} gives {', '.join([*shares, f'{100 * sink:.0f} % to the sink'])}."
-    shares = [f"{100 * weights[j]:.0f} % from {_key_name(head, j)}" for j in largest]
+        receivers.append(("the sink", sink))
+    percentages = _apportion([share for _, share in receivers])
+    preposition = "to" if sink else "from"
+    shares = [
+        f"{percentage} % {preposition} {name}"
+        for (name, _), percentage in zip(receivers, percentages, strict=True)
+        if percentage
+    ]
+    if sink:
+        return f"{query} gives {', '.join(shares)}."
     if "context" in head.steps:
         shares[0] = shares[0].replace(" % ", " % of its context ", 1)
     return f"{query} takes {', '.join(shares)}."
+
+
+def _receivers(head: HeadValues, weights: NumpyArray) -> list[tuple[str, float]]:
+    """The keys of the largest weights by name, and all others together: each with its share."""
+    order = [int(j) for j in np.argsort(-weights, kind="stable") if weights[j]]
+    named = [j for n, j in enumerate(order[:_MAX_KEYS_NAMED]) if n == 0 or weights[j] >= _MIN_SHARE_NAMED]
+    others = order[len(named) :]
+    if len(others) == 1:
+        named, others = order, []
+    receivers = [(_key_name(head, j), float(weights[j])) for j in named]
+    return [*receivers, (f"the other {len(others)}", float(weights[others].sum()))] if others else receivers
+
+
+def _apportion(shares: Sequence[float]) -> list[int]:
+    """Shares in whole percent, which sum to 100: rounded down, and up for those that lose the most (Hamilton's method)."""
+    total = sum(shares)
+    exact = [100 * share / total for share in shares]
+    percentages = [math.floor(x) for x in exact]
+    by_loss = sorted(range(len(exact)), key=lambda i: percentages[i] - exact[i])
+    for i in by_loss[: 100 - sum(percentages)]:
+        percentages[i] += 1
+    return percentages
 
 
 def _key_name(head: HeadValues, key_index: int) -> str:

@@ -71,7 +71,7 @@ def merged_sections(step_values: StepValues) -> Iterator[Section]:
         yield Section("context", "heads side by side", (*shown, whole), used_steps=CONTEXT_STEPS)
     if "output" in steps:
         yield _output_section(step_values, indices)
-    elif "context" in steps:
+    elif "context" in steps and focus.full:
         yield Section("no output projection", is_idle=True)
 
 

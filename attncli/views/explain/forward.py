@@ -23,11 +23,12 @@ SectionOrIdleName = Section | str  # a section, or the name of something that do
 
 
 def head_sections(head: HeadValues) -> Iterator[Section]:
-    """Every step in order; names of what does nothing are gathered into one grey line until something does."""
+    """Every step in order; in full, what does nothing in this variant is named in grey lines between them."""
     idle_names: list[str] = []
     for item in (*_vector_sections(head), *_score_sections(head), *_weight_sections(head)):
         if isinstance(item, str):
-            idle_names.append(item)
+            if head.focus.full:
+                idle_names.append(item)
             continue
         if idle_names:
             yield _idle_section(idle_names)
@@ -87,7 +88,7 @@ def _weight_sections(head: HeadValues) -> Iterator[SectionOrIdleName]:
     if "sink_weights" not in steps:
         yield "sink"
     yield weights_section(head)
-    if not head.focus.blank_steps & set(head.step_values.score_steps):  # the largest score would give a gap away
+    if head.focus.full and not head.focus.blank_steps:  # the largest score would give a gap away
         yield statistics_section(head)
     parts: dict[str, tuple[str, Part[PartTraits]]] = {
         "dropout": ("dropout_weights", variant.dropout),

@@ -20,6 +20,7 @@ class Section:
     formula: str = ""
     lines: tuple[Equation, ...] = ()
     remark: str = ""
+    why: str = ""  # the reasons of the step, where they are asked for
     is_idle: bool = False  # printed as one grey line: it does nothing in this variant
     used_steps: frozenset[str] = frozenset()  # the steps whose numbers stand in its lines
     is_heading: bool = False  # the sections that follow are of another head
@@ -35,6 +36,7 @@ class ExplanationPage:
     sections: tuple[Section, ...]
     closing: str
     step_axes: dict[str, tuple[str, ...]]  # the axes of each step, for the addresses of gaps
+    tokens: frozenset[str] = frozenset()  # that may stand in labels: they are no formulas
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class ExplanationScope:
     heads: tuple[int, ...] = (0,)
     keys: tuple[int, ...] | None = None  # the keys that are worked out; None: as many as a page holds
     blank_steps: frozenset[str] = frozenset()  # steps whose numbers a worksheet leaves blank
-    full: bool = False  # nothing is left out
+    full: bool = False  # nothing is left out, and what does nothing here is named
+    has_reasons: bool = False  # a sentence or two on each step say why it is taken
 
     @property
     def shows_every_key(self) -> bool:

@@ -30,6 +30,7 @@ def _section_record(rendered: RenderedSection) -> Json:
         "title": section.title,
         "formula": section.formula,
         "remark": section.remark,
+        "why": section.why,
         "idle": section.is_idle,
         "heading": section.is_heading,
         "lines": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attncli.output_formats import RenderOptions
 from attncli.views.explain.layout import LEFT_MARGIN_WIDTH, layout_lines
 from attncli.views.explain.rendered_page import GAPS_NOTE, RenderedPage, RenderedSection
-from attncli.views.text import escape_markdown
+from attncli.views.text import escape_markdown, formula_in_markdown
 
 
 def render_markdown(page: RenderedPage, render_options: RenderOptions) -> str:
@@ -25,10 +25,12 @@ def _section_paragraphs(rendered: RenderedSection) -> list[str]:
         return [f"# {escape_markdown(section.title)}"]
     if section.is_idle:
         return [f"*{escape_markdown(rendered.idle_text)}*"]
-    remark = f" ({section.remark})" if section.remark else ""
+    remark = f" ({escape_markdown(section.remark)})" if section.remark else ""
     paragraphs = [f"## {rendered.number} {escape_markdown(section.title)}".replace("  ", " ")]
     if section.formula + remark:
-        paragraphs.append(escape_markdown(section.formula + remark))
+        paragraphs.append((formula_in_markdown(section.formula) + remark).lstrip())
+    if section.why:
+        paragraphs.append(f"*{escape_markdown(section.why)}*")
     lines = ["".join(text for text, _ in line)[LEFT_MARGIN_WIDTH:] for line in layout_lines(rendered.lines, None)]
     if lines:
         paragraphs.append(_code_block([line.rstrip().replace("```", "'''") for line in lines]))

@@ -57,13 +57,15 @@ class _TextWriter:
         title = (f"{rendered.number} {section.title}".lstrip(), "bold")
         formula = (f"   {section.formula}" if section.formula else "", "")
         remark = (f"   ({section.remark})" if section.remark else "", "dim")
+        margin = " " * LEFT_MARGIN_WIDTH
         if self.width and sum(cell_len(text) for text, _ in (title, formula, remark)) > self.width:
-            margin = " " * LEFT_MARGIN_WIDTH
             self._write(title)
             self._write_folded(margin + section.formula, "", margin)
             self._write_folded(margin + remark[0].strip(), "dim", margin)
         else:
             self._write(title, formula, remark)
+        if section.why:
+            self._write_folded(margin + section.why, "italic", margin)
         for fragments in layout_lines(rendered.lines, self.width):
             self._write(*fragments)
 

@@ -19,11 +19,16 @@ _ROUNDED_NOTE = (
 
 @dataclass(frozen=True)
 class RenderedSection:
-    """A section with its number, which idle ones, headings and what is given have not, and its lines."""
+    """A section with its place in the derivation, which idle ones, headings and what is given have not, and its lines."""
 
-    number: str
+    position: int  # counted from 1; 0: it is no step of the derivation
     section: Section
     lines: list[PrintedLine]
+
+    @property
+    def number(self) -> str:
+        """The position as it is printed: ①."""
+        return _circled_number(self.position) if self.position else ""
 
     @property
     def idle_text(self) -> str:
@@ -77,11 +82,10 @@ def render_page(
     sections: list[RenderedSection] = []
     section_count = 0
     for section in explanation.sections:
-        number = ""
-        if section.is_numbered and not (section.is_idle or section.is_heading):
-            section_count += 1
-            number = _circled_number(section_count)
-        sections.append(RenderedSection(number, section, print_lines(section, formatter)))
+        is_counted = section.is_numbered and not (section.is_idle or section.is_heading)
+        section_count += is_counted
+        position = section_count if is_counted else 0
+        sections.append(RenderedSection(position, section, print_lines(section, formatter)))
     return RenderedPage(explanation, formatter, tuple(sections), dtype)
 
 

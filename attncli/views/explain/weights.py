@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 from attncli.derivation import Derivation, Equation, KeyCell, Number, RowDerivation, Vector, derived_number
 from attncli.parts.traits import PartTraits
 from attncli.registry import Part
 from attncli.views.explain.head_values import HeadValues
 from attncli.views.explain.page import Section
+from attncli.views.explain.reasons import STEP_REASONS
 from attncli.views.explain.vectors import equations_of_part
 from attncli.views.explain.worksheet import EXPONENTIALS
 
@@ -16,6 +20,8 @@ _STATISTIC_LABELS = {
     "entropy": "entropy in bits",
     "visible_keys": "visible keys",
 }
+_MAX_UNSHIFTED_SCORE = 20  # beyond it e^s has many digits
+_MAX_UNSHIFTED_KEYS = 8
 
 
 def per_key_section(
@@ -51,7 +57,12 @@ def weights_section(head: HeadValues) -> Section:
     lines = tuple(equations_of_part(part, row))
     if part.traits.is_distribution:
         total = row.write_sum_over_keys(lambda c: [c.value_after], lambda c: c.value_after.value)
-        lines = (*lines, Equation("check", (total, [derived_number(sum(c.value_after.value for c in row.all_cells))])))
+        unshifted = _unshifted_softmax_lines(head, row) if part.traits.is_exponential else ()
+        lines = (
+            *lines,
+            *unshifted,
+            Equation("check", (total, [derived_number(sum(c.value_after.value for c in row.all_cells))])),
+        )
     hidden_count = sum(c.is_hidden for c in row.all_cells)
     remarks = [f"{hidden_count} hidden: weight 0" if hidden_count else "", _left_out_remark(row)]
     used_steps = head.earlier_steps("weights") | {EXPONENTIALS}
@@ -70,16 +81,41 @@ def _sink_cells(head: HeadValues) -> tuple[KeyCell, ...]:
 
 
 def statistics_section(head: HeadValues) -> Section:
-    """The statistics of the whole row, on one grey line."""
+    """The statistics of the whole row, and what each of them is."""
     traits = head.plan.variant.normalizer.traits
     does_not_apply = set()
     if not traits.is_exponential:
         does_not_apply.add("log_sum_exp")
     if not traits.is_distribution:
         does_not_apply.add("entropy")
-    side: list[str | Number | Vector] = []
-    for name, label in _STATISTIC_LABELS.items():
-        if name not in does_not_apply:
-            separator = " · " if side else ""
-            side += [f"{separator}{label} ", head.step_values.number_at(name, **head.indices)]
-    return Section("", lines=(Equation("", (side,)),), is_idle=True)
+    lines = [
+        Equation(label, ([head.step_values.number_at(name, **head.indices)],), STEP_REASONS[name])
+        for name, label in _STATISTIC_LABELS.items()
+        if name not in does_not_apply
+    ]
+    return Section("the row in numbers", lines=tuple(lines), is_numbered=False)
+
+
+def _unshifted_softmax_lines(head: HeadValues, row: RowDerivation) -> Iterator[Equation]:
+    """The textbook's softmax, e^s / Σ e^s, which gives the same weights: its sum, and the weight of one key.
+
+    Nothing where it would say no more, or could not be computed: the largest score is 0 or far from it, or keys are left out.
+    """
+    cells = [cell for cell in row.all_cells if not cell.is_hidden]
+    scores = [cell.value_before.value for cell in cells]
+    largest = max(scores)
+    is_ordinary = all(map(math.isfinite, scores)) and 0 < abs(largest) <= _MAX_UNSHIFTED_SCORE
+    if not is_ordinary or len(cells) > _MAX_UNSHIFTED_KEYS or head.focus.keys is not None or head.focus.blank_steps:
+        return
+    exponentials = [derived_number(math.exp(score)) for score in scores]
+    total = derived_number(sum(number.value for number in exponentials))
+    powers: list[str | Number | Vector] = []
+    terms: list[str | Number | Vector] = []
+    for cell, exponential in zip(cells, exponentials, strict=True):
+        separator = " + " if powers else ""
+        powers += [f"{separator}e^(", cell.value_before, ")"]
+        terms += [separator, exponential] if separator else [exponential]
+    yield Equation("Σ e^s", (powers, terms, [total]), "without − max s")
+    position = scores.index(largest)
+    quotient: list[str | Number | Vector] = [exponentials[position], " / ", total]
+    yield Equation(cells[position].label, (quotient, [cells[position].value_after]), "the same weight")
