@@ -54,7 +54,7 @@ def write_latex(attention: Attention, render_options: RenderOptions) -> Iterator
 def _tables(attention: Attention, render_options: RenderOptions) -> Iterator[str]:
     for matrix in labelled_matrices(attention, render_options.precision):
         head = [matrix.corner_label, *matrix.cell_labels]
-        is_wide = sum(map(len, head)) + 2 * len(head) > _MAX_TABLE_CHARACTERS
+        is_wide = sum(map(len, head)) + 3 * len(head) > _MAX_TABLE_CHARACTERS
         label = re.sub(r"[^a-z0-9]+", "-", matrix.title.lower()).strip("-")
         lines = [
             "",
@@ -107,7 +107,7 @@ _SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "european": (("CYRILLIC", "GREEK"), ("CMU Serif", "DejaVu Serif", "FreeSerif", "Noto Serif")),
     "eastasian": (
         ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH"),
-        ("Noto Serif CJK SC", "Noto Sans CJK SC", "Source Han Serif SC", "FandolSong", "WenQuanYi Zen Hei"),
+        ("Noto Serif CJK SC", "Noto Sans CJK SC", "Source Han Serif SC", "FandolSong-Regular.otf", "WenQuanYi Zen Hei"),
     ),
     "other": ((), ("FreeSerif", "DejaVu Sans", "Noto Sans", "Symbola")),
 }

@@ -240,7 +240,7 @@ class _Typesetter:
         return text
 
     def _sum(self) -> str:
-        terms = []
+        terms: list[str] = []
         while True:
             sign = ""
             if self._symbol() in _SIGNS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 
 import numpy as np
 import pytest
@@ -96,16 +98,79 @@ def test_a_query_that_sees_nothing(attn):
         )
 
 
-def test_what_does_nothing_is_one_grey_line(attn):
-    record = attn("explain", CAT, "cat", "--json").json
+def test_what_does_nothing_is_named_in_full_only(attn):
+    short, full = (attn("explain", CAT, "cat", "--json", *more).json for more in ([], ["--full"]))
 
-    idle = [s["title"] for s in record["sections"] if s["idle"] and s["title"]]
+    idle = [s["title"] for s in full["sections"] if s["idle"]]
     assert idle == [
         "no qk-norm or position",
         "no mix, softcap, temperature, log-n, position, bias, mask or sink",
         "no dropout or head mixing",
         "no output projection",
     ]
+    assert not any(s["idle"] for s in short["sections"])
+    assert [s for s in full["sections"] if not s["idle"] and s["title"] != "the row in numbers"] == short["sections"]
+
+
+def test_the_row_in_numbers_is_explained(attn):
+    record = attn("explain", CAT, "cat", "--json", "--full").json
+
+    lines = next(s["lines"] for s in record["sections"] if s["title"] == "the row in numbers")
+    scores = np.array([0.5, 3, 1.5])
+    weights = np.exp(scores) / np.exp(scores).sum()
+    assert [(x["label"], float(x["text"])) for x in lines] == [
+        ("largest score", 3),
+        ("ln Σ e^s", pytest.approx(math.log(np.exp(scores).sum()), abs=5e-5)),
+        ("entropy in bits", pytest.approx(-(weights * np.log2(weights)).sum(), abs=5e-5)),
+        ("visible keys", 3),
+    ]
+    assert all(x["remark"] for x in lines)
+
+
+def test_the_textbook_softmax_gives_the_same_weight(attn):
+    record = attn("explain", CAT, "cat", "--json").json
+    weights = next(s["lines"] for s in record["sections"] if s["title"] == "weights")
+    lines = [(x["label"], x["text"], x["remark"]) for x in weights[-3:-1]]
+
+    e = [math.exp(s) for s in (0.5, 3, 1.5)]
+    terms = " + ".join(f"{x:.4f}" for x in e)
+    assert lines == [
+        ("Σ e^s", f"e^(0.5) + e^(3) + e^(1.5) = {terms} = {sum(e):.4f}", "without − max s"),
+        ("cat", f"{e[1]:.4f} / {sum(e):.4f} = {e[1] / sum(e):.4f}", "the same weight"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [["--normalizer", "relu"], ["--at", "key=sat"], ["--blank", "weights"], ["--scale", "1000"]], ids=" ".join
+)
+def test_the_textbook_softmax_is_left_out_where_it_does_not_fit(attn, words):
+    assert "without − max s" not in attn("explain", CAT, "cat", *words).out
+
+
+def test_why_says_a_sentence_on_every_step(attn):
+    words = ["explain", CAT, "cat", "--causal", "--rope", "--sink", "zero", "--projection", "randn", "--seed", "1"]
+    plain, reasoned = (attn(*words, *more, "--json").json for more in ([], ["--why"]))
+
+    steps = [s for s in reasoned["sections"] if not s["idle"]]
+    assert len(steps) == 10
+    assert all(s["why"].endswith(".") for s in steps)
+    assert len({s["why"] for s in steps}) == len(steps)
+    assert (
+        "must not look at the words that come later" in next(s for s in steps if s["title"] == "masked_scores")["why"]
+    )
+    assert not any(s["why"] for s in plain["sections"])
+    assert steps[0]["why"] in attn(*words, "--why", "-f", "plain").out
+
+
+def test_without_a_query_a_note_says_which_one_it_is(attn):
+    unasked, asked = attn("explain", CAT), attn("explain", CAT, "2")
+
+    assert (
+        unasked.err
+        == f"this is the last of 3 queries; to choose another, add its token or index: attn explain {CAT} 0\n"
+    )
+    assert asked.err == ""
+    assert attn("explain", CAT, "-q").err == ""
 
 
 def test_where_rounding_shows_the_line_says_so(attn):
@@ -180,6 +245,29 @@ def test_the_closing_sentence_is_true_of_weights_that_are_no_shares(attn, tmp_pa
     assert "looks nowhere" in closing(attn(*say, "--mask", "not full"))
 
 
+def test_the_closing_sentence_accounts_for_all_of_the_weight(attn, tmp_path):
+    scores = [0.1, 0.5, 0.2, 0.4, 0.3, 0.15]
+    (tmp_path / "q.json").write_text(json.dumps({"q": [[1]], "k": [[s] for s in scores], "v": [[1]] * 6}))
+
+    sentence = closing(attn("explain", "q.json", "0", "--json"))
+
+    weights = np.exp(scores) / np.exp(scores).sum()  # 0.1382, 0.2062, 0.1528, 0.1866, 0.1688, 0.1453
+    assert [round(100 * w) for w in weights[[1, 3, 4]]] == [21, 19, 17]
+    assert sentence == "“0” takes 21 % of its context from “1”, 19 % from “3”, 17 % from “4”, 43 % from the other 3."
+
+
+@pytest.mark.parametrize(
+    ("weights", "percentages"), [([1, 1, 1], ["34", "33", "33"]), ([5, 5, 3, 3], ["31", "31", "19", "19"])]
+)
+def test_percentages_sum_to_100(attn, tmp_path, weights, percentages):
+    fields = {"q": [[1]], "k": [[math.log(w)] for w in weights], "v": [[1]] * len(weights)}
+    (tmp_path / "q.json").write_text(json.dumps(fields))
+
+    sentence = closing(attn("explain", "q.json", "0", "--json"))
+
+    assert re.findall(r"(\d+) %", sentence) == percentages
+
+
 def test_repeated_tokens_stand_apart(attn, tmp_path):
     (tmp_path / "t.csv").write_text("the,1,0\ncat,0,1\nthe,1,1\n")
 
@@ -250,8 +338,6 @@ self-attention · 3 tokens × 4 dims · q = k = v = x · score dot · scale 0.5 
      cat   [0 1 1 2]
      sat   [2 1 0 1]
 
-  – no qk-norm or position
-
 ③ scores   q·k
      the   0·1 + 1·0 + 1·1 + 2·0 = 1
      cat   0·0 + 1·1 + 1·1 + 2·2 = 6
@@ -262,12 +348,8 @@ self-attention · 3 tokens × 4 dims · q = k = v = x · score dot · scale 0.5 
      cat   6 × 0.5 = 3.0
      sat   3 × 0.5 = 1.5
 
-  – no mix, softcap, temperature, log-n, position or bias
-
 ⑤ masked_scores   s where visible, else −∞   (2 of 3 keys are visible; the scores of the others become −∞)
      sat   −∞   causal: 2 > 1
-
-  – no sink
 
 ⑥ weights   e^(s − max s) / Σ e^(s − max s)   (1 hidden: weight 0)
      largest   3
@@ -276,18 +358,14 @@ self-attention · 3 tokens × 4 dims · q = k = v = x · score dot · scale 0.5 
      sum       0.0821 + 1      = 1.0821
      the       0.0821 / 1.0821 = 0.0759
      cat       1 / 1.0821      = 0.9241
-     check     0.0759 + 0.9241 = 1.0000
-
-  – largest score 3 · ln Σ e^s 3.0789 · entropy in bits 0.3874 · visible keys 2
-
-  – no dropout or head mixing
+     Σ e^s     e^(0.5) + e^(3) = 1.6487 + 20.0855 = 21.7343 †   without − max s
+     cat       20.0855 / 21.7343 = 0.9241   the same weight
+     check     0.0759 + 0.9241   = 1.0000
 
 ⑦ context   Σ weight × value
      the   0.0759 × [1 0 1 0] = [0.0759 0.0000 0.0759 0.0000]
      cat   0.9241 × [0 1 1 2] = [0.0000 0.9241 0.9241 1.8483] †
      sum                      = [0.0759 0.9241 1.0000 1.8483]
-
-  – no output projection
 
 “cat” takes 92 % of its context from itself, 8 % from “the”.
 † the printed terms are rounded; the result comes from all digits, so its last digit can differ.

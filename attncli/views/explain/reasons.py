@@ -25,7 +25,7 @@ STEP_REASONS: Mapping[str, str] = {
     "mask": "It says which keys each query may see.",
     "max_score": "the largest score of a visible key",
     "log_sum_exp": "the logarithm of the sum of all e^s",
-    "entropy": "0 if one key has all the weight; the more evenly the weight is spread, the larger",
+    "entropy": "0 where one key has all the weight",
     "visible_keys": "the keys that the mask leaves",
     "sink_weights": "The sink takes the weight that goes to no key.",
     "weights": "A weight says how much of each value the query takes.",

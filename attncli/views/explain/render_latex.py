@@ -10,13 +10,14 @@ from rich.cells import cell_len
 from attncli.derivation import Vector
 from attncli.output_formats import RenderOptions
 from attncli.views.explain.lines import PrintedLine
+from attncli.views.explain.numbers import GAP_TEXT
 from attncli.views.explain.rendered_page import GAPS_NOTE, RenderedPage, RenderedSection
 from attncli.views.latex import PACKAGES_NOTE, escape_latex, formula_in_latex, latex_document, unknown_characters_note
 from attncli.views.latex_mathematics import typeset_mathematics
 
-_DAGGER = r"^{\dagger}"
+_DAGGER = r"{}^{\dagger}"
 _MAX_MATRIX_COLUMNS = 10  # of amsmath, unless MaxMatrixCols says more
-_MAX_ROW_WIDTH = 72  # characters that stand on one row of a page of 16 cm, the label included
+_MAX_ROW_WIDTH = 70  # characters that stand on one row of a page of 16 cm, the label included
 _TERM = re.compile(r"(?= [+−] )")  # before a sign with spaces around it, where a long sum may be broken
 _FORMULA_SYMBOLS = frozenset("Σ^²·×/√")
 _VECTOR = re.compile(r"\[([^\]]*)\]")
@@ -135,13 +136,21 @@ def _is_complete(text: str) -> bool:
     return all(text.count(left) == text.count(right) for left, right in ("()", "[]")) and text.count("|") % 2 == 0
 
 
+def _width_of(text: str) -> int:
+    """About how many characters wide a text is when it is set; a blank is longer than its underscores."""
+    return len(text) + 4 * text.count(GAP_TEXT)
+
+
 def _typeset_term(term: str) -> list[tuple[str, int]]:
     """A term in LaTeX; a vector that is wider than a row is set as a list, which can be broken between its entries."""
     vector = _VECTOR.search(term)
-    if vector is None or len(vector[0]) <= _MAX_ROW_WIDTH:
-        return [(typeset_mathematics(term), len(term))]
+    if vector is None:
+        return [(typeset_mathematics(term), _width_of(term))]
+    width = _width_of(term) + len(vector[1].split())  # the columns of a matrix stand further apart than words
+    if width <= _MAX_ROW_WIDTH:
+        return [(typeset_mathematics(term), width)]
     before, after = term[: vector.start()], term[vector.end() :]
-    entries = [(typeset_mathematics(entry) + r"\;", len(entry) + 1) for entry in vector[1].split()]
+    entries = [(typeset_mathematics(entry) + r"\;", _width_of(entry) + 1) for entry in vector[1].split()]
     pieces = [(typeset_mathematics(before), len(before))] if before.strip() else []
     pieces += [("[", 1), *entries, ("]", 1)]
     return [*pieces, *(_typeset_term(after) if after.strip() else [])]
