@@ -324,7 +324,8 @@ class _Typesetter:
 
     def _atom(self) -> str:
         token = self._token()
-        assert token is not None
+        if token is None:  # the text ends where something should follow
+            return ""
         self.position += 1
         if token.kind == "number":
             return _typeset_number(token.text)
@@ -341,13 +342,10 @@ class _Typesetter:
         if token.text in _BRACKETS:
             return self._bracket(token.text)
         if token.text == "√":
-            return rf"\sqrt{{{_without_brackets(self._atom_or_empty())}}}"
+            return rf"\sqrt{{{_without_brackets(self._atom())}}}"
         if token.text in _SIGNS:
-            return f"-{self._factor() if self._token() else ''}"
+            return f"-{self._factor()}"
         return _CONSTANTS.get(token.text) or _escape_symbol(token.text)
-
-    def _atom_or_empty(self) -> str:
-        return self._atom() if self._token() is not None else ""
 
     def _bracket(self, opening: str) -> str:
         left, right, closing = _BRACKETS[opening]

@@ -11,6 +11,7 @@ from attncli.types import NumpyArray
 from attncli.views.explain.head_values import HeadValues
 
 _MAX_KEYS_NAMED = 3  # keys of the largest weights that the sentence names
+_OTHERS = "the other "
 _MIN_SHARE_NAMED = 0.005  # a smaller weight would be 0 %
 
 
@@ -30,10 +31,9 @@ def closing_sentence(head: HeadValues) -> str:
     largest = [int(j) for j in np.argsort(-np.abs(weights), kind="stable")[:_MAX_KEYS_NAMED] if weights[j]]
     if (weights < 0).any() or abs(weights.sum() + sink - 1) >= 1e-3:
         return f"{query} weighs {', '.join(f'{_key_name(head, j)} by {weights[j]:.4g}' for j in largest)}."
-    receivers = _receivers(head, weights)
-    if sink:
-        receivers.append(("the sink", sink))
-    percentages = _apportion([share for _, share in receivers])
+    receivers = _receivers(head, weights, sink)
+    has_others = receivers[-1][0].startswith(_OTHERS)
+    percentages = _apportion([share for _, share in receivers], has_others=has_others)
     preposition = "to" if sink else "from"
     shares = [
         f"{percentage} % {preposition} {name}"
@@ -47,21 +47,28 @@ def closing_sentence(head: HeadValues) -> str:
     return f"{query} takes {', '.join(shares)}."
 
 
-def _receivers(head: HeadValues, weights: NumpyArray) -> list[tuple[str, float]]:
-    """The keys of the largest weights by name, and all others together: each with its share."""
+def _receivers(head: HeadValues, weights: NumpyArray, sink: float) -> list[tuple[str, float]]:
+    """The keys of the largest weights by name, the sink, and all others together: each with its share."""
     order = [int(j) for j in np.argsort(-weights, kind="stable") if weights[j]]
     named = [j for n, j in enumerate(order[:_MAX_KEYS_NAMED]) if n == 0 or weights[j] >= _MIN_SHARE_NAMED]
     others = order[len(named) :]
     if len(others) == 1:
         named, others = order, []
-    receivers = [(_key_name(head, j), float(weights[j])) for j in named]
-    return [*receivers, (f"the other {len(others)}", float(weights[others].sum()))] if others else receivers
+    receivers = [(_key_name(head, j), float(weights[j])) for j in named] + ([("the sink", sink)] if sink else [])
+    return [*receivers, (f"{_OTHERS}{len(others)}", float(weights[others].sum()))] if others else receivers
 
 
-def _apportion(shares: Sequence[float]) -> list[int]:
-    """Shares in whole percent, which sum to 100: rounded down, and up for those that lose the most (Hamilton's method)."""
+def _apportion(shares: Sequence[float], *, has_others: bool) -> list[int]:
+    """Shares in whole percent, which sum to 100.
+
+    Each is rounded, where the last one, that of all others together, can take the difference; else all are rounded down, and
+    those up that lose the most (Hamilton's method).
+    """
     total = sum(shares)
     exact = [100 * share / total for share in shares]
+    if has_others and sum(map(round, exact[:-1])) <= 100:
+        rounded = list(map(round, exact[:-1]))
+        return [*rounded, 100 - sum(rounded)]
     percentages = [math.floor(x) for x in exact]
     by_loss = sorted(range(len(exact)), key=lambda i: percentages[i] - exact[i])
     for i in by_loss[: 100 - sum(percentages)]:
