@@ -26,6 +26,7 @@ _EVERYDAY_OPTIONS: dict[str, str | None] = {
     "color": None,
     "error_format": None,
     # explain
+    "why": None,
     "blank": None,
     "answers": None,
     "seeds": None,

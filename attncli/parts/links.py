@@ -40,7 +40,15 @@ def scale(s: Tensor, grid: Grid, *, factor: float) -> Tensor:
     return s * factor  # (b, h, n, m)
 
 
-@link("mix", "mix(s)", why="Before the weights are made, heads see each other's scores.", source="Shazeer et al. 2020, §3", step="mixed_scores", part_choice="head_mixing", laws=_ALL_LAWS)
+@link(
+    "mix",
+    "mix(s)",
+    why="Before the weights are made, heads see each other's scores.",
+    source="Shazeer et al. 2020, §3",
+    step="mixed_scores",
+    part_choice="head_mixing",
+    laws=_ALL_LAWS,
+)
 def mix(s: Tensor, grid: Grid, part: Part[MixingTraits]) -> Tensor:
     """The scores mixed across heads (--head-mixing)."""
     act = part.traits.mix_scores

@@ -121,6 +121,7 @@ PROPOSALS = [
     Proposal("compute x.json --bare --format csv", "or --format ndjson", PLAIN, FILE, "compute x.json --bare --format ndjson"),
     Proposal("compute x.json --tidy --json", "--format csv", _TIDY, FILE, "compute x.json --tidy --format csv"),
     Proposal("compute x.json --tidy --json", "or --format tsv", _TIDY, FILE, "compute x.json --tidy --format tsv"),
+    Proposal("compute x.json --standalone", "--format latex", (r"\documentclass", r"\end{document}"), FILE, "compute x.json --standalone --format latex"),
     Proposal("compute p.ndjson -o out.npz", "-o FILE.ndjson", Written("out.ndjson", attend(np.eye(2))), _STREAM, "compute p.ndjson -o out.ndjson"),
     Proposal("compute p.ndjson -o out.parquet", "attn batch p.ndjson -o out.parquet makes one table of them", Written("out.parquet", attend(np.eye(2))), _STREAM, "batch p.ndjson -o out.parquet"),
     Proposal("compute p.ndjson --format csv", "--format ndjson", {"weights": attend(np.eye(2))["weights"]}, _STREAM, "compute p.ndjson --format ndjson"),

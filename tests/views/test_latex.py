@@ -174,7 +174,8 @@ def test_every_part_declares_a_formula_that_is_mathematics_and_a_reason(member):
 
 
 def test_every_step_has_a_reason():
-    assert set(STEP_REASONS) == set(BASE_STEPS)
+    learned_arrays = {name for name in BASE_STEPS if name[:2] in ("w_", "b_")}  # they stand in no section of their own
+    assert set(STEP_REASONS) == set(BASE_STEPS) - learned_arrays
 
 
 @pytest.mark.parametrize("choices", ONE_CHOICE[::3], ids=str)
