@@ -119,6 +119,7 @@ _BEGIN = r"""\documentclass[11pt,a4paper]{article}
 \usepackage{graphicx}
 \usepackage{iftex}
 \allowdisplaybreaks
+\setlength{\belowcaptionskip}{6pt}
 \setlength{\parindent}{0pt}
 """
 _PDFLATEX_FONTS = "\\usepackage[T1]{fontenc}\n\\usepackage[utf8]{inputenc}\n\\usepackage{lmodern}\n"

@@ -81,7 +81,7 @@ def _align_rows(line: PrintedLine, label_width: int, tokens: frozenset[str]) -> 
     available = max(_MAX_ROW_WIDTH - label_width, _MAX_ROW_WIDTH // 2)
     label = rf"  \text{{{_label_in_latex(line.label, tokens)}}} &\quad "
     for row in _fill_rows(list(_breakable_pieces(line)), available):
-        yield label + row
+        yield label + ("{-}" + row[1:] if row.startswith("-") else row)  # after & a minus would be set as an operator
         label = r"  &\quad\quad {}"
 
 
