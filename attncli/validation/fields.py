@@ -317,7 +317,7 @@ def _suggest_numbers(value: object, name: str) -> str:
         return 'write the tokens and their rows apart: "tokens": ["cat", …], "embeddings": [[0.1, 0.2], …]'
     if isinstance(value, Mapping):
         return f'write lists of numbers: "{name}": [[0.1, 0.2], …]'
-    return f"write a number, or leave {name} out" if value is None else ""
+    return "write a number in its place" if value is None else ""
 
 
 def _numeric_mask_error(field: Field, statement: str, index: tuple[int, ...] = ()) -> InputError:
