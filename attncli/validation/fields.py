@@ -415,9 +415,8 @@ def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tup
         InputError: it is none, or empty, or one is no text of Unicode; with its index.
     """
     if not isinstance(value, list | tuple) or not value:
-        raise input_error(
-            "wrong-type", f"{field.name} must be a list of texts, not {quote_value(value)}", field.name, index
-        )
+        message = f"{field.name} must be a list of texts, not {quote_value(value)}"
+        raise input_error("wrong-type", message, field.name, index, help='write one text per token: ["the", "cat"]')
     if set(map(type, value)) == {str} and all(map(str.isascii, value)):  # nearly always, and quickly seen
         return tuple(value)
     for i, item in enumerate(value):
