@@ -172,7 +172,7 @@ def test_a_bias_may_hide_keys(text):
     write("b.txt", text)
 
     assert attncli.read("x.csv", replacing=["bias=b.txt"]).bias.tolist() == [[0, -np.inf], [0, 0]]
-    with pytest.raises(InputError, match=r"-(inf|Infinity) is no finite number"):
+    with pytest.raises(InputError, match=r"-(inf|Infinity) is not allowed here"):
         attncli.read("b.txt", header="no") if "Inf" not in text else attncli.read(
             "x.csv", replacing=["parameters.w_q=b.txt"]
         )
