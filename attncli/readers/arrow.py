@@ -61,7 +61,7 @@ def _read_problem(source: Source) -> Problem:
     wanted = list(dict.fromkeys([*names, *([] if token_name is None else [token_name])]))
     frame = _read_columns(source.data, format_name, wanted)
     if not frame.height:
-        raise InputError("empty", "there are columns, but no row", help="a row a token")
+        raise InputError("empty", "there are columns, but no row", help="write one row per token")
     vectors = _vectors_from_column(frame[names[0]]) if choice.is_vector else _vectors_from_columns(frame, names)
     fields: Json = {"embeddings": vectors}
     if token_name is not None:
@@ -79,7 +79,7 @@ _TITLES = {"parquet": "Parquet", "arrow": "Arrow"}
 @contextmanager
 def _translate_errors(format_name: str) -> Iterator[None]:
     """Turn whatever Polars raises over a file, its panics too, into that file's error."""
-    statement = f"this is no whole {_TITLES[format_name]} file"
+    statement = f"this is not a complete {_TITLES[format_name]} file"
     with translate_parser_errors("bad-file", statement, "was the copy cut short?"):
         import polars
 
@@ -120,11 +120,11 @@ def _read_schema(data: bytes, format_name: str) -> dict[str, Any]:
             help="write it again: pyarrow.feather.write_feather(pyarrow.feather.read_table('OLD.feather'), 'NEW.feather')",
         )
     if not data:
-        raise InputError("empty", "the file is empty", help="a row a token")
+        raise InputError("empty", "the file is empty", help="write one row per token")
     if not data.startswith(_MAGIC[format_name]):
         raise InputError(
             "bad-file",
-            f"this is no {_TITLES[format_name]} file: it begins otherwise",
+            f"this is not a {_TITLES[format_name]} file: it begins differently",
             help="name its format with --input-format",
         )
     with _translate_errors(format_name):
@@ -196,7 +196,7 @@ def _describe_dtype(dtype: Any) -> str:
         names = join_names([shorten(field.name) for field in dtype.fields], max_names=4)
         return f"structs of {names} (frame.unnest makes columns of them)"
     if isinstance(dtype, polars.List | polars.Array):
-        return "lists that are no vectors of numbers"
+        return "lists that are not vectors of numbers"
     words = {polars.Boolean: "booleans", polars.Binary: "bytes", polars.Null: "nothing but nulls"}
     return next((text for kind, text in words.items() if isinstance(dtype, kind)), f"values of type {dtype}")
 
@@ -250,7 +250,7 @@ def _vectors_from_column(column: Any) -> NumpyArray:
             "ragged",
             f"row {row} has {lengths[row]} numbers in {_quote(name)}, but row 0 has {width}",
             location=Location(path=f"{shorten(name)}[{row}]"),
-            help="vectors must be equally long; short ones are never padded",
+            help="all vectors must have the same length; short ones are never padded",
         )
     if not width:
         raise InputError(

@@ -135,13 +135,15 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
         )
     other_packing = explain_other_packing(path)
     if other_packing:
-        raise OptionError("unknown-format", f"files packed by {other_packing[0]} are not read", help=other_packing[1])
+        raise OptionError(
+            "unknown-format", f"attn cannot unpack files packed by {other_packing[0]}", help=other_packing[1]
+        )
     if path == "-":
         message = "standard input has no suffix"
     elif packing:
-        message = f"{packing} says how {shorten(path)} is packed, and not what it holds"
+        message = f"{packing} is how {shorten(path)} is packed, but not what it holds"
     else:
-        message = f"the suffix {suffix!r} says no format" if suffix else f"{path} has no suffix"
+        message = f"the suffix {suffix!r} is not that of a format" if suffix else f"{path} has no suffix"
     hint = f"add --input-format {join_names(FORMAT_MODULES, 'or')}"
     raise OptionError("unknown-format", f"{message}, so its format is not known", help=hint)
 
@@ -224,7 +226,7 @@ def decode_text(data: bytes, *, format_name: str) -> str:
     if "\0" in text:
         raise InputError(
             "wrong-encoding",
-            f"this is no text: it holds a NUL at character {text.index(chr(0))}",
+            f"this is not text: it holds a NUL at character {text.index(chr(0))}",
             help="name its format with --input-format, or save it as UTF-8",
         )
     return text
@@ -264,10 +266,10 @@ def decode_metadata(text: str | bytes) -> Json:
     """
     import msgspec
 
-    with translate_parser_errors("bad-json", "the text beside the arrays is no JSON", path="attn"):
+    with translate_parser_errors("bad-json", "the text beside the arrays is not valid JSON", path="attn"):
         metadata = msgspec.json.decode(text)
     if not isinstance(metadata, dict):
-        raise InputError("bad-json", "the text beside the arrays is no object", location=Location(path="attn"))
+        raise InputError("bad-json", "the text beside the arrays is not an object", location=Location(path="attn"))
     check_duplicate_keys(text, "attn")
     return metadata
 
@@ -288,13 +290,15 @@ def check_duplicate_keys(text: str | bytes, path: str = "") -> None:
             if key in seen:
                 raise InputError(
                     "two-sources",
-                    f"{shorten(key)!r} stands twice in one object",
+                    f"{shorten(key)!r} occurs twice in one object",
                     location=Location(path=path),
-                    help="take one of them out",
+                    help="remove one of them",
                 )
             seen.add(key)
 
-    with translate_parser_errors("bad-json", "this is no JSON", path=path):  # of numbers only the length is taken
+    with translate_parser_errors(
+        "bad-json", "this is not valid JSON", path=path
+    ):  # of numbers only the length is taken
         json.loads(text, object_pairs_hook=check_object, parse_int=len, parse_float=len, strict=False)
 
 
@@ -323,7 +327,7 @@ def is_bare_record(fields: Json) -> bool:
 
 def bare_record_error(code: str) -> InputError:
     """The error of a record that was written with `--bare`, where more is needed."""
-    message = "this result was written with --bare, which leaves out what reading it needs"
+    message = "this result was written with --bare, which leaves out what is needed to read it"
     return InputError(code, message, help="write it again without --bare")
 
 

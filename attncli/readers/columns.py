@@ -196,7 +196,7 @@ class _Chooser:
         if self.columns[column].kind not in ("texts", "integers"):
             raise InputError(
                 "unclear-tokens",
-                f"{self.words.noun} {self._quote(column)} holds {self._describe(column)}, which are no tokens",
+                f"{self.words.noun} {self._quote(column)} holds {self._describe(column)}, which are not tokens",
                 help=f"{self._spell_option('token-column', 'COLUMN')} names a {self.words.noun} of texts, or says none",
             )
         return column
@@ -224,7 +224,7 @@ class _Chooser:
                 else "a row a token, and its numbers in columns or in one list",
             )
         if others:
-            raise self._unclear_error(others, numbers, "is no dimension", "are no dimensions")
+            raise self._unclear_error(others, numbers, "is not a dimension", "are not dimensions")
         has_tokens = self.source.token_column is not None or any(self.columns[c].kind == "texts" for c in candidates)
         names = [self.names[c] for c in numbers]
         if not has_tokens and not self.source.drop and len(names) > 1 and differs_from_rest(names):
@@ -241,8 +241,8 @@ class _Chooser:
             raise self._unclear_error(
                 unlike,
                 numbers,
-                "is called otherwise than dimensions are: part of the vector?",
-                "are called otherwise than dimensions are: part of the vector?",
+                "has a name unlike the dimensions: is it part of the vector?",
+                "have names unlike the dimensions: are they part of the vector?",
             )
         return numbers
 

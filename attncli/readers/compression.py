@@ -87,7 +87,7 @@ def unpack(data: bytes, name: str) -> tuple[bytes, str]:
         return data, ""
     pieces: list[bytes] = []
     count, max_cost = 0, _UNPACKED_COST + _COST_PER_BYTE * len(data)
-    with translate_parser_errors("bad-file", f"this is no whole {kind} file", "was the copy cut short?"):
+    with translate_parser_errors("bad-file", f"this is not a complete {kind} file", "was the copy cut short?"):
         file = _open_unpacked(io.BytesIO(data), kind, len(data))
         while piece := file.read(_PIECE_BYTES):
             pieces.append(piece)
@@ -120,10 +120,10 @@ def unpack_lines(file: Any, name: str) -> Iterator[bytes]:
     counted = file if isinstance(file, CountedReader) else CountedReader(file)
     rest: list[bytes] = []  # the pieces of a line that has not ended
     rest_cost = total = 0
-    with translate_parser_errors("bad-file", f"this is no whole {kind} file", "was the copy cut short?"):
+    with translate_parser_errors("bad-file", f"this is not a complete {kind} file", "was the copy cut short?"):
         unpacked = _open_unpacked(counted, kind, _MAX_WINDOW_BYTES if packed_suffix(name) else 0)
     while True:
-        with translate_parser_errors("bad-file", f"this is no whole {kind} file", "was the copy cut short?"):
+        with translate_parser_errors("bad-file", f"this is not a complete {kind} file", "was the copy cut short?"):
             piece = unpacked.read(_PIECE_BYTES)
         total += len(piece)
         first, *lines = piece.split(b"\n")
@@ -150,7 +150,7 @@ def read_first_line(file: Any, name: str, max_bytes: int) -> bytes:
     """
     kind = _find_packing(file.peek(8)[:8], name)
     head = b""
-    with translate_parser_errors("bad-file", f"this is no whole {kind or 'text'} file"):
+    with translate_parser_errors("bad-file", f"this is not a complete {kind or 'text'} file"):
         unpacked = _open_unpacked(file, kind, _MAX_WINDOW_BYTES if packed_suffix(name) else 0) if kind else file
         while len(head) < max_bytes and (piece := unpacked.read(_HEAD_PIECE_BYTES)):
             head += piece
@@ -204,11 +204,13 @@ def _find_packing(head: bytes, name: str) -> str:
             hint = f"unpack it first: {command}"
             if suffix == ".zip":
                 hint += "; a workbook of Excel is a ZIP file, too: save it as CSV"
-            raise InputError("packed", f"this is packed by {packing}, which is not read", help=hint)
+            raise InputError("packed", f"this is packed by {packing}, which attn cannot unpack", help=hint)
     kind = next((kind for magic, kind in _MAGIC_NUMBERS.items() if head.startswith(magic)), "")
     expected = PACKED_SUFFIXES.get(packed_suffix(name), "")
     if expected and not kind and head:
-        raise InputError("bad-file", f"this is no {expected} file, though its name says so", help="take the suffix off")
+        raise InputError(
+            "bad-file", f"this is not a {expected} file, although its name says so", help="remove the suffix"
+        )
     return kind
 
 

@@ -94,7 +94,7 @@ def explain_non_number(cell: str, number_pattern: re.Pattern[str]) -> tuple[str,
     if number_pattern.fullmatch(cell):
         return "not-finite", f"{shorten(cell)} is larger than a float64 can hold", ""
     if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
-        return "not-finite", f"{cell} is no finite number", "embeddings are finite"
+        return "not-finite", f"{cell} is not allowed here", "embeddings must be finite"
     if _FORTRAN_NUMBER.fullmatch(cell):
         hint = r"write e for Fortran's D: sed -E 's/([0-9.])[dD]([-+]?[0-9])/\1e\2/g'"
     elif cell[0] in "[({":
@@ -104,4 +104,4 @@ def explain_non_number(cell: str, number_pattern: re.Pattern[str]) -> tuple[str,
     else:
         hints = {"_": "write digits without underscores", ",": "write a decimal point, or separate columns with ;"}
         hint = next((hint for character, hint in hints.items() if character in cell), "")
-    return "not-a-number", f"{printable(shorten(cell))!r} is no number", hint
+    return "not-a-number", f"{printable(shorten(cell))!r} is not a number", hint

@@ -30,7 +30,7 @@ def read_labels(source: Source) -> tuple[list[str], str]:
     column = _find_column(source, names, width)
     for number, row in enumerate(rows, 1):
         if len(row) != width:
-            message = f"row {number} has {pluralize(len(row), 'column')}, and the first has {width}"
+            message = f"row {number} has {pluralize(len(row), 'column')}, but the first has {width}"
             raise InputError("ragged-row", message, location=Location(line=number))
     name = f"column {shorten(names[column])!r}" if names else f"column {column}"
     header = "header row" if names else "no header"
@@ -50,7 +50,7 @@ def _split_rows(source: Source) -> tuple[list[tuple[str, ...]], str]:
         if lines and not lines[-1]:
             lines.pop()
         if not any(lines):
-            raise InputError("empty", "the file is empty", help="a label a line")
+            raise InputError("empty", "the file is empty", help="write one label per line")
         return [tuple(line.split("\t")) for line in lines], separator
     return CsvRows(source, separator).rows, separator
 

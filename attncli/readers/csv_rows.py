@@ -29,7 +29,7 @@ COUNT_LINE = re.compile(
     r"[ \t]*+(\d++)[ \t]++(\d++)[ \t]*+", re.ASCII
 )  # of rows and of numbers in each: word2vec, fastText
 _COMMENT = re.compile(r"(?:#+|%+)[ \t]?(.*)")  # numpy.savetxt, MATLAB
-_EXAMPLE_HINT = "a row a token: cat,0.1,0.2"
+_EXAMPLE_HINT = "write one row per token: cat,0.1,0.2"
 _MAX_CELL_CHARACTERS = 2**31 - 1
 
 
@@ -88,7 +88,7 @@ class CsvRows:
         self.separator = separator or self._detect_separator()
         self.row_lines = array("q")  # the line that each row starts in, from 1
         self._skip_comments()
-        with translate_parser_errors("bad-csv", "this is no CSV"):
+        with translate_parser_errors("bad-csv", "this is not valid CSV"):
             self.rows = self._parse_blank_rows() if self.separator == " " else self._parse_rows()
 
     @cached_property
@@ -211,7 +211,7 @@ class CsvRows:
             return literal
         raise InputError(
             "two-readings",
-            "quotation marks stand around a line break: a token that holds it, or tokens that are quotation marks?",
+            "there are quotation marks around a line break: a token that holds it, or tokens that are quotation marks?",
             location=self.make_location(line, 1, ""),
             help='a token that is a quotation mark is written """" in CSV, or " in TSV; a line break in a token may be written \\n',
         )
@@ -262,14 +262,14 @@ class CsvRows:
         except csv.Error as error:
             raise InputError(
                 "bad-csv",
-                f"this is no CSV: {error}",
+                f"this is not valid CSV: {error}",
                 location=self.make_location(max(parsed.line_num, 1) + offset, 1, ""),
-                help="a quote that opens must close",
+                help="close the quotation mark that was opened",
             ) from None
         finally:
             csv.field_size_limit(size_limit)
         if not rows:
-            raise InputError("empty", "no row holds anything", help=_EXAMPLE_HINT)
+            raise InputError("empty", "every row is empty", help=_EXAMPLE_HINT)
         if self.declared and self.declared[0] != len(rows):
             raise self._row_count_error(len(rows))
         return rows
@@ -279,7 +279,7 @@ class CsvRows:
             "blank-line",
             "a blank line stands between the rows",
             location=self.make_location(line, 1, ""),
-            help="take it out; blank lines may only follow the last row",
+            help="remove it; blank lines may only follow the last row",
         )
 
     def _row_count_error(self, count: int) -> InputError:

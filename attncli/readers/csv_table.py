@@ -70,7 +70,7 @@ class CsvTable:
                 "empty",
                 "there is a header, but no row below it",
                 location=Location(line=1),
-                help="a row a token: cat,0.1,0.2",
+                help="write one row per token: cat,0.1,0.2",
             )
 
     def parse_problem(self) -> Problem:
@@ -295,7 +295,7 @@ class CsvTable:
             spell = self.source.spell_option
             raise self._cell_error(
                 "unclear-columns",
-                f"column {names} {'is' if len(unlike) == 1 else 'are'} called otherwise than dimensions are: part of the vector?",
+                f"column {names} {'has a name' if len(unlike) == 1 else 'have names'} unlike the dimensions: part of the vector?",
                 0,
                 unlike[0],
                 help=f"{self._spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', shorten(others))} takes all",
@@ -371,7 +371,7 @@ class CsvTable:
             if self.separator == ";" and not has_brackets(cell):
                 raise self._cell_error(
                     "two-readings",
-                    "semicolons stand between lists of numbers: rows of a matrix, or vectors of several columns?",
+                    "there are semicolons between lists of numbers: rows of a matrix, or vectors of several columns?",
                     self.first,
                     found[1],
                     help="put each row on a line of its own: tr ';' '\\n'",
@@ -386,7 +386,7 @@ class CsvTable:
             spell = self.source.spell_option
             raise self._cell_error(
                 "unclear-columns",
-                f"column {self._spell_column(column)} holds vectors, and numbers stand beside it: part of them?",
+                f"column {self._spell_column(column)} holds vectors, but there are numbers beside it: are they part of them?",
                 0,
                 numbers[0],
                 help=f"{spell('columns', self._spell_column(column))} takes the vectors alone, {self._spell_drop(column)} leaves them out",
@@ -426,7 +426,7 @@ class CsvTable:
         array = np.array(vectors, np.float64)
         if not np.isfinite(array).all():
             row_index = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            message = "this vector holds a number larger than a float64 can hold"
+            message = "this vector holds a number too large for float64"
             raise self._cell_error("not-finite", message, self.first + row_index, column)
         names = [repr(shorten(name)) for name in self.header] or list(map(str, range(len(self.body[0]))))
         remarks = [f"vectors from column {names[column]}"]
@@ -504,7 +504,7 @@ class CsvTable:
         if first_number and word_count:
             raise self._cell_error(
                 "numeric-mask",
-                "true and false stand beside 1 and 0",
+                "true and false are mixed with 1 and 0",
                 *first_number,
                 help="write true or false throughout",
             )
@@ -543,7 +543,7 @@ class CsvTable:
             caret_label = f"value {has - label_count + 1}{name} is missing"
             hint = "add the missing value; short rows are never padded"
         else:
-            caret_label, hint = "one value too many", "take out what is too much; long rows are never cut"
+            caret_label, hint = "one value too many", "remove what is too much; long rows are never cut"
             if has == width + 1 and cells[:2] == ("", ""):
                 hint = f'a token that is the separator stands between quotation marks: "{self.separator}"'
         return self._cell_error("ragged-row", message, row, min(has, width), caret_label, hint)

@@ -101,7 +101,7 @@ def check_free_memory(size: int, path: str) -> None:
 
     available = available_memory_bytes() if size >= _LARGE_FILE_BYTES else None
     if available is not None and size > available:
-        raise _too_large_error(path, f": {size / 2**30:,.1f} GiB, and {available / 2**30:,.1f} are free")
+        raise _too_large_error(path, f": {size / 2**30:,.1f} GiB, but only {available / 2**30:,.1f} GiB are free")
 
 
 def _too_large_error(path: str, sizes: str = "") -> CannotError:

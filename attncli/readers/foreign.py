@@ -215,7 +215,7 @@ def check_not_foreign(source: Source) -> None:
     if head.startswith(_ARCHIVE_MAGIC) and _first_member(head).endswith(b".npy"):
         own = "npz"
     if own not in ("", source.format):
-        message = f"this is {own}, and no {source.format}"
+        message = f"this is {own}, not {source.format}"
         raise InputError("foreign-format", message, help=f"{source.spell_format(own)} reads it")
 
 

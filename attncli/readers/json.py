@@ -61,7 +61,7 @@ def read_json(source: Source) -> Problem:
                 if isinstance(embeddings, list)
                 else make_problem({"embeddings": embeddings})
             )
-        raise InputError("wrong-type", f"a problem is an object or a list, not {quote_value(_decode_json(data))}")
+        raise InputError("wrong-type", f"a problem must be an object or a list, not {quote_value(_decode_json(data))}")
     except _NonfiniteError:
         return _read_with_nonfinite(data, source)
 
@@ -121,7 +121,7 @@ def _make_expanded_problem(fields: Json, source: Source) -> Problem:
     table, note = expanded
     if "tokens" in table and "tokens" in fields:
         raise input_error(
-            "two-sources", "the tokens stand in embeddings and in tokens", "tokens", help="take one of them out"
+            "two-sources", "the tokens are both in embeddings and in tokens", "tokens", help="remove one of them"
         )
     return _make_problem_of_table(fields | table, note, source)
 
@@ -160,7 +160,7 @@ def read_token_lines(source: Source) -> Problem:
         if not is_token(value):
             raise InputError(
                 "wrong-type",
-                "this line is no token with its vector, as the lines before are",
+                "this line is not a token with its vector, unlike the lines before",
                 location=Location(line=number),
                 help='a line is {"token": "cat", "embedding": [0.1, 0.2]}',
             )
@@ -170,7 +170,9 @@ def read_token_lines(source: Source) -> Problem:
         raise InputError("empty", "the file is empty", help='a line is {"token": "cat", "embedding": [0.1, 0.2]}')
     table = table_of_tokens(values)
     if table is None:
-        raise InputError("wrong-type", "some lines are objects and some are lists", help="every line has the same form")
+        raise InputError(
+            "wrong-type", "some lines are objects and some are lists", help="give every line the same form"
+        )
     return _make_problem_of_table(*table.to_fields(source), source)
 
 
@@ -254,7 +256,7 @@ def _number_size_error(message: str) -> InputError:
     location = Location(path="$" + match.group(1) if match else "")
     if "Integer" in message:
         return InputError("not-finite", "an integer has thousands of digits, more than are read", location=location)
-    return InputError("not-finite", "a number is larger than a float64 can hold", location=location)
+    return InputError("not-finite", "a number is too large for float64", location=location)
 
 
 def _malformed_json_error(message: str, data: bytes) -> InputError:
@@ -272,9 +274,9 @@ def _malformed_json_error(message: str, data: bytes) -> InputError:
     source_line = (line_number, line.decode("utf-8", "replace"))
     location = Location(line=line_number, column=column + 1, source_lines=(source_line,), caret_width=1)
     if _NONFINITE_PATTERN.match(data, offset):
-        return _NonfiniteError("bad-json", f"this is no JSON: {reason}", location=location)
+        return _NonfiniteError("bad-json", f"this is not valid JSON: {reason}", location=location)
     return InputError(
-        "bad-json", f"this is no JSON: {reason}", location=location, help=_way_out_of_python(data, offset)
+        "bad-json", f"this is not valid JSON: {reason}", location=location, help=_way_out_of_python(data, offset)
     )
 
 
@@ -317,7 +319,7 @@ def _read_with_nonfinite(data: bytes, source: Source) -> Problem:
             return _make_problem_of_table(*table.to_fields(source), source)
     for name in NESTED_FIELDS:
         if name in value and not isinstance(value[name], dict):
-            raise input_error("wrong-type", f"{name} is an object, not {quote_value(value[name])}", name)
+            raise input_error("wrong-type", f"{name} must be an object, not {quote_value(value[name])}", name)
     for name in ("about", "meta", "id"):
         check_finite_values(value.get(name), f"$.{name}")
     return _make_expanded_problem(value, source)
@@ -343,7 +345,7 @@ def _decode_with_nonfinite(data: bytes) -> Any:
 def _parse_finite_float(text: str) -> float:
     value = float(text)
     if value - value != 0:
-        raise InputError("not-finite", f"{shorten(text)} is larger than a float64 can hold")
+        raise InputError("not-finite", f"{shorten(text)} is too large for float64")
     return value
 
 
@@ -373,7 +375,7 @@ def _decode_fields(members: dict[str, bytes], data: bytes) -> Json:
                 key: _decode_field(inner, f"{name}.{key}", data) for key, inner in _decode_members(text).items()
             }
         elif name in NESTED_FIELDS:
-            raise input_error("wrong-type", f"{name} is an object, not {quote_value(_decode_json(text))}", name)
+            raise input_error("wrong-type", f"{name} must be an object, not {quote_value(_decode_json(text))}", name)
         else:
             fields[name] = _decode_field(text, name, data)
     return fields
@@ -438,7 +440,7 @@ def _decode_field(text: bytes, name: str, document: bytes) -> object:
             error.location = replace(error.location, path=f"$.{name}{error.location.path[1:]}")
         if error.code == "bad-json" and error.location.column:
             offset = document.find(text) + error.location.column - 1
-            reason = error.message.removeprefix("this is no JSON: ")
+            reason = error.message.removeprefix("this is not valid JSON: ")
             raise _malformed_json_error(f"{reason} (byte {offset})", document) from None
         raise
 

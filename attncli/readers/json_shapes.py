@@ -205,7 +205,7 @@ def _table_of_split(value: Json) -> Table | None:
         return None
     for i, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(names):
-            message = f"row {i} has not the {len(names)} columns that are named"
+            message = f"row {i} does not have the {len(names)} columns that are named"
             raise InputError("ragged", message, location=Location(path=f"$.data[{i}]"), help="a value for each column")
     columns = [list(column) for column in zip(*rows, strict=True)]
     labels = value.get("index")
@@ -360,7 +360,10 @@ def _table_of_words(value: Mapping[str, Any]) -> Table:
         if len(vector) != width:
             message = f"{printable(shorten(word))!r} has {len(vector)} numbers, but the first has {width}"
             raise InputError(
-                "ragged", message, location=Location(path=f"$.{shorten(word)}"), help="vectors must be equally long"
+                "ragged",
+                message,
+                location=Location(path=f"$.{shorten(word)}"),
+                help="all vectors must have the same length",
             )
     return Table(["token", "embedding"], [list(value), list(value.values())], are_keys_tokens=True)
 

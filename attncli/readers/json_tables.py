@@ -172,7 +172,9 @@ def table_of_rows(rows: list[Any]) -> Table:
     for i, row in enumerate(rows):
         if len(row) != width:
             message = f"item {i} has {len(row) - 1} numbers, but item 0 has {width - 1}"
-            raise InputError("ragged", message, location=Location(path=f"$[{i}]"), help="rows must be equally long")
+            raise InputError(
+                "ragged", message, location=Location(path=f"$[{i}]"), help="all rows must have the same length"
+            )
     return Table(["token", *(f"d{i}" for i in range(width - 1))], [list(column) for column in zip(*rows, strict=True)])
 
 
@@ -185,13 +187,13 @@ def table_of_records(items: list[Any], paths: str = "$[{row}].{name}") -> Table:
     names: dict[str, None] = {}
     for i, item in enumerate(items):
         if not isinstance(item, dict):
-            message = f"item {i} is {quote_value(item)}, and the first is an object"
+            message = f"item {i} is {quote_value(item)}, but the first is an object"
             raise InputError("wrong-type", message, location=Location(path=f"$[{i}]"))
         names.update(dict.fromkeys(item))
     if len(names) * len(items) > _MAX_SPARSE_CELLS + 8 * sum(map(len, items)):
         message = f"{len(items):,} items have {len(names):,} fields between them, and few in common"
         raise InputError(
-            "missing-field", message, location=Location(path="$[0]"), help="every item has the same fields"
+            "missing-field", message, location=Location(path="$[0]"), help="give every item the same fields"
         )
     columns = [[unwrap_vector(item.get(name, _MISSING)) for item in items] for name in names]
     kept = [i for i, column in enumerate(columns) if not all(value is None for value in column)]

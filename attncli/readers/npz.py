@@ -80,7 +80,7 @@ def read_archive(data: bytes) -> tuple[Json, Json]:
     """
     arrays: Json = {}
     with (
-        translate_parser_errors("bad-file", "this is no whole NPZ archive", "was the copy cut short?"),
+        translate_parser_errors("bad-file", "this is not a complete NPZ archive", "was the copy cut short?"),
         zipfile.ZipFile(io.BytesIO(data)) as members,
     ):
         headers = _read_headers(members)
@@ -129,7 +129,7 @@ def _read_headers(members: zipfile.ZipFile) -> dict[str, tuple[zipfile.ZipInfo, 
         name = info.filename.removesuffix(".npy")
         if name in headers:
             raise InputError(
-                "two-sources", f"{shorten(name)} stands twice in the archive", location=Location(path=shorten(name))
+                "two-sources", f"{shorten(name)} occurs twice in the archive", location=Location(path=shorten(name))
             )
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InputError(
@@ -156,7 +156,7 @@ def _read_header(first_bytes: bytes, size: int, name: str, *, is_member: bool = 
 
     file = io.BytesIO(first_bytes)
     # numpy evaluates the header as Python text, and warns of some that it reads.
-    with translate_parser_errors("bad-file", f"{name} is no NPY array", path=name), warnings.catch_warnings():
+    with translate_parser_errors("bad-file", f"{name} is not an NPY array", path=name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -257,7 +257,7 @@ def _to_texts(array: NumpyArray, name: str) -> object:
     """
     import numpy as np
 
-    with translate_parser_errors("wrong-encoding", f"{name} holds what is no text", path=name):
+    with translate_parser_errors("wrong-encoding", f"{name} holds something that is not text", path=name):
         if array.dtype.kind == "S":
             return np.char.decode(array, "utf-8").tolist()
         codes = np.frombuffer(array.tobytes(), np.dtype("u4").newbyteorder(array.dtype.byteorder))

@@ -116,7 +116,7 @@ def read(
         hint = (
             "attn compute reads it line by line; if each line is a token with its vector, --input-format ndjson-tokens"
         )
-        raise OptionError("many-problems", f"{input_file.path} holds a problem a line", help=hint)
+        raise OptionError("many-problems", f"{input_file.path} holds one problem per line", help=hint)
     if data is None:
         try:
             data = read_source(input_file.path, reader)

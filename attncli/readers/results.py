@@ -50,7 +50,7 @@ def parse_result(fields: object) -> Attention:
     from attncli.validation.identification import validate_id, validate_meta
 
     if not isinstance(fields, dict) or not isinstance(fields.get("schema"), str) or fields["schema"] != "attn.result/1":
-        raise InputError("not-a-result", 'this is no result: "schema" is not "attn.result/1"')
+        raise InputError("not-a-result", 'this is not a result: "schema" is not "attn.result/1"')
     dtype = _typed_field(fields, "dtype", _DtypeName)
     axes = _typed_field(fields, "axes", dict[str, list[str]])
     formulas = _typed_field(fields, "formulas", dict[str, str])
@@ -59,7 +59,7 @@ def parse_result(fields: object) -> Attention:
     parameters = _typed_field(fields, "parameters", dict[str, Any], default={})
     for axis in (*itertools.chain(*axes.values()), *at):
         if axis not in AXES:
-            message = f"no axis is called {printable(shorten(axis))!r}"
+            message = f"there is no axis called {printable(shorten(axis))!r}"
             raise InputError("unknown-axis", message, location=Location(path="$.axes"), help=suggestion(axis, AXES))
     parameters_dtype = "float64" if dtype == "float64" else "float32"
     with np.errstate(all="ignore"):
@@ -159,7 +159,7 @@ def _read_fields(path: str, data: bytes | None) -> object:
     else:
         raise OptionError(
             "unknown-format",
-            f"{path} is no result that can be read back",
+            f"{path} is not a result that can be read back",
             help="results are read from .json, .npz and .safetensors",
         )
     return merge_fields(nest_fields(arrays), metadata)
@@ -177,7 +177,7 @@ def _decode_json(data: bytes) -> object:
     try:
         record: object = msgspec.json.decode(data)
     except Exception as error:  # whatever the library raises, the file is bad
-        raise InputError("bad-json", f"this is no JSON: {shorten(str(error))}") from None
+        raise InputError("bad-json", f"this is not valid JSON: {shorten(str(error))}") from None
     _check_keys_differ(data)
     return record
 
@@ -202,7 +202,7 @@ def _check_keys_differ(data: bytes) -> None:
             )
             if key in open_objects[-1]:
                 name = printable(shorten(key.decode("utf-8", "replace")))
-                raise InputError("two-sources", f"{name!r} stands twice in one object", help="take one of them out")
+                raise InputError("two-sources", f"{name!r} occurs twice in one object", help="remove one of them")
             open_objects[-1].add(key)
 
 
@@ -230,7 +230,7 @@ def _step_values(name: str, fields: Json, axes: tuple[str, ...], dtype: str) -> 
         if kind == "floats":
             array = to_bfloat16(array) if dtype == "bfloat16" else array.astype(dtype)
     if array.ndim != len(axes) or len(set(axes)) < len(axes):
-        raise _wrong_step_error(name, f"has shape {array.shape}, and its axes are {', '.join(axes) or 'none'}")
+        raise _wrong_step_error(name, f"has shape {array.shape}, but its axes are {', '.join(axes) or 'none'}")
     return array
 
 

@@ -71,7 +71,7 @@ def read_tensors(data: Any) -> tuple[Json, Json, set[str]]:
         InputError: it is no safetensors file, or holds a dtype that is not read.
     """
 
-    with translate_parser_errors("bad-file", "this is no whole safetensors file", "was the copy cut short?"):
+    with translate_parser_errors("bad-file", "this is not a complete safetensors file", "was the copy cut short?"):
         start = 8 + int.from_bytes(data[:8], "little")
         if len(data) < 8 or start > len(data):
             raise ValueError(f"a header of {start - 8:,} bytes is declared, and the file has {len(data):,}")

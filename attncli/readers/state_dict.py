@@ -64,11 +64,11 @@ def split_file_and_prefix(text: str) -> tuple[str, str]:
     if not path:
         raise _misspelt_error(f"--from-state-dict takes FILE:PREFIX, not {shorten(text)!r}")
     if path == "-" or "://" in path:
-        raise _misspelt_error("--from-state-dict takes a file, and neither standard input nor an address")
+        raise _misspelt_error("--from-state-dict takes a file, neither standard input nor an address")
     suffix = PurePath(path).suffix.lower()
     is_known = suffix in ("", ".safetensors", ".json", *_PICKLE_SUFFIXES) or _is_folder(path)
     if not is_known and not colon and not Path(path).exists():  # a prefix alone
-        raise _misspelt_error(f"--from-state-dict takes FILE:PREFIX, and {shorten(text)!r} is no file")
+        raise _misspelt_error(f"--from-state-dict takes FILE:PREFIX, but {shorten(text)!r} is not a file")
     if not is_known:
         raise OptionError(
             "unknown-format",
@@ -144,9 +144,7 @@ def _find_file(path: str) -> str:
             return str(Path(path) / name)
     found = sorted(entry.name for entry in Path(path).glob("*.safetensors"))
     hint = f"name one: {Path(path) / found[0]}" if found else "name a .safetensors file"
-    raise InputError(
-        "not-a-file", f"{shorten(path)} is a folder, and no {_INDEX_NAME} or model.safetensors is in it", help=hint
-    )
+    raise InputError("not-a-file", f"{shorten(path)} is a folder without {_INDEX_NAME} or model.safetensors", help=hint)
 
 
 def _is_folder(path: str) -> bool:
@@ -185,19 +183,19 @@ def _read_index(file: str) -> dict[str, str]:
     import msgspec
 
     data = read_bytes(file)
-    with translate_parser_errors("bad-file", "this is no index of safetensors files"):
+    with translate_parser_errors("bad-file", "this is not an index of safetensors files"):
         weight_map = msgspec.json.decode(data, type=dict[str, object])["weight_map"]
         names = msgspec.convert(weight_map, dict[str, str])
     check_duplicate_keys(data)
     for shard in set(names.values()):
         if shard in ("", ".", "..") or any(c in shard for c in "/\\:\0"):
-            raise InputError("bad-file", f"the index names {shorten(shard)!r}, which is no file beside it")
+            raise InputError("bad-file", f"the index names {shorten(shard)!r}, but there is no such file beside it")
     return {name: str(Path(file).with_name(shard)) for name, shard in names.items()}
 
 
 def _read_file_header(opened: IO[bytes], file: str) -> Header:
     """Read the header of a safetensors file, and leave the file where it ends."""
-    with translate_parser_errors("bad-file", "this is no whole safetensors file", "was the copy cut short?"):
+    with translate_parser_errors("bad-file", "this is not a complete safetensors file", "was the copy cut short?"):
         try:
             size = os.fstat(opened.fileno()).st_size
             length = int.from_bytes(opened.read(8), "little")
@@ -237,7 +235,7 @@ def _select_names(checkpoint: _Checkpoint, prefix: str, file: str) -> list[str]:
         name, missing = found
         is_shard = re.search(r"-\d+-of-\d+\.safetensors$", file)
         hint = f"it is one of several files: name the folder, or {_INDEX_NAME}" if is_shard else "is the file whole?"
-        message = f"{_join(prefix, name)} is there, but no {join_names([_join(prefix, x) for x in missing], 'or')}"
+        message = f"there is {_join(prefix, name)}, but no {join_names([_join(prefix, x) for x in missing], 'or')}"
         raise InputError("missing-parameters", shorten(message, 400), help=hint)
     return names
 
@@ -267,7 +265,7 @@ def _check_whole(below: Collection[str], prefix: str) -> None:
     """
     quantised = next((name for name in below if _QUANTISED.fullmatch(name)), None)
     if quantised is not None:
-        raise _quantised_error(f"{_join(prefix, quantised)} says that this layer is quantised")
+        raise _quantised_error(f"{_join(prefix, quantised)} shows that this layer is quantised")
     adapter = next((name for name in below if _ADAPTER.fullmatch(name)), None)
     if adapter is not None:
         raise InputError(
@@ -291,14 +289,12 @@ def _no_such_layer_error(checkpoint: _Checkpoint, prefix: str, below: list[str])
     if not layers:
         return InputError(
             "unknown-layer",
-            "there is no attention layer in it whose arrays have names that attn knows",
+            "it has no attention layer whose arrays have names that attn knows",
             help="docs/file-format.md lists these names; give other arrays one by one: --with parameters.w_q=FILE",
         )
     listed = join_names(map(repr, map(shorten, layers)), "or", max_names=8)
     if not prefix:
-        return InputError(
-            "unknown-layer", "which of its layers is meant is not said", help=f"after a colon add {listed}"
-        )
+        return InputError("unknown-layer", "the name of the layer is missing", help=f"add it after a colon: {listed}")
     message = f"it has no attention layer {shorten(prefix)!r}"
     if below:
         message += f", where there are {join_names(map(shorten, below), max_names=6)}"

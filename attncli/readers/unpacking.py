@@ -34,6 +34,6 @@ def check_unpacked_size(unpacked: int, packed: int, help: str, path: str = "") -
     if available is not None and unpacked > available:
         raise CannotError(
             "out-of-memory",
-            f"the arrays take {unpacked / 2**30:,.1f} GiB, and {available / 2**30:,.1f} are free",
+            f"the arrays take {unpacked / 2**30:,.1f} GiB, but only {available / 2**30:,.1f} GiB are free",
             help="save fewer arrays in one file, or read it where there is more memory",
         )

@@ -66,14 +66,14 @@ def parse_assignment(pair: str) -> Assignment:
         option, _, value = text.partition("=")
         if option in options or (_OPTIONS[option] and value not in _OPTIONS[option]):
             allowed = join_names(_OPTIONS[option], "or") or "one value"
-            raise OptionError("bad-option", f"--with {name}: {option} is {allowed}, not {shorten(value)!r}")
+            raise OptionError("bad-option", f"--with {name}: {option} must be {allowed}, not {shorten(value)!r}")
         options[option] = value
     if path == "-":
-        raise OptionError("bad-option", "standard input is for INPUT alone", help=f"--with {name}=FILE")
+        raise OptionError("bad-option", "only INPUT can be read from standard input", help=f"--with {name}=FILE")
     if "://" in path:
-        raise OptionError("bad-option", "--with takes a file, and no address", help=f"--with {name}=FILE")
+        raise OptionError("bad-option", "--with takes a file, not an address", help=f"--with {name}=FILE")
     if "ones" in options and name not in ("mask", "dropout_mask"):
-        raise OptionError("bad-option", f"ones says what 1 means in a mask, and {name} is none")
+        raise OptionError("bad-option", f"ones is for masks, and {name} is not a mask")
     return Assignment(name, path, options)
 
 
@@ -151,9 +151,7 @@ def read_single_array(path: str) -> Any:
     try:
         array = parse_source(reader, Source(path, read_source(path, reader), reader.name)).embeddings
         if array is None:
-            raise InputError(
-                "missing-field", "there is no array without a name in it", help="a matrix: .npy, .csv or .json"
-            )
+            raise InputError("missing-field", "it has no array without a name", help="a matrix: .npy, .csv or .json")
         return validate_field("embeddings", array)
     except AttnError as error:
         raise error.add_location(file=path) from None
@@ -191,15 +189,13 @@ def _find_value(other: Problem, assignment: Assignment) -> Any:
         if group == "parameters" and is_labelled:
             raise InputError(
                 "missing-field",
-                f"there is no {name} in it: it holds the vectors of {pluralize(len(other.tokens or ()), 'token')}, which are no {inner}",
+                f"there is no {name} in it: it holds the vectors of {pluralize(len(other.tokens or ()), 'token')}, which are not {inner}",
                 help=f"a file of the numbers alone is read as {inner}; of a table, drop=COLUMN behind its path leaves the labels out: "
                 f"--with {name}=FILE:drop=0",
             )
         return other.embeddings
     present = [field.name for field in dataclasses.fields(other) if not _is_blank(getattr(other, field.name))]
-    raise InputError(
-        "missing-field", f"there is no {name} in it, and no array without a name", help=suggestion(group, present)
-    )
+    raise InputError("missing-field", f"it has no {name}, and no array without a name", help=suggestion(group, present))
 
 
 def _is_blank(value: object) -> bool:

@@ -317,7 +317,7 @@ def _suggest_numbers(value: object, name: str) -> str:
         return 'write the tokens and their rows apart: "tokens": ["cat", …], "embeddings": [[0.1, 0.2], …]'
     if isinstance(value, Mapping):
         return f'write lists of numbers: "{name}": [[0.1, 0.2], …]'
-    return f"write a number, or leave {name} out" if value is None else ""
+    return "write a number in its place" if value is None else ""
 
 
 def _numeric_mask_error(field: Field, statement: str, index: tuple[int, ...] = ()) -> InputError:
@@ -415,9 +415,8 @@ def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tup
         InputError: it is none, or empty, or one is no text of Unicode; with its index.
     """
     if not isinstance(value, list | tuple) or not value:
-        raise input_error(
-            "wrong-type", f"{field.name} must be a list of texts, not {quote_value(value)}", field.name, index
-        )
+        message = f"{field.name} must be a list of texts, not {quote_value(value)}"
+        raise input_error("wrong-type", message, field.name, index, help='write one text per token: ["the", "cat"]')
     if set(map(type, value)) == {str} and all(map(str.isascii, value)):  # nearly always, and quickly seen
         return tuple(value)
     for i, item in enumerate(value):

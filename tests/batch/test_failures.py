@@ -29,11 +29,14 @@ def test_bad_files_cost_a_line_each_and_nothing_else(attn, mixed, tmp_path):
 
     assert (done.status, done.out) == (1, "")
     assert "36 done, 4 failed" in done.err
-    assert "failed[bad-json]: in/p03.json:1:12, and 2 more: this is no JSON: the text ends in the middle" in done.err
+    assert (
+        "failed[bad-json]: in/p03.json:1:12, and 2 more: this is not valid JSON: the text ends in the middle"
+        in done.err
+    )
     assert "failed[ragged]: in/p20.json: " in done.err
     listed = (tmp_path / "out/failed.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in listed] == [f"in/p{i}.json" for i in ("03", "17", "20", "31")]
-    assert listed[0].split("\t")[1] == "bad-json: this is no JSON: the text ends in the middle"
+    assert listed[0].split("\t")[1] == "bad-json: this is not valid JSON: the text ends in the middle"
     assert len([n for n in names(tmp_path / "out") if n.startswith("p")]) == 36
     record = next(r for r in lines(tmp_path / "out/manifest.ndjson") if r.get("input") == "in/p20.json")
     assert (record["status"], record["attempts"], record["error"]["path"]) == ("failed", 1, "$.embeddings[1]")
@@ -173,7 +176,7 @@ def test_a_dry_run_says_what_would_be_done(attn, mixed, tmp_path):
 
     assert (nothing.status, done.status) == (1, 1)
     assert nothing.out.count("compute ") == 36
-    assert "fail    in/p03.json: bad-json: this is no JSON: the text ends in the middle\n" in done.out
+    assert "fail    in/p03.json: bad-json: this is not valid JSON: the text ends in the middle\n" in done.out
     assert "skip    in/p00.json → out/p00.json\n" in done.out
     assert "compute in/p02.json → out/p02.json\n" in done.out
     assert (tmp_path / "out/manifest.ndjson").read_bytes() == before

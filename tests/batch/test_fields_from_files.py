@@ -21,8 +21,8 @@ from tests.batch.helpers import write
     [
         ("foo", "--with takes NAME=PATH, not 'foo'"),
         ("parameters.w_q=", "--with takes NAME=PATH"),
-        ("parameters.w_q=http://127.0.0.1:1/w.csv", "--with takes a file, and no address"),
-        ("parameters.w_q=-", "standard input is for INPUT alone"),
+        ("parameters.w_q=http://127.0.0.1:1/w.csv", "--with takes a file, not an address"),
+        ("parameters.w_q=-", "only INPUT can be read from standard input"),
         ("maks=m.csv", "did you mean 'mask'?"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_key_that_stands_twice_in_a_result_is_refused(attn, tmp_path, place):
     twice = {"$": '"weights":[[9,9],[9,9]],', "$.axes": '"weights":["key"],', "$.variant": '"score":"general",'}[place]
     (tmp_path / "twice.json").write_text(text[: text.rindex(key)] + twice + text[text.rindex(key) :])
 
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="occurs twice"):
         read_result(tmp_path / "twice.json")
     assert attn("check", "p.json", "--figures", "twice.json").status == 3
 

@@ -20,6 +20,83 @@ def test_demo_names_its_examples(attn):
     assert attn("demo", "cross_attention", "--only", "context", "--json").json["shapes"] == {"context": [2, 2]}
 
 
+def test_demo_says_what_each_example_is(attn):
+    from attncli.cli.demo import find_samples, read_title
+
+    titles = {name: read_title(path) for name, path in find_samples().items()}
+
+    assert titles["cat_sat"] == "Three tokens of four numbers"
+    assert titles["journey_two_heads"] == "Two heads with a causal mask and an output projection"
+    assert len(set(titles.values())) == len(titles)
+    assert all(10 < len(title) < 80 for title in titles.values())
+
+
+def test_demo_saves_its_file_once(attn, tmp_path):
+    first, second = attn("demo", "cross_attention", "--save"), attn("demo", "cross_attention", "--save")
+    elsewhere = attn("demo", "--save", "-o", "mine.json")
+
+    assert (first.status, first.out) == (0, "")
+    assert "attn compute cross_attention.json computes it" in first.err
+    assert (tmp_path / "cross_attention.json").read_bytes() == (SAMPLES / "cross_attention.json").read_bytes()
+    assert (second.status, "error[output-exists]" in second.err) == (2, True)
+    assert elsewhere.status == 0
+    assert (tmp_path / "mine.json").read_bytes() == (SAMPLES / "cat_sat.json").read_bytes()
+
+
+def test_every_step_has_a_formula_and_a_sentence_in_order_of_computation(attn):
+    from attncli.validation.fields import STEP_NAMES
+
+    steps = attn("list", "steps", "--json").json["steps"]
+
+    assert set(steps) == set(STEP_NAMES)
+    for name, step in steps.items():
+        assert step["formula"], name
+        assert re.fullmatch("[A-Z−].*[.]", step["summary"]), name
+    assert steps["weights"]["axes"] == "batch, head, query, key"
+    computed = attn("compute", SAMPLES / "journey_two_heads.json", "--only", "all", "--json").json["axes"]
+    in_order = [name for name in steps if name in computed]
+    assert in_order == [name for name in computed if name in steps]
+
+
+@pytest.mark.parametrize(
+    ("word", "found", "absent"),
+    [
+        ("softmax", [("normalizers", "softmax"), ("sinks", "zero"), ("variants", "softmax1")], "masks"),
+        ("Beltagy", [("masks", "window"), ("variants", "sliding-window")], "scores"),
+        ("mha", [("projections", "torch-mha")], "masks"),
+        ("rotary", [("positions", "rope")], "sinks"),
+        ("log₂", [("steps", "entropy")], "masks"),
+    ],
+)
+def test_a_word_is_searched_in_names_formulas_and_synonyms(attn, word, found, absent):
+    listed = attn("list", word, "--json").json
+
+    assert all(name in listed[family] for family, name in found)
+    assert absent not in listed
+    unknown = attn("list", "maks")
+    assert (unknown.status, "did you mean 'masks'?" in unknown.err) == (2, True)
+
+
+def test_every_example_of_a_part_can_be_chosen():
+    import shlex
+
+    from attncli.catalogue import build_catalogue
+    from attncli.variant import FAMILIES
+
+    examples = 0
+    for family in FAMILIES.values():
+        for name, member in build_catalogue()[family.plural].items():
+            if "example" not in member:
+                assert family.name == "link", name
+                continue
+            flag, text = shlex.split(member["example"])
+            choice = flag.removeprefix("--").replace("-", "_")
+            variant = attncli.Variant(**{choice: text})
+            assert name in str(variant[choice]) or family.name == "link", name
+            examples += 1
+    assert examples > 50
+
+
 def test_list_is_the_manual(attn):
     from attncli.catalogue import build_catalogue
 

@@ -104,7 +104,7 @@ def test_a_bare_record_is_refused_where_a_whole_one_is_needed(attn, tmp_path):
 
     as_problem, as_figures = attn("compute", "r.json"), attn("check", "x.json", "--figures", "r.json")
 
-    hint = "this result was written with --bare, which leaves out what reading it needs\n --> r.json\n  = help: write it again without --bare\n"
+    hint = "this result was written with --bare, which leaves out what is needed to read it\n --> r.json\n  = help: write it again without --bare\n"
     assert (as_problem.status, as_problem.err) == (3, f"error[not-a-problem]: {hint}")
     assert (as_figures.status, as_figures.err) == (3, f"error[not-a-result]: {hint}")
 

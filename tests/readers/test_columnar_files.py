@@ -259,7 +259,7 @@ def test_whatever_polars_raises_is_the_inputs_error(monkeypatch, function, error
     data = parquet(FRAME)
     monkeypatch.setattr(f"polars.{function}", fail)
 
-    with pytest.raises(InputError, match="no whole Parquet file") as caught:
+    with pytest.raises(InputError, match="not a complete Parquet file") as caught:
         read(data)
     assert caught.value.code == "bad-file"
 

@@ -66,7 +66,7 @@ def test_an_index_in_front_is_never_a_dimension_unless_it_is_said(names):
 
     with pytest.raises(InputError, match="holds numbers under a name unlike the others"):
         read(text, header="yes")
-    with pytest.raises(InputError, match="called otherwise"):
+    with pytest.raises(InputError, match="unlike the dimensions"):
         read(text, header="yes", token_column="none")
     np.testing.assert_array_equal(read(text, header="yes", token_column="0").embeddings, VECTORS)
     np.testing.assert_array_equal(read(text, header="yes", drop="0").embeddings, VECTORS)
@@ -103,7 +103,7 @@ def test_large_files_decide_as_small_ones(monkeypatch, drop):
     text = UNLIKE[0]
 
     if drop is None:
-        with pytest.raises(InputError, match="called otherwise"):
+        with pytest.raises(InputError, match="unlike the dimensions"):
             read(text)
     else:
         np.testing.assert_array_equal(read(text, drop=drop).embeddings, VECTORS)

@@ -275,5 +275,5 @@ def test_what_an_archive_unpacks_to_is_held_against_the_memory_that_is_free(tmp_
     monkeypatch.setattr(unpacking, "_LARGE_BYTES", 0)
     monkeypatch.setattr("attncli.plan.memory.available_memory_bytes", lambda: 799_999)
 
-    with pytest.raises(CannotError, match=r"the arrays take 0\.0 GiB, and 0\.0 are free"):
+    with pytest.raises(CannotError, match=r"the arrays take 0\.0 GiB, but only 0\.0 GiB are free"):
         attncli.read(tmp_path / "a.npz")

@@ -61,7 +61,7 @@ JSON_FILES = {
 def test_json(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
 
-    with pytest.raises(InputError, match="stands twice in one object") as caught:
+    with pytest.raises(InputError, match="occurs twice in one object") as caught:
         attncli.read(tmp_path / "a.json")
 
     assert caught.value.code == "two-sources"

@@ -199,7 +199,7 @@ PYTHON = [
 
 @pytest.mark.parametrize("text", PYTHON)
 def test_what_python_prints_is_converted_by_the_way_out(text, tmp_path):
-    with pytest.raises(InputError, match="this is no JSON") as caught:
+    with pytest.raises(InputError, match="this is not valid JSON") as caught:
         read(text)
     command = re.search("python -c .*", caught.value.help)[0]
 
@@ -246,7 +246,7 @@ def test_a_key_that_stands_twice_is_refused_in_tables():
         '{"d0": {"a": 1, "a": 2}}',
         '[{"token": "a", "embedding": [1], "embedding": [2]}]',
     ):
-        with pytest.raises(InputError, match="stands twice"):
+        with pytest.raises(InputError, match="occurs twice"):
             read(text)
 
 

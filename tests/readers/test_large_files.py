@@ -266,7 +266,7 @@ def test_a_file_larger_than_memory_is_refused_before_it_is_read(tmp_path, monkey
     os.truncate(path, 2**26)  # a hole: nothing is stored
     monkeypatch.setattr("attncli.plan.memory.available_memory_bytes", lambda: 2**26 - 1)
 
-    with pytest.raises(CannotError, match=r"is larger than memory: 0\.1 GiB, and 0\.1 are free"):
+    with pytest.raises(CannotError, match=r"is larger than memory: 0\.1 GiB, but only 0\.1 GiB are free"):
         read(str(path))
 
 
@@ -304,5 +304,5 @@ F64 = {"dtype": "F64", "shape": [3], "data_offsets": [0, 24]}
     ids=lambda x: x if isinstance(x, str) else f"{len(x)} bytes",
 )
 def test_a_header_that_lies_is_refused(file, said):
-    with pytest.raises(InputError, match=f"this is no whole safetensors file: .*{said}"):
+    with pytest.raises(InputError, match=f"this is not a complete safetensors file: .*{said}"):
         read_tensors(file)

@@ -160,7 +160,7 @@ BAD_LAYERS = {
         CHECKPOINT,
         "",
         "unknown-layer",
-        "after a colon add 'model.layers.0.self_attn' or 'model.layers.1.self_attn'",
+        "add it after a colon: 'model.layers.0.self_attn' or 'model.layers.1.self_attn'",
     ),
     "no attention": ({"fc.weight": SMALL}, "fc", "unknown-layer", "docs/file-format.md"),
     "GPTQ": (
@@ -252,10 +252,16 @@ def test_an_index_and_its_folder_lead_to_the_files_that_hold_the_layer(tmp_path)
 
 
 BAD_INDEXES = {
-    "a file elsewhere": ({"weight_map": {f"{PREFIX}.q_proj.weight": "../a.safetensors"}}, "which is no file beside it"),
-    "an absolute file": ({"weight_map": {f"{PREFIX}.q_proj.weight": "/etc/passwd"}}, "which is no file beside it"),
-    "the folder": ({"weight_map": {f"{PREFIX}.q_proj.weight": ".."}}, "which is no file beside it"),
-    "no names": ({"weight_map": [1]}, "this is no index of safetensors files"),
+    "a file elsewhere": (
+        {"weight_map": {f"{PREFIX}.q_proj.weight": "../a.safetensors"}},
+        "but there is no such file beside it",
+    ),
+    "an absolute file": (
+        {"weight_map": {f"{PREFIX}.q_proj.weight": "/etc/passwd"}},
+        "but there is no such file beside it",
+    ),
+    "the folder": ({"weight_map": {f"{PREFIX}.q_proj.weight": ".."}}, "but there is no such file beside it"),
+    "no names": ({"weight_map": [1]}, "this is not an index of safetensors files"),
     "a file that is not there": (
         {"weight_map": {f"{PREFIX}.{name}": "c.safetensors" for name in LAYER}},
         "there is no file",
@@ -274,7 +280,7 @@ def test_an_index_that_leads_nowhere_is_refused(tmp_path, what):
 def test_a_name_that_stands_twice_in_an_index_is_refused(tmp_path):
     index = write_shards(tmp_path / "m")
     index.write_text('{"weight_map": {"a": "a.safetensors", "a": "b.safetensors"}}')
-    with pytest.raises(InputError, match="'a' stands twice in one object"):
+    with pytest.raises(InputError, match="'a' occurs twice in one object"):
         read(index)
 
 
@@ -287,7 +293,7 @@ def test_one_file_of_several_says_where_the_others_are_named(tmp_path):
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no model\.safetensors\.index\.json or model\.safetensors is in it"):
+    with pytest.raises(InputError, match=r"without model\.safetensors\.index\.json or model\.safetensors"):
         read(tmp_path)
     (tmp_path / "unet.safetensors").write_bytes(checkpoint(CHECKPOINT))
     with pytest.raises(InputError) as refused:

@@ -91,10 +91,10 @@ def test_options_of_one_file_stand_behind_its_path(name, text, options, expected
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        ("mask=m.csv:header=maybe", "header is yes or no, not 'maybe'"),
-        ("mask=m.csv:header=yes,header=no", "header is yes or no, not 'no'"),
-        ("parameters.w_q=m.csv:ones=visible", "ones says what 1 means in a mask"),
-        ("mask=m.csv:separator=;", "separator is comma, semicolon, tab, pipe or space"),
+        ("mask=m.csv:header=maybe", "header must be yes or no, not 'maybe'"),
+        ("mask=m.csv:header=yes,header=no", "header must be yes or no, not 'no'"),
+        ("parameters.w_q=m.csv:ones=visible", "ones is for masks"),
+        ("mask=m.csv:separator=;", "separator must be comma, semicolon, tab, pipe or space"),
     ],
 )
 def test_options_of_one_file_that_cannot_be_are_refused(pair, message):
@@ -172,7 +172,7 @@ def test_a_bias_may_hide_keys(text):
     write("b.txt", text)
 
     assert attncli.read("x.csv", replacing=["bias=b.txt"]).bias.tolist() == [[0, -np.inf], [0, 0]]
-    with pytest.raises(InputError, match=r"-(inf|Infinity) is no finite number"):
+    with pytest.raises(InputError, match=r"-(inf|Infinity) is not allowed here"):
         attncli.read("b.txt", header="no") if "Inf" not in text else attncli.read(
             "x.csv", replacing=["parameters.w_q=b.txt"]
         )
@@ -249,7 +249,7 @@ def test_embeddings_that_are_called_so_are_not_taken_for_q():
 def test_vectors_of_other_tokens_are_no_learned_matrix(name, text):
     write(name, text)
 
-    with pytest.raises(InputError, match="it holds the vectors of 3 tokens, which are no w_q") as caught:
+    with pytest.raises(InputError, match="it holds the vectors of 3 tokens, which are not w_q") as caught:
         attncli.read("x.csv", replacing=[f"parameters.w_q={name}"])
 
     assert (caught.value.code, caught.value.location.file) == ("missing-field", name)

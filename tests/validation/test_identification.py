@@ -102,4 +102,4 @@ def test_the_deepest_meta_that_is_taken_can_be_written(attn, tmp_path):
 def test_a_key_that_stands_twice_in_meta_is_refused(attn):
     done = attn("compute", "-", "--input-format", "json", stdin=b'{"embeddings": [[1]], "meta": {"a": 1, "a": 2}}')
 
-    assert (done.status, "error[two-sources]: 'a' stands twice in one object" in done.err) == (3, True)
+    assert (done.status, "error[two-sources]: 'a' occurs twice in one object" in done.err) == (3, True)
