@@ -63,15 +63,17 @@ INPUTS = [
     (npy(X), "NPY"),
     (npz(embeddings=X), "NPZ"),
     (safetensors(X), "safetensors"),
-    (table("write_parquet"), "Parquet"),
-    (table("write_ipc"), "Arrow"),
-    (table("write_ipc_stream"), "Arrow"),
+    (lambda: table("write_parquet"), "Parquet"),
+    (lambda: table("write_ipc"), "Arrow"),
+    (lambda: table("write_ipc_stream"), "Arrow"),
     (b"".join(json.dumps({"token": t, "embedding": x}).encode() + b"\n" for t, x in zip("ab", X, strict=True)), "JSON lines of tokens"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("data", "title"), INPUTS)
 def test_standard_input_is_recognised_and_it_is_said_as_what(attn, data, title):
+    data = data() if callable(data) else data  # Polars begins threads, which forks of other tests lack
+
     done = attn("compute", "-", "--json", "--only", "scores", stdin=data)
 
     assert done.status == 0
@@ -141,8 +143,12 @@ def test_files_of_other_programs_are_refused_as_they_are_by_name(attn, title):
     assert "FILE NEW." in done.err
 
 
-@pytest.mark.parametrize(("data", "name"), [(npz(embeddings=X), "npz"), (table("write_parquet"), "parquet")])
-def test_what_is_of_another_format_than_is_said_is_named(attn, data, name):
+@pytest.mark.parametrize(
+    ("make", "name"), [(lambda: npz(embeddings=X), "npz"), (lambda: table("write_parquet"), "parquet")]
+)
+def test_what_is_of_another_format_than_is_said_is_named(attn, make, name):
+    data = make()
+
     done = attn("compute", "-", "--input-format", "csv", stdin=data)
     followed = attn("compute", "-", "--input-format", name, "--only", "scores", "--json", stdin=data)
 

@@ -46,9 +46,9 @@ def dependency_table() -> str:
     groups = {"attn": PROJECT["dependencies"]} | {
         f"the extra `{extra}`": PROJECT["optional-dependencies"][extra] for extra in _EXTRAS
     }
+    direct = {Requirement(text).name for requirements in groups.values() for text in requirements}
     for what, requirements in groups.items():
-        direct = [Requirement(text).name for text in requirements]
-        for name, package in installed_with(direct).items():
+        for name, package in installed_with(Requirement(text).name for text in requirements).items():
             if name not in listed:
                 shown = f"**{name}**" if name in direct else name
                 rows.append(f"| {shown} | {what} | {licence_of(package)} |")
