@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -40,6 +41,11 @@ class Run:
     @property
     def json(self):
         return json.loads(self.out)
+
+
+def pack_gzip(data: bytes) -> bytes:
+    """Pack by gzip without the time, so that the same bytes come out in every process that collects tests."""
+    return gzip.compress(data, mtime=0)
 
 
 def run_process(*words: object, stdin: bytes | None = None, env: dict[str, str] | None = None, cwd: Path | None = None):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 
 import pytest
 import zstandard
 
 from tests.batch.helpers import GOOD, failure_codes, lines, names, results_by_input, write
+from tests.helpers import pack_gzip
 
 
 def test_packed_files_give_the_results_of_what_they_hold(attn, tmp_path):
@@ -16,7 +16,7 @@ def test_packed_files_give_the_results_of_what_they_hold(attn, tmp_path):
     for name in ("a.json", "sub/b.csv", "c.jsonl"):
         path = tmp_path / "in" / f"{name}.gz"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(gzip.compress((tmp_path / "plain" / name).read_bytes()))
+        path.write_bytes(pack_gzip((tmp_path / "plain" / name).read_bytes()))
 
     plain = attn("batch", "plain", "-o", "x", "--only", "weights")
     packed = attn("batch", "in", "-o", "y", "--only", "weights")
@@ -49,8 +49,8 @@ def test_a_packed_stream_answers_each_line(attn, tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "code"),
     [
-        ("a.jsonl.gz", gzip.compress(GOOD.encode())[:-5], "bad-file"),
-        ("a.jsonl.gz", gzip.compress(b"[" * 10**7), "too-compressed"),
+        ("a.jsonl.gz", pack_gzip(GOOD.encode())[:-5], "bad-file"),
+        ("a.jsonl.gz", pack_gzip(b"[" * 10**7), "too-compressed"),
         ("a.jsonl.zst", zstandard.compress(b"\n" * 10**8), "too-compressed"),
         ("a.csv.gz", b"a,1\nb,2\n", "bad-file"),
     ],
@@ -80,7 +80,7 @@ def test_text_files_are_inputs_where_they_are_named(attn, tmp_path):
 
 def test_a_file_and_its_packed_copy_would_have_one_result(attn, tmp_path):
     write(tmp_path, {"d/a.csv": "a,1\nb,2\n"})
-    (tmp_path / "d/a.csv.gz").write_bytes(gzip.compress(b"a,1\nb,2\n"))
+    (tmp_path / "d/a.csv.gz").write_bytes(pack_gzip(b"a,1\nb,2\n"))
 
     refused = attn("batch", "d", "-o", "out")
     kept = attn("batch", "d", "-o", "out", "--keep-suffix")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import pickle
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from attncli.errors import InputError
 from attncli.readers.base import FORMAT_MODULES
 from attncli.readers.sniff import detect_format
+from tests.helpers import pack_gzip
 
 X = [[0.5, 2.0, -1.0], [3.0, 0.25, 4.0]]
 
@@ -58,8 +58,8 @@ INPUTS = [
     (b"[,0.5,2,-1\n],3,0.25,4\n", "CSV"),
     (b"0.5,2,-1\n3,0.25,4\n", "CSV"),
     (CSV.decode().encode("utf-16"), "CSV"),
-    (gzip.compress(CSV), "CSV packed by gzip"),
-    (gzip.compress(json.dumps(X).encode()), "JSON packed by gzip"),
+    (pack_gzip(CSV), "CSV packed by gzip"),
+    (pack_gzip(json.dumps(X).encode()), "JSON packed by gzip"),
     (npy(X), "NPY"),
     (npz(embeddings=X), "NPZ"),
     (safetensors(X), "safetensors"),
@@ -81,7 +81,7 @@ def test_standard_input_is_recognised_and_it_is_said_as_what(attn, data, title):
     assert done.err.splitlines()[0] == f"standard input: recognised as {title}"
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("pack", [bytes, pack_gzip])
 def test_json_lines_are_recognised_and_answered_line_by_line(attn, pack):
     lines = b'{"embeddings": [[1, 0], [0, 1]]}\n\n[[2, 0], [0, 3]]\n{"embeddings": 1}\n'
 
@@ -157,7 +157,7 @@ def test_what_is_of_another_format_than_is_said_is_named(attn, make, name):
 
 
 def test_arrays_are_not_read_packed(attn):
-    done = attn("compute", "-", stdin=gzip.compress(npy(X)))
+    done = attn("compute", "-", stdin=pack_gzip(npy(X)))
 
     assert done.status == 2
     assert "help: unpack it first: gunzip < FILE | attn compute -" in done.err

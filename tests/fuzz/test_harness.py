@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import io
 import time
 
@@ -14,6 +13,7 @@ import zstandard
 from tests.fuzz import harness, mutate_inputs, verdicts
 from tests.fuzz.command_lines import find_fault
 from tests.fuzz.harness import Outcome, Tally, run_fuzzer, try_inputs
+from tests.helpers import pack_gzip
 
 pytestmark = pytest.mark.uncounted
 
@@ -111,7 +111,7 @@ def table_bytes(method: str) -> bytes:
         ("json", b'{"embeddings": [[1, 2]]}'),
         ("csv", b"a,1\nb,2\n"),
         ("txt", b"2 2\na 1 2 \nb 2 3 \n"),
-        ("csv.gz", gzip.compress(b"a,1\nb,2\n")),
+        ("csv.gz", pack_gzip(b"a,1\nb,2\n")),
         ("json.zst", zstandard.compress(b"[[1], [2]]")),
         ("parquet", lambda: table_bytes("write_parquet")),
         ("arrow", lambda: table_bytes("write_ipc")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import gzip
 import io
 import json
 import struct
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.helpers import SAMPLES
+from tests.helpers import SAMPLES, pack_gzip
 
 X = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
 
@@ -295,13 +294,13 @@ FILES = [
     ("a.csv", b'a,"[1, 2]","[3, 4]"\n', [], 3, "unclear-columns"),
     ("a.csv", b'name,text,embedding\na,b,"[1, 2]"\n', [], 3, "unclear-tokens"),
     # packed text
-    ("a.csv.gz", gzip.compress(b"a,1,2\nb,3,4\n")[:-4], [], 3, "bad-file"),
+    ("a.csv.gz", pack_gzip(b"a,1,2\nb,3,4\n")[:-4], [], 3, "bad-file"),
     ("a.csv.gz", b"a,1,2\nb,3,4\n", [], 3, "bad-file"),
-    ("a.csv.gz", gzip.compress(bytes(10**7)), [], 3, "too-compressed"),
+    ("a.csv.gz", pack_gzip(bytes(10**7)), [], 3, "too-compressed"),
     ("a.csv", bz2.compress(b"a,1,2\n"), [], 3, "packed"),
     ("a.csv.bz2", bz2.compress(b"a,1,2\n"), [], 2, "unknown-format"),
-    ("a.npy.gz", gzip.compress(npy(np.eye(2))), [], 2, "unknown-format"),
-    ("a.gz", gzip.compress(b"a,1,2\n"), [], 2, "unknown-format"),
+    ("a.npy.gz", pack_gzip(npy(np.eye(2))), [], 2, "unknown-format"),
+    ("a.gz", pack_gzip(b"a,1,2\n"), [], 2, "unknown-format"),
     # binary
     ("a.npy", b"", [], 3, "bad-file"),
     ("a.npy", b"\x93NUMPY\x01\x00", [], 3, "bad-file"),
