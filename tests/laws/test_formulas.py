@@ -294,6 +294,7 @@ RETYPED = {
 NOT_RETYPED = {
     "may attend": "masks have formulas of their own: tests/parts/test_mask_formulas.py",
     "s + table[bucket(j − i), h]": "the buckets are those of the paper's code: tests/parts/test_positions.py",
+    **dict.fromkeys(("W ~", "W, b ~", "W_o as linear"), "draws are PyTorch's own: tests/parts/test_projections.py"),
     "ω of scaling": "the frequencies are those of the models: tests/oracles/test_transformers_rope.py",
 }
 LETTERS = {"scores": "s", "weights": "w", "embeddings": "x", "q": "q", "k": "k"}
