@@ -83,7 +83,7 @@ def test_a_fraction_is_pointed_at(attn, tmp_path, text):
 
     run = attn("check", CAT_SAT, "--figures", "r.csv", "--step", "weights")
 
-    assert (run.status, "'1/3' stands where a figure should" in run.err) == (3, True), run.err
+    assert (run.status, "'1/3' is where a number should be" in run.err) == (3, True), run.err
     assert "fractions are not read: write decimal numbers, 0.3333" in run.err
 
 
