@@ -265,7 +265,7 @@ class _Chooser:
             is_one = len(unclear) == 1
             raise InputError(
                 "unclear-columns",
-                f"{self.words.noun} {join_names(map(self._quote, unclear), max_names=8)} {'stands' if is_one else 'stand'} "
+                f"{self.words.noun if is_one else f'{self.words.noun}s'} {join_names(map(self._quote, unclear), max_names=8)} {'stands' if is_one else 'stand'} "
                 f"beside the vectors of {self._quote(vector)}: part of them?",
                 help=f"{takes_it} leaves {'it' if is_one else 'them'} out",
             )
@@ -287,12 +287,13 @@ class _Chooser:
         holds = ""
         if self.columns[unclear[0]].kind == "other":
             holds = f"holds {self.columns[unclear[0]].description} and " if is_one else "hold no numbers and "
-        message = f"{self.words.noun} {names} {holds}{one if is_one else several}"
+        message = f"{self.words.noun if is_one else f'{self.words.noun}s'} {names} {holds}{one if is_one else several}"
         ways = []
         if spelled := self._spell_all(unclear):
             ways.append(f"{self._spell_option('drop', spelled)} leaves {'it' if is_one else 'them'} out")
-        if not holds and (spelled := self._spell_all(numbers)):
-            ways.append(f"{self.source.spell_option('columns', spelled)} takes all")
+        if (not holds or not ways) and (spelled := self._spell_all(numbers)):
+            columns = self.source.spell_option("columns", spelled)
+            ways.append(f"{columns} takes the numbers alone" if holds else f"{columns} takes all")
         return InputError(
             "unclear-columns",
             message,

@@ -67,6 +67,7 @@ PROPOSALS = [
     Proposal(f"{_LOAD} {_LAYER}", "--from-state-dict model.safetensors:model.layers.0.self_attn", _ALL_PROJECTED, _CHECKPOINT, f"{_LOAD} model.safetensors:{_LAYER}"),
     Proposal(f"{_LOAD} model.safetensors", f"add it after a colon: '{_LAYER}'", _ALL_PROJECTED, _CHECKPOINT, f"{_LOAD} model.safetensors:{_LAYER}"),
     Proposal(f"{_LOAD} model.safetensors:model.layers.0", f"did you mean '{_LAYER}'?", _ALL_PROJECTED, _CHECKPOINT, f"{_LOAD} model.safetensors:{_LAYER}"),
+    Proposal("compute model.safetensors", f"attn compute INPUT --from-state-dict model.safetensors:{_LAYER}", _ALL_PROJECTED, _CHECKPOINT, f"{_LOAD} model.safetensors:{_LAYER}"),
     Proposal(f"{_LOAD} model.safetensors", "give other arrays one by one: --with parameters.w_q=FILE", PROJECTED, _OTHER | {"w_q.csv": csv_text(W_Q)}, "compute x.json --with parameters.w_q=w_q.csv"),
     Proposal(f"{_LOAD} model.safetensors:{_LAYER}", "leave it out of one of them", _ALL_PROJECTED, _CHECKPOINT | {"x.json": LABELLED | {"parameters": {"q_proj.weight": W_Q}}}, f"{_LOAD} model.safetensors:{_LAYER}", {"x.json": LABELLED}),
 ]  # fmt: skip

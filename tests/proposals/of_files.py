@@ -20,6 +20,8 @@ _WITH_FREQUENCY = attend(np.hstack([X, np.full((3, 1), 7)]))
 _TWICE = {"e.csv": csv_text(np.hstack([X, [[9]] * 3]), "d0,d1,d2,d3,d3")}
 _NPY = npy(X)
 _JSON = json.dumps({"embeddings": X.tolist()})
+_EIGHTHS = np.array([[0.5, 1.25, -2], [1.5, -0.125, 3]])
+_BLANKS = csv_text(X, labels=TOKENS).replace(",", " ")
 _WORDS = csv_text(X, labels=["thé", "cat", "sat"])
 
 
@@ -54,11 +56,18 @@ PROPOSALS = [
     rewrite("or separate columns with ;", 'a,"1,5",2\nb,1,1\n', "a;1,5;2\nb;1;1\n", attend(np.array([[1.5, 2], [1, 1]]))),
     rewrite("write one row per token: cat,0.1,0.2", "", "cat,0.1,0.2\n", attend(np.array([[0.1, 0.2]]))),
     rewrite("a token that is a quotation mark is written \"\"\"\" in CSV", '",1,0\nHello,0,1\n",1,1\n', '"""",1,0\nHello,0,1\n"""",1,1\n', attend(np.array([[1.0, 0], [0, 1], [1, 1]]))),
+    # ── matrices as programs print them, and lines with counts
+    rewrite("or tr -d '[]'", str(_EIGHTHS), str(_EIGHTHS).replace("[", "").replace("]", ""), attend(_EIGHTHS)),
+    rewrite("put each row on a line of its own: tr -d '[]' | tr ';' '\\n'", "[0.5 1.25 -2; 1.5 -0.125 3]", "0.5 1.25 -2\n 1.5 -0.125 3\n", attend(_EIGHTHS)),
+    Proposal("compute v.txt", "take the first line out: tail -n +2", PLAIN, {"v.txt": f"9 4\n{_BLANKS}"}, "compute v.txt", {"v.txt": _BLANKS}),
+    rewrite("separate columns with a comma, a semicolon, a tab or spaces", "the_1_2\ncat_3_4\n", "the,1,2\ncat,3,4\n", attend(np.array([[1.0, 2], [3, 4]]))),
+    Proposal("compute t.csv", "labels alone go beside vectors: --with tokens=FILE", PLAIN, {"t.csv": "\n".join(TOKENS), "e.csv": csv_text(X)}, "compute e.csv --with tokens=t.csv"),
     # ── the encoding
     rewrite("save it as UTF-8", _WORDS.encode("latin1"), _WORDS.encode()),
-    rewrite("iconv -f UTF-16 -t UTF-8", _WORDS.encode("utf-16"), _WORDS.encode()),
+    rewrite("save it as UTF-8", _WORDS.encode("utf-16") + b"x", _WORDS.encode()),
+    Proposal("compute x.json", "iconv -f UTF-16 -t UTF-8", PLAIN, {"x.json": _JSON.encode("utf-16")}, "compute x.json", {"x.json": _JSON}),
     # ── the format and the name
-    Proposal("compute x.dat", "add --input-format csv, tsv, json", PLAIN, {"x.dat": _JSON}, "compute x.dat --input-format json"),
+    Proposal("compute x.dat", "add --input-format csv, tsv, txt, json", PLAIN, {"x.dat": _JSON}, "compute x.dat --input-format json"),
     Proposal("compute x", "add --input-format", PLAIN, {"x": csv_text(X)}, "compute x --input-format csv"),
     Proposal("compute x.json", "name its format with --input-format", attend(2 * np.eye(2)), {"x.json": safetensors.numpy.save({"embeddings": 2 * np.eye(2)})}, "compute x.json --input-format safetensors"),
     Proposal("compute x.json", "--input-format npy", PLAIN, {"x.json": _NPY}),

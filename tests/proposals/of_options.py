@@ -50,6 +50,7 @@ _TIDY = ("query_token", "key_token", *(repr(float(w)) for w in PLAIN["weights"][
 _DECODER = {
     "p.json": {"embeddings": X, "memory": {"embeddings": K}, "parameters": {"bias_table": draw_normal(31, 32, 2)}}
 }
+_LOWER = "1,0,0\n1,1,0\n1,1,1\n"  # the lower triangle
 _STREAM = {"p.ndjson": '{"embeddings": [[1, 0], [0, 1]]}\n'}
 
 PROPOSALS = [
@@ -127,6 +128,13 @@ PROPOSALS = [
     Proposal("compute p.ndjson --format csv", "--format ndjson", {"weights": attend(np.eye(2))["weights"]}, _STREAM, "compute p.ndjson --format ndjson"),
     # ── fields from other files
     Proposal("compute x.json --with w_q.csv", "--with parameters.w_q=w_q.csv", PROJECTED, FILE | {"w_q.csv": csv_text(W_Q)}, "compute x.json --with parameters.w_q=w_q.csv"),
+    Proposal("compute x.json --with parameters.w_q=w.csv", "--with parameters.w_q=FILE:drop=0", PROJECTED, FILE | {"w.csv": csv_text(W_Q, labels=["a", "b", "c", "d"])}, "compute x.json --with parameters.w_q=w.csv:drop=0"),
+    Proposal("compute x.json --with parameters.w_q=w.csv", "a file of the numbers alone is read as w_q", PROJECTED, FILE | {"w.csv": csv_text(W_Q, labels=["a", "b", "c", "d"])}, "compute x.json --with parameters.w_q=w.csv", {"w.csv": csv_text(W_Q)}),
+    Proposal("compute x.json --with mask=m.csv", "--with mask=m.csv:ones=visible as in Hugging Face's attention_mask", HIDDEN_LATER, FILE | {"m.csv": _LOWER}, "compute x.json --with mask=m.csv:ones=visible"),
+    Proposal("compute x.json --with mask=m.csv", "--with mask=m.csv:ones=hidden as in nn.MultiheadAttention", HIDDEN_LATER, FILE | {"m.csv": "0,1,1\n0,0,1\n0,0,0\n"}, "compute x.json --with mask=m.csv:ones=hidden"),
+    Proposal("compute x.json --with mask=m.csv", "--with bias=m.csv adds the numbers to the scores", attend(X, added=np.tri(3)), FILE | {"m.csv": _LOWER}, "compute x.json --with bias=m.csv"),
+    Proposal("compute x.json --with mask=m.csv", "write true or false", HIDDEN_LATER, FILE | {"m.csv": _LOWER.replace("1", "2")}, "compute x.json --with mask=m.csv", {"m.csv": _LOWER.replace("0", "false").replace("1", "true")}),
+    Proposal("compute x.json --with mask=m.csv", "to add numbers to the scores, --with bias=m.csv", attend(X, added=2 * np.tri(3)), FILE | {"m.csv": _LOWER.replace("1", "2")}, "compute x.json --with bias=m.csv"),
     Proposal("compute x.json --with mask=-", "--with mask=FILE", HIDDEN_LATER, FILE | {"m.json": CAUSAL}, "compute x.json --with mask=m.json"),
     Proposal("compute x.json --with mask=https://example.org/m.csv", "--with mask=FILE", HIDDEN_LATER, FILE | {"m.json": CAUSAL}, "compute x.json --with mask=m.json"),
 ]  # fmt: skip

@@ -35,6 +35,10 @@ _FREQUENT = records(token=TOKENS, **_COLUMNS, freq=[7] * 3)
 _INDEXED = parquet(id=[5, 6, 7], **_COLUMNS)
 _LABELLED = parquet(token=TOKENS, **_COLUMNS)
 _MARKED = records(token=TOKENS, **_COLUMNS, **{f"mark{i}": [True] * 3 for i in range(65)})  # more than an option spells
+_WIDE = records(
+    token=TOKENS, **_COLUMNS, **{f"x{i}": [i] * 3 for i in range(61)}, **{f"mark{i}": [True] * 3 for i in range(65)}
+)  # both are more
+_OTHER_COLUMNS = ",".join([*(f"x{i}" for i in range(61)), *(f"mark{i}" for i in range(65))])
 _TOKEN_LINES = {"-": "".join(json.dumps({"token": t, "embedding": x}) + "\n" for t, x in zip(TOKENS, X.tolist(), strict=True))}  # fmt: skip
 
 PROPOSALS = [
@@ -46,8 +50,9 @@ PROPOSALS = [
     Proposal(_RUN, "--drop freq", PLAIN, _FREQUENT),
     Proposal(_RUN, "--columns d0,d1,d2,d3,freq", _WITH_FREQUENCY, _FREQUENT),
     Proposal(_RUN, "--columns d0,d1,d2,d3", PLAIN, {"t.json": _COLUMNS}),
-    Proposal(_RUN, "--columns names the dimensions", PLAIN, _MARKED, f"{_RUN} --columns d0,d1,d2,d3"),
-    Proposal("compute t.parquet --columns token,d0", "--columns names those that are dimensions", attend(X[:, :1]), _LABELLED, "compute t.parquet --columns d0"),
+    Proposal(_RUN, "--columns d0,d1,d2,d3", PLAIN, _MARKED),
+    Proposal(_RUN, "--drop COLUMN,… says what is left out", PLAIN, _WIDE, f"{_RUN} --drop {_OTHER_COLUMNS}"),
+    Proposal("compute t.parquet --columns token,d0", "--columns COLUMN,… names those that are dimensions", attend(X[:, :1]), _LABELLED, "compute t.parquet --columns d0"),
     # ── the tokens
     Proposal(_RUN, "--token-field text", PLAIN, records(text=TOKENS, title=["x"] * 3, embedding=X.tolist())),
     Proposal(_RUN, "or --token-field title", PLAIN, records(text=TOKENS, title=["x"] * 3, embedding=X.tolist()), f"{_RUN} --token-field title"),
