@@ -25,15 +25,18 @@ _NUMPY_SCALAR = re.compile(r"\b(?:np|numpy)\.(?:float|int)\d++\(([^()]*+)\)", re
 
 
 def looks_like_vector(cell: str) -> bool:
-    """Whether a cell holds several numbers, in brackets or only with commas or blanks between them."""
-    text = _NUMPY_SCALAR.sub(r"\1", cell.strip()) if "(" in cell else cell.strip()
-    bracketed = _VECTOR.fullmatch(text)
-    parts = _split_vector(bracketed[1] if bracketed else text)
-    return (
-        len(parts) > 1
-        and (NUMBER if bracketed else NUMBER_OR_NONFINITE).fullmatch(parts[0]) is not None
-        and (bracketed is not None or all(map(NUMBER.fullmatch, parts)))
-    )
+    """Whether a cell holds several numbers, NaN among them, with commas or blanks between; brackets may stand around slips, too."""
+    bracketed, parts = _find_parts(cell)
+    if bracketed:
+        return len(parts) > 1 and bool(parts[0]) and looks_like_number(parts[0])
+    return len(parts) > 1 and all(map(NUMBER_OR_NONFINITE.fullmatch, parts))
+
+
+def resembles_vector(cell: str) -> bool:
+    """Whether a cell holds several numbers, or slips for them with commas between: no name of a column."""
+    _, parts = _find_parts(cell)
+    has_slips = "," in cell and len(parts) > 1 and any(parts) and all(map(looks_like_number, parts))
+    return has_slips or looks_like_vector(cell)
 
 
 def has_brackets(cell: str) -> bool:
@@ -47,9 +50,8 @@ def parse_vector(cell: str) -> list[float]:
     Raises:
         InputError: it holds something else, or NumPy has left numbers out.
     """
-    text = _NUMPY_SCALAR.sub(r"\1", cell.strip()) if "(" in cell else cell.strip()
-    bracketed = _VECTOR.fullmatch(text)
-    parts = _split_vector(bracketed[1] if bracketed else text)
+    _, parts = _find_parts(cell)
+    text = cell.strip()
     if "..." in parts or "…" in parts:
         raise InputError(
             "truncated",
@@ -66,6 +68,13 @@ def parse_vector(cell: str) -> list[float]:
     if not values:
         raise InputError("empty-cell", "this vector holds no number")
     return values
+
+
+def _find_parts(cell: str) -> tuple[bool, list[str]]:
+    """Return whether brackets stand around what a cell holds, and what stands between its commas or blanks."""
+    text = _NUMPY_SCALAR.sub(r"\1", cell.strip()) if "(" in cell else cell.strip()
+    bracketed = _VECTOR.fullmatch(text)
+    return bracketed is not None, _split_vector(bracketed[1] if bracketed else text)
 
 
 def _split_vector(text: str) -> list[str]:

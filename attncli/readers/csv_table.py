@@ -33,6 +33,7 @@ from attncli.readers.csv_cells import (
     looks_like_number,
     looks_like_vector,
     parse_vector,
+    resembles_vector,
 )
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
 from attncli.readers.source import Source
@@ -160,7 +161,7 @@ class CsvTable:
         rest = names[1:] or names  # without what may be the token column
         cells = names if names[0] else rest
         has_words_only = not any(self._is_number(cell) or looks_like_number(cell) for cell in cells)
-        if has_words_only and not any(map(looks_like_vector, cells)) and (len(self.rows) > 1 or len(names) > 1):
+        if has_words_only and not any(map(resembles_vector, cells)) and (len(self.rows) > 1 or len(names) > 1):
             return self._complete_names(names)
         if len(self.rows) > 1 and all(self._is_number(cell) for cell in rest):
             numberings = [list(map(str, range(len(row)))) for row in (names, rest) if len(row) > 1]
