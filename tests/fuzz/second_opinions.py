@@ -121,6 +121,8 @@ def _compare_csv(data: bytes, problem: attncli.Problem, separator: str | None) -
         for body in (rows, rows[1:]):
             for column in (None, 0):
                 cells = [row[:0] + row[1:] if column == 0 else row for row in body]
+                if delimiter != "," and all(len(row) == 1 for row in cells):  # a whole vector in a cell
+                    cells = [row[0].split(",") if "," in row[0] else row for row in cells]
                 try:
                     numbers = np.array(
                         [
