@@ -74,15 +74,11 @@ def _find_parts(cell: str) -> tuple[bool, list[str]]:
     """Return whether brackets stand around what a cell holds, and what stands between its commas or blanks."""
     text = _NUMPY_SCALAR.sub(r"\1", cell.strip()) if "(" in cell else cell.strip()
     bracketed = _VECTOR.fullmatch(text)
-    return bracketed is not None, _split_vector(bracketed[1] if bracketed else text)
-
-
-def _split_vector(text: str) -> list[str]:
-    """Split what stands between brackets at its commas, or at its blanks where it has none."""
-    if "," not in text:
-        return text.split()
-    parts = [part.strip() for part in text.split(",")]
-    return parts[:-1] if not parts[-1] and len(parts) > 1 else parts  # (0.5,)
+    inner = bracketed[1] if bracketed else text
+    parts = [part.strip() for part in inner.split(",")] if "," in inner else inner.split()
+    if bracketed and len(parts) > 1 and not parts[-1]:  # (0.5,)
+        parts.pop()
+    return bracketed is not None, parts
 
 
 def looks_like_number(cell: str) -> bool:
