@@ -44,6 +44,12 @@ def has_brackets(cell: str) -> bool:
     return cell.rstrip().endswith(("]", ")", "}"))
 
 
+def is_one_number_in_brackets(cell: str) -> bool:
+    """Whether a cell holds one number between brackets: a vector of one dimension, or the name of a column."""
+    bracketed, parts = _find_parts(cell)
+    return bracketed and len(parts) == 1 and looks_like_number(parts[0])
+
+
 def parse_vector(cell: str) -> list[float]:
     """Parse the numbers of a vector that stands in one cell.
 

@@ -30,6 +30,7 @@ from attncli.readers.csv_cells import (
     TRUTH_VALUE,
     explain_non_number,
     has_brackets,
+    is_one_number_in_brackets,
     looks_like_number,
     looks_like_vector,
     parse_vector,
@@ -382,6 +383,10 @@ class CsvTable:
                 "unclear-columns", f"{len(found)} columns hold vectors", 0, found[1], help=f"{spelled} says which"
             )
         column = found[0]
+        if self.first and self.source.header is None and is_one_number_in_brackets(self.header[column]):
+            raise self._unclear_header_error(
+                "the first row holds one number in brackets, above vectors: is it a header?"
+            )
         numbers = [c for c in range(width) if c != column and c not in dropped and self._is_other_vector(c)]
         if numbers and not named:
             spell = self.source.spell_option

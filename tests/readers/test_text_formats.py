@@ -280,6 +280,7 @@ def test_a_vector_in_a_cell_is_asked_about_where_it_is_unclear(text, code):
         ("NaN,.5,10\n1,2,3\n", "tsv", "not-finite"),
         ("NaN,.5,1_0\n1,2,3\n", "tsv", "not-a-number"),
         ("1,2,\n", "tsv", "not-a-number"),
+        ('the,"(0.5,)"\ncat,"(1, 2)"\n', "csv", "unclear-header"),
         ('the,"[nan, 0.5]"\ncat,"[1, 2]"\n', "csv", "not-finite"),
         ('the,"[1_0, 0.5]"\ncat,"[1, 2]"\n', "csv", "not-a-number"),
     ],
