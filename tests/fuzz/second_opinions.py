@@ -75,6 +75,8 @@ def _compare_json(document: Any, problem: attncli.Problem) -> None:
             "embeddings": [item["embedding"] if isinstance(item, dict) else item for item in document],
             "tokens": [item.get("token") if isinstance(item, dict) else None for item in document],
         }
+    elif [name.lower() for name in document] == ["embeddings"]:  # a column of a table, in whatever case
+        document = {"embeddings": next(iter(document.values()))}
     elif not any(hasattr(problem, name) for name in document):  # each key is a token
         document = {"embeddings": list(document.values()), "tokens": list(document)}
     for name, value in document.items():
