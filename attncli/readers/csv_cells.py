@@ -25,20 +25,29 @@ _NUMPY_SCALAR = re.compile(r"\b(?:np|numpy)\.(?:float|int)\d++\(([^()]*+)\)", re
 
 
 def looks_like_vector(cell: str) -> bool:
-    """Whether a cell holds several numbers, in brackets or only with commas or blanks between them."""
-    text = _NUMPY_SCALAR.sub(r"\1", cell.strip()) if "(" in cell else cell.strip()
-    bracketed = _VECTOR.fullmatch(text)
-    parts = _split_vector(bracketed[1] if bracketed else text)
-    return (
-        len(parts) > 1
-        and (NUMBER if bracketed else NUMBER_OR_NONFINITE).fullmatch(parts[0]) is not None
-        and (bracketed is not None or all(map(NUMBER.fullmatch, parts)))
-    )
+    """Whether a cell holds several numbers, NaN among them, with commas or blanks between; brackets may stand around slips, too."""
+    bracketed, parts = _find_parts(cell)
+    if bracketed:
+        return len(parts) > 1 and bool(parts[0]) and looks_like_number(parts[0])
+    return len(parts) > 1 and all(map(NUMBER_OR_NONFINITE.fullmatch, parts))
+
+
+def resembles_vector(cell: str) -> bool:
+    """Whether a cell holds several numbers, or slips for them with commas between: no name of a column."""
+    _, parts = _find_parts(cell)
+    has_slips = "," in cell and len(parts) > 1 and any(parts) and all(map(looks_like_number, parts))
+    return has_slips or looks_like_vector(cell)
 
 
 def has_brackets(cell: str) -> bool:
     """Whether brackets stand around what a cell holds."""
     return cell.rstrip().endswith(("]", ")", "}"))
+
+
+def is_one_number_in_brackets(cell: str) -> bool:
+    """Whether a cell holds one number between brackets: a vector of one dimension, or the name of a column."""
+    bracketed, parts = _find_parts(cell)
+    return bracketed and len(parts) == 1 and looks_like_number(parts[0])
 
 
 def parse_vector(cell: str) -> list[float]:
@@ -47,9 +56,8 @@ def parse_vector(cell: str) -> list[float]:
     Raises:
         InputError: it holds something else, or NumPy has left numbers out.
     """
-    text = _NUMPY_SCALAR.sub(r"\1", cell.strip()) if "(" in cell else cell.strip()
-    bracketed = _VECTOR.fullmatch(text)
-    parts = _split_vector(bracketed[1] if bracketed else text)
+    _, parts = _find_parts(cell)
+    text = cell.strip()
     if "..." in parts or "…" in parts:
         raise InputError(
             "truncated",
@@ -68,12 +76,15 @@ def parse_vector(cell: str) -> list[float]:
     return values
 
 
-def _split_vector(text: str) -> list[str]:
-    """Split what stands between brackets at its commas, or at its blanks where it has none."""
-    if "," not in text:
-        return text.split()
-    parts = [part.strip() for part in text.split(",")]
-    return parts[:-1] if not parts[-1] and len(parts) > 1 else parts  # (0.5,)
+def _find_parts(cell: str) -> tuple[bool, list[str]]:
+    """Return whether brackets stand around what a cell holds, and what stands between its commas or blanks."""
+    text = _NUMPY_SCALAR.sub(r"\1", cell.strip()) if "(" in cell else cell.strip()
+    bracketed = _VECTOR.fullmatch(text)
+    inner = bracketed[1] if bracketed else text
+    parts = [part.strip() for part in inner.split(",")] if "," in inner else inner.split()
+    if bracketed and len(parts) > 1 and not parts[-1]:  # (0.5,)
+        parts.pop()
+    return bracketed is not None, parts
 
 
 def looks_like_number(cell: str) -> bool:

@@ -30,9 +30,11 @@ from attncli.readers.csv_cells import (
     TRUTH_VALUE,
     explain_non_number,
     has_brackets,
+    is_one_number_in_brackets,
     looks_like_number,
     looks_like_vector,
     parse_vector,
+    resembles_vector,
 )
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
 from attncli.readers.source import Source
@@ -160,7 +162,7 @@ class CsvTable:
         rest = names[1:] or names  # without what may be the token column
         cells = names if names[0] else rest
         has_words_only = not any(self._is_number(cell) or looks_like_number(cell) for cell in cells)
-        if has_words_only and not any(map(looks_like_vector, cells)) and (len(self.rows) > 1 or len(names) > 1):
+        if has_words_only and not any(map(resembles_vector, cells)) and (len(self.rows) > 1 or len(names) > 1):
             return self._complete_names(names)
         if len(self.rows) > 1 and all(self._is_number(cell) for cell in rest):
             numberings = [list(map(str, range(len(row)))) for row in (names, rest) if len(row) > 1]
@@ -381,6 +383,10 @@ class CsvTable:
                 "unclear-columns", f"{len(found)} columns hold vectors", 0, found[1], help=f"{spelled} says which"
             )
         column = found[0]
+        if self.first and self.source.header is None and is_one_number_in_brackets(self.header[column]):
+            raise self._unclear_header_error(
+                "the first row holds one number in brackets, above vectors: is it a header?"
+            )
         numbers = [c for c in range(width) if c != column and c not in dropped and self._is_other_vector(c)]
         if numbers and not named:
             spell = self.source.spell_option

@@ -75,6 +75,8 @@ def _compare_json(document: Any, problem: attncli.Problem) -> None:
             "embeddings": [item["embedding"] if isinstance(item, dict) else item for item in document],
             "tokens": [item.get("token") if isinstance(item, dict) else None for item in document],
         }
+    elif [name.lower() for name in document] == ["embeddings"]:  # a column of a table, in whatever case
+        document = {"embeddings": next(iter(document.values()))}
     elif not any(hasattr(problem, name) for name in document):  # each key is a token
         document = {"embeddings": list(document.values()), "tokens": list(document)}
     for name, value in document.items():
@@ -121,6 +123,8 @@ def _compare_csv(data: bytes, problem: attncli.Problem, separator: str | None) -
         for body in (rows, rows[1:]):
             for column in (None, 0):
                 cells = [row[:0] + row[1:] if column == 0 else row for row in body]
+                if delimiter != "," and all(len(row) == 1 for row in cells):  # a whole vector in a cell
+                    cells = [row[0].split(",") if "," in row[0] else row for row in cells]
                 try:
                     numbers = np.array(
                         [

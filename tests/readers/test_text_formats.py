@@ -274,6 +274,24 @@ def test_a_vector_in_a_cell_is_asked_about_where_it_is_unclear(text, code):
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("text", "format_name", "code"),
+    [
+        ("NaN,.5,10\n1,2,3\n", "tsv", "not-finite"),
+        ("NaN,.5,1_0\n1,2,3\n", "tsv", "not-a-number"),
+        ("1,2,\n", "tsv", "not-a-number"),
+        ('the,"(0.5,)"\ncat,"(1, 2)"\n', "csv", "unclear-header"),
+        ('the,"[nan, 0.5]"\ncat,"[1, 2]"\n', "csv", "not-finite"),
+        ('the,"[1_0, 0.5]"\ncat,"[1, 2]"\n', "csv", "not-a-number"),
+    ],
+)
+def test_a_first_vector_with_a_slip_in_it_is_no_header(text, format_name, code):
+    with pytest.raises(InputError) as caught:
+        read(text, format_name)
+
+    assert (caught.value.code, caught.value.location.line) == (code, 1)
+
+
 def test_the_ways_out_of_a_vector_beside_numbers_work():
     text = 'token,embedding,x,y\na,"[1, 2]",5,7\nb,"[3, 4]",6,8\n'
 
