@@ -98,7 +98,8 @@ def run_plan(
     inputs = Inputs(plan, device="cpu" if executor else None)
     recorder = Recorder(plan, inputs.caller_memory, inputs.drawn_parameters, allocate_step)
     for name in plan.shapes.parameters:
-        recorder.record(name, inputs.projection_parameters[name], plan.parameter_formula)
+        if name in inputs.projection_parameters:  # a fault that `attn check` tries may have taken one out
+            recorder.record(name, inputs.projection_parameters[name], plan.parameter_formula)
     forward(inputs, recorder, executor, progress)
     return recorder.make_attention()
 

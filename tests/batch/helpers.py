@@ -76,6 +76,12 @@ def read_results(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
+def rename_sources(results: dict[str, bytes], old_folder: object, new_folder: object) -> dict[str, bytes]:
+    """Results as they are where the same inputs are named by another folder."""
+    old, new = (f'"source":"{folder}/'.encode() for folder in (old_folder, new_folder))
+    return {name: content.replace(old, new) for name, content in results.items()}
+
+
 _PEAK_CODE = (
     "import sys; from attncli.cli import main; main(sys.argv[1:]);"
     "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr)"

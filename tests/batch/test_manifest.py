@@ -219,6 +219,7 @@ def test_every_wish_that_changes_a_result_is_in_its_hash():
         "heat": "on",
         "bare": True,
         "tidy": True,
+        "standalone": True,
     }
     assert {f.name for f in dataclasses.fields(OutputOptions)} == told | set(other)
 

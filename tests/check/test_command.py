@@ -182,7 +182,7 @@ def test_a_long_search_is_announced_once_where_no_bar_is_shown(attn, tmp_path, m
 
     said = [line for line in attn(*words).err.splitlines() if line.startswith("looking for")]
     assert len(said) == 1
-    assert said[0].endswith("--no-identify leaves it out")
+    assert said[0].endswith("--no-identify skips this")
     assert attn(*words, "-q").err == ""
 
 

@@ -249,7 +249,7 @@ def test_a_variable_of_completion_without_a_shell_is_a_usage_error(warm, value):
     done = warm.run("list", env={"_ATTN_COMPLETE": value})
 
     assert done.returncode == 2
-    assert b"error[usage]: _ATTN_COMPLETE is set, but no shell asks for completions\n" in done.stderr
+    assert b"error[usage]: _ATTN_COMPLETE is set, but no shell is asking for completions\n" in done.stderr
 
 
 def test_what_the_system_refuses_is_4(attn, monkeypatch):
@@ -260,9 +260,7 @@ def test_what_the_system_refuses_is_4(attn, monkeypatch):
     done = attn("batch", TOKENS, "-o", "-")
 
     assert done.status == 4
-    assert done.err.startswith(
-        "error[system]: the system refuses what this needs: No usable temporary directory found\n"
-    )
+    assert done.err.startswith("error[system]: the operating system refused: No usable temporary directory found\n")
     assert "TMPDIR" in done.err
 
 

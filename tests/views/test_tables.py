@@ -78,7 +78,7 @@ def test_hidden_keys_look_hidden_in_every_text(name):
 
     text = write(name, held)
 
-    marks = {"plain": "t1=·", "markdown": " · |", "latex": "$\\cdot$ "}
+    marks = {"plain": "t1=·", "markdown": " · |", "latex": "$\\cdot$ &"}
     assert first == 1
     assert text.count(marks[name]) == {"plain": 1, "markdown": 3, "latex": 3}[name]
     for value in others[others > 0]:
