@@ -52,7 +52,7 @@ _TO_RECORDS = (
 def is_problem(names: Iterable[str]) -> bool:
     """Whether an object with these keys is a problem or a result, and nothing else that holds vectors."""
     keys = set(names)
-    if keys & PROBLEM_NAMES:
+    if keys & PROBLEM_NAMES or (keys and keys <= {"id", "meta"}):
         return True
     return "embeddings" in keys and not (keys <= _ANSWER_NAMES and keys - _SHARED_NAMES)
 

@@ -173,8 +173,10 @@ def _compare_table(format_name: str, data: bytes, problem: attncli.Problem) -> N
         frame = read(io.BytesIO(data))
     except Exception:  # a column is damaged that is not read here
         return
-    if "embedding" in frame and frame["embedding"].dtype.is_nested():
-        _assert_same(problem.embeddings, np.array(frame["embedding"].to_list()))
+    vectors = [series for series in frame if series.dtype.is_nested()]
+    if vectors:
+        assert len(vectors) == 1
+        _assert_same(problem.embeddings, np.array(vectors[0].to_list()))
     else:
         numeric = [series for series in frame if series.dtype.is_numeric() and series.name != "token"]
         _assert_same(

@@ -166,6 +166,16 @@ def follow(command: str, text: str, folder: Path) -> str:
     return (folder / "NEW.json").read_text()
 
 
+@pytest.mark.parametrize("value", [{"meta": [-1]}, {"id": [1, 2]}, {"id": [1], "meta": [2]}])
+def test_names_that_a_problem_shares_with_answers_are_no_tokens(tmp_path, value):
+    (tmp_path / "a.json").write_text(json.dumps(value))
+
+    with pytest.raises(InputError) as raised:
+        attncli.read(tmp_path / "a.json")
+
+    assert raised.value.code == "wrong-type"
+
+
 def test_an_object_of_columns_can_be_tokens(tmp_path):
     words = {f"w{i}": v for i, v in enumerate(VECTORS)}
     with pytest.raises(InputError) as caught:
