@@ -429,6 +429,15 @@ class CsvTable:
                     f"this vector has {pluralize(len(vectors[-1]), 'number')}, and the first has {len(vectors[0])}"
                 )
                 raise self._cell_error("ragged-row", message, i, column)
+        if all(COMMA_NUMBER.fullmatch(row[column].strip()) and "," in row[column] for row in self.body):
+            cell = self.body[0][column].strip()
+            raise self._cell_error(
+                "two-readings",
+                f"{cell!r} may be two numbers, or one with a decimal comma",
+                self.first,
+                column,
+                help=f"two numbers: put brackets around each vector, [{cell}]; one: write a point, {cell.replace(',', '.')}",
+            )
         array = np.array(vectors, np.float64)
         if not np.isfinite(array).all():
             row_index = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])

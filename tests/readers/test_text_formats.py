@@ -467,3 +467,18 @@ def test_arrays_are_not_read_packed():
         find_reader("a.safetensors.gz")
 
     assert caught.value.help == "unpack it first: gunzip -k a.safetensors.gz"
+
+
+@pytest.mark.parametrize("text", ["2,1\r", "w0\t1,5\nw1\t2,5\n", "1,0\r\n"])
+def test_two_numbers_in_a_cell_that_may_be_one_with_a_decimal_comma_are_refused(tmp_path, text):
+    path = tmp_path / "a.tsv"
+    path.write_text(text)
+
+    with pytest.raises(InputError) as raised:
+        attncli.read(path)
+
+    assert raised.value.code == "two-readings"
+    path.write_text("w0\t[1,5]\nw1\t[2,5]\n")
+    assert attncli.read(path).embeddings.tolist() == [[1, 5], [2, 5]]
+    path.write_text("w0\t1.5\nw1\t2.5\n")
+    assert attncli.read(path).embeddings.tolist() == [[1.5], [2.5]]
