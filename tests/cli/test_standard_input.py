@@ -15,20 +15,9 @@ from attncli.errors import InputError
 from attncli.readers.base import FORMAT_MODULES
 from attncli.readers.sniff import detect_format
 from tests.helpers import pack_gzip
+from tests.validation.bad_files import npy, npz
 
 X = [[0.5, 2.0, -1.0], [3.0, 0.25, 4.0]]
-
-
-def npy(array) -> bytes:
-    out = io.BytesIO()
-    np.save(out, array)
-    return out.getvalue()
-
-
-def npz(**arrays) -> bytes:
-    out = io.BytesIO()
-    np.savez(out, **arrays)
-    return out.getvalue()
 
 
 def safetensors(x) -> bytes:
