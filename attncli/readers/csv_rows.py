@@ -203,11 +203,12 @@ class CsvRows:
         if broken is None:
             return rows
         line = self.row_lines[broken]
+        holds_row = self.separator == "\t" and any(_breaks_line(cell) and "\t" in cell for cell in rows[broken])
         literal = self._parse_literally()
-        if literal is None:
+        if literal is None and not holds_row:
             self._parse_cells(csv.QUOTE_MINIMAL)  # the lines that rows start in
             return rows
-        if self.separator == "\t":  # where vectors are written between tabs, nobody quotes
+        if literal is not None and self.separator == "\t":  # where vectors are written between tabs, nobody quotes
             return literal
         raise InputError(
             "two-readings",

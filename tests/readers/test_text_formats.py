@@ -482,3 +482,13 @@ def test_two_numbers_in_a_cell_that_may_be_one_with_a_decimal_comma_are_refused(
     assert attncli.read(path).embeddings.tolist() == [[1, 5], [2, 5]]
     path.write_text("w0\t1.5\nw1\t2.5\n")
     assert attncli.read(path).embeddings.tolist() == [[1.5], [2.5]]
+
+
+def test_two_tokens_that_are_quotation_marks_swallow_no_row_even_where_rows_differ_in_length(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text('at\t1\t2\n"\t2.5\t-2\t3\n"\t2.5\t4\ncat\t3\t5\n')
+
+    with pytest.raises(InputError) as raised:
+        attncli.read(path)
+
+    assert (raised.value.code, raised.value.location.line) == ("two-readings", 2)
