@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
+from attncli.step_names import STEP_NAMES
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json
-from attncli.validation.fields import STEP_NAMES, find_field, known_parameters
+from attncli.validation.fields import find_field, known_parameters
 from attncli.validation.identification import MAX_ID_CHARACTERS
 from attncli.variant import CHOICES
 

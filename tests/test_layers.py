@@ -22,7 +22,7 @@ LAYERS = (
     {"errors", "text"},
     {"types", "derivation", "registry", "verdict", "atomic_file"},
     {"framework_arrays", "mask_expression", "output_formats", "parts", "presets"},
-    {"variant"},
+    {"variant", "step_names"},
     {"catalogue", "validation", "request"},
     {"plan", "schema"},
     {"select", "readers", "writers", "views"},

@@ -21,7 +21,7 @@ from attncli.check.labels import (
 )
 from attncli.errors import InputError, OptionError, input_error
 from attncli.plan import Plan
-from attncli.plan.steps import require_step_name
+from attncli.step_names import require_step_name
 from attncli.text import join_names, pluralize, printable, suggestion
 from attncli.types import NumpyArray
 

@@ -38,9 +38,10 @@ from attncli.errors import InputError, Location, OptionError, input_error
 from attncli.readers import decode_text, read, read_bytes
 from attncli.readers.base import bare_record_error, is_bare_record, merge_fields, nest_fields
 from attncli.readers.compression import explain_unpacking, packed_suffix, strip_packed_suffix, unpack
+from attncli.step_names import STEP_NAMES
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, TOKEN_AXES, Field, FieldKind, Json, NumpyArray
-from attncli.validation.fields import STEP_NAMES, validate_array, validate_field
+from attncli.validation.fields import validate_array, validate_field
 
 _WORKSHEET_SUFFIXES = (".md", ".txt")
 _TEXT_SUFFIXES = (".json", ".ndjson", ".csv", ".tsv", *_WORKSHEET_SUFFIXES)  # which may be packed

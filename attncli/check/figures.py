@@ -16,9 +16,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from attncli.errors import InputError
+from attncli.step_names import STEP_NAMES
 from attncli.text import printable, shorten, suggestion
 from attncli.types import Attention, Json, Labels, NumpyArray
-from attncli.validation.fields import STEP_NAMES, as_numpy, is_tensor, to_bfloat16
+from attncli.validation.fields import as_numpy, is_tensor, to_bfloat16
 
 _WRITTEN_NUMBER_PATTERN = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?", re.ASCII)
 _MAX_HANDWRITTEN_DIGITS = 8  # significant digits that people write; more are a program's

@@ -256,7 +256,7 @@ def _choose_format(output_options: OutputOptions, results_folder: Path | None, t
 
 
 def _check_options(output_options: OutputOptions, fail_fast: bool, max_failures: str | None) -> None:
-    from attncli.plan.steps import require_step_name
+    from attncli.step_names import require_step_name
 
     for name in output_options.only:
         if name not in ("all", "shown"):

@@ -88,9 +88,8 @@ def run_compute(
     Raises:
         AttnError: anything that a user can put right.
     """
-    from attncli.plan.steps import require_step_name
     from attncli.readers import find_input
-    from attncli.select import selects_only_queries
+    from attncli.step_names import require_step_name
 
     messages = Messages.from_options(environment, output_options)
     for name in output_options.only:
@@ -110,6 +109,8 @@ def run_compute(
     problem = read_problem(input_file, read_options, messages)
     if source is not None:
         problem = replace(problem, source=source)
+    from attncli.select import selects_only_queries
+
     can_stream = format.stream_writer is not None
     plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
     if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_only_queries(selection):

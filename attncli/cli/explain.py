@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attncli.cli.environment import Environment
-from attncli.cli.explanation_folder import write_page_folder
-from attncli.cli.explanation_pages import PageRequest, plan_pages
 from attncli.cli.input import read_problem
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, render_options_for, write_output
@@ -20,6 +18,9 @@ from attncli.output_formats import choose_output_format
 from attncli.registry import parse_index
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import join_names, shorten
+
+if TYPE_CHECKING:
+    from attncli.cli.explanation_pages import PageRequest
 
 EXAMPLES = """
     attn explain tokens.csv cat
@@ -84,6 +85,8 @@ def explain(
     output_options: OutputOptions,
 ) -> ExitStatus:
     """Explain one query: every multiplication from its vector to its context, step by step."""
+    from attncli.cli.explanation_pages import PageRequest
+
     blank_steps = tuple(step.strip() for text in blank or () for step in text.split(",") if step.strip())
     if answers and not blank_steps:
         raise OptionError("bad-option", "--answers prints the key of a worksheet", help="add --blank STEP,…")
@@ -137,7 +140,8 @@ def run_explain(
     Raises:
         AttnError: anything that a user can put right.
     """
-    from attncli.plan.steps import require_step_name
+    from attncli.cli.explanation_pages import plan_pages
+    from attncli.step_names import require_step_name
     from attncli.views.explain import EXPONENTIALS, RENDERERS
 
     messages = Messages.from_options(environment, output_options)
@@ -170,6 +174,8 @@ def run_explain(
     except AttnError as error:
         raise error.add_location(file=problem.source) if error.status == ExitStatus.INPUT else error from None
     if folder is not None:
+        from attncli.cli.explanation_folder import write_page_folder
+
         return write_page_folder(environment, folder, pages, format, output_options, has_gaps=bool(request.blank_steps))
     [planned] = pages
     if len(planned.scopes) != 1:

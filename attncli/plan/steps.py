@@ -12,10 +12,10 @@ from attncli.plan.head_shapes import HeadShapes
 from attncli.plan.positions import is_self_attention
 from attncli.plan.visibility import fields_read
 from attncli.registry import Part
-from attncli.text import closest, join_names
+from attncli.step_names import require_step_name
+from attncli.text import join_names
 from attncli.types import BASE_STEPS, DEFAULT_STEPS, PARAMETER_STEPS, PROJECTED_STEPS, Problem
 from attncli.validation import ProblemSize
-from attncli.validation.fields import STEP_NAMES
 from attncli.variant import Variant
 
 ROW_STATISTICS = ("max_score", "log_sum_exp", "entropy", "visible_keys")
@@ -109,30 +109,6 @@ def _require_existing_step(name: str, steps: Collection[str]) -> None:
         raise OptionError("missing-option", f"{name} needs a number: --top N", help=hint)
     if name not in steps:
         raise input_error("absent-step", f"this variant has no step {name!r}", help=_suggest_existing_step(name, steps))
-
-
-def require_step_name(name: str, *, is_all_allowed: bool = True) -> None:
-    """Check that a name is that of a step which some variant has.
-
-    Args:
-        name: a name that is not `all`.
-        is_all_allowed: whether `all` may stand in its place, and is offered.
-
-    Raises:
-        OptionError: there is none; the nearest name is offered.
-    """
-    base, _, repetition = name.rpartition("_")
-    names = [*STEP_NAMES, "all"] if is_all_allowed else STEP_NAMES
-    if name not in STEP_NAMES and not (base in STEP_NAMES and repetition.isascii() and repetition.isdecimal()):
-        raise OptionError("unknown-step", f"there is no step called {name!r}", help=_suggest_step(name, names))
-
-
-def _suggest_step(name: str, names: Collection[str]) -> str:
-    """Offer the step that a misspelt name is like; else the steps of a first look, and where all are listed."""
-    match = closest(name, names)
-    if match is not None:
-        return f"did you mean {match!r}?"
-    return f"such as {join_names(('q', 'scores', 'weights', 'context'), 'or')}; attn list steps lists them all"
 
 
 def _suggest_existing_step(name: str, steps: Collection[str]) -> str:

@@ -16,14 +16,13 @@ import numpy as np
 
 from attncli.errors import InputError, input_error
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
-from attncli.parts.links import link
 from attncli.registry import Parameter
+from attncli.step_names import STEP_NAMES
 from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
-from attncli.types import BASE_STEPS, FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
+from attncli.types import FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
 from attncli.validation.identification import validate_id, validate_meta
 from attncli.variant import CHOICES, FAMILIES
 
-STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
 FIGURE_KEYS = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
 
 

@@ -44,7 +44,7 @@ def test_demo_saves_its_file_once(attn, tmp_path):
 
 
 def test_every_step_has_a_formula_and_a_sentence_in_order_of_computation(attn):
-    from attncli.validation.fields import STEP_NAMES
+    from attncli.step_names import STEP_NAMES
 
     steps = attn("list", "steps", "--json").json["steps"]
 

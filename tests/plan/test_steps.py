@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from attncli.errors import OptionError
-from attncli.plan.steps import default_steps, require_step_name
+from attncli.plan.steps import default_steps
+from attncli.step_names import require_step_name
 
 
 @pytest.mark.parametrize(

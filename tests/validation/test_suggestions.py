@@ -8,7 +8,7 @@ import pytest
 import attncli
 from attncli.errors import InputError
 from attncli.parts.masks import mask
-from attncli.plan.steps import STEP_NAMES
+from attncli.step_names import STEP_NAMES
 from attncli.synonyms import _SYNONYMS, _WAYS_OUT
 from attncli.text import closest, suggestion
 from attncli.types import INPUT_NAMES
