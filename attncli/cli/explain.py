@@ -49,6 +49,12 @@ def explain(
     ] = "",
     *,
     why: Annotated[bool, typer.Option("--why", help="say of every step why it is taken")] = False,
+    title: Annotated[
+        str,
+        typer.Option(
+            "--title", help="the title of the page; without it, the query", metavar="TEXT", show_default=False
+        ),
+    ] = "",
     blank: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,7 +102,7 @@ def explain(
         raise OptionError("bad-option", "--seed and --seeds both name the seed", help="leave one of them out")
     if query:
         output_options = dataclasses.replace(output_options, at=(*output_options.at, f"query={query}"))
-    request = PageRequest(blank_steps, answers, grad, _parse_seeds(seeds), has_reasons=why)
+    request = PageRequest(blank_steps, answers, grad, _parse_seeds(seeds), has_reasons=why, title=title)
     return run_explain(environment, input, variant_request, read_options, output_options, request)
 
 

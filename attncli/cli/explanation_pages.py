@@ -34,6 +34,7 @@ class PageRequest:
     gradient_source: str | None = None  # of the context: `ones` or a file; None: there is no way back
     seeds: tuple[int, ...] = ()  # a page for each; none: the seed of the variant
     has_reasons: bool = False  # every step says why it is taken
+    title: str = ""  # of each page; empty: it names the query
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def plan_pages(
             blank_steps=gaps,
             full=output_options.full,
             has_reasons=request.has_reasons,
+            title=request.title,
         )
         for query in queries
     )

@@ -388,3 +388,32 @@ def test_columns_are_numbered_from_0_in_every_head():
 
     labels = [line["label"] for section in record["sections"] if section["title"] == "q" for line in section["lines"]]
     assert [label for label in labels if label.startswith("q[")] == ["q[0]", "q[1]", "q[2]"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["journey_two_heads.json", "1", "--causal"],
+        ["cross_attention.json", "0", "--chain", "scale,mask,scale", "--causal", "--align", "top-left"],
+        [
+            "journey_linear.json",
+            "1",
+            "--projection",
+            "linear:dim=2,bias=qkv",
+            "--seed",
+            "1",
+            "--rope",
+            "--dropout",
+            "0.5",
+        ],
+        ["cat_sat.json", "cat", "--normalizer", "sparsemax", "--qk-norm", "rms", "--softcap", "5"],
+    ],
+)
+def test_why_says_a_sentence_on_the_way_back(attn, words):
+    name, *more = words
+    sections = attn("explain", SAMPLES / name, *more, "--grad", "ones", "--why", "--json").json["sections"]
+    back = [s for s in sections if s["title"].startswith("gradient of ") and not s["idle"]]
+    assert len(back) >= 5
+    assert all(re.fullmatch("[A-Z].*[.]", s["why"]) for s in back)
+    of_softmax = [s["title"] for s in back if s["why"].startswith("The weights always sum to 1")]
+    assert len(of_softmax) == (0 if "sparsemax" in words else 1)

@@ -199,3 +199,21 @@ def test_a_gap_that_stands_again_before_a_minus_is_no_number_that_was_rounded(at
     assert len(lines) == 3
     assert all(line["text"].startswith("⟨") and " − " in line["text"] for line in lines)
     assert not any(line["rounded"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("format", "heading"),
+    [("table", "Exercise 3\n"), ("markdown", "# Exercise 3\n"), ("latex", "\\section*{Exercise 3}\n")],
+)
+def test_a_title_of_ones_own_stands_in_place_of_the_query(attn, format, heading):
+    run = attn("explain", CAT, "cat", "--blank", "weights", "--title", "Exercise 3", "--format", format)
+    assert heading in run.out
+    assert "Attention of query" not in run.out
+
+
+def test_a_title_is_text_in_every_format(attn):
+    title = "a_b 50 % \x1b[31m<b>"
+    assert "\\section*{a\\_b 50 \\% " in attn("explain", CAT, "--title", title, "--format", "latex").out
+    assert "<b>" not in attn("explain", CAT, "--title", title, "--format", "markdown").out
+    assert "\x1b" not in attn("explain", CAT, "--title", title, "--format", "table").out
+    assert attn("explain", CAT, "--title", title, "--json").json["title"].startswith("a_b 50 % ")

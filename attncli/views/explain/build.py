@@ -44,16 +44,16 @@ def explain_query(
             sections.append(Section(f"head {head.head}", is_heading=True))
         sections += head_sections(head)
     sections += merged_sections(step_values)
-    if focus.has_reasons:
-        sections = [with_reason(section, plan) for section in sections]
     if gradients is not None:
         for head in heads:
             if len(heads) > 1:
                 sections.append(Section(f"back through head {head.head}", is_heading=True))
             sections += gradient_sections(HeadGradients(head, gradients))
         sections += input_gradient_sections(heads[0], gradients)
+    if focus.has_reasons:
+        sections = [with_reason(section, plan) for section in sections]
     return ExplanationPage(
-        title=_page_title(step_values),
+        title=printable(focus.title) or _page_title(step_values),
         summary=" · ".join(map(printable, attention.summary)),
         sections=tuple(map(_as_idle_if_empty, sections)),
         closing=" ".join(map(closing_sentence, heads)),

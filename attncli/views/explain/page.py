@@ -50,6 +50,7 @@ class ExplanationScope:
     blank_steps: frozenset[str] = frozenset()  # steps whose numbers a worksheet leaves blank
     full: bool = False  # nothing is left out, and what does nothing here is named
     has_reasons: bool = False  # a sentence or two on each step say why it is taken
+    title: str = ""  # of the page; empty: it names the query
 
     @property
     def shows_every_key(self) -> bool:

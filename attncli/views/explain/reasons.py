@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from attncli.parts.links import link
 from attncli.plan import Plan
+from attncli.views.explain.head_values import letter_of
 from attncli.views.explain.page import Section
 
 # Steps of the chain have the sentences of their links instead.
@@ -40,15 +41,45 @@ STEP_REASONS: Mapping[str, str] = {
 }
 
 
+# By what the gradient is of; the parameters by their first letter.
+GRADIENT_REASONS: Mapping[str, str] = {
+    "the context": "It says how much the loss changes with each number of the context; the layers above pass it back.",
+    "v": "The gradient reaches a value through its weight: a key with a large weight receives much of it.",
+    "weights": "A weight multiplies its value, so its gradient is large where the value points along the gradient that arrives.",
+    "scores": "The gradient reaches a score through the weights that are made from it.",
+    "q": "The gradient reaches the query through every score; each key pulls at it as strongly as the gradient of its score.",
+    "k": "The gradient reaches a key through the scores of every query that sees it.",
+    "w_": "One matrix serves every token, so the gradients of all tokens add up.",
+    "b_": "A bias is added to every token, so the gradients of all tokens add up.",
+    "the embedding": "The gradient reaches the embedding through each vector that is made from it, and these shares add up.",
+    "the memory": "The gradient reaches the memory through each vector that is made from it, and these shares add up.",
+}
+_GRADIENT_OF_SOFTMAX = (
+    "The weights always sum to 1, so what counts for a score is how far the gradient of its weight lies above or below "
+    "the weighted mean of them all."
+)
+
+
 def with_reason(section: Section, plan: Plan) -> Section:
     """A section with the reasons of its step; one that is no step stays as it is."""
     if section.is_idle or section.is_heading:
         return section
+    if section.title.startswith("gradient of "):
+        return dataclasses.replace(section, why=_gradient_reason(section.title.removeprefix("gradient of "), plan))
     names = section.title.split(" and ")
     sentences = [STEP_REASONS.get(name, "") for name in names] + [
         sentence for name in names for sentence in _reasons_of_parts(name, plan)
     ]
     return dataclasses.replace(section, why=" ".join(dict.fromkeys(filter(None, sentences))))
+
+
+def _gradient_reason(subject: str, plan: Plan) -> str:
+    """Why the gradient of a step, of a parameter or of a token is what it is."""
+    last_step = plan.chain[-1].step if plan.chain else "scores"
+    if subject == last_step and plan.variant.normalizer.name == "softmax":
+        return _GRADIENT_OF_SOFTMAX
+    kinds = (subject, subject[:2], *(kind for kind in ("scores", "weights") if kind in subject), letter_of(subject))
+    return next(GRADIENT_REASONS[kind] for kind in kinds if kind in GRADIENT_REASONS)
 
 
 def _reasons_of_parts(step_name: str, plan: Plan) -> Iterator[str]:
