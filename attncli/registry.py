@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, dataclass_transform, get_args, get_origin
 
 from attncli.errors import OptionError
-from attncli.text import shorten, suggestion
+from attncli.text import join_names, shorten, suggestion
 
 
 @dataclass(frozen=True)
@@ -410,9 +410,24 @@ class Family(Generic[TraitsT]):
             raise OptionError(
                 f"unknown-{self.name}",
                 f"there is no {self.name} called {shorten(name)!r}",
-                help=suggestion(name, self.members),
+                help=self._suggest_spelling(name) or suggestion(name, self.members),
             )
         return self.members[name]
+
+    def _suggest_spelling(self, text: str) -> str:
+        """How to write options that stand without the name of their part, as in `p=0.5`; empty: these are no options."""
+        first, *others = [item.strip() for item in text.split(",")]
+        keys = {item.partition("=")[0].strip().replace("_", "-") for item in (first, *others) if "=" in item}
+        owners = [m for m in self if keys and keys <= {option.name for option in m.options}]
+        if not owners:
+            return ""
+        if "=" not in first:  # 0.5,seed=3
+            free = [option.name for option in owners[0].options if option.name not in keys and option.required]
+            if len(free) != 1:
+                return ""
+            first = f"{free[0]}={first}"
+        spelled = [shorten(f"{owner.name}:{','.join((first, *others))}") for owner in owners]
+        return f"options follow the name of a part and a colon: {join_names(spelled, 'or')}"
 
     def parse(self, spec: object) -> Part[TraitsT]:
         """Parse text such as `window:left=3,right=0` as a part.

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -139,7 +140,38 @@ def _suggest_option(option: str, context: typer.Context) -> str:
         return f"did you mean {match!r}?"
     if context.parent is None:
         return f"options of a command go after it: attn compute INPUT {option}; attn --help lists the commands"
-    return f"{context.command_path} --help-all lists every option"
+    name = option.lstrip("-")
+    commands = [command for command, names in _long_options().items() if option in names]
+    if commands:
+        has = "has" if len(commands) == 1 else "have"
+        return f"attn {join_names(commands)} {has} it; {context.command_path} --help-all lists every option"
+    part = _find_part_with_option(name) if "--projection" in names else ""
+    return part or f"{context.command_path} --help-all lists every option"
+
+
+def _long_options() -> dict[str, set[str]]:
+    """The long options of every command."""
+    group = typer.main.get_command(app)
+    commands: dict[str, Any] = getattr(group, "commands", {})
+    return {
+        name: {text for parameter in command.params for text in parameter.opts if text.startswith("--")}
+        for name, command in commands.items()
+    }
+
+
+def _find_part_with_option(name: str) -> str:
+    """Say which parts have an option of this name, or of one that books and libraries use for it; empty: none has."""
+    from attncli.synonyms import find_synonym
+    from attncli.variant import FAMILIES
+
+    owners: list[str] = []
+    for family in FAMILIES.values():
+        for member in family:
+            options = {option.name: option for option in member.options}
+            known = name if name in options else find_synonym(name, options)
+            if known:
+                owners.append(f"--{family.name} {member.name}:{known}=…")
+    return f"it is an option of a part: {join_names(owners, 'or')}" if owners else ""
 
 
 def _suggest_command_line(word: str, arguments: Sequence[str], command_names: Collection[str]) -> str:

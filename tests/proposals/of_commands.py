@@ -13,12 +13,14 @@ from tests.proposals.figures import (
     HIDDEN_LATER,
     LABELLED,
     PLAIN,
+    STEPS_BACK,
     TOKENS,
     Proposal,
     Written,
     X,
     attend,
     csv_text,
+    select_rows,
 )
 
 _RIGHT = ("right",)
@@ -41,6 +43,9 @@ _BATCH = {"b.json": {"embeddings": BATCH}}
 _DRAWN = ("seed 2",)
 _MIXED = {"x.json": LABELLED | {"parameters": {"talking_post": np.eye(2)[::-1]}}}
 _LINE = json.dumps({"embeddings": X.tolist()}) + "\n"
+
+_WINDOWED = attend(X, visible=STEPS_BACK <= 1)
+_CHUNKED = attend(X, visible=np.arange(3)[:, None] // 2 == np.arange(3) // 2)
 
 PROPOSALS = [
     # ── check
@@ -122,5 +127,10 @@ PROPOSALS = [
     Proposal("in", "attn batch in -o DIR", Written("out/x.json", PLAIN), {"in/x.json": LABELLED}, "batch in -o out"),
     Proposal("--json x.json", "attn compute INPUT --json", PLAIN, FILE, "compute x.json --json"),
     Proposal("compute x.json --verbose", "attn compute --help-all lists every option", ("--chain",), FILE, "compute --help-all"),
+    Proposal("compute x.json --size 2", "--mask chunk:size=…", _CHUNKED, FILE, "compute x.json --mask chunk:size=2"),
+    Proposal("check x.json --at query=1 --figures x.json", "attn compute, explain, batch and demo have it", select_rows(PLAIN, slice(1, 2)), FILE, "compute x.json --at query=1"),
+    Proposal("compute x.json --mask left=1", "window:left=1", _WINDOWED, FILE, "compute x.json --mask window:left=1"),
+    Proposal("compute x.json --mask size=2", "chunk:size=2", _CHUNKED, FILE, "compute x.json --mask chunk:size=2"),
+    Proposal("compute x.json --dropout 0.5,seed=3", "dropout:p=0.5,seed=3", {"dropout_weights": (3, 3)}, FILE, "compute x.json --dropout dropout:p=0.5,seed=3 --only dropout_weights"),
     Proposal("compute", "attn compute --help explains it", ("INPUT",), {}, "compute --help"),
 ]  # fmt: skip
