@@ -114,7 +114,7 @@ def _require_existing_step(name: str, steps: Collection[str]) -> None:
 def _suggest_existing_step(name: str, steps: Collection[str]) -> str:
     """List the steps that a variant has, and how it would have the one that was asked for."""
     way = f"{_OPTIONS_OF_STEPS[name]} adds it; " if name in _OPTIONS_OF_STEPS else ""
-    return f"{way}it has {join_names(steps)}"
+    return f"{way}its steps are {join_names(steps)}"
 
 
 _OPTIONS_OF_STEPS = {  # for a step that a variant may lack: the option that adds it

@@ -75,7 +75,7 @@ def test_the_message_is_the_specification(attn, tmp_path):
             {"embeddings": X},
             ["--only", "output"],
             "this variant has no step 'output'",
-            "out=yes, as in --projection linear:out=yes, adds it; it has q, k, v, scores, scaled_scores",
+            "out=yes, as in --projection linear:out=yes, adds it; its steps are q, k, v, scores, scaled_scores",
         ),
         (
             {"embeddings": [[1, None], [2, 3]]},
