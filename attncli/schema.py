@@ -210,6 +210,28 @@ def check_schema() -> Json:
         atol_of=text,
     )
     cell = {"type": "object", "propertyNames": {"enum": list(AXES)}, "additionalProperties": count}
+    ranges = items({"type": "array", "items": count, "minItems": 2, "maxItems": 2})  # the end is excluded
+    axis_region = fields(
+        {"wrong": ranges, "count": count, "of": count, "first": count, "multiple_of": {"type": ["integer", "null"]}}
+    )
+    error_map = fields(
+        {
+            "rows": text_or_null,
+            "row_labels": items(text),
+            "columns": text,
+            "column_ends": items(count),
+            "shares": items(items(number)),
+        }
+    )
+    region = fields(
+        {
+            "axes": {"type": "object", "propertyNames": {"enum": list(AXES)}, "additionalProperties": axis_region},
+            "share": number,
+            "where": text,
+            "says": items(text),
+            "map": {"anyOf": [error_map, {"type": "null"}]},
+        }
+    )
     step = fields(
         {
             "step": text,
@@ -225,7 +247,8 @@ def check_schema() -> Json:
             "wrong": count,
             "right": boolean,
             "cause": text_or_null,
-        }
+        },
+        region=region,
     )
     diagnosis = fields({"names": items(text), "says": text, "steps": items(text), "max_abs": number})
     sensitivity = fields(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from attncli.types import Json
+    from attncli.types import Json, NumpyArray
 
 Outcome = Literal["right", "wrong", "too-loose", "unanswered"]
 Cause = Literal["", "first", "follows", "independent"]
@@ -15,6 +15,7 @@ _MIN_DECIMALS_OF_ROUNDING = 3  # digits after the point from which on a small er
 _MAX_DECIMALS_OF_ROUNDING = 17  # of a float64 no more say anything
 _MAX_UNITS_OF_ROUNDING = 9.5  # of the last digit
 CHECK_SCHEMA_ID = "attn.check/1"
+_AXIS_NOUNS = {"batch": "batch item", "kv_head": "kv head", "new_key": "new key"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,58 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class AxisRegion:
+    """At which indices of one axis figures are wrong."""
+
+    axis: str
+    wrong: tuple[int, ...]  # indices with a wrong figure, ascending
+    claimed_count: int  # how many indices were claimed
+    words: str  # queries 128 to 511; empty: all of them
+
+    @property
+    def first_multiple(self) -> int | None:
+        """The largest power of two that the first wrong index is a multiple of; None where that is index 0."""
+        return (self.wrong[0] & -self.wrong[0]) or None
+
+
+@dataclass(frozen=True)
+class ErrorMap:
+    """How much is wrong where: the share of wrong figures by index, or by ranges of indices, of two axes."""
+
+    row_axis: str  # "batch · head" where both are rows; empty: there is one row
+    column_axis: str
+    row_labels: tuple[str, ...]
+    column_ends: tuple[int, ...]  # the index behind the last of each column
+    shares: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class ErrorRegion:
+    """Where the wrong figures of a step are and what they look like; nothing of it is searched for."""
+
+    axes: tuple[AxisRegion, ...]
+    share: float  # of the figures at these indices, how many are wrong
+    observations: tuple[str, ...] = ()  # what the wrong rows look like
+    error_map: ErrorMap | None = None  # where it shows more than the words do
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether every claimed figure is wrong."""
+        return self.share == 1 and not any(axis.words for axis in self.axes)
+
+    @property
+    def words(self) -> str:
+        """In head 7, in queries 128 to 511; 83 % of the figures there."""
+        restricted = [f"in {axis.words}" for axis in self.axes if axis.words]
+        share = f"{self.share:.0%}" if 0.01 <= self.share < 0.995 else f"{self.share:.2%}"
+        if not restricted:
+            names = [_AXIS_NOUNS.get(axis.axis, axis.axis) for axis in self.axes if axis.claimed_count > 1]
+            everywhere = f"in every {' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}" if names else ""
+            return everywhere if self.share == 1 or not everywhere else f"{everywhere}, {share} of the figures"
+        return ", ".join(restricted) + ("" if self.share == 1 else f"; {share} of the figures there")
+
+
+@dataclass(frozen=True)
 class StepComparison:
     """One claimed step compared with the reference."""
 
@@ -64,6 +117,7 @@ class StepComparison:
     cause: Cause = ""  # of a wrong step, as far as it is known
     cause_step: str = ""  # the earlier step from which it follows, or not
     decimals: int | None = None  # that the figure there was written with
+    region: ErrorRegion | None = None  # of a wrong step
 
     @property
     def cause_text(self) -> str:
@@ -122,6 +176,15 @@ class GapMark:
 
 
 @dataclass(frozen=True)
+class StepDifference:
+    """The figures of one claimed step beside the reference, in the shape of what was claimed."""
+
+    step: str
+    difference: NumpyArray  # mine − reference
+    is_wrong: NumpyArray
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The answer to: are these figures right?"""
 
@@ -143,6 +206,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     is_revealed: bool = True  # whether figures of the reference may be shown
+    differences: tuple[StepDifference, ...] = ()  # where they were asked for
 
     def conceal(self) -> Verdict:
         """Return the marks alone: no figure of the reference, and nothing that says how far off an answer is."""
@@ -154,6 +218,8 @@ class Verdict:
             nearest_candidates=(),
             equivalent_choices=(),
             observations=(),
+            differences=(),
+            steps=tuple(replace(step, region=None) for step in self.steps),
             trial_count=0,
             is_revealed=False,
         )
@@ -276,7 +342,46 @@ def _step_record(comparison: StepComparison) -> Json:
         "wrong": comparison.wrong_count,
         "right": comparison.is_right,
         "cause": comparison.cause_text or None,
+        **({"region": _region_record(comparison.region)} if comparison.region else {}),
     }
+
+
+def _region_record(region: ErrorRegion) -> Json:
+    error_map = region.error_map
+    return {
+        "axes": {
+            axis.axis: {
+                "wrong": _to_ranges(axis.wrong),
+                "count": len(axis.wrong),
+                "of": axis.claimed_count,
+                "first": axis.wrong[0],
+                "multiple_of": axis.first_multiple,
+            }
+            for axis in region.axes
+        },
+        "share": region.share,
+        "where": region.words,
+        "says": list(region.observations),
+        "map": error_map
+        and {
+            "rows": error_map.row_axis or None,
+            "row_labels": list(error_map.row_labels),
+            "columns": error_map.column_axis,
+            "column_ends": list(error_map.column_ends),
+            "shares": [list(row) for row in error_map.shares],
+        },
+    }
+
+
+def _to_ranges(indices: Iterable[int]) -> list[list[int]]:
+    """Ascending indices as ranges whose end is excluded: 3, 4, 5, 9 → [3, 6], [9, 10]."""
+    ranges: list[list[int]] = []
+    for index in indices:
+        if ranges and ranges[-1][1] == index:
+            ranges[-1][1] = index + 1
+        else:
+            ranges.append([index, index + 1])
+    return ranges
 
 
 @dataclass(frozen=True)

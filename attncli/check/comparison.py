@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from attncli.check.trials import StepArrays, Trials, or_none
 from attncli.types import NumpyArray
 from attncli.verdict import Rule, StepComparison
 
+_MAX_STATISTIC_SCORES = 1 << 26  # of which a statistic is computed again
 _MIN_CONSTANT_FIGURES = 3  # fewer figures may well be equal by chance
 
 
@@ -47,6 +49,28 @@ class Comparison:
     def wrong_claims(self) -> set[int]:
         """The indices of the claims that are not right everywhere."""
         return {n for n, cells in enumerate(self.cell_comparisons) if not cells.is_right.all()}
+
+    def row_statistic(self, name: str) -> NumpyArray | None:
+        """A statistic of the rows of scores, on the axes that the plan says; None where there is none, or it costs too much.
+
+        Args:
+            name: max_score or log_sum_exp.
+        """
+        if name not in self.task.plan.steps or self.score_count > _MAX_STATISTIC_SCORES:
+            return None
+        return self._compute_step(name)
+
+    @cached_property
+    def values_of_keys(self) -> NumpyArray | None:
+        """The values of all keys, past ones first: (…, kv_head, key, dim); None where there are none."""
+        steps = self.task.plan.steps
+        name = "present_v" if "present_v" in steps else "v"
+        return self._compute_step(name) if name in steps else None
+
+    def _compute_step(self, name: str) -> NumpyArray | None:
+        plan = dataclasses.replace(self.task.plan, keep=frozenset({name}))
+        result = or_none(lambda: self.trials.run_plan(plan, is_trial=False))
+        return None if result is None else result[name].values.astype(np.float64)
 
     def reference_cells(self, claim: Claim) -> NumpyArray:
         """Return the reference at the cells of a claim, in the shape of its values."""

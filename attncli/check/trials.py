@@ -110,9 +110,9 @@ class Trials:
         return self.replan(projected, variant)
 
     # ── runs ─────────────────────────────────────────────────────────────────────────────────────
-    def run_plan(self, plan: Plan) -> Attention:
-        """Run a plan, and count it as a trial."""
-        self.trial_count += 1
+    def run_plan(self, plan: Plan, *, is_trial: bool = True) -> Attention:
+        """Run a plan, and count it if it is a trial."""
+        self.trial_count += is_trial
         return _run_plan(plan)
 
     def compute_steps(self, plan: Plan) -> StepArrays:

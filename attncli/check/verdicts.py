@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Unpack
@@ -15,13 +16,14 @@ from attncli.check.causes import trace_causes
 from attncli.check.claims import describe_cell
 from attncli.check.comparison import Comparison
 from attncli.check.figures import Figures
+from attncli.check.regions import locate_errors
 from attncli.check.search import ProgressCallback, Search, SearchResult
 from attncli.check.sensitivity import check_sensitivity
 from attncli.check.task import CheckOptions, CheckTask, prepare
 from attncli.types import Problem
 from attncli.validation import validate
 from attncli.variant import Variant
-from attncli.verdict import GapMark, Outcome, SensitivityCheck, StepComparison, Verdict
+from attncli.verdict import GapMark, Outcome, SensitivityCheck, StepComparison, StepDifference, Verdict
 
 _MIN_SCORES_FOR_THREADS = 1 << 16
 
@@ -51,16 +53,23 @@ def check(
 
 
 @np.errstate(all="ignore")  # what is not finite is compared, and nothing to warn of
-def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressCallback | None = None) -> Verdict:
+def settle(
+    task: CheckTask,
+    *,
+    identify: bool | None = None,
+    progress: ProgressCallback | None = None,
+    keep_differences: bool = False,
+) -> Verdict:
     """Reach the verdict on a task; this loads torch.
 
     Args:
         task: claims and their plan.
         identify: search what the figures are instead: on a difference (None), always, or never.
         progress: told how far the search is.
+        keep_differences: keep each claimed figure's difference from the reference, too.
     """
     comparison = Comparison(task)
-    steps = trace_causes(comparison, [comparison.summarize(n) for n in range(len(task.claims))])
+    steps = trace_causes(comparison, [_summarize_step(comparison, n) for n in range(len(task.claims))])
     sensitivity_checks = check_sensitivity(comparison) if task.claims else ()
     gap_marks = tuple(sorted(_mark_gaps(comparison), key=lambda mark: mark.gap_number))
     wrong_marks = [mark for mark in gap_marks if mark.is_right is False]
@@ -90,8 +99,23 @@ def settle(task: CheckTask, *, identify: bool | None = None, progress: ProgressC
             f"all of your {task.claims[n].step} are {value}" for n, value in comparison.constant_claims.items()
         ),
         notes=task.figures.notes,
+        differences=tuple(_step_differences(comparison)) if keep_differences else (),
         warnings=(*task.warnings, *(w for w in result.warnings if w not in task.warnings)),
     )
+
+
+def _step_differences(comparison: Comparison) -> Iterator[StepDifference]:
+    for claim, cells in zip(comparison.task.claims, comparison.cell_comparisons, strict=True):
+        difference = claim.values.astype(np.float64) - comparison.reference_cells(claim)
+        yield StepDifference(claim.step, difference, ~cells.is_right)
+
+
+def _summarize_step(comparison: Comparison, claim_index: int) -> StepComparison:
+    """Summarize a claim, and where it is wrong; a worksheet's marks say that already."""
+    summary = comparison.summarize(claim_index)
+    if summary.is_right or comparison.task.claims[claim_index].step_figures.gap_numbers:
+        return summary
+    return dataclasses.replace(summary, region=locate_errors(comparison, claim_index))
 
 
 def _choose_outcome(

@@ -34,7 +34,7 @@ EXAMPLES = """
     attn check answers/
 """
 _SECONDS_BEFORE_NOTE = 3.0  # of computing, after which a search is announced
-_VERDICT_FORMATS = ("table", "plain", "markdown", "json")
+_VERDICT_FORMATS = ("table", "plain", "markdown", "json", "npz")
 
 
 def check(
@@ -106,6 +106,9 @@ def check(
         hint = "leave --identify out, or --no-reveal"
         raise OptionError("bad-option", "--identify would reveal the figures that --no-reveal hides", help=hint)
     identify = False if no_reveal else identify
+    if format.name == "npz" and (no_reveal or stat.S_ISDIR(file_mode(input))):
+        what = "--no-reveal hides" if no_reveal else "a folder of problems has no place for"
+        raise OptionError("bad-option", f"{what} the differences that npz holds", help="--format json")
     if figures == "-":
         raise OptionError("bad-option", "only INPUT can be read from standard input", help="--figures FILE")
     if (rtol or atol) and rule not in (None, "close"):
@@ -127,7 +130,7 @@ def check(
         _write_verdict(environment, shown, verdict_options, format)
         return ExitStatus.OK if folder_verdict.is_right else ExitStatus.NO
     task = _prepare_task(input, figures, variant_request, read_options, options, messages)
-    verdict = _settle_task(task, identify, verdict_options, messages)
+    verdict = _settle_task(task, identify, verdict_options, messages, keep_differences=format.name == "npz")
     for warning in verdict.warnings:
         messages.warning(warning)
     _write_verdict(environment, verdict.conceal() if no_reveal else verdict, verdict_options, format)
@@ -193,12 +196,24 @@ def _prepare_task(
         raise error.add_location(file=problem.source) from None
 
 
-def _settle_task(task: CheckTask, identify: bool | None, output_options: OutputOptions, messages: Messages) -> Verdict:
+def _settle_task(
+    task: CheckTask,
+    identify: bool | None,
+    output_options: OutputOptions,
+    messages: Messages,
+    *,
+    keep_differences: bool = False,
+) -> Verdict:
     from attncli.check import settle
 
     load_engine_with_message(messages)  # loads torch, or says why not
     with show_progress(output_options, messages) as progress:
-        return settle(task, identify=identify, progress=progress or _announce_long_search(messages))
+        return settle(
+            task,
+            identify=identify,
+            progress=progress or _announce_long_search(messages),
+            keep_differences=keep_differences,
+        )
 
 
 def _announce_long_search(messages: Messages) -> Callable[[float, str], None]:
@@ -278,15 +293,30 @@ def _write_verdict(
 
     render_options = render_options_for(environment, output_options)
     if format.name == "json":
-        text = _to_json(verdict.to_record(), indented=render_options.is_terminal)
+        content: str | bytes = _to_json(verdict.to_record(), indented=render_options.is_terminal)
+    elif isinstance(verdict, Verdict) and format.name == "npz":
+        content = _pack_differences(verdict)
     else:
         from attncli.views.verdict import FOLDER_VIEWS, VERDICT_VIEWS
 
         if isinstance(verdict, Verdict):
-            text = VERDICT_VIEWS[format.name](verdict, render_options)
+            content = VERDICT_VIEWS[format.name](verdict, render_options)
         else:
-            text = FOLDER_VIEWS[format.name](verdict, render_options)
-    write_output(environment, text, output_options, format)
+            content = FOLDER_VIEWS[format.name](verdict, render_options)
+    write_output(environment, content, output_options, format)
+
+
+def _pack_differences(verdict: Verdict) -> bytes:
+    """An archive of each step's differences from the reference and of which are wrong, with the verdict as JSON in `attn`."""
+    import io
+
+    import numpy as np
+
+    arrays = {f"{each.step}.difference": each.difference for each in verdict.differences}
+    arrays |= {f"{each.step}.wrong": each.is_wrong for each in verdict.differences}
+    file = io.BytesIO()
+    np.savez(file, attn=np.array(_to_json(verdict.to_record(), indented=False)), **arrays)  # type: ignore[arg-type]  # names are keywords here
+    return file.getvalue()
 
 
 def _to_json(record: Json, *, indented: bool) -> str:

@@ -20,6 +20,7 @@ from attncli.output_formats import RenderOptions
 from attncli.text import join_names, pluralize, printable, to_ascii
 from attncli.verdict import FolderVerdict, GapMark, StepComparison, Verdict
 from attncli.views.console import console_for
+from attncli.views.error_map import error_map_lines
 from attncli.views.gap_marks import CHECK_MARKS, MAX_SHOWN_DECIMALS, format_gap_mark, format_number, rounding_lines
 from attncli.views.table_style import wrap_items
 from attncli.views.text import escape_markdown
@@ -125,6 +126,18 @@ def _cause_lines(verdict: Verdict) -> Iterator[str]:
             yield f"{comparison.step}: {comparison.cause_text}"
         else:
             yield f"{comparison.step} is wrong too, and may follow from it"
+
+
+def _region_lines(verdict: Verdict) -> Iterator[str]:
+    """Say where each wrong step is wrong, and below it what the wrong rows look like; nothing of a single figure."""
+    for comparison in verdict.steps:
+        region = comparison.region
+        if region is None or comparison.figure_count == 1 or not comparison.axes:
+            continue
+        if region.is_everywhere and not region.observations:
+            continue
+        yield f"{comparison.step}: wrong {region.words}"
+        yield from (f"    {observation}" for observation in region.observations)
 
 
 def _sensitivity_lines(verdict: Verdict) -> Iterator[tuple[bool | None, str]]:
@@ -268,6 +281,13 @@ def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
     printer.print_blank_line()
     printer.print_table(_gap_table(printer, verdict) if verdict.gap_marks else _step_table(printer, verdict))
     _print_section(printer, ((line, "") for line in _cause_lines(verdict)))
+    if verdict.is_revealed:
+        _print_section(printer, ((line, "") for line in _region_lines(verdict)))
+        for comparison in verdict.steps:
+            if comparison.region and comparison.region.error_map and comparison.wrong_count > 1:
+                printer.print_blank_line()
+                for line in error_map_lines(comparison.step, comparison.region.error_map):
+                    printer.print_line(line, "dim")
     diagnosis_lines = map(printable, _diagnosis_lines(verdict))
     _print_section(printer, ((line, "" if line.startswith(" ") else "bold") for line in diagnosis_lines))
     name_width = max((cell_len(diagnosis.names[0]) for diagnosis in verdict.nearest_candidates), default=0)
@@ -419,6 +439,7 @@ def verdict_plain(verdict: Verdict, render_options: RenderOptions) -> str:
         *(_plain_step_line(step) if verdict.is_revealed else _plain_mark_line(step) for step in verdict.steps),
         *map(_plain_gap_line, verdict.gap_marks),
         *(f"cause: {line}" for line in _cause_lines(verdict)),
+        *(f"where: {line.strip()}" for line in (_region_lines(verdict) if verdict.is_revealed else ())),
         *(f"diagnosis: {printable(line.strip())}" for line in _diagnosis_lines(verdict)),
         *(f"near: {d.names[0]}  max_abs={_format_error(d.max_abs_error)}" for d in verdict.nearest_candidates),
         *(f"power: {line}" for _, line in _sensitivity_lines(verdict)),
@@ -472,6 +493,7 @@ def verdict_markdown(verdict: Verdict, render_options: RenderOptions) -> str:
     """Render a verdict as a pipe table and sentences in Markdown."""
     sentences = [
         *_cause_lines(verdict),
+        *(line.strip() for line in (_region_lines(verdict) if verdict.is_revealed else ())),
         *(printable(line.strip()) for line in _diagnosis_lines(verdict)),
         *(f"near: {d.names[0]}, max Δ {_format_error(d.max_abs_error)}" for d in verdict.nearest_candidates),
         *(line for _, line in _sensitivity_lines(verdict)),
