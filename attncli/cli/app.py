@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import functools
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from attncli import __version__
 from attncli.cli.batch import EXAMPLES as BATCH_EXAMPLES
@@ -51,6 +54,25 @@ _register_command(batch, "batch", BATCH_EXAMPLES)
 _register_command(demo, "demo", DEMO_EXAMPLES)
 _register_command(list_catalogue, "list", LIST_EXAMPLES)
 _register_command(schema, "schema", SCHEMA_EXAMPLES)
+
+
+def make_program(arguments: Sequence[str] = ()) -> TyperGroup:
+    """Make the program that parses a command line, with no command but the one that its first word names, if it names one.
+
+    A command has some seventy options; to make those of every command takes longer than many a command does.
+    """
+    command_names = {str(command.name) for command in app.registered_commands}
+    return _make_program(next((word for word in arguments[:1] if word in command_names), None))
+
+
+@functools.cache
+def _make_program(command_name: str | None) -> TyperGroup:
+    program = copy.copy(app)
+    if command_name is not None:
+        program.registered_commands = [command for command in app.registered_commands if command.name == command_name]
+    made = typer.main.get_command(program)
+    assert isinstance(made, TyperGroup)
+    return made
 
 
 @app.callback(invoke_without_command=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from attncli.cli.app import app
+from attncli.cli.app import app, make_program
 from attncli.cli.environment import Environment
 from attncli.cli.input import file_mode
 from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape
@@ -85,18 +85,18 @@ def _run_and_report(arguments: Sequence[str], environment: Environment) -> int:
 
 def _run_command_line(arguments: Sequence[str], environment: Environment) -> int:
     """Run one command line through Typer, without its `main`, which would end with status 1 when a pipe is closed."""
-    command = typer.main.get_command(app)
     if "_ATTN_COMPLETE" in environment.variables:  # a shell asks for completions
         try:
-            command.main([*arguments], prog_name="attn")
+            make_program().main([*arguments], prog_name="attn")
         except (KeyError, ValueError, SystemExit) as error:
             if isinstance(error, SystemExit) and error.code != 1:
                 raise
             message = "_ATTN_COMPLETE is set, but no shell is asking for completions"
             raise OptionError("usage", message, help="unset _ATTN_COMPLETE") from None
     try:
-        with command.make_context("attn", [*arguments], obj=environment) as context:
-            return int(command.invoke(context) or 0)
+        program = make_program(arguments)
+        with program.make_context("attn", [*arguments], obj=environment) as context:
+            return int(program.invoke(context) or 0)
     except typer.Exit as error:
         return error.exit_code
 
