@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from attncli.derivation import DERIVED, Number, Vector
 from attncli.views.explain.page import Section
@@ -69,15 +70,18 @@ class NumberFormatter:
             return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
         size = abs(value)
         if size >= 1e9 or (0 < size < 0.5 * 10.0**-precision and not fixed_digits):
-            return self._shortest_exact(value, [f"{value:.{digits}e}" for digits in range(precision + 1)])
-        texts = [f"{value:.{digits}f}" for digits in range(min_digits, precision + 1)]
-        text = self._shortest_exact(value, texts or [f"{value:.{precision}f}"])
+            return self._shortest_exact(value, 0, precision, "e")
+        text = self._shortest_exact(value, min_digits, precision, "f")
         return text if text.strip("-0.") else text.lstrip("-")  # no −0.0000
 
-    def _shortest_exact(self, value: float, texts: Sequence[str]) -> str:
-        """The first text that says the value exactly, else the last."""
+    def _shortest_exact(self, value: float, min_digits: int, max_digits: int, notation: Literal["e", "f"]) -> str:
+        """The value with the fewest digits that say it exactly, or with the most where none do."""
+        longest = f"{value:.{max_digits}{notation}}"
         tolerance = self.exact_tolerance * abs(value)
-        return next((text for text in texts if abs(float(text) - value) <= tolerance), texts[-1])
+        if abs(float(longest) - value) > tolerance:  # then fewer digits do not say it either
+            return longest
+        texts = (f"{value:.{digits}{notation}}" for digits in range(min_digits, max_digits))
+        return next((text for text in texts if abs(float(text) - value) <= tolerance), longest)
 
     def decimals_needed(self, numbers: Sequence[Number]) -> int:
         """How many digits after the point all of these numbers need."""
