@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +23,8 @@ sys.dont_write_bytecode = False
 # Lines are counted in the workers alone: in the hundreds of commands that tests start, counting costs much and adds little.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_START", None)
+
+WARM = pytest.StashKey[Path]()  # the folder where the warm process serves all workers
 
 settings.register_profile("attn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("attn")
@@ -81,12 +87,31 @@ def small_stretches():
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory):
+def warm(request, tmp_path_factory):
     """Run command lines in forks of a process that has everything loaded: warm.run("batch", "in", "-o", "out")."""
-    from tests.warm import WarmProgram
+    from tests.warm import WarmProgram, serving
 
-    with WarmProgram(tmp_path_factory.mktemp("warm")) as program:
-        yield program
+    if hasattr(request.config, "workerinput"):
+        yield WarmProgram(Path(request.config.workerinput["warm_folder"]))
+        return
+    folder = tmp_path_factory.mktemp("warm")
+    with serving(folder):
+        yield WarmProgram(folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Let all workers share one warm process, which the first of them to be configured starts."""
+    from tests.warm import serving
+
+    if WARM not in node.config.stash:
+        folder = Path(tempfile.mkdtemp(prefix="attn-warm-"))
+        node.config.stash[WARM] = folder
+        running = ExitStack()
+        running.callback(shutil.rmtree, folder)
+        running.enter_context(serving(folder))
+        node.config.add_cleanup(running.close)
+    node.workerinput["warm_folder"] = str(node.config.stash[WARM])
 
 
 @pytest.fixture

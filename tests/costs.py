@@ -13,14 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-_MODULES = (
-    "attncli.cli",
-    "attncli.check",
-    "attncli.core.attention",
-    "attncli.views.verdict",
-    "attncli.readers.arrow",
-    "polars",
-)
+_MODULES = ("tests.everything", "polars")
 _MAX_SECONDS = 60
 
 

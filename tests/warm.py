@@ -1,24 +1,27 @@
 """The program without its start: a process that has everything loaded, and forks for each command line.
 
-Most of a short command is the import of PyTorch. `python -m tests.warm SOCKET` imports it once, prints `ready`, and serves
-`attn …` and `python FILE …` until its standard input closes. Tests call `WarmProgram.run`; shell commands find the
-script `CLIENT` on PATH, as `attn` or as `python`. What is about the start itself, about signals or about streams that
-close runs in a process of its own: `tests.helpers.run_process`.
+Most of a short command is the import of PyTorch. `python -m tests.warm FOLDER` imports it once, and serves `attn …` and
+`python FILE …` until its standard input closes, all workers of a run of tests. Tests call `WarmProgram.run`; shell
+commands find the script `CLIENT` on PATH, as `attn` or as `python`. What is about the start itself, about signals or about
+streams that close runs in a process of its own: `tests.helpers.run_process`.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tests.helpers import ROOT, TIMEOUT
 
@@ -35,25 +38,16 @@ sys.exit(int.from_bytes(answer, "big") if answer else 70)
 
 
 class WarmProgram:
-    """The process that forks, and ways to ask it."""
+    """Ways to ask the process that forks, which serves in this folder, or will."""
 
     def __init__(self, folder: Path) -> None:
         self.socket = str(folder / "socket")
         self.bin = folder / "bin"  # for a shell's PATH
-        self.bin.mkdir()
-        for name in ("attn", "python"):
-            (self.bin / name).write_text(f"#!{sys.executable} -SEs\n{CLIENT.format(socket=self.socket)}")
-            (self.bin / name).chmod(0o755)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm", self.socket],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONUTF8": "1"},
-        )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != b"ready\n":
-            raise RuntimeError("the warm process did not start")
+        deadline = time.monotonic() + TIMEOUT
+        while not (folder / "ready").exists():
+            if (folder / "broken").exists() or time.monotonic() > deadline:
+                raise RuntimeError("the warm process did not start")
+            time.sleep(0.02)
 
     def run(
         self, *words: object, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: Path = ROOT
@@ -78,67 +72,88 @@ class WarmProgram:
                 ["attn", *arguments], int.from_bytes(answer, "big"), out.read(), err.read()
             )
 
-    def __enter__(self) -> WarmProgram:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let it go: it serves until its standard input closes."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(timeout=TIMEOUT)
+@contextmanager
+def serving(folder: Path) -> Iterator[None]:
+    """Start the process that forks; it serves in this folder, soon, and until the end of the block."""
+    (folder / "bin").mkdir()
+    for name in ("attn", "python"):
+        script = folder / "bin" / name
+        script.write_text(f"#!{sys.executable} -SEs\n{CLIENT.format(socket=str(folder / 'socket'))}")
+        script.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_START"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.warm", str(folder)],
+        stdin=subprocess.PIPE,
+        cwd=ROOT,
+        env={**environment, "PYTHONUTF8": "1"},
+    )
+    assert process.stdin is not None
+    try:
+        yield
+    finally:
+        process.stdin.close()  # it serves until then
+        process.wait(timeout=TIMEOUT)
 
 
-def serve(path: str) -> None:
-    """Serve until standard input closes."""
-    import select
+def serve(folder: Path) -> None:
+    """Serve in a folder until standard input closes."""
+    import tests.everything  # noqa: F401
 
-    import distributed  # noqa: F401 - starts no thread until it is used, unlike polars, which therefore is not here
-    import torch  # noqa: F401
-
-    import attncli.check
-    import attncli.cli
-    import attncli.core.attention
-    import attncli.core.gradients  # noqa: F401
-
-    gc.collect()
-    gc.freeze()  # forks share these pages as long as nobody collects them
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that serve
+    running: dict[int, socket.socket] = {}  # process id → who waits for its exit status
+    ended, wake = socket.socketpair()  # the signal that a child has ended writes there
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        listener.bind(str(folder / "socket"))
         listener.listen()
-        print("ready", flush=True)
+        (folder / "ready").touch()
         while True:
-            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            ready, _, _ = select.select([listener, ended, sys.stdin], [], [])
             if sys.stdin in ready:
                 return
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                _serve_one(connection)
-                os._exit(0)
-            connection.close()
+            if listener in ready:
+                connection, _ = listener.accept()
+                request, streams = _receive(connection)
+                if request:
+                    child = os.fork()
+                    if child == 0:
+                        signal.set_wakeup_fd(-1)
+                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                        for number, stream in enumerate(streams):
+                            os.dup2(stream, number)
+                        os.closerange(3, 1024)
+                        _become(*request)
+                    running[child] = connection
+                for stream in streams:
+                    os.close(stream)
+            if ended in ready:
+                ended.recv(1024)
+                _answer(running)
 
 
-def _serve_one(connection: socket.socket) -> None:
-    """Read one request, run it in a fork, and answer with its exit status."""
+def _receive(connection: socket.socket) -> tuple[list[Any], list[int]]:
+    """Read what is asked for, and the three standard streams; nothing from who has gone meanwhile."""
     size, streams, _, _ = socket.recv_fds(connection, 4, 3)
     request = b""
     while len(request) < int.from_bytes(size, "big"):
-        request += connection.recv(1 << 16)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    child = os.fork()
-    if child == 0:
-        connection.close()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
-        _become(*json.loads(request))
-    for stream in streams:
-        os.close(stream)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    connection.sendall((status if status >= 0 else 128 - status).to_bytes(4, "big"))
+        received = connection.recv(1 << 16)
+        if not received:
+            return [], streams
+        request += received
+    return json.loads(request), streams
+
+
+def _answer(running: dict[int, socket.socket]) -> None:
+    """Send the exit status of every child that has ended to who waits for it."""
+    while running:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child == 0:
+            return
+        code = os.waitstatus_to_exitcode(status)
+        with running.pop(child) as connection, suppress(OSError):  # nobody waits any longer
+            connection.sendall((code if code >= 0 else 128 - code).to_bytes(4, "big"))
 
 
 def _become(program: str, arguments: list[str], folder: str, environment: dict[str, str]) -> NoReturn:
@@ -176,4 +191,8 @@ def _become(program: str, arguments: list[str], folder: str, environment: dict[s
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    try:
+        serve(Path(sys.argv[1]))
+    except BaseException:
+        (Path(sys.argv[1]) / "broken").touch()
+        raise

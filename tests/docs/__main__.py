@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tests.docs.pages import ROOT, Shell, pages, rewritten
 from tests.docs.picture import PICTURES, TERMINAL, svg
-from tests.warm import WarmProgram
+from tests.warm import WarmProgram, serving
 
 if not shutil.which("jq"):
     sys.exit("the pages' commands need jq: https://jqlang.org/download/")
-with tempfile.TemporaryDirectory() as folder, WarmProgram(Path(folder)) as program:
-    shell = Shell(program)
+with tempfile.TemporaryDirectory() as folder, serving(Path(folder)):
+    shell = Shell(WarmProgram(Path(folder)))
     for name, command in PICTURES.items():
         drawn = svg(command, shell.run(f"{TERMINAL} {command} --color always", ROOT))
         (ROOT / "docs" / "assets" / name).write_text(drawn, encoding="utf-8")
