@@ -8,7 +8,7 @@ streams that close runs in a process of its own: `tests.helpers.run_process`.
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import runpy
 import select
@@ -25,14 +25,16 @@ from typing import Any, NoReturn
 
 from tests.helpers import ROOT, TIMEOUT
 
+# It imports no module that is not built in, which would take longer than all the rest.
 CLIENT = """\
-import json, os, socket, sys
-with socket.socket(socket.AF_UNIX) as server:
-    server.connect({socket!r})
-    request = json.dumps([os.path.basename(sys.argv[0]), sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
-    socket.send_fds(server, [len(request).to_bytes(4, "big")], [0, 1, 2])
-    server.sendall(request)
-    answer = server.recv(4)
+import _socket, marshal, posix, sys
+server = _socket.socket(_socket.AF_UNIX)
+server.connect({socket!r})
+request = marshal.dumps((sys.argv[0].rpartition("/")[2], sys.argv[1:], posix.getcwd(), posix.environ))
+streams = b"".join(stream.to_bytes(4, sys.byteorder) for stream in (0, 1, 2))
+server.sendmsg([len(request).to_bytes(4, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)])
+server.sendall(request)
+answer = server.recv(4)
 sys.exit(int.from_bytes(answer, "big") if answer else 70)
 """
 
@@ -54,7 +56,8 @@ class WarmProgram:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run one command line of attn: what `tests.helpers.run_process` would return."""
         arguments = [str(w) for w in words]
-        request = json.dumps(["attn", arguments, str(cwd), {**os.environ, **(env or {})}]).encode()
+        environment = {**os.environb, **{name.encode(): value.encode() for name, value in (env or {}).items()}}
+        request = marshal.dumps(("attn", arguments, str(cwd), environment))
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write(stdin)
             given.seek(0)
@@ -133,16 +136,16 @@ def serve(folder: Path) -> None:
                 _answer(running)
 
 
-def _receive(connection: socket.socket) -> tuple[list[Any], list[int]]:
+def _receive(connection: socket.socket) -> tuple[tuple[Any, ...], list[int]]:
     """Read what is asked for, and the three standard streams; nothing from who has gone meanwhile."""
     size, streams, _, _ = socket.recv_fds(connection, 4, 3)
     request = b""
     while len(request) < int.from_bytes(size, "big"):
         received = connection.recv(1 << 16)
         if not received:
-            return [], streams
+            return (), streams
         request += received
-    return json.loads(request), streams
+    return marshal.loads(request), streams
 
 
 def _answer(running: dict[int, socket.socket]) -> None:
@@ -156,13 +159,13 @@ def _answer(running: dict[int, socket.socket]) -> None:
             connection.sendall((code if code >= 0 else 128 - code).to_bytes(4, "big"))
 
 
-def _become(program: str, arguments: list[str], folder: str, environment: dict[str, str]) -> NoReturn:
+def _become(program: str, arguments: list[str], folder: str, environment: dict[bytes, bytes]) -> NoReturn:
     """Be `attn` or `python` in this process, which is a fork of the warm one."""
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update(environment)
+    os.environb.update(environment)
     sys.argv = [program, *arguments]
-    encoding = environment.get("PYTHONIOENCODING", "utf-8")
+    encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
     sys.stdin, sys.stdout, sys.stderr = (
         open(number, mode, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
         for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
