@@ -93,8 +93,20 @@ WRAPPED = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["attncli.cli", "typer", "attncli.cli.check", "numpy", "attncli.plan", "torch"])
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        *(
+            ("SIGINT", module)
+            for module in ("attncli.cli", "typer", "attncli.cli.check", "numpy", "attncli.plan", "torch")
+        ),
+        *(("SIGTERM", module) for module in ("attncli.cli", "torch")),
+        *(
+            pytest.param("SIGTERM", module, marks=pytest.mark.full)
+            for module in ("typer", "attncli.cli.check", "numpy", "attncli.plan")
+        ),
+    ],
+)
 def test_a_signal_while_modules_load_ends_it_by_its_status(tmp_path, module, name):
     done = run_with_finder(tmp_path, module, INTERRUPT.format(name=name), "compute", TOKENS, "-q")
 
@@ -102,11 +114,20 @@ def test_a_signal_while_modules_load_ends_it_by_its_status(tmp_path, module, nam
     assert done.stderr in (b"", b"interrupted\n")
 
 
+def wrapped_signals():
+    """Each wrapper with and without a cause, and each signal and module with each of both; the other triples are `full`."""
+    signals = [("SIGINT", "torch"), ("SIGTERM", "torch"), ("SIGINT", "typer")]
+    wrappers = ["RuntimeError('wrapped')", "ImportError('wrapped')", "OSError('wrapped')"]
+    for i, (name, module) in enumerate(signals):
+        for j, wrapper in enumerate(wrappers):
+            for k, cause in enumerate(["error", "None"]):
+                marks = [] if i == (j + k) % 3 else [pytest.mark.full]
+                yield pytest.param(name, module, wrapper, cause, marks=marks)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("wrapper", ["RuntimeError('wrapped')", "ImportError('wrapped')", "OSError('wrapped')"])
-@pytest.mark.parametrize("cause", ["error", "None"])
-@pytest.mark.parametrize(("name", "module"), [("SIGINT", "torch"), ("SIGTERM", "torch"), ("SIGINT", "typer")])
-def test_a_signal_that_a_library_turns_into_an_error_is_still_one(tmp_path, wrapper, cause, name, module):
+@pytest.mark.parametrize(("name", "module", "wrapper", "cause"), wrapped_signals())
+def test_a_signal_that_a_library_turns_into_an_error_is_still_one(tmp_path, name, module, wrapper, cause):
     action = WRAPPED.format(interrupt=INTERRUPT.format(name=name), wrapper=wrapper, cause=cause)
     done = run_with_finder(tmp_path, module, action, "compute", TOKENS, "-q")
 
@@ -163,8 +184,9 @@ COMMANDS = (["compute", "x.csv"], ["explain", "x.csv"], ["list"], ["batch", "x.c
 @pytest.mark.parametrize(
     ("command", "way"),
     [
-        *((command, "script") for command in COMMANDS),
+        *((command, "script") for command in COMMANDS[1:]),
         (COMMANDS[0], "module"),
+        pytest.param(COMMANDS[0], "script", marks=pytest.mark.full),  # explain imports what compute does, and more
         *(pytest.param(command, "module", marks=pytest.mark.full) for command in COMMANDS[1:]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,
