@@ -215,12 +215,15 @@ def _vectors_from_columns(frame: Any, names: list[str]) -> NumpyArray:
         InputError: a number is missing or not finite; with its row and column.
     """
     with _translate_conversion():
-        nulls = frame.select(names).null_count().row(0)
+        nulls = [frame[name].null_count() for name in names]
     for name, count in zip(names, nulls, strict=True):
         if count:
             raise _missing_error(name, _first_row(frame[name].is_null()))
     with _translate_conversion():
-        numbers = frame.select(names).cast(_float_type([frame[name].dtype for name in names]))
+        numbers = frame.select(names) if frame.columns != names else frame
+        dtype = _float_type(numbers.dtypes)
+        if any(other != dtype for other in numbers.dtypes):
+            numbers = numbers.cast(dtype)
         vectors: NumpyArray = numbers.to_numpy(order="c")
     _check_finite(vectors, lambda column: names[column])
     return vectors

@@ -102,20 +102,29 @@ class _ThriftDecoder:
         if depth > _MAX_DEPTH:
             raise ValueError("its headers are nested too deep")
         fields: _Struct = {}
-        number = 0
-        while head := self.data[position]:
+        number, data = 0, self.data
+        while head := data[position]:
             position += 1
             if head >> 4:
                 number += head >> 4
             else:
                 number, position = self._decode_integer(position)
-            fields[number], position = self._decode_value(head & 15, position, depth)
+            kind = head & 15
+            if kind in (5, 6) and data[position] < 128:  # an integer of one byte, which most are
+                self._count_part()
+                fields[number] = (data[position] >> 1) ^ -(data[position] & 1)
+                position += 1
+            else:
+                fields[number], position = self._decode_value(kind, position, depth)
         return fields, position + 1
 
-    def _decode_value(self, kind: int, position: int, depth: int) -> tuple[Any, int]:
+    def _count_part(self) -> None:
         self.part_count += 1
         if self.part_count > _MAX_PARTS:
             raise ValueError("it has more headers than are looked at")
+
+    def _decode_value(self, kind: int, position: int, depth: int) -> tuple[Any, int]:
+        self._count_part()
         if kind in (1, 2):  # true, false
             return kind == 1, position
         if kind == 3:

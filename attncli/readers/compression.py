@@ -85,19 +85,16 @@ def unpack(data: bytes, name: str) -> tuple[bytes, str]:
     kind = _find_packing(data[:8], name)
     if not kind:
         return data, ""
-    pieces: list[bytes] = []
-    count, max_cost = 0, _UNPACKED_COST + _COST_PER_BYTE * len(data)
+    max_cost = _UNPACKED_COST + _COST_PER_BYTE * len(data)
     with translate_parser_errors("bad-file", f"this is not a complete {kind} file", "was the copy cut short?"):
         file = _open_unpacked(io.BytesIO(data), kind, len(data))
-        while piece := file.read(_PIECE_BYTES):
-            pieces.append(piece)
-            count += len(piece)
-            if _BYTE_COST * count > max_cost:
-                break
+        whole = file.read_whole(max_cost // _BYTE_COST)
+        views = memoryview(whole)
+        pieces = [views[i : i + _PIECE_BYTES] for i in range(0, len(whole), _PIECE_BYTES)]
         is_cheap = sum(map(_bound_cost, pieces)) <= max_cost  # which is counted quickly, and nearly always so
-        if not is_cheap and sum(map(_parsing_cost, pieces)) > max_cost:
+        if not is_cheap and sum(_parsing_cost(bytes(piece)) for piece in pieces) > max_cost:
             raise _too_compressed_error(len(data), kind, name)
-        return b"".join(pieces), kind
+        return whole, kind
 
 
 def unpack_lines(file: Any, name: str) -> Iterator[bytes]:
@@ -246,6 +243,14 @@ class _GzipReader:
         self.is_in_member = True
         self.rest = b""  # bytes that were read, and are not unpacked yet
 
+    def read_whole(self, max_bytes: int) -> bytes:
+        """Unpack all, up to the piece with which it is more than so many bytes.
+
+        Raises:
+            EOFError: the last member is cut short.
+        """
+        return _join_pieces(self, max_bytes)
+
     def read(self, size: int) -> bytes:
         """Unpack so many bytes at most; none at the end.
 
@@ -279,6 +284,30 @@ class _ZstandardReader:
         self.file, self.decompressor = file, decompressor
         self.frame: Any = None  # in which the file is
 
+    def read_whole(self, max_bytes: int) -> bytes:
+        """Unpack all, up to the block with which it is more than so many bytes.
+
+        What cannot be more, by the number of its blocks, is unpacked at once: in pieces, all of it would be copied twice.
+
+        Raises:
+            EOFError: a frame is cut short.
+        """
+        size = _MAX_BLOCK_BYTES * self._count_blocks()
+        self.file.seek(0)
+        if size > max_bytes:
+            return _join_pieces(self, max_bytes)
+        data: bytes = self.decompressor.stream_reader(self.file, read_across_frames=True).read(size)
+        return data
+
+    def _count_blocks(self) -> int:
+        count = 0
+        while self._read_frame_header():
+            is_last = False
+            while not is_last:
+                is_last = bool(self._read_block()[0] & 1)
+                count += 1
+        return count
+
     def read(self, size: int) -> bytes:
         """Unpack one block or some; none at the end.
 
@@ -291,6 +320,7 @@ class _ZstandardReader:
             packed = self._read_block() if self.frame else self._read_frame_header()
             if not packed:
                 break
+            self.frame = self.frame or self.decompressor.decompressobj()
             piece = self.frame.decompress(packed)
             if self.frame.eof:
                 self.frame = None
@@ -306,7 +336,6 @@ class _ZstandardReader:
                 while left:
                     left -= len(self._read_exactly(min(left, _PACKED_PIECE_BYTES)))
                 continue
-            self.frame = self.decompressor.decompressobj()
             if len(magic) < 4:
                 raise EOFError("it ends in the middle")
             descriptor = self._read_exactly(1)
@@ -335,6 +364,16 @@ class _ZstandardReader:
         return data
 
 
+def _join_pieces(file: Any, max_bytes: int) -> bytes:
+    """Return what a reader unpacks, up to the piece with which it is more than so many bytes."""
+    pieces: list[bytes] = []
+    count = 0
+    while count <= max_bytes and (piece := file.read(_PIECE_BYTES)):
+        pieces.append(piece)
+        count += len(piece)
+    return b"".join(pieces)
+
+
 def _parsing_cost(data: bytes) -> int:
     """Estimate how many bytes of memory a text takes while it is parsed, from above."""
     count = data.count
@@ -343,7 +382,7 @@ def _parsing_cost(data: bytes) -> int:
     return _BYTE_COST * len(data) + _ROW_COST * row_count + _CELL_COST * cell_count + _KEY_COST * count(b":")
 
 
-def _bound_cost(data: bytes) -> int:
+def _bound_cost(data: memoryview) -> int:
     """Bound what `_parsing_cost` returns, in a tenth of its time: whatever is neither a digit nor one of `-./` counts as a row."""
     import numpy as np
 

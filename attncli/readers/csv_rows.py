@@ -55,11 +55,17 @@ def detect_separator(lines: Sequence[str], separators: str = "\t;,| ") -> str:
                 pattern = COMMA_NUMBER if separator == ";" else NUMBER
                 cells = _split_unquoted(line, separator)[1:]
                 if cells and all(pattern.fullmatch(cell.strip()) for cell in cells):
-                    return separator
+                    has_gap = separator == " " and "\t" in candidates and any(map(_has_gap_between_tabs, unquoted))
+                    return "\t" if has_gap else separator
         for separator in candidates[:-1]:
             if looks_like_vector(unquoted[-1].split(separator)[-1]):
                 return separator
     return candidates[0] if candidates else ","
+
+
+def _has_gap_between_tabs(line: str) -> bool:
+    """Whether a cell between tabs is empty: split at blanks, it would go unseen."""
+    return not all(cell.strip() for cell in line.strip().split("\t"))
 
 
 def _split_unquoted(line: str, separator: str) -> list[str]:
@@ -348,6 +354,11 @@ class CsvRows:
             ends_in_numbers = all(_count_trailing_numbers(row) >= dims for row in rows)
             if width in (dims, dims + 1) or (row_count == len(rows) and ends_in_numbers):
                 self.declared = row_count, dims
+
+    def may_be_blank_separated(self, row: int) -> bool:
+        """Whether tabs were detected as what separates the cells, and a row has blanks beside them."""
+        is_detected = self.separator == "\t" and self.source.separator is None
+        return is_detected and self.source.format != "tsv" and " " in self.lines[self.row_lines[row] - 1]
 
     def _parse_quoted_blanks(self) -> list[tuple[str, ...]] | None:
         """Parse rows whose quotation marks enclose cells, as R and pandas write them; None where they are tokens."""

@@ -488,6 +488,8 @@ class CsvTable:
         code, message, hint = explain_non_number(cell, self.number_pattern)
         if not cell and not any(other[column].strip() for other in self.body):
             hint = f"the column is empty throughout: {self._spell_drop(column)} leaves it out"
+        elif not cell and self.text_rows.may_be_blank_separated(row):
+            hint += f"; if several tabs and blanks separate as one, {self.source.spell_option('separator', 'space')}"
         raise self._cell_error(code, message, row, column, help=hint)
 
     def _parse_booleans(self, columns: Sequence[int]) -> NumpyArray:
