@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -47,7 +47,7 @@ def read_frame(data: bytes, format_name: str) -> Any:
         CannotError: what it unpacks to does not fit in memory.
     """
     schema = _read_schema(data, format_name)
-    return _read_columns(data, format_name, list(schema))
+    return _read_columns(data, format_name, list(schema), is_all=True)
 
 
 def _read_problem(source: Source) -> Problem:
@@ -59,7 +59,7 @@ def _read_problem(source: Source) -> Problem:
     names = [columns[c].name for c in choice.dimensions]
     token_name = None if choice.tokens is None else columns[choice.tokens].name
     wanted = list(dict.fromkeys([*names, *([] if token_name is None else [token_name])]))
-    frame = _read_columns(source.data, format_name, wanted)
+    frame = _read_columns(source.data, format_name, wanted, is_all=len(wanted) == len(schema))
     if not frame.height:
         raise InputError("empty", "there are columns, but no row", help="write one row per token")
     vectors = _vectors_from_column(frame[names[0]]) if choice.is_vector else _vectors_from_columns(frame, names)
@@ -148,8 +148,8 @@ def _unpacked_help(data: bytes) -> str:
     return f"write it without compression: polars.read_{function}('FILE').write_ipc('NEW.arrow')"
 
 
-def _read_columns(data: bytes, format_name: str, names: list[str]) -> Any:
-    """Read some columns as a Polars frame, after a look at what they unpack to.
+def _read_columns(data: bytes, format_name: str, names: list[str], *, is_all: bool) -> Any:
+    """Read some columns, or all, as a Polars frame, after a look at what they unpack to.
 
     Raises:
         InputError, CannotError: as `read_frame`.
@@ -158,16 +158,17 @@ def _read_columns(data: bytes, format_name: str, names: list[str]) -> Any:
         import polars
 
         file = io.BytesIO(data)
+        columns = None if is_all else names  # to name them all takes a while
         if format_name == "parquet":
             sizes = count_parquet_bytes(data, set(names))
             check_unpacked_size(
                 sum(sizes.values()), len(data), _unpacked_help(data), shorten(max(sizes, key=lambda n: sizes[n]))
             )
-            return polars.read_parquet(file, columns=names, use_statistics=False)
+            return polars.read_parquet(file, columns=columns, use_statistics=False)
         check_unpacked_size(count_arrow_bytes(data), len(data), _unpacked_help(data))
         if data.startswith(b"ARROW1"):
-            return polars.read_ipc(file, columns=names)
-        return polars.read_ipc_stream(file, columns=names)
+            return polars.read_ipc(file, columns=columns)
+        return polars.read_ipc_stream(file, columns=columns)
 
 
 # ── columns ──────────────────────────────────────────────────────────────────────────────────────
@@ -201,7 +202,7 @@ def _describe_dtype(dtype: Any) -> str:
     return next((text for kind, text in words.items() if isinstance(dtype, kind)), f"values of type {dtype}")
 
 
-def _float_type(dtypes: Sequence[Any]) -> Any:
+def _float_type(dtypes: Iterable[Any]) -> Any:
     """Return the type that columns of numbers are read as: float32 where none has more."""
     import polars
 
@@ -215,16 +216,17 @@ def _vectors_from_columns(frame: Any, names: list[str]) -> NumpyArray:
         InputError: a number is missing or not finite; with its row and column.
     """
     with _translate_conversion():
-        nulls = [frame[name].null_count() for name in names]
-    for name, count in zip(names, nulls, strict=True):
-        if count:
-            raise _missing_error(name, _first_row(frame[name].is_null()))
+        kept = set(names)
+        numbers = frame.drop([name for name in frame.columns if name not in kept])
+        numbers = numbers if numbers.columns == names else frame.select(names)
+        columns = numbers.get_columns()
+        gaps = [column for column in columns if column.null_count()]
+    if gaps:
+        raise _missing_error(gaps[0].name, _first_row(gaps[0].is_null()))
     with _translate_conversion():
-        numbers = frame.select(names) if frame.columns != names else frame
-        dtype = _float_type(numbers.dtypes)
-        if any(other != dtype for other in numbers.dtypes):
-            numbers = numbers.cast(dtype)
-        vectors: NumpyArray = numbers.to_numpy(order="c")
+        dtypes = {column.dtype for column in columns}
+        dtype = _float_type(dtypes)
+        vectors: NumpyArray = (numbers if dtypes == {dtype} else numbers.cast(dtype)).to_numpy(order="c")
     _check_finite(vectors, lambda column: names[column])
     return vectors
 
@@ -310,7 +312,9 @@ def _check_finite(vectors: NumpyArray, column_name: Callable[[int], str]) -> Non
     import numpy as np
 
     with np.errstate(all="ignore"):
-        if np.isfinite(vectors.sum()):  # NaN and ∞ make a sum that is neither; so does a sum that is too large
+        if np.isfinite(
+            np.vdot(vectors, vectors)
+        ):  # NaN and ∞ make a sum that is neither; so may numbers that are large
             return
     if np.isfinite(vectors).all():
         return

@@ -109,11 +109,15 @@ class _ThriftDecoder:
                 number += head >> 4
             else:
                 number, position = self._decode_integer(position)
-            kind = head & 15
-            if kind in (5, 6) and data[position] < 128:  # an integer of one byte, which most are
+            kind, first = head & 15, data[position]
+            if kind in (5, 6) and first < 128:  # an integer of one byte, which most are
                 self._count_part()
-                fields[number] = (data[position] >> 1) ^ -(data[position] & 1)
+                fields[number] = (first >> 1) ^ -(first & 1)
                 position += 1
+            elif kind == 8 and first < 128 and position + first < len(data):
+                self._count_part()
+                fields[number] = data[position + 1 : position + 1 + first]
+                position += 1 + first
             else:
                 fields[number], position = self._decode_value(kind, position, depth)
         return fields, position + 1
@@ -137,7 +141,7 @@ class _ThriftDecoder:
             size, position = self._decode_varint(position)
             if size > len(self.data) - position:
                 raise ValueError("a text is longer than the file")
-            return memoryview(self.data)[position : position + size], position + size
+            return self.data[position : position + size], position + size
         if kind in (9, 10):
             return self._decode_list(position, depth)
         if kind == 12:
