@@ -11,23 +11,54 @@ Nothing is imported until it is used: torch only by `attend`. No other module ei
 """
 
 __version__ = "0.1.0"
-__all__ = ["Attention", "AttnError", "Problem", "Variant", "attend", "read"]
+__all__ = [
+    "Attention",
+    "AttnError",
+    "CannotError",
+    "Explanation",
+    "InputError",
+    "OptionError",
+    "Problem",
+    "Report",
+    "Result",
+    "Step",
+    "Variant",
+    "attend",
+    "check",
+    "explain",
+    "read",
+    "write",
+]
 
 TYPE_CHECKING = False  # that of `typing`, as type checkers know it
 if TYPE_CHECKING:
-    from attncli.core.attention import attend
-    from attncli.errors import AttnError
-    from attncli.readers.read import read
-    from attncli.types import Attention, Problem
+    from attncli.api.attend import attend, read
+    from attncli.api.explain import Explanation, explain
+    from attncli.api.result import Result
+    from attncli.api.write import write
+    from attncli.check.call import Report
+    from attncli.check.call import check_figures as check
+    from attncli.errors import AttnError, CannotError, InputError, OptionError
+    from attncli.types import Attention, Problem, Step
     from attncli.variant import Variant
 
 _MODULE_OF_NAME = {
     "AttnError": "attncli.errors",
     "Attention": "attncli.types",
+    "CannotError": "attncli.errors",
+    "Explanation": "attncli.api.explain",
+    "InputError": "attncli.errors",
+    "OptionError": "attncli.errors",
     "Problem": "attncli.types",
+    "Report": "attncli.check.call",
+    "Result": "attncli.api.result",
+    "Step": "attncli.types",
     "Variant": "attncli.variant",
-    "attend": "attncli.core.attention",
-    "read": "attncli.readers.read",
+    "attend": "attncli.api.attend",
+    "check": "attncli.check",  # the package, which can be called
+    "explain": "attncli.api.explain",
+    "read": "attncli.api.attend",
+    "write": "attncli.api.write",
 }
 
 
@@ -36,7 +67,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'attncli' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_MODULE_OF_NAME[name]), name)
+    module = import_module(_MODULE_OF_NAME[name])
+    return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -53,6 +53,11 @@ class AttnError(Exception):
         self.help = help
         self.identity: dict[str, Any] = {}  # `id` and `meta` of the problem that it is about, where they are known
 
+    def __str__(self) -> str:
+        """Sentence, place and way out, each on a line of its own, as tracebacks and notebooks show them."""
+        place = f"\n  --> {self.location}" if str(self.location) else ""
+        return f"{self.message}{place}" + (f"\n  = help: {self.help}" if self.help else "")
+
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.code, self.message), vars(self)  # so that it travels from a worker
 
@@ -86,6 +91,14 @@ class InputError(AttnError):
     """Raised where a file cannot be read, makes no sense, or does not go with the request."""
 
     status = ExitStatus.INPUT
+
+
+class AbsentStepError(InputError, KeyError):
+    """Raised where a result is asked for a step that it does not hold: `result["scores"]`."""
+
+
+class UnknownAttributeError(OptionError, AttributeError):
+    """Raised where an object is asked for an attribute that it does not have; Python's protocols know it as AttributeError."""
 
 
 class CannotError(AttnError):

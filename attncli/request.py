@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from attncli.errors import OptionError
 from attncli.types import Json
-from attncli.variant import Variant, merge_choices
+from attncli.variant import CHOICES, Variant, merge_choices
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class VariantRequest:
 
     choices: Json = field(default_factory=dict)  # by the names of `variant.CHOICES`, and `name`: a named variant
     extra_masks: tuple[str, ...] = ()  # of --causal and --window, added to the mask by `and`
+    variant: Variant | None = None  # every choice, made already: then neither the others nor a file's count
 
     def resolve_variant(self, file_choices: Json) -> Variant:
         """The variant of a problem: the file's choices, replaced by those of the command line.
@@ -64,6 +66,8 @@ class VariantRequest:
         Raises:
             OptionError: a choice does not exist or cannot be.
         """
+        if self.variant is not None:
+            return self.variant
         if not file_choices:
             return self._variant_without_file
         return merge_choices(file_choices, self.choices, self.extra_masks)
@@ -72,3 +76,46 @@ class VariantRequest:
     def _variant_without_file(self) -> Variant:
         """The variant where the file chooses nothing: the same for every problem."""
         return merge_choices({}, self.choices, self.extra_masks)
+
+
+# What stands for a choice and is no choice itself: `--causal` for the mask, `--rope` for the position, …
+SHORT_FORMS = ("causal", "window", "rope", "alibi")
+
+
+def make_variant_request(values: Json) -> VariantRequest:
+    """Return what is chosen; what is wrong with it whatever the input holds is refused here.
+
+    Args:
+        values: by the names of `CHOICES`, `variant` for a named variant, and `SHORT_FORMS`; None, False or an empty list where
+            nothing is chosen.
+
+    Raises:
+        OptionError: a choice does not exist, or two contradict each other.
+    """
+    choices = {name: values[name] for name in CHOICES if values.get(name) not in (None, [])}
+    extra_masks = []
+    if values.get("causal"):
+        extra_masks.append("causal")
+    if values.get("window") is not None:
+        left, comma, right = values["window"].partition(",")
+        if not comma:
+            raise OptionError(
+                "bad-option",
+                f"--window takes L,R, not {values['window']}",
+                help="--window 2,0: two tokens before and none after; -1: no bound",
+            )
+        extra_masks.append(f"window:left={left.strip()},right={right.strip()}")
+    short_positions = [name for name in ("rope", "alibi") if values.get(name)]
+    if len(short_positions) + (values.get("position") is not None) > 1:
+        raise OptionError(
+            "bad-option",
+            f"--{short_positions[0]} and another position contradict each other",
+            help="give only one of them",
+        )
+    if short_positions:
+        choices["position"] = short_positions[0]
+    if values.get("variant") is not None:
+        choices["name"] = values["variant"]
+    request = VariantRequest(choices, tuple(extra_masks))
+    request.resolve_variant({})
+    return request

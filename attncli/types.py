@@ -10,7 +10,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+
+from attncli.arrays import as_numpy
+from attncli.errors import AbsentStepError, InputError
+from attncli.text import closest, join_names, quote_value, shorten, suggestion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,6 +183,18 @@ class Problem:
     notes: tuple[str, ...] = ()  # what a reader has detected, which is reported on standard error
     validated: bool = field(default=False, repr=False)
 
+    def __new__(cls, *args: object, **fields: object) -> Self:
+        """Refuse a field that there is not.
+
+        Raises:
+            InputError: there is no such field; the nearest is offered.
+        """
+        if not fields.keys() <= cls.__dataclass_fields__.keys():
+            name = next(name for name in fields if name not in cls.__dataclass_fields__)
+            help = suggestion(name, INPUT_NAMES)
+            raise InputError("unknown-field", f"a problem has no field {shorten(name)!r}", help=help)
+        return super().__new__(cls)
+
 
 def _with_full_name(group: str, declaration: Field) -> Field:
     return replace(declaration, name=f"{group}.{declaration.name}" if declaration.name else group)
@@ -276,7 +292,10 @@ DEFAULT_STEPS = ("scores", "scaled_scores", "masked_scores", "weights", "context
 PROJECTED_STEPS = ("q", "k", "v")  # and these, where a projection makes them
 
 
-@dataclass(frozen=True)
+_MAX_SHOWN_NUMBERS = 100  # of one step, where it is printed
+
+
+@dataclass(frozen=True, repr=False)
 class Step:
     """One line of the derivation: its name, its formula, the name of each axis, and the values."""
 
@@ -285,6 +304,22 @@ class Step:
     axes: tuple[str, ...]
     values: Array
     intermediates: Mapping[str, Intermediate] = field(default_factory=dict, repr=False)  # recorded for `attn explain`
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> NumpyArray:
+        """Return the values for NumPy, as in `numpy.asarray(step)`: those of a tensor outside its graph."""
+        import numpy as np
+
+        values = as_numpy(self.values)
+        return np.array(values, dtype, copy=copy)  # type: ignore[call-overload]  # NumPy passes both on
+
+    def __repr__(self) -> str:
+        """Name, axes with their lengths, formula, and the values, of which long ones are abbreviated."""
+        import numpy as np
+
+        values = as_numpy(self.values)
+        sizes = " × ".join(f"{axis} {n}" for axis, n in zip(self.axes, values.shape, strict=True))
+        numbers = np.array2string(values, precision=4, suppress_small=True, threshold=_MAX_SHOWN_NUMBERS, edgeitems=3)
+        return f"{self.name} · {sizes} · {values.dtype} · {self.formula}\n{numbers}"
 
 
 class HiddenKeys(Protocol):
@@ -330,7 +365,10 @@ class Attention:
         for step in self.steps:
             if step.name == name:
                 return step
-        raise KeyError(f"no step {name!r} was kept; there are {', '.join(s.name for s in self.steps)}")
+        names = [step.name for step in self.steps]
+        match = closest(str(name), names)
+        help = f"did you mean {match!r}?" if match else f"it holds {join_names(names) or 'none'}"
+        raise AbsentStepError("absent-step", f"this result holds no step {quote_value(name)}", help=help)
 
     def __contains__(self, name: str) -> bool:
         return any(step.name == name for step in self.steps)

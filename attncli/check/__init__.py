@@ -4,12 +4,16 @@
     settle    task → verdict
     check     both at once
 
+The package itself can be called, as `attncli.check(problem, figures)`: see `attncli.check.call`.
+
 The reference is the problem computed in float64 from its inputs as stored. Faults are small edits of the problem, the
 variant or the plan; the algebra knows nothing of them.
 """
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from attncli.check.figures import Figures
@@ -29,3 +33,15 @@ def __getattr__(name: str) -> object:
 
         return getattr(verdicts, name)
     raise AttributeError(f"module 'attncli.check' has no attribute {name!r}")
+
+
+class _CallablePackage(ModuleType):
+    """The package, which is also the function `attncli.check`."""
+
+    def __call__(self, *args: object, **options: object) -> object:
+        from attncli.check.call import check_figures
+
+        return check_figures(*args, **options)  # type: ignore[arg-type]  # type checkers see `check_figures` itself
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -20,7 +20,7 @@ from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import join_names, shorten
 
 if TYPE_CHECKING:
-    from attncli.cli.explanation_pages import PageRequest
+    from attncli.explanation_pages import PageRequest
 
 EXAMPLES = """
     attn explain tokens.csv cat
@@ -91,7 +91,7 @@ def explain(
     output_options: OutputOptions,
 ) -> ExitStatus:
     """Explain one query: every multiplication from its vector to its context, step by step."""
-    from attncli.cli.explanation_pages import PageRequest
+    from attncli.explanation_pages import PageRequest
 
     blank_steps = tuple(step.strip() for text in blank or () for step in text.split(",") if step.strip())
     if answers and not blank_steps:
@@ -146,7 +146,7 @@ def run_explain(
     Raises:
         AttnError: anything that a user can put right.
     """
-    from attncli.cli.explanation_pages import plan_pages
+    from attncli.explanation_pages import plan_pages
     from attncli.step_names import require_step_name
     from attncli.views.explain import EXPONENTIALS, RENDERERS
 
@@ -189,7 +189,9 @@ def run_explain(
         raise OptionError("bad-option", "one query is explained at a time", help=hint)
     run_plan = load_engine_with_message(messages)
     render_options = render_options_for(environment, output_options)
-    [[page]] = planned.render(run_plan, messages, render_options, answers=(request.show_answers,), told_warnings=set())
+    [[page]] = planned.render(
+        run_plan, messages.warning, render_options, answers=(request.show_answers,), told_warnings=set()
+    )
     write_output(environment, RENDERERS[format.name](page, render_options), output_options, format)
     query_count = planned.plan.size.queries
     if query_count > 1 and not any(which.startswith("query=") for which in output_options.at):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attncli.cli.environment import Environment
-from attncli.cli.explanation_pages import PlannedPages
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message
 from attncli.errors import CannotError, ExitStatus
+from attncli.explanation_pages import PlannedPages
 from attncli.output_formats import Format
 from attncli.request import OutputOptions
 from attncli.text import pluralize, shorten
@@ -77,4 +77,6 @@ def _render_pages(
     answers = (False, True) if has_gaps else (False,)
     told_warnings = set[str]()
     for planned in pages:
-        yield from planned.render(run_plan, messages, render_options, answers=answers, told_warnings=told_warnings)
+        yield from planned.render(
+            run_plan, messages.warning, render_options, answers=answers, told_warnings=told_warnings
+        )

@@ -16,7 +16,7 @@ from attncli.cli.environment import Environment
 from attncli.cli.help import HelpAllOption
 from attncli.errors import OptionError
 from attncli.registry import parse_integer
-from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.request import OutputOptions, ReadOptions, make_variant_request
 from attncli.text import shorten
 from attncli.variant import CHOICES
 
@@ -225,41 +225,6 @@ def _make_verdict_output_options(values: OptionValues) -> OutputOptions:
     return _make_output_options(values | absent)
 
 
-def _make_variant_request(values: OptionValues) -> VariantRequest:
-    """What the command line chooses; what is wrong with it whatever the file holds is refused before a file is read.
-
-    Raises:
-        OptionError: a choice does not exist, or two contradict each other.
-    """
-    choices = {name: values[name] for name in CHOICES if values[name] not in (None, [])}
-    extra_masks = []
-    if values["causal"]:
-        extra_masks.append("causal")
-    if values["window"] is not None:
-        left, comma, right = values["window"].partition(",")
-        if not comma:
-            raise OptionError(
-                "bad-option",
-                f"--window takes L,R, not {values['window']}",
-                help="--window 2,0: two tokens before and none after; -1: no bound",
-            )
-        extra_masks.append(f"window:left={left.strip()},right={right.strip()}")
-    short_positions = [name for name in ("rope", "alibi") if values[name]]
-    if len(short_positions) + (values["position"] is not None) > 1:
-        raise OptionError(
-            "bad-option",
-            f"--{short_positions[0]} and another position contradict each other",
-            help="give only one of them",
-        )
-    if short_positions:
-        choices["position"] = short_positions[0]
-    if values["variant"] is not None:
-        choices["name"] = values["variant"]
-    request = VariantRequest(choices, tuple(extra_masks))
-    request.resolve_variant({})
-    return request
-
-
 @dataclass(frozen=True)
 class _SharedParameter:
     """What a command may receive: the options that are its source, and how they are parsed."""
@@ -271,7 +236,7 @@ class _SharedParameter:
 _SHARED_PARAMETERS = {  # in the order in which errors are found
     "output_options": _SharedParameter(_OUTPUT_OPTIONS, _make_output_options),
     "verdict_options": _SharedParameter(_VERDICT_OUTPUT_OPTIONS, _make_verdict_output_options),
-    "variant_request": _SharedParameter(_declare_variant_options(), _make_variant_request),
+    "variant_request": _SharedParameter(_declare_variant_options(), make_variant_request),
     "read_options": _SharedParameter(_INPUT_OPTIONS, _make_read_options),
 }
 _HELP_ORDER = ("read_options", "variant_request", "output_options", "verdict_options")

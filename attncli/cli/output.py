@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
-from attncli.atomic_file import atomic_write, to_bytes
+from attncli.atomic_file import to_bytes
 from attncli.cli.environment import Environment
-from attncli.errors import CannotError, OptionError
-from attncli.output_formats import Codec, Content, Format, RenderOptions, choose_output_format, refuse_unused_shape
+from attncli.errors import CannotError
+from attncli.output_files import check_output_path as check_output_path
+from attncli.output_files import open_output_file as open_output_file
+from attncli.output_formats import Codec, Content, Format, RenderOptions
 from attncli.request import OutputOptions
-from attncli.text import shorten
 
 PieceWriter = Callable[[str | bytes | memoryview], None]
 
@@ -38,48 +37,6 @@ def render_options_for(environment: Environment, output_options: OutputOptions) 
         tidy=output_options.tidy,
         standalone=output_options.standalone,
     )
-
-
-def check_output_path(output_options: OutputOptions, default_format: str = "table") -> None:
-    """Refuse an output file that cannot be made, whatever is computed.
-
-    Raises:
-        OptionError: the file exists, and `--force` was not given; or its suffix names no format, or another one than
-            `--format`; or the format does not heed `--bare`, `--tidy` or `--standalone`.
-        CannotError: its folder does not exist.
-    """
-    format = choose_output_format(output_options.output, output_options.format, default_format)
-    refuse_unused_shape(
-        format, bare=output_options.bare, tidy=output_options.tidy, standalone=output_options.standalone
-    )
-    if output_options.output is None:
-        return
-    path = Path(output_options.output)
-    try:
-        mode = _file_mode(path)
-        folder = path.resolve().parent if path.is_symlink() else path.parent
-        has_folder = folder.is_dir()
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # ValueError: a NUL in the name; RuntimeError: links in a circle
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CannotError("cannot-write", f"{shorten(str(path))} cannot be written: {reason}") from None
-    if stat.S_ISDIR(mode):
-        raise OptionError("output-exists", f"{path} is a folder", help="name a file")
-    if stat.S_ISREG(mode) and not output_options.force:
-        raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
-    if not mode and not has_folder:
-        raise CannotError("cannot-write", f"there is no folder {folder}", help=f"mkdir -p {folder}")
-
-
-def _file_mode(path: Path) -> int:
-    """Return the kind and permissions of the file at a path; 0: there is none."""
-    try:
-        return path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
 
 
 def write_output(environment: Environment, content: Content, output_options: OutputOptions, format: Format) -> None:
@@ -115,20 +72,6 @@ def open_output(environment: Environment, output_options: OutputOptions, format:
             file.write(piece if isinstance(piece, memoryview) else to_bytes(piece))
 
         yield write
-
-
-@contextmanager
-def open_output_file(output_options: OutputOptions) -> Iterator[IO[bytes]]:
-    """Open the output file: it appears whole or not at all.
-
-    Raises:
-        CannotError: the disk is full, or may not be written to.
-    """
-    path = Path(str(output_options.output))
-    is_device = path.exists() and not path.is_file()
-    target = path if is_device else path.resolve()  # what a link points to is replaced, and the link stays
-    with atomic_write(target, str(output_options.output)) as file:
-        yield file
 
 
 def standard_output_writer(environment: Environment, console_errors: Codec = "attn") -> PieceWriter:

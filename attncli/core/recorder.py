@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -92,8 +93,7 @@ class Recorder:
     def trim_axes(self, name: str, values: Tensor) -> tuple[tuple[str, ...], Tensor]:
         """Return the axes that a step has on this problem, and its values on those alone."""
         axes, all_axes = self.plan.present_axes(name), BASE_STEPS.get(name, BASE_STEPS["scores"])
-        present = {*axes, "new_key"} if "key" in axes else {*axes}  # without a past, new keys are the keys
-        return axes, values[tuple(slice(None) if axis in present else 0 for axis in all_axes)]
+        return axes, values[_trimming(axes, all_axes)]
 
     def _store_tile(self, name: str, formula: str, axes: tuple[str, ...], values: Tensor) -> None:
         """Put the current tile's part of a step where it belongs."""
@@ -184,3 +184,10 @@ class Recorder:
             past_length=plan.size.past,
             hidden_keys=PlannedHiddenKeys(plan) if plan.is_masked else None,
         )
+
+
+@cache
+def _trimming(axes: tuple[str, ...], all_axes: tuple[str, ...]) -> tuple[slice | int, ...]:
+    """Return the index that takes from all axes of a step those that it has, which are in the same order."""
+    present = {*axes, "new_key"} if "key" in axes else {*axes}  # without a past, new keys are the keys
+    return tuple(slice(None) if axis in present else 0 for axis in all_axes)

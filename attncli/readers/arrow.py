@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -52,14 +52,30 @@ def read_frame(data: bytes, format_name: str) -> Any:
 
 def _read_problem(source: Source) -> Problem:
     """Read the columns that are tokens and vectors as a problem."""
-    format_name = source.format
-    schema = _read_schema(source.data, format_name)
+    schema = _read_schema(source.data, source.format)
+
+    def read_columns(names: list[str]) -> Any:
+        return _read_columns(source.data, source.format, names, is_all=len(names) == len(schema))
+
+    return _make_problem(schema, read_columns, source)
+
+
+def make_problem_of_frame(frame: Any, source: Source) -> Problem:
+    """Make a problem of a Polars frame: of its columns, those that are tokens and vectors.
+
+    Raises:
+        InputError: it is unclear which they are, or a number is missing.
+    """
+    return _make_problem(dict(frame.schema), lambda _: frame, source)
+
+
+def _make_problem(schema: Mapping[str, Any], read_columns: Callable[[list[str]], Any], source: Source) -> Problem:
+    """Make a problem of columns, of which only those that are wanted are read."""
     columns = [_describe_column(name, dtype) for name, dtype in schema.items()]
     choice = choose_columns(columns, source)
     names = [columns[c].name for c in choice.dimensions]
     token_name = None if choice.tokens is None else columns[choice.tokens].name
-    wanted = list(dict.fromkeys([*names, *([] if token_name is None else [token_name])]))
-    frame = _read_columns(source.data, format_name, wanted, is_all=len(wanted) == len(schema))
+    frame = read_columns(list(dict.fromkeys([*names, *([] if token_name is None else [token_name])])))
     if not frame.height:
         raise InputError("empty", "there are columns, but no row", help="write one row per token")
     vectors = _vectors_from_column(frame[names[0]]) if choice.is_vector else _vectors_from_columns(frame, names)
@@ -296,11 +312,24 @@ def _labels_from_column(column: Any, source: Source) -> list[str]:
         if column.null_count():
             raise _missing_error(column.name, _first_row(column.is_null()))
         texts = column.cast(polars.String)
-        size = int(texts.str.len_bytes().cast(polars.UInt64).sum()) + 50 * len(texts)
-        way_out = f"leave the labels out: {source.spell_option('drop', shorten(column.name))}"
-        check_unpacked_size(size, len(source.data), way_out, shorten(column.name))
+        if isinstance(source.data, bytes | memoryview):  # a file, which may unpack to anything
+            _check_label_size(column.name, texts, source)
         labels: list[str] = texts.to_list()
     return labels
+
+
+def _check_label_size(name: str, texts: Any, source: Source) -> None:
+    """Check that labels are not far longer than the file that they are from.
+
+    Raises:
+        InputError: they are.
+    """
+    import polars
+
+    with _translate_conversion():
+        size = int(texts.str.len_bytes().cast(polars.UInt64).sum()) + 50 * len(texts)
+        way_out = f"leave the labels out: {source.spell_option('drop', shorten(name))}"
+        check_unpacked_size(size, len(source.data), way_out, shorten(name))
 
 
 def _check_finite(vectors: NumpyArray, column_name: Callable[[int], str]) -> None:

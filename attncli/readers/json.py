@@ -6,7 +6,7 @@ Entries: `read_json`, `read_json_lines`; `find_line_format` tells which of the t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -304,7 +304,15 @@ class _NonfiniteError(InputError):
 
 def _read_with_nonfinite(data: bytes, source: Source) -> Problem:
     """Read JSON in which NaN and Infinity stand without quotes. Whether a field may hold them, its validation says."""
-    value = _decode_with_nonfinite(data)
+    return make_problem_of_value(_decode_with_nonfinite(data), source)
+
+
+def make_problem_of_value(value: Any, source: Source) -> Problem:
+    """Make a problem of a decoded list or object: a problem's fields, or a table of tokens and vectors.
+
+    Raises:
+        InputError: it is neither, or can be read in two ways.
+    """
     _check_is_no_token(value, source)
     if isinstance(value, list):
         table = find_table(value, source)
@@ -318,7 +326,7 @@ def _read_with_nonfinite(data: bytes, source: Source) -> Problem:
         if table is not None:
             return _make_problem_of_table(*table.to_fields(source), source)
     for name in NESTED_FIELDS:
-        if name in value and not isinstance(value[name], dict):
+        if name in value and not isinstance(value[name], Mapping):
             raise input_error("wrong-type", f"{name} must be an object, not {quote_value(value[name])}", name)
     for name in ("about", "meta", "id"):
         check_finite_values(value.get(name), f"$.{name}")

@@ -23,6 +23,7 @@ class Source:
     ones: str | None = None  # visible or hidden: what 1 means in a mask
     field: str = ""  # the one field that the file is read for, where it is not the input itself
     assignment: str = ""  # the NAME=PATH of --with that names it
+    is_value: bool = False  # `data` is a value of Python's own, such as a data frame or a list
 
     @property
     def field_kind(self) -> str:
@@ -35,7 +36,9 @@ class Source:
         return self.field in FIELDS and not FIELDS[self.field].finite
 
     def spell_option(self, name: str, value: str) -> str:
-        """Spell an option that says how this file is read, as it stands on the command line."""
+        """Spell an option that says how this file is read, as it stands on the command line; of a value, as a keyword."""
+        if self.is_value:
+            return f"{name.replace('-', '_')}={value!r}"
         if self.assignment:
             return f"--with {self.assignment}:{name}={value}"
         return f"--{name} {value}"

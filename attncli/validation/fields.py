@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from attncli.arrays import as_numpy as as_numpy
+from attncli.arrays import is_tensor as is_tensor
 from attncli.errors import InputError, input_error
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.registry import Parameter
@@ -140,21 +142,6 @@ def _check_no_arrays(value: object, name: str) -> None:
         for key, inner in value.items():
             if not isinstance(inner, str | int | float):
                 _check_no_arrays(inner, f"{name}.{shorten(str(key))}")
-
-
-def is_tensor(value: object) -> bool:
-    """Whether a value is a torch tensor, without loading torch."""
-    return hasattr(value, "requires_grad")
-
-
-def as_numpy(value: Any) -> NumpyArray:
-    """Return the values of an array or tensor outside its graph, in the nearest dtype that numpy has."""
-    if not is_tensor(value):
-        return np.asarray(value)
-    detached = value.detach().cpu()
-    if str(detached.dtype) == "torch.bfloat16":
-        detached = detached.float()
-    return np.asarray(detached.numpy())
 
 
 def to_bfloat16(values: NumpyArray) -> NumpyArray:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attncli.cli.input import file_mode
 from attncli.errors import InputError, OptionError
 from attncli.request import OutputOptions, VariantRequest
 from attncli.text import join_names
 
 if TYPE_CHECKING:
-    from attncli.cli.messages import Messages
     from attncli.output_formats import RenderOptions
     from attncli.pipeline import RunPlan
     from attncli.plan import Plan
@@ -31,7 +29,7 @@ class PageRequest:
         str, ...
     ] = ()  # steps whose numbers are gaps of a worksheet; `all` and `shown` stand for several
     show_answers: bool = False
-    gradient_source: str | None = None  # of the context: `ones` or a file; None: there is no way back
+    gradient_source: object = None  # of the context: `ones`, a file or an array; None: there is no way back
     seeds: tuple[int, ...] = ()  # a page for each; none: the seed of the variant
     has_reasons: bool = False  # every step says why it is taken
     title: str = ""  # of each page; empty: it names the query
@@ -56,7 +54,7 @@ class PlannedPages:
     def render(
         self,
         engine: RunPlan,
-        messages: Messages,
+        warn: Callable[[str], None],
         render_options: RenderOptions,
         *,
         answers: tuple[bool, ...],
@@ -64,7 +62,7 @@ class PlannedPages:
     ) -> Iterator[tuple[RenderedPage, ...]]:
         """Compute the plan, and render every page: blank, filled in, or both, as `answers` says.
 
-        A warning is written unless it is among those told already, to which it is added.
+        `warn` is called with each warning that is not among those told already, to which it is added.
 
         Raises:
             OptionError: a worksheet would have no gap.
@@ -81,7 +79,7 @@ class PlannedPages:
                 attention, gradients = run_plan_with_gradients(self.plan, self.upstream_gradient)
         for warning in attention.warnings:
             if warning not in told_warnings:
-                messages.warning(warning)
+                warn(warning)
                 told_warnings.add(warning)
         for scope in self.scopes:
             page = explain_query(self.plan, attention, scope, gradients)
@@ -206,14 +204,15 @@ def _choose_heads(plan: Plan, selection: Selection, gaps: frozenset[str]) -> tup
     return tuple(selection["head"])
 
 
-def read_upstream_gradient(gradient_source: str | None, plan: Plan) -> object:
-    """Read the gradient that arrives at the context: 1.0 for `ones`, or the array of a file.
+def read_upstream_gradient(gradient_source: object, plan: Plan) -> object:
+    """Read the gradient that arrives at the context: 1.0 for `ones`, or the array of a file, or an array as it is.
 
     Raises:
         OptionError: it is neither `ones` nor a file.
-        InputError: there is no context, or the file holds another shape.
+        InputError: there is no context, or the array has another shape.
     """
     from attncli.readers.with_field import read_single_array
+    from attncli.validation.fields import validate_field
 
     if gradient_source is None:
         return None
@@ -221,12 +220,21 @@ def read_upstream_gradient(gradient_source: str | None, plan: Plan) -> object:
         raise InputError("absent-step", "without values there is no context, and nothing to go back from")
     if gradient_source == "ones":
         return 1.0
-    if not Path(gradient_source).suffix and not file_mode(gradient_source):
-        raise OptionError("bad-option", f"--grad takes ones or a file, not {gradient_source!r}")
+    path = gradient_source if isinstance(gradient_source, str) else ""
+    if path and not Path(path).suffix and not _is_there(path):
+        raise OptionError("bad-option", f"--grad takes ones or a file, not {path!r}")
     shape = tuple(plan.axis_length("context", axis) for axis in plan.steps["context"])
-    gradient = read_single_array(gradient_source)
+    gradient = read_single_array(path) if path else validate_field("embeddings", gradient_source)
     if tuple(gradient.shape) != shape:
         message = f"the gradient is {tuple(gradient.shape)}, and the context {shape}"
         hint = "--grad ones, or a gradient of the context's shape"
-        raise InputError("shape-mismatch", message, help=hint).add_location(file=gradient_source)
+        raise InputError("shape-mismatch", message, help=hint).add_location(file=path)
     return gradient
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is a file of that name, or anything else."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return False

@@ -1,0 +1,325 @@
+"""Keywords of Python as what the command line's options stand for. Entries: `parse_keywords`, `python_help`.
+
+Names, values and errors are those of the command line: a choice becomes a `VariantRequest`, a field stands beside the
+problem, and the rest says how a file is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
+
+from attncli.errors import AttnError, OptionError
+from attncli.request import SHORT_FORMS, ReadOptions, VariantRequest, make_variant_request
+from attncli.text import join_names, quote_value, shorten, suggestion
+from attncli.types import INPUT_NAMES, Json
+from attncli.variant import CHOICES, Variant
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+READING_NAMES = ("input_format", "token_column", "columns", "drop", "header", "separator", "from_state_dict")
+FIELD_NAMES = INPUT_NAMES - {"variant"}
+# Options of the command line that are no keyword here: what stands for them.
+_ELSEWHERE = {
+    "output": "result.save('x.json')",
+    "format": "result.to_text('markdown'), or result.save('x.md')",
+    "json": "result.to_json()",
+    "precision": "result.to_text(precision=6)",
+    "bare": "result.save('x.json', bare=True)",
+    "tidy": "result.save('x.csv', tidy=True)",
+    "standalone": "result.save('x.tex', standalone=True)",
+    "with": "a field as a keyword: k='k.csv', or parameters={'w_q': w_q}",
+    "name": "variant='llama3'",
+    **dict.fromkeys(("full", "heat", "color"), "print(result), or result.to_text()"),
+    **dict.fromkeys(("quiet", "no_progress", "error_format", "debug"), "nothing is printed here"),
+}
+
+
+@dataclass(frozen=True)
+class Keywords:
+    """The keywords of one call, by what they are for."""
+
+    request: VariantRequest  # what to compute
+    fields: Json  # of the problem
+    read_options: ReadOptions  # how a file is read
+    has_read_options: bool
+
+
+def parse_keywords(keywords: Mapping[str, object], variant: object = None) -> Keywords:
+    """Sort the keywords of a call by what they are for, and parse the choices among them.
+
+    Args:
+        keywords: by name; None is as good as left out.
+        variant: a `Variant`, the name of one, or its choices; keywords override it, one by one.
+
+    Raises:
+        OptionError: there is no such keyword, the nearest is offered; or a choice cannot be.
+    """
+    choices: Json = {}
+    fields: Json = {}
+    reading: Json = {}
+    for name, value in keywords.items():
+        if value is None:
+            continue
+        if name == "mask":
+            (choices if _names_a_mask(value) else fields)[name] = value
+        elif name in CHOICES or name in SHORT_FORMS:
+            choices[name] = _to_choice(name, value)
+        elif name in FIELD_NAMES:
+            fields[name] = value
+        elif name in READING_NAMES:
+            reading[name] = value
+        else:
+            raise _unknown_keyword_error(name)
+    return Keywords(_make_request(variant, choices), fields, _make_read_options(reading), bool(reading))
+
+
+def _unknown_keyword_error(name: str) -> OptionError:
+    message = f"there is no keyword {shorten(name)!r}"
+    if name in _ELSEWHERE:
+        return OptionError("unknown-choice", message, help=_ELSEWHERE[name])
+    from attncli.validation.fields import known_parameters
+
+    if name in known_parameters():
+        return OptionError("unknown-choice", message, help=f"parameters={{{name!r}: {name}}}")
+    known = {*CHOICES, *SHORT_FORMS, *FIELD_NAMES, *READING_NAMES, "variant", "only", "at", "top"}
+    return OptionError("unknown-choice", message, help=suggestion(name, known))
+
+
+# ── choices ──────────────────────────────────────────────────────────────────────────────────────
+def _names_a_mask(value: object) -> bool:
+    """Whether a mask is said by name; otherwise it is booleans, a field of the problem.
+
+    Raises:
+        OptionError: it is a single boolean, which says neither.
+    """
+    if isinstance(value, bool):
+        hint = "mask='causal', or causal=True; an array of booleans says of each query and key whether it may attend"
+        raise OptionError("bad-option", f"mask is {quote_value(value)}, which names no mask", help=hint)
+    return isinstance(value, str) or (
+        isinstance(value, list | tuple) and bool(value) and all(isinstance(item, str) for item in value)
+    )
+
+
+def _to_choice(name: str, value: object) -> object:
+    """Return the value of a choice as the command line and files spell it."""
+    if name in ("causal", "rope", "alibi"):
+        if not isinstance(value, bool):
+            raise OptionError("bad-option", f"{name} is True or False, not {quote_value(value)}")
+        return value
+    if name == "window":
+        return _to_window(value)
+    if name == "dtype":
+        return value if isinstance(value, str) else _name_of_dtype(value)
+    if name == "device":
+        return str(value)
+    if isinstance(value, str | int | float | list | tuple):
+        return value
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return value.item()  # a number of NumPy's or torch's
+    metavar = CHOICES[name].metavar
+    raise OptionError("bad-option", f"{name} takes {metavar}, not {quote_value(value)}", help=CHOICES[name].help)
+
+
+def _to_window(value: object) -> str:
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return f"{value[0]},{value[1]}"
+    if not isinstance(value, str):
+        hint = "window=(2, 0): two tokens before and none after; -1: no bound"
+        raise OptionError("bad-option", f"window takes (left, right), not {quote_value(value)}", help=hint)
+    return value
+
+
+def _name_of_dtype(value: object) -> str:
+    """`float32` of numpy.float32, numpy.dtype("float32") and torch.float32."""
+    name = getattr(value, "name", None) or getattr(value, "__name__", None) or str(value)
+    return str(name).removeprefix("torch.")
+
+
+def _make_request(variant: object, choices: Json) -> VariantRequest:
+    """Return what is chosen by a variant, its name or its choices, and by keywords, which override it one by one.
+
+    Raises:
+        OptionError: a choice does not exist or cannot be, or the variant is something else.
+    """
+    if isinstance(variant, Variant):
+        if not choices:
+            return VariantRequest(variant=variant)
+        described = variant.describe()
+        made = {name: described[name] for name in variant.explicit if name in described}
+        made |= {"name": described["name"]} if "name" in described else {}
+        return VariantRequest(variant=_request_of(choices).resolve_variant(made))
+    if isinstance(variant, str):
+        return _request_of({"variant": variant, **choices})
+    if isinstance(variant, Mapping):
+        own = {"variant" if name == "name" else str(name): value for name, value in variant.items()}
+        for name in own:
+            if name not in CHOICES and name not in SHORT_FORMS and name != "variant":
+                Variant(**{name: own[name]})  # raises, with the nearest name
+        return _request_of(
+            {name: value if name == "variant" else _to_choice(name, value) for name, value in own.items()} | choices
+        )
+    if variant is not None:
+        hint = "a variant is one by name, such as 'llama3', or attncli.Variant(mask='causal', heads=2), or keywords: mask='causal'"
+        if hasattr(variant, "shape") or hasattr(variant, "__array__") or isinstance(variant, list | tuple):
+            hint = "q, k and v are keywords: attncli.attend(q=q, k=k, v=v)"
+        raise OptionError("bad-option", f"variant is {describe_type(variant)}, which names none", help=hint)
+    return _request_of(choices)
+
+
+def describe_type(value: object) -> str:
+    """`a list`, `an int`, `an array`."""
+    name = type(value).__name__.removeprefix("nd")
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {shorten(name)}"
+
+
+def _request_of(choices: Json) -> VariantRequest:
+    """Return the request for some choices; the same choices are parsed once."""
+    try:
+        return _cached_request(*(part for name, value in sorted(choices.items()) for part in (name, _freeze(value))))
+    except TypeError:  # one cannot be hashed
+        return make_variant_request(choices)
+
+
+def _freeze(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=256, typed=True)
+def _cached_request(*names_and_values: object) -> VariantRequest:
+    return make_variant_request(
+        {str(name): value for name, value in zip(names_and_values[::2], names_and_values[1::2], strict=True)}
+    )
+
+
+# ── how a file is read, which steps ──────────────────────────────────────────────────────────────
+def _make_read_options(reading: Json) -> ReadOptions:
+    """Return how a file is read."""
+
+    def listed(name: str) -> str | None:
+        value = reading.get(name)
+        if isinstance(value, list | tuple):
+            return ",".join(map(str, value))
+        return None if value is None else str(value)
+
+    header = reading.get("header")
+    if isinstance(header, bool):
+        header = "yes" if header else "no"
+    for name, value, allowed in (
+        ("header", header, ("yes", "no")),
+        ("separator", reading.get("separator"), ("comma", "semicolon", "tab", "pipe", "space")),
+    ):
+        if value is not None and value not in allowed:
+            hint = f"it can be {join_names(allowed, 'or')}"
+            raise OptionError("bad-option", f"{name} cannot be {quote_value(value)}", help=hint)
+    return ReadOptions(
+        input_format=listed("input_format"),
+        token_column=listed("token_column"),
+        columns=listed("columns"),
+        drop=listed("drop"),
+        header=header,
+        separator=reading.get("separator"),
+        state_dict=listed("from_state_dict"),
+    )
+
+
+def parse_steps(name: str, value: object) -> tuple[str, ...]:
+    """Return names of steps, of a text (`weights,context`) or of any collection of texts.
+
+    Raises:
+        OptionError: it is something else, or empty.
+    """
+    if value is None:
+        return ()
+    names = value.split(",") if isinstance(value, str) else value
+    if isinstance(names, list | tuple | set | frozenset) and all(isinstance(one, str) for one in names):
+        steps = tuple(
+            one.strip() for one in (names if isinstance(names, list | tuple) else sorted(names)) if one.strip()
+        )
+        if steps or not names:
+            return steps
+    raise OptionError(
+        "bad-option", f"{name} takes names of steps, not {quote_value(value)}", help=f"{name}=['weights', 'context']"
+    )
+
+
+def parse_selections(value: object) -> tuple[str, ...]:
+    """Return what `--at` takes, `axis=which`, of texts or of a mapping: {"query": "shiny", "key": slice(2, 5)}.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    from attncli.select import parse_request
+
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):
+        texts = [f"{axis}={which}" for axis, one in value.items() for which in _spell_indices(one)]
+    elif isinstance(value, str):
+        texts = [value]
+    elif isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        texts = list(value)
+    else:
+        raise OptionError(
+            "bad-option", f"at takes axes, not {quote_value(value)}", help="at={'query': 'shiny', 'head': 0}"
+        )
+    for text in texts:
+        parse_request(text)
+    return tuple(texts)
+
+
+def _spell_indices(value: object) -> Sequence[str]:
+    """Spell what is selected of an axis as `--at` takes it."""
+    if isinstance(value, slice) and value.step in (None, 1):
+        return [f"{'' if value.start is None else value.start}:{'' if value.stop is None else value.stop}"]
+    if isinstance(value, range | list | tuple):
+        return [str(item) for item in value]
+    return [str(value)]
+
+
+def parse_top(value: object) -> int | None:
+    """Return how many of the largest weights are returned.
+
+    Raises:
+        OptionError: it is no number from 1 on.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31:
+        if hasattr(value, "__index__") and not isinstance(value, bool | int):
+            return parse_top(value.__index__())
+        raise OptionError("bad-option", f"top takes an integer from 1 to {2**31}, not {quote_value(value)}")
+    return value
+
+
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
+_OTHER_NAMES = {"with": "a field's name", "output": "save", "no-identify": "identify"}
+
+
+def spelled_for_python(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorate a function so that an error which names options of the command line says what they are in Python."""
+
+    @wraps(function)
+    def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        try:
+            return function(*args, **kwargs)
+        except AttnError as error:
+            if " (in Python: " not in error.help:
+                flags = dict.fromkeys(_FLAG.findall(f"{error.message} {error.help}"))
+                names = [_OTHER_NAMES.get(flag) or f"{flag.replace('-', '_')}=" for flag in flags]
+                if names:
+                    error.help = f"{error.help} (in Python: {', '.join(names)})".strip()
+            raise
+
+    return call
+
+
+def is_path(value: object) -> bool:
+    """Whether a value names a file."""
+    return isinstance(value, str | os.PathLike)

@@ -1,0 +1,107 @@
+"""Results as data frames and labelled arrays: of pandas, Polars and xarray, each where it is installed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from importlib import import_module
+from itertools import product
+from typing import Any
+
+from attncli.arrays import as_numpy
+from attncli.errors import CannotError
+from attncli.types import AXES, Attention, Labels, Step
+
+_TOKEN_AXES = ("query", "key", "new_key")
+
+
+def _require(library: str, function: str) -> Any:
+    """Import a library that is not among the dependencies.
+
+    Raises:
+        CannotError: it is not installed.
+    """
+    try:
+        return import_module(library)
+    except ImportError:
+        message = f"{function} needs {library}, which is not installed"
+        raise CannotError("missing-extra", message, help=f"pip install {library}") from None
+
+
+def make_polars_frame(attention: Attention, step: str | None) -> Any:
+    """Return a row for each number of one step, or of all: step, indices on every axis there is, value, tokens."""
+    import polars
+
+    from attncli.writers.parquet import make_frames
+
+    chosen = attention if step is None else dataclasses.replace(attention, steps=(attention[step],))
+    frame = polars.concat(list(make_frames(chosen, is_double=attention.dtype == "float64")))
+    absent = [name for name in ("source", "line", "id", *AXES) if frame[name].null_count() == frame.height]
+    return frame.drop(absent)
+
+
+def make_pandas_frame(attention: Attention, step: str | None) -> Any:
+    """Return one step with its rows and columns labelled, or every number of all steps in a row of its own."""
+    pandas = _require("pandas", "to_pandas")
+    if step is None:
+        frame = make_polars_frame(attention, None)
+        columns = {
+            name: frame[name].to_list() if frame[name].null_count() else frame[name].to_numpy()
+            for name in frame.columns
+        }
+        return pandas.DataFrame(columns)
+    one = attention[step]
+    values = as_numpy(one.values)
+    *row_axes, column_axis = one.axes if len(one.axes) > 1 else (*one.axes, "")
+    width = values.shape[-1] if column_axis else 1
+    labels = _common_labels(attention, column_axis, width) if column_axis else [step]
+    rows = list(_row_labels(attention, one, tuple(row_axes), values.shape[: len(row_axes)]))
+    index = (
+        pandas.MultiIndex.from_tuples(rows, names=row_axes)
+        if len(row_axes) > 1
+        else pandas.Index([r[0] for r in rows], name=row_axes[0])
+    )
+    column_index = pandas.Index(labels, name=column_axis or None)
+    return pandas.DataFrame(values.reshape(-1, width), index=index, columns=column_index)
+
+
+def make_data_array(attention: Attention, step: str) -> Any:
+    """Return one step with its axes by name; coordinates are the indices, and beside them the tokens."""
+    xarray = _require("xarray", "to_xarray")
+    one = attention[step]
+    values = as_numpy(one.values)
+    coordinates: dict[str, Any] = {}
+    for axis, n in zip(one.axes, values.shape, strict=True):
+        coordinates[axis] = list(attention.at.get(axis, range(n)))
+        if axis in _TOKEN_AXES:
+            items = _item_labels(attention, axis, n)
+            has_batch = "batch" in one.axes and len(items) > 1
+            coordinates[f"{axis}_token"] = (
+                (("batch", axis), [list(x) for x in items]) if has_batch else (axis, list(items[0]))
+            )
+    attributes = {"formula": str(one.formula)}
+    return xarray.DataArray(values, dims=one.axes, coords=coordinates, name=step, attrs=attributes)
+
+
+# ── labels ───────────────────────────────────────────────────────────────────────────────────────
+def _item_labels(attention: Attention, axis: str, length: int) -> Labels:
+    """Return the labels of an axis for each batch item: tokens, or else indices."""
+    tokens = attention.tokens if axis == "query" else attention.k_tokens if axis in _TOKEN_AXES else ()
+    items = tokens if tokens and isinstance(tokens[0], tuple) else (tokens,)
+    if not tokens or len(items[0]) < length:
+        return (tuple(attention.at.get(axis, range(length))),)
+    return tuple(item[len(item) - length :] for item in items)  # new keys are the last
+
+
+def _common_labels(attention: Attention, axis: str, length: int) -> Sequence[object]:
+    """Return the labels of an axis that all batch items share; indices where they differ."""
+    items = _item_labels(attention, axis, length)
+    return items[0] if len(set(items)) == 1 else tuple(attention.at.get(axis, range(length)))
+
+
+def _row_labels(attention: Attention, step: Step, axes: tuple[str, ...], shape: tuple[int, ...]) -> Any:
+    """Yield the labels of each row: on every axis but the last."""
+    labels = {axis: _item_labels(attention, axis, n) for axis, n in zip(axes, shape, strict=True)}
+    for place in product(*map(range, shape)):
+        item = place[axes.index("batch")] if "batch" in axes else 0
+        yield tuple(labels[axis][item if len(labels[axis]) > 1 else 0][i] for axis, i in zip(axes, place, strict=True))

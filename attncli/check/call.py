@@ -1,0 +1,242 @@
+"""`attncli.check(problem, figures)`: figures in memory, or in a file, against whatever `attend` takes. Entry: `check_figures`.
+
+Beside what `settle` finds, a `Report` shows itself: as text, in a notebook, as the message of a failed assertion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
+
+from attncli.api.keywords import is_path, parse_keywords, spelled_for_python
+from attncli.api.sources import to_array, to_problem
+from attncli.check.figures import Figures
+from attncli.errors import InputError, OptionError, UnknownAttributeError
+from attncli.pipeline import load_engine
+from attncli.text import closest, join_names, quote_value, suggestion
+from attncli.types import Attention, Problem, Step
+from attncli.verdict import Verdict
+
+if TYPE_CHECKING:
+    from attncli.api.types import ArrayLike, Path, SharedOptions, Source, VariantLike
+    from attncli.check.task import CheckOptions
+
+FigureSource: TypeAlias = "Mapping[str, ArrayLike] | ArrayLike | Path | Attention"
+_RULES = ("digits", "close", "flash")
+_LAYOUTS = ("bhtd", "bthd", "htd", "thd")
+
+
+@dataclass(frozen=True, repr=False)
+class Report(Verdict):
+    """The answer to: are these figures right? It shows itself.
+
+    report = attncli.check(problem, {"context": mine}, mask="causal")
+    report.right            # True or False
+    report.causes           # what the figures are instead, in sentences
+    report.assert_right()   # raises AssertionError; its message is the report
+    """
+
+    @property
+    def right(self) -> bool:
+        """Whether every figure is right, and wrong ones would have been noticed."""
+        return self.verdict == "right"
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """What the figures are instead: each computation that gives exactly them, in a sentence, the simplest first."""
+        return tuple(diagnosis.sentence for diagnosis in self.identified)
+
+    def assert_right(self) -> None:
+        """Do nothing if the figures are right.
+
+        Raises:
+            AssertionError: they are not, or could not have been found wrong; the message is the report.
+        """
+        if not self.right:
+            raise AssertionError(f"\n{self}")
+
+    def to_text(self, format: Literal["table", "plain", "markdown"] = "table") -> str:
+        """Return the report as text: what `attn check` prints.
+
+        Raises:
+            OptionError: there is no such format.
+        """
+        from attncli.output_formats import RenderOptions
+        from attncli.views.verdict import VERDICT_VIEWS
+
+        if format not in VERDICT_VIEWS:
+            raise OptionError(
+                "unknown-format",
+                f"check cannot write {quote_value(format)}",
+                help=suggestion(str(format), VERDICT_VIEWS),
+            )
+        return VERDICT_VIEWS[format](self, RenderOptions())
+
+    def __str__(self) -> str:
+        return self.to_text().rstrip("\n")
+
+    def __repr__(self) -> str:
+        """Return the last line of the report: `<Report: wrong: 9 of 9 figures, in weights>`."""
+        return f"<Report: {str(self).splitlines()[-1]}>"
+
+    def _repr_html_(self) -> str:
+        from attncli.views.html import write_html_text
+
+        return write_html_text(str(self))
+
+    def __getattr__(self, name: str) -> object:
+        """Say which attribute is meant.
+
+        Raises:
+            UnknownAttributeError: always; Python knows it as AttributeError.
+        """
+        if name.startswith("_"):
+            raise AttributeError(name)
+        names = [known for known in (*dir(type(self)), *self.__dict__) if not known.startswith("_")]
+        match = closest(name, names)
+        help = f"did you mean {match!r}?" if match else "right, causes, assert_right(), verdict, steps"
+        raise UnknownAttributeError("unknown-attribute", f"a report has no attribute {quote_value(name)}", help=help)
+
+
+@spelled_for_python
+def check_figures(
+    problem: Source | None = None,
+    figures: FigureSource | None = None,
+    variant: VariantLike | None = None,
+    *,
+    step: str | None = None,
+    layout: Literal["bhtd", "bthd", "htd", "thd"] | None = None,
+    rule: Literal["digits", "close", "flash"] | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    identify: bool | None = None,
+    **options: Unpack[SharedOptions],
+) -> Report:
+    """Compare your figures with the reference, step by step, and find out what they are where they differ: `attn check`.
+
+        check(attncli.Problem(q=q, k=k, v=v), {"context": o, "log_sum_exp": lse}, mask="causal", layout="bthd").assert_right()
+
+    Args:
+        problem: as in `attend`. The reference is computed from it in float64.
+        figures: arrays by the names of steps, of NumPy, torch or any library with `__dlpack__`; one array, whose step `step`
+            names; a result; the name of a file of figures. None: what the problem says under `expected`.
+        variant: as in `attend`.
+        step: the step that the one array is of, or the one of the figures that is checked.
+        layout: the order of the axes of arrays with heads: bhtd, bthd, htd or thd.
+        rule: how close a figure must be: digits, close or flash; left out, its dtype decides.
+        rtol: the relative part of the tolerance: |Δ| ≤ atol + rtol·|reference|.
+        atol: the absolute part.
+        identify: look for the variant that gives these figures: on a difference (None), always, or never.
+        options: as in `attend`.
+
+    Returns:
+        The report: `right`, `causes`, `assert_right()`, and all that `attn check --json` holds.
+
+    Raises:
+        OptionError, InputError: as `attend`; or the figures do not go with the problem.
+    """
+    from attncli.check.task import prepare
+    from attncli.check.verdicts import settle
+    from attncli.validation import validate
+
+    for name, value, allowed in (("layout", layout, _LAYOUTS), ("rule", rule, _RULES)):
+        if value is not None and value not in allowed:
+            raise OptionError(
+                "bad-option", f"{name} cannot be {quote_value(value)}", help=suggestion(str(value), allowed)
+            )
+    check_options: CheckOptions = {
+        "step": step,
+        "layout": layout,
+        "rule": rule,
+        "rtol": _require_tolerance("rtol", rtol),
+        "atol": _require_tolerance("atol", atol),
+    }
+    if (rtol or atol) and rule not in (None, "close"):
+        raise OptionError("bad-option", f"rtol and atol do not apply to rule {rule}", help="they go with rule='close'")
+    keywords = parse_keywords(options, variant)
+    source = validate(
+        to_problem(problem, keywords.fields, keywords.read_options, has_read_options=keywords.has_read_options)
+    )
+    claimed = _to_figures(figures, source, step)
+    try:
+        task = prepare(source, keywords.request.resolve_variant(source.variant), claimed, **check_options)
+    except InputError as error:
+        raise error.add_location(file=source.source) from None
+    load_engine()
+    verdict = settle(task, identify=identify)
+    return Report(**{item.name: getattr(verdict, item.name) for item in fields(verdict)})
+
+
+def _require_tolerance(name: str, value: object) -> float | None:
+    """Return a tolerance.
+
+    Raises:
+        OptionError: it is no number ≥ 0.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise OptionError("bad-option", f"{name} takes a number ≥ 0, not {quote_value(value)}")
+    return float(value)
+
+
+def _to_figures(value: Any, problem: Problem, step: str | None) -> Figures:
+    """Return figures, from a file, a result, arrays by step, one array, or the problem's `expected`.
+
+    Raises:
+        InputError: there are none, or they are something else.
+    """
+    from attncli.check.figures import figures_from_arrays, figures_from_expected, figures_from_result
+
+    if value is None:
+        if problem.expected:
+            return figures_from_expected(problem.expected, problem.source or "expected")
+        hint = 'check(problem, {"weights": mine}); or the problem says what it expects: expected={"weights": [[…]]}'
+        raise InputError("no-figures", "there is nothing to check the problem against", help=hint)
+    if isinstance(value, Attention):
+        return figures_from_result(value, "the result")
+    if isinstance(value, Step):
+        return figures_from_arrays({value.name: value.values})
+    if is_path(value):
+        from attncli.check.figure_files import read_figures
+
+        return read_figures(str(value))
+    if not isinstance(value, Mapping):
+        if step is None:
+            message = f"the figures are one {type(value).__name__}, and nothing says of which step"
+            raise InputError("no-figures", message, help='check(problem, {"context": mine}), or step="context"')
+        value = {step: value}
+    for name in value:
+        if not isinstance(name, str):
+            raise InputError("wrong-type", f"figures stand under names of steps, not under {quote_value(name)}")
+    return figures_from_arrays({name: _to_figure_array(name, x) for name, x in value.items()})
+
+
+def _to_figure_array(name: str, value: Any) -> Any:
+    """Return figures of one step as an array.
+
+    Raises:
+        InputError: they are no array of numbers.
+    """
+    import numpy as np
+
+    if isinstance(value, int | float) or value is None:
+        raise InputError(
+            "wrong-type", f"{name} holds {quote_value(value)}, which is no array", help=f'{{"{name}": [[…]]}}'
+        )
+    if isinstance(value, list | tuple):
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise InputError(
+                "ragged", f"{name}: its rows are not of one length", help="rows are never padded"
+            ) from None
+        return array
+    try:
+        return to_array(name, value)
+    except InputError as error:
+        if error.code == "wrong-type" and not hasattr(value, "shape"):
+            known = join_names(("a NumPy array", "a tensor", "lists"), "or")
+            raise InputError("wrong-type", f"{name} is {quote_value(value)}, not {known}") from None
+        raise
