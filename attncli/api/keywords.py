@@ -118,10 +118,10 @@ def _to_choice(name: str, value: object) -> object:
         return value if isinstance(value, str) else _name_of_dtype(value)
     if name == "device":
         return str(value)
-    if isinstance(value, str | int | float | list | tuple):
-        return value
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         return value.item()  # a number of NumPy's or torch's
+    if isinstance(value, str | int | float | list | tuple):
+        return value
     metavar = CHOICES[name].metavar
     raise OptionError("bad-option", f"{name} takes {metavar}, not {quote_value(value)}", help=CHOICES[name].help)
 
@@ -303,18 +303,17 @@ _OTHER_NAMES = {"with": "a field's name", "output": "save", "no-identify": "iden
 
 
 def spelled_for_python(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Decorate a function so that an error which names options of the command line says what they are in Python."""
+    """Decorate a function so that an error which names options of the command line has a note that says what they are in Python."""
 
     @wraps(function)
     def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         try:
             return function(*args, **kwargs)
         except AttnError as error:
-            if " (in Python: " not in error.help:
-                flags = dict.fromkeys(_FLAG.findall(f"{error.message} {error.help}"))
-                names = [_OTHER_NAMES.get(flag) or f"{flag.replace('-', '_')}=" for flag in flags]
-                if names:
-                    error.help = f"{error.help} (in Python: {', '.join(names)})".strip()
+            flags = dict.fromkeys(_FLAG.findall(f"{error.message} {error.help}"))
+            names = [_OTHER_NAMES.get(flag) or f"{flag.replace('-', '_')}=" for flag in flags]
+            if names and not hasattr(error, "__notes__"):
+                error.add_note(f"  = in Python: {', '.join(names)}")
             raise
 
     return call

@@ -1,0 +1,462 @@
+"""What somebody at a notebook types first: each call does what is expected, or raises the documented error with its way out."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+
+import attncli
+from attncli import AttnError, CannotError, InputError, OptionError, Problem, Variant
+from tests.helpers import assert_close, softmax
+
+X = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 1.0, 2.0], [2.0, 1.0, 0.0, 1.0]])  # sample_inputs/tokens.csv
+TOKENS = ("the", "cat", "sat")
+CSV = "token,d0,d1,d2,d3\nthe,1,0,1,0\ncat,0,1,1,2\nsat,2,1,0,1\n"
+NAMES = ["d0", "d1", "d2", "d3"]
+LATER = np.triu(np.ones((3, 3), bool), 1)
+Q, K, V = X[:2], X, X[:, :2]
+
+
+def weigh(q, k, hidden=False, scale=0.5):
+    """The weights of the textbook."""
+    return softmax(np.where(hidden, -np.inf, q @ k.T * scale))
+
+
+W, CAUSAL = weigh(X, X), weigh(X, X, LATER)
+CROSS = weigh(Q, K)
+
+
+class Handed:
+    """An array of a library that hands it over by DLPack alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Files as people have them."""
+    made = tmp_path_factory.mktemp("first")
+    (made / "x.csv").write_text(CSV, encoding="utf-8")
+    (made / "k.csv").write_text(CSV, encoding="utf-8")
+    (made / "no_suffix").write_text(CSV, encoding="utf-8")
+    (made / "numbers.csv").write_text("1,0\n0,1\n", encoding="utf-8")
+    np.save(made / "x.npy", X)
+    np.savez(made / "q.npz", q=Q, k=K, v=V)
+    pl.DataFrame({"token": TOKENS, **dict(zip(NAMES, X.T, strict=True))}).write_parquet(made / "x.parquet")
+    return made
+
+
+def opened(path, mode):
+    with path.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        return attncli.attend(file)
+
+
+def pandas_frame(**options):
+    return pd.DataFrame(X, **options)
+
+
+# ── calls that compute ───────────────────────────────────────────────────────────────────────────
+# name → the call, given a folder; the weights; the tokens, where there are any
+COMPUTED = {
+    "a NumPy array": (lambda f: attncli.attend(X), W, None),
+    "of float32": (lambda f: attncli.attend(X.astype(np.float32)), W, None),
+    "of integers": (lambda f: attncli.attend(X.astype(int)), W, None),
+    "of float16": (lambda f: attncli.attend(X.astype(np.float16)), W, None),
+    "a view that is not contiguous": (lambda f: attncli.attend(np.asfortranarray(X)[:, ::1]), W, None),
+    "a structured array": (lambda f: attncli.attend(np.array(list(map(tuple, X)), [(n, float) for n in NAMES])), W, None),
+    "a tensor": (lambda f: attncli.attend(torch.tensor(X)), W, None),
+    "a list of lists": (lambda f: attncli.attend(X.tolist()), W, None),
+    "a tuple of tuples": (lambda f: attncli.attend(tuple(map(tuple, X.tolist()))), W, None),
+    "a list of arrays": (lambda f: attncli.attend(list(X)), W, None),
+    "a list of tensors": (lambda f: attncli.attend(list(torch.tensor(X))), W, None),
+    "an array of another library": (lambda f: attncli.attend(Handed(X)), W, None),
+    "a memoryview's array": (lambda f: attncli.attend(np.asarray(memoryview(X))), W, None),
+    "a frame of pandas": (lambda f: attncli.attend(pandas_frame()), W, None),
+    "with the tokens as its index": (lambda f: attncli.attend(pandas_frame(index=list(TOKENS))), W, TOKENS),
+    "with names and a column of tokens": (lambda f: attncli.attend(pandas_frame(columns=NAMES).assign(token=TOKENS)), W, TOKENS),
+    "with some rows taken out": (lambda f: attncli.attend(pandas_frame().iloc[::-1].iloc[::-1]), W, None),
+    "of whole vectors": (lambda f: attncli.attend(pd.DataFrame({"word": TOKENS, "embedding": list(X)})), W, TOKENS),
+    "a series of vectors": (lambda f: attncli.attend(pd.Series(list(X), index=list(TOKENS))), W, TOKENS),
+    "a frame of Polars": (lambda f: attncli.attend(pl.DataFrame(X, NAMES)), W, None),
+    "of Polars, with tokens": (lambda f: attncli.attend(pl.DataFrame({"token": TOKENS, "embedding": X.tolist()})), W, TOKENS),
+    "a frame and some of its columns": (
+        lambda f: attncli.attend(pandas_frame(columns=NAMES).assign(id=[7, 8, 9]), columns=NAMES),
+        W,
+        None,
+    ),
+    "a file name": (lambda f: attncli.attend(f"{f}/x.csv"), W, TOKENS),
+    "a Path": (lambda f: attncli.attend(f / "x.csv"), W, TOKENS),
+    "a file of arrays": (lambda f: attncli.attend(f / "x.npy"), W, None),
+    "a file of a frame": (lambda f: attncli.attend(f / "x.parquet"), W, TOKENS),
+    "a file and its format": (lambda f: attncli.attend(f / "no_suffix", input_format="csv"), W, TOKENS),
+    "a file without a header": (lambda f: attncli.attend(f / "numbers.csv", header="no"), weigh(np.eye(2), np.eye(2), scale=2**-0.5), None),
+    "an open file": (lambda f: opened(f / "x.csv", "rb"), W, TOKENS),
+    "an open text file": (lambda f: opened(f / "x.csv", "r"), W, TOKENS),
+    "bytes in memory": (lambda f: attncli.attend(io.BytesIO(CSV.encode())), W, TOKENS),
+    "text in memory": (lambda f: attncli.attend(io.StringIO(json.dumps({"embeddings": X.tolist()}))), W, None),
+    "a Problem": (lambda f: attncli.attend(Problem(embeddings=X, tokens=TOKENS)), W, TOKENS),
+    "a Problem of a frame": (lambda f: attncli.attend(Problem(embeddings=pandas_frame())), W, None),
+    "what read returns": (lambda f: attncli.attend(attncli.read(f / "x.csv")), W, TOKENS),
+    "a dict of fields": (lambda f: attncli.attend({"embeddings": X, "tokens": list(TOKENS)}), W, TOKENS),
+    "a dict of words": (lambda f: attncli.attend(dict(zip(TOKENS, X, strict=True))), W, TOKENS),
+    "a list of records": (
+        lambda f: attncli.attend([{"token": t, "embedding": x} for t, x in zip(TOKENS, X.tolist(), strict=True)]),
+        W,
+        TOKENS,
+    ),
+    "an archive of NumPy": (lambda f: attncli.attend(np.load(f / "q.npz")), CROSS, None),
+    "q, k and v": (lambda f: attncli.attend(q=Q, k=K, v=V), CROSS, None),
+    "q, k and v in a dict": (lambda f: attncli.attend(OrderedDict(q=Q, k=K, v=V)), CROSS, None),
+    "q, and k and v as keywords": (lambda f: attncli.attend(Q, k=K, v=V), CROSS, None),
+    "q, and k from a file": (lambda f: attncli.attend(Q, k=f"{f}/k.csv"), CROSS, None),
+    "tokens": (lambda f: attncli.attend(X, tokens=["the", "cat", "sat"]), W, TOKENS),
+    "tokens of a series": (lambda f: attncli.attend(X, tokens=pd.Series(TOKENS)), W, TOKENS),
+    "tokens of an array": (lambda f: attncli.attend(X, tokens=np.array(TOKENS)), W, TOKENS),
+    "a mask by name": (lambda f: attncli.attend(X, mask="causal"), CAUSAL, None),
+    "causal=True": (lambda f: attncli.attend(X, causal=True), CAUSAL, None),
+    "a mask of booleans": (lambda f: attncli.attend(X, mask=~LATER), CAUSAL, None),
+    "a mask of torch": (lambda f: attncli.attend(X, mask=torch.tensor(~LATER)), CAUSAL, None),
+    "a mask of two names": (lambda f: attncli.attend(X, mask=["causal", "window:left=5"]), CAUSAL, None),
+    "a window": (lambda f: attncli.attend(X, window=(-1, 0)), CAUSAL, None),
+    "a bias": (lambda f: attncli.attend(X, bias=np.where(LATER, -np.inf, 0.0)), CAUSAL, None),
+    "a Variant": (lambda f: attncli.attend(X, Variant(mask="causal")), CAUSAL, None),
+    "a Variant and a choice": (lambda f: attncli.attend(X, Variant(mask="causal"), scale=2), weigh(X, X, LATER, 2), None),
+    "the name of a variant": (lambda f: attncli.attend(X, "causal"), CAUSAL, None),
+    "the name as a keyword": (lambda f: attncli.attend(X, variant="causal"), CAUSAL, None),
+    "a variant of choices": (lambda f: attncli.attend(X, {"mask": "causal", "scale": 0.5}), CAUSAL, None),
+    "a choice over the problem's": (
+        lambda f: attncli.attend(Problem(embeddings=X, variant={"mask": "causal", "scale": 2}), scale=0.5),
+        CAUSAL,
+        None,
+    ),
+    "a scale": (lambda f: attncli.attend(X, scale=0.25), weigh(X, X, scale=0.25), None),
+    "a number of NumPy": (lambda f: attncli.attend(X, scale=np.float64(0.25)), weigh(X, X, scale=0.25), None),
+    "a dtype of NumPy": (lambda f: attncli.attend(X, dtype=np.float32), W, None),
+    "a dtype of torch": (lambda f: attncli.attend(X, dtype=torch.float32), W, None),
+    "the steps that are kept": (lambda f: attncli.attend(X, keep={"weights"}), W, None),
+    "only one step": (lambda f: attncli.attend(X, only="weights"), W, None),
+    "only two steps": (lambda f: attncli.attend(X, only=["weights", "context"]), W, None),
+    "one query": (lambda f: attncli.attend(X, tokens=TOKENS, at={"query": "cat"}), W[1:2], ("cat",)),
+    "some keys": (lambda f: attncli.attend(X, at={"key": slice(0, 2)}), W[:, :2], None),
+    "what the command line writes": (lambda f: attncli.attend(X, at="query=1"), W[1:2], None),
+    "a step of another result": (lambda f: attncli.attend(attncli.attend(X, scale=2)["q"]), W, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_a_first_call_computes_what_is_meant(folder, name):
+    call, weights, tokens = COMPUTED[name]
+
+    result = call(folder)
+
+    rtol = {"float32": 1e-6}.get(result.dtype, 1e-12)
+    assert_close(result["weights"].values, weights, rtol=rtol)
+    if tokens is not None:
+        assert result.tokens == tokens
+
+
+# ── results ──────────────────────────────────────────────────────────────────────────────────────
+@pytest.fixture(scope="module")
+def result():
+    return attncli.attend(X, causal=True, tokens=TOKENS, only=["weights", "context"])
+
+
+def test_steps_are_items_and_arrays(result):
+    assert list(result.keys()) == ["weights", "context"]
+    assert len(result) == 2
+    assert_close(np.asarray(result["weights"]), CAUSAL)
+    assert_close(np.asarray(result["weights"]) @ X, result["context"].values)
+    assert np.asarray(result["weights"], dtype=np.float32).dtype == np.float32
+
+
+def test_a_result_is_plain_values_and_json(result):
+    record = result.to_dict()
+
+    assert_close(record["weights"], CAUSAL)
+    assert json.loads(json.dumps(record)) == json.loads(result.to_json())
+    assert record["schema"] == "attn.result/1"
+
+
+def test_a_result_is_a_frame_with_labels(result):
+    frame = result.to_pandas("weights")
+
+    assert frame.loc["cat", "the"] == pytest.approx(CAUSAL[1, 0], rel=1e-12)
+    assert (frame.index.name, frame.columns.name) == ("query", "key")
+    assert list(result.to_pandas("context").columns) == [0, 1, 2, 3]
+
+
+def test_heads_and_batches_are_levels_of_the_index():
+    x = np.stack([X, X[::-1]])
+
+    frame = attncli.attend(x, heads=2, tokens=[list(TOKENS), list(TOKENS[::-1])]).to_pandas("weights")
+
+    assert frame.index.names == ["batch", "head", "query"]
+    assert frame.shape == (12, 3)
+    own = weigh(X[::-1][:, :2], X[::-1][:, :2], scale=2**-0.5)
+    assert_close(frame.loc[(1, 0, "sat")].to_numpy(), own[0])
+    assert list(frame.columns) == [0, 1, 2]  # the keys of the two items have other tokens
+
+
+def test_all_steps_are_one_tidy_frame(result):
+    frame = result.to_pandas()
+
+    assert len(frame) == 9 + 12
+    one = frame[(frame.step == "weights") & (frame.query_token == "sat") & (frame.key_token == "cat")]
+    assert one.value.item() == pytest.approx(CAUSAL[2, 1], rel=1e-12)
+    assert result.to_polars("weights").height == 9
+
+
+def test_a_result_is_an_array_with_coordinates(result):
+    pytest.importorskip("xarray")
+
+    array = result.to_xarray("weights")
+
+    assert array.dims == ("query", "key")
+    assert array.sel(query=1, key=0).item() == pytest.approx(CAUSAL[1, 0], rel=1e-12)
+    assert list(array.key_token.values) == list(TOKENS)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["json", "ndjson", "csv", "tsv", "npz", "safetensors", "parquet", "feather", "md", "tex", "txt"]
+)
+def test_a_result_is_saved_as_the_command_line_writes_it(attn, tmp_path, suffix):
+    (tmp_path / "x.csv").write_text(CSV, encoding="utf-8")
+    attn("compute", "x.csv", "--causal", "--only", "weights", "-o", f"theirs.{suffix}")
+
+    attncli.attend("x.csv", causal=True, only="weights").save(f"ours.{suffix}")
+
+    theirs, ours = Path(f"theirs.{suffix}").read_bytes(), Path(f"ours.{suffix}").read_bytes()
+    assert ours == theirs
+
+
+def test_print_shows_the_tables_and_a_prompt_a_few_lines(result):
+    assert "2 sat         0.0996   0.1643   0.7361   1.0000" in str(result)
+    assert repr(result).splitlines()[1:] == [
+        "  query: 0 the, 1 cat, 2 sat",
+        "  key: 0 the, 1 cat, 2 sat",
+        "  weights            query 3 × key 3              1.0000, 0.0000 … 0.7361",
+        "  context            query 3 × dim 4              1.0000, 0.0000 … 1.0646",
+    ]
+    assert repr(result["weights"]).splitlines()[0] == (
+        "weights · query 3 × key 3 · float64 · e^(s − max s) / Σ e^(s − max s)"
+    )
+
+
+def test_long_results_are_abbreviated():
+    long = attncli.attend(np.random.default_rng(0).normal(size=(500, 4)))
+
+    assert len(repr(long)) < 1500
+    assert len(str(long).splitlines()) < 600
+    assert max(map(len, str(long).splitlines())) <= 100
+    assert len(long._repr_html_()) < 60_000
+    assert len(repr(long["weights"])) < 800
+
+
+def test_a_notebook_shows_tables_in_which_tokens_are_text():
+    html = attncli.attend(
+        X, tokens=["<script>alert(1)</script>", "a\x1b[31m", "b"], causal=True, only="weights"
+    )._repr_html_()
+
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "\x1b" not in html
+    assert "<td>0.7361</td>" in html
+    assert html.count("<td>·</td>") == 3
+
+
+def test_a_result_explains_a_query_as_the_command_line_does(attn, tmp_path):
+    (tmp_path / "x.csv").write_text(CSV, encoding="utf-8")
+    result = attncli.attend("x.csv", causal=True)
+    printed = attn("explain", "x.csv", "cat", "--causal", "--quiet").out
+
+    assert result.explain("cat") == printed
+    assert result.explain(1) == printed
+    assert attncli.explain("x.csv", "cat", mask="causal") == printed
+    assert "0.9241" in result.explain("cat", format="markdown")
+    assert "<pre" in result.explain("cat")._repr_html_()
+
+
+def test_what_was_drawn_is_explained_as_it_was_drawn():
+    result = attncli.attend(X, projection="randn:dim=2", only="weights")
+
+    assert f" = {result['weights'].values[0, 0]:.4f}\n" in result.explain(0)
+
+
+def test_a_tensor_keeps_its_graph():
+    x = torch.tensor(X, requires_grad=True)
+
+    result = attncli.attend(x, mask="causal")
+    result["context"].values.sum().backward()
+
+    assert x.grad is not None
+    assert_close(np.asarray(result["weights"]), CAUSAL)
+
+
+# ── figures ──────────────────────────────────────────────────────────────────────────────────────
+def test_right_figures_are_right():
+    for figures in (
+        {"weights": CAUSAL},
+        {"weights": torch.tensor(CAUSAL)},
+        {"weights": Handed(CAUSAL)},
+        {"weights": CAUSAL.tolist()},
+    ):
+        report = attncli.check(X, figures, mask="causal")
+        assert report.right
+        report.assert_right()
+        assert report.causes == ()
+
+
+def test_one_array_and_its_step_are_figures():
+    assert attncli.check(X, CAUSAL, "causal", step="weights").right
+
+
+def test_a_result_is_figures():
+    assert attncli.check(X, attncli.attend(X, mask="causal", only="weights"), mask="causal").right
+
+
+def test_the_layout_is_that_of_the_figures():
+    q = np.random.default_rng(0).normal(size=(2, 2, 3, 4))  # b h t d
+    context = np.asarray(attncli.attend(q=q, k=q, v=q)["head_context"])
+
+    assert attncli.check(Problem(q=q, k=q, v=q), {"head_context": context.swapaxes(1, 2)}, layout="bthd").right
+
+
+def test_wrong_figures_say_what_they_are():
+    report = attncli.check(X, {"weights": weigh(X, X, LATER, 1)}, mask="causal")
+
+    assert not report.right
+    assert "without 1/√d_k" in report.causes[0]
+    with pytest.raises(AssertionError, match="your weights are the reference without 1/√d_k"):
+        report.assert_right()
+    assert repr(report) == "<Report: wrong: 5 of 9 figures, in weights>"
+    assert str(report).splitlines()[-1] == "wrong: 5 of 9 figures, in weights"
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────
+REFUSED = {
+    "nothing": (lambda f: attncli.attend(), InputError, "missing-field", "or q, k and v"),
+    "a number": (lambda f: attncli.attend(5), InputError, "wrong-type", "an input is an array"),
+    "a word": (lambda f: attncli.attend("hello"), OptionError, "unknown-format", "--input-format"),
+    "a file that is not there": (lambda f: attncli.attend("nosuch.csv"), InputError, "no-such-file", ""),
+    "JSON as a text": (lambda f: attncli.attend('{"embeddings": [[1]]}'), InputError, "no-such-file", "io.StringIO"),
+    "bytes": (lambda f: attncli.attend(b"1,2"), InputError, "wrong-type", "io.BytesIO"),
+    "a generator": (lambda f: attncli.attend(x for x in X), InputError, "wrong-type", "list(…)"),
+    "a class": (lambda f: attncli.attend(np.ndarray), InputError, "wrong-type", "an input is an array"),
+    "a list of words": (lambda f: attncli.attend(["the", "cat"]), InputError, "not-a-number", "tokens=tokens"),
+    "one vector": (lambda f: attncli.attend(X[0]), InputError, "wrong-shape", "brackets"),
+    "an array of five axes": (lambda f: attncli.attend(np.ones((2, 2, 2, 2, 2))), InputError, "wrong-shape", "axes too many"),
+    "ragged lists": (lambda f: attncli.attend([[1.0, 2.0], [3.0]]), InputError, "ragged", "same length"),
+    "ragged tensors": (lambda f: attncli.attend([torch.ones(2), torch.ones(3)]), InputError, "ragged", "same shape"),
+    "NaN": (lambda f: attncli.attend(np.full((2, 2), np.nan)), InputError, "not-finite", ""),
+    "an array of texts": (lambda f: attncli.attend(np.array([["a"]])), InputError, "wrong-type", ""),
+    "a masked array": (lambda f: attncli.attend(np.ma.masked_less(X, 1)), InputError, "wrong-type", "fill them"),
+    "a sparse tensor": (lambda f: attncli.attend(torch.tensor(X).to_sparse()), InputError, "wrong-type", "to_dense"),
+    "a frame with a gap": (lambda f: attncli.attend(pandas_frame().replace(2.0, None)), InputError, "empty-cell", "never read as 0"),
+    "a frame with an index of numbers": (lambda f: attncli.attend(pandas_frame(columns=NAMES).assign(id=[7, 8, 9])), InputError, "unclear-columns", "drop='id'"),
+    "a frame of two levels": (lambda f: attncli.attend(pandas_frame().set_index([0, 1])), InputError, "wrong-type", "reset_index"),
+    "a frame that is lazy": (lambda f: attncli.attend(pl.LazyFrame({"a": [1.0]})), InputError, "wrong-type", "collect()"),
+    "a result": (lambda f: attncli.attend(attncli.attend(X)), InputError, "not-a-problem", "result['context']"),
+    "q, k, v by place": (lambda f: attncli.attend(Q, K, V), OptionError, "bad-option", "attend(q=q, k=k, v=v)"),
+    "a tuple of q, k, v": (lambda f: attncli.attend((Q, K, V)), InputError, "two-readings", "attend(q=q, k=k, v=v)"),
+    "q alone": (lambda f: attncli.attend(q=Q), InputError, "missing-field", "only v may be left out"),
+    "a misspelt keyword": (lambda f: attncli.attend(X, msak="causal"), OptionError, "unknown-choice", "'mask'"),
+    "a keyword of torch": (lambda f: attncli.attend(X, is_causal=True), OptionError, "unknown-choice", "'causal'"),
+    "a keyword of transformers": (lambda f: attncli.attend(X, num_heads=2), OptionError, "unknown-choice", "'heads'"),
+    "dropout_p": (lambda f: attncli.attend(X, dropout_p=0.1), OptionError, "unknown-choice", "dropout"),
+    "a learned matrix": (lambda f: attncli.attend(X, w_q=X), OptionError, "unknown-choice", "parameters={'w_q': w_q}"),
+    "an option of output": (lambda f: attncli.attend(X, precision=6), OptionError, "unknown-choice", "to_text(precision=6)"),
+    "a misspelt mask": (lambda f: attncli.attend(X, mask="casual"), OptionError, "unknown-mask", "'causal'"),
+    "mask=True": (lambda f: attncli.attend(X, mask=True), OptionError, "bad-option", "causal=True"),
+    "a mask of numbers": (lambda f: attncli.attend(X, mask=np.tril(np.ones((3, 3)))), InputError, "numeric-mask", "true and false"),
+    "causal='yes'": (lambda f: attncli.attend(X, causal="yes"), OptionError, "bad-option", ""),
+    "a window of one": (lambda f: attncli.attend(X, window=2), OptionError, "bad-option", "window=(2, 0)"),
+    "too many heads": (lambda f: attncli.attend(X, heads=3), InputError, "heads-mismatch", "1, 2 or 4"),
+    "heads='two'": (lambda f: attncli.attend(X, heads="two"), OptionError, "bad-option", ""),
+    "heads=True": (lambda f: attncli.attend(X, heads=True), OptionError, "bad-option", ""),
+    "a misspelt variant": (lambda f: attncli.attend(X, variant="lama3"), OptionError, "unknown-variant", "'llama3'"),
+    "a misspelt choice of a variant": (lambda f: attncli.attend(X, {"msk": "causal"}), OptionError, "unknown-choice", "'mask'"),
+    "a misspelt choice of Variant": (lambda f: Variant(msk="causal"), OptionError, "unknown-choice", "'mask'"),
+    "a variant that is a number": (lambda f: attncli.attend(X, 3), OptionError, "bad-option", "'llama3'"),
+    "a misspelt field": (lambda f: Problem(embedings=X), InputError, "unknown-field", "'embeddings'"),
+    "a misspelt field of a dict": (lambda f: attncli.attend({"embedings": X, "tokens": ["a"]}), InputError, "unknown-field", "'embeddings'"),
+    "keys that are numbers": (lambda f: attncli.attend({0: [1.0]}), InputError, "wrong-type", "embeddings"),
+    "tokens in one text": (lambda f: attncli.attend(X, tokens="the cat sat"), OptionError, "bad-option", ".split()"),
+    "two tokens for three": (lambda f: attncli.attend(X, tokens=["the", "cat"]), InputError, "count-mismatch", ""),
+    "a misspelt step": (lambda f: attncli.attend(X, only="wieghts"), OptionError, "unknown-step", "'weights'"),
+    "only=3": (lambda f: attncli.attend(X, only=3), OptionError, "bad-option", "only=['weights', 'context']"),
+    "a step that is absent": (lambda f: attncli.attend(X, only="output"), InputError, "absent-step", "it has"),
+    "keep and only": (lambda f: attncli.attend(X, keep="weights", only="weights"), OptionError, "bad-option", "leave one"),
+    "a query that is absent": (lambda f: attncli.attend(X, tokens=TOKENS, at={"query": "dog"}), InputError, "unknown-token", ""),
+    "an axis that is absent": (lambda f: attncli.attend(X, at={"row": 0}), OptionError, "unknown-axis", "query"),
+    "top='a'": (lambda f: attncli.attend(X, top="a"), OptionError, "bad-option", ""),
+    "options of reading and an array": (lambda f: attncli.attend(X, header="no"), OptionError, "bad-option", "leave"),
+    "header='maybe'": (lambda f: attncli.attend(f / "x.csv", header="maybe"), OptionError, "bad-option", "yes or no"),
+    "an array to read": (lambda f: attncli.read(X), InputError, "wrong-type", "attend takes arrays"),
+    "choices to read": (lambda f: attncli.read(f / "x.csv", mask="causal"), OptionError, "bad-option", "attend takes it"),
+    "result.weights": (lambda f: attncli.attend(X).weights, OptionError, "unknown-attribute", "result['weights']"),
+    "result.to_jsn": (lambda f: attncli.attend(X).to_jsn, OptionError, "unknown-attribute", "'to_json'"),
+    "result['wieghts']": (lambda f: attncli.attend(X)["wieghts"], InputError, "absent-step", "'weights'"),
+    "to_pandas of another step": (lambda f: attncli.attend(X).to_pandas("output"), InputError, "absent-step", "it holds"),
+    "a format that there is not": (lambda f: attncli.attend(X).to_text("html"), OptionError, "unknown-format", "it can be"),
+    "a suffix that there is not": (lambda f: attncli.attend(X).save(f / "x.docx"), OptionError, "unknown-format", "json"),
+    "a file that is there": (lambda f: attncli.attend(X).save(f / "x.csv"), OptionError, "output-exists", "--force"),
+    "a folder that is not there": (lambda f: attncli.attend(X).save(f / "no/x.json"), CannotError, "cannot-write", "mkdir"),
+    "an array to write": (lambda f: attncli.write(X, "x.json"), InputError, "wrong-type", "attncli.attend(x)"),
+    "a query to explain that is absent": (lambda f: attncli.explain(X, "dog", tokens=TOKENS), InputError, "unknown-token", ""),
+    "a page in CSV": (lambda f: attncli.attend(X).explain(format="csv"), OptionError, "unknown-format", "markdown"),
+    "no figures": (lambda f: attncli.check(X), InputError, "no-figures", "check(problem"),
+    "an array of no step": (lambda f: attncli.check(X, W), InputError, "no-figures", 'step="context"'),
+    "figures of a misspelt step": (lambda f: attncli.check(X, {"wieghts": W}), InputError, "unknown-step", "'weights'"),
+    "figures of another shape": (lambda f: attncli.check(X, {"weights": W[:2]}), InputError, "wrong-shape", "rows"),
+    "a misspelt rule": (lambda f: attncli.check(X, {"weights": W}, rule="close-to"), OptionError, "bad-option", "close"),
+    "report.causse": (lambda f: attncli.check(X, {"weights": W}).causse, OptionError, "unknown-attribute", "'causes'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_first_call_that_cannot_be_says_why_and_what_to_do(folder, name):
+    call, kind, code, way_out = REFUSED[name]
+
+    with pytest.raises(AttnError) as caught:
+        call(folder)
+
+    error = caught.value
+    assert isinstance(error, kind), str(error)
+    assert error.code == code, str(error)
+    assert way_out in error.help, str(error)
+    assert error.message in str(error)
+    assert error.help in str(error)
+
+
+def test_options_of_the_command_line_are_spelled_for_python():
+    with pytest.raises(AttnError) as caught:
+        attncli.attend(X, Variant(name="multi-head"))
+
+    assert caught.value.__notes__ == ["  = in Python: heads="]
+
+
+def test_protocols_of_python_go_on_working(result):
+    import copy
+    import pickle
+
+    assert not hasattr(result, "weights")
+    with pytest.raises(KeyError):
+        result["nothing"]
+    for again in (copy.copy(result), pickle.loads(pickle.dumps(attncli.check(X, {"weights": W})))):
+        assert again
+    assert dict(result).keys() == {"weights", "context"}
