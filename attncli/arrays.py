@@ -1,13 +1,35 @@
-"""NumPy arrays and tensors alike, without loading torch: `is_tensor`, `as_numpy`."""
+"""NumPy arrays and tensors alike, without loading torch: `is_tensor`, `as_numpy`; and what else can be an array, as types."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
+    from torch import Tensor
 
     NumpyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+    AnyNumpyArray: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+
+class SupportsDLPack(Protocol):
+    """An array of another library, such as JAX or CuPy."""
+
+    def __dlpack__(self) -> object: ...
+
+
+class SupportsArray(Protocol):
+    """Whatever NumPy makes an array of: a data frame's column, a step of a result."""
+
+    def __array__(self) -> AnyNumpyArray: ...
+
+
+if TYPE_CHECKING:
+    # Lists of numbers within each other, a NumPy array, a tensor, an array of another library, a step of a result.
+    ArrayLike: TypeAlias = Sequence[object] | AnyNumpyArray | Tensor | SupportsArray | SupportsDLPack
+    ArrayOrTensor: TypeAlias = AnyNumpyArray | Tensor
 
 
 def is_tensor(value: object) -> bool:

@@ -51,7 +51,7 @@ class AttnError(Exception):
         self.message = message
         self.location = location or Location()
         self.help = help
-        self.identity: dict[str, Any] = {}  # `id` and `meta` of the problem that it is about, where they are known
+        self.identity: dict[str, object] = {}  # `id` and `meta` of the problem that it is about, where they are known
 
     def __str__(self) -> str:
         """Sentence, place and way out, each on a line of its own, as tracebacks and notebooks show them."""
@@ -61,15 +61,15 @@ class AttnError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.code, self.message), vars(self)  # so that it travels from a worker
 
-    def add_location(self, **details: Any) -> Self:
+    def add_location(self, **details: object) -> Self:
         """Fill in the parts of the location that are still unknown, and return the error."""
-        missing = {name: value for name, value in details.items() if not getattr(self.location, name)}
+        missing: dict[str, Any] = {name: value for name, value in details.items() if not getattr(self.location, name)}
         self.location = replace(self.location, **missing)
         return self
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, object]:
         """Return the error for programs: one JSON object."""
-        out: dict[str, Any] = {"type": "error", "code": self.code, "message": self.message}
+        out: dict[str, object] = {"type": "error", "code": self.code, "message": self.message}
         if self.location.file:
             out["file"] = self.location.file
         if self.location.line is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Generator as Generator
     from torch import Tensor as Tensor
 
+    from attncli.arrays import ArrayLike, ArrayOrTensor, SupportsArray
     from attncli.derivation import Intermediate
 
     NumpyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -183,6 +184,40 @@ class Problem:
     notes: tuple[str, ...] = ()  # what a reader has detected, which is reported on standard error
     validated: bool = field(default=False, repr=False)
 
+    if TYPE_CHECKING:  # what may come in; validation makes arrays of it
+
+        def __init__(
+            self,
+            tokens: Sequence[str] | Sequence[Sequence[str]] | SupportsArray | None = None,
+            k_tokens: Sequence[str] | Sequence[Sequence[str]] | SupportsArray | None = None,
+            embeddings: ArrayLike | None = None,
+            memory: Mapping[str, object] | None = None,
+            q: ArrayLike | None = None,
+            k: ArrayLike | None = None,
+            v: ArrayLike | None = None,
+            layout: Literal["bhtd", "bthd", "htd", "thd"] | None = None,
+            past: Mapping[str, object] | None = None,
+            parameters: Mapping[str, object] = ...,
+            w_layout: Literal["in-out", "out-in"] | None = None,
+            mask: ArrayLike | None = None,
+            bias: ArrayLike | None = None,
+            lengths: ArrayLike | None = None,
+            positions: ArrayLike | None = None,
+            k_positions: ArrayLike | None = None,
+            segments: ArrayLike | None = None,
+            k_segments: ArrayLike | None = None,
+            dropout_mask: ArrayLike | None = None,
+            variant: Mapping[str, object] = ...,
+            about: object = None,
+            id: str | float | None = None,
+            meta: Mapping[str, object] | None = None,
+            expected: Mapping[str, object] = ...,
+            source: str = "",
+            line: int | None = None,
+            notes: tuple[str, ...] = (),
+            validated: bool = False,
+        ) -> None: ...
+
     def __new__(cls, *args: object, **fields: object) -> Self:
         """Refuse a field that there is not.
 
@@ -302,7 +337,7 @@ class Step:
     name: str
     formula: str
     axes: tuple[str, ...]
-    values: Array
+    values: ArrayOrTensor  # a NumPy array, or a tensor where tensors came in
     intermediates: Mapping[str, Intermediate] = field(default_factory=dict, repr=False)  # recorded for `attn explain`
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NumpyArray:

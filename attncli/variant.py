@@ -468,7 +468,7 @@ class Variant:
         parts = [value for value in values if isinstance(value, Part)]
         return tuple(part.member.function for part in (*parts, *self.mask.iter_parts()))
 
-    def describe(self) -> Json:
+    def describe(self) -> dict[str, object]:
         """Return every choice that was made or holds by default, so that `Variant(**…)` reads it back."""
         return dict(self._description)
 

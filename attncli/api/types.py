@@ -7,23 +7,10 @@ from os import PathLike
 from typing import IO, TYPE_CHECKING, Literal, Protocol, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from attncli.types import Attention, Problem, Step
+    from attncli.arrays import ArrayLike as ArrayLike
+    from attncli.arrays import SupportsArray
+    from attncli.types import Attention, Problem
     from attncli.variant import Variant
-
-
-class SupportsDLPack(Protocol):
-    """An array of another library, such as JAX or CuPy."""
-
-    def __dlpack__(self) -> object: ...
-
-
-class SupportsArray(Protocol):
-    """Whatever NumPy makes an array of: a data frame's column, a step of a result."""
-
-    def __array__(self) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]: ...
 
 
 class SupportsColumns(Protocol):
@@ -36,9 +23,6 @@ class SupportsColumns(Protocol):
 TextFormat: TypeAlias = Literal["table", "plain", "markdown", "latex", "csv", "tsv", "json", "ndjson"]
 PageFormat: TypeAlias = Literal["table", "plain", "markdown", "latex", "json"]
 if TYPE_CHECKING:
-    NumpyArray: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
-    # Lists of numbers within each other, a NumPy array, a tensor, an array of another library, a step of a result.
-    ArrayLike: TypeAlias = Sequence[object] | NumpyArray | Tensor | SupportsArray | SupportsDLPack | Step
     Path: TypeAlias = str | PathLike[str]
     Source: TypeAlias = (
         Problem | ArrayLike | SupportsColumns | Mapping[str, object] | Path | IO[bytes] | IO[str] | Attention

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from attncli.arrays import as_numpy
 from attncli.check.claims import Claim, step_shape
 from attncli.errors import AttnError
 from attncli.parts.projections import PROJECTION_PARAMETERS
@@ -127,7 +128,7 @@ class Trials:
             step = kept.get(self.equivalent_step(name, kept) or "")
             if step is None:
                 continue
-            values = step.values
+            values = as_numpy(step.values)
             if name == "mask" and name in plan.steps:
                 expanded = tuple(slice(None) if axis in step.axes else None for axis in plan.steps["mask"])
                 values = np.broadcast_to(values[expanded], step_shape(plan, "mask"))

@@ -101,7 +101,7 @@ class Recorder:
             lengths = [self.plan.axis_length(name, axis) for axis in axes]
             dtype = self.dtype if values.is_floating_point() else values.dtype
             self.assembled_steps[name] = self._allocate(name, lengths, dtype)
-            self.steps[name] = Step(name, formula, axes, None)
+            self.steps[name] = Step(name, formula, axes, self.assembled_steps[name])
         self.assembled_steps[name][self._tile_slices(axes)] = values
 
     def _tile_slices(self, axes: Sequence[str]) -> tuple[Slice, ...]:
