@@ -1,13 +1,22 @@
 """attn: the command-line attention calculator, and its Python interface.
 
     import attncli
-    problem = attncli.Problem(q=q, k=k, v=v)             # or attncli.read("tokens.csv")
-    variant = attncli.Variant(mask="causal", heads=2)
-    result = attncli.attend(problem, variant, keep={"weights", "context"})
-    result["weights"].values
+    result = attncli.attend(x)                               # an array (T, d), a tensor, lists, a data frame
+    result = attncli.attend("tokens.csv", mask="causal")     # a file, and the command line's options as keywords
+    result = attncli.attend(q=q, k=k, v=v, variant="llama3", heads=8, kv_heads=2, only=["weights", "context"])
 
-Nothing is imported until it is used: torch only by `attend`. No other module either, not even `__future__`: of
-`python -m attncli` this file runs while Python still finds modules in the current folder, whoever put them there.
+    result["weights"].values                                 # an array, or a tensor where tensors came in
+    print(result)                                            # the tables of `attn compute`
+    result.to_pandas("weights"); result.save("x.json")       # a data frame with labels; any format of `attn compute -o`
+    result.explain("cat")                                    # every multiplication of one query: `attn explain`
+    attncli.check(x, {"context": mine}).assert_right()       # figures of your own: `attn check`
+
+Rows are queries, columns are keys; indices count from 0. Every step has a name, a formula, axes and values; the steps in order are
+q, k, v, scores, scaled_scores, …, masked_scores, weights, …, context, output (`attn list steps`). Every mistake raises an
+`AttnError` that says what is wrong, where, and the way out.
+
+Nothing is imported until it is used: torch only by `attend`, `check` and `explain`. No other module either, not even
+`__future__`: of `python -m attncli` this file runs while Python still finds modules in the current folder, whoever put them there.
 """
 
 __version__ = "0.1.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -86,7 +87,7 @@ def _read_file(source: Any, options: ReadOptions) -> tuple[Problem, bool]:
 
     if is_path(source):
         path = str(source.__fspath__() if isinstance(source, PathLike) else source)
-        if isinstance(source, str) and ("\n" in path or path.lstrip()[:1] in ("{", "[")):
+        if isinstance(source, str) and re.match(r"\s*[\[{]", path) and not _is_there(path):
             hint = "json.loads(text), or io.StringIO(text) in place of the text"
             raise InputError("no-such-file", f"{quote_value(source)} is no name of a file", help=hint)
         input_file = find_input(path, options.input_format)
@@ -103,6 +104,14 @@ def _read_file(source: Any, options: ReadOptions) -> tuple[Problem, bool]:
         separator=options.separator,
     )
     return problem, input_file.reader.holds_one_array and problem.q is None
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is a file of that name."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # it is too long for a name, or holds a NUL
+        return False
 
 
 def _open_file(file: Any, format: str | None, make_input_file: Any) -> Any:

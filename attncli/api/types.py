@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Tokens: TypeAlias = Sequence[str] | Sequence[Sequence[str]] | SupportsArray | PathLike[str]
     Steps: TypeAlias = str | Sequence[str] | set[str] | frozenset[str]
     Selections: TypeAlias = str | Sequence[str] | Mapping[str, str | int | slice | Sequence[int]]
+    FigureSource: TypeAlias = Mapping[str, ArrayLike] | ArrayLike | Path | Attention
     Field: TypeAlias = ArrayLike | Path | SupportsColumns  # a path: the file that holds it
 
 

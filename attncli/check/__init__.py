@@ -43,5 +43,14 @@ class _CallablePackage(ModuleType):
 
         return check_figures(*args, **options)  # type: ignore[arg-type]  # type checkers see `check_figures` itself
 
+    @property
+    def __signature__(self) -> object:
+        """The signature of the function, for prompts that show it."""
+        import inspect
+
+        from attncli.check.call import check_figures
+
+        return inspect.signature(check_figures)
+
 
 sys.modules[__name__].__class__ = _CallablePackage

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from attncli.api.keywords import is_path, parse_keywords, spelled_for_python
 from attncli.api.sources import to_array, to_problem
@@ -19,10 +19,9 @@ from attncli.types import Attention, Problem, Step
 from attncli.verdict import Verdict
 
 if TYPE_CHECKING:
-    from attncli.api.types import ArrayLike, Path, SharedOptions, Source, VariantLike
+    from attncli.api.types import FigureSource, SharedOptions, Source, VariantLike
     from attncli.check.task import CheckOptions
 
-FigureSource: TypeAlias = "Mapping[str, ArrayLike] | ArrayLike | Path | Attention"
 _RULES = ("digits", "close", "flash")
 _LAYOUTS = ("bhtd", "bthd", "htd", "thd")
 

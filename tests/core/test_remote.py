@@ -247,4 +247,4 @@ def test_members_and_errors_travel():
             assert pickle.loads(pickle.dumps(member)) is member
     error = InputError("bad", "it is bad", location=Location("a.csv", 3), help="mend it").add_location(column=5)
     there = pickle.loads(pickle.dumps(error))
-    assert (type(there), there.to_record(), str(there)) == (InputError, error.to_record(), "it is bad")
+    assert (type(there), there.to_record(), str(there)) == (InputError, error.to_record(), str(error))

@@ -10,9 +10,9 @@ A page is a Markdown file. Its fenced blocks are executed in order, in a folder 
 * ```` ```sh ```` : commands that need a network, a cluster or an installation; they are not run, but their `attn` lines
   must be command lines that attn accepts.
 
-Three more things are written from the code: `<!-- source: FILE NAME -->` before a Python block is followed by the source
-of that function, `<!-- catalogue -->` by the tables of every part and named variant, and `<!-- dependencies -->` by the
-packages that attn installs.
+Four more things are written from the code: `<!-- source: FILE NAME -->` before a Python block is followed by the source
+of that function, `<!-- catalogue -->` by the tables of every part and named variant, `<!-- dependencies -->` by the
+packages that attn installs, and `<!-- api -->` by the reference of the Python interface.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from tests.docs.api_reference import api_reference
 from tests.docs.dependencies import dependency_table
 from tests.helpers import ROOT, TIMEOUT
 from tests.warm import WarmProgram
@@ -40,6 +41,7 @@ _FENCE = re.compile(
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{14,}(?:e[+-]?\d+)?")
 _CATALOGUE = re.compile(r"(?<=<!-- catalogue -->\n).*?(?=<!-- end of the catalogue -->)", re.DOTALL)
 _DEPENDENCIES = re.compile(r"(?<=<!-- dependencies -->\n).*?(?=<!-- end of the dependencies -->)", re.DOTALL)
+_API = re.compile(r"(?<=<!-- api -->\n).*?(?=<!-- end of the api -->)", re.DOTALL)
 _SOURCE = re.compile(r"(<!-- source: (\S+) (\w+) -->\n```python\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 
 
@@ -197,6 +199,7 @@ def rewritten(page: Path, shell: Shell) -> str:
             )
             text = text[: block.start] + new + text[block.start + len(block.body) :]
     text = _CATALOGUE.sub(lambda _: f"\n{catalogue_tables()}\n", text)
+    text = _API.sub(lambda _: f"\n{api_reference()}\n", text)
     return with_sources(_DEPENDENCIES.sub(lambda _: f"\n{dependency_table()}\n", text))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.api_reference import api_reference
 from tests.docs.dependencies import dependency_table
 from tests.docs.pages import ROOT, Block, PageRun, Shell, agree, blocks, catalogue_tables, pages, with_sources
 from tests.docs.picture import PICTURES, TERMINAL, svg, texts
@@ -129,6 +130,12 @@ def test_the_catalogue_is_what_the_parts_declare():
     text = (DOCS / "catalogue.md").read_text(encoding="utf-8")
 
     assert f"<!-- catalogue -->\n\n{catalogue_tables()}\n<!-- end of the catalogue -->" in text
+
+
+def test_the_reference_of_the_python_interface_is_what_its_docstrings_say():
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+
+    assert f"<!-- api -->\n\n{api_reference()}\n<!-- end of the api -->" in text
 
 
 def test_every_dependency_is_listed_with_its_licence():

@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -26,7 +27,7 @@ def signatures(names=attncli.__all__):
     for name in names:
         subject = getattr(attncli, name)
         if inspect.ismodule(subject):  # `check`, the package that can be called
-            subject = sys.modules["attncli.check.call"].check_figures
+            subject = import_module("attncli.check.call").check_figures
         if not inspect.isclass(subject):
             yield name, annotations_of(subject)
             continue
