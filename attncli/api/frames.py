@@ -81,10 +81,8 @@ def _of_pandas(value: Any) -> Any:
         raise InputError("wrong-type", message, help="frame.reset_index() makes columns of them")
     columns: dict[str, Any] = {}
     if not pandas.api.types.is_integer_dtype(value.index.dtype):
-        index_name = value.index.name
-        columns[_INDEX_NAME if index_name is None or str(index_name) in names else str(index_name)] = [
-            str(label) for label in value.index
-        ]
+        index_name = "index" if value.index.name is None else str(value.index.name)
+        columns[_INDEX_NAME if index_name in names else index_name] = [str(label) for label in value.index]
     for i, name in enumerate(names):
         columns[name] = _column_of_pandas(value.iloc[:, i])
     return _make_frame(columns)

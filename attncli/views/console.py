@@ -22,4 +22,5 @@ def console_for(stream: io.TextIOBase | io.StringIO, render_options: RenderOptio
         markup=False,
         emoji=False,
         legacy_windows=False,
+        force_jupyter=False,  # in a notebook Rich would show what it prints, and not write it
     )

@@ -1,4 +1,4 @@
-"""A result as tables of HTML for a notebook: no script, no style sheet; every text is escaped. Entry: `write_html_tables`."""
+"""A result as tables of HTML for a notebook: no script, no style sheet, no class; every text is escaped. Entry: `write_html_tables`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from attncli.views.labelled import LabelledMatrix
 _MAX_ROWS, _MAX_COLUMNS = 20, 16  # of a table; of a longer one, its first and its last are shown
 _MAX_TABLES = 40
 _GAP = "…"
+_CELL = 'style="text-align: right"'
 
 
 def write_html_tables(attention: Attention, *, precision: int = 4, notes: Sequence[str] = ()) -> str:
@@ -35,12 +36,12 @@ def write_html_tables(attention: Attention, *, precision: int = 4, notes: Sequen
         f"<p><b>warning[{escape(code)}]</b>: {escape(printable(message))}</p>"
         for code, message in map(split_warning, attention.warnings)
     )
-    return f'<div class="attn-result">{head}{tables}{more}{warnings}</div>'
+    return f'<div style="overflow-x: auto">{head}{tables}{more}{warnings}</div>'
 
 
 def write_html_text(text: str) -> str:
     """Return text as it is laid out."""
-    return f'<pre class="attn-page" style="line-height: 1.3">{escape(text)}</pre>'
+    return f'<pre style="line-height: 1.3">{escape(text)}</pre>'
 
 
 def _shown_indices(length: int, maximum: int) -> list[int | None]:
@@ -59,10 +60,10 @@ def _format_table(matrix: LabelledMatrix) -> str:
     size = f" · {len(matrix.row_labels)} × {width}" if left_out else ""
     legend = "".join(f"<br>{escape(text)}" for text in matrix.statistics_legend)
     labels = [escape(_GAP if c is None else matrix.cell_labels[c]) for c in columns]
-    head = "".join(f'<th scope="col">{label}</th>' for label in labels)
+    head = "".join(f'<th scope="col" {_CELL}>{label}</th>' for label in labels)
     body = "".join(_format_rows(matrix, rows, columns))
     return (
-        f'<table class="attn-step"><caption><b>{escape(matrix.title)}</b>{size} {escape(str(matrix.formula))}{remark}{legend}</caption>'
+        f'<table style="margin: 0.6em 0"><caption style="caption-side: top; text-align: left"><b>{escape(matrix.title)}</b>{size} {escape(str(matrix.formula))}{remark}{legend}</caption>'
         f"<thead><tr><th>{escape(matrix.corner_label)}</th>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
@@ -73,5 +74,5 @@ def _format_rows(matrix: LabelledMatrix, rows: Sequence[int | None], columns: Se
             yield f'<tr><th scope="row">{_GAP}</th>{"<td></td>" * len(columns)}</tr>'
             continue
         [cells] = matrix.format_rows(r, r + 1)
-        texts = "".join(f"<td>{_GAP if c is None else escape(cells[c])}</td>" for c in columns)
+        texts = "".join(f"<td {_CELL}>{_GAP if c is None else escape(cells[c])}</td>" for c in columns)
         yield f'<tr><th scope="row">{escape(matrix.row_labels[r])}</th>{texts}</tr>'

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.docs.notebook import NOTEBOOKS, execute, write
 from tests.docs.pages import ROOT, Shell, pages, rewritten
 from tests.docs.picture import PICTURES, TERMINAL, svg
 from tests.warm import WarmProgram, serving
@@ -18,7 +19,10 @@ with tempfile.TemporaryDirectory() as folder, serving(Path(folder)):
     for name, command in PICTURES.items():
         drawn = svg(command, shell.run(f"{TERMINAL} {command} --color always", ROOT))
         (ROOT / "docs" / "assets" / name).write_text(drawn, encoding="utf-8")
-    for page in [Path(name).resolve() for name in sys.argv[1:]] or pages():
+    named = [Path(name).resolve() for name in sys.argv[1:]]
+    for notebook in [path for path in named if path.suffix == ".ipynb"] or (NOTEBOOKS if not named else ()):
+        write(notebook, execute(notebook, Path(folder) / notebook.stem))
+    for page in [path for path in named if path.suffix == ".md"] or (pages() if not named else ()):
         before, after = page.read_text(encoding="utf-8"), rewritten(page, shell)
         if after != before:
             page.write_text(after, encoding="utf-8")

@@ -16,6 +16,7 @@ import pytest
 
 from tests.docs.api_reference import api_reference
 from tests.docs.dependencies import dependency_table
+from tests.docs.notebook import NOTEBOOKS, execute, outputs
 from tests.docs.pages import ROOT, Block, PageRun, Shell, agree, blocks, catalogue_tables, pages, with_sources
 from tests.docs.picture import PICTURES, TERMINAL, svg, texts
 
@@ -136,6 +137,17 @@ def test_the_reference_of_the_python_interface_is_what_its_docstrings_say():
     text = (DOCS / "api.md").read_text(encoding="utf-8")
 
     assert f"<!-- api -->\n\n{api_reference()}\n<!-- end of the api -->" in text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=identity)
+@pytest.mark.filterwarnings("default")  # of Jupyter's own
+def test_a_notebook_shows_what_its_cells_show_today(path, tmp_path):
+    kept = json.loads(path.read_text(encoding="utf-8"))
+
+    shown = execute(path, tmp_path / "notebook")
+
+    assert len(outputs(kept)) > 10
+    assert agree(json.dumps(outputs(kept)), json.dumps(outputs(shown)))
 
 
 def test_every_dependency_is_listed_with_its_licence():
