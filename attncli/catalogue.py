@@ -20,7 +20,7 @@ def build_catalogue() -> dict[str, Json]:
     return {
         **{family.plural: {member.name: _describe_member(member) for member in family} for family in FAMILIES.values()},
         "variants": {preset.name: _describe_preset(preset) for preset in PRESETS.values()},
-        "steps": _describe_steps(),
+        "steps": describe_steps(),
         "choices": {choice.flag: {"summary": choice.help, "values": choice.metavar} for choice in CHOICES.values()},
     }
 
@@ -77,7 +77,7 @@ _STEP_DESCRIPTIONS = {
 }
 
 
-def _describe_steps() -> Json:
+def describe_steps() -> Json:
     """Return every step that some variant has, in order of computation, with its axes where the problem has them all."""
     descriptions: Json = {
         name: {"formula": formula, "summary": summary, "axes": ", ".join(BASE_STEPS[name])}

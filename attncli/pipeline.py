@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -55,7 +56,10 @@ def plan_request(
         if seed is not None and variant.seed is None and plan.variant.seed is not None:
             plan = outline_plan(problem, variant.replace(seed=seed), keep, top=output_options.top)
         selection = add_kv_heads(plan, resolve_selection(plan, output_options.at))
-        return finish_plan(plan, selection, streamed=streamed and selects_only_queries(selection)), selection
+        plan = finish_plan(plan, selection, streamed=streamed and selects_only_queries(selection))
+        if variant_request.settings:
+            plan = replace(plan, settings=variant_request.used_settings(problem.variant))
+        return plan, selection
     except AttnError as error:
         raise error.add_location(file=problem.source) if error.status == ExitStatus.INPUT else error from None
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from attncli.errors import OptionError
 from attncli.types import Json
-from attncli.variant import CHOICES, Variant, merge_choices
+from attncli.variant import CHOICES, Variant, merge_choices, open_choices
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,12 @@ class VariantRequest:
 
     choices: Json = field(default_factory=dict)  # by the names of `variant.CHOICES`, and `name`: a named variant
     extra_masks: tuple[str, ...] = ()  # of --causal and --window, added to the mask by `and`
+    settings: Json = field(default_factory=dict)  # choices that hold where neither these nor a file say otherwise
+    origins: Json = field(default_factory=dict)  # by the same names, where they were set
     variant: Variant | None = None  # every choice, made already: then neither the others nor a file's count
 
     def resolve_variant(self, file_choices: Json) -> Variant:
-        """The variant of a problem: the file's choices, replaced by those of the command line.
+        """The variant of a problem: the file's choices, replaced by those of the command line; settings fill what is left.
 
         Raises:
             OptionError: a choice does not exist or cannot be.
@@ -70,12 +72,24 @@ class VariantRequest:
             return self.variant
         if not file_choices:
             return self._variant_without_file
-        return merge_choices(file_choices, self.choices, self.extra_masks)
+        return merge_choices(file_choices, self.choices, self.extra_masks, self.settings)
+
+    def used_settings(self, file_choices: Json) -> Json:
+        """The settings that hold for a problem, each with where it was set: what the result says of them.
+
+        Raises:
+            OptionError: as `resolve_variant`.
+        """
+        if not self.settings:
+            return {}
+        chosen = merge_choices(file_choices, self.choices)
+        used = open_choices(chosen, self.settings)
+        return {"variant" if name == "name" else name: self.origins[name] for name in used}
 
     @cached_property
     def _variant_without_file(self) -> Variant:
         """The variant where the file chooses nothing: the same for every problem."""
-        return merge_choices({}, self.choices, self.extra_masks)
+        return merge_choices({}, self.choices, self.extra_masks, self.settings)
 
 
 # What stands for a choice and is no choice itself: `--causal` for the mask, `--rope` for the position, …

@@ -170,6 +170,12 @@ def result_schema() -> Json:
             "id": _ID_SCHEMA,
             "meta": {"type": "object"},
             "variant": _variant_schema(),
+            "settings": {
+                "type": "object",
+                "propertyNames": {"enum": ["variant", *CHOICES]},
+                "additionalProperties": text,
+                "description": "the choices that came from settings, each with the file or variable that made it",
+            },
             "about": {},
             "layout": {"enum": list(FIELDS["layout"].allowed_values)},
             "dtype": {"enum": ["float64", "float32", "float16", "bfloat16"]},

@@ -387,6 +387,7 @@ class Attention:
     line: int | None = None  # the problem's line in it, counted from 1, where it holds a problem a line
     id: str | float | None = None  # the problem's own
     meta: Json | None = None  # the problem's own
+    settings: Mapping[str, str] = field(default_factory=dict)  # the choices that settings made → where they were set
     layout: str = "bhtd"
     dtype: str = "float64"
     at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # axis → indices, where some were selected

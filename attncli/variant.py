@@ -530,15 +530,27 @@ def _parse_choices(choices: Json) -> _ParsedChoices:
     return _ParsedChoices(values, full_name, preset.required_choices if preset else (), frozenset(explicit))
 
 
-def merge_choices(file_choices: Json, command_choices: Json, extra_masks: tuple[str, ...] = ()) -> Variant:
+def merge_choices(
+    file_choices: Json, command_choices: Json, extra_masks: tuple[str, ...] = (), settings: Json | None = None
+) -> Variant:
     """Merge the choices of a file and of the command line, which override those of a preset, one by one.
 
     A preset that the command line names drops the file's choices. A mask of the command line replaces that of file and
-    preset; `extra_masks` (what `--causal` and `--window` stand for) are added to what is then the mask.
+    preset; `extra_masks` (what `--causal` and `--window` stand for) are added to what is then the mask. Settings hold where
+    nothing else has chosen.
 
     Raises:
         OptionError: as `Variant`.
     """
     made = {name: value for name, value in command_choices.items() if value is not None}
-    variant = Variant(**(made if made.get("name") else {**file_choices, **made}))
+    choices = made if made.get("name") else {**file_choices, **made}
+    variant = Variant(**choices)
+    if settings:
+        variant = Variant(**{**choices, **open_choices(variant, settings)})
     return variant.with_extra_masks(*map(parse_mask, extra_masks)) if extra_masks else variant
+
+
+def open_choices(variant: Variant, settings: Json) -> Json:
+    """Return those of the settings, by name, that a variant has not chosen otherwise."""
+    made = variant.explicit | ({"name"} if variant.name else set())
+    return {name: value for name, value in settings.items() if name not in made}

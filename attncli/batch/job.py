@@ -88,6 +88,7 @@ class Job:
             **({"tidy": True} if self.output_options.tidy else {}),
             **({"standalone": True} if self.output_options.standalone else {}),
             "choices": recorded_choices,
+            **({"settings": self._recorded_settings} if self.variant_request.settings else {}),
             "reading": asdict(self.read_options) | {"with": replacing, "state_dict": self._state_dict_hash()},
             "only": self.output_options.only,
             "at": self.output_options.at,
@@ -102,7 +103,14 @@ class Job:
             "options": _short_hash(said),
             "seed": self.drawn_seed,
             "choices": recorded_choices,
+            **({"settings": self._recorded_settings} if self.variant_request.settings else {}),
         }
+
+    @property
+    def _recorded_settings(self) -> Json:
+        """The choices that settings make, with where they were set, which stands in the results."""
+        request = self.variant_request
+        return {name: [str(value), request.origins[name]] for name, value in request.settings.items()}
 
     def _state_dict_hash(self) -> str | None:
         """A hash of the learned arrays that come from a checkpoint: its other layers decide nothing."""

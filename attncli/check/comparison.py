@@ -70,7 +70,7 @@ class Comparison:
     def _compute_step(self, name: str) -> NumpyArray | None:
         plan = dataclasses.replace(self.task.plan, keep=frozenset({name}))
         result = or_none(lambda: self.trials.run_plan(plan, is_trial=False))
-        return None if result is None else result[name].values.astype(np.float64)
+        return None if result is None else np.asarray(result[name].values, np.float64)
 
     def reference_cells(self, claim: Claim) -> NumpyArray:
         """Return the reference at the cells of a claim, in the shape of its values."""

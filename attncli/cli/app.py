@@ -18,6 +18,8 @@ from attncli.cli.check import EXAMPLES as CHECK_EXAMPLES
 from attncli.cli.check import check
 from attncli.cli.compute import EXAMPLES as COMPUTE_EXAMPLES
 from attncli.cli.compute import compute
+from attncli.cli.config import EXAMPLES as CONFIG_EXAMPLES
+from attncli.cli.config import config
 from attncli.cli.demo import EXAMPLES as DEMO_EXAMPLES
 from attncli.cli.demo import demo
 from attncli.cli.environment import Environment
@@ -53,6 +55,7 @@ _register_command(check, "check", CHECK_EXAMPLES)
 _register_command(batch, "batch", BATCH_EXAMPLES)
 _register_command(demo, "demo", DEMO_EXAMPLES)
 _register_command(list_catalogue, "list", LIST_EXAMPLES)
+_register_command(config, "config", CONFIG_EXAMPLES)
 _register_command(schema, "schema", SCHEMA_EXAMPLES)
 
 

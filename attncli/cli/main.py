@@ -17,7 +17,7 @@ import typer
 from attncli.cli.app import app, make_program
 from attncli.cli.environment import Environment
 from attncli.cli.input import file_mode
-from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape
+from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape, usage_sentence
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.text import closest, join_names, shorten
 
@@ -86,6 +86,11 @@ def _run_and_report(arguments: Sequence[str], environment: Environment) -> int:
 def _run_command_line(arguments: Sequence[str], environment: Environment) -> int:
     """Run one command line through Typer, without its `main`, which would end with status 1 when a pipe is closed."""
     if "_ATTN_COMPLETE" in environment.variables:  # a shell asks for completions
+        from attncli.cli.completion import answer_shell
+
+        answered = answer_shell(make_program(), environment)
+        if answered is not None:
+            return answered
         try:
             make_program().main([*arguments], prog_name="attn")
         except (KeyError, ValueError, SystemExit) as error:
@@ -115,9 +120,8 @@ def _peek_option(arguments: Sequence[str], option: str, allowed_values: Sequence
 def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> OptionError:
     """Turn an error of Typer into one of ours: its sentence, and the nearest name of those that exist."""
     context = getattr(error, "ctx", None)
-    text = error.format_message() if hasattr(error, "format_message") else str(error)
-    message, has_hint, hint = text.strip().partition(" Did you mean")
-    message = message.partition(" (Possible")[0].replace("Value error, ", "").rstrip(".")
+    message, has_hint, hint = usage_sentence(error).partition(" Did you mean")
+    message = message.rstrip(".")
     option = getattr(error, "option_name", "")
     if option and context:
         return OptionError("usage", message, help=_suggest_option(option, context))
@@ -151,7 +155,7 @@ def _suggest_option(option: str, context: typer.Context) -> str:
 
 def _long_options() -> dict[str, set[str]]:
     """The long options of every command."""
-    group = typer.main.get_command(app)
+    group = make_program()
     commands: dict[str, Any] = getattr(group, "commands", {})
     return {
         name: {text for parameter in command.params for text in parameter.opts if text.startswith("--")}

@@ -29,6 +29,12 @@ def replace_with_json_escape(error: UnicodeError) -> tuple[str, int]:
     return "".join(map(json_escape, error.object[error.start : error.end])), error.end
 
 
+def usage_sentence(error: Exception) -> str:
+    """Return what Typer says of a command line, as one sentence of ours: without the words of its libraries."""
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    return text.strip().partition(" (Possible")[0].replace("Value error, ", "").rstrip(".")
+
+
 def _sentence(text: str) -> str:
     """Return a sentence as it can be shown: on one line, and not endless."""
     return shorten(printable(text), _MAX_MESSAGE_CHARACTERS)

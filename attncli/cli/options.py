@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -16,9 +16,12 @@ from attncli.cli.environment import Environment
 from attncli.cli.help import HelpAllOption
 from attncli.errors import OptionError
 from attncli.registry import parse_integer
-from attncli.request import OutputOptions, ReadOptions, make_variant_request
+from attncli.request import OutputOptions, ReadOptions, VariantRequest, make_variant_request
 from attncli.text import shorten
 from attncli.variant import CHOICES
+
+if TYPE_CHECKING:
+    from attncli.cli.settings import Setting
 
 OptionalStrings = list[str] | None
 DeclaredOption = tuple[str, Any, object]  # the name of a parameter, its annotation as Typer reads it, its default
@@ -242,15 +245,51 @@ _SHARED_PARAMETERS = {  # in the order in which errors are found
 _HELP_ORDER = ("read_options", "variant_request", "output_options", "verdict_options")
 
 
+_NO_CONFIG_OPTION = Annotated[
+    bool, typer.Option("--no-config", help="use no settings, from files or from variables: attn config")
+]
+
+
+def check_option_value(name: str, value: object) -> None:
+    """Check the value of an option that several commands share, as it is checked on the command line.
+
+    Raises:
+        OptionError: it is none that the option may have.
+    """
+    for group in _SHARED_PARAMETERS.values():
+        defaults = {option: default for option, _, default in group.options}
+        if name in defaults:
+            group.parse({**defaults, name: value})
+            return
+
+
+def _add_settings(request: Any, settings: Mapping[str, Setting]) -> VariantRequest:
+    """Return a request whose open choices settings make; what cannot be, whatever the file holds, is refused.
+
+    Raises:
+        OptionError: a choice cannot be, or contradicts another.
+    """
+    names = {name: name for name in settings if name in CHOICES} | (
+        {"variant": "name"} if "variant" in settings else {}
+    )
+    added = replace(
+        request,
+        settings={choice: settings[name].value for name, choice in names.items()},
+        origins={choice: settings[name].origin for name, choice in names.items()},
+    )
+    added.resolve_variant({})
+    return added
+
+
 def with_shared_options(command: Callable[..., object]) -> Callable[..., object]:
     """Give a command the options that it shares with others.
 
     For each parameter of the names in `_SHARED_PARAMETERS` the command line has the options declared there, and the
     command receives them parsed; an option that the command declares itself is left to it. A parameter `environment`
-    receives the `Environment`.
+    receives the `Environment`, and a parameter `context` the command line as Typer has parsed it.
     """
     parameters = inspect.signature(command, eval_str=True).parameters
-    own = [p for p in parameters.values() if p.name not in _SHARED_PARAMETERS and p.name != "environment"]
+    own = [p for p in parameters.values() if p.name not in (*_SHARED_PARAMETERS, "environment", "context")]
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for group in _HELP_ORDER
@@ -259,19 +298,42 @@ def with_shared_options(command: Callable[..., object]) -> Callable[..., object]
         if name not in parameters
     ]
 
+    has_settings = any(name in parameters for name in _HELP_ORDER)
+
     def run_command(context: typer.Context, **values: Any) -> object:
+        if has_settings and not values.pop("no_config"):
+            from attncli.cli.setting_values import run_with_settings
+
+            return run_with_settings(context, values, run, check_option_value)
+        return run(context, values)
+
+    def run(context: typer.Context, values: OptionValues, settings: Mapping[str, Setting] | None = None) -> object:
         arguments: dict[str, object] = {p.name: values[p.name] for p in own}
         for name, parameter in _SHARED_PARAMETERS.items():
             if name in parameters:
                 arguments[name] = parameter.parse(values)
+        if settings:
+            from attncli.cli.setting_values import note_settings
+
+            request = _add_settings(arguments["variant_request"], settings)
+            note_settings(context, values, settings, request)
+            arguments["variant_request"] = request
         if "environment" in parameters:
             environment: Environment = context.obj
             arguments["environment"] = environment
+        if "context" in parameters:
+            arguments["context"] = context
         return command(**arguments)
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     help_all = inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAllOption)
-    signature = inspect.Signature([*own, *shared, help_all, context])
+    general = [help_all]
+    if has_settings:
+        no_config = inspect.Parameter(
+            "no_config", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_NO_CONFIG_OPTION
+        )
+        general.append(no_config)
+    signature = inspect.Signature([*own, *shared, *general, context])
     run_command.__signature__ = signature  # type: ignore[attr-defined]  # this is what Typer reads
     run_command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     run_command.__doc__, run_command.__name__ = command.__doc__, command.__name__

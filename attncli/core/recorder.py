@@ -178,6 +178,7 @@ class Recorder:
             line=plan.problem.line,
             id=plan.problem.id,
             meta=plan.problem.meta,
+            settings=plan.settings,
             layout=plan.problem.layout or "bhtd",
             dtype=plan.variant.dtype,
             summary=plan.summary,

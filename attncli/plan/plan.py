@@ -59,6 +59,7 @@ class Plan:
     computed_queries: NumpyArray | None = None  # indices of the queries that are computed; None: all
     q_order: NumpyArray | None = None  # (n,): where queries stand in the sequence, under `mask_by=index`
     k_order: NumpyArray | None = None  # (m,)
+    settings: Mapping[str, str] = field(default_factory=dict)  # the choices that settings made → where they were set
     shared: SharedPlan | None = field(default=None, repr=False, compare=False)
 
     @cached_property

@@ -86,6 +86,7 @@ def parse_result(fields: object) -> Attention:
             line=_typed_field(fields, "line", Annotated[int, _bounds(1)], default=None),
             id=None if (name := fields.get("id")) is None else validate_id(name),
             meta=None if (meta := fields.get("meta")) is None else validate_meta(meta),
+            settings=_typed_field(fields, "settings", dict[str, str], default={}),
             layout=_typed_field(fields, "layout", str),
             dtype=dtype,
             at={axis: tuple(indices) for axis, indices in at.items()},

@@ -11,7 +11,7 @@ from attncli.types import Attention
 from attncli.writers.record import to_json_numbers, to_record
 
 # What --bare leaves out: it is the same in every record of a command, or the arrays show it.
-FIELDS_NOT_IN_BARE = ("schema", "attn_version", "variant", "layout", "dtype", "axes", "shapes", "formulas")
+FIELDS_NOT_IN_BARE = ("schema", "attn_version", "variant", "settings", "layout", "dtype", "axes", "shapes", "formulas")
 
 
 @output_format("json", ".json", console_errors="attn.json", shape_options=("bare",))

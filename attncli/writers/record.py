@@ -32,6 +32,7 @@ def to_record(attention: Attention, *, as_lists: bool) -> Json:
         "attn_version": __version__,
         **identify(attention),
         "variant": dict(attention.variant),
+        **({"settings": dict(attention.settings)} if attention.settings else {}),
         **({"about": attention.about} if attention.about is not None else {}),
         "layout": attention.layout,
         "dtype": attention.dtype,

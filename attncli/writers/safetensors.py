@@ -90,6 +90,7 @@ def stream_safetensors(file: IO[bytes], plan: Plan, compute: Callable[..., Atten
         line=problem.line,
         id=problem.id,
         meta=problem.meta,
+        settings=plan.settings,
     )
     output = SafetensorsFile(file, plan.variant.dtype, without_steps)
     tensors = {

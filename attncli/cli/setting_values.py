@@ -1,0 +1,147 @@
+"""Give settings to a command: check each as its option is checked, and let it hold where the command line says nothing.
+
+`attncli.cli.options` imports this only where a command may have settings; `settings` finds and parses them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any, Protocol, TypeAlias
+
+import typer
+
+from attncli.cli.environment import Environment
+from attncli.cli.messages import Messages, usage_sentence
+from attncli.cli.settings import SWITCHES, VARIANT_SETTINGS, VERDICT_SETTINGS, Setting, load_settings
+from attncli.errors import AttnError, ExitStatus, OptionError
+from attncli.output_formats import FORMAT_MODULES
+from attncli.request import VariantRequest
+from attncli.text import join_names, shorten
+
+Values: TypeAlias = dict[str, Any]  # of options, by the names of their parameters
+CheckValue: TypeAlias = Callable[[str, object], None]  # (name of an option, its value); raises OptionError
+
+
+class RunCommand(Protocol):
+    """Runs a command with the values of its options, and the settings that choose the variant."""
+
+    def __call__(
+        self, context: typer.Context, values: Values, settings: Mapping[str, Setting] | None = None
+    ) -> object: ...
+
+
+def run_with_settings(context: typer.Context, values: Values, run: RunCommand, check_value: CheckValue) -> object:
+    """Run a command with the settings that hold for it, where the command line has not chosen otherwise.
+
+    Args:
+        context: of the command.
+        values: as the command line gives them, or by default.
+        run: runs it.
+        check_value: refuses a value that an option cannot have.
+
+    Raises:
+        OptionError: a setting does not exist or cannot be.
+        AttnError: what the command raises; where it is about a setting, it says where that was set.
+    """
+    environment: Environment = context.obj
+    settings = load_settings(environment.variables)
+    if not settings.settings:
+        return run(context, values)
+    parameters = {str(parameter.name): parameter for parameter in context.command.params}
+    chosen = settings.for_command(str(context.info_name), parameters)
+    if not chosen:
+        return run(context, values)
+    checked = {name: check_setting(one, parameters[name], context, check_value) for name, one in chosen.items()}
+    held = {name: one for name, one in chosen.items() if not _is_typed(context, name)}
+    if _has_format(context, values):
+        held.pop("format", None)
+    shown = {name: checked[name] for name in held if name not in VARIANT_SETTINGS}
+    try:
+        return run(
+            context,
+            values | shown,
+            {name: one for name, one in held.items() if name not in shown or name in VERDICT_SETTINGS},
+        )
+    except AttnError as error:
+        raise _name_setting(error, held) from error.__cause__
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _has_format(context: typer.Context, values: Values) -> bool:
+    """Whether the command line chooses the format, if not by `--format`: by `--json`, or by the suffix of its output."""
+    suffix = PurePath(str(values["output"] or "")).suffix.lower()
+    return bool(values["json"]) or any(suffix in suffixes for suffixes, _ in FORMAT_MODULES.values() if suffix)
+
+
+def check_setting(setting: Setting, parameter: Any, context: Any, check_value: CheckValue) -> object:
+    """Return the value of a setting as the command line would give it.
+
+    Args:
+        setting: what was set.
+        parameter: the option.
+        context: of a command that has it.
+        check_value: refuses a value that an option cannot have.
+
+    Raises:
+        OptionError: the option cannot have that value; with the place where it was set.
+    """
+    try:
+        value: object = setting.value
+        if parameter.multiple:
+            value = value if isinstance(value, list) else [str(value)]
+        elif setting.name not in SWITCHES:
+            value = setting.as_text()
+        value = parameter.process_value(context, value)
+        check_value(setting.name, value)
+        return value
+    except typer.TyperException as error:
+        raise OptionError("usage", usage_sentence(error), location=setting.location) from None
+    except AttnError as error:
+        raise _add_place(error, setting) from None
+
+
+def _add_place(error: AttnError, setting: Setting) -> AttnError:
+    """Add to an error where the setting was made that it is about; one that has a place of its own keeps it."""
+    place = error.location
+    if not (place.file or place.path or place.line):
+        error.location = setting.location
+    elif setting.place not in f"{place} {error.help}":
+        hint = f"{setting.place} sets {setting.name}, and --no-config leaves settings out"
+        error.help = f"{error.help}; {hint}" if error.help else hint
+    return error
+
+
+def _name_setting(error: AttnError, settings: Mapping[str, Setting]) -> AttnError:
+    """Add to an error of the command where the setting was made that its sentence speaks of, if there is one."""
+    if error.status not in (ExitStatus.USAGE, ExitStatus.INPUT):
+        return error
+    for name, setting in settings.items():
+        is_named = re.search(rf"\b{name.replace('_', '[_-]')}\b", f"{error.code} {error.message}")
+        if is_named or any(repr(word) in error.message for word in re.split("[ ,]", setting.as_text())):
+            return _add_place(error, setting)
+    return error
+
+
+def note_settings(
+    context: typer.Context, values: Values, settings: Mapping[str, Setting], request: VariantRequest
+) -> None:
+    """Say on standard error which settings choose what is computed, and where they were made.
+
+    Only `--quiet` on the command line silences this: a file shall not change numbers without a word.
+    """
+    used = request.used_settings({})
+    told = [
+        f"{name} {shorten(setting.as_text(), 60)} ({setting.origin})"
+        for name, setting in settings.items()
+        if name in used or name in VERDICT_SETTINGS
+    ]
+    if told:
+        quiet = bool(values["quiet"]) and _is_typed(context, "quiet")
+        messages = Messages(context.obj, error_format=values["error_format"], color=values["color"], quiet=quiet)
+        messages.note(f"settings: {join_names(told)}")
