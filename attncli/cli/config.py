@@ -1,31 +1,13 @@
-"""`attn config`: which settings hold, and where each was made."""
+"""`attn config`: which settings hold, and where each was made. What it shows is made in `setting_list`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
 from attncli.cli.environment import Environment
-from attncli.cli.messages import Messages
-from attncli.cli.options import check_option_value
-from attncli.cli.output import standard_output_writer
-from attncli.cli.setting_values import check_setting
-from attncli.cli.settings import (
-    COMMANDS,
-    SETTING_NAMES,
-    SWITCHES,
-    Setting,
-    Settings,
-    load_settings,
-    settings_of_command,
-    user_file_path,
-)
-from attncli.errors import ExitStatus, OptionError
-from attncli.registry import format_value
-from attncli.text import escape_json_controls, printable, shorten, suggestion
-from attncli.types import Json
-from attncli.variant import CHOICES
+from attncli.errors import ExitStatus
 
 EXAMPLES = """
     attn config
@@ -33,8 +15,6 @@ EXAMPLES = """
     attn config --path
     ATTN_PRECISION=2 attn config --json
 """
-_DEFAULTS = {"precision": "4", "heat": "auto", "color": "auto", "jobs": "1"}  # of settings that are no choices
-_MAX_VALUE_CHARACTERS = 60
 
 
 def config(
@@ -49,87 +29,17 @@ def config(
     ] = "",
     path: Annotated[bool, typer.Option("--path", help="print the files that settings are read from")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+    error_format: Annotated[
+        Literal["full", "json", "concise"], typer.Option("--error-format", help="the form of error messages")
+    ] = "full",
     *,
     environment: Environment,
 ) -> ExitStatus:
     """Show every setting with its value and where it was made: in attn.toml, pyproject.toml or a variable ATTN_…."""
-    if command and command not in COMMANDS:
-        message = f"no command with settings is called {shorten(command)!r}"
-        raise OptionError("usage", message, help=suggestion(command, COMMANDS))
-    settings = load_settings(environment.variables)
-    write = standard_output_writer(environment)
+    from attncli.cli.setting_list import write_files, write_settings
+
     if path:
-        write("".join(f"{printable(file)}\n" for file in settings.files))
-        if not settings.files:
-            user_file = user_file_path(environment.variables)
-            hint = (
-                f"attn.toml in this folder, or {user_file} for all your work"
-                if user_file
-                else "attn.toml in this folder"
-            )
-            Messages(environment).note(f"there is no file of settings; it can be {hint}")
-        return ExitStatus.OK
-    _check_settings(context, settings)
-    rows = _list_settings(context, settings, command)
-    if json:
-        import msgspec
-
-        record = {"files": list(settings.files), "settings": rows}
-        write(escape_json_controls(msgspec.json.encode(record).decode()) + "\n")
+        write_files(environment)
     else:
-        write(_format_table(rows))
+        write_settings(environment, context, command, as_json=json)
     return ExitStatus.OK
-
-
-def _check_settings(context: typer.Context, settings: Settings) -> None:
-    """Refuse what the commands would refuse.
-
-    Raises:
-        OptionError: a setting has a value that its option cannot have.
-    """
-    group: Any = context.find_root().command
-    for name in COMMANDS:
-        command = group.commands[name]
-        parameters = {str(parameter.name): parameter for parameter in command.params}
-        held = settings.for_command(name, parameters)
-        with typer.Context(command, info_name=name, resilient_parsing=True) as of_command:
-            for setting in held.values():
-                check_setting(setting, parameters[setting.name], of_command, check_option_value)
-
-
-def _list_settings(context: typer.Context, settings: Settings, command: str) -> list[Json]:
-    """Return a row for every setting that a command has; with no command, the rows of all, and those set for one alone."""
-    group: Any = context.find_root().command
-    if command:
-        options = [str(parameter.name) for parameter in group.commands[command].params]
-        held = settings.for_command(command, options)
-        return [_make_row(name, held.get(name)) for name in settings_of_command(command, options)]
-    held = {one.name: one for one in settings.settings if not one.command}
-    rows = [_make_row(name, held.get(name)) for name in SETTING_NAMES]
-    return rows + [_make_row(one.name, one) for one in settings.settings if one.command]
-
-
-def _make_row(name: str, setting: Setting | None) -> Json:
-    if setting is None:
-        return {"setting": name, "value": _default_text(name), "from": "default"}
-    shown = f"{setting.command}.{name}" if setting.command else name
-    return {"setting": shown, "value": setting.as_text(), "from": setting.place}
-
-
-def _default_text(name: str) -> str | None:
-    """Return the default of an option as text; None: it depends on the input, or nothing is chosen."""
-    if name in SWITCHES:
-        return "no"
-    default = CHOICES[name].default if name in CHOICES else _DEFAULTS.get(name)
-    if name == "chain":
-        return ",".join(CHOICES[name].default)
-    return None if default is None else format_value(default)
-
-
-def _format_table(rows: list[Json]) -> str:
-    cells = [("setting", "value", "from")]
-    cells += [(row["setting"], row["value"] or "–", row["from"]) for row in rows]
-    shown = [tuple(printable(shorten(cell, _MAX_VALUE_CHARACTERS)) for cell in row) for row in cells]
-    widths = [max(len(row[i]) for row in shown) for i in range(2)]
-    lines = [f"{name:<{widths[0]}}   {value:<{widths[1]}}   {origin}".rstrip() for name, value, origin in shown]
-    return "\n".join((lines[0], "─" * max(map(len, lines)), *lines[1:])) + "\n"

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from attncli.errors import Location, OptionError
-from attncli.text import closest, quote_value, shorten, suggestion
+from attncli.text import closest, quote_value, replace_undecodable, shorten, suggestion
 from attncli.types import Json
 from attncli.variant import CHOICES
 
@@ -146,12 +146,12 @@ def load_settings(variables: Mapping[str, str]) -> Settings:
 # ── files ────────────────────────────────────────────────────────────────────────────────────────
 def _find_files(variables: Mapping[str, str]) -> Iterator[_File]:
     """Yield the user's file and the project's, those that there are."""
-    home = variables.get("HOME", "")
+    home = os.path.realpath(variables.get("HOME") or os.sep)
     user_path = user_file_path(variables)
     if user_path and _is_file(user_path):
-        is_below_home = home and user_path.startswith(home.rstrip("/") + "/")
-        shown = f"~/{os.path.relpath(user_path, home)}" if is_below_home else user_path
-        yield _File(user_path, shown, is_project=False)
+        relative = os.path.relpath(os.path.realpath(user_path), home)
+        shown = user_path if relative.startswith(os.pardir) or home == os.sep else f"~/{relative}"
+        yield _File(user_path, replace_undecodable(shown), is_project=False)
     try:
         here = os.getcwd()  # noqa: PTH109  a path that is joined to many names
     except OSError:  # it has been removed
@@ -184,7 +184,7 @@ def _project_folders(here: str, home: str) -> list[str]:
     folders, folder = [], here
     while True:
         folders.append(folder)
-        if (folder == home and home != "/") or os.path.lexists(os.path.join(folder, ".git")):  # noqa: PTH118
+        if (folder == home and home != os.sep) or os.path.lexists(os.path.join(folder, ".git")):  # noqa: PTH118
             return folders
         parent = os.path.dirname(folder)  # noqa: PTH120
         if parent == folder:
