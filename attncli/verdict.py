@@ -118,6 +118,7 @@ class StepComparison:
     cause_step: str = ""  # the earlier step from which it follows, or not
     decimals: int | None = None  # that the figure there was written with
     region: ErrorRegion | None = None  # of a wrong step
+    is_right_to_float32: bool = False  # right only as what a program printed that computes in float32
 
     @property
     def cause_text(self) -> str:

@@ -1,6 +1,6 @@
 """Turning figures into claims: which cell of which step each figure is, or a refusal where that cannot be known.
 
-`make_claims` is the entry, after `assign_steps` and `apply_common_dtype`.
+`make_claims` is the entry, after `assign_steps`.
 """
 
 from __future__ import annotations
@@ -80,22 +80,6 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
         raise input_error("absent-step", f"{figures.name} has no figures of {step}", help=f"it has {names}")
     return replace(figures, open_gaps=tuple(s for s in figures.open_gaps if s.step == step)), tuple(
         map(conform_to_step, chosen)
-    )
-
-
-def apply_common_dtype(steps: tuple[StepFigures, ...]) -> tuple[StepFigures, ...]:
-    """Give short figures the dtype of the others, where one step has all its digits: a program wrote them all, unrounded."""
-    dtypes = [
-        s.dtype
-        for s in steps
-        if s.values.dtype.kind == "f" and s.dtype != "text" and s.expected_decimals is None and s.rtol is None
-    ]
-    if not dtypes:
-        return steps
-    dtype = max(dtypes, key=("bfloat16", "float16", "float32", "float64").index)
-    return tuple(
-        replace(s, dtype=dtype, decimals=None) if s.dtype == "text" and s.expected_decimals is None else s
-        for s in steps
     )
 
 

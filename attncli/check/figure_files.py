@@ -334,8 +334,10 @@ def _figures_from_npz(path: str, data: bytes) -> Figures:
 def _figures_from_safetensors(path: str, data: bytes) -> Figures:
     from attncli.readers.safetensors import read_tensors
 
-    arrays, metadata, _ = _parse_arrays(lambda: read_tensors(data))
-    return _figures_from_archive(path, arrays, metadata)
+    arrays, metadata, dtypes = _parse_arrays(lambda: read_tensors(data))
+    return _figures_from_archive(
+        path, arrays, metadata, {name: "bfloat16" for name, x in dtypes.items() if x == "BF16"}
+    )
 
 
 def _parse_arrays(parse: Callable[[], T]) -> T:
@@ -355,7 +357,9 @@ def _parse_arrays(parse: Callable[[], T]) -> T:
         ) from None
 
 
-def _figures_from_archive(path: str, arrays: Mapping[str, NumpyArray], metadata: Json) -> Figures:
+def _figures_from_archive(
+    path: str, arrays: Mapping[str, NumpyArray], metadata: Json, dtypes: Mapping[str, str] | None = None
+) -> Figures:
     if "schema" in {*arrays, *metadata}:
         from attncli.readers.results import parse_result
 
@@ -369,7 +373,7 @@ def _figures_from_archive(path: str, arrays: Mapping[str, NumpyArray], metadata:
     if metadata:
         message = f"{printable(shorten(next(iter(metadata))))} is in the text beside the arrays, not an array"
         raise InputError("no-figures", message, help="save every step as an array of numbers")
-    return figures_from_named_arrays(path, arrays)
+    return figures_from_named_arrays(path, arrays, dtypes)
 
 
 def _figures_from_parquet(path: str, data: bytes) -> Figures:

@@ -15,16 +15,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from attncli.check import printing
 from attncli.errors import InputError
 from attncli.step_names import STEP_NAMES
 from attncli.text import printable, shorten, suggestion
 from attncli.types import Attention, Json, Labels, NumpyArray
-from attncli.validation.fields import as_numpy, is_tensor, to_bfloat16
+from attncli.validation.fields import as_numpy, is_tensor
 
 _WRITTEN_NUMBER_PATTERN = re.compile(r"[-+−]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?", re.ASCII)
 _MAX_HANDWRITTEN_DIGITS = 8  # significant digits that people write; more are a program's
-_FEW_MANTISSA_BITS = {"bfloat16": 4, "float16": 6, "float32": 14}  # a number with more needs most bits of the dtype
-_MIN_TELLING_FIGURES = 4  # so many numbers with more bits than those few tell the dtype
 _CACHED_TEXTS = 4096  # of numbers, since many are the same
 _MAX_EXPONENT = 999  # beyond it a number is 0 or more than a float64 holds, whatever its digits
 _MAX_INDEX_DIGITS = 15  # no axis is longer
@@ -39,8 +38,8 @@ class StepFigures:
 
     step: str | None
     values: NumpyArray  # float64, booleans or integers
-    dtype: str = "float64"  # that they were computed in, as far as can be seen; "text": written with few digits
-    decimals: NumpyArray | None = None  # how many each was written with, if the dtype is "text"
+    dtype: str = "float64"  # that they were computed in, as far as can be seen; "text": so few digits do not tell it
+    decimals: NumpyArray | None = None  # how many each was printed with, or rounded to
     axes: tuple[str, ...] | None = None  # of the values, where they are known
     axis_indices: Mapping[str, tuple[int, ...]] = field(
         default_factory=dict
@@ -124,59 +123,35 @@ def is_number(text: str) -> bool:
     return bool(_WRITTEN_NUMBER_PATTERN.fullmatch(text.strip())) and (text.isascii() or "−" in text)
 
 
-def infer_dtype(values: NumpyArray, default: str) -> str:
-    """Infer the narrowest dtype that holds every value, where some need most of its digits; else the default."""
-    x = values[np.isfinite(values)].ravel()
-    with np.errstate(all="ignore"):
-        rounded = {
-            "bfloat16": to_bfloat16(x).astype(np.float64),
-            "float16": x.astype(np.float16).astype(np.float64),
-            "float32": x.astype(np.float32).astype(np.float64),
-        }
-    mantissa = np.frexp(x)[0]
-    for dtype, few_bits in _FEW_MANTISSA_BITS.items():
-        telling = np.count_nonzero(mantissa * 2**few_bits % 1)
-        if telling >= _MIN_TELLING_FIGURES and np.array_equal(rounded[dtype], x):
-            return dtype
-    return default
-
-
-def _infer_decimals(values: NumpyArray) -> int | None:
-    """Infer to how many decimals an array was rounded: the most of any number; None where one has more digits than people write."""
-    finite = values[np.isfinite(values)].ravel()
-    if (finite == np.rint(finite)).all():  # whole numbers were not rounded
-        return None
-    for numbers in (finite[:64], finite):  # the first few numbers are enough for most arrays
-        written = [parse_written_number(repr(float(x))) for x in numbers]
-        if max(number.significant_digits for number in written) > _MAX_HANDWRITTEN_DIGITS:
-            return None
-    return max(number.decimals for number in written)
-
-
 def step_figures_from_texts(step: str | None, values: NumpyArray, texts: Sequence[str]) -> StepFigures:
-    """Make figures of numbers and their texts, in order: few digits are compared as written, many tell the dtype.
+    """Make figures of numbers and their texts, in order, with what printing left of them.
 
     A text that is no number, as that of NaN, has no digits.
     """
-    decimals = np.zeros(len(texts), np.int64)
-    most_digits = 0
+    decimals, digits = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
     for i, text in enumerate(texts):
         if text and is_number(text):
-            _, decimals[i], digits = parse_written_number(text)
-            most_digits = max(most_digits, digits)
-    if most_digits <= _MAX_HANDWRITTEN_DIGITS:
-        return StepFigures(step, values, "text", decimals.reshape(values.shape))
-    dtype = infer_dtype(values, "float64")
-    if dtype == "float64" and most_digits <= 9 and _are_shortest_float32(values, texts):
-        dtype = "float32"
-    return StepFigures(step, values, dtype)
+            _, decimals[i], digits[i] = parse_written_number(text)
+    most_digits = int(digits.max(initial=0))
+    decimals, digits = decimals.reshape(values.shape), digits.reshape(values.shape)
+    if most_digits > _MAX_HANDWRITTEN_DIGITS:
+        decimals = printing.implied_decimals(values, decimals, digits)
+    if most_digits <= printing.MAX_FLOAT32_DIGITS or (values == np.rint(values))[np.isfinite(values)].all():
+        dtype = printing.infer_dtype(values, "float32", decimals)
+        return StepFigures(step, values, "text" if dtype == "float32" else dtype, decimals)
+    dtype = printing.infer_dtype(values, "float64", decimals)
+    if dtype != "float64" and (rounded := printing.infer_decimals(values, dtype)):
+        return _rounded_figures(step, values, dtype, rounded)
+    return StepFigures(step, values, dtype, decimals)
 
 
-def _are_shortest_float32(values: NumpyArray, texts: Sequence[str]) -> bool:
-    """Tell whether every text is the shortest that reads back to some float32, as programs print them."""
-    with np.errstate(over="ignore"):
-        float32_values = values.astype(np.float32).ravel()
-    return all(not t or float(str(x)) == float(t.replace("−", "-")) for x, t in zip(float32_values, texts, strict=True))
+def _rounded_figures(step: str | None, values: NumpyArray, dtype: str, decimals: int) -> StepFigures:
+    """Make figures of an array that was rounded in a dtype: few digits may come from a narrower one."""
+    each = np.full(values.shape, decimals)
+    if printing.count_digits(values, each) <= printing.MAX_FLOAT32_DIGITS and dtype in ("float32", "float64"):
+        narrow = printing.infer_dtype(values, "float32", each)
+        return StepFigures(step, values, "text" if narrow == "float32" else narrow, each)
+    return StepFigures(step, values, dtype, each)
 
 
 # ── kinds ────────────────────────────────────────────────────────────────────────────────────────
@@ -294,28 +269,33 @@ def figures_from_arrays(arrays: Json, name: str = "figures") -> Figures:
     Raises:
         InputError: a name is no step's, or there are no arrays.
     """
-    figures = figures_from_named_arrays(name, {step: as_numpy(x) for step, x in arrays.items()})
     dtypes = {step: str(x.dtype).removeprefix("torch.") for step, x in arrays.items() if is_tensor(x)}  # bfloat16 too
-    return replace(
-        figures, steps=tuple(replace(step, dtype=dtypes.get(str(step.step), step.dtype)) for step in figures.steps)
-    )
+    return figures_from_named_arrays(name, {step: as_numpy(x) for step, x in arrays.items()}, dtypes)
 
 
-def figures_from_named_arrays(name: str, arrays: Mapping[str, NumpyArray]) -> Figures:
+def figures_from_named_arrays(
+    name: str, arrays: Mapping[str, NumpyArray], dtypes: Mapping[str, str] | None = None
+) -> Figures:
     """Make figures of arrays under the names of steps, or of a single one without a name.
+
+    Args:
+        name: of the file, for messages.
+        arrays: by the names of steps.
+        dtypes: what arrays are stored in that have another dtype here, by the same names.
 
     Raises:
         InputError: a name is no step's, or there are no arrays.
     """
+    dtypes = dtypes or {}
     is_unnamed = any(re.fullmatch(r"arr_\d+", step) or step in ("", "array", "data") for step in arrays)
     if len(arrays) == 1 and is_unnamed:
-        steps = [_step_figures_from_array(None, x) for x in arrays.values()]
+        steps = [_step_figures_from_array(None, x, dtypes.get(step)) for step, x in arrays.items()]
         return Figures(name, "arrays", tuple(steps), is_layout_known=False)
     for step in arrays:
         require_known_step(step)
     if not arrays:
         raise InputError("no-figures", "it holds no array")
-    steps = [_step_figures_from_array(step, x) for step, x in arrays.items()]
+    steps = [_step_figures_from_array(step, x, dtypes.get(step)) for step, x in arrays.items()]
     return Figures(name, "arrays", tuple(steps), is_layout_known=False)
 
 
@@ -332,23 +312,30 @@ def require_known_step(step: str) -> None:
         )
 
 
-def _step_figures_from_array(step: str | None, values: NumpyArray) -> StepFigures:
-    """Make figures of an array; its bits, or how few digits its numbers need, tell the dtype they were computed in.
+def _step_figures_from_array(step: str | None, values: NumpyArray, dtype: str | None = None) -> StepFigures:
+    """Make figures of an array; its bits, and how few digits its numbers need, tell the dtype they were computed in.
+
+    Args:
+        step: None if it is not named yet.
+        values: the array.
+        dtype: that it is stored in, where it has another one, as bfloat16 has in numpy.
 
     Raises:
         InputError: it holds no real numbers.
     """
     if values.dtype.kind == "V" and values.dtype.name == "bfloat16":  # numpy's by way of ml_dtypes
-        values = values.astype(np.float32)
+        values, dtype = values.astype(np.float32), "bfloat16"
     if values.dtype.kind not in "fbiu":
         raise InputError(
             "wrong-type", f"{step or 'the array'} holds {values.dtype}, not figures", help="save numbers or booleans"
         )
     if values.dtype.kind in "biu":
         return StepFigures(step, values)
-    stored_dtype = {2: "float16", 4: "float32"}.get(values.dtype.itemsize, "float64")
+    if dtype is None:
+        dtype = {2: "float16", 4: "float32"}.get(values.dtype.itemsize, "float64")
     with np.errstate(all="ignore"):
         values = values.astype(np.float64)
-        if stored_dtype == "float64" and (decimals := _infer_decimals(values)):
-            return StepFigures(step, values, "text", np.full(values.shape, decimals))
-        return StepFigures(step, values, infer_dtype(values, stored_dtype))
+        dtype = printing.infer_dtype(values, dtype)
+        if decimals := printing.infer_decimals(values, dtype):
+            return _rounded_figures(step, values, dtype, decimals)
+        return StepFigures(step, values, dtype)

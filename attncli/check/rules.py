@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attncli.check import printing
 from attncli.check.claims import Claim
 from attncli.check.figures import kind_of_step, parse_written_number
 from attncli.types import NumpyArray
@@ -21,8 +22,8 @@ _TOLERANCES = {  # rtol and atol
     "bfloat16": 1.6e-2,
 }
 _UNCERTAIN_ULP = 4  # by so many units in the last place the reference itself may be off
-MANTISSA_BITS = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
-_MIN_EXPONENTS = {"float64": -1022, "float32": -126, "float16": -14, "bfloat16": -126}
+_MAX_SHORT_DIGITS = 5  # significant digits, of which float32 holds all: it may only decide how the last one is rounded
+_SHARE_OF_LAST_DIGIT = 0.25  # by which it may then be off
 
 
 def choose_rule(claim: Claim, rule_name: str | None, rtol: float | None, atol: float | None) -> Rule:
@@ -31,36 +32,47 @@ def choose_rule(claim: Claim, rule_name: str | None, rtol: float | None, atol: f
     dtype = "float64" if figures.dtype == "text" else figures.dtype
     if kind_of_step(claim.step) != "floats":
         return Rule("exact", "they are booleans or integers")
+    # a worksheet is filled in by hand; other short figures may as well be printed by a program
+    digits_dtype = "float32" if figures.dtype in ("text", "float32") and not figures.gap_numbers else "float64"
     if rule_name == "digits":
-        return Rule("digits", "--rule digits", dtype)
+        return Rule("digits", "--rule digits", digits_dtype)
     if rule_name == "flash":
         return Rule("flash", "--rule flash", dtype if dtype != "float64" else "float32")
     if rule_name is None and figures.gap_numbers and (rtol is not None or atol is not None):
-        return Rule("digits", "from the command line", dtype, rtol or 0.0, atol or 0.0)
+        return Rule("digits", "from the command line", digits_dtype, rtol or 0.0, atol or 0.0)
     if rtol is not None or atol is not None:
         return Rule("close", "from the command line", dtype, rtol or 0.0, atol or 0.0)
     if rule_name is None and (figures.rtol is not None or figures.atol is not None):
         return Rule("close", "rtol and atol in expected", dtype, figures.rtol or 0.0, figures.atol or 0.0)
     if rule_name is None and figures.expected_decimals is not None:
-        return Rule("digits", "decimals in expected", dtype)
+        return Rule("digits", "decimals in expected", "float32")
     if rule_name is None and figures.dtype == "text":
-        return Rule("digits", "they are written with few digits", dtype)
+        return Rule("digits", "they are written with few digits", digits_dtype)
     if rule_name is None and dtype in ("float16", "bfloat16"):
         return Rule("flash", f"they are {dtype}", dtype)
+    return close_rule(dtype, "" if rule_name is None else "--rule close")
+
+
+def close_rule(dtype: str, reason: str = "") -> Rule:
+    """Make the rule close for figures of a dtype, with its usual tolerances."""
     tolerance = _TOLERANCES[dtype]
-    reason = f"they are {dtype}" if rule_name is None else "--rule close"
-    return Rule("close", reason, dtype, tolerance, tolerance, atol_is_relative=True)
+    return Rule("close", reason or f"they are {dtype}", dtype, tolerance, tolerance, atol_is_relative=True)
 
 
 def written_decimals(claim: Claim, rule: Rule) -> NumpyArray | None:
-    """Return how many decimals each figure was written with, under the rule digits; None under the others."""
-    if rule.name != "digits":
-        return None
-    if claim.step_figures.expected_decimals is not None:
+    """Return how many decimals each figure was printed with, or rounded to; None where nothing of it was left out.
+
+    Tolerances that somebody gives are kept as they are, whatever was printed.
+    """
+    if rule.name == "digits" and claim.step_figures.expected_decimals is not None:
         return np.full(claim.values.shape, int(claim.step_figures.expected_decimals))
-    if claim.decimals is not None:
+    if rule.name == "exact" or (rule.name == "close" and not rule.atol_is_relative):
+        return None
+    if claim.decimals is not None or rule.name != "digits":
         return claim.decimals
-    decimals = [parse_written_number(repr(float(x))).decimals if np.isfinite(x) else 0 for x in claim.values.ravel()]
+    as_printed = np.float32 if rule.dtype == "float32" else np.float64
+    texts = [str(as_printed(x)) if np.isfinite(x) else "" for x in claim.values.ravel()]
+    decimals = [parse_written_number(text).decimals if text else 0 for text in texts]
     return np.array(decimals, int).reshape(claim.values.shape)
 
 
@@ -102,25 +114,80 @@ def compare_cells(
 def _tolerance(
     rule: Rule, actual: NumpyArray, reference: NumpyArray, decimals: NumpyArray | None, largest_figure: float
 ) -> NumpyArray:
-    """Return the error that the rule allows each figure."""
+    """Return the error that the rule allows each figure: of arithmetic, and of printing."""
+    unit = np.float64(0) if decimals is None else 10.0 ** -decimals.astype(np.float64)
     if rule.name == "digits":
         assert decimals is not None
-        unit = 10.0 ** -decimals.astype(np.float64)
-        own_error = _UNCERTAIN_ULP * np.spacing(np.abs(reference))
-        slack = np.maximum(unit * 1e-9, own_error)
-        may_be_truncated = np.abs(actual) < np.abs(reference)
-        may_be_truncated &= (actual == 0) | (np.sign(actual) == np.sign(reference))
-        # 1.8609999999999998 is cut off to 1.8609, and may have come out as 1.861; but 2 is never cut off to 1
-        has_written_digits = reference == round_to_decimals(reference, decimals)
-        max_cut = np.where(has_written_digits, unit - slack, unit + own_error)
-        by_digits = np.where(may_be_truncated, max_cut, unit / 2 + slack)
+        own_error = _UNCERTAIN_ULP * (np.spacing(np.abs(reference)) + np.spacing(largest_figure))
+        arithmetic = _float32_error(rule, actual, reference, decimals, largest_figure)
+        by_digits = _printing_error(actual, reference, decimals, own_error, arithmetic, rule.dtype == "float32")
         own_tolerance: NumpyArray = (rule.atol or 0.0) + (rule.rtol or 0.0) * np.abs(reference)  # of a worksheet
         return np.maximum(by_digits, own_tolerance)
+    left_out = np.where(np.abs(actual) < np.abs(reference), unit, unit / 2)  # cut off, or rounded
     if rule.name == "flash":
-        return np.full(actual.shape, rule.allowed_error or 0.0)
+        return left_out + (rule.allowed_error or 0.0)
     atol = (rule.atol or 0.0) * (largest_figure if rule.atol_is_relative else 1.0)
     tolerance: NumpyArray = atol + (rule.rtol or 0.0) * np.abs(reference)
-    return tolerance
+    return left_out + np.maximum(tolerance, rule.allowed_error or 0.0)
+
+
+def _float32_error(
+    rule: Rule, actual: NumpyArray, reference: NumpyArray, decimals: NumpyArray, largest_figure: float
+) -> NumpyArray:
+    """Return by how much a float32 program may be off before it prints: nothing where figures are not taken for one's."""
+    if rule.dtype != "float32":
+        return np.zeros(actual.shape)
+    error: NumpyArray = _TOLERANCES["float32"] * (np.abs(reference) + largest_figure)
+    if printing.count_digits(actual, decimals) <= _MAX_SHORT_DIGITS:
+        error = np.minimum(error, _SHARE_OF_LAST_DIGIT * 10.0 ** -decimals.astype(np.float64))
+    return np.maximum(error, rule.allowed_error or 0.0)
+
+
+def _printing_error(
+    actual: NumpyArray,
+    reference: NumpyArray,
+    decimals: NumpyArray,
+    own_error: NumpyArray,
+    arithmetic: NumpyArray,
+    is_program: bool,
+) -> NumpyArray:
+    """Return by how much a figure may be off if it is the reference rounded to its digits, or cut off after them.
+
+    Args:
+        actual: the figures.
+        reference: what is printed.
+        decimals: how many each figure is written with.
+        own_error: by how much the reference itself may be off.
+        arithmetic: by how much the figure may be off before it is printed.
+        is_program: the figures may be a program's, which cuts off what it has, and not what is right.
+    """
+    unit = 10.0 ** -decimals.astype(np.float64)
+    slack = np.maximum(unit * 1e-9, own_error)
+    rounded = unit / 2 + slack + arithmetic
+    cut_off = unit + own_error + arithmetic
+    may_be_cut = (np.abs(actual) < np.abs(reference)) & ((actual == 0) | (np.sign(actual) == np.sign(reference)))
+    # 1.8609999999999998 is cut off to 1.8609, and may have come out as 1.861; but 2 is never cut off to 1
+    from_edge = np.abs(reference - round_to_decimals(reference, decimals))
+    is_on_edge = (from_edge == 0) & (unit > 4 * slack)
+    if is_program and actual.size > 1 and (may_be_cut & is_on_edge).any():
+        error = np.abs(actual - reference)
+        is_cut_throughout = (error <= np.where(may_be_cut, cut_off, own_error + arithmetic)).all()
+        is_cut_for_sure = (may_be_cut & ~is_on_edge & (error > rounded)).any()
+        is_inexact = ((from_edge > 0) & (from_edge <= own_error)).any()  # others of the same step are next to an edge
+        ends_in_nine = np.rint(np.abs(actual) / unit) % 10 == 9
+        if is_cut_throughout:
+            is_on_edge &= ~(ends_in_nine | is_cut_for_sure | is_inexact | _is_cut_in_binary(actual, reference, unit))
+    max_cut = np.where(is_on_edge, unit - slack, cut_off)
+    return np.where(may_be_cut, np.maximum(max_cut, rounded), rounded)
+
+
+def _is_cut_in_binary(actual: NumpyArray, reference: NumpyArray, unit: NumpyArray) -> NumpyArray:
+    """Tell which figures come of multiplying, cutting off and dividing again: 1.15 · 100 is a little less than 115."""
+    found = np.zeros(actual.shape, bool)
+    for dtype in (np.float64, np.float32):
+        factor = np.rint(1 / unit).astype(dtype)
+        found |= np.abs(np.trunc(reference.astype(dtype) * factor) / factor - actual) < unit / 2
+    return found
 
 
 def largest_finite(values: NumpyArray) -> float:
@@ -132,10 +199,7 @@ def largest_finite(values: NumpyArray) -> float:
 
 def unit_in_last_place(dtype: str, x: float) -> float:
     """Return one unit in the last place of a dtype, at x."""
-    exponent = _MIN_EXPONENTS[dtype]
-    if x and np.isfinite(x):
-        exponent = max(int(np.frexp(abs(x))[1]) - 1, exponent)
-    return float(2.0 ** (float(exponent) - MANTISSA_BITS[dtype]))
+    return float(printing.spacing(dtype, np.array(x)))
 
 
 def round_to_decimals(values: NumpyArray, decimals: NumpyArray) -> NumpyArray:

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from attncli.check.claims import Claim, apply_common_dtype, assign_steps, largest_claimed_rank, make_claims
+from attncli.check.claims import Claim, assign_steps, largest_claimed_rank, make_claims
 from attncli.check.figures import Figures
 from attncli.check.rules import choose_rule
 from attncli.errors import InputError
@@ -63,7 +63,6 @@ def prepare(
     """
     with _errors_in(figures.name):
         figures, step_figures = assign_steps(figures, step)
-        step_figures = apply_common_dtype(step_figures)
     top = largest_claimed_rank((*step_figures, *figures.open_gaps))
     plan = make_plan(
         _with_numpy_arrays(problem), variant.replace(dtype="float64", device="cpu", schedule="dense"), (), top=top

@@ -62,8 +62,8 @@ def _unnamed_error(name: str, path: str) -> InputError:
     )
 
 
-def read_tensors(data: Any) -> tuple[Json, Json, set[str]]:
-    """Read the tensors by name, the JSON beside them, and the dtypes that occur.
+def read_tensors(data: Any) -> tuple[Json, Json, dict[str, str]]:
+    """Read the tensors by name, the JSON beside them, and the dtype of each tensor as the file spells it: F32.
 
     bfloat16, which numpy lacks, becomes float32. The other arrays share the memory of `data`, bytes or a memoryview.
 
@@ -78,7 +78,7 @@ def read_tensors(data: Any) -> tuple[Json, Json, set[str]]:
         header = parse_header(bytes(data[8:start]), len(data))
         metadata = decode_metadata(header.metadata["attn"]) if "attn" in header.metadata else {}
         arrays: Json = {tensor.name: make_array(tensor, data, tensor.start) for tensor in header.tensors}
-        return arrays, metadata, {tensor.dtype for tensor in header.tensors}
+        return arrays, metadata, {tensor.name: tensor.dtype for tensor in header.tensors}
 
 
 class Tensor(NamedTuple):

@@ -81,13 +81,17 @@ def test_arrays_that_were_rounded_are_judged_by_their_digits():
     assert case.verdict({"weights": w.astype(np.float32).astype(float)}).steps[0].rule.dtype == "float32"
 
 
-def test_short_numbers_beside_long_ones_are_a_programs(tmp_path):
-    (tmp_path / "mine.json").write_text('{"scores": [[2.0]], "context": [[0.123456789012345]]}')
-    problem = attncli.Problem(q=[[1.0]], k=[[2.04]], v=[[0.123456789012345]])
+def test_the_rule_of_a_step_comes_from_its_own_figures(tmp_path):
+    problem = attncli.Problem(q=[[1.0]], k=[[2.04]], v=[[0.123456789012345, 3.0]])
 
-    said = check(problem, None, read_figures(str(tmp_path / "mine.json")), identify=False)
+    def judge(scores, context):
+        (tmp_path / "mine.json").write_text(f'{{"scores": [[{scores}]], "context": [[{context}]]}}')
+        said = check(problem, None, read_figures(str(tmp_path / "mine.json")), identify=False)
+        return [(step.rule.name, step.is_right) for step in said.steps]
 
-    assert [(f.rule.name, f.is_right) for f in said.steps] == [("close", False), ("close", True)]
+    assert judge("2.0", "0.123456789012345, 3.0") == [("digits", True), ("close", True)]
+    assert judge("2.1", "0.123456789012345, 3.0") == [("digits", False), ("close", True)]
+    assert judge("2.0", "0.123456789012345, 3.1")[1] == ("close", False)  # of a step with long figures
 
 
 @pytest.mark.parametrize(("dtype", "near", "far"), [(np.float64, 5e-10, 5e-9), (np.float32, 5e-6, 1e-4)])

@@ -29,7 +29,7 @@ _WHOLE_SLACK = 1 + 1e-13  # what is less than a whole number by a share as small
 
 
 # ── rounded by hand ───────────────────────────────────────────────────────────────────────────────────────
-_ROUNDED_INTERMEDIATES = {  # in words, and as `_round_intermediates` calls them; the plainest first
+_ROUNDED_INTERMEDIATES = {  # in words, and as `rounded_intermediates` calls them; the plainest first
     "the weights": ("weights",),
     "q·k": ("scores",),
     "the scaled scores": ("scaled",),
@@ -57,7 +57,7 @@ def rounded_by_hand(trials: Trials) -> Iterator[Hypothesis]:
                 ("rounded to", "rounded to", _round_to(n)),
                 ("cut to", "cut off after", _truncate_at(10.0**n)),
             ):
-                round_them = _round_qkv if "qkv" in intermediates else _round_intermediates
+                round_them = rounded_qkv if "qkv" in intermediates else rounded_intermediates
                 yield Hypothesis(
                     f"{what} {verb} {n} digit{plural}",
                     f"with {what} {long_verb} {n} decimal{plural} on the way: keep all digits until the end",
@@ -84,13 +84,13 @@ def low_precision(trials: Trials) -> Iterator[Hypothesis]:
     for dtype in ("float16", "bfloat16", "float32"):
         rounding = _round_to_dtype(dtype)
         computations: dict[str, Callable[[], Plan | None]] = {
-            "scores and weights": partial(_round_intermediates, trials, rounding, ("scores", "chain", "weights")),
-            "scores": partial(_round_intermediates, trials, rounding, ("scores", "chain")),
-            "weights": partial(_round_intermediates, trials, rounding, ("weights",)),
+            "scores and weights": partial(rounded_intermediates, trials, rounding, ("scores", "chain", "weights")),
+            "scores": partial(rounded_intermediates, trials, rounding, ("scores", "chain")),
+            "weights": partial(rounded_intermediates, trials, rounding, ("weights",)),
             "inputs": partial(_round_inputs, trials, rounding),
             "all arithmetic": partial(trials.with_choices, dtype=dtype),
-            "q, k and v": partial(_round_qkv, trials, rounding),
-            "q, k, v, scores and weights": partial(_round_qkv, trials, rounding, ("scores", "chain", "weights")),
+            "q, k and v": partial(rounded_qkv, trials, rounding),
+            "q, k, v, scores and weights": partial(rounded_qkv, trials, rounding, ("scores", "chain", "weights")),
             "inputs, scores and weights": partial(
                 _round_inputs_and_intermediates, trials, rounding, ("scores", "chain", "weights")
             ),
@@ -126,7 +126,7 @@ def _dot_products_in_float16(_: object, q: Tensor, k: Tensor, parameters: object
 
 
 # ── what is rounded ──────────────────────────────────────────────────────────────────────────────
-def _round_intermediates(trials: Trials, rounding: RoundingFunction, intermediates: Collection[str]) -> Plan:
+def rounded_intermediates(trials: Trials, rounding: RoundingFunction, intermediates: Collection[str]) -> Plan:
     """Make the plan with some intermediates rounded."""
     plan = trials.plan
     if "scores" in intermediates:
@@ -164,7 +164,7 @@ def _softmax_rounded(
     return rounding(w) if "weights" in intermediates else w
 
 
-def _round_qkv(trials: Trials, rounding: RoundingFunction, intermediates: Collection[str] = ()) -> Plan | None:
+def rounded_qkv(trials: Trials, rounding: RoundingFunction, intermediates: Collection[str] = ()) -> Plan | None:
     """Make the projected plan with q, k and v rounded, and other intermediates with them."""
     base = trials.projected_plan
     if base is None:
@@ -172,12 +172,12 @@ def _round_qkv(trials: Trials, rounding: RoundingFunction, intermediates: Collec
     arrays = {x: getattr(base.problem, x) for x in "qkv"}
     rounded = {x: _round_array(rounding, array) for x, array in arrays.items() if array is not None}
     plan = trials.with_qkv(**rounded)
-    return plan and _round_intermediates(Trials(plan, trials.top), rounding, intermediates)
+    return plan and rounded_intermediates(Trials(plan, trials.top), rounding, intermediates)
 
 
 def _round_inputs_and_intermediates(trials: Trials, rounding: RoundingFunction, intermediates: Collection[str]) -> Plan:
     """Make the plan with inputs rounded, and other intermediates with them."""
-    return _round_intermediates(Trials(_round_inputs(trials, rounding), trials.top), rounding, intermediates)
+    return rounded_intermediates(Trials(_round_inputs(trials, rounding), trials.top), rounding, intermediates)
 
 
 def _round_inputs(trials: Trials, rounding: RoundingFunction) -> Plan:
