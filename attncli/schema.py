@@ -279,7 +279,7 @@ def check_schema() -> Json:
     verdict = fields(
         {
             "schema": {"const": "attn.check/1"},
-            "verdict": {"enum": ["right", "wrong", "too-loose", "unanswered"]},
+            "verdict": {"enum": ["right", "otherwise", "wrong", "too-loose", "unanswered"]},
             "input": text,
             "figures": text,
             "variant": _variant_schema(),

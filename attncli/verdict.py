@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from attncli.types import Json, NumpyArray
 
-Outcome = Literal["right", "wrong", "too-loose", "unanswered"]
-Cause = Literal["", "first", "follows", "independent"]
+Outcome = Literal["right", "otherwise", "wrong", "too-loose", "unanswered"]  # otherwise: in what nothing after it sees
+Cause = Literal["", "first", "follows", "independent", "otherwise"]
 _MIN_DECIMALS_OF_ROUNDING = 3  # digits after the point from which on a small error can come from rounding on the way
 _MAX_DECIMALS_OF_ROUNDING = 17  # of a float64 no more say anything
 _MAX_UNITS_OF_ROUNDING = 9.5  # of the last digit
@@ -116,9 +116,15 @@ class StepComparison:
     reference: float | bool
     cause: Cause = ""  # of a wrong step, as far as it is known
     cause_step: str = ""  # the earlier step from which it follows, or not
+    difference: str = ""  # of a step that is otherwise, and not wrong: in what
     decimals: int | None = None  # that the figure there was written with
     region: ErrorRegion | None = None  # of a wrong step
     is_right_to_float32: bool = False  # right only as what a program printed that computes in float32
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether some figure is not right, and not merely otherwise."""
+        return not self.is_right and self.cause != "otherwise"
 
     @property
     def cause_text(self) -> str:
@@ -127,6 +133,8 @@ class StepComparison:
             return f"follows from your {self.cause_step}"
         if self.cause == "independent":
             return f"wrong by itself, even from your {self.cause_step}"
+        if self.cause == "otherwise":
+            return f"not wrong, but otherwise: {self.difference}"
         return self.cause
 
 
@@ -227,7 +235,7 @@ class Verdict:
 
     @property
     def first_wrong_step(self) -> str | None:
-        return next((step.step for step in self.steps if not step.is_right), None)
+        return next((step.step for step in self.steps if step.is_wrong), None)
 
     def to_record(self) -> Json:
         """Everything as plain values: the schema attn.check/1; of a concealed verdict the marks alone."""
@@ -421,7 +429,10 @@ class FolderVerdict:
 
     @property
     def right_count(self) -> int:
-        return sum(problem.verdict is not None and problem.verdict.verdict == "right" for problem in self.problems)
+        return sum(
+            problem.verdict is not None and problem.verdict.verdict in ("right", "otherwise")
+            for problem in self.problems
+        )
 
     @property
     def is_right(self) -> bool:

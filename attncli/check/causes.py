@@ -6,25 +6,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from attncli.check import rules
-from attncli.check.claims import step_shape, to_step_array
+from attncli.check import printing, rules
+from attncli.check.claims import Claim, step_shape, to_step_array
 from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import unregistered_part, with_chain, with_part
+from attncli.check.sensitivity import STEPS_OF_VALUES
 from attncli.check.trials import Trials, merge_heads, or_none
 from attncli.parts.traits import MixingTraits, NormalizerTraits, ScoreTraits
 from attncli.plan import Plan
 from attncli.types import NumpyArray, Tensor
 from attncli.verdict import Cause, StepComparison
 
+_LETTER_PATTERN = re.compile(r"(?:normed_|positioned_|present_|w_|b_)?([qkv])")
+_SHIFT_DRAWS = 12
 
-def trace_causes(comparison: Comparison, step_comparisons: Sequence[StepComparison]) -> tuple[StepComparison, ...]:
-    """Fill in the cause of every wrong step: it is the first, or it does or does not follow from an earlier one."""
-    wrong = [n for n, step in enumerate(step_comparisons) if not step.is_right]
+
+def trace_causes(
+    comparison: Comparison, step_comparisons: Sequence[StepComparison], equivalents: Mapping[int, str]
+) -> tuple[StepComparison, ...]:
+    """Fill in the cause of every wrong step: it is the first, or it does or does not follow from an earlier one.
+
+    A step that is otherwise, and not wrong, is told as such.
+    """
+    wrong = [n for n, step in enumerate(step_comparisons) if not step.is_right and n not in equivalents]
     traced = list(step_comparisons)
+    for n, difference in equivalents.items():
+        traced[n] = dataclasses.replace(step_comparisons[n], cause="otherwise", difference=difference)
     for n in wrong[:1]:
         traced[n] = dataclasses.replace(step_comparisons[n], cause="first")
     for n in wrong[1:]:
@@ -40,7 +52,7 @@ def _trace_cause(
     later = step_comparisons[claim_index]
     for earlier_index in reversed(range(claim_index)):
         earlier_step = step_comparisons[earlier_index].step
-        if order.index(earlier_step) >= order.index(later.step):
+        if order.index(earlier_step) >= order.index(later.step) or not can_change(earlier_step, later.step):
             continue
         follows = _follows_from(comparison, earlier_index, claim_index)
         if follows is not None:
@@ -66,19 +78,59 @@ def _follows_from(comparison: Comparison, earlier_index: int, later_index: int) 
     cells = comparison.compare(later_index, resumed, largest_figure=rules.largest_finite(resumed))
     if cells.is_right.all():
         return True
-    decimals = comparison.decimals[earlier_index]
-    if decimals is None:
-        return False
-    # The earlier figures are rounded: how far does rounding alone, done to the reference, move the later step?
-    rounded = comparison.reference[earlier.step].copy()
-    rounded[earlier.index] = rules.round_to_decimals(comparison.reference_cells(earlier), decimals)
-    moved = or_none(lambda: compute_later_step(rounded))
-    if moved is None:
-        return False
-    with np.errstate(all="ignore"):
-        shift = np.abs(moved - comparison.reference[later.step])[later.index]
-    max_shift = float(shift[np.isfinite(shift)].max(initial=0.0))
-    return bool((cells.error <= cells.tolerance + 3 * max_shift).all())
+    units = _units_of_last_place(comparison, earlier_index)
+    shift = or_none(lambda: _largest_shift(comparison, earlier, units, resumed, later, compute_later_step))
+    return bool(shift is not None and (cells.error <= cells.tolerance + shift).all())
+
+
+def can_change(earlier: str, later: str) -> bool:
+    """Tell whether a step is computed from an earlier one: q, k and v never are from each other, nor scores from v."""
+    own, other = _letter(earlier), _letter(later)
+    if other:
+        return not own or own == other
+    return own != "v" or later in STEPS_OF_VALUES
+
+
+def _letter(step: str) -> str:
+    """Return which of q, k and v a step belongs to; "" if it belongs to none alone: positioned_q, w_q, present_k."""
+    found = _LETTER_PATTERN.fullmatch(step)
+    return found[1] if found else ""
+
+
+def _units_of_last_place(comparison: Comparison, claim_index: int) -> NumpyArray:
+    """Return what one unit in the last place is of each figure of a claim: of what is printed, or of its dtype."""
+    claim, decimals = comparison.task.claims[claim_index], comparison.decimals[claim_index]
+    rule = comparison.rules[claim_index]
+    units = printing.spacing(rule.dtype, claim.values.astype(np.float64))
+    return units if decimals is None else np.maximum(units, 10.0 ** -decimals.astype(np.float64))
+
+
+def _largest_shift(
+    comparison: Comparison,
+    earlier: Claim,
+    units: NumpyArray,
+    resumed: NumpyArray,
+    later: Claim,
+    compute_later_step: Callable[[NumpyArray], NumpyArray | None],
+) -> NumpyArray | None:
+    """Bound how far what was left out of the earlier figures, at most one unit of each, moves each later figure.
+
+    The figures are moved at random. From how far that moves a later figure comes Σ u·|∂|, which is at most √n times
+    the root of Σ u²·∂², where n figures of a row or a column count.
+    """
+    shape = step_shape(comparison.task.plan, earlier.step)
+    values, reach = to_step_array(earlier, shape), to_step_array(dataclasses.replace(earlier, values=units), shape)
+    random = np.random.default_rng(0)
+    squares = np.zeros(later.values.shape)
+    for _ in range(_SHIFT_DRAWS):
+        moved = compute_later_step(values + reach * random.choice((-1.0, 1.0), shape))
+        if moved is None:
+            return None
+        with np.errstate(all="ignore"):
+            squares += np.abs(moved - resumed)[later.index] ** 2
+    count = max(shape[-2:], default=1)
+    shift: NumpyArray = np.sqrt(count * squares / _SHIFT_DRAWS)
+    return np.where(np.isfinite(shift), shift, np.inf)
 
 
 def resume_from_step(trials: Trials, step: str, values: NumpyArray) -> Plan | None:

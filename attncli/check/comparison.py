@@ -17,7 +17,7 @@ from attncli.check.plain import PlainErrors
 from attncli.check.rules import CellComparison
 from attncli.check.task import CheckTask
 from attncli.check.ties import TIES_BY_STEP
-from attncli.check.trials import Trials
+from attncli.check.trials import Trials, or_none
 from attncli.types import NumpyArray
 from attncli.verdict import Rule, StepComparison
 

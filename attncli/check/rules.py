@@ -115,7 +115,7 @@ def _tolerance(
     rule: Rule, actual: NumpyArray, reference: NumpyArray, decimals: NumpyArray | None, largest_figure: float
 ) -> NumpyArray:
     """Return the error that the rule allows each figure: of arithmetic, and of printing."""
-    unit = np.float64(0) if decimals is None else 10.0 ** -decimals.astype(np.float64)
+    unit = np.zeros(actual.shape) if decimals is None else 10.0 ** -decimals.astype(np.float64)
     if rule.name == "digits":
         assert decimals is not None
         own_error = _UNCERTAIN_ULP * (np.spacing(np.abs(reference)) + np.spacing(largest_figure))
@@ -125,7 +125,8 @@ def _tolerance(
         return np.maximum(by_digits, own_tolerance)
     left_out = np.where(np.abs(actual) < np.abs(reference), unit, unit / 2)  # cut off, or rounded
     if rule.name == "flash":
-        return left_out + (rule.allowed_error or 0.0)
+        flash: NumpyArray = left_out + (rule.allowed_error or 0.0)
+        return flash
     atol = (rule.atol or 0.0) * (largest_figure if rule.atol_is_relative else 1.0)
     tolerance: NumpyArray = atol + (rule.rtol or 0.0) * np.abs(reference)
     return left_out + np.maximum(tolerance, rule.allowed_error or 0.0)
@@ -184,9 +185,10 @@ def _printing_error(
 def _is_cut_in_binary(actual: NumpyArray, reference: NumpyArray, unit: NumpyArray) -> NumpyArray:
     """Tell which figures come of multiplying, cutting off and dividing again: 1.15 · 100 is a little less than 115."""
     found = np.zeros(actual.shape, bool)
-    for dtype in (np.float64, np.float32):
-        factor = np.rint(1 / unit).astype(dtype)
-        found |= np.abs(np.trunc(reference.astype(dtype) * factor) / factor - actual) < unit / 2
+    for dtype in ("float64", "float32"):
+        factor: NumpyArray = np.rint(1 / unit).astype(dtype)
+        product: NumpyArray = np.multiply(reference.astype(dtype), factor)
+        found |= np.abs(np.trunc(product) / factor - actual) < unit / 2
     return found
 
 

@@ -32,7 +32,7 @@ _PAIR_IMPLAUSIBILITY_LIMIT = 5  # two changes that are together as implausible a
 _SMALL_PROBLEM_SCORES = 2048
 _LARGE_PROBLEM_SCORES = 1 << 20  # of a larger problem only likely changes are tried
 _MAX_NEAREST_CANDIDATES = 5
-_MAX_NEAREST_ERROR_RATIO = 0.9  # of the error of the reference itself
+_MAX_LIKENESS_ERROR_SHARE = 0.5  # of the reference's own error, of what is near but does not give the figures
 _NONFINITE_PATTERN_DIGITS = 6.0  # digits of evidence, for NaN and ∞ in exactly the claimed cells
 _SIGNIFICANCE_MARGIN_DIGITS = 1.0  # digits by which a match must exceed what so many trials reach by chance
 _INDEPENDENT_DIGITS_SHARE = 0.7  # of all digits: figures depend on each other (rows sum to 1)
@@ -60,7 +60,8 @@ class TrialResult:
     breaks_right_claims: bool  # a claim that is right would be wrong
     claimed_cells: tuple[NumpyArray, ...]  # its figures, if it matches: they tell it from other matches
     hypothesis: Hypothesis
-    approximate: bool  # it matches by the directions of its errors alone
+    approximate: bool  # it does not match, and need not: its errors go in the same directions
+    is_near: bool = False  # it matches, or takes off most of the error and breaks nothing that is right
 
 
 @dataclass(frozen=True)
@@ -168,16 +169,12 @@ class Search:
             if step_values is None or step_values.shape != self.comparison.reference[claim.step].shape:
                 return None
             self._add_evidence(evidence, n, step_values)
-        is_match, digits, steps = evidence.is_match, evidence.gained_digits, evidence.explained_steps
+        is_match = evidence.is_match and (evidence.shrinks_error or not self.wrong_claims)
+        digits, steps = evidence.gained_digits, evidence.explained_steps
         approximate = hypothesis.approximate and not is_match
-        if approximate:
-            ratio = evidence.residual_ratio
-            digits = evidence.compared_cells * -math.log10(max(ratio, 1e-12)) if ratio < 0.5 else 0.0
-            is_match = (
-                ratio < 0.5 and not evidence.breaks_right_claims and self._is_within_own_rounding(hypothesis, figures)
-            )
-            if is_match:
-                steps = [self.comparison.task.claims[n].step for n in sorted(self.wrong_claims)]
+        is_near = is_match or (
+            evidence.takes_off_most and (not approximate or self._is_within_own_rounding(hypothesis, figures))
+        )
         figures_key = b"".join(evidence.figures_keys)
         self.distinct_figures_keys.add(figures_key)
         return TrialResult(
@@ -195,7 +192,8 @@ class Search:
             breaks_right_claims=evidence.breaks_right_claims,
             claimed_cells=tuple(evidence.claimed_cells) if is_match else (),
             hypothesis=hypothesis,
-            approximate=approximate and is_match,
+            approximate=approximate,
+            is_near=is_near,
         )
 
     def _compute_figures(self, hypothesis: Hypothesis, trials: Trials) -> StepArrays | None:
@@ -233,11 +231,13 @@ class Search:
                 and not _have_same_nonfinite_cells(claim.values, reference)
             ):
                 evidence.gained_digits += _NONFINITE_PATTERN_DIGITS
-            compared = ~before.is_right & np.isfinite(before.error) & np.isfinite(cells.error)
+            evidence.breaks_right_cells |= bool((before.is_right & ~cells.is_right).any())
+            evidence.has_unexplained_cells |= bool((~cells.is_right & ~np.isfinite(cells.error)).any())
+            compared = np.isfinite(before.error) & np.isfinite(cells.error)
             with np.errstate(all="ignore"):
                 evidence.residual += float((cells.error[compared] ** 2).sum() / scale**2)
                 evidence.residual_before += float((before.error[compared] ** 2).sum() / scale**2)
-            evidence.compared_cells += int(compared.sum())
+            evidence.max_error_before = max(evidence.max_error_before, float(before.error.max(initial=0.0)) / scale)
         else:
             evidence.breaks_right_claims |= not is_right
         error = float(cells.error.max(initial=0.0))
@@ -245,9 +245,16 @@ class Search:
         evidence.max_relative_error = max(evidence.max_relative_error, error / scale)
 
     def _is_within_own_rounding(self, hypothesis: Hypothesis, figures: StepArrays) -> bool:
-        """Tell whether the error that is left is no larger than the change that the hypothesis's own rounding makes."""
+        """Tell whether the error that is left is no larger than the change that the hypothesis's own rounding makes.
+
+        What is rounded to so many decimals has no more of them.
+        """
         for claim in self.comparison.task.claims:
             values = figures[claim.step][claim.index].astype(np.float64)
+            if hypothesis.decimals is not None:
+                has_more, claim_has_more = (_has_more_decimals(x, hypothesis.decimals) for x in (values, claim.values))
+                if claim_has_more and not has_more:
+                    return False
             with np.errstate(all="ignore"):
                 moved, left = np.abs(values - self.comparison.reference_cells(claim)), np.abs(values - claim.values)
             is_finite = np.isfinite(moved) & np.isfinite(left)
@@ -365,11 +372,7 @@ class Search:
     # ── naming ───────────────────────────────────────────────────────────────────────────────────
     def _diagnose(self, matches: list[TrialResult]) -> tuple[Diagnosis, ...]:
         """Turn matches into diagnoses, the simplest first; matches that the figures cannot tell apart share one."""
-        if not all(match.approximate for match in matches):
-            matches = [match for match in matches if not match.approximate]
-        matches = sorted(
-            matches, key=lambda r: (r.approximate and r.max_error, r.implausibility, not r.is_fault, r.max_error)
-        )
+        matches = sorted(matches, key=lambda r: (r.implausibility, not r.is_fault, r.max_error))
         groups: list[list[TrialResult]] = []
         for match in matches:
             group = next((group for group in groups if self._are_indistinguishable(group[0], match)), None)
@@ -383,8 +386,6 @@ class Search:
         """Tell whether the claimed figures cannot tell two computations apart."""
         if match.figures_key == other.figures_key:
             return True
-        if match.approximate or other.approximate:
-            return False
         for n, (values, other_values) in enumerate(zip(match.claimed_cells, other.claimed_cells, strict=True)):
             cells = rules.compare_cells(
                 self.comparison.rules[n],
@@ -402,6 +403,8 @@ class Search:
         first = group[0]
         steps = join_names(first.explained_steps or [claim.step for claim in self.comparison.task.claims])
         verb = "are" if steps.endswith("s") or " and " in steps else "is"
+        if not is_match:
+            verb += " like"
         return Diagnosis(
             tuple(dict.fromkeys(name for result in group for name in result.names)),
             f"your {steps} {verb} the reference {first.description}",
@@ -411,23 +414,15 @@ class Search:
         )
 
     def _find_nearest_candidates(self, results: Sequence[TrialResult]) -> tuple[Diagnosis, ...]:
-        """Find the few results that are nearest to the figures, and clearly nearer than the reference itself."""
-        limit = _MAX_NEAREST_ERROR_RATIO * self._reference_relative_error()
+        """Find the few results that match, if by chance; or else those that take off most of the error."""
+        near = [r for r in results if r.is_near and r.differs_from_reference]
+        if any(r.is_match for r in near):
+            near = [r for r in near if r.is_match]
         groups: dict[bytes, list[TrialResult]] = {}
-        for result in sorted(results, key=lambda r: (r.max_relative_error, r.implausibility)):
-            if result.differs_from_reference and result.max_relative_error < limit:
-                groups.setdefault(result.figures_key, []).append(result)
+        for result in sorted(near, key=lambda r: (r.max_relative_error, r.implausibility)):
+            groups.setdefault(result.figures_key, []).append(result)
         nearest = itertools.islice(groups.values(), _MAX_NEAREST_CANDIDATES)
         return tuple(self._make_diagnosis(group, is_match=group[0].is_match) for group in nearest)
-
-    def _reference_relative_error(self) -> float:
-        """Return the largest error of the reference on any claim, as a share of the step's largest figure."""
-        comparison = self.comparison
-        errors = [
-            float(cells.error.max(initial=0.0)) / max(comparison.largest_figures[claim.step], _MIN_SCALE)
-            for claim, cells in zip(comparison.task.claims, comparison.cell_comparisons, strict=True)
-        ]
-        return max(errors, default=0.0)
 
 
 @dataclass
@@ -440,17 +435,29 @@ class _Evidence:
     gained_digits: float = 0.0
     max_error: float = 0.0
     max_relative_error: float = 0.0
-    residual: float = 0.0  # Σ error², over the wrong cells, as a share of each step's largest figure
+    breaks_right_cells: bool = False  # of claims that are wrong elsewhere
+    has_unexplained_cells: bool = False  # NaN or ∞ on one side only
+    residual: float = 0.0  # Σ error², over the wrong claims, as a share of each step's largest figure
     residual_before: float = 0.0  # the same of the reference
-    compared_cells: int = 0  # how many cells those are
+    max_error_before: float = 0.0  # the reference's largest, as such a share
     explained_steps: list[str] = dataclasses.field(default_factory=list)
     figures_keys: list[bytes] = dataclasses.field(default_factory=list)
     claimed_cells: list[NumpyArray] = dataclasses.field(default_factory=list)
 
     @property
-    def residual_ratio(self) -> float:
-        """The root-mean-square error as a share of the reference's."""
-        return math.sqrt(self.residual / self.residual_before) if self.residual_before else 1.0
+    def takes_off_most(self) -> bool:
+        """Whether most of the error is gone, on the whole and where it is largest, and nothing that was right is wrong."""
+        share = _MAX_LIKENESS_ERROR_SHARE
+        is_smaller = self.residual <= share**2 * self.residual_before
+        is_smaller &= self.max_relative_error <= share * self.max_error_before
+        return is_smaller and not (self.breaks_right_claims or self.breaks_right_cells or self.has_unexplained_cells)
+
+    @property
+    def shrinks_error(self) -> bool:
+        """Whether the error is smaller than the reference's, on the whole and where it is largest."""
+        if not math.isfinite(self.max_error_before):
+            return self.residual <= self.residual_before
+        return self.residual < self.residual_before and self.max_relative_error < self.max_error_before
 
 
 def _ignore_progress(share: float, activity: str) -> None: ...
@@ -516,6 +523,12 @@ def _drop_last_digits(values: NumpyArray) -> NumpyArray:
     with np.errstate(all="ignore"):
         rounded: NumpyArray = np.round(values, 10) + 0.0
     return rounded
+
+
+def _has_more_decimals(values: NumpyArray, decimals: int) -> bool:
+    """Tell whether some figure has more decimals than so many."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    return bool((np.abs(finite - np.round(finite, decimals)) > 1e-9 * np.maximum(np.abs(finite), 1.0)).any())
 
 
 def _have_same_nonfinite_cells(values: NumpyArray, other: NumpyArray) -> bool:

@@ -19,7 +19,7 @@ from attncli.types import Json, NumpyArray
 from attncli.verdict import SensitivityCheck
 
 _MIN_RELATIVE_DIFFERENCE = 1e-9  # of the largest figure; no ordinary tolerance tells smaller differences
-_STEPS_OF_VALUES = ("v", "present_v", "head_context", "normed_context", "context", "output")
+STEPS_OF_VALUES = ("v", "present_v", "head_context", "normed_context", "context", "output")
 
 
 class WrongComputation(NamedTuple):
@@ -140,4 +140,4 @@ def _depends_on(step: str, earlier: str, step_order: Sequence[str]) -> bool:
         return True
     if earlier not in step_order or step_order.index(step) < step_order.index(earlier):
         return False
-    return earlier != "v" or step in _STEPS_OF_VALUES
+    return earlier != "v" or step in STEPS_OF_VALUES

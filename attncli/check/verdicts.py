@@ -15,6 +15,7 @@ import numpy as np
 from attncli.check.causes import trace_causes
 from attncli.check.claims import describe_cell
 from attncli.check.comparison import Comparison
+from attncli.check.equivalents import find_equivalents
 from attncli.check.figures import Figures
 from attncli.check.regions import locate_errors
 from attncli.check.search import ProgressCallback, Search, SearchResult
@@ -69,12 +70,15 @@ def settle(
         keep_differences: keep each claimed figure's difference from the reference, too.
     """
     comparison = Comparison(task)
-    steps = trace_causes(comparison, [_summarize_step(comparison, n) for n in range(len(task.claims))])
+    equivalents = find_equivalents(comparison)
+    summaries = [_summarize_step(comparison, n) for n in range(len(task.claims))]
+    steps = trace_causes(comparison, summaries, equivalents)
     sensitivity_checks = check_sensitivity(comparison) if task.claims else ()
     gap_marks = tuple(sorted(_mark_gaps(comparison), key=lambda mark: mark.gap_number))
     wrong_marks = [mark for mark in gap_marks if mark.is_right is False]
     is_rounding = bool(wrong_marks) and all(mark.units_off is not None for mark in wrong_marks)
-    should_search = bool(comparison.wrong_claims) and not is_rounding if identify is None else identify
+    is_wrong = any(step.is_wrong for step in steps)
+    should_search = is_wrong and not is_rounding if identify is None else identify
     search_result = SearchResult()
     if task.claims and should_search:
         with _one_thread_if_small(comparison.score_count):
@@ -121,13 +125,13 @@ def _summarize_step(comparison: Comparison, claim_index: int) -> StepComparison:
 def _choose_outcome(
     steps: Sequence[StepComparison], task: CheckTask, sensitivity_checks: Iterable[SensitivityCheck]
 ) -> Outcome:
-    if not all(step.is_right for step in steps):
+    if any(step.is_wrong for step in steps):
         return "wrong"
     if task.open_gaps:
         return "unanswered"
     if any(check.caught is False for check in sensitivity_checks):
         return "too-loose"
-    return "right"
+    return "right" if all(step.is_right for step in steps) else "otherwise"
 
 
 def _mark_gaps(comparison: Comparison) -> Iterator[GapMark]:

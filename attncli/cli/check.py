@@ -134,7 +134,7 @@ def check(
     for warning in verdict.warnings:
         messages.warning(warning)
     _write_verdict(environment, verdict.conceal() if no_reveal else verdict, verdict_options, format)
-    return ExitStatus.OK if verdict.verdict == "right" else ExitStatus.NO
+    return ExitStatus.OK if verdict.verdict in ("right", "otherwise") else ExitStatus.NO
 
 
 def _parse_tolerance(option_name: str, text: str | None) -> float | None:

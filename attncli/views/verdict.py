@@ -32,6 +32,7 @@ _CHECK_STYLES = {True: "green", False: "red", None: "yellow"}
 _VERDICT_WORDS = {
     "right": "right",
     "wrong": "wrong",
+    "otherwise": "not wrong, but otherwise",
     "too-loose": "too loose: wrong work would not be noticed",
     "unanswered": "not complete",
 }
@@ -107,7 +108,10 @@ def _cause_lines(verdict: Verdict) -> Iterator[str]:
     if verdict.gap_marks:
         yield from rounding_lines(verdict)
         return
-    wrong = [comparison for comparison in verdict.steps if not comparison.is_right]
+    for comparison in verdict.steps:
+        if comparison.cause == "otherwise":
+            yield f"{comparison.step}: {comparison.cause_text}"
+    wrong = [comparison for comparison in verdict.steps if comparison.is_wrong]
     if not wrong:
         return
     first = wrong[0]
@@ -117,7 +121,9 @@ def _cause_lines(verdict: Verdict) -> Iterator[str]:
             line += f", all {first.figure_count} of its figures"
         else:
             line += f", {first.wrong_count} of {first.figure_count} figures"
-    right_before = [comparison.step for comparison in verdict.steps[: verdict.steps.index(first)]]
+    right_before = [
+        comparison.step for comparison in verdict.steps[: verdict.steps.index(first)] if comparison.is_right
+    ]
     if right_before:
         line += f"; {join_names(right_before)} before it {'is' if len(right_before) == 1 else 'are'} right"
     yield line
@@ -172,7 +178,8 @@ def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
         names = join_names((diagnosis.names[0] for diagnosis in verdict.identified[_MAX_DIAGNOSES:]), max_names=8)
         yield f"    these figures cannot distinguish it from: {names}"
     if any(diagnosis.is_match for diagnosis in verdict.nearest_candidates):
-        yield "this fits, but with so few figures it may be chance:"
+        fitting = "these fit" if len(verdict.nearest_candidates) > 1 else "this fits"
+        yield f"{fitting}, but with so few figures it may be chance:"
     elif verdict.observations and not verdict.identified:
         return
     elif verdict.verdict == "wrong" and verdict.trial_count and not verdict.identified:
@@ -180,7 +187,7 @@ def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
         if verdict.left_out_count:
             tried += f", without {pluralize(verdict.left_out_count, 'less likely pair')} of changes"
         line = f"nothing that was tried gives these figures ({tried})"
-        yield f"{line}; the nearest:" if verdict.nearest_candidates else line
+        yield f"{line}; these take off most of the error:" if verdict.nearest_candidates else line
     if verdict.equivalent_choices:
         yield f"the same figures would come from: {join_names(verdict.equivalent_choices, max_names=12)}"
 
@@ -212,10 +219,26 @@ def _conclusion_line(verdict: Verdict) -> str:
         return f"{line}, {open_count} left open" if open_count else line
     figure_count = sum(comparison.figure_count for comparison in verdict.steps)
     if verdict.verdict == "wrong":
-        wrong_count = sum(comparison.wrong_count for comparison in verdict.steps)
-        steps = dict.fromkeys(comparison.step for comparison in verdict.steps if not comparison.is_right)
+        wrong_count = sum(comparison.wrong_count for comparison in verdict.steps if comparison.is_wrong)
+        steps = dict.fromkeys(comparison.step for comparison in verdict.steps if comparison.is_wrong)
         return f"wrong: {wrong_count} of {pluralize(figure_count, 'figure')}, in {join_names(steps)}"
-    return word if verdict.verdict == "too-loose" else f"right: all of {pluralize(figure_count, 'figure')}"
+    if verdict.verdict == "otherwise":
+        steps = dict.fromkeys(comparison.step for comparison in verdict.steps if not comparison.is_right)
+        return f"{word}: {join_names(steps)}"
+    if verdict.verdict == "too-loose":
+        return word
+    if any(comparison.is_right_to_float32 for comparison in verdict.steps):
+        word = "right to float32"
+    return f"{word}: all of {pluralize(figure_count, 'figure')}"
+
+
+def _check_of(comparison: StepComparison) -> bool | None:
+    """Return whether a step is right; None if it is otherwise, and not wrong."""
+    return None if comparison.cause == "otherwise" else comparison.is_right
+
+
+def _word_of(comparison: StepComparison) -> str:
+    return {True: "right", False: "wrong", None: "otherwise"}[_check_of(comparison)]
 
 
 def _folder_count(folder_verdict: FolderVerdict) -> str:
@@ -301,7 +324,7 @@ def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
         for caught, line in sensitivity_lines:
             printer.print_line(f"  {CHECK_MARKS[caught]} {line}", _CHECK_STYLES[caught] if caught is False else "dim")
     printer.print_blank_line()
-    printer.print_line(_conclusion_line(verdict), f"bold {_CHECK_STYLES[verdict.verdict == 'right']}")
+    printer.print_line(_conclusion_line(verdict), f"bold {_CHECK_STYLES[verdict.verdict in ('right', 'otherwise')]}")
     return printer.get_text()
 
 
@@ -333,8 +356,8 @@ def _step_table(printer: _Printer, verdict: Verdict) -> Table:
         if is_wide:
             cells += [_format_error(comparison.max_rel_error), _format_ulp_error(comparison.max_ulp_error)]
         cells += [comparison.worst_cell_text, *_format_worst_figures(comparison)]
-        mark = printer.cell(CHECK_MARKS[comparison.is_right], _CHECK_STYLES[comparison.is_right])
-        table.add_row(*map(printer.cell, cells), mark)
+        is_right = _check_of(comparison)
+        table.add_row(*map(printer.cell, cells), printer.cell(CHECK_MARKS[is_right], _CHECK_STYLES[is_right]))
     return table
 
 
@@ -411,6 +434,8 @@ def _step_mark(printer: _Printer, comparison: StepComparison | None) -> Text:
 def _step_mark_text(comparison: StepComparison | None) -> str:
     if comparison is None:
         return CHECK_MARKS[None]
+    if comparison.cause == "otherwise":
+        return CHECK_MARKS[None]
     mark = CHECK_MARKS[comparison.is_right]
     return mark if comparison.is_right else f"{mark} {comparison.wrong_count}/{comparison.figure_count}"
 
@@ -451,7 +476,7 @@ def verdict_plain(verdict: Verdict, render_options: RenderOptions) -> str:
 def _plain_step_line(comparison: StepComparison) -> str:
     actual, reference = _format_worst_figures(comparison)
     facts = (
-        f"{comparison.step} {_format_shape(comparison)}: {'right' if comparison.is_right else 'wrong'}",
+        f"{comparison.step} {_format_shape(comparison)}: {_word_of(comparison)}",
         f"max_abs={_format_error(comparison.max_abs_error)}",
         f"max_rel={_format_error(comparison.max_rel_error)}",
         f"ulp={_format_ulp_error(comparison.max_ulp_error)}",
@@ -463,7 +488,7 @@ def _plain_step_line(comparison: StepComparison) -> str:
 
 
 def _plain_mark_line(comparison: StepComparison) -> str:
-    return f"{comparison.step} {_format_shape(comparison)}: {'right' if comparison.is_right else 'wrong'}"
+    return f"{comparison.step} {_format_shape(comparison)}: {_word_of(comparison)}"
 
 
 def _plain_gap_line(mark: GapMark) -> str:
@@ -543,7 +568,7 @@ def _markdown_step_table(verdict: Verdict) -> Iterator[str]:
             _format_ulp_error(comparison.max_ulp_error),
             comparison.worst_cell_text,
             *_format_worst_figures(comparison),
-            CHECK_MARKS[comparison.is_right],
+            CHECK_MARKS[_check_of(comparison)],
         )
         yield _pipe_row(map(escape_markdown, cells))
 

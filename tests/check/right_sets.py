@@ -241,7 +241,7 @@ for _name, _write in {
     "%.8f of float32": texts_by(lambda x: f"{x:.8f}", "float32"),
     "%.9g of float32": texts_by(lambda x: f"{x:.9g}", "float32"),
     "%.10f of float32": texts_by(lambda x: f"{x:.10f}", "float32"),
-    "shortest text of float32": texts_by(lambda x: str(x), "float32"),
+    "shortest text of float32": texts_by(str, "float32"),
     "tolist of float32": texts_by(lambda x: repr(float(x)), "float32"),
     "NumPy's print of float64": array_texts(numpy_text, "float64"),
     "NumPy's print of float32": array_texts(numpy_text, "float32"),

@@ -21,6 +21,7 @@ class Hypothesis:
     unchanged_steps: tuple[str, ...] = ()  # steps that stay as the reference has them, whatever its plan gives
     evidence_cost: float = 0.0  # digits of evidence that making it from the figures has used up
     explains_constant: bool = False  # it may give figures that are all equal
+    decimals: int | None = None  # that it leaves of what it rounds
     is_rounding: bool = False  # rounding is looked for where nothing else matches
     combinable: bool = False  # common enough that other faults are tried on top of it
 

@@ -15,6 +15,7 @@ from attncli.plan import Plan
 from attncli.types import NumpyArray
 from attncli.variant import Variant
 
+_MIN_SHAPED_ZEROS = 4  # fewer often lie in one row by chance
 _DIGITS_PER_ZERO = 0.35  # of evidence, that one weight is worth which is 0 or not
 
 
@@ -29,6 +30,18 @@ def dropout_left_on(trials: Trials) -> Iterator[Hypothesis]:
     dropped = (claimed == 0) & (reference != 0)
     kept = (claimed != 0) & (reference != 0)
     if not (dropped.any() and kept.any()):
+        return
+    if _has_shape(dropped, reference != 0):
+        return  # rows, columns or tiles that are missing are no chance
+    largest_dropped, smallest_kept = float(np.abs(reference[dropped]).max()), float(np.abs(reference[kept]).min())
+    if largest_dropped < smallest_kept:
+        yield Hypothesis(
+            "small weights set to 0",
+            f"with the {int(dropped.sum())} smallest weights, up to {largest_dropped:.2g}, set to 0 and the others as they were",
+            partial(_drop_weights, trials, ~dropped, 1.0),
+            0,
+            evidence_cost=_DIGITS_PER_ZERO,
+        )
         return
     p = _estimate_probability(float(np.median(claimed[kept] / reference[kept])))
     cost = _DIGITS_PER_ZERO * float((reference != 0).sum()) / 2
@@ -48,6 +61,14 @@ def dropout_left_on(trials: Trials) -> Iterator[Hypothesis]:
         0,
         evidence_cost=cost,
     )
+
+
+def _has_shape(dropped: NumpyArray, may_be_dropped: NumpyArray) -> bool:
+    """Tell whether zeros fill rows, columns or a rectangle of each matrix: what some rows and some columns have in common."""
+    if dropped.sum() < _MIN_SHAPED_ZEROS:
+        return bool(dropped.sum() == 1)  # a single figure may be anything
+    rows, columns = dropped.any(-1, keepdims=True), dropped.any(-2, keepdims=True)
+    return bool((dropped == (rows & columns & may_be_dropped)).all())
 
 
 def _estimate_probability(ratio: float) -> float:

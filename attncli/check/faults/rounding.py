@@ -64,6 +64,7 @@ def rounded_by_hand(trials: Trials) -> Iterator[Hypothesis]:
                     partial(round_them, trials, rounding, intermediates),
                     3,
                     approximate=True,  # a tie may fall to the other side
+                    decimals=n,
                     is_rounding=True,
                 )
 
@@ -101,12 +102,20 @@ def low_precision(trials: Trials) -> Iterator[Hypothesis]:
         for what, compute in computations.items():
             yield Hypothesis(
                 f"{dtype} {what}",
-                f"with {what} in {dtype}: accumulate in {wider_dtype}",
+                f"with {what} in {dtype}: {_advice(what, wider_dtype)}",
                 compute,
                 3,
                 approximate=True,
                 is_rounding=True,
             )
+
+
+def _advice(what: str, wider_dtype: str) -> str:
+    """Say the way out of arithmetic in a narrow dtype."""
+    if what == "inputs":
+        return "the inputs have more digits"
+    sums = {"all arithmetic": "accumulate", "the sum of each score": "accumulate"}
+    return f"{sums.get(what, 'keep them')} in {wider_dtype}"
 
 
 def _round_to_dtype(dtype: str) -> RoundingFunction:
