@@ -1,19 +1,15 @@
-"""What a call costs in processor time and memory, in a process that has everything loaded: `measure_cost`.
-
-The processes are forks of a server which only imports. A fork of the tests' own process would not do: whatever threads a
-library has begun there, Polars its own with the first file, are not in the fork, which then waits for them without end.
-"""
+"""What a call costs in processor time and memory, in a process that has everything loaded: `measure_cost`."""
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-_MODULES = ("tests.everything", "polars")
+from tests.helpers import forking_context
+
 _MAX_SECONDS = 60
 
 
@@ -27,8 +23,7 @@ class Cost(NamedTuple):
 
 def measure_cost(call: Callable[..., Any], *arguments: Any) -> Cost:
     """Call a function of a module in a process of its own, and return what that cost."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_MODULES, call.__module__])
+    context = forking_context(call.__module__)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(sender, call, arguments))
     process.start()

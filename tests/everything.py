@@ -1,6 +1,6 @@
 """What commands load, loaded: whoever imports this module and forks has forks that import nothing more.
 
-Polars is not here: it has threads as soon as it is imported, which a fork does not take along.
+Polars is not here: who forks after it was used has forks without its threads.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -98,6 +99,17 @@ def run_without_torch(commands: list[list[str]], planted: str = "") -> list[tupl
         check=True,
     )
     return [tuple(r) for r in json.loads(done.stdout)]
+
+
+def forking_context(*modules: str) -> multiprocessing.context.ForkServerContext:
+    """Processes that are forks of a server, which has imported these modules and everything else, and does nothing but import.
+
+    A fork of the tests' own process would not do: whatever threads a library has begun there, Polars its own with the first
+    file, are not in the fork, which then waits for them without end.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.everything", "polars", *modules])  # heeded until the first process starts
+    return context
 
 
 # ── arrays ───────────────────────────────────────────────────────────────────────────────────────

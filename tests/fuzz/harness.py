@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import multiprocessing
 import signal
 import tempfile
 import time
@@ -19,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from tests.helpers import forking_context
 
 MODULES = {  # name → module below tests.fuzz
     "readers": "mutate_inputs",
@@ -227,7 +228,7 @@ def run_fuzzer(
     name: str, seed: int, *, first: int = 0, count: int | None = None, seconds: float = 1e9, jobs: int = 1
 ) -> Tally:
     """Run one fuzzer in processes of its own, so many inputs or for so long; a process that dies is a fault."""
-    context = multiprocessing.get_context("spawn")
+    context = forking_context()
     tally, workers = Tally(name, seed), []
     for job in range(jobs):
         receiver, sender = context.Pipe(duplex=False)
