@@ -126,7 +126,7 @@ def wrapped_signals():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "module", "wrapper", "cause"), wrapped_signals())
+@pytest.mark.parametrize(("name", "module", "wrapper", "cause"), list(wrapped_signals()))
 def test_a_signal_that_a_library_turns_into_an_error_is_still_one(tmp_path, name, module, wrapper, cause):
     action = WRAPPED.format(interrupt=INTERRUPT.format(name=name), wrapper=wrapper, cause=cause)
     done = run_with_finder(tmp_path, module, action, "compute", TOKENS, "-q")

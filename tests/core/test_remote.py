@@ -11,7 +11,14 @@ import pytest
 
 import attncli
 from attncli.core.attention import run_plan
-from attncli.core.remote import ShapeOnly, attend_remotely, compute_block, make_tile_blocks, strip_plan
+from attncli.core.remote import (
+    _MIN_SCORES_PER_TASK,
+    ShapeOnly,
+    attend_remotely,
+    compute_block,
+    make_tile_blocks,
+    strip_plan,
+)
 from attncli.core.tiles import iter_tiles
 from attncli.errors import CannotError, InputError, Location
 from attncli.parts.masks import mask
@@ -19,6 +26,7 @@ from attncli.parts.normalizers import normalizer
 from attncli.parts.positions import position
 from attncli.parts.scores import score
 from attncli.plan import make_plan
+from attncli.plan.schedule import MAX_DENSE_SCORES, MAX_TILE_SCORES
 from attncli.variant import FAMILIES, Variant
 from tests.helpers import draw_normal
 from tests.laws.problems import spellings
@@ -59,18 +67,27 @@ def assert_same(here: attncli.Attention, there: attncli.Attention) -> None:
         np.testing.assert_allclose(other, step.values, rtol=1e-12, atol=1e-13, err_msg=step.name)
 
 
+@pytest.fixture
+def small_tasks(monkeypatch):
+    """A sixteenth of the scores make a tile, a task, and a run that is not computed whole."""
+    monkeypatch.setattr("attncli.plan.schedule.MAX_DENSE_SCORES", MAX_DENSE_SCORES // 16)
+    monkeypatch.setattr("attncli.plan.schedule.MAX_TILE_SCORES", MAX_TILE_SCORES // 16)
+    monkeypatch.setattr("attncli.core.remote._MIN_SCORES_PER_TASK", _MIN_SCORES_PER_TASK // 16)
+
+
 ROWS = ["context", "log_sum_exp", "entropy", "max_score", "visible_keys", "top_keys", "top_weights", "weights", "mask"]
 KINDS = [
     ("mask", member) for member in mask if member.name not in ("given", "document")
 ] + [(name, member) for name, family in (("position", position), ("score", score), ("normalizer", normalizer)) for member in family]  # fmt: skip
 
 
+@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize(("choice", "member"), KINDS, ids=[f"{c}-{m.name}" for c, m in KINDS])
 def test_every_part_travels(choice, member):
     arrays = {"bias_table": draw_normal(4, 32 if member.name == "t5" else 9, 2), "score_w_q": draw_normal(5, 6, 6) / 3}
     declared = {p.name for p in member.parameters}
     problem = attncli.Problem(
-        embeddings=draw_normal(1, 1100, 12), parameters={n: x for n, x in arrays.items() if n in declared}
+        embeddings=draw_normal(1, 300, 12), parameters={n: x for n, x in arrays.items() if n in declared}
     )
     choices = {choice: spellings(member)[0], "heads": 2, "schedule": "tiled"}
     if member.name == "relative":
@@ -83,6 +100,7 @@ def test_every_part_travels(choice, member):
     assert_same(here, there)
 
 
+@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize(
     ("arrays", "choices"),
     [
@@ -100,7 +118,7 @@ def test_every_part_travels(choice, member):
     ids=lambda x: "+".join(x) if any(isinstance(v, np.ndarray) for v in x.values()) else str(x),
 )  # fmt: skip
 def test_whole_variants_travel(arrays, choices):
-    problem = attncli.Problem(embeddings=draw_normal(2, 1500, 12), parameters=arrays)
+    problem = attncli.Problem(embeddings=draw_normal(2, 400, 12), parameters=arrays)
     keep = ["context", "log_sum_exp"] if set(choices) - {"mask"} else ["context"]
     if "linear" in str(choices):
         keep.append("output")

@@ -14,13 +14,13 @@ COUNTS = {
     "readers": (1500, 150, 500),
     "costs": (50, 2, 20),
     "parts": (1500, 400, 400),
-    "schemas": (300, 100, 50),
+    "schemas": (200, 70, 40),
     "schedules": (200, 100, 7),
     "figures": (800, 12, 330),
     "verdicts": (200, 120, 5),
-    "command-lines": (80, 2, 40),
-    "manifests": (50, 20, 5),
-    "kills": (30, 2, 10),
+    "command-lines": (60, 2, 30),
+    "manifests": (40, 16, 4),
+    "kills": (24, 2, 8),
 }
 
 
