@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.calls import measure_calls
 from benchmarks.formats import (
     read_json_with_msgspec,
     read_with_attn,
@@ -170,12 +171,15 @@ def measure_seconds(run: Callable[[], object]) -> float:
 def run_child() -> None:
     """Measure in this process, which is one of its own, and print JSON.
 
-    `pair RUN PEER_RUN N` prints pairs of seconds, `peak RUN TOKENS` seconds and megabytes, `files FOLDER` makes the inputs
+    `pair RUN PEER_RUN N` prints pairs of seconds, `calls N` milliseconds, `peak RUN TOKENS` seconds and megabytes, `files FOLDER` makes the inputs
     and prints their paths.
     """
     task, *arguments = sys.argv[2:]
     if task == "files":
         print(json.dumps(make_input_files(Path(arguments[0]))))
+        return
+    if task == "calls":
+        print(json.dumps(measure_calls(int(arguments[0]))))
         return
     if task == "pair":
         ours, theirs = find_run(arguments[0]), find_run(arguments[1])
@@ -383,6 +387,17 @@ class Tables:
                 else:
                     print_ratio_row(row.label, row.peer, pairs, row.max_ratio)
 
+    def print_calls(self) -> None:
+        """Print what one small call from Python costs beyond the algebra."""
+        if not self.is_chosen("calls from Python"):
+            return
+        print(
+            "\n| one call, warm, 16 tokens | attn | the algebra by torch | beyond it, at most | holds |\n|---|---:|---:|---:|---|"
+        )
+        for label, ours, theirs, limit in ask_child("calls", self.pair_count):
+            holds = yes_or_no(ours - theirs <= limit)
+            print(f"| `{label}` | {ours:.3f} ms | {theirs:.3f} ms | {limit} ms | {holds} |", flush=True)
+
     def print_long_runs(self) -> None:
         """Print the table of long runs: time and peak memory."""
         print("\n| long run | time | peak above the inputs | at most | holds |\n|---|---:|---:|---:|---|")
@@ -449,6 +464,7 @@ def main(row_words: list[str], pair_count: int) -> None:
         run_process(IMPORT_TORCH)
         tables.print_machine()
         tables.print_ratios()
+        tables.print_calls()
         tables.print_long_runs()
         tables.print_growth()
 
