@@ -43,8 +43,8 @@ def as_numpy(value: Any) -> NumpyArray:
         import numpy as np
 
         return np.asarray(value)
-    detached = value.detach().cpu()
-    if str(detached.dtype) == "torch.bfloat16":
+    detached = value.detach() if value.is_cpu else value.detach().cpu()
+    if detached.element_size() == 2 and str(detached.dtype) == "torch.bfloat16":
         detached = detached.float()
     array: NumpyArray = detached.numpy()
     return array

@@ -212,19 +212,20 @@ def read_upstream_gradient(gradient_source: object, plan: Plan) -> object:
         InputError: there is no context, or the array has another shape.
     """
     from attncli.readers.with_field import read_single_array
-    from attncli.validation.fields import validate_field
+    from attncli.types import Field
+    from attncli.validation.fields import validate_array
 
     if gradient_source is None:
         return None
     if "context" not in plan.steps:
         raise InputError("absent-step", "without values there is no context, and nothing to go back from")
-    if gradient_source == "ones":
-        return 1.0
     path = gradient_source if isinstance(gradient_source, str) else ""
+    if path == "ones":
+        return 1.0
     if path and not Path(path).suffix and not _is_there(path):
         raise OptionError("bad-option", f"--grad takes ones or a file, not {path!r}")
     shape = tuple(plan.axis_length("context", axis) for axis in plan.steps["context"])
-    gradient = read_single_array(path) if path else validate_field("embeddings", gradient_source)
+    gradient = read_single_array(path) if path else validate_array(gradient_source, Field("gradient", "floats", ("*",)))
     if tuple(gradient.shape) != shape:
         message = f"the gradient is {tuple(gradient.shape)}, and the context {shape}"
         hint = "--grad ones, or a gradient of the context's shape"

@@ -399,7 +399,7 @@ class Attention:
 
     def __getitem__(self, name: str) -> Step:
         for step in self.steps:
-            if step.name == name:
+            if isinstance(name, str) and step.name == name:
                 return step
         names = [step.name for step in self.steps]
         match = closest(str(name), names)
@@ -407,7 +407,7 @@ class Attention:
         raise AbsentStepError("absent-step", f"this result holds no step {quote_value(name)}", help=help)
 
     def __contains__(self, name: str) -> bool:
-        return any(step.name == name for step in self.steps)
+        return isinstance(name, str) and any(step.name == name for step in self.steps)
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Unpack
 
-from attncli.api.keywords import parse_keywords, parse_selections, parse_steps, spelled_for_python
+from attncli.api.keywords import (
+    optional_text,
+    optional_word,
+    parse_keywords,
+    parse_selections,
+    parse_steps,
+    require_flag,
+    spelled_for_python,
+)
 from attncli.api.sources import to_array, to_problem
 from attncli.errors import AttnError, ExitStatus, OptionError
 from attncli.explanation_pages import PageRequest, plan_pages
-from attncli.output_formats import FORMAT_MODULES, RenderOptions
+from attncli.output_formats import RenderOptions
 from attncli.pipeline import load_engine
 from attncli.request import OutputOptions, VariantRequest
-from attncli.text import join_names, quote_value, suggestion
+from attncli.text import quote_value
 from attncli.types import Problem
 from attncli.variant import Variant
 
@@ -112,13 +120,8 @@ def explain_problem(
     from attncli.step_names import require_step_name
     from attncli.views.explain import EXPONENTIALS, RENDERERS
 
-    if format not in RENDERERS:
-        known = (
-            suggestion(format, RENDERERS)
-            if format not in FORMAT_MODULES
-            else f"it can be {join_names(RENDERERS, 'or')}"
-        )
-        raise OptionError("unknown-format", f"explain cannot write {quote_value(format)}", help=known)
+    optional_word("format", format, RENDERERS, "unknown-format")
+    flags = [require_flag(name, value) for name, value in (("why", why), ("answers", answers), ("full", full))]
     blank_steps = parse_steps("blank", blank)
     for name in blank_steps:
         if name not in ("all", "shown", EXPONENTIALS):
@@ -131,10 +134,12 @@ def explain_problem(
         raise OptionError("bad-option", f"query is a token or an index, not {quote_value(query)}")
     selections = (*parse_selections(at), *(() if query is None else (f"query={query}",)))
     gradient = grad if grad is None or isinstance(grad, str) else to_array("gradient", grad)
-    request = PageRequest(blank_steps, answers, gradient, has_reasons=bool(why), title=title)
+    request = PageRequest(
+        blank_steps, flags[1], gradient, has_reasons=flags[0], title=optional_text("title", title) or ""
+    )
     variant_request = variant if isinstance(variant, VariantRequest) else VariantRequest(variant=variant)
     try:
-        planned = plan_pages(problem, variant_request, OutputOptions(at=selections, full=bool(full)), request, None)
+        planned = plan_pages(problem, variant_request, OutputOptions(at=selections, full=flags[2]), request, None)
     except AttnError as error:
         raise error.add_location(file=problem.source) if error.status == ExitStatus.INPUT else error from None
     if len(planned.scopes) != 1:

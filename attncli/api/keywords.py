@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
+from operator import index
 from typing import ParamSpec, TypeVar
 
-from attncli.errors import AttnError, OptionError
+from attncli.errors import AttnError, InputError, OptionError
 from attncli.request import SHORT_FORMS, ReadOptions, VariantRequest, make_variant_request
 from attncli.text import join_names, quote_value, shorten, suggestion
 from attncli.types import INPUT_NAMES, Json
 from attncli.variant import CHOICES, Variant
 
+_DEFAULT_READING = ReadOptions()
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
@@ -109,9 +112,7 @@ def _names_a_mask(value: object) -> bool:
 def _to_choice(name: str, value: object) -> object:
     """Return the value of a choice as the command line and files spell it."""
     if name in ("causal", "rope", "alibi"):
-        if not isinstance(value, bool):
-            raise OptionError("bad-option", f"{name} is True or False, not {quote_value(value)}")
-        return value
+        return require_flag(name, value)
     if name == "window":
         return _to_window(value)
     if name == "dtype":
@@ -199,33 +200,69 @@ def _cached_request(*names_and_values: object) -> VariantRequest:
 
 # ── how a file is read, which steps ──────────────────────────────────────────────────────────────
 def _make_read_options(reading: Json) -> ReadOptions:
-    """Return how a file is read."""
+    """Return how a file is read.
+
+    Raises:
+        OptionError: a value cannot be.
+    """
+    if not reading:
+        return _DEFAULT_READING
 
     def listed(name: str) -> str | None:
         value = reading.get(name)
-        if isinstance(value, list | tuple):
-            return ",".join(map(str, value))
-        return None if value is None else str(value)
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, bool) or not isinstance(item, str | int) for item in items) and value is not None:
+            raise OptionError("bad-option", f"{name} takes names of columns, or numbers, not {quote_value(value)}")
+        return None if value is None else ",".join(map(str, items))
 
     header = reading.get("header")
     if isinstance(header, bool):
         header = "yes" if header else "no"
-    for name, value, allowed in (
-        ("header", header, ("yes", "no")),
-        ("separator", reading.get("separator"), ("comma", "semicolon", "tab", "pipe", "space")),
-    ):
-        if value is not None and value not in allowed:
-            hint = f"it can be {join_names(allowed, 'or')}"
-            raise OptionError("bad-option", f"{name} cannot be {quote_value(value)}", help=hint)
     return ReadOptions(
-        input_format=listed("input_format"),
+        input_format=optional_text("input_format", reading.get("input_format")),
         token_column=listed("token_column"),
         columns=listed("columns"),
         drop=listed("drop"),
-        header=header,
-        separator=reading.get("separator"),
-        state_dict=listed("from_state_dict"),
+        header=optional_word("header", header, ("yes", "no")),
+        separator=optional_word("separator", reading.get("separator"), ("comma", "semicolon", "tab", "pipe", "space")),
+        state_dict=optional_text("from_state_dict", reading.get("from_state_dict")),
     )
+
+
+# ── plain arguments ──────────────────────────────────────────────────────────────────────────────
+def require_flag(name: str, value: object) -> bool:
+    """Return True or False.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise OptionError("bad-option", f"{name} is True or False, not {quote_value(value)}")
+    return value
+
+
+def optional_text(name: str, value: object) -> str | None:
+    """Return a text, or None.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if value is not None and not isinstance(value, str):
+        raise OptionError("bad-option", f"{name} is a text, not {quote_value(value)}")
+    return value
+
+
+def optional_word(name: str, value: object, allowed: Iterable[str], code: str = "bad-option") -> str | None:
+    """Return one of some words, or None.
+
+    Raises:
+        OptionError: it is something else; the nearest is offered.
+    """
+    words = list(allowed)
+    if value is None or (isinstance(value, str) and value in words):
+        return value
+    help = suggestion(value, words) if isinstance(value, str) else f"it can be {join_names(words, 'or')}"
+    raise OptionError(code, f"{name} cannot be {quote_value(value)}", help=help)
 
 
 def parse_steps(name: str, value: object) -> tuple[str, ...]:
@@ -290,11 +327,13 @@ def parse_top(value: object) -> int | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31:
-        if hasattr(value, "__index__") and not isinstance(value, bool | int):
-            return parse_top(value.__index__())
+    number = 0
+    if not isinstance(value, bool):
+        with suppress(TypeError):  # it is no number
+            number = index(value)  # type: ignore[arg-type]  # NumPy's whole numbers too
+    if not 1 <= number <= 2**31:
         raise OptionError("bad-option", f"top takes an integer from 1 to {2**31}, not {quote_value(value)}")
-    return value
+    return number
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────
@@ -315,6 +354,9 @@ def spelled_for_python(function: Callable[_Parameters, _Result]) -> Callable[_Pa
             if names and not hasattr(error, "__notes__"):
                 error.add_note(f"  = in Python: {', '.join(names)}")
             raise
+        except RecursionError:
+            message = "lists or dicts are nested deeper than anything a problem holds, or hold themselves"
+            raise InputError("too-deep", message) from None
 
     return call
 

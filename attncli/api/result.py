@@ -7,7 +7,7 @@ from collections.abc import KeysView
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
-from attncli.api.keywords import spelled_for_python
+from attncli.api.keywords import optional_word, spelled_for_python
 from attncli.errors import InputError, UnknownAttributeError
 from attncli.text import closest, printable, quote_value
 from attncli.types import Attention, Problem, Step
@@ -259,8 +259,9 @@ def _pieces(attention: Attention, format_name: str, render_options: object) -> l
 
 def _to_text(attention: Attention, format_name: str, precision: int = 4) -> str:
     from attncli.api.write import make_render_options
-    from attncli.output_formats import choose_output_format
+    from attncli.output_formats import FORMAT_MODULES, choose_output_format
 
+    optional_word("format", format_name, FORMAT_MODULES, "unknown-format")
     format = choose_output_format(None, format_name)
     return "".join(_pieces(attention, format.name, make_render_options(precision=precision)))
 

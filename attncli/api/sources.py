@@ -49,9 +49,8 @@ def to_problem(source: object, fields: Json, read_options: ReadOptions, *, has_r
     if is_bare and "k" in fields and "q" not in fields and problem.embeddings is not None:  # an array without a name: q
         problem = dataclasses.replace(problem, q=problem.embeddings, embeddings=None, validated=False)
     if values:
-        values["parameters"] = (
-            {**problem.parameters, **values.get("parameters", {})} if "parameters" in values else problem.parameters
-        )
+        if isinstance(values.get("parameters"), Mapping):  # one by one beside those of the source
+            values["parameters"] = {**problem.parameters, **values["parameters"]}
         problem = dataclasses.replace(problem, **values, validated=False)
     if paths:
         from attncli.readers.with_field import replace_field

@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from attncli.api.keywords import spelled_for_python
+from attncli.api.keywords import optional_text, require_flag, spelled_for_python
 from attncli.atomic_file import to_bytes
 from attncli.errors import InputError, OptionError
 from attncli.output_files import check_output_path, open_output_file
@@ -54,6 +54,8 @@ def write(
         raise InputError("wrong-type", f"a result is written, not {quote_value(result)}", help=hint)
     if not isinstance(path, str | PathLike):
         raise OptionError("bad-option", f"{quote_value(path)} is no name of a file", help="write(result, 'x.json')")
+    optional_text("format", format)
+    require_flag("force", force)
     name = str(path.__fspath__() if isinstance(path, PathLike) else path)
     render_options = make_render_options(precision=precision, bare=bare, tidy=tidy, standalone=standalone)
     options = OutputOptions(format=format, output=name, force=force, bare=bare, tidy=tidy, standalone=standalone)
@@ -71,9 +73,11 @@ def make_render_options(
     """Return how a result is shown.
 
     Raises:
-        OptionError: the precision is no number of digits.
+        OptionError: the precision is no number of digits, or a flag is neither True nor False.
     """
     if isinstance(precision, bool) or not isinstance(precision, int) or not 0 <= precision <= _MAX_PRECISION:
         message = f"precision takes an integer from 0 to {_MAX_PRECISION}, not {quote_value(precision)}"
         raise OptionError("bad-option", message)
+    for name, flag in (("bare", bare), ("tidy", tidy), ("standalone", standalone)):
+        require_flag(name, flag)
     return RenderOptions(precision=precision, bare=bare, tidy=tidy, standalone=standalone)

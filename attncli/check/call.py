@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from attncli.api.keywords import is_path, parse_keywords, spelled_for_python
+from attncli.api.keywords import is_path, optional_text, optional_word, parse_keywords, require_flag, spelled_for_python
 from attncli.api.sources import to_array, to_problem
 from attncli.check.figures import Figures
 from attncli.errors import InputError, OptionError, UnknownAttributeError
 from attncli.pipeline import load_engine
-from attncli.text import closest, join_names, quote_value, suggestion
+from attncli.text import closest, join_names, quote_value
 from attncli.types import Attention, Problem, Step
 from attncli.verdict import Verdict
 
@@ -64,12 +64,7 @@ class Report(Verdict):
         from attncli.output_formats import RenderOptions
         from attncli.views.verdict import VERDICT_VIEWS
 
-        if format not in VERDICT_VIEWS:
-            raise OptionError(
-                "unknown-format",
-                f"check cannot write {quote_value(format)}",
-                help=suggestion(str(format), VERDICT_VIEWS),
-            )
+        optional_word("format", format, VERDICT_VIEWS, "unknown-format")
         return VERDICT_VIEWS[format](self, RenderOptions())
 
     def __str__(self) -> str:
@@ -139,20 +134,17 @@ def check_figures(
     from attncli.check.verdicts import settle
     from attncli.validation import validate
 
-    for name, value, allowed in (("layout", layout, _LAYOUTS), ("rule", rule, _RULES)):
-        if value is not None and value not in allowed:
-            raise OptionError(
-                "bad-option", f"{name} cannot be {quote_value(value)}", help=suggestion(str(value), allowed)
-            )
     check_options: CheckOptions = {
-        "step": step,
-        "layout": layout,
-        "rule": rule,
+        "step": optional_text("step", step),
+        "layout": optional_word("layout", layout, _LAYOUTS),
+        "rule": optional_word("rule", rule, _RULES),
         "rtol": _require_tolerance("rtol", rtol),
         "atol": _require_tolerance("atol", atol),
     }
-    if (rtol or atol) and rule not in (None, "close"):
+    if (check_options["rtol"] or check_options["atol"]) and rule not in (None, "close"):
         raise OptionError("bad-option", f"rtol and atol do not apply to rule {rule}", help="they go with rule='close'")
+    if identify is not None:
+        require_flag("identify", identify)
     keywords = parse_keywords(options, variant)
     source = validate(
         to_problem(problem, keywords.fields, keywords.read_options, has_read_options=keywords.has_read_options)
@@ -175,9 +167,13 @@ def _require_tolerance(name: str, value: object) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    try:
+        tolerance = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else -1.0
+    except OverflowError:
+        tolerance = -1.0
+    if not tolerance >= 0:
         raise OptionError("bad-option", f"{name} takes a number ≥ 0, not {quote_value(value)}")
-    return float(value)
+    return tolerance
 
 
 def _to_figures(value: Any, problem: Problem, step: str | None) -> Figures:

@@ -85,9 +85,10 @@ class Recorder:
         if self.current_tile is not None:
             self._store_tile(name, formula, axes, trimmed)
             return values
-        lengths = [self.plan.axis_length(name, axis) for axis in axes]
+        lengths = tuple([self.plan.axis_length(name, axis) for axis in axes])
+        trimmed = trimmed if trimmed.shape == lengths else trimmed.expand(lengths)
         recorded = {key: x._replace(values=as_numpy(x.values)) for key, x in intermediates.items()}
-        self.steps[name] = Step(name, formula, axes, self._to_result_array(trimmed.expand(lengths)), recorded)
+        self.steps[name] = Step(name, formula, axes, self._to_result_array(trimmed), recorded)
         return values
 
     def trim_axes(self, name: str, values: Tensor) -> tuple[tuple[str, ...], Tensor]:
