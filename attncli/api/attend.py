@@ -61,6 +61,8 @@ def attend(
         raise OptionError("bad-option", "keep and only are the same, and both are given", help="leave one of them out")
     name, wanted = ("keep", keep) if only is None else ("only", only)
     steps = ("all",) if wanted is None else parse_steps(name, wanted)
+    if not steps:
+        raise OptionError("bad-option", f"{name} is empty", help=f"{name}=['weights', 'context'], or {name}='all'")
     source = to_problem(problem, keywords.fields, keywords.read_options, has_read_options=keywords.has_read_options)
     output_options = OutputOptions(only=steps, at=parse_selections(at), top=parse_top(top))
     plan, selection = plan_request(source, keywords.request, output_options)

@@ -1,10 +1,11 @@
-"""Checking figures: claims are compared with the reference, step by step, and a search finds what wrong figures are instead.
+"""Check figures: `attncli.check(problem, {"weights": mine}, mask="causal")` compares them with the reference, step by step, and
+searches for what wrong ones are instead. It returns a `Report`: `right`, `causes`, `assert_right()`.
+
+The package is the function of that name, too (`attncli.check.call.check_figures`, whose docstring has the arguments). Within:
 
     prepare   problem × variant × figures → task: everything that can be refused is refused, without torch
     settle    task → verdict
     check     both at once
-
-The package itself can be called, as `attncli.check(problem, figures)`: see `attncli.check.call`.
 
 The reference is the problem computed in float64 from its inputs as stored. Faults are small edits of the problem, the
 variant or the plan; the algebra knows nothing of them.

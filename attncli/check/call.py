@@ -220,6 +220,8 @@ def _to_figure_array(name: str, value: Any) -> Any:
         raise InputError(
             "wrong-type", f"{name} holds {quote_value(value)}, which is no array", help=f'{{"{name}": [[…]]}}'
         )
+    if hasattr(value, "to_numpy"):  # a data frame: its numbers alone
+        value = value.to_numpy()
     if isinstance(value, list | tuple):
         try:
             array = np.asarray(value)

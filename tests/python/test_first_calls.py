@@ -263,7 +263,7 @@ def test_long_results_are_abbreviated():
     assert len(repr(long)) < 1500
     assert len(str(long).splitlines()) < 600
     assert max(map(len, str(long).splitlines())) <= 100
-    assert len(long._repr_html_()) < 60_000
+    assert len(long._repr_html_()) < 80_000
     assert len(repr(long["weights"])) < 800
 
 
@@ -297,6 +297,13 @@ def test_what_was_drawn_is_explained_as_it_was_drawn():
     assert f" = {result['weights'].values[0, 0]:.4f}\n" in result.explain(0)
 
 
+def test_a_gradient_is_explained():
+    result = attncli.attend(X, mask="causal", tokens=TOKENS)
+
+    assert result.explain("cat", grad="ones") == result.explain("cat", grad=np.ones((3, 4)))
+    assert result.explain("cat", grad="ones") != result.explain("cat", grad=torch.zeros(3, 4))
+
+
 def test_a_tensor_keeps_its_graph():
     x = torch.tensor(X, requires_grad=True)
 
@@ -319,6 +326,10 @@ def test_right_figures_are_right():
         assert report.right
         report.assert_right()
         assert report.causes == ()
+
+
+def test_a_frame_is_figures():
+    assert attncli.check(X, {"weights": attncli.attend(X, mask="causal").to_pandas("weights")}, mask="causal").right
 
 
 def test_one_array_and_its_step_are_figures():
@@ -399,13 +410,14 @@ REFUSED = {
     "two tokens for three": (lambda f: attncli.attend(X, tokens=["the", "cat"]), InputError, "count-mismatch", ""),
     "a misspelt step": (lambda f: attncli.attend(X, only="wieghts"), OptionError, "unknown-step", "'weights'"),
     "only=3": (lambda f: attncli.attend(X, only=3), OptionError, "bad-option", "only=['weights', 'context']"),
+    "only=[]": (lambda f: attncli.attend(X, only=[]), OptionError, "bad-option", "only='all'"),
     "a step that is absent": (lambda f: attncli.attend(X, only="output"), InputError, "absent-step", "it has"),
     "keep and only": (lambda f: attncli.attend(X, keep="weights", only="weights"), OptionError, "bad-option", "leave one"),
     "a query that is absent": (lambda f: attncli.attend(X, tokens=TOKENS, at={"query": "dog"}), InputError, "unknown-token", ""),
     "an axis that is absent": (lambda f: attncli.attend(X, at={"row": 0}), OptionError, "unknown-axis", "query"),
     "top='a'": (lambda f: attncli.attend(X, top="a"), OptionError, "bad-option", ""),
     "options of reading and an array": (lambda f: attncli.attend(X, header="no"), OptionError, "bad-option", "leave"),
-    "header='maybe'": (lambda f: attncli.attend(f / "x.csv", header="maybe"), OptionError, "bad-option", "yes or no"),
+    "header='maybe'": (lambda f: attncli.attend(f / "x.csv", header="maybe"), OptionError, "bad-option", "no or yes"),
     "an array to read": (lambda f: attncli.read(X), InputError, "wrong-type", "attend takes arrays"),
     "choices to read": (lambda f: attncli.read(f / "x.csv", mask="causal"), OptionError, "bad-option", "attend takes it"),
     "result.weights": (lambda f: attncli.attend(X).weights, OptionError, "unknown-attribute", "result['weights']"),
