@@ -411,7 +411,7 @@ REFUSED = {
     "a misspelt step": (lambda f: attncli.attend(X, only="wieghts"), OptionError, "unknown-step", "'weights'"),
     "only=3": (lambda f: attncli.attend(X, only=3), OptionError, "bad-option", "only=['weights', 'context']"),
     "only=[]": (lambda f: attncli.attend(X, only=[]), OptionError, "bad-option", "only='all'"),
-    "a step that is absent": (lambda f: attncli.attend(X, only="output"), InputError, "absent-step", "it has"),
+    "a step that is absent": (lambda f: attncli.attend(X, only="output"), InputError, "absent-step", "its steps are"),
     "keep and only": (lambda f: attncli.attend(X, keep="weights", only="weights"), OptionError, "bad-option", "leave one"),
     "a query that is absent": (lambda f: attncli.attend(X, tokens=TOKENS, at={"query": "dog"}), InputError, "unknown-token", ""),
     "an axis that is absent": (lambda f: attncli.attend(X, at={"row": 0}), OptionError, "unknown-axis", "query"),
