@@ -15,6 +15,7 @@ _MIN_DECIMALS_OF_ROUNDING = 3  # digits after the point from which on a small er
 _MAX_DECIMALS_OF_ROUNDING = 17  # of a float64 no more say anything
 _MAX_UNITS_OF_ROUNDING = 9.5  # of the last digit
 CHECK_SCHEMA_ID = "attn.check/1"
+_NEARLY_ALL = 0.99  # a few wrong figures among many are right by chance
 _AXIS_NOUNS = {"batch": "batch item", "kv_head": "kv head", "new_key": "new key"}
 
 
@@ -87,12 +88,13 @@ class ErrorRegion:
     def words(self) -> str:
         """In head 7, in queries 128 to 511; 83 % of the figures there."""
         restricted = [f"in {axis.words}" for axis in self.axes if axis.words]
-        share = f"{self.share:.0%}" if 0.01 <= self.share < 0.995 else f"{self.share:.2%}"
+        is_all = self.share >= _NEARLY_ALL
+        share = f"{self.share:.0%}" if self.share >= 1 - _NEARLY_ALL else f"{self.share:.2%}"
         if not restricted:
             names = [_AXIS_NOUNS.get(axis.axis, axis.axis) for axis in self.axes if axis.claimed_count > 1]
             everywhere = f"in every {' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}" if names else ""
-            return everywhere if self.share == 1 or not everywhere else f"{everywhere}, {share} of the figures"
-        return ", ".join(restricted) + ("" if self.share == 1 else f"; {share} of the figures there")
+            return everywhere if is_all or not everywhere else f"{everywhere}, {share} of the figures"
+        return ", ".join(restricted) + ("" if is_all else f"; {share} of the figures there")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from itertools import groupby
 
 from attncli.verdict import ErrorMap
 
-_SHADES = "░▒▓█"
+_SHADES = "░▒▓"
+_NEARLY_ALL = 0.99  # a few wrong figures among many are right by chance
 
 
 def error_map_lines(step: str, error_map: ErrorMap) -> Iterator[str]:
@@ -38,4 +39,4 @@ def _group_equal_rows(error_map: ErrorMap) -> list[tuple[str, tuple[float, ...]]
 def _shade(share: float) -> str:
     if share == 0:
         return "·"
-    return "█" if share == 1 else _SHADES[min(2, int(share * 3))]
+    return "█" if share >= _NEARLY_ALL else _SHADES[min(2, int(share * 3))]
