@@ -16,7 +16,7 @@ from attncli.check.claims import Claim, step_shape, to_step_array
 from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import unregistered_part, with_chain, with_part
 from attncli.check.sensitivity import STEPS_OF_VALUES
-from attncli.check.trials import Trials, merge_heads, or_none
+from attncli.check.trials import StepArrays, Trials, merge_heads, or_none
 from attncli.parts.traits import MixingTraits, NormalizerTraits, ScoreTraits
 from attncli.plan import Plan
 from attncli.types import NumpyArray, Tensor
@@ -68,18 +68,17 @@ def _follows_from(comparison: Comparison, earlier_index: int, later_index: int) 
         return None
 
     def compute_later_step(values: NumpyArray) -> NumpyArray | None:
-        plan = resume_from_step(comparison.trials, earlier.step, values)
-        return comparison.trials.compute_steps(plan).get(later.step) if plan else None
+        return resume_steps(comparison, earlier.step, values).get(later.step)
 
     shape = step_shape(comparison.task.plan, earlier.step)
-    resumed = or_none(lambda: compute_later_step(to_step_array(earlier, shape)))
+    resumed = compute_later_step(to_step_array(earlier, shape))
     if resumed is None or resumed.shape != comparison.reference[later.step].shape:
         return None
     cells = comparison.compare(later_index, resumed, largest_figure=rules.largest_finite(resumed))
     if cells.is_right.all():
         return True
     units = _units_of_last_place(comparison, earlier_index)
-    shift = or_none(lambda: _largest_shift(comparison, earlier, units, resumed, later, compute_later_step))
+    shift = _largest_shift(comparison, earlier, units, resumed, later, compute_later_step)
     return bool(shift is not None and (cells.error <= cells.tolerance + shift).all())
 
 
@@ -131,6 +130,16 @@ def _largest_shift(
     count = max(shape[-2:], default=1)
     shift: NumpyArray = np.sqrt(count * squares / _SHIFT_DRAWS)
     return np.where(np.isfinite(shift), shift, np.inf)
+
+
+def resume_steps(comparison: Comparison, step: str, values: NumpyArray) -> StepArrays:
+    """Compute the claimed steps from these values of a step, on all its axes; nothing where it cannot be resumed there."""
+
+    def compute() -> StepArrays:
+        plan = resume_from_step(comparison.trials, step, values)
+        return comparison.trials.compute_steps(plan) if plan else {}
+
+    return or_none(compute) or {}
 
 
 def resume_from_step(trials: Trials, step: str, values: NumpyArray) -> Plan | None:

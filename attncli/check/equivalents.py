@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from attncli.check import rules
-from attncli.check.causes import can_change
+from attncli.check.causes import can_change, resume_steps
 from attncli.check.claims import Claim, step_shape
 from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import visible_cells
@@ -51,9 +51,8 @@ def _explain(comparison: Comparison, n: int, found: Mapping[int, str]) -> str:
         and _has_row_constants(comparison, n)
     ):
         return "each row differs from the reference by a constant, which the softmax does not see"
-    if not _is_proved(comparison, n):
-        return ""
-    if (claim.step.endswith("scores") or _Q_OR_K.fullmatch(claim.step)) and (factor := _common_factor(comparison, n)):
+    has_factor = claim.step.endswith("scores") or _Q_OR_K.fullmatch(claim.step)
+    if has_factor and (factor := _common_factor(comparison, n)):
         return f"the reference × {factor:.6g}, a factor that is made good elsewhere, since what follows is right"
     return _before_the_sink(comparison, n)
 
@@ -72,9 +71,18 @@ def _are_later_claims_right(comparison: Comparison, n: int, found: Mapping[int, 
     return all(other not in comparison.wrong_claims or other in found for other in _later_claims(comparison, n))
 
 
-def _is_proved(comparison: Comparison, n: int) -> bool:
-    """Tell whether a later claim is right, which it could not be if this one were wrong."""
-    return any(other not in comparison.wrong_claims for other in _later_claims(comparison, n))
+def _is_proved(comparison: Comparison, n: int, step_values: NumpyArray) -> bool:
+    """Tell whether a later claim is right that would be wrong if it came of this step with these values."""
+    claims = comparison.task.claims
+    for other in _later_claims(comparison, n):
+        if other in comparison.wrong_claims:
+            continue
+        later = resume_steps(comparison, claims[n].step, step_values).get(claims[other].step)
+        if later is None or later.shape != comparison.reference[claims[other].step].shape:
+            return True
+        if not comparison.compare(other, later).is_right.all():
+            return True
+    return False
 
 
 def _fits(comparison: Comparison, n: int, step_values: NumpyArray) -> bool:
@@ -93,7 +101,7 @@ def _common_factor(comparison: Comparison, n: int) -> float | None:
         return None
     factor = float(x @ y / (x @ x))
     step_values = comparison.reference[comparison.task.claims[n].step] * factor
-    return factor if factor and _fits(comparison, n, step_values) else None
+    return factor if factor and _fits(comparison, n, step_values) and _is_proved(comparison, n, step_values) else None
 
 
 def _floats(comparison: Comparison, n: int) -> tuple[NumpyArray, NumpyArray]:
@@ -126,8 +134,17 @@ def _has_row_constants(comparison: Comparison, n: int) -> bool:
         return False
     constants = np.where(is_seen, values - reference, 0.0).sum(-1, keepdims=True) / np.maximum(rows, 1)
     step_values = comparison.reference[claim.step].astype(np.float64).copy()
-    step_values[claim.index] = np.where(is_seen, reference + constants, values)
+    otherwise = values if _is_hidden_later(comparison, claim) else reference
+    step_values[claim.index] = np.where(is_seen, reference + constants, otherwise)
     return _fits(comparison, n, step_values)
+
+
+def _is_hidden_later(comparison: Comparison, claim: Claim) -> bool:
+    """Tell whether the mask comes after a step, so that its figures of hidden keys do not matter."""
+    chain = comparison.task.plan.chain
+    names = [link.step for link in chain]
+    later = chain[names.index(claim.step) + 1 :] if claim.step in names else chain
+    return any(link.is_mask for link in later)
 
 
 def _visible_cells(comparison: Comparison, claim: Claim) -> NumpyArray:
@@ -152,7 +169,10 @@ def _columns_in_another_order(comparison: Comparison, wrong: Sequence[int]) -> I
             orders[step] = (n, order)
     for step, (n, order) in orders.items():
         other = step[:-1] + ("k" if step.endswith("q") else "q")
-        if (other in orders and orders[other][1] == order) or (other not in orders and _is_proved(comparison, n)):
+        in_order = comparison.reference[step][..., list(order)]
+        if (other in orders and orders[other][1] == order) or (
+            other not in orders and _is_proved(comparison, n, in_order)
+        ):
             alike = "k has them in it, too" if step.endswith("q") else "q has them in it, too"
             yield n, f"the columns are the reference's in the order {_spell_order(order)}, and {alike}: q·k is the same"
 
@@ -189,6 +209,6 @@ def _before_the_sink(comparison: Comparison, n: int) -> str:
     step_values = (without_sink or {}).get(claim.step)
     if step_values is None or step_values.shape != comparison.reference[claim.step].shape:
         return ""
-    if not _fits(comparison, n, step_values):
+    if not (_fits(comparison, n, step_values) and _is_proved(comparison, n, step_values)):
         return ""
     return "the sink takes its share afterwards: context · sigmoid(log_sum_exp − sink) is the same"

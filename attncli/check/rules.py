@@ -183,11 +183,11 @@ def _printing_error(
 
 
 def _is_cut_in_binary(actual: NumpyArray, reference: NumpyArray, unit: NumpyArray) -> NumpyArray:
-    """Tell which figures come of multiplying, cutting off and dividing again: 1.15 · 100 is a little less than 115."""
+    """Tell which figures a program cuts off one lower: 1.15 · 100 is a little less than 115, 8.6522 in float32 than 8.6522."""
     found = np.zeros(actual.shape, bool)
-    for dtype in ("float64", "float32"):
-        factor: NumpyArray = np.rint(1 / unit).astype(dtype)
-        product: NumpyArray = np.multiply(reference.astype(dtype), factor)
+    for dtype, product_dtype in (("float64", "float64"), ("float32", "float32"), ("float32", "float64")):
+        factor: NumpyArray = np.rint(1 / unit).astype(product_dtype)
+        product: NumpyArray = reference.astype(dtype).astype(product_dtype) * factor
         found |= np.abs(np.trunc(product) / factor - actual) < unit / 2
     return found
 

@@ -32,9 +32,11 @@ _PAIR_IMPLAUSIBILITY_LIMIT = 5  # two changes that are together as implausible a
 _SMALL_PROBLEM_SCORES = 2048
 _LARGE_PROBLEM_SCORES = 1 << 20  # of a larger problem only likely changes are tried
 _MAX_NEAREST_CANDIDATES = 5
-_MAX_LIKENESS_ERROR_SHARE = 0.5  # of the reference's own error, of what is near but does not give the figures
+# of the reference's own error, of what is near but does not give the figures: on the whole, and where it is largest
+_MAX_LIKENESS_ERROR_SHARE, _MAX_LARGEST_ERROR_SHARE = 0.5, 0.75
 _NONFINITE_PATTERN_DIGITS = 6.0  # digits of evidence, for NaN and ∞ in exactly the claimed cells
 _SIGNIFICANCE_MARGIN_DIGITS = 1.0  # digits by which a match must exceed what so many trials reach by chance
+_EXTREME_DIGITS = 0.35  # of evidence that a figure is worth which is 0, 1 or NaN: many computations give that
 _INDEPENDENT_DIGITS_SHARE = 0.7  # of all digits: figures depend on each other (rows sum to 1)
 _MIN_SCALE = 1e-300  # an error is divided by this where the largest figure is 0
 
@@ -447,9 +449,8 @@ class _Evidence:
     @property
     def takes_off_most(self) -> bool:
         """Whether most of the error is gone, on the whole and where it is largest, and nothing that was right is wrong."""
-        share = _MAX_LIKENESS_ERROR_SHARE
-        is_smaller = self.residual <= share**2 * self.residual_before
-        is_smaller &= self.max_relative_error <= share * self.max_error_before
+        is_smaller = self.residual <= _MAX_LIKENESS_ERROR_SHARE**2 * self.residual_before
+        is_smaller &= self.max_relative_error < _MAX_LARGEST_ERROR_SHARE * self.max_error_before
         return is_smaller and not (self.breaks_right_claims or self.breaks_right_cells or self.has_unexplained_cells)
 
     @property
@@ -546,5 +547,8 @@ def _count_gained_digits(
     error = np.where(np.isfinite(error_before), error_before, np.abs(values.astype(np.float64)))
     with np.errstate(all="ignore"):
         gain = np.log10(np.maximum(error, 1e-300) / np.maximum(tolerance, 1e-15 * np.maximum(error, 1e-300)))
-    gain = np.where(np.isfinite(error), np.clip(gain, 0, 15), 0.35)
+    is_extreme = (np.abs(values) <= tolerance) | (
+        np.abs(np.abs(values) - 1.0) <= tolerance
+    )  # all of the weight, or none
+    gain = np.where(np.isfinite(error), np.clip(gain, 0, np.where(is_extreme, _EXTREME_DIGITS, 15)), _EXTREME_DIGITS)
     return float(gain[repaired].sum())

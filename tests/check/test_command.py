@@ -72,7 +72,7 @@ def test_the_record_of_a_verdict(attn, tmp_path):
     assert (step["right"], step["wrong"], step["of"], step["cause"]) == (False, 2, 3, "first")
     assert run.json["variant"]["name"] == "simplified"
     assert {p["wrong"]: p["caught"] for p in run.json["power"]} == {"uniform weights": True, "shuffled values": True}
-    assert run.json["nearest"][0]["max_abs"] < step["max_abs"]
+    assert run.json["nearest"] == []  # nothing that was tried takes off most of the error
 
 
 @pytest.mark.parametrize("format", ["table", "plain", "markdown", "json"])

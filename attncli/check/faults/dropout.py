@@ -15,7 +15,8 @@ from attncli.plan import Plan
 from attncli.types import NumpyArray
 from attncli.variant import Variant
 
-_MIN_SHAPED_ZEROS = 4  # fewer often lie in one row by chance
+_MIN_TELLING_ZEROS = 3
+_MIN_SEEN_WEIGHT = 1e-6  # a smaller one may be 0 in a narrow dtype
 _DIGITS_PER_ZERO = 0.35  # of evidence, that one weight is worth which is 0 or not
 
 
@@ -27,11 +28,13 @@ def dropout_left_on(trials: Trials) -> Iterator[Hypothesis]:
         return
     claimed = to_step_array(claim, step_shape(trials.plan, "weights"))
     reference = trials.compute_steps(trials.plan)["weights"]
-    dropped = (claimed == 0) & (reference != 0)
-    kept = (claimed != 0) & (reference != 0)
+    # what is printed as 0 because it is small was not dropped
+    is_seen = reference > max(_MIN_SEEN_WEIGHT, 0.0 if claim.decimals is None else 10.0 ** -float(claim.decimals.min()))
+    dropped = (claimed == 0) & is_seen
+    kept = (claimed != 0) & is_seen
     if not (dropped.any() and kept.any()):
         return
-    if _has_shape(dropped, reference != 0):
+    if _has_shape(dropped, is_seen):
         return  # rows, columns or tiles that are missing are no chance
     largest_dropped, smallest_kept = float(np.abs(reference[dropped]).max()), float(np.abs(reference[kept]).min())
     if largest_dropped < smallest_kept:
@@ -65,8 +68,8 @@ def dropout_left_on(trials: Trials) -> Iterator[Hypothesis]:
 
 def _has_shape(dropped: NumpyArray, may_be_dropped: NumpyArray) -> bool:
     """Tell whether zeros fill rows, columns or a rectangle of each matrix: what some rows and some columns have in common."""
-    if dropped.sum() < _MIN_SHAPED_ZEROS:
-        return bool(dropped.sum() == 1)  # a single figure may be anything
+    if dropped.sum() < _MIN_TELLING_ZEROS:
+        return True  # so few may be anything
     rows, columns = dropped.any(-1, keepdims=True), dropped.any(-2, keepdims=True)
     return bool((dropped == (rows & columns & may_be_dropped)).all())
 
