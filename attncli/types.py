@@ -330,7 +330,7 @@ PROJECTED_STEPS = ("q", "k", "v")  # and these, where a projection makes them
 _MAX_SHOWN_NUMBERS = 100  # of one step, where it is printed
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)  # arrays have no equality that is one answer
 class Step:
     """One line of the derivation: its name, its formula, the name of each axis, and the values."""
 
@@ -354,7 +354,8 @@ class Step:
         values = as_numpy(self.values)
         sizes = " × ".join(f"{axis} {n}" for axis, n in zip(self.axes, values.shape, strict=True))
         numbers = np.array2string(values, precision=4, suppress_small=True, threshold=_MAX_SHOWN_NUMBERS, edgeitems=3)
-        return f"{self.name} · {sizes} · {values.dtype} · {self.formula}\n{numbers}"
+        dtype = str(self.values.dtype).removeprefix("torch.")
+        return f"{self.name} · {sizes} · {dtype} · {self.formula}\n{numbers}"
 
 
 class HiddenKeys(Protocol):
@@ -369,7 +370,7 @@ class HiddenKeys(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attention:
     """A result: the steps that were kept, in order of computation, and what they were computed from.
 

@@ -26,7 +26,7 @@ _WIDTH = 100  # columns of what `print` shows
 _MAX_SHOWN_TOKENS = 8  # of an axis, in what `repr` returns
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Result(Attention):
     """A result: the steps that were kept, in order of computation, and what they were computed from.
 
@@ -69,6 +69,22 @@ class Result(Attention):
             help = "steps are items: result['weights']; dir(result) lists the rest"
         raise UnknownAttributeError("unknown-attribute", message, help=help)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what travels to another process: which keys are hidden is found anew there."""
+        return {**self.__dict__, "hidden_keys": self.hidden_keys is not None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        hidden_keys = None
+        if state["hidden_keys"]:
+            from attncli.plan import outline_plan
+            from attncli.plan.hidden_keys import PlannedHiddenKeys
+
+            problem, variant = state["problem"], state["settled_variant"]
+            assert isinstance(problem, Problem)
+            assert isinstance(variant, Variant)
+            hidden_keys = PlannedHiddenKeys(outline_plan(problem, variant))
+        self.__dict__.update(state | {"hidden_keys": hidden_keys})
+
     # ── to look at ───────────────────────────────────────────────────────────────────────────────
     def __str__(self) -> str:
         """Return the tables, as on a terminal of 100 columns: what is longer is abbreviated; `to_text` leaves nothing out."""
@@ -81,10 +97,16 @@ class Result(Attention):
         """Return a few lines: what was computed, the tokens, and each step with its axes and first numbers."""
         head = f"<Result: {' · '.join(map(printable, self.summary))}>"
         labels = [
-            f"  {axis}: {_shorten_labels(tokens)}" for axis, tokens in (("query", self.tokens), ("key", self.k_tokens))
+            f"  {axis}: {_shorten_labels(tokens, self.at.get(axis))}"
+            for axis, tokens in (("query", self.tokens), ("key", self.k_tokens))
         ]
         return "\n".join(
-            [head, *labels, *map(_describe_step, self.steps), *(f"  {_spell_warning(w)}" for w in self.warnings)]
+            [
+                head,
+                *labels,
+                *_align(list(map(_describe_step, self.steps))),
+                *(f"  {_spell_warning(w)}" for w in self.warnings),
+            ]
         )
 
     def _repr_html_(self) -> str:
@@ -271,18 +293,20 @@ def _spell_warning(warning: str) -> str:
     return f"warning[{code}]: {printable(message)}"
 
 
-def _shorten_labels(tokens: tuple[object, ...]) -> str:
+def _shorten_labels(tokens: tuple[object, ...], selected: tuple[int, ...] | None) -> str:
     """`0 the, 1 cat … 9 mat`; of a batch the first item's, and how many there are."""
+    from attncli.views.cells import index_and_token
+
     if tokens and isinstance(tokens[0], tuple):
-        return f"{_shorten_labels(tokens[0])} ({len(tokens)} batch items)"
-    texts = [f"{i} {text}" if (text := printable(str(token))) != str(i) else text for i, token in enumerate(tokens)]
+        return f"{_shorten_labels(tokens[0], selected)} ({len(tokens)} batch items)"
+    texts = list(map(index_and_token, range(len(tokens)) if selected is None else selected, tokens))
     if len(texts) > _MAX_SHOWN_TOKENS:
         return f"{', '.join(texts[: _MAX_SHOWN_TOKENS // 2])} … {', '.join(texts[-2:])}"
     return ", ".join(texts)
 
 
-def _describe_step(step: Step) -> str:
-    """`  weights   query 3 × key 3   1.0000, 0.0000 … 0.7361`"""
+def _describe_step(step: Step) -> tuple[str, str, str]:
+    """`weights`, `query 3 × key 3`, `1.0000, 0.0000 … 0.7361`"""
     from attncli.arrays import as_numpy
     from attncli.views.cells import choose_number_format
 
@@ -291,5 +315,10 @@ def _describe_step(step: Step) -> str:
     numbers = values.reshape(-1)
     shown = numbers if numbers.size <= 3 else numbers[[0, 1, -1]]
     texts = choose_number_format(shown, 4).format(shown)
-    listed = ", ".join(texts) if numbers.size <= 3 else f"{texts[0]}, {texts[1]} … {texts[2]}"
-    return f"  {step.name:<18} {sizes:<28} {listed}".rstrip()
+    return step.name, sizes, ", ".join(texts) if numbers.size <= 3 else f"{texts[0]}, {texts[1]} … {texts[2]}"
+
+
+def _align(rows: list[tuple[str, str, str]]) -> list[str]:
+    """Lines of columns, two spaces apart."""
+    name_width, size_width = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
+    return [f"  {name:<{name_width}}  {sizes:<{size_width}}  {numbers}" for name, sizes, numbers in rows]

@@ -88,7 +88,8 @@ def _item_labels(attention: Attention, axis: str, length: int) -> Labels:
     """Return the labels of an axis for each batch item: tokens, or else indices."""
     tokens = attention.tokens if axis == "query" else attention.k_tokens if axis in _TOKEN_AXES else ()
     items = tokens if tokens and isinstance(tokens[0], tuple) else (tokens,)
-    if not tokens or len(items[0]) < length:
+    is_partial = axis == "new_key" and bool({"key", "new_key"} & {*attention.at})
+    if not tokens or len(items[0]) < length or is_partial:
         return (tuple(attention.at.get(axis, range(length))),)
     return tuple(item[len(item) - length :] for item in items)  # new keys are the last
 

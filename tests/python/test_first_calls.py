@@ -249,12 +249,21 @@ def test_print_shows_the_tables_and_a_prompt_a_few_lines(result):
     assert repr(result).splitlines()[1:] == [
         "  query: 0 the, 1 cat, 2 sat",
         "  key: 0 the, 1 cat, 2 sat",
-        "  weights            query 3 × key 3              1.0000, 0.0000 … 0.7361",
-        "  context            query 3 × dim 4              1.0000, 0.0000 … 1.0646",
+        "  weights  query 3 × key 3  1.0000, 0.0000 … 0.7361",
+        "  context  query 3 × dim 4  1.0000, 0.0000 … 1.0646",
     ]
     assert repr(result["weights"]).splitlines()[0] == (
         "weights · query 3 × key 3 · float64 · e^(s − max s) / Σ e^(s − max s)"
     )
+
+
+def test_what_was_selected_keeps_its_indices():
+    some = attncli.attend(X, tokens=TOKENS, at={"query": "sat", "key": [0, 2]}, only="weights")
+
+    assert repr(some).splitlines()[1:3] == ["  query: 2 sat", "  key: 0 the, 2 sat"]
+    assert_close(some.to_pandas("weights").loc["sat", ["the", "sat"]], W[2, [0, 2]])
+    assert some != attncli.attend(X)
+    assert len({some, some}) == 1
 
 
 def test_long_results_are_abbreviated():
@@ -469,6 +478,9 @@ def test_protocols_of_python_go_on_working(result):
     assert not hasattr(result, "weights")
     with pytest.raises(KeyError):
         result["nothing"]
-    for again in (copy.copy(result), pickle.loads(pickle.dumps(attncli.check(X, {"weights": W})))):
-        assert again
+    for again in (copy.copy(result), copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert str(again) == str(result)
+        assert again.explain("cat") == result.explain("cat")
+    report = attncli.check(X, {"weights": W})
+    assert str(pickle.loads(pickle.dumps(report))) == str(report)
     assert dict(result).keys() == {"weights", "context"}
