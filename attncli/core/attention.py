@@ -1,4 +1,4 @@
-"""The algebra of attention, to be read beside the paper (Vaswani et al. 2017, §3.2). Entry: `attend`.
+"""The algebra of attention, to be read beside the paper (Vaswani et al. 2017, §3.2). Entry: `run_plan`.
 
 b batch · h query heads (h' once they are mixed) · g kv heads · n queries · s new keys
 m keys, past and new · d width of one head of q and k · c of one head of v
@@ -7,7 +7,7 @@ Where there is no batch, or no heads are named, b or h is 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -47,38 +47,12 @@ from attncli.core.statistics import (
 )
 from attncli.core.tiles import ProgressCallback, Tile, assemble_tiles, iter_tiles
 from attncli.derivation import record_intermediate
-from attncli.plan import Plan, make_plan
-from attncli.types import Attention, Problem
-from attncli.variant import Variant
+from attncli.plan import Plan
+from attncli.types import Attention
 
 TileResults = Iterator[tuple[Tile, Tensor | None]]  # tiles, and their weights · v: (b, h', n, c)
 # Computes the tiles of a plan, in this process (`attend_locally`) or on workers (`attend_remotely`).
 TileExecutor = Callable[[Plan, Tensor, Tensor, Tensor | None, Inputs, Recorder], TileResults]
-
-
-def attend(
-    problem: Problem,
-    variant: Variant | None = None,
-    keep: Collection[str] | None = None,
-    *,
-    top: int | None = None,
-) -> Attention:  # fmt: skip
-    """Compute the attention of a problem, step by step.
-
-    Args:
-        problem: embeddings (T, d) or (B, T, d), or q, k, v; lists, numpy arrays or tensors.
-        variant: what to compute; the problem's own choices if left out.
-        keep: names of the steps to return; None returns every one, "shown" those that are shown by default.
-        top: also return the `top` largest weights of each query, as `top_keys` and `top_weights`.
-
-    Returns:
-        The steps kept, in order, as arrays of the kind that came in.
-
-    Raises:
-        OptionError, InputError: as `make_plan`, before any tensor is made.
-        CannotError: it does not fit in memory, or the device is not available.
-    """
-    return run_plan(make_plan(problem, variant, keep, top=top))
 
 
 def run_plan(

@@ -62,6 +62,22 @@ def test_no_public_signature_has_any():
             assert not UNTYPED & set(re.findall(r"\w+", str(annotation))), (name, parameter, annotation)
 
 
+def test_help_teaches():
+    import pydoc
+
+    tour = pydoc.plain(pydoc.render_doc(attncli))
+
+    assert 'attncli.attend("tokens.csv", mask="causal")' in tour
+    for name in attncli.__all__:
+        subject = getattr(attncli, name)
+        assert len(inspect.getdoc(subject)) > 40, name
+        for member, value in vars(subject).items() if inspect.isclass(subject) and name != "Variant" else ():
+            if not member.startswith("_") and callable(value):
+                assert inspect.getdoc(value), (name, member)
+    attend = inspect.getdoc(attncli.attend)
+    assert all(word in attend for word in ("Args:", "Returns:", "Raises:", "Source:", "(B, T, d)"))
+
+
 def test_the_types_that_signatures_name_have_no_any():
     for module in ("api/types.py", "arrays.py"):
         tree = ast.parse((ROOT / "attncli" / module).read_text(encoding="utf-8"))
