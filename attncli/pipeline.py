@@ -158,12 +158,16 @@ def internal_error(error: Exception) -> AttnError:
 
 
 @cache
-def load_engine() -> RunPlan:
+def load_engine(*, owns_process: bool = True) -> RunPlan:
     """Load `core.attention.run_plan`, and with it torch; the function it returns raises CannotError where memory is short.
+
+    Args:
+        owns_process: whether this process is ours, so that its garbage collector may be told that what is loaded stays.
 
     Raises:
         CannotError: torch does not load.
     """
+    is_collecting = gc.isenabled()
     gc.disable()  # nothing that torch makes while it loads is garbage: looking for some takes a quarter of the time
     try:
         from attncli.core.attention import run_plan
@@ -173,8 +177,10 @@ def load_engine() -> RunPlan:
             "torch-missing", f"torch does not load: {why}", help="pip install torch, as described in the README"
         ) from error
     finally:
-        gc.freeze()
-        gc.enable()
+        if owns_process:
+            gc.freeze()
+        if is_collecting:
+            gc.enable()
     return translate_memory_errors(run_plan)
 
 

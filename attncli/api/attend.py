@@ -66,7 +66,7 @@ def attend(
     source = to_problem(problem, keywords.fields, keywords.read_options, has_read_options=keywords.has_read_options)
     output_options = OutputOptions(only=steps, at=parse_selections(at), top=parse_top(top))
     plan, selection = plan_request(source, keywords.request, output_options)
-    return make_result(apply_selection(load_engine()(plan), plan, selection), plan)
+    return make_result(apply_selection(load_engine(owns_process=False)(plan), plan, selection), plan)
 
 
 @spelled_for_python

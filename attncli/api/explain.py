@@ -146,7 +146,7 @@ def explain_problem(
         hint = f"at={{'query': {planned.scopes[0].query}}}"
         raise OptionError("bad-option", "one query is explained at a time", help=hint)
     render_options = RenderOptions()
-    engine = load_engine()
+    engine = load_engine(owns_process=False)
     [[page]] = planned.render(
         engine, lambda _: None, render_options, answers=(request.show_answers,), told_warnings=set()
     )

@@ -154,7 +154,7 @@ def check_figures(
         task = prepare(source, keywords.request.resolve_variant(source.variant), claimed, **check_options)
     except InputError as error:
         raise error.add_location(file=source.source) from None
-    load_engine()
+    load_engine(owns_process=False)
     verdict = settle(task, identify=identify)
     return Report(**{item.name: getattr(verdict, item.name) for item in fields(verdict)})
 

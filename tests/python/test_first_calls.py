@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import attncli
-from attncli import AttnError, CannotError, InputError, OptionError, Problem, Variant
+from attncli import AttnError, CannotError, InputError, OptionError, Problem, Variant, pipeline
 from tests.helpers import assert_close, softmax
 
 X = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 1.0, 2.0], [2.0, 1.0, 0.0, 1.0]])  # sample_inputs/tokens.csv
@@ -469,6 +469,20 @@ def test_options_of_the_command_line_are_spelled_for_python():
         attncli.attend(X, Variant(name="multi-head"))
 
     assert caught.value.__notes__ == ["  = in Python: heads="]
+
+
+def test_the_garbage_collector_is_left_as_it_is():
+    import gc
+
+    before = gc.get_freeze_count()
+    gc.disable()
+    try:
+        pipeline.load_engine.cache_clear()
+        attncli.attend(X)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert gc.get_freeze_count() == before
 
 
 def test_protocols_of_python_go_on_working(result):
