@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from attncli.cli.input import file_mode
+from attncli.cli.settings import COMMANDS
 from attncli.parts.links import link
 from attncli.registry import Family, Option, format_value, parse_index
 from attncli.types import AXES, FIELDS
@@ -325,6 +326,7 @@ _VALUES: dict[str, Callable[[str, Any], Iterator[Candidate]]] = {
 }
 _VALUES_OF_COMMANDS: dict[tuple[str, str], Callable[[str, Any], Iterator[Candidate]]] = {
     ("check", "format"): _complete_verdict_format,
+    ("config", "command"): lambda text, context: map(Candidate, COMMANDS),
     ("demo", "name"): _complete_demo,
     ("explain", "format"): _complete_explanation_format,
     ("explain", "query"): _complete_query,

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from attncli.cli.environment import Environment
 from attncli.cli.help import HelpAllOption
-from attncli.errors import OptionError
+from attncli.errors import AttnError, OptionError
 from attncli.registry import parse_integer
 from attncli.request import OutputOptions, ReadOptions, VariantRequest, make_variant_request
 from attncli.text import shorten
@@ -301,13 +300,23 @@ def with_shared_options(command: Callable[..., object]) -> Callable[..., object]
     has_settings = any(name in parameters for name in _HELP_ORDER)
 
     def run_command(context: typer.Context, **values: Any) -> object:
+        settings: Mapping[str, Setting] = {}
         if has_settings and not values.pop("no_config"):
-            from attncli.cli.setting_values import run_with_settings
+            from attncli.cli.setting_values import hold_settings
 
-            return run_with_settings(context, values, run, check_option_value)
-        return run(context, values)
+            settings, values = hold_settings(context, values, check_option_value)
+        try:
+            return command(**parse_arguments(context, values, settings))  # no frame more: see decisions/input-output.md
+        except AttnError as error:
+            if settings:
+                from attncli.cli.setting_values import name_setting
 
-    def run(context: typer.Context, values: OptionValues, settings: Mapping[str, Setting] | None = None) -> object:
+                name_setting(error, settings)
+            raise
+
+    def parse_arguments(
+        context: typer.Context, values: OptionValues, settings: Mapping[str, Setting]
+    ) -> dict[str, object]:
         arguments: dict[str, object] = {p.name: values[p.name] for p in own}
         for name, parameter in _SHARED_PARAMETERS.items():
             if name in parameters:
@@ -319,11 +328,10 @@ def with_shared_options(command: Callable[..., object]) -> Callable[..., object]
             note_settings(context, values, settings, request)
             arguments["variant_request"] = request
         if "environment" in parameters:
-            environment: Environment = context.obj
-            arguments["environment"] = environment
+            arguments["environment"] = context.obj
         if "context" in parameters:
             arguments["context"] = context
-        return command(**arguments)
+        return arguments
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     help_all = inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAllOption)

@@ -92,13 +92,13 @@ def _list_settings(context: typer.Context, settings: Settings, command: str) -> 
         return [_make_row(name, held.get(name)) for name in settings_of_command(command, options)]
     held = {one.name: one for one in settings.settings if not one.command}
     rows = [_make_row(name, held.get(name)) for name in SETTING_NAMES]
-    return rows + [_make_row(one.name, one) for one in settings.settings if one.command]
+    return rows + [_make_row(one.name, one, one.command) for one in settings.settings if one.command]
 
 
-def _make_row(name: str, setting: Setting | None) -> Json:
+def _make_row(name: str, setting: Setting | None, command: str = "") -> Json:
     if setting is None:
         return {"setting": name, "value": _default_text(name), "from": "default"}
-    shown = f"{setting.command}.{name}" if setting.command else name
+    shown = f"{command}.{name}" if command else name
     return {"setting": shown, "value": setting.as_text(), "from": setting.place}
 
 

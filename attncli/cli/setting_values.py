@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import typer
 
@@ -24,48 +24,33 @@ Values: TypeAlias = dict[str, Any]  # of options, by the names of their paramete
 CheckValue: TypeAlias = Callable[[str, object], None]  # (name of an option, its value); raises OptionError
 
 
-class RunCommand(Protocol):
-    """Runs a command with the values of its options, and the settings that choose the variant."""
-
-    def __call__(
-        self, context: typer.Context, values: Values, settings: Mapping[str, Setting] | None = None
-    ) -> object: ...
-
-
-def run_with_settings(context: typer.Context, values: Values, run: RunCommand, check_value: CheckValue) -> object:
-    """Run a command with the settings that hold for it, where the command line has not chosen otherwise.
+def hold_settings(
+    context: typer.Context, values: Values, check_value: CheckValue
+) -> tuple[Mapping[str, Setting], Values]:
+    """Find the settings that hold for a command, where the command line has not chosen otherwise.
 
     Args:
         context: of the command.
         values: as the command line gives them, or by default.
-        run: runs it.
         check_value: refuses a value that an option cannot have.
+
+    Returns:
+        The settings by name, and the values with those that choose no variant in them.
 
     Raises:
         OptionError: a setting does not exist or cannot be.
-        AttnError: what the command raises; where it is about a setting, it says where that was set.
     """
     environment: Environment = context.obj
     settings = load_settings(environment.variables)
     if not settings.settings:
-        return run(context, values)
+        return {}, values
     parameters = {str(parameter.name): parameter for parameter in context.command.params}
     chosen = settings.for_command(str(context.info_name), parameters)
-    if not chosen:
-        return run(context, values)
     checked = {name: check_setting(one, parameters[name], context, check_value) for name, one in chosen.items()}
     held = {name: one for name, one in chosen.items() if not _is_typed(context, name)}
-    if _has_format(context, values):
+    if _has_format(values):
         held.pop("format", None)
-    shown = {name: checked[name] for name in held if name not in VARIANT_SETTINGS}
-    try:
-        return run(
-            context,
-            values | shown,
-            {name: one for name, one in held.items() if name not in shown or name in VERDICT_SETTINGS},
-        )
-    except AttnError as error:
-        raise _name_setting(error, held) from error.__cause__
+    return held, values | {name: checked[name] for name in held if name not in VARIANT_SETTINGS}
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
@@ -73,7 +58,7 @@ def _is_typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _has_format(context: typer.Context, values: Values) -> bool:
+def _has_format(values: Values) -> bool:
     """Whether the command line chooses the format, if not by `--format`: by `--json`, or by the suffix of its output."""
     suffix = PurePath(str(values["output"] or "")).suffix.lower()
     return bool(values["json"]) or any(suffix in suffixes for suffixes, _ in FORMAT_MODULES.values() if suffix)
@@ -117,15 +102,15 @@ def _add_place(error: AttnError, setting: Setting) -> AttnError:
     return error
 
 
-def _name_setting(error: AttnError, settings: Mapping[str, Setting]) -> AttnError:
+def name_setting(error: AttnError, settings: Mapping[str, Setting]) -> None:
     """Add to an error of the command where the setting was made that its sentence speaks of, if there is one."""
     if error.status not in (ExitStatus.USAGE, ExitStatus.INPUT):
-        return error
+        return
     for name, setting in settings.items():
-        is_named = re.search(rf"\b{name.replace('_', '[_-]')}\b", f"{error.code} {error.message}")
-        if is_named or any(repr(word) in error.message for word in re.split("[ ,]", setting.as_text())):
-            return _add_place(error, setting)
-    return error
+        words = [name.replace("_", "[_-]"), *map(re.escape, re.findall(r"[a-z][\w-]+", setting.as_text()))]
+        if re.search(rf"\b({'|'.join(words)})\b", f"{error.code} {error.message}"):
+            _add_place(error, setting)
+            return
 
 
 def note_settings(

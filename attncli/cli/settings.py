@@ -40,6 +40,25 @@ SWITCHES = ("full", "quiet", "no_progress", "why")  # they are yes or no
 _NOT_IN_PROJECTS = ("device",)  # what only the user may choose
 _NOT_IN_COMMANDS = {"explain": ("only", "top")}  # options that a command has in order to refuse them
 
+_ONLY_TYPED = (  # options that belong to one command line: what is read and written, and what guards that
+    *("input_format", "token_column", "columns", "drop", "header", "separator", "with", "from_state_dict"),
+    *("output", "force", "at", "bare", "tidy", "standalone", "error_format", "debug"),
+    *(
+        "figures",
+        "step",
+        "layout",
+        "identify",
+        "no_reveal",
+        "blank",
+        "answers",
+        "title",
+        "seeds",
+        "grad",
+        "save",
+        "scheduler",
+    ),
+    *("retry_failed", "keep_suffix", "fail_fast", "max_failures", "max_size", "max_time", "dry_run"),
+)
 _OTHER_WAYS = {  # options that are no settings, and what to do instead
     "causal": ("mask", "causal"),
     "window": ("mask", "window:left=2,right=0"),
@@ -314,6 +333,8 @@ def _unknown_setting(key: str, location: Location) -> OptionError:
     if name in _OTHER_WAYS:
         setting, value = _OTHER_WAYS[name]
         hint = f'write {setting} = "{value}"'
+    elif name in _ONLY_TYPED:
+        hint = f"--{name.replace('_', '-')} is given on the command line only; attn config lists all settings"
     else:
         hint = suggestion(name, SETTING_NAMES) if closest(name, SETTING_NAMES) else "attn config lists all settings"
     return OptionError("unknown-setting", f"there is no setting called {shorten(key)!r}", location=location, help=hint)
