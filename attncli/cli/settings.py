@@ -241,7 +241,7 @@ def _read_file(file: _File) -> str | None:
             data = opened.read(_MAX_BYTES + 1)
     except OSError as error:
         message = f"settings cannot be read: {error.strerror}"
-        raise OptionError("bad-setting", message, location=location, help="--no-config goes without them") from None
+        raise OptionError("bad-setting", message, location=location, help="--no-config goes without it") from None
     if len(data) > _MAX_BYTES:
         message = f"a file of settings has at most {_MAX_BYTES // 1024} KiB"
         raise OptionError("bad-setting", message, location=location, help="--no-config goes without it")
@@ -315,7 +315,7 @@ def _make_setting(file: _File, text: str, key: str, value: object, command: str)
     if name not in SETTING_NAMES:
         raise _unknown_setting(key, location)
     if file.is_project and name in _NOT_IN_PROJECTS:
-        hint = f"set {_PREFIX}{name.upper()}, or write it into your own file: attn config --path"
+        hint = f"set {_PREFIX}{name.upper()}, or write it into your own file of settings"
         raise OptionError("bad-setting", f"a project cannot choose the {name}", location=location, help=hint)
     is_list = isinstance(value, list) and name in ("only", "mask", "chain") and all(isinstance(x, str) for x in value)
     if not isinstance(value, str | int | float) and not is_list:

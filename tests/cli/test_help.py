@@ -12,7 +12,7 @@ from attncli.cli.environment import Environment
 from attncli.cli.main import main
 from tests.helpers import SAMPLES
 
-COMMANDS = ("compute", "explain", "check", "batch", "demo", "list", "schema")
+COMMANDS = ("compute", "explain", "check", "batch", "demo", "list", "config", "schema")
 _SCREEN_LINES = 50
 
 

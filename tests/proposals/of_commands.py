@@ -48,6 +48,10 @@ _WINDOWED = attend(X, visible=STEPS_BACK <= 1)
 _CHUNKED = attend(X, visible=np.arange(3)[:, None] // 2 == np.arange(3) // 2)
 
 PROPOSALS = [
+    # ── settings
+    Proposal("compute x.json", "and --no-config leaves settings out", PLAIN, FILE | {"attn.toml": "heads = 3\n"}, "compute x.json --no-config"),
+    Proposal("compute x.json", "--no-config goes without it", PLAIN, FILE | {"attn.toml": "#" * 300_000}, "compute x.json --no-config"),
+    Proposal("compute x.json", "did you mean 'precision'?", PLAIN, FILE | {"attn.toml": "presision = 3\n"}, "compute x.json", FILE | {"attn.toml": "precision = 3\n"}),
     # ── check
     Proposal(_CHECK, "--step weights", _RIGHT, _MINE, f"{_CHECK} --step weights"),
     Proposal(_CHECK, "--step checks only one of yours", _RIGHT, _STEPS, f"{_CHECK} --step weights"),
