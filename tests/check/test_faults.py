@@ -10,7 +10,7 @@ import pytest
 from tests.check.faulty import FAULTS, Case, case_of, masked, merge, no_scale, rope, steps, swap, triangle
 from tests.helpers import softmax
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 
 TRIALS = [(name, i % 3) for i, name in enumerate(FAULTS)]
 

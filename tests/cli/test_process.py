@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def end_while_it_waits(folder: Path, number: int, **more) -> subprocess.Popen:
     child.stdin.flush()
     while not any(target.startswith(f"{folder}/") for target in open_files(child.pid)):
         assert child.poll() is None
+        time.sleep(0.02)
     child.send_signal(number)
     return child
 

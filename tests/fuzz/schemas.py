@@ -18,6 +18,7 @@ from attncli.schema import problem_schema, result_schema
 from attncli.writers.json import write_json
 from tests.fuzz.harness import Outcome, describe_exception
 from tests.fuzz.mutate_inputs import json_problem
+from tests.helpers import one_of_each_kind
 from tests.laws.problems import ONE_CHOICE, problem_for
 
 MAX_SCORES = 10**5  # of a problem that is computed
@@ -69,7 +70,8 @@ def fuzz(seed: int, indices: Iterator[int], folder: Path) -> Iterator[Outcome]:
                 continue
             result = compute(problem, VariantRequest(), OutputOptions(only=draw.choice(STEPS)), seed=1)
             outcome = outcome._replace(kind="problem and result")
-            if error := next(result_validator.iter_errors(json.loads(write_json(result, RenderOptions()))), None):
+            record = one_of_each_kind(json.loads(write_json(result, RenderOptions())))
+            if error := next(result_validator.iter_errors(record), None):
                 yield outcome._replace(fault_kind="wrong", fault=f"the schema refuses a result: {error.message[:300]}")
                 continue
         except AttnError as error:

@@ -183,7 +183,8 @@ def test_a_law_that_is_not_kept_would_be_noticed():
     size=st.sampled_from([1e-3, 1.0, 1e3]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=150)
+@settings(max_examples=100)
+@pytest.mark.slow
 def test_random_products(n, m, heads, text, softcap, temperature, scale, chain, normalize, empty_rows, size, seed):
     rng = np.random.default_rng(seed)
     q, k, v = (rng.uniform(-size, size, (rows, 4)) for rows in (n, m, m))
@@ -235,7 +236,8 @@ def test_random_products(n, m, heads, text, softcap, temperature, scale, chain, 
     size=st.sampled_from([1e-3, 1.0, 1e3]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=150)
+@settings(max_examples=100)
+@pytest.mark.slow
 def test_random_products_of_every_family(n, heads, text, choices, ending, chain, size, seed):
     size = 1.0 if "phi=exp" in choices["score"] else size  # e^1000 is no float64
     variant = Variant(mask=text, heads=heads, chain=chain, normalizer=ending[0], sink=ending[1], **choices)

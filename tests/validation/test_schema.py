@@ -7,8 +7,11 @@ import json
 import jsonschema
 import pytest
 
+import attncli
+from attncli.output_formats import RenderOptions
 from attncli.schema import problem_schema, result_schema
-from tests.helpers import GOLDEN, SAMPLES
+from attncli.writers.json import write_json
+from tests.helpers import GOLDEN, SAMPLES, one_of_each_kind
 
 PROBLEM = jsonschema.Draft202012Validator(problem_schema())
 RESULT = jsonschema.Draft202012Validator(result_schema())
@@ -24,8 +27,20 @@ def test_the_schemas_are_schemas():
 def test_problems_and_their_results_validate(attn, path):
     PROBLEM.validate(json.loads(path.read_text()))
 
-    RESULT.validate(attn("compute", path, "--json", "--only", "all", "--top", "2").json)
-    RESULT.validate(attn("compute", path, "--json", "--at", "query=0", "--dtype", "float32").json)
+    for words in (["--only", "all", "--top", "2"], ["--at", "query=0", "--dtype", "float32"]):
+        RESULT.validate(one_of_each_kind(attn("compute", path, "--json", *words).json))
+
+
+def test_one_of_each_kind_leaves_what_a_schema_tells_apart():
+    record = {"weights": [[0.5, 0.25, "NaN"], [0.1, 0.2, "NaN"], [0.5, True, 1, 1], [], [None]]}
+
+    assert one_of_each_kind(record) == {"weights": [[0.5, "NaN"], [0.5, True, 1], [], [None]]}
+    result = attncli.attend(attncli.Problem(embeddings=[[1, 2], [3, 4]]))
+    for odd in ("nan", None, [1.0], {}):
+        damaged = json.loads(write_json(result, RenderOptions()))
+        assert RESULT.is_valid(one_of_each_kind(damaged))
+        damaged["weights"][1][1] = odd
+        assert not RESULT.is_valid(one_of_each_kind(damaged))
 
 
 @pytest.mark.parametrize(

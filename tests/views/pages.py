@@ -27,6 +27,17 @@ def page(
     **focus,
 ):
     """The page of one query in one format; a record where that is JSON. `grad` is the seed of the upstream gradient."""
+    explanation, scope, dtype = explain(problem, variant, grad, blank_steps=frozenset(blank), **focus)
+    render_options = RenderOptions(precision=precision, has_unicode=has_unicode)
+    worksheet = Worksheet(frozenset(blank), answers)
+    text = RENDERERS[form](
+        render_page(explanation, render_options, worksheet, dtype, full=scope.shows_whole_vectors), render_options
+    )
+    return json.loads(text) if form == "json" else text
+
+
+def explain(problem: Problem, variant: Variant | None, grad: int | None, **focus):
+    """The page of one query before its numbers are printed, what it is of, and the dtype of the result."""
     from attncli.core.attention import run_plan
     from attncli.core.gradients import run_plan_with_gradients
 
@@ -37,15 +48,8 @@ def page(
             result = run_plan(plan)
         else:
             result, gradients = run_plan_with_gradients(plan, draw_upstream_gradient(plan, grad))
-    focus = ExplanationScope(**{"query": plan.size.queries - 1, "blank_steps": frozenset(blank), **focus})
-    explanation = explain_query(plan, result, focus, gradients)
-    render_options = RenderOptions(precision=precision, has_unicode=has_unicode)
-    worksheet = Worksheet(frozenset(blank), answers)
-    text = RENDERERS[form](
-        render_page(explanation, render_options, worksheet, result.dtype, full=focus.shows_whole_vectors),
-        render_options,
-    )
-    return json.loads(text) if form == "json" else text
+    scope = ExplanationScope(**{"query": plan.size.queries - 1, **focus})
+    return explain_query(plan, result, scope, gradients), scope, result.dtype
 
 
 def draw_upstream_gradient(plan, seed: int):

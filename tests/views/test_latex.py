@@ -20,7 +20,7 @@ from attncli.views.latex_mathematics import split_formula, typeset_mathematics
 from attncli.views.text import formula_in_markdown
 from tests.helpers import SAMPLES, draw_normal
 from tests.laws.problems import ONE_CHOICE, problem_for
-from tests.views.pages import page
+from tests.views.pages import explain
 
 CAT = SAMPLES / "cat_sat.json"
 MEMBERS = [member for family in dict.fromkeys([*FAMILIES.values(), link]) for member in family]
@@ -152,8 +152,8 @@ def test_no_text_hangs_or_is_lost(text):
 def formulas_of(choices) -> list[str]:
     """Every formula of a page that goes forwards and back."""
     variant = Variant(**{"mask": "causal and window:left=1,right=0"} | choices)
-    record = page(problem_for(str(choices.get("mask")), variant=variant), variant, query=3, grad=2, full=True)
-    return [section["formula"] for section in record["sections"] if section["formula"]]
+    explanation, _, _ = explain(problem_for(str(choices.get("mask")), variant=variant), variant, 2, query=3, full=True)
+    return [section.formula for section in explanation.sections if section.formula]
 
 
 def check_formula(formula: str) -> None:
