@@ -188,6 +188,8 @@ def parse_index(text: str) -> int | None:
 
 def format_value(value: object) -> str:
     """Write a value as users do; `parse_integer`, `parse_number` and `Option.parse` read it back."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple) and set(map(type, value)) == {int}:  # there may be very many
@@ -347,8 +349,10 @@ class Part(Generic[TraitsT]):
         return self.member.function(*args, **self._arguments, **kwargs)
 
     def __str__(self) -> str:
+        if not self.option_values:
+            return self.name
         options = ",".join(f"{name}={format_value(value)}" for name, value in self.option_values.items())
-        return f"{self.name}:{options}" if options else self.name
+        return f"{self.name}:{options}"
 
 
 AnyPart: TypeAlias = Part[Traits]  # of whichever family

@@ -476,11 +476,17 @@ class Variant:
     def _description(self) -> Json:
         description: Json = {"name": self.name} if self.name else {}
         for name, value in self._choices.values.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if value is None:
+                continue
+            if isinstance(
+                value, Part
+            ):  # most are parts, and this is done for each of thousands of trials of `attn check`
+                description[name] = str(value)
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
                 description[name] = value
             elif isinstance(value, tuple):
                 description[name] = ",".join(value) or "none"
-            elif value is not None:
+            else:
                 description[name] = format_value(value)
         return description
 

@@ -120,8 +120,10 @@ class Inputs:
 
     def _visible_grid(self, tile: Tile) -> Grid:
         """Return the grid of one tile, with what is visible there: (b or 1, h or 1, n, m)."""
-        selected: dict[str, Array] = {name: tile.select(x) for name, x in grid_arrays(self.grid).items()}
-        grid = replace(self.grid, **selected)
+        grid = self.grid
+        if tile != Tile():  # which holds everything
+            selected: dict[str, Array] = {name: tile.select(x) for name, x in grid_arrays(grid).items()}
+            grid = replace(grid, **selected)
         visible = compute_visibility(grid, self.plan.mask)
         shape = np.broadcast_shapes(visible.shape, (1, 1, grid.q_idx.shape[2], grid.k_idx.shape[3]))
         return replace(grid, visible=visible.expand(shape))
