@@ -32,8 +32,9 @@ VECTOR_NAMES = frozenset({
     "embedding", "embeddings", "vector", "vectors", "vec", "values", "emb", "embed", "features", "representation", "hidden_state",
     "hidden_states", "sentence_embedding",
 })  # fmt: skip
+AXIS_NAMES = frozenset("xyzw")
 # Names that say more surely than `id` or `label` which column holds the texts of the tokens.
-_TEXT_NAMES = ("token", "tokens", "word", "words", "text", "texts", "term", "content", "document", "sentence", "title")
+TEXT_NAMES = ("token", "tokens", "word", "words", "text", "texts", "term", "content", "document", "sentence", "title")
 _MAX_SPELLED_COLUMNS = 64  # of column names that a way out spells
 
 ColumnKind: TypeAlias = Literal["numbers", "integers", "texts", "vectors", "other"]
@@ -132,6 +133,13 @@ def unlike_columns(names: Sequence[str], dimensions: Sequence[int]) -> list[int]
         for c, name in zip(dimensions, lowered, strict=True)
         if name in OTHER_NAMES or (are_numbered and not pattern.fullmatch(name))
     ]
+
+
+def are_alike(names: Sequence[str]) -> bool:
+    """Whether all names are those of dimensions: d0, d1, d2, or x, y, z."""
+    lowered = [name.lower() for name in names]
+    stems = {re.sub(r"\d+$", "", name) for name in lowered}
+    return set(lowered) <= AXIS_NAMES or (len(stems) == 1 and all(name[-1:].isdigit() for name in lowered))
 
 
 def differs_from_rest(names: Sequence[str]) -> bool:
@@ -325,7 +333,7 @@ class _Chooser:
         ]  # `object`, `split`, `date`
         if len(texts) <= 1:
             return texts[0] if texts else None
-        named = [c for c in texts if self.names[c].lower() in _TEXT_NAMES]
+        named = [c for c in texts if self.names[c].lower() in TEXT_NAMES]
         others = [c for c in texts if self.names[c].lower() in OTHER_NAMES]
         if len(named) == 1 and len({*named, *others}) == len(texts):
             return named[0]

@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 
 from attncli.readers.base import make_problem, nest_fields, reader
+from attncli.readers.csv_doubts import check_readings
 from attncli.readers.csv_labels import read_labels
 from attncli.readers.csv_rows import COUNT_LINE, SEPARATORS
 from attncli.readers.csv_table import CsvTable
@@ -80,6 +81,7 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
         if not table.is_token_column_certain(column):
             return None
         dimensions = table.find_dimensions(column)
+        check_readings(table, column, dimensions)
         if column in dimensions:  # the tokens are those numbers as they are written
             return None
         names = [f"column {i}" for i in range(width)]

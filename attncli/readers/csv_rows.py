@@ -19,6 +19,7 @@ from typing import Literal
 from attncli.errors import InputError, Location
 from attncli.readers.base import decode_text
 from attncli.readers.csv_cells import COMMA_NUMBER, NUMBER, has_brackets, looks_like_number, looks_like_vector
+from attncli.readers.csv_foreign import explain_foreign_text
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
 from attncli.text import pluralize, printable, shorten
@@ -28,6 +29,7 @@ SEPARATOR_NAMES = {character: name for name, character in SEPARATORS.items()}
 COUNT_LINE = re.compile(
     r"[ \t]*+(\d++)[ \t]++(\d++)[ \t]*+", re.ASCII
 )  # of rows and of numbers in each: word2vec, fastText
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?(?:\r\n|\r|\n)', re.IGNORECASE)  # of Excel
 _COMMENT = re.compile(r"(?:#+|%+)[ \t]?(.*)")  # numpy.savetxt, MATLAB
 _EXAMPLE_HINT = "write one row per token: cat,0.1,0.2"
 _MAX_CELL_CHARACTERS = 2**31 - 1
@@ -60,6 +62,10 @@ def detect_separator(lines: Sequence[str], separators: str = "\t;,| ") -> str:
         for separator in candidates[:-1]:
             if looks_like_vector(unquoted[-1].split(separator)[-1]):
                 return separator
+        for separator in "| ":  # between which decimal commas are named where they stand
+            cells = _split_unquoted(unquoted[-1], separator)[1:]
+            if separator in candidates and len(cells) > 1 and all(map(COMMA_NUMBER.fullmatch, cells)):
+                return separator
     return candidates[0] if candidates else ","
 
 
@@ -85,13 +91,17 @@ class CsvRows:
         self.text = self._decode()
         if not self.text.strip():
             raise InputError("empty", "the file is empty", help=_EXAMPLE_HINT)
-        self._refuse_brackets()
+        self._refuse_foreign_text()
         self.comment_names: tuple[str, ...] = ()  # of columns, in a line of comment
         self.first_line = 1  # in which the rows begin, after a line with counts and lines of comment
         self.declared: tuple[int, int] | None = (
             None  # the numbers of rows and of numbers in each that a first line declares
         )
-        self.separator = separator or self._detect_separator()
+        said = _SEPARATOR_LINE.match(self.text)
+        if said:
+            self.first_line = 2
+            self.remarks.append("line with the separator")
+        self.separator = separator or (said[1] if said else self._detect_separator())
         self.row_lines = array("q")  # the line that each row starts in, from 1
         self._skip_comments()
         with translate_parser_errors("bad-csv", "this is not valid CSV"):
@@ -116,31 +126,15 @@ class CsvRows:
         self.remarks.append(encoding)
         return decode_text(text.encode(), format_name="CSV")
 
-    def _refuse_brackets(self) -> None:
-        """Refuse JSON, and matrices as NumPy prints them and as MATLAB writes them.
+    def _refuse_foreign_text(self) -> None:
+        """Refuse JSON, matrices and tables as programs print them, and the like.
 
         Raises:
             InputError: it is one of them.
         """
-        text = self.text.strip()
-        ends = text[:1] + text[-1:]
-        if ends not in ("[]", "{}"):
-            return
-        if text.startswith("[[") and "," not in text:
-            message, hint = (
-                "this is a matrix as NumPy prints it",
-                "numpy.savetxt writes it without brackets; or tr -d '[]'",
-            )
-        elif ends == "[]" and ";" in text and "\n" not in text:
-            message, hint = (
-                "this is a matrix as MATLAB writes it",
-                "put each row on a line of its own: tr -d '[]' | tr ';' '\\n'",
-            )
-        elif text.startswith(("[[", "[{", '{"')):
-            message, hint = ("this is JSON, not CSV", self.source.spell_format("json"))
-        else:
-            return
-        raise InputError("bad-csv", message, location=self.make_location(1, 1, ""), help=hint)
+        found = explain_foreign_text(self.text.strip(), self.source)
+        if found:
+            raise InputError("bad-csv", found[0], location=self.make_location(1, 1, ""), help=found[1])
 
     def _detect_separator(self) -> str:
         """Detect the separator from the first two lines that are rows or a header."""
@@ -156,12 +150,18 @@ class CsvRows:
 
     # ── lines before the rows ────────────────────────────────────────────────────────────────────
     def _is_comment(self, line: str) -> bool:
-        """Whether a line begins as a comment does, and holds no number: a token may be # or %, too."""
+        """Whether a line begins as a comment does, and is no row of numbers: a token may be # or %, too."""
         comment = _COMMENT.fullmatch(line.strip())
         if comment is None:
             return False
         cells = re.split(r"[ \t,;]+", comment[1].strip())
-        return not any(NUMBER.fullmatch(cell) for cell in cells)
+        number_count = sum(NUMBER.fullmatch(cell) is not None for cell in cells)
+        if not number_count:
+            return True
+        if re.fullmatch(r"[A-Za-z]\w*:[ \t].*", comment[1].strip(), re.ASCII):  # Octave's "# rows: 4"
+            return True
+        word_count = sum(re.match("[A-Za-z]", cell) is not None for cell in cells)
+        return word_count > number_count and not looks_like_number(cells[-1])
 
     def _skip_comments(self) -> None:
         """Pass over lines of comment before the rows; the last of them may name the columns."""
@@ -407,11 +407,24 @@ class CsvRows:
                         help="write the number; or say how many numbers each row has in a first line, as word2vec does: "
                         f"{len(cells) - first} {dims}",
                     )
+            if first and self._are_numbered(cells):
+                raise InputError(
+                    "two-readings",
+                    "the rows begin with 0, 1, 2 …, which the header does not name: this is a table as pandas prints it",
+                    location=self._locate_line(1),
+                    help="take the numbering out: sed -E '2,$ s/^ *[0-9]+ +//'; or df.to_csv('FILE.csv', index=False)",
+                )
             if first and widths[0] not in (dims, dims + 1):
                 return [tuple(row) for row in cells]  # which is refused as ragged
             joined = self._join_tokens_of(cells[first:], dims, first)
             return [tuple(row) for row in cells[:first]] + joined
         return self._join_tokens_of(cells, dims, 0)
+
+    @staticmethod
+    def _are_numbered(cells: list[list[str]]) -> bool:
+        """Whether the rows below a header count 0, 1, 2 …, and have one cell more than it."""
+        width = len(cells[0]) + 1
+        return all(len(row) == width and row[0] == str(i) for i, row in enumerate(cells[1:]))
 
     def _join_tokens_of(self, cells: list[list[str]], dims: int, first: int) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = []

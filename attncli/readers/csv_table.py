@@ -16,6 +16,7 @@ from attncli.readers.base import make_problem, nest_fields
 from attncli.readers.columns import (
     OTHER_NAMES,
     TOKEN_NAMES,
+    are_alike,
     differs_from_rest,
     find_column,
     spell_column,
@@ -28,20 +29,22 @@ from attncli.readers.csv_cells import (
     NUMBER_OR_NONFINITE,
     NUMBER_OR_TRUTH_VALUE,
     TRUTH_VALUE,
-    explain_non_number,
     has_brackets,
     is_one_number_in_brackets,
     looks_like_number,
     looks_like_vector,
-    parse_vector,
     resembles_vector,
 )
+from attncli.readers.csv_doubts import check_readings, is_column_of_dimension_numbers, transposed_error
+from attncli.readers.csv_hints import describe_empty_columns, explain_cell, explain_ragged_row, find_empty_columns
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
+from attncli.readers.csv_vectors import parse_vector
 from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
 
 _MAX_SPELLED_COLUMNS = 64  # of column numbers that a way out spells
+_GROUPED_BY_BLANKS = re.compile(r"[+-]?[1-9]\d{0,2}(?: \d{3})+", re.ASCII)
 _LABEL_COLUMN_NAMES = frozenset({"token", "tokens", "word", "words", "text", "label", "labels", "name"})
 
 
@@ -65,6 +68,7 @@ class CsvTable:
             self.number_pattern = COMMA_NUMBER if has_commas else NUMBER
         self.header = self._detect_header()
         is_first_row = bool(self.header) and self.header is not self.text_rows.comment_names
+        self.token_column_index: int | None = None  # once it is found
         self.first = 1 if is_first_row else 0  # index of the first row that is a token's
         self.body = self.rows[self.first :]
         if not self.body:
@@ -87,7 +91,7 @@ class CsvTable:
         vector_column = self.find_vector_column()
         if vector_column is not None:
             return self._parse_vectors(vector_column)
-        column = self.find_token_column()
+        column = self.token_column_index = self.find_token_column()
         numeric = self.find_dimensions(column)
         if not numeric:
             raise self._cell_error(
@@ -99,6 +103,7 @@ class CsvTable:
             )
         if self.source.field_kind == "booleans":
             return self._to_problem_of_field(self._parse_booleans(numeric), column)
+        check_readings(self, column, numeric)
         cells = ((row, c) for row in range(self.first, len(self.rows)) for c in numeric)
         count = len(self.body) * len(numeric)
         vectors = np.fromiter((self._parse_cell(row, c) for row, c in cells), np.float64, count).reshape(
@@ -160,13 +165,13 @@ class CsvTable:
         if self.source.header == "no":
             return ()
         rest = names[1:] or names  # without what may be the token column
-        cells = names if names[0] else rest
-        has_words_only = not any(self._is_number(cell) or looks_like_number(cell) for cell in cells)
+        cells = self._strip_empty_ends(names if names[0] else rest)
+        has_words_only = not any(self.holds_number(cell) or looks_like_number(cell) for cell in cells)
         if has_words_only and not any(map(resembles_vector, cells)) and (len(self.rows) > 1 or len(names) > 1):
             return self._complete_names(names)
-        if len(self.rows) > 1 and all(self._is_number(cell) for cell in rest):
+        if len(self.rows) > 1 and all(self.holds_number(cell) for cell in rest):
             numberings = [list(map(str, range(len(row)))) for row in (names, rest) if len(row) > 1]
-            counts_after_token = list(rest) in numberings and not self._is_number(names[0])
+            counts_after_token = list(rest) in numberings and not self.holds_number(names[0])
             if list(names) in numberings or counts_after_token:
                 raise self._unclear_header_error("the first row counts 0, 1, 2 …: is it a header, or a token's vector?")
             if len(names) > 1 and names[0].lower() in TOKEN_NAMES:
@@ -176,10 +181,23 @@ class CsvTable:
                 )
         return ()
 
+    def _strip_empty_ends(self, cells: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the first cells of a row without those at its end that are empty in every row; one word alone is a title."""
+        end = len(cells)
+        offset = len(self.rows[0]) - end
+        while (
+            end
+            and not cells[end - 1]
+            and not any("".join(row[end - 1 + offset : end + offset]).strip() for row in self.rows)
+        ):
+            end -= 1
+        return cells[:end] if end > 1 else cells
+
     def _complete_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return the names of all columns: R leaves out that of the first, which holds the names of its rows."""
         width = len(names) + 1
-        if len(self.rows) > 1 and all(len(row) == width for row in self.rows[1:]):
+        is_longer = len(self.rows) > 1 and all(len(row) == width for row in self.rows[1:])
+        if is_longer and any(row[-1].strip() for row in self.rows[1:]):
             self.text_rows.remarks.append("the first column has no name")
             return ("", *names)
         return names
@@ -211,7 +229,7 @@ class CsvTable:
             if other_count > 1 or (other_count and column is None):
                 return False
         return column is None or not all(
-            self._is_number(row[column]) or looks_like_number(row[column]) for row in self.body
+            self.holds_number(row[column]) or looks_like_number(row[column]) for row in self.body
         )
 
     def find_token_column(self) -> int | None:
@@ -236,20 +254,22 @@ class CsvTable:
             return None
         first = kept[0]
         column = [row[first].strip() for row in self.body]
-        are_numbers = [self._is_number(cell) for cell in column]
+        are_numbers = [self.holds_number(cell) for cell in column]
         if all(are_numbers):
+            if len(kept) > 1 and is_column_of_dimension_numbers(self, first):
+                raise transposed_error(self, first, f"column {self.header[first]!r} counts {column[0]}, {column[1]} …")
             if self.header and len(kept) > 1 and differs_from_rest([self.header[c] for c in kept]):
-                spell, name = self.source.spell_option, self._spell_column(first)
+                spell, name = self.source.spell_option, self.spell_column_name(first)
                 raise self._cell_error(
                     "unclear-tokens",
                     f"column {shorten(self.header[first])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
                     0,
                     first,
-                    help=f"{spell('token-column', name)} makes them the tokens, {self._spell_drop(first)} leaves them out, "
+                    help=f"{spell('token-column', name)} makes them the tokens, {self.spell_drop(first)} leaves them out, "
                     f"{spell('columns', name)},… names the dimensions",
                 )
             return None
-        if any(are_numbers) and all(self._is_number(cell) or looks_like_number(cell) for cell in column):
+        if any(are_numbers) and all(self.holds_number(cell) or looks_like_number(cell) for cell in column):
             row = self.first + are_numbers.index(False)
             cell = self.rows[row][first].strip()
             if self.header and self.header[first].lower() in TOKEN_NAMES and cell:
@@ -258,17 +278,17 @@ class CsvTable:
                     f"column {shorten(self.header[first])!r} holds numbers and {printable(shorten(cell))!r}: tokens, or a slip for a number?",
                     row,
                     first,
-                    help=f"{self.source.spell_option('token-column', self._spell_column(first))} makes them the tokens",
+                    help=f"{self.source.spell_option('token-column', self.spell_column_name(first))} makes them the tokens",
                 )
             self._parse_cell(row, first)  # raises, and says why
         return first
 
-    def _spell_drop(self, *columns: int) -> str:
+    def spell_drop(self, *columns: int) -> str:
         """Spell the option that leaves columns out, beside those that are left out already."""
-        names = [*(self.source.drop or "").split(","), *map(self._spell_column, columns)]
+        names = [*(self.source.drop or "").split(","), *map(self.spell_column_name, columns)]
         return self.source.spell_option("drop", shorten(",".join(name for name in names if name)))
 
-    def _spell_column(self, column: int) -> str:
+    def spell_column_name(self, column: int) -> str:
         """Return what names a column in an option: its name, or its number if that has none or looks like a number."""
         return spell_column(self.header, column) if self.header else str(column)
 
@@ -290,29 +310,36 @@ class CsvTable:
             return self._find_columns(self.source.columns)
         dropped = self._find_columns(self.source.drop)
         dimensions = [c for c in range(len(self.body[0])) if c != token_column and c not in dropped]
+        empty = sorted({*find_empty_columns(self)} & {*dimensions}) if self.header else []
+        if empty and not any(self.header[c] for c in empty):
+            raise self._cell_error(
+                "empty-cell", "a value is missing", self.first, empty[0], help=describe_empty_columns(self, empty)
+            )
         unlike = unlike_columns(self.header, dimensions) if self.header else []
         if unlike:
             names = join_names([f"{shorten(self.header[c])!r}" for c in unlike])
-            others = ",".join(self._spell_column(c) for c in dimensions)
+            others = ",".join(self.spell_column_name(c) for c in dimensions)
             spell = self.source.spell_option
             raise self._cell_error(
                 "unclear-columns",
                 f"column {names} {'has a name' if len(unlike) == 1 else 'have names'} unlike the dimensions: part of the vector?",
                 0,
                 unlike[0],
-                help=f"{self._spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', shorten(others))} takes all",
+                help=f"{self.spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', shorten(others))} takes all",
             )
         self._refuse_counts(dimensions, token_column)
         return dimensions
 
     def _refuse_counts(self, dimensions: Sequence[int], token_column: int | None) -> None:
-        """Refuse a first or last column of counts, or of a numbering, beside fractions, where no header says what it is.
+        """Refuse a first or last column of counts beside fractions, where no header says what it is, or of a numbering.
 
         Raises:
             InputError: there is one; it may be a dimension as well.
         """
         is_of_tokens = self.source.field in ("", "embeddings", "q", "k", "v", "memory")
-        if self.header or self.text_rows.declared or len(dimensions) < 3 or len(self.body) < 2 or not is_of_tokens:
+        if self.text_rows.declared or len(dimensions) < 3 or len(self.body) < 2 or not is_of_tokens:
+            return
+        if self.header and are_alike([self.header[c] for c in dimensions]):
             return
         for column in (dimensions[0], dimensions[-1]):
             cells = [row[column].strip() for row in self.body]
@@ -322,13 +349,15 @@ class CsvTable:
             is_numbering = (
                 len(cells) > 2 and first in ("", "1") and cells == [str(i + len(first)) for i in range(len(cells))]
             )
-            if not (is_numbering or len(first) > 1):
+            if not (is_numbering or (len(first) > 1 and not self.header)):
                 continue
             others = [c for c in dimensions if c != column]
+            if not all(self.holds_number(row[c]) for row in self.body for c in others):
+                continue
             if any(row[c].strip().lstrip("+-").isdigit() for row in self.body for c in others):
                 continue
             spell = self.source.spell_option
-            ways = [f"{self._spell_drop(column)} leaves it out"]
+            ways = [f"{self.spell_drop(column)} leaves it out"]
             if token_column is None and column == dimensions[0]:
                 ways.append(f"{spell('token-column', str(column))} makes them the tokens")
             if len(dimensions) <= _MAX_SPELLED_COLUMNS:
@@ -364,7 +393,7 @@ class CsvTable:
             and (not named or c in named)
             and (width <= 2 or has_brackets(self.body[0][c]) or c in named)
             and not self._is_requested_token_column(c)
-            and all(looks_like_vector(row[c]) for row in self.body)
+            and self._is_vector_column(c)
         ]
         if not found:
             return None
@@ -378,7 +407,7 @@ class CsvTable:
                     found[1],
                     help="put each row on a line of its own: tr ';' '\\n'",
                 )
-            spelled = " or ".join(self.source.spell_option("columns", self._spell_column(c)) for c in found)
+            spelled = " or ".join(self.source.spell_option("columns", self.spell_column_name(c)) for c in found)
             raise self._cell_error(
                 "unclear-columns", f"{len(found)} columns hold vectors", 0, found[1], help=f"{spelled} says which"
             )
@@ -392,18 +421,26 @@ class CsvTable:
             spell = self.source.spell_option
             raise self._cell_error(
                 "unclear-columns",
-                f"column {self._spell_column(column)} holds vectors, but there are numbers beside it: are they part of them?",
+                f"column {self.spell_column_name(column)} holds vectors, but there are numbers beside it: are they part of them?",
                 0,
                 numbers[0],
-                help=f"{spell('columns', self._spell_column(column))} takes the vectors alone, {self._spell_drop(column)} leaves them out",
+                help=f"{spell('columns', self.spell_column_name(column))} takes the vectors alone, {self.spell_drop(column)} leaves them out",
             )
         return column
+
+    def _is_vector_column(self, column: int) -> bool:
+        """Whether each cell of a column holds a vector; or more than half, in brackets, so that the others are slips."""
+        if not looks_like_vector(self.body[0][column]):
+            return False
+        cells = [row[column] for row in self.body]
+        count = sum(map(looks_like_vector, cells))
+        return count == len(cells) or (has_brackets(cells[0]) and 2 * count > len(cells))
 
     def _is_other_vector(self, column: int) -> bool:
         """Whether a column beside a vector holds numbers under a name that a dimension may have."""
         if self.header and self.header[column].lower() in OTHER_NAMES:
             return False
-        return not self._is_requested_token_column(column) and all(self._is_number(row[column]) for row in self.body)
+        return not self._is_requested_token_column(column) and all(self.holds_number(row[column]) for row in self.body)
 
     def _is_requested_token_column(self, column: int) -> bool:
         requested = self.source.token_column
@@ -438,6 +475,15 @@ class CsvTable:
                 column,
                 help=f"two numbers: put brackets around each vector, [{cell}]; one: write a point, {cell.replace(',', '.')}",
             )
+        if all(_GROUPED_BY_BLANKS.fullmatch(row[column].strip()) for row in self.body):
+            cell = self.body[0][column].strip()
+            raise self._cell_error(
+                "two-readings",
+                f"{cell!r} may be several numbers, or one with blanks between thousands",
+                self.first,
+                column,
+                help=f"several: put brackets around each vector, [{cell}]; one: write {''.join(cell.split())}",
+            )
         array = np.array(vectors, np.float64)
         if not np.isfinite(array).all():
             row_index = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
@@ -464,19 +510,20 @@ class CsvTable:
         words = [
             c
             for c in range(len(self.body[0]))
-            if c not in used and not all(self._is_number(row[c]) for row in self.body)
+            if c not in used and not all(self.holds_number(row[c]) for row in self.body)
         ]
         named = [c for c in words if self.header and self.header[c].lower() in _LABEL_COLUMN_NAMES]
         if len(named) == 1 or len(words) <= 1:
             return next(iter(named or words), None)
-        spelled = " or ".join(self.source.spell_option("token-column", self._spell_column(c)) for c in words)
+        spelled = " or ".join(self.source.spell_option("token-column", self.spell_column_name(c)) for c in words)
         message = (
-            f"columns {join_names([self._spell_column(c) for c in words], 'and')} hold words: which are the tokens?"
+            f"columns {join_names([self.spell_column_name(c) for c in words], 'and')} hold words: which are the tokens?"
         )
         raise self._cell_error("unclear-tokens", message, 0, words[0], help=f"{shorten(spelled, 200)} says which")
 
     # ── cells ────────────────────────────────────────────────────────────────────────────────────
-    def _is_number(self, cell: str) -> bool:
+    def holds_number(self, cell: str) -> bool:
+        """Whether a cell holds a number as this file writes them."""
         return self.number_pattern.fullmatch(cell.strip()) is not None
 
     def _parse_cell(self, row: int, column: int) -> float:
@@ -485,11 +532,7 @@ class CsvTable:
             value = float(cell.replace(",", "."))
             if math.isfinite(value) or (self.source.may_be_nonfinite and cell.lstrip("+-")[0] in "iInN"):
                 return value
-        code, message, hint = explain_non_number(cell, self.number_pattern)
-        if not cell and not any(other[column].strip() for other in self.body):
-            hint = f"the column is empty throughout: {self._spell_drop(column)} leaves it out"
-        elif not cell and self.text_rows.may_be_blank_separated(row):
-            hint += f"; if several tabs and blanks separate as one, {self.source.spell_option('separator', 'space')}"
+        code, message, hint = explain_cell(self, row, column)
         raise self._cell_error(code, message, row, column, help=hint)
 
     def _parse_booleans(self, columns: Sequence[int]) -> NumpyArray:
@@ -541,7 +584,7 @@ class CsvTable:
     def _ragged_row_error(self, row: int, width: int) -> InputError:
         cells = self.rows[row]
         has = len(cells)
-        if self._is_number(cells[0]):
+        if self.holds_number(cells[0]):
             subject, label_count = f"line {self.text_rows.row_lines[row]}", 0
         else:
             subject, label_count = f'row for "{printable(shorten(cells[0]))}"', 1
@@ -558,11 +601,9 @@ class CsvTable:
         if has < width:
             name = f" ({shorten(self.header[has])})" if self.header else ""
             caret_label = f"value {has - label_count + 1}{name} is missing"
-            hint = "add the missing value; short rows are never padded"
         else:
-            caret_label, hint = "one value too many", "remove what is too much; long rows are never cut"
-            if has == width + 1 and cells[:2] == ("", ""):
-                hint = f'a token that is the separator stands between quotation marks: "{self.separator}"'
+            caret_label = "one value too many"
+        hint = explain_ragged_row(self, row, width)
         return self._cell_error("ragged-row", message, row, min(has, width), caret_label, hint)
 
     def _cell_error(

@@ -21,6 +21,7 @@ from attncli.readers.base import (
     make_problem,
     reader,
 )
+from attncli.readers.json_nested import explain_nested_vectors, explain_no_table
 from attncli.readers.json_shapes import (
     check_finite_values,
     expand_embeddings,
@@ -64,6 +65,22 @@ def read_json(source: Source) -> Problem:
         raise InputError("wrong-type", f"a problem must be an object or a list, not {quote_value(_decode_json(data))}")
     except _NonfiniteError:
         return _read_with_nonfinite(data, source)
+    except InputError as error:
+        if error.code == "bad-json" and source.format == "json":
+            error.help = _way_out_of_lines(data, source) or error.help
+        raise
+
+
+def _way_out_of_lines(data: bytes, source: Source) -> str:
+    """Return how to read a document whose lines are documents each; nothing where they are not."""
+    first, _, rest = data.strip(_WHITESPACE).partition(b"\n")
+    if not rest.lstrip(_WHITESPACE).startswith((b"{", b"[")) or len(first) > _MAX_TOKEN_BYTES:
+        return ""
+    try:
+        _decode_line(first)
+    except AttnError:
+        return ""
+    return f"these are JSON lines: {source.spell_format(find_line_format(first))}"
 
 
 def _check_is_no_token(value: object, source: Source) -> None:
@@ -83,15 +100,27 @@ def _check_is_no_token(value: object, source: Source) -> None:
 def _read_object(data: bytes, source: Source) -> Problem:
     """Read an object: a problem, or a table of tokens and vectors."""
     members = _decode_members(data)
-    if not is_problem(members):
-        check_duplicate_keys(data)
-        value = _decode_json(data)
-        _check_is_no_token(value, source)
-        table = find_table(value, source)
-        if table is not None:
-            return _make_problem_of_table(*table.to_fields(source), source)
-    fields = _decode_fields(members, data)
-    return _make_expanded_problem(fields, source)
+    value = None
+    try:
+        if not is_problem(members):
+            check_duplicate_keys(data)
+            value = _decode_json(data)
+            _check_is_no_token(value, source)
+            table = find_table(value, source)
+            if table is not None:
+                return _make_problem_of_table(*table.to_fields(source), source)
+        fields = _decode_fields(members, data)
+        return _make_expanded_problem(fields, source)
+    except InputError as error:
+        if value is not None and error.code in _CODES_OF_NESTED:
+            error.help = explain_nested_vectors(value, is_line=source.format == "ndjson") or error.help
+            if error.help.startswith("it can be about"):  # it has no field of a problem at all
+                error.help = explain_no_table(value)
+        raise
+
+
+# Of errors that say what a value is not, where its vectors may stand deeper.
+_CODES_OF_NESTED = ("unknown-field", "unclear-columns", "not-a-number", "missing-field")
 
 
 def _read_list(items: list[object], source: Source) -> Problem:

@@ -13,11 +13,12 @@ from itertools import chain
 from typing import Any
 
 from attncli.errors import InputError, Location
-from attncli.readers.columns import OTHER_NAMES, VECTOR_NAMES
+from attncli.readers.columns import AXIS_NAMES, OTHER_NAMES, VECTOR_NAMES
 from attncli.readers.json_tables import (
     Table,
     is_labelled_row,
     is_matrix,
+    is_text_of_vector,
     is_vector,
     table_of_mixed_rows,
     table_of_records,
@@ -25,7 +26,7 @@ from attncli.readers.json_tables import (
     unwrap_vector,
 )
 from attncli.readers.source import Source
-from attncli.text import join_names, printable, shorten
+from attncli.text import closest, join_names, printable, shorten
 from attncli.types import INPUT_NAMES, Json
 
 # Fields of a problem that other things have too, so that they alone make no problem.
@@ -40,8 +41,8 @@ _LABEL_NAMES = ("texts", "documents", "ids")  # of answers, the surest first
 _COHERE_TYPES = frozenset({"float", "int8", "uint8", "binary", "ubinary", "base64"})
 _SPLIT_NAMES = {"columns", "data", "index", "index_names", "column_names"}
 _ASIDES = ("usage", "meta")  # objects beside the list of an answer
+_QKV_NAMES = frozenset({"query", "queries", "querys", "key", "keys", "value", "values"})
 _MAX_ENVELOPES = 3  # objects within each other around that list
-_AXIS_NAMES = frozenset("xyzw")
 _TO_RECORDS = (
     'python -c "import json, sys; print(json.dumps([dict(token=t, embedding=v) for t, v in json.load(sys.stdin).items()]))" '
     "< FILE > NEW.json"
@@ -96,7 +97,9 @@ def is_token(value: object) -> bool:
         return is_vector(value) or is_labelled_row(value)
     if not isinstance(value, dict) or not value or set(value) & (PROBLEM_NAMES | {"embeddings"}):
         return False
-    if any(is_vector(inner) for inner in value.values()):
+    if any(
+        is_vector(inner) or (name.lower() in VECTOR_NAMES and is_text_of_vector(inner)) for name, inner in value.items()
+    ):
         return True
     are_scalars = all(inner is None or type(inner) in (int, float, str, bool) for inner in value.values())
     return are_scalars and any(
@@ -149,13 +152,6 @@ def _table_of_answer(value: Json) -> Table | None:
         return None
     if all(type(item.get("index")) is int and "embedding" in item for item in items):
         items = _in_order_of_index(items)
-    if any(isinstance(item.get("embedding"), str) for item in items):
-        raise InputError(
-            "wrong-type",
-            "the embeddings of this answer are base64 texts, not lists of numbers",
-            location=Location(path="$.data[0].embedding"),
-            help='ask for them with "encoding_format": "float"',
-        )
     return table_of_records(items, "$.data[{row}].{name}")
 
 
@@ -275,6 +271,13 @@ def _table_of_frame(value: Json) -> Table | None:
         item.keys() != inner[0].keys() for item in inner
     ):
         return None
+    cells = [cell for item in inner for cell in item.values()]
+    if any(isinstance(cell, dict) or is_matrix(cell) for cell in cells) or not any(
+        type(cell) in (int, float) or is_vector(cell) for cell in cells
+    ):
+        return None
+    if len(value) == 1 and _find_likely_fields(value):  # {"embedings": {"cat": […]}}: the error names the field
+        return None
     outer_names, inner_names = list(value), list(inner[0])
     rows_in_columns = [[item[name] for name in inner_names] for item in inner]
     rows_in_order = [list(column) for column in zip(*rows_in_columns, strict=True)]
@@ -304,7 +307,7 @@ def _are_uniform(columns: list[list[Any]]) -> bool:
 def _are_column_names(names: list[str]) -> bool:
     """Whether names are those of dimensions: d0, d1, d2, or x, y, z."""
     lowered = [name.lower() for name in names]
-    if set(lowered) <= _AXIS_NAMES:
+    if set(lowered) <= AXIS_NAMES:
         return True
     stems = {re.sub(r"\d+$", "", name) for name in lowered}
     return len(stems) == 1 and all(name[-1:].isdigit() for name in lowered) and stems != {""}
@@ -331,6 +334,8 @@ def _table_of_lists(value: Json, source: Source) -> Table | None:
     names = list(value)
     columns = Table(names, lists, paths="$.{name}[{row}]")
     if not all(map(is_vector, lists)):
+        if {name.lower() for name in names} <= _QKV_NAMES and all(map(is_matrix, lists)):
+            return None  # q, k and v by other names: the error names ours
         same_length = all(len(items) == len(lists[0]) for items in lists)
         has_labels = any(all(isinstance(item, str) for item in items) for items in lists)
         has_vectors = any(is_matrix(items) and name.lower() in VECTOR_NAMES for name, items in value.items())
@@ -339,6 +344,8 @@ def _table_of_lists(value: Json, source: Source) -> Table | None:
         return columns
     lowered = {name.lower() for name in names}
     are_numbers = all(re.fullmatch(r"\d+", name) for name in names)
+    if likely := _find_likely_fields(value):
+        raise _misspelt_fields_error(names, likely)
     if are_numbers or _are_column_names(names) or lowered & (OTHER_NAMES | VECTOR_NAMES):
         spelled = ",".join(names) if len(",".join(names)) <= 100 else ",".join(map(str, range(len(names))))
         raise InputError(
@@ -347,6 +354,30 @@ def _table_of_lists(value: Json, source: Source) -> Table | None:
             help=f"columns: {source.spell_option('columns', spelled)}; tokens: {_TO_RECORDS}",
         )
     return _table_of_words(value)
+
+
+def _find_likely_fields(value: Json) -> list[str]:
+    """Return the fields that the keys of an object are like; none where a key is like no field."""
+    found = [closest(name.strip(), INPUT_NAMES) for name in value] if len(value) <= len(INPUT_NAMES) else [None]
+    return [] if None in found else [str(name) for name in found]
+
+
+def _misspelt_fields_error(names: list[str], fields: list[str]) -> InputError:
+    """The error for an object of vectors whose keys may be misspelt fields, or tokens that are called so."""
+    spelled = join_names([repr(printable(shorten(name))) for name in names], max_names=4)
+    likely = join_names([repr(name) for name in dict.fromkeys(fields)], max_names=4)
+    is_one = len(names) == 1
+    form = (
+        ", with a list of numbers for each token, as in [[0.1, 0.2]]"
+        if set(fields) <= set("qkv") | {"embeddings"}
+        else ""
+    )
+    return InputError(
+        "two-readings",
+        f"{spelled} {'is' if is_one else 'are'} like {likely}: {'a field' if is_one else 'fields'} misspelt, or {'a token' if is_one else 'tokens'} called so?",
+        location=Location(path=f"$.{shorten(names[0])}"),
+        help=f"{'a field' if is_one else 'fields'}: write {join_names(fields, max_names=4)}{form}; {'a token' if is_one else 'tokens'}: {_TO_RECORDS}",
+    )
 
 
 def _table_of_words(value: Mapping[str, Any]) -> Table:

@@ -6,15 +6,30 @@ Entries: `Table.to_fields`; `table_of_records`, `table_of_rows` and `table_of_mi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attncli.errors import InputError, Location
-from attncli.readers.columns import FIELD_WORDS, TOKEN_NAMES, Column, ColumnKind, TableWords, choose_columns
+from attncli.readers.columns import (
+    FIELD_WORDS,
+    TOKEN_NAMES,
+    VECTOR_NAMES,
+    Column,
+    ColumnKind,
+    TableWords,
+    choose_columns,
+)
+from attncli.readers.csv_vectors import parse_vector
 from attncli.readers.source import Source
 from attncli.text import pluralize, printable, quote_value, shorten
 from attncli.types import NONFINITE_SPELLINGS, Json
 
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", re.ASCII)
+_DECODE_BASE64 = (  # of little-endian float32, as OpenAI's answers have it
+    "python -c \"import base64, json, numpy, sys; x = json.load(sys.stdin); x = x['data'] if isinstance(x, dict) else x; "
+    "print(json.dumps([dict(r, NAME=numpy.frombuffer(base64.b64decode(r['NAME']), '<f4').tolist()) "
+    "for r in sorted(x, key=lambda r: r.get('index', 0))]))\" < FILE > NEW.json"
+)
 _MISSING = object()
 _MAX_SPARSE_CELLS = 100_000  # of a table of records, most of which lack most fields
 
@@ -39,6 +54,12 @@ class Table:
             raise InputError(
                 "empty", "there are no tokens in it", help='an item is {"token": "cat", "embedding": [0.1, 0.2]}'
             )
+        if any(map(self._holds_texts_of_vectors, range(len(self.names)))):
+            parsed = [
+                self._parse_texts(c) if self._holds_texts_of_vectors(c) else self.columns[c]
+                for c in range(len(self.names))
+            ]
+            return replace(self, columns=parsed).to_fields(source)
         columns = [_describe_column(name, values) for name, values in zip(self.names, self.columns, strict=True)]
         choice = choose_columns(columns, source, self.words)
         if choice.is_vector:
@@ -55,6 +76,34 @@ class Table:
             return fields, f"{pluralize(len(vectors), 'token')} × {pluralize(width, 'dim')}, each key is a token"
         return fields, choice.describe_choice(columns, len(vectors), width, self.words)
 
+    def _holds_texts_of_vectors(self, column: int) -> bool:
+        """Whether a column is called as vectors are, and holds texts, of which the first is a list or base64."""
+        texts = self.columns[column]
+        if self.names[column].lower() not in VECTOR_NAMES or not all(isinstance(text, str) for text in texts):
+            return False
+        return is_text_of_vector(texts[0])
+
+    def _parse_texts(self, column: int) -> list[list[float]]:
+        """Parse vectors that are written as texts: `"[0.1, 0.2]"`.
+
+        Raises:
+            InputError: one is none, or they are base64.
+        """
+        name, vectors = self.names[column], []
+        for row, text in enumerate(self.columns[column]):
+            if _is_base64(text):
+                code = _DECODE_BASE64.replace("NAME", name) if name.isidentifier() else ""
+                ways = ['ask for them with "encoding_format": "float"', *([f"decode them: {code}"] if code else [])]
+                message = f"{self._quote(column)} holds base64 texts, not lists of numbers"
+                raise InputError("wrong-type", message, location=self._location(column, row), help="; or ".join(ways))
+            try:
+                vectors.append(parse_vector(text))
+            except InputError as error:
+                raise InputError(
+                    error.code, error.message, location=self._location(column, row), help=error.help
+                ) from None
+        return vectors
+
     def _location(self, column: int, row: int) -> Location:
         return Location(path=self.paths.format(row=row, name=shorten(self.names[column])))
 
@@ -68,12 +117,13 @@ class Table:
             if not isinstance(value, list):
                 raise self._value_error(column, row, value, "a list of numbers")
             if value and isinstance(value[0], list):
+                list_path = self.paths.partition("[{row}]")[0].removeprefix("$") or "."
+                items = f"[{list_path}[].{self.names[column]}"
                 raise InputError(
                     "two-readings",
                     f"{self._quote(column)} of item {row} is a matrix: several vectors of one item, or one in too many brackets?",
                     location=self._location(column, row),
-                    help=f"jq '[.[].{self.names[column]}[0]]' FILE takes the first of each; jq '[.[].{self.names[column]}]' FILE a batch "
-                    "of sequences",
+                    help=f"jq '{items}[0]]' FILE takes the first of each; jq '{items}]' FILE a batch of sequences",
                 )
         return self.columns[column]
 
@@ -132,6 +182,15 @@ def is_vector(value: object) -> bool:
     return isinstance(value, list) and bool(value) and type(value[0]) in (int, float)
 
 
+def is_text_of_vector(value: object) -> bool:
+    """Whether a value is a text that begins as a list does, or base64 of numbers of four bytes."""
+    return isinstance(value, str) and (value.lstrip().startswith("[") or _is_base64(value))
+
+
+def _is_base64(text: str) -> bool:
+    return _BASE64.fullmatch(text) is not None and (len(text) * 3 // 4 - text.count("=")) % 4 == 0
+
+
 def is_matrix(value: object) -> bool:
     """Whether a value is a list that begins with a vector."""
     return isinstance(value, list) and bool(value) and is_vector(value[0])
@@ -184,6 +243,10 @@ def table_of_records(items: list[Any], paths: str = "$[{row}].{name}") -> Table:
     Raises:
         InputError: an item is no object.
     """
+    if _are_words(items):
+        pairs = [next(iter(item.items())) for item in items]
+        words, vectors = [word for word, _ in pairs], [vector for _, vector in pairs]
+        return Table(["token", "embedding"], [words, vectors], paths="$[{row}]", are_keys_tokens=True)
     names: dict[str, None] = {}
     for i, item in enumerate(items):
         if not isinstance(item, dict):
@@ -199,6 +262,18 @@ def table_of_records(items: list[Any], paths: str = "$[{row}].{name}") -> Table:
     kept = [i for i, column in enumerate(columns) if not all(value is None for value in column)]
     known = list(names)
     return Table([known[i] for i in kept], [columns[i] for i in kept], paths=paths)
+
+
+def _are_words(items: list[Any]) -> bool:
+    """Whether each item is an object of one token and its vector, `{"cat": [0.1, 0.2]}`, and the tokens differ."""
+    if not all(isinstance(item, dict) and len(item) == 1 for item in items):
+        return False
+    names = {name for item in items for name in item}
+    return (
+        len(names) > 1
+        and not any(name.lower() in VECTOR_NAMES for name in names)
+        and all(is_vector(vector) for item in items for vector in item.values())
+    )
 
 
 def unwrap_vector(value: Any) -> Any:

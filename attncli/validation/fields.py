@@ -28,6 +28,9 @@ from attncli.variant import CHOICES, FAMILIES
 FIGURE_KEYS = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
 
 
+_MIN_BLAS_SIZE = 2**20  # numbers, for which BLAS is worth its memory
+
+
 @cache  # every part has been declared by then
 def known_parameters() -> dict[str, Parameter]:
     """Return every learned array that some part takes, by name; where several parts take one, with all its shapes."""
@@ -352,8 +355,9 @@ def _check_finite(value: Any, field: Field) -> None:
     detached = value.detach() if is_tensor(value) else value
     if not is_bias and not is_tensor(value):
         with np.errstate(all="ignore"):
-            is_contiguous = value.dtype.kind == "f" and value.flags.c_contiguous
-            total = np.vdot(value, value) if is_contiguous else value.sum()  # half the time, where nothing is copied
+            # BLAS takes half the time, and some memory of its own.
+            is_fast = value.size >= _MIN_BLAS_SIZE and value.dtype.kind == "f" and value.flags.c_contiguous
+            total = np.vdot(value, value) if is_fast else value.sum()
             if math.isfinite(total):  # NaN and ∞ leave neither so; what is too large is looked at below
                 return
     low, high = float(detached.min()), float(detached.max())  # NaN where there is one; nothing is copied

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,23 +124,22 @@ def _compare_csv(data: bytes, problem: attncli.Problem, separator: str | None) -
         for body in (rows, rows[1:]):
             for column in (None, 0):
                 cells = [row[:0] + row[1:] if column == 0 else row for row in body]
-                if delimiter != "," and all(len(row) == 1 for row in cells):  # a whole vector in a cell
-                    cells = [row[0].split(",") if "," in row[0] else row for row in cells]
-                try:
-                    numbers = np.array(
-                        [
-                            [float(c.strip().replace(",", ".") if delimiter == ";" else c.strip()) for c in row]
-                            for row in cells
-                        ]
-                    )
-                except ValueError:
-                    continue
-                found.append((numbers, None if column is None else tuple(row[0] for row in body)))
+                readings = [cells]
+                if delimiter != "," and all(len(row) == 1 for row in cells):  # perhaps a whole vector in a cell
+                    readings.append([re.split("," if "," in row[0] else "[ \t\r\n]+", row[0].strip()) for row in cells])
+                for rows_of_cells in readings:
+                    with suppress(ValueError):
+                        numbers = np.array([[_parse_number(c, delimiter) for c in row] for row in rows_of_cells])
+                        found.append((numbers, None if column is None else tuple(row[0] for row in body)))
     have = np.asarray(problem.embeddings)
     assert any(
         numbers.shape == have.shape and np.array_equal(numbers, have) and labels == problem.tokens
         for numbers, labels in found
     ), "no reading of it by the csv module is these numbers"
+
+
+def _parse_number(cell: str, delimiter: str) -> float:
+    return float(cell.strip().replace(",", ".") if delimiter == ";" else cell.strip())
 
 
 def _compare_blank_separated(data: bytes, problem: attncli.Problem) -> None:
@@ -150,7 +150,8 @@ def _compare_blank_separated(data: bytes, problem: attncli.Problem) -> None:
     rows = [line.replace("\t", " ").split(" ") for line in re.split("\r\n|\r|\n", data.decode("utf-8-sig"))]
     rows = [row for cells in rows if (row := [cell for cell in cells if cell])]
     if len(rows[0]) == 2 and len(have) == len(rows) - 1:  # a line with counts, or a header
-        assert rows[0] == [str(len(have)), str(have.shape[1])] or not all(cell.isdigit() for cell in rows[0]), "counts"
+        is_counts = all(re.fullmatch("[0-9]+", cell) for cell in rows[0])
+        assert not is_counts or [int(cell) for cell in rows[0]] == list(have.shape), "counts"
     rows = rows[-len(have) :]
     try:
         want = [[float(cell) for cell in row[-have.shape[1] :]] for row in rows]

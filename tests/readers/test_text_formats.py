@@ -19,14 +19,14 @@ FILES = Path(__file__).parent / "files/text"
 X = [[2.0409, -2.5557, 0.4181], [-0.5678, -0.4526, -0.2156], [-2.02, -0.2319, -0.8652], [3.323, 0.2258, -0.3526]]
 TOKENS = ("the", "to", "U.S.", "<unk>")
 WITH_TOKENS = [
-    "csv_quote_all.csv", "duckdb.csv", "duckdb_pipe.csv", "excel_unicode_text.txt", "excel_utf8.csv", "fasttext.vec", "gensim.vec",
+    "csv_quote_all.csv", "duckdb.csv", "duckdb_pipe.csv", "excel_separator_line.csv", "excel_unicode_text.txt", "excel_utf8.csv", "fasttext.vec", "gensim.vec",
     "gensim_no_header.txt", "glove.txt", "pandas.csv", "pandas.csv.gz", "pandas.csv.zst", "pandas.tsv", "pandas_arrays.csv",
     "pandas_broken_lines.csv", "pandas_lists.csv", "pandas_records.csv", "pandas_scalars.csv", "pandas_semicolon.csv", "pandas_space.txt",
     "pandas_utf16.csv", "pandas_utf8_mark.csv", "pgvector.tsv", "polars.csv", "polars.tsv", "postgres_array.csv", "r_csv.csv",
     "r_csv2.csv", "r_table.txt", "r_table_unquoted.txt", "sqlite.csv", "sqlite.tsv", "tab_and_blanks.txt", "word2vec_tabs.vec",
 ]  # fmt: skip
 WITHOUT_TOKENS = [
-    "fortran_e.txt", "matlab_ascii.txt", "matlab_comment.txt", "projector_vectors.tsv", "savetxt.csv", "savetxt.txt", "savetxt.txt.gz",
+    "fortran_e.txt", "matlab_ascii.txt", "matlab_comment.txt", "octave_save.txt", "projector_vectors.tsv", "savetxt.csv", "savetxt.txt", "savetxt.txt.gz",
     "savetxt_aligned.txt", "savetxt_comment.txt", "savetxt_header.csv", "savetxt_header.txt",
 ]  # fmt: skip
 OTHER_TOKENS = {
@@ -56,6 +56,23 @@ REFUSED: dict[str, list[tuple[str, list[str] | str]]] = {
     "gensim_binary.vec": [("foreign-format", "K.load_word2vec_format(sys.argv[1], binary=True)")],
     "projector_metadata.tsv": [("not-a-number", "--with tokens=FILE")],
     "projector_metadata_columns.tsv": [("unclear-columns", ["--drop count"]), ("not-a-number", "--with tokens=FILE")],
+    "pandas_printed.txt": [("two-readings", "sed -E '2,$ s/^ *[0-9]+ +//'")],
+    "pandas_transposed.csv": [
+        (
+            "two-readings",
+            "python -c \"import csv, sys; csv.writer(sys.stdout).writerows(zip(*csv.reader(sys.stdin, delimiter=',')))\"",
+        )
+    ],
+    "sqlite_quote.txt": [("two-readings", """sed "s/'/\\"/g\"""")],
+    "sqlite_markdown.txt": [("bad-csv", r"sed -E '/^[ |:-]+$/d; s/^ *\| *| *\| *$//g; s/ *\| */|/g'")],
+    "excel_decimal_commas.tsv": [("not-a-number", r"sed -E 's/([0-9]),([0-9])/\1.\2/g'")],
+    "excel_empty_columns.csv": [("empty-cell", ["--drop 4,5"])],
+    "decimal_commas.csv": [("two-readings", r"sed -E 's/([0-9]),([0-9]+)(,|$)/\1.\2\3/g'")],
+    "decimal_commas.txt": [("not-a-number", r"sed -E 's/([0-9]),([0-9])/\1.\2/g'")],
+    "two_lines_of_header.csv": [("not-a-number", "sed 2d")],
+    "title.csv": [("ragged-row", "tail -n +2")],
+    "minus_sign.csv": [("not-a-number", "sed 's/−/-/g'")],
+    "comment_between.csv": [("ragged-row", "grep -v '^#'")],
 }
 TOKENS_THEN = {
     "pandas_numbered.csv": None, "fortran_d.txt": None, "matlab_matrix.txt": None, "numpy_printed.txt": None,

@@ -153,5 +153,32 @@ def make_by_hand() -> None:
     write("lists_unquoted.csv", "".join(f"{row[0]},[{', '.join(row[1:])}]\n" for row in ROWS))
 
 
-for make in (make_pandas, make_numpy, make_others, make_by_hand):
+def make_second_readings() -> None:
+    """Make files that were once read as something else, or refused without a way out."""
+    wide = pd.DataFrame(X, columns=["d0", "d1", "d2"])
+    wide.insert(0, "token", TOKENS)
+    write("pandas_printed.txt", wide.to_string() + "\n")
+    wide.set_index("token").T.to_csv(FOLDER / "pandas_transposed.csv")
+    for mode in ("quote", "markdown"):
+        run = subprocess.run(
+            ["sqlite3", ":memory:", f".mode {mode}", ".headers on", f".import --csv {FOLDER / 'sqlite.csv'} t",
+             "select token, cast(d0 as real) as d0, cast(d1 as real) as d1, cast(d2 as real) as d2 from t"],
+            capture_output=True, check=True, text=True,
+        )  # fmt: skip
+        write(f"sqlite_{mode}.txt", run.stdout)
+    header, commas = "token,d0,d1,d2\n", [[row[0], *(x.replace(".", ",") for x in row[1:])] for row in ROWS]
+    write("excel_separator_line.csv", "sep=;\r\n" + header.replace(",", ";") + join(";", commas, "\r\n"))
+    write("excel_decimal_commas.tsv", header.replace(",", "\t") + join("\t", commas))
+    write("excel_empty_columns.csv", header.replace("\n", ",,\n") + join(",", end=",,\n"))
+    write("decimal_commas.csv", join(",", commas))
+    write("decimal_commas.txt", join(" ", commas))
+    write("two_lines_of_header.csv", header + "str,float,float,float\n" + join(","))
+    write("title.csv", "Embeddings of my model\n" + header + join(","))
+    write("minus_sign.csv", header + join(",").replace("-", "\u2212"))
+    write("comment_between.csv", header + join(",", ROWS[:2]) + "# half\n" + join(",", ROWS[2:]))
+    octave = "# Created by Octave 8.4.0, Mon Jan 01 00:00:00 2024 UTC <user@host>\n# name: x\n# type: matrix\n# rows: 4\n# columns: 3\n"
+    write("octave_save.txt", octave + "".join(" " + " ".join(row[1:]) + "\n" for row in ROWS) + "\n\n")
+
+
+for make in (make_pandas, make_numpy, make_others, make_by_hand, make_second_readings):
     make()

@@ -1,0 +1,32 @@
+"""What the checks and hints of text tables know of a table while it is read: `TableReading`, which `csv_table.CsvTable` is."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from attncli.readers.csv_rows import CsvRows
+from attncli.readers.source import Source
+
+
+class TableReading(Protocol):
+    """The rows of one file, with its header."""
+
+    source: Source
+    text_rows: CsvRows
+    separator: str
+    number_pattern: re.Pattern[str]  # of the numbers in it
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    body: list[tuple[str, ...]]  # the rows below the header
+    first: int  # index of the first of them
+    token_column_index: int | None  # once it is found
+
+    def holds_number(self, cell: str) -> bool:
+        """Whether a cell holds a number as this file writes them."""
+
+    def spell_column_name(self, column: int) -> str:
+        """Return what names a column in an option."""
+
+    def spell_drop(self, *columns: int) -> str:
+        """Spell the option that leaves columns out."""
