@@ -14,6 +14,10 @@ TRUTH_VALUE = re.compile(r"(?i:true|false)")
 NUMBER_OR_TRUTH_VALUE = re.compile(NUMBER.pattern + "|" + TRUTH_VALUE.pattern, re.ASCII)
 FORTRAN_NUMBER = re.compile(r"[+-]?(\d++(\.\d*+)?|\.\d++)[dD][+-]?\d++", re.ASCII)
 
+_LIKE_NUMBER = re.compile(  # with minus signs beyond ASCII, and what stands between thousands
+    r"[\d_.,e+'’\u00a0\u2009\u202f\u2010-\u2015\u2212-]++"
+)
+
 # A list, tuple or set of numbers as Python, JSON, NumPy, PyTorch and PostgreSQL write it.
 _VECTOR = re.compile(
     r"(?:(?:\w++\.)?(?:array|tensor)\(\s*+)?[\[({]([^\[\](){}]*+)[\])}](?:\s*+,\s*+dtype=[\w.]++\s*+)?\)?", re.ASCII
@@ -68,5 +72,5 @@ def looks_like_number(cell: str) -> bool:
         not text
         or text.lstrip("+-") in ("nan", "inf", "infinity", "na", "null", "none", "\\n")
         or FORTRAN_NUMBER.fullmatch(text) is not None
-        or (re.fullmatch(r"[\d_.,e+-]++", text) is not None and re.search(r"\d", text) is not None)
+        or (_LIKE_NUMBER.fullmatch(text) is not None and re.search(r"\d", text) is not None)
     )

@@ -37,14 +37,12 @@ def explain_cell(table: TableReading, row: int, column: int) -> tuple[str, str, 
         return code, message, _WITHOUT_FIRST_LINE
     if not cell and not any(cells):
         return code, "the row is empty", f"take it out: sed {line}d; blank lines may stand at the end"
-    if not cell and (empty := find_empty_columns(table)):
-        return code, message, describe_empty_columns(table, empty)
-    if not cell and table.text_rows.may_be_blank_separated(row):
-        return (
-            code,
-            message,
-            f"{hint}; if several tabs and blanks separate as one, {table.source.spell_option('separator', 'space')}",
-        )
+    if not cell:
+        empty = find_empty_columns(table)
+        hint = describe_empty_columns(table, empty) if column in empty else hint
+        if table.text_rows.may_be_blank_separated(row):
+            hint += f"; if several tabs and blanks separate as one, {table.source.spell_option('separator', 'space')}"
+        return code, message, hint
     if code != "not-a-number":
         return code, message, hint
     others = [c for c in range(len(cells)) if c != table.token_column_index]

@@ -19,7 +19,7 @@ _SLIPS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\(\$?[\d.,]+\)"), "parentheses are no sign: write a minus before the number"),
     (re.compile(r"\(?[\d.,eE+-]+[ij]\)?"), "complex numbers are not read: save their real part, x.real"),
     (re.compile(rf"[+-]?{_UNITS}\s?[\d.,+-]+|[\d.,+-]+\s?{_UNITS}"), "write the number alone, without its unit"),
-    (re.compile(r"'[^']*'"), f"write double quotation marks: {DOUBLE_QUOTES}"),
+    (re.compile(r"'[^']*'|'\[.*|.*\]'", re.DOTALL), f"write double quotation marks: {DOUBLE_QUOTES}"),
     (re.compile(r"#(?:DIV/0!|N/A|NAME\?|NULL!|NUM!|REF!|VALUE!|WERT!|NV|ZAHL!|#+)"), "mend the formula in the spreadsheet, or widen its column, and export it again"),
     (re.compile(r"\\N|(?i:na|n/a|null|none|nil|missing)|[-?.]"), "write the number; a missing one is never read as 0"),
     (re.compile(r"\d+:[\d.eE+-]+"), "these are pairs of LIBSVM: sklearn.datasets.load_svmlight_file reads them, numpy.save('FILE.npy', x.toarray()) writes them"),
