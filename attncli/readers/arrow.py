@@ -16,7 +16,15 @@ from typing import Any
 from attncli.errors import InputError, Location
 from attncli.readers.arrow_sizes import count_arrow_bytes, count_parquet_bytes
 from attncli.readers.base import make_problem, reader
-from attncli.readers.columns import COLUMN_WORDS, Column, ColumnKind, choose_columns
+from attncli.readers.columns import (
+    COLUMN_WORDS,
+    TEXT_NAMES,
+    VECTOR_NAMES,
+    Column,
+    ColumnChoice,
+    ColumnKind,
+    choose_columns,
+)
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
 from attncli.readers.unpacking import check_unpacked_size
@@ -25,6 +33,7 @@ from attncli.types import Json, NumpyArray, Problem
 
 _FEATHER_1 = b"FEA1"  # what the first version of Feather begins with
 _MAX_COLUMNS = 100_000
+_BYTES = "bytes"  # what a column of them is described as
 
 
 @reader("parquet", ".parquet", ".pq", holds_one_array=True)
@@ -72,7 +81,7 @@ def make_problem_of_frame(frame: Any, source: Source) -> Problem:
 def _make_problem(schema: Mapping[str, Any], read_columns: Callable[[list[str]], Any], source: Source) -> Problem:
     """Make a problem of columns, of which only those that are wanted are read."""
     columns = [_describe_column(name, dtype) for name, dtype in schema.items()]
-    choice = choose_columns(columns, source)
+    choice = _choose_columns(columns, source)
     names = [columns[c].name for c in choice.dimensions]
     token_name = None if choice.tokens is None else columns[choice.tokens].name
     frame = read_columns(list(dict.fromkeys([*names, *([] if token_name is None else [token_name])])))
@@ -85,6 +94,37 @@ def _make_problem(schema: Mapping[str, Any], read_columns: Callable[[list[str]],
     n, d = vectors.shape
     note = f"{source.name}: {choice.describe_choice(columns, n, d, COLUMN_WORDS)}"
     return replace(make_problem(fields), notes=(note,))
+
+
+def _choose_columns(columns: list[Column], source: Source) -> ColumnChoice:
+    """Decide which columns are read; a vector that stands as a text, and a token that stands as bytes, can be converted.
+
+    Raises:
+        InputError: it is unclear, or one of these must be converted first.
+    """
+    try:
+        choice = choose_columns(columns, source)
+    except InputError as error:
+        texts = [column.name for column in columns if column.kind == "texts" and column.name.lower() in VECTOR_NAMES]
+        if error.code == "not-a-number" and texts:
+            error.help = f"if {_quote(texts[0])} holds lists as texts: {_convert(texts[0], 'str.json_decode(p.List(p.Float64))', source)}"
+        raise
+    names = [columns[c].name for c in choice.left_out if columns[c].description == _BYTES]
+    tokens = [name for name in names if name.lower() in TEXT_NAMES]
+    if choice.tokens is None and source.token_column is None and tokens:
+        raise InputError(
+            "unclear-tokens",
+            f"column {_quote(tokens[0])} holds bytes, not texts: are they the tokens?",
+            help=f"yes: {_convert(tokens[0], 'cast(p.String)', source)}; no: {source.spell_option('drop', shorten(tokens[0]))}",
+        )
+    return choice
+
+
+def _convert(name: str, method: str, source: Source) -> str:
+    """Return the command that converts a column by a method of Polars."""
+    kind = "parquet" if source.format == "parquet" else "ipc"
+    code = f"import sys, polars as p; p.read_{kind}(sys.argv[1]).with_columns(p.col('{name}').{method}).write_{kind}(sys.argv[2])"
+    return f'python -c "{code}" FILE NEW.{source.format}'
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────
@@ -214,7 +254,7 @@ def _describe_dtype(dtype: Any) -> str:
         return f"structs of {names} (frame.unnest makes columns of them)"
     if isinstance(dtype, polars.List | polars.Array):
         return "lists that are not vectors of numbers"
-    words = {polars.Boolean: "booleans", polars.Binary: "bytes", polars.Null: "nothing but nulls"}
+    words = {polars.Boolean: "booleans", polars.Binary: _BYTES, polars.Null: "nothing but nulls"}
     return next((text for kind, text in words.items() if isinstance(dtype, kind)), f"values of type {dtype}")
 
 

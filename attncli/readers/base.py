@@ -221,7 +221,9 @@ def decode_text(data: bytes, *, format_name: str) -> str:
         raise InputError(
             "wrong-encoding",
             f"{format_name} is UTF-8, but byte {error.start} is 0x{data[error.start]:02x}",
-            help="save it as UTF-8, or convert it (Cyrillic is often CP1251, Central European CP1250): iconv -f CP1252 -t UTF-8",
+            help="save it as UTF-8, or convert it: iconv -f MACINTOSH -t UTF-8"
+            if b"\r" in data and b"\n" not in data
+            else "save it as UTF-8, or convert it (Cyrillic is often CP1251, Central European CP1250): iconv -f CP1252 -t UTF-8",
         ).add_location(line=line) from None
     if "\0" in text:
         raise InputError(

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 
+import attncli
 from attncli.errors import InputError
 from attncli.readers import csv, find_reader, parse_problem
 
@@ -233,3 +234,34 @@ def test_a_token_an_object_is_read_and_lines_in_a_document_are_named():
     assert read(items, "json").tokens == TOKENS
     assert refuse(text, "json").help == "these are JSON lines: --input-format ndjson-tokens"
     assert refuse('{"embeddings": [[1]]}\n{"embeddings": [[2]]}\n', "json").help.endswith("--input-format ndjson")
+
+
+# ── Parquet ──────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"token": TOKENS, "embedding": [json.dumps(v) for v in X]},
+        {"token": [t.encode() for t in TOKENS], "embedding": X},
+    ],
+)
+def test_lists_in_texts_and_tokens_in_bytes_are_converted_by_the_way_out(tmp_path, columns):
+    import polars
+
+    polars.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError) as raised:
+        attncli.read(tmp_path / "a.parquet")
+    code = re.search('python -c "(.*)" FILE', raised.value.help)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["-c", str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")])
+        exec(code, {})
+
+    problem = attncli.read(tmp_path / "b.parquet")
+
+    assert (problem.tokens, problem.embeddings.tolist()) == (TOKENS, X)
+
+
+def test_text_of_old_macs_has_another_way_out():
+    with pytest.raises(InputError) as raised:
+        parse_problem("f\u00fcr;1\rto;2\r".encode("mac_roman"), "test", find_reader("test", "csv"))
+
+    assert raised.value.help.endswith("iconv -f MACINTOSH -t UTF-8")
