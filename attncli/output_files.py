@@ -23,12 +23,17 @@ def check_output_path(output_options: OutputOptions, default_format: str = "tabl
 
     Raises:
         OptionError: the file exists, and `--force` was not given; or its suffix names no format, or another one than
-            `--format`; or the format does not heed `--bare`, `--tidy` or `--standalone`.
+            `--format`; or the format does not heed `--bare`, `--tidy`, `--standalone`, `--heat` or `--normalize`.
         CannotError: its folder does not exist.
     """
     format = choose_output_format(output_options.output, output_options.format, default_format)
     refuse_unused_shape(
-        format, bare=output_options.bare, tidy=output_options.tidy, standalone=output_options.standalone
+        format,
+        bare=output_options.bare,
+        tidy=output_options.tidy,
+        standalone=output_options.standalone,
+        heat=output_options.heat,
+        normalize=output_options.normalize,
     )
     if output_options.output is None:
         return

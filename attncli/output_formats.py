@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from attncli.errors import OptionError
 from attncli.text import join_names, shorten, suggestion
 from attncli.types import Attention
+
+# What is shaded: nothing, the cells of the weights, those of every step, or maps are drawn, a pixel for each number.
+Heat: TypeAlias = Literal["off", "weights", "steps", "map"]
+Normalize: TypeAlias = Literal["full", "row"]  # what the shades go up to: the largest of a step, or of each row
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class RenderOptions:
     width: int | None = None  # columns of the terminal; None: no terminal, nothing is left out or folded
     is_terminal: bool = False  # the output is a terminal
     color: bool = False
-    heat: bool = False  # shade the cells of weights
+    heat: Heat = "off"
+    normalize: Normalize | None = None  # None: each row for many weights, else the step
     has_unicode: bool = True  # the console can show more than ASCII
     bare: bool = False  # JSON: without what is the same in every record
     tidy: bool = False  # CSV: a row for each number, of one step too
@@ -45,7 +50,9 @@ class Format:
     is_binary: bool = False
     console_errors: Codec = "attn"
     unsupported_dtypes: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
-    shape_options: tuple[str, ...] = ()  # of `bare`, `tidy` and `standalone` in RenderOptions, those that it heeds
+    shape_options: tuple[
+        str, ...
+    ] = ()  # of `bare`, `tidy`, `standalone`, `heat` and `normalize` in RenderOptions, those that it heeds
     is_table: bool = False  # its rows say which result they are of, so that a batch can write all results as one file
     # (file, plan, compute) → the result, whose steps too large for memory are written to the file as they are computed
     stream_writer: Callable[..., Attention] | None = None
@@ -145,11 +152,13 @@ def _refuse_other_suffix(path: str, chosen: Format) -> None:
     )
 
 
-def refuse_unused_shape(format: Format, *, bare: bool, tidy: bool, standalone: bool) -> None:
-    """Refuse `--bare`, `--tidy` and `--standalone` where the format does not heed them.
+def refuse_unused_shape(
+    format: Format, *, bare: bool, tidy: bool, standalone: bool, heat: str, normalize: Normalize | None
+) -> None:
+    """Refuse `--bare`, `--tidy`, `--standalone`, `--heat` and `--normalize` where the format does not heed them.
 
     Raises:
-        OptionError: one is asked for, and the format does not.
+        OptionError: one is asked for, and the format does not; or `--normalize` where nothing is shaded.
     """
     if bare and "bare" not in format.shape_options:
         message = f"--bare leaves out fields of JSON, but {format.name} is not JSON"
@@ -160,6 +169,15 @@ def refuse_unused_shape(format: Format, *, bare: bool, tidy: bool, standalone: b
     if standalone and "standalone" not in format.shape_options:
         message = f"--standalone makes a whole document in LaTeX, and this is {format.name}"
         raise OptionError("bad-option", message, help="--format latex")
+    if heat in ("on", "map") and "heat" not in format.shape_options:
+        message = f"--heat {heat} shades the numbers of tables, and this is {format.name}"
+        raise OptionError("bad-option", message, help="--format table")
+    if normalize is not None and "normalize" not in format.shape_options:
+        message = f"--normalize chooses the scale of the shades of tables, and this is {format.name}"
+        raise OptionError("bad-option", message, help="--format table")
+    if normalize is not None and heat == "off":
+        message = "--normalize chooses the scale of the shades, and --heat off shows none"
+        raise OptionError("bad-option", message, help="--heat on")
 
 
 def choose_output_format(path: str | None, format_name: str | None, default: str = "table") -> Format:

@@ -49,7 +49,7 @@ def plan_request(
     from attncli.plan import finish_plan, outline_plan
     from attncli.select import add_kv_heads, resolve_selection, selects_only_queries
 
-    keep = list(output_options.only) or ["shown"]
+    keep = list(output_options.kept_steps) or ["shown"]
     try:
         variant = variant_request.resolve_variant(problem.variant)
         plan = outline_plan(problem, variant, keep, top=output_options.top)

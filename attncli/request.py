@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from attncli.errors import OptionError
+from attncli.output_formats import Heat, Normalize
 from attncli.types import Json
 from attncli.variant import CHOICES, Variant, merge_choices, open_choices
 
@@ -44,12 +46,24 @@ class OutputOptions:
     tidy: bool = False  # CSV with a row for each number, of one step too
     standalone: bool = False  # LaTeX that compiles as it is
     precision: int = 4  # digits after the point, in tables
-    heat: str = "auto"  # auto, on, off
+    heat: Literal["auto", "on", "off", "map"] = "auto"
+    normalize: Normalize | None = None  # the scale of the shades; None: by the step
     full: bool = False  # leave nothing out on a terminal
     color: str = "auto"  # auto, always, never
     quiet: bool = False
     progress: bool = True
     error_format: str = "full"  # full, json, concise
+
+    @property
+    def kept_steps(self) -> tuple[str, ...]:
+        """The names of the steps to keep; none: those that are shown by default. A map is of the weights unless others are named."""
+        return self.only or (("weights",) if self.heat == "map" else ())
+
+    def shades(self, *, has_color: bool) -> Heat:
+        """Return what is shaded where there are colours, or are not."""
+        if self.heat == "auto":
+            return "weights" if has_color else "off"
+        return "steps" if self.heat == "on" else self.heat
 
 
 @dataclass(frozen=True)

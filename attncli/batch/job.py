@@ -84,6 +84,8 @@ class Job:
             "attn_version": self.attn_version,
             "format": self.format_name,
             "heat": self.output_options.heat == "on",
+            **({"heat_map": True} if self.output_options.heat == "map" else {}),
+            **({"normalize": self.output_options.normalize} if self.output_options.normalize else {}),
             **({"bare": True} if self.output_options.bare else {}),  # so that folders made without it go on
             **({"tidy": True} if self.output_options.tidy else {}),
             **({"standalone": True} if self.output_options.standalone else {}),
@@ -159,7 +161,8 @@ class Job:
         options = self.output_options
         return RenderOptions(
             precision=options.precision,
-            heat=options.heat == "on",
+            heat=options.shades(has_color=False),
+            normalize=options.normalize,
             bare=options.bare,
             tidy=options.tidy,
             standalone=options.standalone,

@@ -119,7 +119,12 @@ def batch(
     process_count = _parse_jobs(jobs, scheduler)
     format = _choose_format(output_options, results_folder, table_path)
     refuse_unused_shape(
-        format, bare=output_options.bare, tidy=output_options.tidy, standalone=output_options.standalone
+        format,
+        bare=output_options.bare,
+        tidy=output_options.tidy,
+        standalone=output_options.standalone,
+        heat=output_options.heat,
+        normalize=output_options.normalize,
     )
     _check_options(output_options, fail_fast, max_failures)
     if results_folder is None:

@@ -164,6 +164,11 @@ def run_explain(
         raise OptionError(
             "bad-option", f"{option} is for results, and explain writes a page", help="attn compute has it"
         )
+    if output_options.heat in ("on", "map") or output_options.normalize:
+        option = "--normalize" if output_options.normalize else f"--heat {output_options.heat}"
+        raise OptionError(
+            "bad-option", f"{option} is for tables, and explain writes a page", help="attn compute has it"
+        )
     folder = _choose_folder(output_options, request)
     if folder is None:
         check_output_path(output_options)

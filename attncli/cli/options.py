@@ -122,7 +122,17 @@ _OUTPUT_OPTIONS = _group_in_panel(
     _declare_option("standalone", bool, "LaTeX as a whole document, which compiles as it is", default=False),
     _declare_option("top", str | None, "also show the N largest weights of each query", "N"),
     _declare_option("precision", str, "digits after the decimal point in tables", "N", default="4"),
-    _declare_option("heat", Literal["auto", "on", "off"], "shade the cells of the weights", default="auto"),
+    _declare_option(
+        "heat",
+        Literal["auto", "on", "off", "map"],
+        "shade numbers by size: auto, the weights where there are colours; on, every step; map, a picture of each head",
+        default="auto",
+    ),
+    _declare_option(
+        "normalize",
+        Literal["full", "row"] | None,
+        "the scale of the shades: one for the whole step, or one for each row",
+    ),
     _declare_option("full", bool, "show every row and column on a terminal", default=False),
     _declare_option(
         "color",
@@ -196,6 +206,7 @@ def _make_output_options(values: OptionValues) -> OutputOptions:
         top=None if values["top"] is None else parse_whole_number("top", values["top"], 1, 2**31),
         precision=parse_whole_number("precision", values["precision"], 0, 17),
         heat=values["heat"],
+        normalize=values["normalize"],
         full=values["full"],
         color=values["color"],
         quiet=values["quiet"],
@@ -222,6 +233,7 @@ def _make_verdict_output_options(values: OptionValues) -> OutputOptions:
         "top": None,
         "precision": "4",
         "heat": "off",
+        "normalize": None,
         "full": False,
     }
     return _make_output_options(values | absent)

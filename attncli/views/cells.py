@@ -87,18 +87,20 @@ def choose_number_format(values: NumpyArray, precision: int) -> NumberFormat:
         return NumberFormat("boolean")
     if values.dtype.kind in "iu":
         return NumberFormat("integer")
-    largest = _largest_finite_size(values)
+    smallest, greatest = finite_range(values)
+    largest = max(-smallest, greatest)
     would_print_zero = 0 < largest < 10.0 ** -(precision + 1)  # every number would be 0.0000
     return NumberFormat("exponent" if largest >= _MAX_PLAIN_NUMBER or would_print_zero else "fixed", precision)
 
 
-def _largest_finite_size(values: NumpyArray) -> float:
-    """The largest size of a finite number; 0 where there is none."""
-    largest = 0.0
+def finite_range(values: NumpyArray) -> tuple[float, float]:
+    """The smallest and the largest finite number; 0 and 0 where there is none."""
+    smallest, largest = np.inf, -np.inf
     for some in np.nditer(values, ["external_loop", "buffered", "zerosize_ok"], buffersize=_NUMBERS_AT_ONCE):
-        finite = np.asarray(some)[np.isfinite(some)]
-        largest = max(largest, float(np.abs(finite, dtype=np.float64).max(initial=0)))
-    return largest
+        finite = np.asarray(some)[np.isfinite(some)].astype(np.float64)
+        smallest = min(smallest, float(finite.min(initial=np.inf)))
+        largest = max(largest, float(finite.max(initial=-np.inf)))
+    return (smallest, largest) if smallest <= largest else (0.0, 0.0)
 
 
 def sum_rows(values: NumpyArray) -> NumpyArray:

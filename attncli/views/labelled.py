@@ -17,6 +17,7 @@ from attncli.views.cells import (
     CellFormat,
     KeyFormat,
     choose_number_format,
+    finite_range,
     index_and_token,
     rows_at_once,
     sum_rows,
@@ -57,17 +58,30 @@ class CellMarks:
 
     def apply(self, texts: list[str], first: int, last: int) -> None:
         """Put the marks in place of the texts of the rows from first up to last."""
+        for mark, cells in (
+            (HIDDEN, self.find_hidden_cells(first, last)),
+            (DROPPED, self.find_dropped_cells(first, last)),
+        ):
+            for i in np.flatnonzero(cells).tolist() if cells is not None else ():
+                texts[i] = mark
+
+    def find_hidden_cells(self, first: int, last: int) -> NumpyArray | None:
+        """Return which cells of the rows from first up to last show that their key is hidden: (row, column); None: none can."""
+        if self.find_hidden is None:
+            return None
         values = self.values[first:last]
-        is_zero = values == 0
-        if self.find_hidden is not None:
-            hidden = self.find_hidden(first, first + len(values)) & (is_zero | (values == -np.inf))
-            is_zero &= ~hidden
-            for i in np.flatnonzero(hidden).tolist():
-                texts[i] = HIDDEN
-        if self.is_dropout:
-            dropped = is_zero if self.weights is None else is_zero & (self.weights[first:last] != 0)
-            for i in np.flatnonzero(dropped).tolist():
-                texts[i] = DROPPED
+        hidden: NumpyArray = self.find_hidden(first, first + len(values)) & ((values == 0) | (values == -np.inf))
+        return hidden
+
+    def find_dropped_cells(self, first: int, last: int) -> NumpyArray | None:
+        """Return which cells of the rows from first up to last show that their weight was dropped, likewise."""
+        if not self.is_dropout:
+            return None
+        dropped: NumpyArray = self.values[first:last] == 0
+        if self.weights is not None:
+            dropped &= self.weights[first:last] != 0
+        hidden = self.find_hidden_cells(first, last)
+        return dropped if hidden is None else dropped & ~hidden
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,7 @@ class LabelledMatrix:
     column_labels: tuple[str, ...]
     values: NumpyArray  # (row, column)
     cell_format: CellFormat
+    find_range: Callable[[], tuple[float, float]]  # the smallest and the largest finite number of the whole step
     statistics: tuple[StatisticColumn, ...] = ()
     marks: CellMarks | None = None  # None: every cell has its number
     is_ascii: bool = False  # every symbol is spelled in ASCII
@@ -183,6 +198,10 @@ class SlicedStep:
         return choose_number_format(self.values, self.precision)
 
     @cached_property
+    def _range(self) -> tuple[float, float]:
+        return finite_range(self.values)
+
+    @cached_property
     def _sums(self) -> NumpyArray | None:
         """The sum of each row, where that says something."""
         has_sums = self.step.name in _STEPS_WITH_SUMS and "key" not in self.attention.at
@@ -240,6 +259,7 @@ class SlicedStep:
             ),
             values=values,
             cell_format=_key_format(attention, batch_item) if step.name == "top_keys" else self._cell_format,
+            find_range=lambda: self._range,
             statistics=tuple(
                 StatisticColumn(name, column, choose_number_format(column, self.precision))
                 for name, column in statistics.items()

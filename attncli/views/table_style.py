@@ -7,18 +7,20 @@ from typing import NamedTuple
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import COLOR_SYSTEMS, Console
 from rich.style import Style
 from rich.text import Text
 
 from attncli.output_formats import RenderOptions
 from attncli.text import to_ascii
 from attncli.views.cells import DROPPED, HIDDEN
-from attncli.views.heat import Shading, choose_shading, is_scaled_by_row, shares_of_largest
+from attncli.views.heat import WEIGHT_STEPS, Heat, choose_scale, choose_shading
 from attncli.views.labelled import LabelledMatrix
 
 _HEADING_GAP = "   "
 _DIM_CELLS = {spelling for text in ("−∞", HIDDEN, DROPPED) for spelling in (text, to_ascii(text))}
+_NO_CODES = ("", "")
+_LEGEND_CELLS = 9  # cells of a legend, evenly from one end of the scale to the other
 
 
 class StyledCell(NamedTuple):
@@ -26,7 +28,8 @@ class StyledCell(NamedTuple):
 
     text: str
     style: str | Style = ""
-    glyph: str = ""  # after the text
+    glyph: str = ""  # after the text, one column, with its own codes
+    is_filled: bool = False  # the style is a colour behind the whole cell, as far as its neighbours
 
 
 class TableStyle:
@@ -44,16 +47,45 @@ class TableStyle:
         self.has_unicode = render_options.has_unicode
         self.box = box.SIMPLE_HEAD if render_options.has_unicode else box.ASCII2
         self.is_colorless = not render_options.color
-        color_system = console.color_system if render_options.color else None
-        self._shading = choose_shading(color_system, has_unicode=self.has_unicode) if render_options.heat else None
+        self.color_system = console.color_system if render_options.color else None
+        self._render_options = render_options
+        self.shading = choose_shading(self.color_system, has_unicode=self.has_unicode)
+        self._codes: dict[str | Style, tuple[str, str]] = {"": _NO_CODES}
+        self._told_scale = ""
 
-    def shading(self, matrix: LabelledMatrix) -> Shading | None:
-        """Return how the cells of a matrix are shaded: only weights are."""
-        return self._shading if matrix.name == "weights" else None
+    def find_heat(self, matrix: LabelledMatrix) -> Heat | None:
+        """Return how the numbers of a matrix are shaded; None: they are not."""
+        options = self._render_options
+        if options.heat == "off" or (options.heat == "weights" and matrix.name not in WEIGHT_STEPS):
+            return None
+        if matrix.values.dtype.kind != "f" or not matrix.values.size:
+            return None
+        scale = choose_scale(matrix.name, matrix.find_range(), len(matrix.column_labels), options.normalize)
+        return Heat(self.shading, scale)
+
+    def overhang(self, matrix: LabelledMatrix) -> int:
+        """Return by how many columns the colour behind the last cell of a row reaches beyond its text."""
+        heat = self.find_heat(matrix)
+        return 1 if heat and heat.fills else 0
+
+    def codes(self, style: str | Style) -> tuple[str, str]:
+        """Return the codes before and after a text in a style."""
+        codes = self._codes.get(style)
+        if codes is None:
+            parsed = style if isinstance(style, Style) else Style.parse(style)
+            system = COLOR_SYSTEMS[self.color_system] if self.color_system else None
+            before, _, after = parsed.render("x", color_system=system).partition("x")
+            codes = self._codes[style] = (before, after)
+        return codes
+
+    def paint(self, text: str, style: str | Style) -> str:
+        """Put the codes of a style around a text."""
+        before, after = self.codes(style)
+        return f"{before}{text}{after}"
 
     # ── above a table ────────────────────────────────────────────────────────────────────────────
     def print_heading(self, matrix: LabelledMatrix, title: str = "") -> None:
-        """Print what the table below holds: step, formula, remark, the scale of the shades.
+        """Print what the table below holds: step, formula, remark; and the scale of the shades where it is another than before.
 
         Args:
             matrix: the table.
@@ -64,10 +96,17 @@ class TableStyle:
             parts.append(Text(matrix.formula))
         if matrix.remark:
             parts.append(Text(f"({matrix.remark})", style="dim"))
-        shading = self.shading(matrix)
-        if shading:
-            parts.append(_shading_legend(shading, len(matrix.column_labels)))
         self.print_parts(parts, _HEADING_GAP)
+        heat = self.find_heat(matrix)
+        if heat:
+            self.print_scale(heat_legend(heat))
+
+    def print_scale(self, parts: Sequence[Text]) -> None:
+        """Print a legend, unless it was the last that was printed."""
+        told = "".join(part.plain for part in parts)
+        if told != self._told_scale:
+            self.print_parts(parts, _HEADING_GAP)
+        self._told_scale = told
 
     def print_parts(self, parts: Sequence[Text], gap: str) -> None:
         """Print parts side by side, in as many lines as a terminal needs; a part that fits a line is not split."""
@@ -87,13 +126,30 @@ class TableStyle:
 
     # ── cells ────────────────────────────────────────────────────────────────────────────────────
     def style_rows(self, matrix: LabelledMatrix, first: int, rows: list[list[str]]) -> Iterator[list[StyledCell]]:
-        """Yield the cells of rows, from the first of so many, each with its style; weights are shaded by their size."""
+        """Yield the cells of rows, from the first of so many, each with its style; those of the heat are shaded."""
         column_count = len(matrix.column_labels)
-        shading = self.shading(matrix)
-        for r, texts in enumerate(rows, first):
-            shares = shares_of_largest(matrix.values[r].tolist()) if shading else [0.0] * column_count
-            cells = [_style_cell(text, share, shading) for text, share in zip(texts, shares, strict=False)]
+        heat = self.find_heat(matrix)
+        blank = "" if heat is None or heat.fills else " "
+        # By level, and at the end what stands for −1: a number that is not finite.
+        shades = [*self._level_cells(heat), ("", blank, False)] if heat else [("", "", False)]
+        row_levels = (
+            heat.levels(matrix.values[first : first + len(rows)]) if heat else [[-1] * column_count] * len(rows)
+        )
+        for texts, levels in zip(rows, row_levels, strict=True):
+            cells = [
+                StyledCell(text, "dim", blank) if text in _DIM_CELLS else StyledCell(text, *shades[level])
+                for text, level in zip(texts, levels, strict=False)
+            ]
             yield [*cells, *(StyledCell(text, "dim") for text in texts[column_count:])]
+
+    def _level_cells(self, heat: Heat) -> list[tuple[str | Style, str, bool]]:
+        """Style, glyph and whether it is filled, of a cell of each level."""
+        if heat.fills:
+            return [(fill, "", True) for fill in heat.fills]
+        shading = heat.shading
+        return [
+            ("", glyph if glyph == " " else self.paint(glyph, shading.glyph_style), False) for glyph in shading.glyphs
+        ]
 
     def column_widths(self, matrix: LabelledMatrix, labels: Sequence[str]) -> list[int]:
         """Return the width that each column needs, statistics too, below labels that may have been shortened."""
@@ -103,33 +159,27 @@ class TableStyle:
             widths = [
                 max(width, *map(measure, cells)) for width, cells in zip(widths, zip(*rows, strict=True), strict=True)
             ]
-        shading = self.shading(matrix)
-        if shading:
+        heat = self.find_heat(matrix)
+        if heat and not heat.fills:
             column_count = len(matrix.column_labels)
-            widths = [width + shading.glyph_width if c < column_count else width for c, width in enumerate(widths)]
+            widths = [width + 1 if c < column_count else width for c, width in enumerate(widths)]
         return [max(width, cell_len(label)) for width, label in zip(widths, labels, strict=True)]
 
 
-def _style_cell(text: str, share: float, shading: Shading | None) -> StyledCell:
-    """Style one cell; a mark in place of a number is never shaded."""
-    if text in _DIM_CELLS:
-        return StyledCell(text, "dim", " " * shading.glyph_width if shading else "")
-    if not shading:
-        return StyledCell(text)
-    level = shading.level(share)
-    if shading.glyphs:
-        return StyledCell(text, "", " " if level is None else shading.glyphs[level])
-    return StyledCell(text, "" if level is None else shading.styles[level])
-
-
-def _shading_legend(shading: Shading, key_count: int) -> Text:
-    """`shaded 0 ░▒▓█ 1`: the scale, in the colours or glyphs of the cells."""
-    legend = Text("shaded 0 ", style="dim")
-    if shading.glyphs:
-        legend.append(shading.glyphs.strip(), Style.parse(f"{shading.glyph_style} not dim"))
-    for style in shading.styles:
-        legend.append("  ", Style(bgcolor=style.bgcolor, dim=False))
-    return legend.append(" the row's largest" if is_scaled_by_row(key_count) else " 1")
+def heat_legend(heat: Heat) -> list[Text]:
+    """`shaded 0 ░▒▓█ 1`, and what that is of: the scale, in the colours or glyphs of the cells."""
+    scale = heat.scale
+    legend = Text("shaded ", style="dim")
+    if not heat.fills:
+        legend.append("by size, 0 " if scale.is_signed else "0 ")
+        legend.append(heat.shading.glyphs.strip(), Style.parse(f"{heat.shading.glyph_style} not dim"))
+        return [legend.append(f" {scale.spell(1)} {scale.unit}")]
+    for i in range(_LEGEND_CELLS):
+        part = i / (_LEGEND_CELLS - 1)
+        level = round(part * (len(heat.fills) - 1))
+        number = scale.spell(2 * part - 1 if scale.is_signed else part)
+        legend.append(f" {number} ", Style.combine([Style(dim=False), heat.fills[level]]))
+    return [legend.append(f" {scale.unit}")]
 
 
 def wrap_items(items: Sequence[str], separator: str, width: int | None) -> list[str]:
@@ -152,3 +202,8 @@ def pad_left(text: str, width: int) -> str:
     """Put a text at the right of so many columns of a terminal; spaces at its own end would move it from there."""
     text = text.rstrip()
     return " " * (width - cell_len(text)) + text
+
+
+def pad_right(text: str, width: int) -> str:
+    """Fill a text up to so many columns of a terminal, as a label is."""
+    return text + " " * (width - cell_len(text))

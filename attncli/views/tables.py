@@ -8,11 +8,12 @@ from attncli.output_formats import RenderOptions, output_format
 from attncli.types import Attention
 
 
-@output_format("table", ".txt")
+@output_format("table", ".txt", shape_options=("heat", "normalize"))
 def write_table(attention: Attention, render_options: RenderOptions) -> Iterator[str]:
     """Every step that was kept, as tables, piece by piece."""
     # Here, not above: a command looks this format up before it reads its input, and most inputs that are refused are refused then.
     import io
+    from dataclasses import replace
 
     from rich.text import Text
 
@@ -37,6 +38,17 @@ def write_table(attention: Attention, render_options: RenderOptions) -> Iterator
         style.console.print(Text(line, style="bold"), soft_wrap=True)
     style.print_note(["rows = query (looks), columns = key (is looked at)"])
     tables = ResultTables(attention, render_options.precision)
+    if render_options.heat == "map":
+        from attncli.views.heat_map import is_drawable, print_heat_maps
+
+        drawn = [step for step in tables.steps if is_drawable(step)]
+        for _ in print_heat_maps(tables, drawn, style, render_options):
+            yield take_text()
+        names = {step.step.name for step in drawn}
+        others = tuple(step.step for step in tables.steps if step.step.name not in names)
+        if not others:
+            return
+        tables = ResultTables(replace(attention, steps=others), render_options.precision)
     if render_options.width:
         for _ in print_fitted_tables(tables, style, render_options.width):
             yield take_text()

@@ -1,6 +1,7 @@
 """A result on a terminal: tables cut to its width, and to a page that can be read. Entry: `print_fitted_tables`.
 
-Of many rows, columns, heads and batch items the first and last are shown. Narrow tables of two heads stand side by side.
+Of many rows, columns, heads and batch items the first and last are shown, and of weights the rows and columns that hold the
+largest. Narrow tables of two heads stand side by side.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from itertools import groupby
 from typing import NamedTuple
 
 from rich.cells import cell_len
-from rich.table import Table
 from rich.text import Text
 
 from attncli.text import join_names
 from attncli.views.arrangement import ResultTables, Slice
+from attncli.views.elision import count_shown, leading_and_trailing, leading_trailing_and_strongest, rank_by_strength
+from attncli.views.heat import WEIGHT_STEPS
 from attncli.views.labelled import LabelledMatrix
-from attncli.views.table_style import StyledCell, TableStyle, pad_left, widest
+from attncli.views.table_lines import TableLines
+from attncli.views.table_style import StyledCell, TableStyle, widest
 
 _PAGE_LINES = 150  # lines of a page that may be long: what is shown of rows, heads and items is chosen for them
 _LINES_BESIDE_ROWS = 4  # of a table: a blank one, the heading, labels, a rule
@@ -26,6 +29,8 @@ _COLUMN_GAP_SPACES = 3  # spaces between two columns
 _MAX_LABEL_WIDTH = 18  # characters of one label on a terminal, fewer on a narrow one
 _MIN_PAIR_WIDTH = 120  # columns of a terminal on which tables of two heads stand side by side
 _PAIR_GAP = 4  # columns between them
+# One of so many rows or columns that are shown of many is there for its large weights, not as one of the first or last.
+_ROWS_PER_STRONGEST, _COLUMNS_PER_STRONGEST = 5, 3
 
 
 class _Extent(NamedTuple):
@@ -59,11 +64,11 @@ def print_fitted_tables(tables: ResultTables, style: TableStyle, width: int) -> 
     """
     items = [item for item in range(tables.item_count) if tables.equal_item(item) is None]
     extent = _choose_extent(tables, len(items))
-    shown_items = [items[i] for i in _leading_and_trailing(len(items), extent.items) if i is not None]
-    shown_heads = [head for head in _leading_and_trailing(len(tables.heads), extent.heads) if head is not None]
+    shown_items = [items[i] for i in leading_and_trailing(len(items), extent.items) if i is not None]
+    shown_heads = [head for head in leading_and_trailing(len(tables.heads), extent.heads) if head is not None]
     left_out = [
-        *_count_shown("batch items", len(items), len(shown_items)),
-        *_count_shown("heads", len(tables.heads), len(shown_heads)),
+        *count_shown("batch items", len(items), len(shown_items)),
+        *count_shown("heads", len(tables.heads), len(shown_heads)),
     ]
     if left_out:
         style.print_note([f"{join_names(left_out)}; --full shows all, --at chooses"])
@@ -111,23 +116,10 @@ def _count_lines(tables: ResultTables, item_count: int, extent: _Extent) -> int:
         count = 1
         for axis in step.slice_axes:
             count *= min(extent.items, item_count) if axis == "batch" else min(extent.heads, step.length(axis))
-        rows = min(step.row_count, extent.rows + 2)  # a gap between them, and what was left out
+        gap_count = 1 + (extent.rows // _ROWS_PER_STRONGEST if step.step.name in WEIGHT_STEPS else 0)
+        rows = min(step.row_count, extent.rows + gap_count + 1)  # the gaps between them, and what was left out
         lines += count * (rows + _LINES_BESIDE_ROWS)
     return lines
-
-
-def _leading_and_trailing(length: int, max_shown: int) -> list[int | None]:
-    """Indices of the first and last of so many, with None for the gap between."""
-    if length <= max_shown:
-        return list(range(length))
-    leading_count = max(1, max_shown // 2)
-    trailing_count = max_shown - leading_count
-    return [*range(leading_count), None, *range(length - trailing_count, length)]
-
-
-def _count_shown(noun: str, count: int, shown: int) -> list[str]:
-    """`300 rows (40 shown)`; nothing if all are."""
-    return [f"{count} {noun} ({shown} shown)"] if shown < count else []
 
 
 # ── two heads side by side ───────────────────────────────────────────────────────────────────────
@@ -141,9 +133,11 @@ class _FittedTable:
     """One table, cut to a width."""
 
     matrix: LabelledMatrix
-    table: Table
+    lines: list[str]
+    width: int  # of the lines
     left_out: list[str]  # what is not shown of it
     shows_statistics: bool
+    is_ranked: bool  # what is shown was chosen by its weights, too
 
 
 class _Page:
@@ -173,7 +167,7 @@ class _Page:
         self.style.console.print()
         self.style.print_heading(matrix)
         self._print_statistics_legend(fitted)
-        self.style.console.print(fitted.table)
+        self._print_lines(fitted.lines, fitted.width)
         self._print_left_out(fitted)
 
     def print_pair(self, first: LabelledMatrix, second: LabelledMatrix) -> None:
@@ -182,10 +176,22 @@ class _Page:
         self.style.console.print()
         self.style.print_heading(first, f"{first.title} and {second.slice_label.rpartition(' · ')[2]}")
         self._print_statistics_legend(fitted[0])
-        grid = Table.grid(padding=(0, _PAIR_GAP, 0, 0))
-        grid.add_row(*(one.table for one in fitted))
-        self.style.console.print(grid)
-        self._print_left_out(fitted[0])
+        left, right = fitted
+        lines = [
+            line + " " * (left.width + _PAIR_GAP - Text.from_ansi(line).cell_len) + other
+            for line, other in zip(left.lines, right.lines, strict=True)
+        ]
+        self._print_lines(lines, left.width + _PAIR_GAP + right.width)
+        self._print_left_out(left)
+
+    def _print_lines(self, lines: list[str], width: int) -> None:
+        """Print lines with their codes; on a terminal where not even two columns have room, they are cut."""
+        console = self.style.console
+        if width <= self.width:
+            console.file.writelines(f"{line}\n" for line in lines)
+        else:
+            for line in lines:
+                console.print(Text.from_ansi(line), no_wrap=True, overflow="ellipsis")
 
     @property
     def _half_width(self) -> int:
@@ -193,11 +199,17 @@ class _Page:
 
     def _fits_whole(self, matrix: LabelledMatrix, width: int) -> bool:
         """Whether no column and no statistic of a table is left out at a width."""
-        columns, statistics = _choose_columns(matrix, width, self._column_widths(matrix, width))
+        available = self._available_width(matrix, width)
+        columns, statistics = _choose_columns(matrix, available, self._column_widths(matrix, width), ())
         return None not in columns and len(statistics) == len(matrix.statistics)
 
     def _column_widths(self, matrix: LabelledMatrix, width: int) -> list[int]:
         return self.style.column_widths(matrix, _cut_labels(matrix, width))
+
+    def _available_width(self, matrix: LabelledMatrix, width: int) -> int:
+        """What a table of a width has for its columns and statistics, beside the labels of its rows."""
+        row_labels = [_shorten_label(label, width) for label in matrix.row_labels]
+        return width - widest([matrix.corner_label, *row_labels]) - self.style.overhang(matrix)
 
     def _print_statistics_legend(self, fitted: _FittedTable) -> None:
         legend = fitted.matrix.statistics_legend if fitted.shows_statistics else []
@@ -207,73 +219,82 @@ class _Page:
 
     def _print_left_out(self, fitted: _FittedTable) -> None:
         if fitted.left_out and fitted.left_out != self._told_left_out:
-            self.style.print_note([f"{join_names(fitted.left_out)}; --full shows all, --at chooses"])
+            strongest = ", those with the largest weights among them" if fitted.is_ranked else ""
+            self.style.print_note([f"{join_names(fitted.left_out)}{strongest}; --full shows all, --at chooses"])
         self._told_left_out = fitted.left_out
 
     def _fit(self, matrix: LabelledMatrix, width: int) -> _FittedTable:
         """Cut one table to a width, and to the rows of the page."""
         labels, widths = _cut_labels(matrix, width), self._column_widths(matrix, width)
-        columns, statistics = _choose_columns(matrix, width, widths)
-        rows = _leading_and_trailing(len(matrix.row_labels), self.max_rows)
-        shading = self.style.shading(matrix)
-        glyph_style = shading.glyph_style if shading else ""
-        table = Table(box=self.style.box, pad_edge=False, show_edge=False, padding=(0, 1), header_style="")
-        table.add_column(Text(matrix.corner_label, style="dim"), no_wrap=True)
-        for c in columns:
-            table.add_column(Text("…" if c is None else labels[c]), justify="right", no_wrap=True)
-        for c in statistics:
-            table.add_column(Text(labels[c], style="dim"), justify="right", no_wrap=True)
+        is_ranked = matrix.name in WEIGHT_STEPS and matrix.values.size > 0
+        row_ranking = rank_by_strength(matrix.values.max(axis=1)) if is_ranked else ()
+        rows = leading_trailing_and_strongest(len(matrix.row_labels), self.max_rows, row_ranking, _ROWS_PER_STRONGEST)
+        shown_values = matrix.values[[r for r in rows if r is not None]] if is_ranked else None
+        ranking = () if shown_values is None else rank_by_strength(shown_values.max(axis=0))
+        columns, statistics = _choose_columns(matrix, self._available_width(matrix, width), widths, ranking)
+        row_labels = ["…" if r is None else _shorten_label(matrix.row_labels[r], width) for r in rows]
+        shown = [*columns, *statistics]
+        lines = TableLines(
+            self.style,
+            matrix.corner_label,
+            ["…" if c is None else labels[c] for c in shown],
+            [1 if c is None else widths[c] for c in shown],
+            row_label_width=widest([matrix.corner_label, *row_labels]),
+            statistic_count=len(statistics),
+            is_narrow=matrix.cell_format.is_narrow,
+        )
+        gap_row = [StyledCell("…")] * len(shown)
+        cell_rows = []
         for r in rows:
             if r is None:
-                table.add_row("…", *("…" for _ in columns), *("…" for _ in statistics))
+                cell_rows.append(gap_row)
                 continue
             [cells] = self.style.style_rows(matrix, r, matrix.format_rows(r, r + 1))
-            texts = [
-                Text("…") if c is None else _cell_text(cells[c], widths[c], glyph_style)
-                for c in (*columns, *statistics)
-            ]
-            table.add_row(Text(_shorten_label(matrix.row_labels[r], width)), *texts)
+            cell_rows.append([StyledCell("…") if c is None else cells[c] for c in shown])
         left_out = [
-            *_count_shown("columns", len(matrix.column_labels), sum(c is not None for c in columns)),
-            *_count_shown("rows", len(matrix.row_labels), sum(r is not None for r in rows)),
+            *count_shown("columns", len(matrix.column_labels), sum(c is not None for c in columns)),
+            *count_shown("rows", len(matrix.row_labels), sum(r is not None for r in rows)),
         ]
-        return _FittedTable(matrix, table, left_out, len(statistics) == len(matrix.statistics))
+        text = lines.head() + lines.rows(row_labels, cell_rows)
+        return _FittedTable(
+            matrix,
+            text.removesuffix("\n").split("\n"),
+            lines.width,
+            left_out,
+            shows_statistics=len(statistics) == len(matrix.statistics),
+            is_ranked=is_ranked,
+        )
 
 
-def _choose_columns(matrix: LabelledMatrix, width: int, widths: Sequence[int]) -> tuple[list[int | None], list[int]]:
-    """Choose as many of the first and last columns as fit a width, with None for the gap between, and the statistics.
+def _choose_columns(
+    matrix: LabelledMatrix, available_width: int, widths: Sequence[int], ranking: Sequence[int]
+) -> tuple[list[int | None], list[int]]:
+    """Choose as many of the first, last and strongest columns as fit a width, with None for each gap, and the statistics.
 
     Both are indices among the cells of a row. Statistics are left out first, where not even two columns would fit beside
     them.
 
     Args:
         matrix: the table.
-        width: that it may have.
+        available_width: for columns and statistics.
         widths: that the columns and statistics need.
+        ranking: the columns from the strongest to the weakest, where some are stronger.
     """
     column_count = len(matrix.column_labels)
-    row_labels = [_shorten_label(label, width) for label in matrix.row_labels]
-    label_width = widest([matrix.corner_label, *row_labels])
+
+    def choose(max_shown: int) -> list[int | None]:
+        return leading_trailing_and_strongest(column_count, max_shown, ranking, _COLUMNS_PER_STRONGEST)
 
     def needed_width(max_shown: int) -> int:
         """The width of so many columns: the more, the wider."""
-        shown = _leading_and_trailing(column_count, max_shown)
-        return sum(_COLUMN_GAP_SPACES + (1 if c is None else widths[c]) for c in shown)
+        return sum(_COLUMN_GAP_SPACES + (1 if c is None else widths[c]) for c in choose(max_shown))
 
     for statistics in (list(range(column_count, len(widths))), list[int]()):
-        available = width - label_width - sum(_COLUMN_GAP_SPACES + widths[c] for c in statistics)
+        available = available_width - sum(_COLUMN_GAP_SPACES + widths[c] for c in statistics)
         fitting = bisect_right(range(2, column_count + 1), available, key=needed_width)
         if fitting:
-            return _leading_and_trailing(column_count, fitting + 1), statistics
-    return _leading_and_trailing(column_count, 2), []
-
-
-def _cell_text(cell: StyledCell, width: int, glyph_style: str) -> Text:
-    """One cell for Rich, which would drop a space at the end of what it puts at the right, and with it a blank glyph."""
-    if not cell.glyph:
-        return Text(cell.text, style=cell.style)
-    text = Text(pad_left(cell.text, width - len(cell.glyph)), style=cell.style, justify="left")
-    return text.append(cell.glyph, glyph_style)
+            return choose(fitting + 1), statistics
+    return choose(2), []
 
 
 def _cut_labels(matrix: LabelledMatrix, width: int) -> list[str]:

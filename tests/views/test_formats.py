@@ -251,7 +251,7 @@ def test_a_bare_record_has_no_more_than_differs():
 # ── what people read ─────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("name", ["table", "plain", "markdown", "latex"])
 @pytest.mark.parametrize(
-    "look", [{}, {"width": 80}, {"color": True, "heat": True}, {"heat": True, "has_unicode": False}]
+    "look", [{}, {"width": 80}, {"color": True, "heat": "weights"}, {"heat": "weights", "has_unicode": False}]
 )
 def test_token_text_has_no_effect(name, look):
     text = write(name, hostile(), **look)
@@ -303,7 +303,7 @@ def test_a_terminal_is_never_overrun(width):
         keep={"weights", "context", "entropy"},
     )
 
-    for heat in (True, False):
+    for heat in ("weights", "off"):
         text = write("table", held, width=width, heat=heat)
         assert max(cell_len(line) for line in text.splitlines()) <= width
         assert ("columns (" in text) == (width < 1000)
@@ -336,10 +336,10 @@ def test_a_table_word_for_word():
 def test_heat_without_colour_is_a_glyph():
     held = attncli.attend(attncli.read(SAMPLES / "cat_sat.json"), keep={"weights"})
 
-    text = write("table", held, heat=True)
+    text = write("table", held, heat="weights")
 
     assert "0 the         0.3837▒   0.2327░   0.3837▒" in text
-    assert "   shaded 0 ░▒▓█ 1\n" in text
+    assert "\nshaded 0 ░▒▓█ 1.00 in every row\n" in text
 
 
 @pytest.mark.parametrize(

@@ -158,48 +158,21 @@ def test_a_pair_of_heads_hides_what_both_hide(pairing):
 
 
 # ── shades ───────────────────────────────────────────────────────────────────────────────────────
-ENVIRONMENTS = {"truecolor": ("xterm-256color", "truecolor"), "256": ("xterm-256color", ""), "16": ("xterm", "")}
-
-
-@pytest.fixture(params=ENVIRONMENTS)
-def colors(request, monkeypatch):
-    term, colorterm = ENVIRONMENTS[request.param]
-    monkeypatch.setenv("TERM", term)
-    monkeypatch.setenv("COLORTERM", colorterm)
-    return request.param
-
-
-@pytest.mark.parametrize("width", [80, None])
-def test_only_numbers_have_a_colour_behind_them(colors, width):
-    held = attend(3, mask="causal", keep=["weights"])
-
-    text = write("table", held, color=True, heat=True, width=width)
-
-    background = re.compile(r"\x1b\[[\d;]*4[0-8](?:;\d+)*m([^\x1b]*)\x1b")
-    behind = [cell for cell in background.findall(text) if cell.strip()]
-    assert len(behind) == (0 if colors == "16" else 6)
-    assert all("·" not in cell for cell in behind)
-    if colors == "16":
-        assert "█" in text
-    else:
-        assert len([cell for cell in background.findall(text) if cell == "  "]) == 9  # the legend
-
-
 def test_sixteen_colours_show_eighths_after_the_number(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLORTERM", "")
     held = attncli.attend(attncli.read(SAMPLES / "cat_sat.json"), keep={"weights"})
 
-    plain = re.sub(r"\x1b\[[\d;]*m", "", write("table", held, color=True, heat=True))
+    plain = re.sub(r"\x1b\[[\d;]*m", "", write("table", held, color=True, heat="weights"))
 
     assert table(plain, "weights")[0] == ["0", "the", "0.3837▃", "0.2327▂", "0.3837▃", "1.0000"]
-    assert "shaded 0 ▁▂▃▄▅▆▇█ 1" in plain
+    assert "\nshaded 0 ▁▂▃▄▅▆▇█ 1.00 in every row\n" in plain
 
 
 def test_the_scale_of_many_keys_is_said():
-    text = write("table", attend(17, keep=["weights"]), heat=True)
+    text = write("table", attend(17, keep=["weights"]), heat="weights")
 
-    assert "shaded 0 ░▒▓█ the row's largest" in text
+    assert "\nshaded 0 ░▒▓█ 100 % of the row's largest\n" in text
     assert all("█" in line for line in text.splitlines()[-17:])
 
 
