@@ -18,7 +18,8 @@ from attncli.output_formats import RenderOptions
 from attncli.text import join_names
 from attncli.views.arrangement import ResultTables
 from attncli.views.elision import count_shown, leading_and_trailing
-from attncli.views.heat import Heat, Scale, choose_scale
+from attncli.views.heat import Heat
+from attncli.views.heat_scale import Scale, find_scale
 from attncli.views.labelled import LabelledMatrix, SlicedStep
 from attncli.views.map_pixels import HIDDEN, choose_map_look, find_pixels
 from attncli.views.table_style import TableStyle, heat_legend, pad_right
@@ -64,12 +65,7 @@ class _StepMaps:
         row_count, column_count = (step.length(axis) for axis in step.matrix_axes)
         first = self._matrix((0,) * len(step.slice_axes))
         self.formula = first.formula
-        is_boolean = step.values.dtype == bool
-        self.scale = (
-            Scale(1.0)
-            if is_boolean
-            else choose_scale(step.step.name, first.find_range(), column_count, render_options.normalize)
-        )
+        self.scale = find_scale(first, render_options.normalize) or Scale(1.0)  # of yes and no
         self.look = choose_map_look(style.color_system, has_unicode=style.has_unicode, is_signed=self.scale.is_signed)
         self.margin = 1 + max(len(_index_of(label)) for label in first.row_labels)
         at = tables.attention.at

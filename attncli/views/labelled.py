@@ -32,7 +32,7 @@ STATISTIC_MEANINGS: Mapping[str, str] = {
     "visible_keys": "how many keys are not hidden",
     "sink_weights": "what the sink got",
 }
-_STEPS_WITH_SUMS = ("weights", "dropout_weights", "mixed_weights")
+WEIGHT_STEPS = ("weights", "mixed_weights", "dropout_weights")
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class SlicedStep:
     @cached_property
     def _sums(self) -> NumpyArray | None:
         """The sum of each row, where that says something."""
-        has_sums = self.step.name in _STEPS_WITH_SUMS and "key" not in self.attention.at
+        has_sums = self.step.name in WEIGHT_STEPS and "key" not in self.attention.at
         return sum_rows(self.values) if has_sums else None
 
     @cached_property

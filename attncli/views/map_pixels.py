@@ -11,7 +11,8 @@ from rich.style import Style
 from rich.text import Text
 
 from attncli.types import NumpyArray
-from attncli.views.heat import Scale, fill_styles, find_levels
+from attncli.views.heat import fill_styles
+from attncli.views.heat_scale import Scale, find_levels
 from attncli.views.labelled import LabelledMatrix
 
 # What a pixel is where it is no level of a number.

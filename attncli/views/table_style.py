@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from rich import box
@@ -14,13 +15,13 @@ from rich.text import Text
 from attncli.output_formats import RenderOptions
 from attncli.text import to_ascii
 from attncli.views.cells import DROPPED, HIDDEN
-from attncli.views.heat import WEIGHT_STEPS, Heat, choose_scale, choose_shading
-from attncli.views.labelled import LabelledMatrix
+from attncli.views.heat import Heat, Shading, choose_shading
+from attncli.views.heat_scale import find_scale
+from attncli.views.labelled import WEIGHT_STEPS, LabelledMatrix
 
 _HEADING_GAP = "   "
 _DIM_CELLS = {spelling for text in ("−∞", HIDDEN, DROPPED) for spelling in (text, to_ascii(text))}
 _NO_CODES = ("", "")
-_LEGEND_CELLS = 9  # cells of a legend, evenly from one end of the scale to the other
 
 
 class StyledCell(NamedTuple):
@@ -49,19 +50,21 @@ class TableStyle:
         self.is_colorless = not render_options.color
         self.color_system = console.color_system if render_options.color else None
         self._render_options = render_options
-        self.shading = choose_shading(self.color_system, has_unicode=self.has_unicode)
         self._codes: dict[str | Style, tuple[str, str]] = {"": _NO_CODES}
         self._told_scale = ""
+
+    @cached_property
+    def shading(self) -> Shading:
+        """How shades are shown."""
+        return choose_shading(self.color_system, has_unicode=self.has_unicode)
 
     def find_heat(self, matrix: LabelledMatrix) -> Heat | None:
         """Return how the numbers of a matrix are shaded; None: they are not."""
         options = self._render_options
         if options.heat == "off" or (options.heat == "weights" and matrix.name not in WEIGHT_STEPS):
             return None
-        if matrix.values.dtype.kind != "f" or not matrix.values.size:
-            return None
-        scale = choose_scale(matrix.name, matrix.find_range(), len(matrix.column_labels), options.normalize)
-        return Heat(self.shading, scale)
+        scale = find_scale(matrix, options.normalize)
+        return Heat(self.shading, scale) if scale else None
 
     def overhang(self, matrix: LabelledMatrix) -> int:
         """Return by how many columns the colour behind the last cell of a row reaches beyond its text."""
@@ -174,11 +177,9 @@ def heat_legend(heat: Heat) -> list[Text]:
         legend.append("by size, 0 " if scale.is_signed else "0 ")
         legend.append(heat.shading.glyphs.strip(), Style.parse(f"{heat.shading.glyph_style} not dim"))
         return [legend.append(f" {scale.spell(1)} {scale.unit}")]
-    for i in range(_LEGEND_CELLS):
-        part = i / (_LEGEND_CELLS - 1)
-        level = round(part * (len(heat.fills) - 1))
-        number = scale.spell(2 * part - 1 if scale.is_signed else part)
-        legend.append(f" {number} ", Style.combine([Style(dim=False), heat.fills[level]]))
+    for place, number in scale.legend():
+        fill = heat.fills[round(place * (len(heat.fills) - 1))]
+        legend.append(f" {number} ", Style.combine([Style(dim=False), fill]))
     return [legend.append(f" {scale.unit}")]
 
 

@@ -18,8 +18,7 @@ from rich.text import Text
 from attncli.text import join_names
 from attncli.views.arrangement import ResultTables, Slice
 from attncli.views.elision import count_shown, leading_and_trailing, leading_trailing_and_strongest, rank_by_strength
-from attncli.views.heat import WEIGHT_STEPS
-from attncli.views.labelled import LabelledMatrix
+from attncli.views.labelled import WEIGHT_STEPS, LabelledMatrix
 from attncli.views.table_lines import TableLines
 from attncli.views.table_style import StyledCell, TableStyle, widest
 

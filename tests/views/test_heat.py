@@ -13,8 +13,12 @@ from rich.cells import cell_len
 import attncli
 from attncli.output_formats import RenderOptions, load_output_format
 from attncli.types import Attention, Step
-from attncli.views.heat import Scale, choose_scale, choose_shading, find_levels
+from attncli.views.arrangement import labelled_matrices
+from attncli.views.cells import HIDDEN
+from attncli.views.heat import choose_shading
 from attncli.views.heat_colors import shade_colors
+from attncli.views.heat_html import find_html_heat
+from attncli.views.heat_scale import Scale, choose_scale, find_levels
 from tests.helpers import SAMPLES, draw_normal
 from tests.views.screen import TERMINALS, contrast, lightness, read_screen
 
@@ -257,6 +261,23 @@ def test_rows_are_shaded_by_their_own_largest(truecolor):
     assert ground_of(full, "0.0400") != ground_of(full, "1.0000")
     assert ground_of(row, "0.0400") == ground_of(row, "1.0000")
     assert ground_of(row, "0.0200") == ground_of(row, "0.5000")
+
+
+# ── HTML ─────────────────────────────────────────────────────────────────────────────────────────
+def test_each_cell_of_html_has_both_colours_or_none():
+    """A query that sees two keys of three, one of them with the weight 0."""
+    problem = attncli.Problem(q=[[0.0], [1.0]], k=[[0.0], [-900.0], [0.0]], mask=[[True] * 3, [True, True, False]])
+    held = attncli.attend(problem, attncli.Variant(scale="none"), keep=["scores", "weights"])
+    scores, weights = labelled_matrices(held, 4)
+    [texts] = weights.format_rows(1, 2)
+    assert texts == ["1.0000", "0.0000", HIDDEN, "1.0000"]
+
+    heat = find_html_heat(weights)
+    styles = heat.cell_styles(1, texts)
+
+    assert styles == ["background:#fde725;color:#000000", "background:#440154;color:#ffffff", "opacity:0.55", ""]
+    assert find_html_heat(scores) is None
+    assert re.fullmatch(r'shaded (<span style="[^"<>]+">\d\.\d\d</span>){9} in every row', heat.legend())
 
 
 # ── what is left out ─────────────────────────────────────────────────────────────────────────────
