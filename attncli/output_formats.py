@@ -152,6 +152,9 @@ def _refuse_other_suffix(path: str, chosen: Format) -> None:
     )
 
 
+_SHADED_FORMAT = "--format table, or -o FILE.txt"
+
+
 def refuse_unused_shape(
     format: Format, *, bare: bool, tidy: bool, standalone: bool, heat: str, normalize: Normalize | None
 ) -> None:
@@ -171,10 +174,10 @@ def refuse_unused_shape(
         raise OptionError("bad-option", message, help="--format latex")
     if heat in ("on", "map") and "heat" not in format.shape_options:
         message = f"--heat {heat} shades the numbers of tables, and this is {format.name}"
-        raise OptionError("bad-option", message, help="--format table")
+        raise OptionError("bad-option", message, help=_SHADED_FORMAT)
     if normalize is not None and "normalize" not in format.shape_options:
         message = f"--normalize chooses the scale of the shades of tables, and this is {format.name}"
-        raise OptionError("bad-option", message, help="--format table")
+        raise OptionError("bad-option", message, help=_SHADED_FORMAT)
     if normalize is not None and heat == "off":
         message = "--normalize chooses the scale of the shades, and --heat off shows none"
         raise OptionError("bad-option", message, help="--heat on")

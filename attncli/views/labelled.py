@@ -56,17 +56,8 @@ class CellMarks:
     is_dropout: bool = False  # these are weights after dropout
     weights: NumpyArray | None = None  # those before it, where they are known
 
-    def apply(self, texts: list[str], first: int, last: int) -> None:
-        """Put the marks in place of the texts of the rows from first up to last."""
-        for mark, cells in (
-            (HIDDEN, self.find_hidden_cells(first, last)),
-            (DROPPED, self.find_dropped_cells(first, last)),
-        ):
-            for i in np.flatnonzero(cells).tolist() if cells is not None else ():
-                texts[i] = mark
-
     def find_hidden_cells(self, first: int, last: int) -> NumpyArray | None:
-        """Return which cells of the rows from first up to last show that their key is hidden: (row, column); None: none can."""
+        """Return which cells of the rows from first up to last are of hidden keys: booleans; None: none is known to be."""
         if self.find_hidden is None:
             return None
         values = self.values[first:last]
@@ -74,14 +65,24 @@ class CellMarks:
         return hidden
 
     def find_dropped_cells(self, first: int, last: int) -> NumpyArray | None:
-        """Return which cells of the rows from first up to last show that their weight was dropped, likewise."""
+        """Return which cells of the rows from first up to last are of dropped weights, likewise."""
         if not self.is_dropout:
             return None
-        dropped: NumpyArray = self.values[first:last] == 0
-        if self.weights is not None:
-            dropped &= self.weights[first:last] != 0
+        is_dropped: NumpyArray = self.values[first:last] == 0
         hidden = self.find_hidden_cells(first, last)
-        return dropped if hidden is None else dropped & ~hidden
+        if hidden is not None:
+            is_dropped &= ~hidden
+        return is_dropped if self.weights is None else is_dropped & (self.weights[first:last] != 0)
+
+    def apply(self, texts: list[str], first: int, last: int) -> None:
+        """Put the marks in place of the texts of the rows from first up to last."""
+        for mark, cells in (
+            (HIDDEN, self.find_hidden_cells(first, last)),
+            (DROPPED, self.find_dropped_cells(first, last)),
+        ):
+            if cells is not None:
+                for i in np.flatnonzero(cells).tolist():
+                    texts[i] = mark
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,7 @@ def test_every_wish_that_changes_a_result_is_in_its_hash():
         "top": 3,
         "precision": 9,
         "heat": "on",
+        "normalize": "row",
         "bare": True,
         "tidy": True,
         "standalone": True,
@@ -228,5 +229,5 @@ def test_every_wish_that_changes_a_result_is_in_its_hash():
             "variant"
         ]
 
-    hashes = {hashed(), *(hashed(**{name: value}) for name, value in other.items())}
-    assert len(hashes) == 1 + len(other)
+    hashes = {hashed(), hashed(heat="map"), *(hashed(**{name: value}) for name, value in other.items())}
+    assert len(hashes) == 2 + len(other)

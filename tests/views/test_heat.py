@@ -301,9 +301,9 @@ def test_the_strongest_are_shown_with_the_first_and_the_last():
 @pytest.mark.parametrize(
     ("words", "error", "help"),
     [
-        (["-f", "markdown", "--heat", "on"], "--heat on shades the numbers of tables, and this is markdown", "--format table"),
-        (["-o", "x.csv", "--heat", "map"], "--heat map shades the numbers of tables, and this is csv", "--format table"),
-        (["--json", "--normalize", "row"], "--normalize chooses the scale of the shades of tables, and this is json", "--format table"),
+        (["-f", "markdown", "--heat", "on"], "--heat on shades the numbers of tables, and this is markdown", "--format table, or -o FILE.txt"),
+        (["-o", "x.csv", "--heat", "map"], "--heat map shades the numbers of tables, and this is csv", "--format table, or -o FILE.txt"),
+        (["--json", "--normalize", "row"], "--normalize chooses the scale of the shades of tables, and this is json", "--format table, or -o FILE.txt"),
         (["--heat", "off", "--normalize", "row"], "--normalize chooses the scale of the shades, and --heat off shows none", "--heat on"),
     ],
 )  # fmt: skip
