@@ -8,17 +8,15 @@ import tempfile
 from pathlib import Path
 
 from tests.docs.notebook import NOTEBOOKS, execute, write
-from tests.docs.pages import ROOT, Shell, pages, rewritten
-from tests.docs.picture import PICTURES, TERMINAL, svg
+from tests.docs.pages import Shell, pages, rewritten
+from tests.pictures.terminal import write_pictures
 from tests.warm import WarmProgram, serving
 
 if not shutil.which("jq"):
     sys.exit("the pages' commands need jq: https://jqlang.org/download/")
 with tempfile.TemporaryDirectory() as folder, serving(Path(folder)):
     shell = Shell(WarmProgram(Path(folder)))
-    for name, command in PICTURES.items():
-        drawn = svg(command, shell.run(f"{TERMINAL} {command} --color always", ROOT))
-        (ROOT / "docs" / "assets" / name).write_text(drawn, encoding="utf-8")
+    write_pictures()
     named = [Path(name).resolve() for name in sys.argv[1:]]
     for notebook in [path for path in named if path.suffix == ".ipynb"] or (NOTEBOOKS if not named else ()):
         write(notebook, execute(notebook, Path(folder) / notebook.stem))
