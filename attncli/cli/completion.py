@@ -45,6 +45,10 @@ def answer_shell(command: Any, environment: Environment) -> int | None:
     action, _, shell = environment.variables["_ATTN_COMPLETE"].partition("_")
     if action != "complete" or shell not in _SHELLS:
         return None
+    if not environment.variables.keys() >= (
+        {"COMP_WORDS", "COMP_CWORD"} if shell == "bash" else {"_TYPER_COMPLETE_ARGS"}
+    ):
+        return None  # somebody has set the variable, but no shell asks
     status, answer = 0, ""
     try:
         words = _read_words(shell, environment.variables)

@@ -205,11 +205,9 @@ def test_a_command_line_is_split_as_shells_do(line, words, quote):
 @pytest.mark.parametrize(
     "variables",
     [
-        {"_ATTN_COMPLETE": "complete_bash"},
         {"_ATTN_COMPLETE": "complete_bash", "COMP_WORDS": "attn", "COMP_CWORD": "x"},
         {"_ATTN_COMPLETE": "complete_bash", "COMP_WORDS": "attn", "COMP_CWORD": "-3"},
         {"_ATTN_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "attn nothing --such '"},
-        {"_ATTN_COMPLETE": "complete_fish"},
     ],
 )
 def test_a_strange_question_is_answered_by_silence(attn, variables):
