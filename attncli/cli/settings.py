@@ -270,7 +270,7 @@ def _parse_file(file: _File, text: str) -> Iterator[Setting]:
     if not isinstance(content, dict):
         raise OptionError("bad-setting", "[tool.attn] must be a table", location=Location(file=file.shown))
     for key, value in content.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or key in SETTING_NAMES:
             yield _make_setting(file, text, key, value, "")
     for command, table in content.items():
         if not isinstance(table, dict):
@@ -344,10 +344,10 @@ def _locate(file: _File, text: str, key: str, command: str) -> Location:
     """Find the line of a key, which the parser of TOML does not tell; for a command, that of its table."""
     wanted = ".".join((*file.table, *([command] if command else [])))
     is_named = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]")
-    is_table = re.compile(rf"\s*\[\s*{re.escape('.'.join((*file.table, key)))}\s*\]")
+    is_table = re.compile(rf"\s*\[+\s*{re.escape('.'.join((*file.table, key)))}\s*\]")
     table = ""
     for number, line in enumerate(text.split("\n"), 1):
-        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        header = re.match(r"\s*\[+([^\[\]]+)\]", line)
         if header:
             table = re.sub(r"[\s\"']", "", header[1])
         if (table == wanted and is_named.match(line)) or (not command and is_table.match(line)):

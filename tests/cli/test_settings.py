@@ -204,6 +204,8 @@ def test_a_format_gives_way_to_a_suffix_and_to_json(attn, set_up):
         ("heads = 0\n", "bad-option", "attn.toml:1", "heads must be an integer from 1"),
         ("heads = true\n", "bad-setting", "attn.toml:1", "heads must be a text or a number, not true"),
         ('full = "yes"\n', "bad-setting", "attn.toml:1", "full must be true or false"),
+        ("mask = {left = 1}\n", "bad-setting", "attn.toml:1", "mask cannot be an object"),
+        ("[[compute]]\nheads = 1\n", "unknown-setting", "attn.toml:1", "attn config lists all settings"),
         ("mask = [1, 2]\n", "bad-setting", "attn.toml:1", "mask cannot be"),
         ("seed = 1979-05-27\n", "bad-setting", "attn.toml:1", "seed cannot be"),
         ("precision = 99\n", "bad-option", "attn.toml:1", "--precision takes an integer from 0 to 17, not 99"),
