@@ -62,9 +62,10 @@ _register_command(schema, "schema", SCHEMA_EXAMPLES)
 def make_program(arguments: Sequence[str] = ()) -> TyperGroup:
     """Make the program that parses a command line, with no command but the one that its first word names, if it names one.
 
-    A command has some seventy options; to make those of every command takes longer than many a command does.
+    A command has some seventy options; to make those of every command takes longer than many a command does. `attn config` looks
+    at the options of all.
     """
-    command_names = {str(command.name) for command in app.registered_commands}
+    command_names = {str(command.name) for command in app.registered_commands} - {"config"}
     return _make_program(next((word for word in arguments[:1] if word in command_names), None))
 
 

@@ -33,7 +33,7 @@ COMMANDS = ("compute", "explain", "check", "batch", "demo")  # those that have s
 
 VARIANT_SETTINGS = ("variant", *CHOICES)  # they change numbers, and so are recorded in results
 VERDICT_SETTINGS = ("rule", "rtol", "atol")  # they change what is right
-_SHOWING_SETTINGS = ("format", "only", "top", "precision", "heat", "full", "color", "quiet", "no_progress")
+_SHOWING_SETTINGS = ("format", "only", "top", "precision", "heat", "normalize", "full", "color", "quiet", "no_progress")
 _OTHER_SETTINGS = ("why", "jobs")
 SETTING_NAMES = (*VARIANT_SETTINGS, *_SHOWING_SETTINGS, *VERDICT_SETTINGS, *_OTHER_SETTINGS)
 SWITCHES = ("full", "quiet", "no_progress", "why")  # they are yes or no
