@@ -7,10 +7,10 @@ and nothing imports torch or numpy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from attncli.arrays import as_numpy
 from attncli.errors import AbsentStepError, InputError
@@ -218,17 +218,22 @@ class Problem:
             validated: bool = False,
         ) -> None: ...
 
-    def __new__(cls, *args: object, **fields: object) -> Self:
-        """Refuse a field that there is not.
 
-        Raises:
-            InputError: there is no such field; the nearest is offered.
-        """
-        if not fields.keys() <= cls.__dataclass_fields__.keys():
-            name = next(name for name in fields if name not in cls.__dataclass_fields__)
+def _refuse_unknown_fields(init: Callable[..., None]) -> Callable[..., None]:
+    """Decorate the constructor of `Problem` so that a field which there is not raises InputError, and the nearest is offered."""
+
+    @wraps(init)
+    def check_and_init(self: Problem, *args: object, **values: object) -> None:
+        if not values.keys() <= self.__dataclass_fields__.keys():
+            name = next(name for name in values if name not in self.__dataclass_fields__)
             help = suggestion(name, INPUT_NAMES)
             raise InputError("unknown-field", f"a problem has no field {shorten(name)!r}", help=help)
-        return super().__new__(cls)
+        init(self, *args, **values)
+
+    return check_and_init
+
+
+Problem.__init__ = _refuse_unknown_fields(Problem.__init__)  # type: ignore[method-assign]  # of which type checkers know nothing
 
 
 def _with_full_name(group: str, declaration: Field) -> Field:

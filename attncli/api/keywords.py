@@ -104,6 +104,12 @@ def _names_a_mask(value: object) -> bool:
     if isinstance(value, bool):
         hint = "mask='causal', or causal=True; an array of booleans says of each query and key whether it may attend"
         raise OptionError("bad-option", f"mask is {quote_value(value)}, which names no mask", help=hint)
+    if isinstance(value, str) and "." in value:
+        from attncli.readers import is_input_name
+
+        if is_input_name(value):
+            hint = f"mask=pathlib.Path({value!r}) takes the booleans of that file"
+            raise OptionError("bad-option", f"mask is {quote_value(value)}, which names a file and no mask", help=hint)
     return isinstance(value, str) or (
         isinstance(value, list | tuple) and bool(value) and all(isinstance(item, str) for item in value)
     )

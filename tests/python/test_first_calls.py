@@ -56,6 +56,7 @@ def folder(tmp_path_factory):
     (made / "no_suffix").write_text(CSV, encoding="utf-8")
     (made / "numbers.csv").write_text("1,0\n0,1\n", encoding="utf-8")
     np.save(made / "x.npy", X)
+    np.save(made / "mask.npy", ~LATER)
     np.savez(made / "q.npz", q=Q, k=K, v=V)
     pl.DataFrame({"token": TOKENS, **dict(zip(NAMES, X.T, strict=True))}).write_parquet(made / "x.parquet")
     return made
@@ -132,6 +133,7 @@ COMPUTED = {
     "a mask of booleans": (lambda f: attncli.attend(X, mask=~LATER), CAUSAL, None),
     "a mask of torch": (lambda f: attncli.attend(X, mask=torch.tensor(~LATER)), CAUSAL, None),
     "a mask of two names": (lambda f: attncli.attend(X, mask=["causal", "window:left=5"]), CAUSAL, None),
+    "a mask of a file": (lambda f: attncli.attend(X, mask=f / "mask.npy"), CAUSAL, None),
     "a window": (lambda f: attncli.attend(X, window=(-1, 0)), CAUSAL, None),
     "a bias": (lambda f: attncli.attend(X, bias=np.where(LATER, -np.inf, 0.0)), CAUSAL, None),
     "a Variant": (lambda f: attncli.attend(X, Variant(mask="causal")), CAUSAL, None),
@@ -303,7 +305,9 @@ def test_a_result_explains_a_query_as_the_command_line_does(attn, tmp_path):
 def test_what_was_drawn_is_explained_as_it_was_drawn():
     result = attncli.attend(X, projection="randn:dim=2", only="weights")
 
-    assert f" = {result['weights'].values[0, 0]:.4f}\n" in result.explain(0)
+    seed = result.variant["seed"]
+    assert result.explain(0) == attncli.explain(X, 0, projection="randn:dim=2", seed=seed)
+    assert result.explain(0) != attncli.explain(X, 0, projection="randn:dim=2", seed=seed + 1)
 
 
 def test_a_gradient_is_explained():
@@ -402,6 +406,7 @@ REFUSED = {
     "an option of output": (lambda f: attncli.attend(X, precision=6), OptionError, "unknown-choice", "to_text(precision=6)"),
     "a misspelt mask": (lambda f: attncli.attend(X, mask="casual"), OptionError, "unknown-mask", "'causal'"),
     "mask=True": (lambda f: attncli.attend(X, mask=True), OptionError, "bad-option", "causal=True"),
+    "a mask in a file": (lambda f: attncli.attend(X, mask="mask.npy"), OptionError, "bad-option", "pathlib.Path('mask.npy')"),
     "a mask of numbers": (lambda f: attncli.attend(X, mask=np.tril(np.ones((3, 3)))), InputError, "numeric-mask", "true and false"),
     "causal='yes'": (lambda f: attncli.attend(X, causal="yes"), OptionError, "bad-option", ""),
     "a window of one": (lambda f: attncli.attend(X, window=2), OptionError, "bad-option", "window=(2, 0)"),
@@ -482,7 +487,7 @@ def test_the_garbage_collector_is_left_as_it_is():
         assert not gc.isenabled()
     finally:
         gc.enable()
-    assert gc.get_freeze_count() == before
+    assert gc.get_freeze_count() <= before  # those that were frozen may have gone since
 
 
 def test_protocols_of_python_go_on_working(result):

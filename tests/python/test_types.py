@@ -74,6 +74,7 @@ def test_help_teaches():
         for member, value in vars(subject).items() if inspect.isclass(subject) and name != "Variant" else ():
             if not member.startswith("_") and callable(value):
                 assert inspect.getdoc(value), (name, member)
+    assert "embeddings" in inspect.signature(attncli.Problem).parameters
     attend = inspect.getdoc(attncli.attend)
     assert all(word in attend for word in ("Args:", "Returns:", "Raises:", "Source:", "(B, T, d)"))
 
