@@ -128,6 +128,8 @@ def _open_file(file: Any, format: str | None, make_input_file: Any) -> Any:
         raise InputError("wrong-type", f"what is read from the file is {type(data).__name__}, neither bytes nor text")
     name = getattr(file, "name", None)
     display_name = name if isinstance(name, str) and name else "<file>"
+    if not data:
+        raise InputError("empty", f"{display_name} is empty, or was read to its end before", help="file.seek(0)")
     if format is not None:
         return make_input_file(display_name, find_reader(display_name, format), bytes(data))
     if isinstance(name, str) and Path(name).suffix:

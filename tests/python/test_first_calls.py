@@ -379,6 +379,7 @@ REFUSED = {
     "a file that is not there": (lambda f: attncli.attend("nosuch.csv"), InputError, "no-such-file", ""),
     "JSON as a text": (lambda f: attncli.attend('{"embeddings": [[1]]}'), InputError, "no-such-file", "io.StringIO"),
     "bytes": (lambda f: attncli.attend(b"1,2"), InputError, "wrong-type", "io.BytesIO"),
+    "a file that was read before": (lambda f: attncli.attend(io.BytesIO()), InputError, "empty", "file.seek(0)"),
     "a generator": (lambda f: attncli.attend(x for x in X), InputError, "wrong-type", "list(…)"),
     "a class": (lambda f: attncli.attend(np.ndarray), InputError, "wrong-type", "an input is an array"),
     "a list of words": (lambda f: attncli.attend(["the", "cat"]), InputError, "not-a-number", "tokens=tokens"),
