@@ -147,7 +147,8 @@ def _items(text: str, *, has_names: bool) -> Iterator[tuple[str, str]]:
 def _paragraph(block: str) -> list[str]:
     """Prose, or where it is indented the example that it is."""
     if block.startswith("    "):
-        return ["", "```python", *inspect.cleandoc("\n" + block).splitlines(), "```"]
+        lines = inspect.cleandoc("\n" + block).splitlines()
+        return ["", "```python", *(re.sub(r" {2,}# ", "  # ", line) for line in lines), "```"]  # as ruff formats it
     return ["", _prose(block)]
 
 
