@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shutil
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items):
     """Files that take long come first: no worker shall be left with one of them at the end."""
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("cluster")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_collection_finish():
+    """Leave what was collected, thousands of tests and every library, to itself: looking for garbage there took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):
