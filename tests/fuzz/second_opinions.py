@@ -18,6 +18,7 @@ import zstandard
 import attncli
 from attncli.errors import AttnError
 from attncli.readers import csv as csv_reader
+from attncli.readers.columns import VECTOR_NAMES
 
 _LABEL_TYPES = (polars.String, polars.Int16, polars.UInt64)
 
@@ -76,7 +77,11 @@ def _compare_json(document: Any, problem: attncli.Problem) -> None:
             "embeddings": [item["embedding"] if isinstance(item, dict) else item for item in document],
             "tokens": [item.get("token") if isinstance(item, dict) else None for item in document],
         }
-    elif [name.lower() for name in document] == ["embeddings"]:  # a column of a table, in whatever case
+    elif (
+        len(document) == 1
+        and (name := next(iter(document)).lower()) in VECTOR_NAMES
+        and (name == "embeddings" or np.ndim(document[next(iter(document))]) == 2)
+    ):  # a column of a table, in whatever case
         document = {"embeddings": next(iter(document.values()))}
     elif not any(hasattr(problem, name) for name in document):  # each key is a token
         document = {"embeddings": list(document.values()), "tokens": list(document)}
