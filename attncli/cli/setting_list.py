@@ -27,7 +27,7 @@ from attncli.text import escape_json_controls, printable, replace_undecodable, s
 from attncli.types import Json
 from attncli.variant import CHOICES
 
-_DEFAULTS = {"precision": "4", "heat": "auto", "normalize": "full", "color": "auto", "jobs": "1"}  # of settings that are no choices
+_DEFAULTS = {"precision": "4", "heat": "auto", "color": "auto", "jobs": "1"}  # of settings that are no choices
 _MAX_VALUE_CHARACTERS = 60
 
 
