@@ -18,6 +18,7 @@ from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import visible_cells
 from attncli.check.trials import or_none
 from attncli.types import NumpyArray
+from attncli.variant import Variant
 
 _MIN_FITTED_FIGURES = 3  # besides those from which a factor or a constant is read
 _MAX_COLUMN_PAIRS = 1 << 25  # of figures of two columns that are compared to find their order
@@ -205,7 +206,7 @@ def _before_the_sink(comparison: Comparison, n: int) -> str:
     if plan.variant.sink.is_none or claim.step not in ("weights", "log_sum_exp", "exponentials"):
         return ""
     trials = comparison.trials
-    without_sink = or_none(lambda: trials.compute_steps(trials.with_choices(sink="none")))
+    without_sink = or_none(lambda: trials.compute_steps(trials.with_choices(sink=Variant().sink)))
     step_values = (without_sink or {}).get(claim.step)
     if step_values is None or step_values.shape != comparison.reference[claim.step].shape:
         return ""

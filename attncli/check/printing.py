@@ -20,6 +20,7 @@ _FEW_BITS = {"bfloat16": 4, "float16": 6, "float32": 14}  # a number with more n
 _NATURAL_UNIT = 1 / 16  # multiples of it, and whole numbers, occur without rounding
 _MIN_UNNATURAL = 2.0**-10  # what is smaller comes of no such number
 _MIN_EVIDENCE_BITS = 6.0  # by which a dtype's numbers are sparser than those that could have been written
+_MIN_EVIDENCE_BITS_BESIDE_EXACT = 4.0  # the same where it is known what the figures should be
 _MIN_EVIDENCE_DIGITS = 1.5  # the same of decimals
 _DECIMALS_OF_WHOLE_NUMBERS = (
     2  # they do not tell whether they were rounded: one-hot weights may come of 0.998 and 0.002
@@ -66,9 +67,11 @@ def infer_dtype(
         ):
             continue
         if exact is None:
-            is_told = _is_told_by(dtype, x, _natural_units(x, unit), _needs_most_bits(dtype, x))
+            bits = _count_bits(dtype, x, _natural_units(x, unit), _needs_most_bits(dtype, x))
+            is_told = bits >= _MIN_EVIDENCE_BITS
         else:
-            is_told = _is_told_by(dtype, x, unit, np.abs(to_dtype(dtype, exact[is_finite]) - exact[is_finite]) > unit)
+            is_inexact = np.abs(to_dtype(dtype, exact[is_finite]) - exact[is_finite]) > unit
+            is_told = _count_bits(dtype, x, unit, is_inexact) >= _MIN_EVIDENCE_BITS_BESIDE_EXACT
         if is_told:
             return dtype
     return default
@@ -93,10 +96,10 @@ def _are_numbers_of(dtype: str, x: NumpyArray, printed: NumpyArray | None) -> bo
     return bool((np.abs(outward - x) < printed + reach).all())
 
 
-def _is_told_by(dtype: str, x: NumpyArray, unit: NumpyArray, may_tell: NumpyArray) -> bool:
-    """Tell whether numbers of a dtype are so sparse among what could have been written that chance is no reason."""
+def _count_bits(dtype: str, x: NumpyArray, unit: NumpyArray, may_tell: NumpyArray) -> float:
+    """Count the bits of evidence for a dtype: how much sparser its numbers are than those that could have been written."""
     bits = np.log2(spacing(dtype, x) / unit)
-    return bool(bits[may_tell & (bits > 0) & (x != 0)].sum() >= _MIN_EVIDENCE_BITS)
+    return float(bits[may_tell & (bits > 0) & (x != 0)].sum())
 
 
 def _needs_most_bits(dtype: str, x: NumpyArray) -> NumpyArray:
@@ -108,8 +111,8 @@ def _needs_most_bits(dtype: str, x: NumpyArray) -> NumpyArray:
 
 def _natural_units(x: NumpyArray, unit: NumpyArray) -> NumpyArray:
     """Return the unit that each figure could have been written with, where whole numbers and sixteenths are exact."""
-    natural_unit = 1.0 if (x == np.rint(x)).all() else _NATURAL_UNIT
-    units: NumpyArray = np.where(x % _NATURAL_UNIT == 0, np.maximum(unit, natural_unit), unit)
+    natural_units = np.where(x == np.rint(x), 1.0, np.where(x % _NATURAL_UNIT == 0, _NATURAL_UNIT, 0.0))
+    units: NumpyArray = np.maximum(unit, natural_units)
     return units
 
 

@@ -33,7 +33,7 @@ _SMALL_PROBLEM_SCORES = 2048
 _LARGE_PROBLEM_SCORES = 1 << 20  # of a larger problem only likely changes are tried
 _MAX_NEAREST_CANDIDATES = 5
 # of the reference's own error, of what is near but does not give the figures: on the whole, and where it is largest
-_MAX_LIKENESS_ERROR_SHARE, _MAX_LARGEST_ERROR_SHARE = 0.5, 0.75
+_MAX_LIKENESS_ERROR_SHARE, _MAX_LARGEST_ERROR_SHARE = 0.25, 0.4
 _NONFINITE_PATTERN_DIGITS = 6.0  # digits of evidence, for NaN and ∞ in exactly the claimed cells
 _SIGNIFICANCE_MARGIN_DIGITS = 1.0  # digits by which a match must exceed what so many trials reach by chance
 _EXTREME_DIGITS = 0.35  # of evidence that a figure is worth which is 0, 1 or NaN: many computations give that
@@ -226,7 +226,9 @@ class Search:
             if is_right:
                 evidence.explained_steps.append(claim.step)
             repaired = ~before.is_right & cells.is_right
-            evidence.gained_digits += _count_gained_digits(before.error, claim.values, cells.tolerance, repaired)
+            evidence.gained_digits += _count_gained_digits(
+                before.error, claim.values, cells.tolerance, repaired, (values == claim.values) & (values == 0)
+            )
             if (
                 claim_index not in comparison.constant_claims
                 and _have_same_nonfinite_cells(claim.values, values)
@@ -540,14 +542,26 @@ def _have_same_nonfinite_cells(values: NumpyArray, other: NumpyArray) -> bool:
 
 
 def _count_gained_digits(
-    error_before: NumpyArray, values: NumpyArray, tolerance: NumpyArray, repaired: NumpyArray
+    error_before: NumpyArray,
+    values: NumpyArray,
+    tolerance: NumpyArray,
+    repaired: NumpyArray,
+    are_zero: NumpyArray | bool = False,
 ) -> float:
-    """Count the digits by which figures are nearer than before, over the cells that were wrong and are right."""
+    """Count the digits by which figures are nearer than before, over the cells that were wrong and are right.
+
+    Args:
+        error_before: of the reference.
+        values: the claimed figures.
+        tolerance: what the rule allows.
+        repaired: which figures were wrong and are right.
+        are_zero: which are computed as 0, and not merely small.
+    """
     # the error is not finite where a number stands in the place of NaN or ∞: the number's size counts
     error = np.where(np.isfinite(error_before), error_before, np.abs(values.astype(np.float64)))
     with np.errstate(all="ignore"):
         gain = np.log10(np.maximum(error, 1e-300) / np.maximum(tolerance, 1e-15 * np.maximum(error, 1e-300)))
-    is_extreme = (np.abs(values) <= tolerance) | (
+    is_extreme = ((np.abs(values) <= tolerance) & ~np.asarray(are_zero)) | (
         np.abs(np.abs(values) - 1.0) <= tolerance
     )  # all of the weight, or none
     gain = np.where(np.isfinite(error), np.clip(gain, 0, np.where(is_extreme, _EXTREME_DIGITS, 15)), _EXTREME_DIGITS)

@@ -9,12 +9,12 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tests.check.right_sets import WAYS, RightSet, Steps, draw_set, judge
+from tests.check.right_sets import WAYS, RightSet, Steps, draw_set, judge, narrow
 
 Damage = Callable[[RightSet, Steps, np.random.Generator], Steps]
 DAMAGES: dict[str, Damage] = {}
@@ -33,12 +33,13 @@ class WrongSet(RightSet):
 
     damage: str = ""
     damage_seed: int = 0
-    kept: tuple[str, ...] = field(default=())
 
     def steps(self, dtype: str) -> Steps:
         steps = super().steps("float64")
         damaged = DAMAGES[self.damage](self, steps, np.random.default_rng([self.damage_seed, 7]))
         damaged = {name: x for name, x in damaged.items() if name in steps}
+        if dtype == "bfloat16":
+            return {name: narrow(x, dtype).astype(np.float32) for name, x in damaged.items()}
         return {name: x.astype(dtype) for name, x in damaged.items()}
 
 
