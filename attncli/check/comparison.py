@@ -35,7 +35,7 @@ class Comparison:
             plan = dataclasses.replace(task.plan, keep=task.plan.keep | self._steps_needed_for_ties())
             self.result = self.trials.run_plan(plan)
             self.reference = self.trials.collect_steps(plan, self.result)
-        self.plain_errors = PlainErrors(self.trials, self.reference, self.score_count)
+        self.plain_errors = PlainErrors(Trials(task.plan, task.top, task.claims), self.reference, self.score_count)
         self.largest_figures = {step: rules.largest_finite(x) for step, x in self.reference.items()}
         self.rules = tuple(self._with_allowed_error(c, r) for c, r in zip(task.claims, task.rules, strict=True))
         self.decimals = tuple(rules.written_decimals(c, r) for c, r in zip(task.claims, self.rules, strict=True))
