@@ -186,6 +186,28 @@ def test_the_first_wrong_step_is_the_cause_of_those_that_follow_from_it():
     assert case.verdict(own, identify=False).first_wrong_step == "scaled_scores"
 
 
+def test_what_follows_from_figures_that_were_rounded_is_judged_with_their_rounding():
+    """The figures come from all digits, and are printed with 2 and with 4: from the printed scores the weights differ."""
+    case = Case(0)
+    s, v = case.scores()
+    s = s * 1.5
+    problem, variant = attncli.Problem(**case.fields), attncli.Variant(**case.choices)
+    printed = {"scaled_scores": (s, 2), "weights": (softmax(s), 4), "head_context": (softmax(s) @ v, 4)}
+
+    def causes(changed_step=""):
+        expected = {
+            step: {"values": (x + 0.1 * (step == changed_step)).round(decimals), "decimals": decimals}
+            for step, (x, decimals) in printed.items()
+        }
+        said = check(problem, variant, figures_from_expected(expected, "mine"), identify=False)
+        return [step.cause_text for step in said.steps]
+
+    assert np.abs(softmax(s.round(2)) - softmax(s)).max() > 1e-4
+    assert causes() == ["first", "follows from your scaled_scores", "follows from your weights"]
+    assert causes("weights")[1] == "wrong by itself, even from your scaled_scores"
+    assert causes("head_context")[2] == "wrong by itself, even from your weights"
+
+
 # ── power ────────────────────────────────────────────────────────────────────────────────────────
 def told(verdict):
     return {p.name: p.caught for p in verdict.sensitivity_checks}
