@@ -204,11 +204,15 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--noise", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument(
+        "--no-identify", action="store_true", help="do not look for causes, which takes most of the time"
+    )
     arguments = parser.parse_args()
     passed = named = tried = 0
+    identify = False if arguments.no_identify else None
     seeds = iter(range(arguments.first, arguments.first + arguments.count))
     with tempfile.TemporaryDirectory() as folder:
-        for seed, wrong, way, verdict in wrong_verdicts(seeds, Path(folder)):
+        for seed, wrong, way, verdict in wrong_verdicts(seeds, Path(folder), identify=identify):
             tried += 1
             if verdict.verdict != "wrong":
                 passed += 1

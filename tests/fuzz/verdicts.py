@@ -117,7 +117,8 @@ def _draw_trial(random: np.random.Generator) -> Trial | None:
     write: Callable[[float], str] = random.choice((_write_rounded(decimals), _write_cut_off(decimals)))
     figures = [[Figure(write(x), float(x)) for x in row] for row in values.tolist()]
     change = str(random.choice(("", "", "one", "several", "rows swapped", "columns swapped", "twice", "unknown")))
-    unit = 10.0**-decimals if decimals < 17 else 1e-6 * float(np.abs(values).max())
+    # up to 9 digits may be a float32's, which may be off by 1e-5 of the value and of the largest
+    unit = max(10.0**-decimals, (2e-5 if decimals < 17 else 1e-6) * float(np.abs(values).max()))
     if change in ("one", "several"):
         cells = [(i, j) for i in range(n) for j in range(values.shape[1])]
         for i, j in random.permutation(cells)[: 1 if change == "one" else 3]:
