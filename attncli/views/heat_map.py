@@ -65,7 +65,9 @@ class _StepMaps:
         row_count, column_count = (step.length(axis) for axis in step.matrix_axes)
         first = self._matrix((0,) * len(step.slice_axes))
         self.formula = first.formula
-        self.scale = find_scale(first, render_options.normalize) or Scale(1.0)  # of yes and no
+        scale = find_scale(first, render_options.normalize)
+        self.has_scale = scale is not None  # yes and no have none
+        self.scale = scale or Scale(1.0)
         self.look = choose_map_look(style.color_system, has_unicode=style.has_unicode, is_signed=self.scale.is_signed)
         self.margin = 1 + max(len(_index_of(label)) for label in first.row_labels)
         at = tables.attention.at
@@ -81,7 +83,8 @@ class _StepMaps:
         console.print()
         parts = [Text(self.step.step.name, style="bold"), Text(self.formula)]
         self.style.print_parts(parts, _MAP_GAP)
-        self.style.print_scale(self._legend())
+        if self.has_scale:
+            self.style.print_scale(self._legend())
         if self.block > 1:
             what = "furthest from 0" if self.scale.is_signed else "largest"
             self.style.print_note([f"each pixel is the {what} of {self.block} × {self.block} numbers"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from rich.text import Text
@@ -23,6 +24,7 @@ class Glyph(NamedTuple):
     is_dim: bool
 
 
+@cache
 def read_screen(text: str) -> list[list[Glyph]]:
     """The lines of a text, character by character."""
     return [_read_line(line) for line in text.removesuffix("\n").split("\n")]
@@ -30,19 +32,13 @@ def read_screen(text: str) -> list[list[Glyph]]:
 
 def _read_line(line: str) -> list[Glyph]:
     decoded = Text.from_ansi(line)
-    styles = [
-        [style for span in decoded.spans if span.start <= i < span.end for style in [span.style]]
-        for i in range(len(decoded))
-    ]
     glyphs = []
-    for character, spans in zip(decoded.plain, styles, strict=True):
-        ink = ground = None
-        is_dim = False
-        for style in spans:
-            ink = _color(style.color) or ink
-            ground = _color(style.bgcolor) or ground
-            is_dim = is_dim or bool(style.dim)
-        glyphs.append(Glyph(character, ink, ground, is_dim))
+    for i, character in enumerate(decoded.plain):
+        styles = [span.style for span in decoded.spans if span.start <= i < span.end]
+        inks = [_color(style.color) for style in styles if _color(style.color) is not None]
+        grounds = [_color(style.bgcolor) for style in styles if _color(style.bgcolor) is not None]
+        is_dim = any(style.dim for style in styles)
+        glyphs.append(Glyph(character, inks[-1] if inks else None, grounds[-1] if grounds else None, is_dim))
     return glyphs
 
 
