@@ -12,7 +12,7 @@ from html import escape
 
 from attncli.output_formats import Normalize
 from attncli.views.cells import DROPPED, HIDDEN
-from attncli.views.heat_colors import shade_colors
+from attncli.views.heat_colors import BLACK, WHITE, shade_colors
 from attncli.views.heat_scale import Scale, find_levels, find_scale
 from attncli.views.labelled import WEIGHT_STEPS, LabelledMatrix
 
@@ -67,6 +67,6 @@ def find_html_heat(matrix: LabelledMatrix, normalize: Normalize | None = None) -
 @cache
 def _fill_styles(is_signed: bool) -> tuple[str, ...]:
     """The style of each level, from the smallest number to the largest."""
-    return tuple(
-        f"background:{color.hexadecimal};color:{color.ink.hexadecimal}" for color in shade_colors(is_signed=is_signed)
-    )
+    inks = {BLACK: "#000", WHITE: "#fff"}
+    colors = shade_colors(is_signed=is_signed)
+    return tuple(f"background:{color.hexadecimal};color:{inks[color.ink]}" for color in colors)

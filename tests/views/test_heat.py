@@ -275,7 +275,7 @@ def test_each_cell_of_html_has_both_colours_or_none():
     heat = find_html_heat(weights)
     styles = heat.cell_styles(1, texts)
 
-    assert styles == ["background:#fde725;color:#000000", "background:#440154;color:#ffffff", "opacity:0.55", ""]
+    assert styles == ["background:#fde725;color:#000", "background:#440154;color:#fff", "opacity:0.55", ""]
     assert find_html_heat(scores) is None
     assert re.fullmatch(r'shaded (<span style="[^"<>]+">\d\.\d\d</span>){9} in every row', heat.legend())
 
