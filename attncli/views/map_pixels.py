@@ -51,11 +51,11 @@ def _reduce_blocks(pixels: NumpyArray, block: int, middle: int) -> NumpyArray:
     padded = np.full((row_count * block, column_count * block), HIDDEN, pixels.dtype)
     padded[: pixels.shape[0], : pixels.shape[1]] = pixels
     squares = padded.reshape(row_count, block, column_count, block).swapaxes(1, 2).reshape(row_count, column_count, -1)
-    weight = np.where(
-        squares >= 0, np.abs(squares - middle) + 1, np.where(squares == NAN, np.iinfo(np.int16).max, squares)
+    # NaN before any number, and numbers before what is infinite, dropped or hidden, in this order.
+    rank = np.select(
+        [squares >= 0, squares == NAN], [np.abs(squares - middle) - NAN, np.iinfo(np.int16).max], default=-squares
     )
-    weight = np.where((squares < 0) & (squares != NAN), -squares - 10, weight)  # infinite before dropped before hidden
-    return np.take_along_axis(squares, weight.argmax(-1)[..., None], -1)[..., 0]
+    return np.take_along_axis(squares, rank.argmax(-1)[..., None], -1)[..., 0]
 
 
 # ── on a console ─────────────────────────────────────────────────────────────────────────────────

@@ -133,7 +133,7 @@ class _FittedTable:
 
     matrix: LabelledMatrix
     lines: list[str]
-    width: int  # of the lines
+    width: int  # of the lines, with the colour behind their last cells
     left_out: list[str]  # what is not shown of it
     shows_statistics: bool
     is_ranked: bool  # what is shown was chosen by its weights, too
@@ -258,7 +258,7 @@ class _Page:
         return _FittedTable(
             matrix,
             text.removesuffix("\n").split("\n"),
-            lines.width,
+            lines.width + self.style.overhang(matrix),
             left_out,
             shows_statistics=len(statistics) == len(matrix.statistics),
             is_ranked=is_ranked,

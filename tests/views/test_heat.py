@@ -297,6 +297,23 @@ def test_the_strongest_are_shown_with_the_first_and_the_last():
     assert max(map(cell_len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("heat", ["steps", "map"])
+def test_no_terminal_is_overrun(colors, heat):
+    """Tokens of every width, on terminals where everything fits, some of it, or not even two columns."""
+    labels = ("日本語", "e\u0301te\u0301", "🐈\u200d⬛", "שלום", "❤\ufe0f", "🇩🇪", "a\tb", "\u202eabc", "\x9b31m")
+    values = draw_normal(3, 2, 9, 9)
+    steps = (
+        Step("scores", "x", ("head", "query", "key"), values),
+        Step("weights", "x", ("query", "key"), abs(values[0])),
+    )
+    held = Attention({}, labels, labels, steps)
+
+    for width in (20, 33, 35, 36, 37, 80, 120, 121, 200):
+        text = re.sub(r"\x1b\[[\d;]*m", "", write(held, color=True, heat=heat, width=width))
+        assert max(map(cell_len, text.split("\n"))) <= width
+        assert text.replace("\n", "").isprintable()
+
+
 # ── options ──────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(
     ("words", "error", "help"),
