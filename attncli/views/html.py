@@ -9,12 +9,15 @@ from itertools import islice
 from attncli.text import pluralize, printable, split_warning
 from attncli.types import Attention
 from attncli.views.arrangement import ResultTables
+from attncli.views.elision import leading_and_trailing
+from attncli.views.heat_html import HtmlHeat, find_html_heat
 from attncli.views.labelled import LabelledMatrix
 
 _MAX_ROWS, _MAX_COLUMNS = 20, 16  # of a table; of a longer one, its first and its last are shown
 _MAX_TABLES = 40
 _GAP = "…"
-_CELL = 'style="text-align: right"'
+_ALIGN = "text-align:right"
+_CELL = f'style="{_ALIGN}"'
 
 
 def write_html_tables(attention: Attention, *, precision: int = 4, notes: Sequence[str] = ()) -> str:
@@ -44,35 +47,38 @@ def write_html_text(text: str) -> str:
     return f'<pre style="line-height: 1.3">{escape(text)}</pre>'
 
 
-def _shown_indices(length: int, maximum: int) -> list[int | None]:
-    """Return the indices that are shown; None where some are left out."""
-    if length <= maximum:
-        return list(range(length))
-    return [*range(maximum // 2), None, *range(length - maximum // 2, length)]
-
-
 def _format_table(matrix: LabelledMatrix) -> str:
-    rows = _shown_indices(len(matrix.row_labels), _MAX_ROWS)
+    rows = leading_and_trailing(len(matrix.row_labels), _MAX_ROWS)
     width = len(matrix.column_labels)
-    columns = [*_shown_indices(width, _MAX_COLUMNS), *range(width, len(matrix.cell_labels))]
+    columns = [*leading_and_trailing(width, _MAX_COLUMNS), *range(width, len(matrix.cell_labels))]
     remark = f" ({escape(matrix.remark)})" if matrix.remark else ""
     left_out = None in rows or None in columns
     size = f" · {len(matrix.row_labels)} × {width}" if left_out else ""
-    legend = "".join(f"<br>{escape(text)}" for text in matrix.statistics_legend)
+    heat = find_html_heat(matrix)
+    legends = [*map(escape, matrix.statistics_legend), *([heat.legend()] if heat else [])]
+    legend = "".join(f"<br>{text}" for text in legends)
     labels = [escape(_GAP if c is None else matrix.cell_labels[c]) for c in columns]
     head = "".join(f'<th scope="col" {_CELL}>{label}</th>' for label in labels)
-    body = "".join(_format_rows(matrix, rows, columns))
+    body = "".join(_format_rows(matrix, heat, rows, columns))
     return (
         f'<table style="margin: 0.6em 0"><caption style="caption-side: top; text-align: left"><b>{escape(matrix.title)}</b>{size} {escape(str(matrix.formula))}{remark}{legend}</caption>'
         f"<thead><tr><th>{escape(matrix.corner_label)}</th>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
-def _format_rows(matrix: LabelledMatrix, rows: Sequence[int | None], columns: Sequence[int | None]) -> Iterator[str]:
+def _format_rows(
+    matrix: LabelledMatrix, heat: HtmlHeat | None, rows: Sequence[int | None], columns: Sequence[int | None]
+) -> Iterator[str]:
     for r in rows:
         if r is None:
             yield f'<tr><th scope="row">{_GAP}</th>{"<td></td>" * len(columns)}</tr>'
             continue
         [cells] = matrix.format_rows(r, r + 1)
-        texts = "".join(f"<td {_CELL}>{_GAP if c is None else escape(cells[c])}</td>" for c in columns)
+        styles = heat.cell_styles(r, cells) if heat else [""] * len(cells)
+        texts = "".join(
+            f"<td {_CELL}>{_GAP}</td>"
+            if c is None
+            else f'<td style="{";".join(filter(None, (_ALIGN, styles[c])))}">{escape(cells[c])}</td>'
+            for c in columns
+        )
         yield f'<tr><th scope="row">{escape(matrix.row_labels[r])}</th>{texts}</tr>'

@@ -280,6 +280,24 @@ def test_each_cell_of_html_has_both_colours_or_none():
     assert re.fullmatch(r'shaded (<span style="[^"<>]+">\d\.\d\d</span>){9} in every row', heat.legend())
 
 
+def test_a_notebook_shows_shaded_weights():
+    """Styles of cells alone: what a notebook strips is not needed, and tokens are text."""
+    problem = attncli.Problem(embeddings=draw_normal(1, 3, 2), tokens=["<script>", "b&w", '"q"'])
+
+    html = attncli.attend(problem, attncli.Variant(mask="causal"), keep=["scores", "weights"])._repr_html_()
+
+    scores, weights = html.partition("<b>weights</b>")[::2]
+    assert not re.search(r"<script|<style|class=|http|background", scores)
+    assert not re.search(r"<script|<style|class=|http", weights)
+    cells = re.findall(r'<td style="([^"]*)">([^<]*)</td>', weights)
+    assert len(cells) == 3 * 4  # with the sums
+    assert all(("background:#" in style) == (";color:#" in style) for style, _ in cells)
+    assert sum("background" in style for style, _ in cells) == 6
+    assert not any("background" in style for style, text in cells if text == HIDDEN)
+    assert sum(text == HIDDEN for _, text in cells) == 3
+    assert "&lt;script&gt;" in weights
+
+
 # ── what is left out ─────────────────────────────────────────────────────────────────────────────
 def test_the_strongest_are_shown_with_the_first_and_the_last():
     """Query 60 looks at key 37: both are far from the ends of 100."""
