@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from attncli.errors import InputError
 from attncli.readers.csv_rows import CsvRows
 from attncli.readers.source import Source
 
@@ -30,3 +31,9 @@ class TableReading(Protocol):
 
     def spell_drop(self, *columns: int) -> str:
         """Spell the option that leaves columns out."""
+
+    def is_requested_token_column(self, column: int) -> bool:
+        """Whether an option names the column as that of the tokens."""
+
+    def unclear_header_error(self, message: str) -> InputError:
+        """Return the error that asks whether there is a header."""

@@ -13,15 +13,7 @@ from typing import Any
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import make_problem, nest_fields
-from attncli.readers.columns import (
-    OTHER_NAMES,
-    TOKEN_NAMES,
-    are_alike,
-    differs_from_rest,
-    find_column,
-    spell_column,
-    unlike_columns,
-)
+from attncli.readers.columns import TOKEN_NAMES, are_alike, differs_from_rest, find_column, spell_column, unlike_columns
 from attncli.readers.csv_cells import (
     COMMA_NUMBER,
     COMMA_NUMBER_OR_NONFINITE,
@@ -29,23 +21,19 @@ from attncli.readers.csv_cells import (
     NUMBER_OR_NONFINITE,
     NUMBER_OR_TRUTH_VALUE,
     TRUTH_VALUE,
-    has_brackets,
-    is_one_number_in_brackets,
     looks_like_number,
-    looks_like_vector,
     resembles_vector,
 )
 from attncli.readers.csv_doubts import check_readings, is_column_of_dimension_numbers, transposed_error
 from attncli.readers.csv_hints import describe_empty_columns, explain_cell, explain_ragged_row, find_empty_columns
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
-from attncli.readers.csv_vectors import parse_vector
+from attncli.readers.csv_vector_columns import describe_vector_column, find_vector_column, parse_vectors
 from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
 
-_MAX_SPELLED_COLUMNS = 64  # of column numbers that a way out spells
-_GROUPED_BY_BLANKS = re.compile(r"[+-]?[1-9]\d{0,2}(?: \d{3})+", re.ASCII)
 _LABEL_COLUMN_NAMES = frozenset({"token", "tokens", "word", "words", "text", "label", "labels", "name"})
+_MAX_SPELLED_COLUMNS = 64  # of column numbers that a way out spells
 
 
 class CsvTable:
@@ -90,7 +78,10 @@ class CsvTable:
         self.check_widths()
         vector_column = self.find_vector_column()
         if vector_column is not None:
-            return self._parse_vectors(vector_column)
+            tokens = self._find_label_column([vector_column])
+            labels = None if tokens is None else [row[tokens] for row in self.body]
+            remarks = describe_vector_column(self, vector_column, tokens)
+            return self.to_problem(parse_vectors(self, vector_column), labels, tokens, remarks)
         column = self.token_column_index = self.find_token_column()
         numeric = self.find_dimensions(column)
         if not numeric:
@@ -110,6 +101,10 @@ class CsvTable:
             len(self.body), -1
         )
         return self.to_problem(vectors, None if column is None else [row[column] for row in self.body], column)
+
+    def find_vector_column(self) -> int | None:
+        """Return the number of the column each cell of which holds a whole vector, if there is one; errors are its."""
+        return find_vector_column(self, self._find_columns(self.source.drop), self._find_columns(self.source.columns))
 
     def to_problem(
         self, vectors: NumpyArray, tokens: list[str] | None, column: int | None, remarks: Sequence[str] = ()
@@ -173,10 +168,10 @@ class CsvTable:
             numberings = [list(map(str, range(len(row)))) for row in (names, rest) if len(row) > 1]
             counts_after_token = list(rest) in numberings and not self.holds_number(names[0])
             if list(names) in numberings or counts_after_token:
-                raise self._unclear_header_error("the first row counts 0, 1, 2 …: is it a header, or a token's vector?")
+                raise self.unclear_header_error("the first row counts 0, 1, 2 …: is it a header, or a token's vector?")
             if len(names) > 1 and names[0].lower() in TOKEN_NAMES:
                 first = shorten(names[0])
-                raise self._unclear_header_error(
+                raise self.unclear_header_error(
                     f"the first row starts with {first!r} and goes on with numbers: is it a header?"
                 )
         return ()
@@ -202,7 +197,7 @@ class CsvTable:
             return ("", *names)
         return names
 
-    def _unclear_header_error(self, message: str) -> InputError:
+    def unclear_header_error(self, message: str) -> InputError:
         spell = self.source.spell_option
         hint = f"{spell('header', 'yes')} or {spell('header', 'no')} says which"
         return self._cell_error("unclear-header", message, 0, 0, help=hint)
@@ -374,128 +369,9 @@ class CsvTable:
         """Return the numbers of columns whose names stand between commas."""
         return [self._find_column(name.strip()) for name in (names or "").split(",") if name.strip()]
 
-    # ── a vector in one cell ─────────────────────────────────────────────────────────────────────
-    def find_vector_column(self) -> int | None:
-        """Return the number of the column each cell of which holds a whole vector, if there is one.
-
-        Raises:
-            InputError: there are several, or numbers stand beside it that may be a vector as well.
-        """
-        if self.source.field_kind == "booleans":
-            return None
-        width = len(self.body[0])
-        dropped = self._find_columns(self.source.drop)
-        named = self._find_columns(self.source.columns)
-        found = [
-            c
-            for c in range(width)
-            if c not in dropped
-            and (not named or c in named)
-            and (width <= 2 or has_brackets(self.body[0][c]) or c in named)
-            and not self._is_requested_token_column(c)
-            and self._is_vector_column(c)
-        ]
-        if not found:
-            return None
-        if len(found) > 1:
-            cell = self.body[0][found[0]].strip()
-            if self.separator == ";" and not has_brackets(cell):
-                raise self._cell_error(
-                    "two-readings",
-                    "there are semicolons between lists of numbers: rows of a matrix, or vectors of several columns?",
-                    self.first,
-                    found[1],
-                    help="put each row on a line of its own: tr ';' '\\n'",
-                )
-            spelled = " or ".join(self.source.spell_option("columns", self.spell_column_name(c)) for c in found)
-            raise self._cell_error(
-                "unclear-columns", f"{len(found)} columns hold vectors", 0, found[1], help=f"{spelled} says which"
-            )
-        column = found[0]
-        if self.first and self.source.header is None and is_one_number_in_brackets(self.header[column]):
-            raise self._unclear_header_error(
-                "the first row holds one number in brackets, above vectors: is it a header?"
-            )
-        numbers = [c for c in range(width) if c != column and c not in dropped and self._is_other_vector(c)]
-        if numbers and not named:
-            spell = self.source.spell_option
-            raise self._cell_error(
-                "unclear-columns",
-                f"column {self.spell_column_name(column)} holds vectors, but there are numbers beside it: are they part of them?",
-                0,
-                numbers[0],
-                help=f"{spell('columns', self.spell_column_name(column))} takes the vectors alone, {self.spell_drop(column)} leaves them out",
-            )
-        return column
-
-    def _is_vector_column(self, column: int) -> bool:
-        """Whether each cell of a column holds a vector; or more than half, in brackets, so that the others are slips."""
-        if not looks_like_vector(self.body[0][column]):
-            return False
-        cells = [row[column] for row in self.body]
-        count = sum(map(looks_like_vector, cells))
-        return count == len(cells) or (has_brackets(cells[0]) and 2 * count > len(cells))
-
-    def _is_other_vector(self, column: int) -> bool:
-        """Whether a column beside a vector holds numbers under a name that a dimension may have."""
-        if self.header and self.header[column].lower() in OTHER_NAMES:
-            return False
-        return not self._is_requested_token_column(column) and all(self.holds_number(row[column]) for row in self.body)
-
-    def _is_requested_token_column(self, column: int) -> bool:
+    def is_requested_token_column(self, column: int) -> bool:
         requested = self.source.token_column
         return requested is not None and requested in (str(column), *self.header[column : column + 1])
-
-    def _parse_vectors(self, column: int) -> Problem:
-        """Parse a table in which one column holds whole vectors.
-
-        Raises:
-            InputError: a cell holds none, they differ in length, or it is unclear which column holds the tokens.
-        """
-        import numpy as np
-
-        tokens = self._find_label_column([column])
-        vectors: list[list[float]] = []
-        for i, row in enumerate(self.body, self.first):
-            try:
-                vectors.append(parse_vector(row[column]))
-            except InputError as error:
-                raise self._cell_error(error.code, error.message, i, column, help=error.help) from None
-            if len(vectors[-1]) != len(vectors[0]):
-                message = (
-                    f"this vector has {pluralize(len(vectors[-1]), 'number')}, and the first has {len(vectors[0])}"
-                )
-                raise self._cell_error("ragged-row", message, i, column)
-        if all(COMMA_NUMBER.fullmatch(row[column].strip()) and "," in row[column] for row in self.body):
-            cell = self.body[0][column].strip()
-            raise self._cell_error(
-                "two-readings",
-                f"{cell!r} may be two numbers, or one with a decimal comma",
-                self.first,
-                column,
-                help=f"two numbers: put brackets around each vector, [{cell}]; one: write a point, {cell.replace(',', '.')}",
-            )
-        if all(_GROUPED_BY_BLANKS.fullmatch(row[column].strip()) for row in self.body):
-            cell = self.body[0][column].strip()
-            raise self._cell_error(
-                "two-readings",
-                f"{cell!r} may be several numbers, or one with blanks between thousands",
-                self.first,
-                column,
-                help=f"several: put brackets around each vector, [{cell}]; one: write {''.join(cell.split())}",
-            )
-        array = np.array(vectors, np.float64)
-        if not np.isfinite(array).all():
-            row_index = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            message = "this vector holds a number too large for float64"
-            raise self._cell_error("not-finite", message, self.first + row_index, column)
-        names = [repr(shorten(name)) for name in self.header] or list(map(str, range(len(self.body[0]))))
-        remarks = [f"vectors from column {names[column]}"]
-        others = [names[c] for c in range(len(names)) if c not in (column, tokens)]
-        if others:
-            remarks.append(f"left out: {join_names(others, max_names=8)}")
-        labels = None if tokens is None else [row[tokens] for row in self.body]
-        return self.to_problem(array, labels, tokens, remarks)
 
     def _find_label_column(self, dimensions: Sequence[int]) -> int | None:
         """Return the column of the tokens beside columns that are vectors, if there is one.

@@ -342,6 +342,8 @@ def make_problem_of_value(value: Any, source: Source) -> Problem:
     Raises:
         InputError: it is neither, or can be read in two ways.
     """
+    if not isinstance(value, list | dict):
+        raise InputError("wrong-type", f"a problem must be an object or a list, not {quote_value(value)}")
     _check_is_no_token(value, source)
     if isinstance(value, list):
         table = find_table(value, source)

@@ -367,3 +367,11 @@ def test_the_python_door_takes_lists_arrays_and_tensors():
     from_tensors["context"].values.sum().backward()
     assert x.grad.abs().sum() > 0
     assert attncli.read(SAMPLES / "cat_sat.json").validated
+
+
+@pytest.mark.parametrize("document", ["Infinity", "NaN", "-Infinity", " NaN "])
+def test_a_bare_number_that_is_not_finite_is_no_problem(document):
+    with pytest.raises(InputError) as caught:
+        read_as("json", document)
+    assert caught.value.code == "wrong-type"
+    assert caught.value.message.startswith("a problem must be an object or a list, not ")
