@@ -119,9 +119,11 @@ def transposed_error(table: TableReading, column: int, message: str) -> InputErr
 
 def is_column_of_dimension_numbers(table: TableReading, column: int) -> bool:
     """Whether a column is called as dimensions are, and counts them."""
-    cells = [row[column].strip() for row in table.body]
-    is_counting = cells in ([str(i) for i in range(len(cells))], [str(i) for i in range(1, len(cells) + 1)])
-    return bool(table.header) and table.header[column].lower() in _DIMENSION_NAMES and is_counting and len(cells) > 1
+    if not table.header or table.header[column].lower() not in _DIMENSION_NAMES or len(table.body) < 2:
+        return False
+    cells = (row[column].strip() for row in table.body)
+    first = 1 if table.body[0][column].strip() == "1" else 0
+    return all(cell == str(i) for i, cell in enumerate(cells, first))
 
 
 def _check_decimal_marks(table: TableReading, dimensions: Sequence[int]) -> None:

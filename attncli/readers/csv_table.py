@@ -342,7 +342,9 @@ class CsvTable:
                 continue
             first = cells[0].lstrip("0")
             is_numbering = (
-                len(cells) > 2 and first in ("", "1") and cells == [str(i + len(first)) for i in range(len(cells))]
+                len(cells) > 2
+                and first in ("", "1")
+                and all(cell == str(i) for i, cell in enumerate(cells, len(first)))
             )
             if not (is_numbering or (len(first) > 1 and not self.header)):
                 continue

@@ -138,7 +138,7 @@ def _region_lines(verdict: Verdict) -> Iterator[str]:
     """Say where each wrong step is wrong, and below it what the wrong rows look like; nothing of a single figure."""
     for comparison in verdict.steps:
         region = comparison.region
-        if region is None or comparison.figure_count == 1 or not comparison.axes:
+        if region is None or not comparison.is_wrong or comparison.figure_count == 1 or not comparison.axes:
             continue
         if region.is_everywhere and not region.observations:
             continue
@@ -307,7 +307,7 @@ def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
     if verdict.is_revealed:
         _print_section(printer, ((line, "") for line in _region_lines(verdict)))
         for comparison in verdict.steps:
-            if comparison.region and comparison.region.error_map and comparison.wrong_count > 1:
+            if comparison.is_wrong and comparison.region and comparison.region.error_map and comparison.wrong_count > 1:
                 printer.print_blank_line()
                 for line in error_map_lines(comparison.step, comparison.region.error_map):
                     printer.print_line(line, "dim")

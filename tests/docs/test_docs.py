@@ -96,7 +96,7 @@ def test_commands_that_are_not_executed_are_command_lines_that_attn_accepts(bloc
 
 
 def test_every_block_has_a_known_language():
-    assert {block.language for block in BLOCKS} <= {"console", "sh", "json", "python", "text", "csv", "ndjson"}
+    assert {block.language for block in BLOCKS} <= {"console", "sh", "json", "python", "text", "csv", "ndjson", "toml"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identity)

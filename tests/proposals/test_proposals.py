@@ -166,6 +166,7 @@ NOT_FOLLOWED = {
     "a package that is missing is taken away by tests/readers/test_text_formats.py": ("pip install zstandard",),
     "programs that make another file are followed by tests/readers/": (
         "convert it: python -c",
+        "convert it: iconv -f MACINTOSH",
         "name it: python -c",
         "name them: python -c",
     ),
