@@ -109,7 +109,7 @@ def plan_pages(
         OptionError, InputError: it cannot be computed, or not be left blank.
     """
     from attncli.plan import finish_plan, outline_plan
-    from attncli.select import resolve_selection
+    from attncli.select import Selectable, resolve_selection
     from attncli.views.explain import ExplanationScope
 
     variant = variant_request.resolve_variant(problem.variant).replace(schedule="dense")
@@ -124,7 +124,7 @@ def plan_pages(
     requests = output_options.at
     if plan.size.batch is not None and not any(request.startswith("batch=") for request in requests):
         requests = ("batch=0", *requests)
-    selection = resolve_selection(dataclasses.replace(plan, keep=frozenset({"weights"})), requests)
+    selection = resolve_selection(Selectable.of_plan(dataclasses.replace(plan, keep=frozenset({"weights"}))), requests)
     if len(selection.get("batch", (0,))) != 1:
         batch = selection["batch"][0]
         raise OptionError("bad-option", "one batch is explained at a time", help=f"--at batch={batch}")

@@ -4,14 +4,32 @@ a command asks `choose_output_format` for one."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import PurePath
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from attncli.errors import OptionError
 from attncli.text import join_names, shorten, suggestion
-from attncli.types import Attention
+from attncli.types import Attention, Step
+
+FigureKind = Literal["heat", "flow", "heads"]  # heat maps, where one query looks, one head against another
+FigureFormat = Literal["png", "svg", "pdf"]
+FigureStyle = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """How a figure is drawn."""
+
+    steps: tuple[str, ...] = ()  # which are drawn; none: the weights
+    kind: FigureKind | None = None  # None: bars for a single query, else heat maps
+    width: float | None = None  # in inches; None: as the cells need it
+    dpi: int = 200
+    style: FigureStyle = "light"
+    cmap: str | None = None  # the name of a colour map of matplotlib; None: the style's own
+    title: str = ""
+
 
 # What is shaded: nothing, the cells of the weights, those of every step, or maps are drawn, a pixel for each number.
 Heat: TypeAlias = Literal["off", "weights", "steps", "map"]
@@ -32,6 +50,35 @@ class RenderOptions:
     bare: bool = False  # JSON: without what is the same in every record
     tidy: bool = False  # CSV: a row for each number, of one step too
     standalone: bool = False  # LaTeX: a whole document
+    figure: FigureOptions = field(default_factory=FigureOptions)
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """The shape of a step, which is known before it is computed."""
+
+    name: str
+    axes: tuple[str, ...]
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of_step(cls, step: Step) -> StepShape:
+        """Return the shape of a step that has been computed."""
+        return cls(step.name, step.axes, tuple(step.values.shape))
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it has a number for each query and key."""
+        return self.axes[-2:] == ("query", "key")
+
+    @property
+    def panel_axes(self) -> tuple[str, ...]:
+        """The axes that one table or panel shows; there is one for each index on the others."""
+        return self.axes[-1:] if self.axes[-1] == "query" else self.axes[-2:]
+
+    def length(self, axis: str) -> int:
+        """Return how long an axis is; 1 where the step lacks it."""
+        return self.lengths[self.axes.index(axis)] if axis in self.axes else 1
 
 
 Codec = Literal["attn", "attn.json", "utf-8"]  # the error handler for a console that is not UTF-8, or utf-8 itself
@@ -56,42 +103,30 @@ class Format:
     is_table: bool = False  # its rows say which result they are of, so that a batch can write all results as one file
     # (file, plan, compute) → the result, whose steps too large for memory are written to the file as they are computed
     stream_writer: Callable[..., Attention] | None = None
+    default_steps: tuple[str, ...] = ()  # the steps that are computed where none is named; none: those of a first look
+    require: Callable[[], None] | None = None  # refuses to write where a library is missing
+    # (shapes of the steps, options) refuses what cannot be shown of a result, before it is computed
+    check_shapes: Callable[[Sequence[StepShape], RenderOptions], None] | None = None
+    # (result, options) → what is not shown of the result, "code: sentence"
+    find_warnings: Callable[[Attention, RenderOptions], tuple[str, ...]] | None = None
 
-    def widen_dtype(self, attention: Attention) -> Attention:
-        """The result as this format can hold it: a dtype it lacks is widened, and a warning says so."""
-        if attention.dtype not in self.unsupported_dtypes:
-            return attention
-        warning = f"widened: {self.name} cannot hold {attention.dtype}, so the steps are written as float32 with the same values"
-        return replace(attention, warnings=(*attention.warnings, warning))
+    def adapt(self, attention: Attention, options: RenderOptions) -> Attention:
+        """The result as this format can hold it: a dtype it lacks is widened, and warnings say what is not as it was."""
+        warnings = self.find_warnings(attention, options) if self.find_warnings else ()
+        if attention.dtype in self.unsupported_dtypes:
+            widened = f"widened: {self.name} cannot hold {attention.dtype}, so the steps are written as float32 with the same values"
+            warnings = (*warnings, widened)
+        return replace(attention, warnings=(*attention.warnings, *warnings)) if warnings else attention
 
 
 OUTPUT_FORMATS: dict[str, Format] = {}
 
 
-def output_format(
-    name: str,
-    *suffixes: str,
-    is_binary: bool = False,
-    console_errors: Codec = "attn",
-    unsupported_dtypes: tuple[str, ...] = (),
-    shape_options: tuple[str, ...] = (),
-    is_table: bool = False,
-    stream_writer: Callable[..., Attention] | None = None,
-) -> Callable[[Writer], Writer]:
-    """Register an output format."""
+def output_format(name: str, *suffixes: str, **traits: Any) -> Callable[[Writer], Writer]:
+    """Register an output format; its traits are the further fields of `Format`."""
 
     def register(function: Writer) -> Writer:
-        OUTPUT_FORMATS[name] = Format(
-            name,
-            suffixes,
-            function,
-            is_binary,
-            console_errors,
-            unsupported_dtypes,
-            shape_options,
-            is_table,
-            stream_writer,
-        )
+        OUTPUT_FORMATS[name] = Format(name, suffixes, function, **traits)
         return function
 
     return register
@@ -111,6 +146,9 @@ FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "plain": ((), "attncli.views.text"),
     "markdown": ((".md",), "attncli.views.text"),
     "latex": ((".tex",), "attncli.views.latex"),
+    "png": ((".png",), "attncli.views.figures.formats"),
+    "svg": ((".svg",), "attncli.views.figures.formats"),
+    "pdf": ((".pdf",), "attncli.views.figures.formats"),
 }
 
 
@@ -127,6 +165,7 @@ def load_output_formats() -> Mapping[str, Format]:
     return {name: load_output_format(name) for name in FORMAT_MODULES}
 
 
+FIGURE_FORMATS = get_args(FigureFormat)
 # Formats that write the same bytes to a file, so that each may have the other's suffix.
 _SAME_BYTES = ("json", "ndjson")
 _SUFFIX_OF_ANY_TEXT = ".txt"

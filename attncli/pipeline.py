@@ -12,6 +12,7 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from attncli.errors import AttnError, CannotError, ExitStatus
+from attncli.output_formats import StepShape
 from attncli.request import OutputOptions, VariantRequest
 from attncli.text import escape_json_controls, replace_undecodable
 
@@ -47,7 +48,7 @@ def plan_request(
         InputError: the request does not go with the problem.
     """
     from attncli.plan import finish_plan, outline_plan
-    from attncli.select import add_kv_heads, resolve_selection, selects_only_queries
+    from attncli.select import Selectable, add_kv_heads, resolve_selection, selects_only_queries
 
     keep = list(output_options.kept_steps) or ["shown"]
     try:
@@ -55,13 +56,23 @@ def plan_request(
         plan = outline_plan(problem, variant, keep, top=output_options.top)
         if seed is not None and variant.seed is None and plan.variant.seed is not None:
             plan = outline_plan(problem, variant.replace(seed=seed), keep, top=output_options.top)
-        selection = add_kv_heads(plan, resolve_selection(plan, output_options.at))
+        selection = add_kv_heads(plan, resolve_selection(Selectable.of_plan(plan), output_options.at))
         plan = finish_plan(plan, selection, streamed=streamed and selects_only_queries(selection))
         if variant_request.settings:
             plan = replace(plan, settings=variant_request.used_settings(problem.variant))
         return plan, selection
     except AttnError as error:
         raise error.add_location(file=problem.source) if error.status == ExitStatus.INPUT else error from None
+
+
+def planned_shapes(plan: Plan, selection: Selection) -> list[StepShape]:
+    """Return the shapes of the steps that will be kept, with the part of them that was selected."""
+
+    def length(step: str, axis: str) -> int:
+        return len(selection[axis]) if axis in selection else plan.axis_length(step, axis)
+
+    kept = {name: axes for name, axes in plan.steps.items() if name in plan.keep}
+    return [StepShape(name, axes, tuple(length(name, axis) for axis in axes)) for name, axes in kept.items()]
 
 
 def apply_selection(attention: Attention, plan: Plan, selection: Selection) -> Attention:

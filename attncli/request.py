@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from attncli.errors import OptionError
-from attncli.output_formats import Heat, Normalize
+from attncli.output_formats import FigureOptions, Heat, Normalize
 from attncli.types import Json
 from attncli.variant import CHOICES, Variant, merge_choices, open_choices
 
@@ -53,6 +53,8 @@ class OutputOptions:
     quiet: bool = False
     progress: bool = True
     error_format: str = "full"  # full, json, concise
+    figure_format: str | None = None  # of `attn batch --plot`: a figure beside each result
+    figure: FigureOptions = field(default_factory=FigureOptions)  # of `attn plot`
 
     @property
     def kept_steps(self) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from attncli.errors import InputError, OptionError
 from attncli.plan import Plan
@@ -13,10 +14,63 @@ from attncli.text import join_names, shorten, suggestion
 from attncli.types import AXES, Attention, Labels, Step
 
 Selection = Mapping[str, tuple[int, ...]]  # axis → indices
+
+
+@dataclass(frozen=True)
+class Selectable:
+    """What can be selected from: a plan, or a result that was read back. Indices are those of the problem."""
+
+    steps: Mapping[str, tuple[str, ...]]  # the steps that are shown, with their axes
+    axis_length: Callable[[str, str], int]  # (step, axis) → how long it is
+    labels: Callable[[], tuple[Labels, Labels]]  # of queries and keys
+    has_batch: bool
+    past_length: int
+
+    @classmethod
+    def of_plan(cls, plan: Plan) -> Selectable:
+        """Return what will be computed."""
+        steps = {name: axes for name, axes in plan.steps.items() if name in plan.keep}
+        has_batch = plan.size.batch is not None
+        return cls(steps, plan.axis_length, lambda: (plan.tokens, plan.k_tokens), has_batch, plan.size.past)
+
+    @classmethod
+    def of_result(cls, attention: Attention) -> Selectable:
+        """Return what a result holds; where it is a part of another, up to the largest index that was selected."""
+
+        def axis_length(step: str, axis: str) -> int:
+            if axis in attention.at:
+                return max(attention.at[axis]) + 1
+            found = attention[step]
+            return int(found.values.shape[found.axes.index(axis)])
+
+        def place_labels(labels: Labels, axis: str) -> Labels:
+            """The labels by the indices of the problem; None stands for those that were not selected."""
+            if axis not in attention.at:
+                return labels
+            known = dict(zip(attention.at[axis], labels, strict=True))
+            return tuple(known.get(i) for i in range(max(attention.at[axis]) + 1))
+
+        def place_all(labels: Labels, axis: str) -> Labels:
+            if not labels or not isinstance(labels[0], tuple):
+                return place_labels(labels, axis)
+            items = place_labels(labels, "batch")
+            return tuple(() if item is None else place_labels(item, axis) for item in items)
+
+        steps = {step.name: step.axes for step in attention}
+        has_batch = bool(attention.tokens) and isinstance(attention.tokens[0], tuple)
+        return cls(
+            steps,
+            axis_length,
+            lambda: (place_all(attention.tokens, "query"), place_all(attention.k_tokens, "key")),
+            has_batch,
+            attention.past_length,
+        )
+
+
 _AXES_WITH_TOKENS = ("query", "key", "new_key")  # the others are chosen by an index alone
 
 
-def resolve_selection(plan: Plan, requests: Sequence[str]) -> Selection:
+def resolve_selection(source: Selectable, requests: Sequence[str]) -> Selection:
     """Turn `query=shiny`, `key=2:5`, `head=0` into the indices on each axis; the same axis again adds to it.
 
     Raises:
@@ -26,15 +80,15 @@ def resolve_selection(plan: Plan, requests: Sequence[str]) -> Selection:
     selection: dict[str, tuple[int, ...]] = {}
     for request in sorted(requests, key=_is_not_batch):  # tokens are looked up in the batch items that are selected
         axis, which = parse_request(request)
-        kept = {name: axes for name, axes in plan.steps.items() if name in plan.keep}
-        steps_by_length = {plan.axis_length(name, axis): name for name, axes in kept.items() if axis in axes}
+        kept = source.steps
+        steps_by_length = {source.axis_length(name, axis): name for name, axes in kept.items() if axis in axes}
         if not steps_by_length:
             axes_there_are = join_names(dict.fromkeys(name for axes in kept.values() for name in axes))
             message = f"no step that is shown has an axis {axis!r}"
             raise InputError("absent-axis", message, help=f"its axes are {axes_there_are}")
         length = min(steps_by_length)
         shortest_step = steps_by_length[length] if len(steps_by_length) > 1 else ""
-        indices = _resolve_indices(plan, axis, which, length, selection, shortest_step)
+        indices = _resolve_indices(source, axis, which, length, selection, shortest_step)
         selection[axis] = tuple(dict.fromkeys((*selection.get(axis, ()), *indices)))
     return selection
 
@@ -71,12 +125,12 @@ def _is_not_batch(request: str) -> bool:
 
 
 def _resolve_indices(
-    plan: Plan, axis: str, which: str, length: int, selection: Selection, shortest_step: str
+    source: Selectable, axis: str, which: str, length: int, selection: Selection, shortest_step: str
 ) -> tuple[int, ...]:
     """Return the indices that one request selects: those of a range, one by its number, or one by its token.
 
     Args:
-        plan: the outline.
+        source: what is selected from.
         axis: its name.
         which: what stands behind the equals sign.
         length: of the axis.
@@ -100,18 +154,18 @@ def _resolve_indices(
             message = f"there is no {axis} {shorten(which)}{where}"
             raise InputError("out-of-range", message, help=f"indices run from 0 to {length - 1}")
         return (index % length,)
-    return _find_token(plan, axis, which, selection)
+    return _find_token(source, axis, which, selection)
 
 
-def _find_token(plan: Plan, axis: str, token: str, selection: Selection) -> tuple[int, ...]:
+def _find_token(source: Selectable, axis: str, token: str, selection: Selection) -> tuple[int, ...]:
     """Return the index of the one query or key that has a token, in every batch item that is selected.
 
     Raises:
         InputError: there is none, or several, or another in each batch item.
     """
-    labels = plan.tokens if axis == "query" else plan.k_tokens
+    labels = source.labels()[0 if axis == "query" else 1]
     items = [labels]
-    if plan.size.batch is not None:
+    if source.has_batch:
         items = [labels[b] for b in selection.get("batch", range(len(labels)))]
     matches = {tuple(i for i, label in enumerate(item) if label == token) for item in items}
     if len(matches) > 1:
@@ -122,9 +176,9 @@ def _find_token(plan: Plan, axis: str, token: str, selection: Selection) -> tupl
         )
     indices = matches.pop()
     if axis == "new_key":
-        indices = tuple(i - plan.size.past for i in indices if i >= plan.size.past)
+        indices = tuple(i - source.past_length for i in indices if i >= source.past_length)
     if not indices:
-        known = dict.fromkeys(str(label) for item in items for label in item)
+        known = dict.fromkeys(str(label) for item in items for label in item if label is not None)
         raise InputError(
             "unknown-token", f"there is no {axis} called {shorten(token)!r}", help=suggestion(token, known)
         )
@@ -145,6 +199,27 @@ def add_kv_heads(plan: Plan, selection: Selection) -> Selection:
     shapes, kv_map = plan.shapes, plan.variant.kv_map
     read = (kv_head_of(head, shapes.heads, shapes.kv_heads, kv_map) for head in selection["head"])
     return {**selection, "kv_head": tuple(dict.fromkeys(read))}
+
+
+def select_from_result(attention: Attention, requests: Sequence[str]) -> Attention:
+    """Return the part of a result that was read back which `--at` asks for.
+
+    Raises:
+        OptionError, InputError: as `resolve_selection`; or the result is a part of another, which lacks the index.
+    """
+    selection = resolve_selection(Selectable.of_result(attention), requests)
+    places: dict[str, tuple[int, ...]] = {}  # where the indices stand in the result
+    for axis, indices in selection.items():
+        held = attention.at.get(axis)
+        if held is None:
+            places[axis] = indices
+            continue
+        places[axis] = tuple(held.index(i) for i in indices if i in held)
+        if not places[axis]:
+            message = f"the result holds no {axis} {indices[0]}"
+            raise InputError("out-of-range", message, help=f"of {axis} it holds {join_names(held)}")
+    selected = {axis: tuple(i for i in selection[axis] if i in attention.at.get(axis, (i,))) for axis in selection}
+    return dataclasses.replace(select_indices(attention, places), at={**attention.at, **selected})
 
 
 def selects_only_queries(selection: Selection) -> bool:

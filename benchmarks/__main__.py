@@ -39,6 +39,7 @@ from benchmarks.formats import (
     write_with_attn,
     write_with_polars,
 )
+from benchmarks.pictures import draw_with_attn, draw_with_imshow
 
 BENCHMARKS_FOLDER = Path(__file__).parent
 IMPORT_TORCH = [sys.executable, "-c", "import torch"]  # what start-up is measured against
@@ -123,6 +124,7 @@ PEER_RUNS: dict[str, Callable[[], Callable[[], object]]] = {
     "by-hand": lambda: block_loop_run(131072),
     "flex": lambda: flex_attention_run(16384),
     "msgspec": lambda: read_json_with_msgspec,
+    "imshow": draw_with_imshow,
 }
 
 
@@ -152,6 +154,8 @@ def find_run(name: str) -> Callable[[], object]:
         return PEER_RUNS[name]()
     program, _, rest = name.rpartition(":")
     task, _, format_name = rest.partition(" ")
+    if task == "pictures":
+        return draw_with_attn()
     if task == "heads":
         return write_heads(format_name)
     if task == "read":
@@ -257,6 +261,7 @@ IN_PROCESS_ROWS = (
     RunPair(
         "writing a million weights, Feather", "write feather", "polars, the same rows", "polars:write feather", 1.25
     ),
+    RunPair("1024 × 1024 weights as PNG", "pictures png", "a bare imshow", "imshow", 1.5),
     RunPair("100 tokens in 12 heads as tables in a pipe", "heads table", "the same as JSON", "heads json", 2),
     RunPair("the same as Markdown", "heads markdown", "the same as JSON", "heads json", 2),
     RunPair("the same as plain text", "heads plain", "the same as JSON", "heads json", 2),

@@ -46,6 +46,7 @@ MODULE_LEVEL_IMPORTS = {
     "distributed": set(),
     "fsspec": set(),
     "zstandard": set(),
+    "matplotlib": {"views"},
 }
 
 
@@ -185,10 +186,17 @@ SHARED_NAMES = {
     "cancel_all": "end the tasks that a pool of workers has",
     "cancel_unstarted": "take back what a pool of workers has not begun",
     "completed": "the tasks of a pool of workers that are over",
+    "draw": "draw what has been laid out onto a page",
     "explain": "work out one query on paper",
+    "find": "which keys are hidden from some queries",
     "given": "the part of its family that takes what the problem's file gives",
     "has_capacity": "whether a pool of workers takes another task now",
+    "header": "what stands above a band of a figure",
     "in_flight": "the tasks that a pool of workers has",
+    "is_marked": "whether a hidden key has no number of its own in a step",
+    "lay_out": "decide the sizes of a band of a figure, for a width",
+    "legend": "what the colours of a band of a figure mean",
+    "natural_width": "the width of a band of a figure where none is asked for",
     "none": "the part of its family that does nothing",
     "read": "return what a file holds",
     "submit": "give a task to a pool of workers",

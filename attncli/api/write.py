@@ -9,7 +9,7 @@ from attncli.api.keywords import optional_text, require_flag, spelled_for_python
 from attncli.atomic_file import to_bytes
 from attncli.errors import InputError, OptionError
 from attncli.output_files import check_output_path, open_output_file
-from attncli.output_formats import RenderOptions, choose_output_format
+from attncli.output_formats import RenderOptions, StepShape, choose_output_format
 from attncli.request import OutputOptions
 from attncli.text import quote_value
 from attncli.types import Attention
@@ -61,7 +61,11 @@ def write(
     options = OutputOptions(format=format, output=name, force=force, bare=bare, tidy=tidy, standalone=standalone)
     check_output_path(options)
     chosen = choose_output_format(name, format)
-    content = chosen.write(chosen.widen_dtype(result), render_options)
+    if chosen.require is not None:
+        chosen.require()
+    if chosen.check_shapes is not None:
+        chosen.check_shapes([StepShape.of_step(step) for step in result], render_options)
+    content = chosen.write(chosen.adapt(result, render_options), render_options)
     with open_output_file(options) as file:
         for piece in [content] if isinstance(content, str | bytes) else content:
             file.write(piece if isinstance(piece, memoryview) else to_bytes(piece))

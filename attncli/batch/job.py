@@ -24,11 +24,19 @@ from attncli.batch.address_limits import AddressLimits
 from attncli.batch.addresses import absolute_path, hide_secrets, path_part
 from attncli.batch.inputs import Input, reader_for
 from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
-from attncli.batch.result_paths import refuse_link
+from attncli.batch.result_paths import figure_path, refuse_link
 from attncli.batch.sources import open_source
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
-from attncli.pipeline import apply_selection, compute_each, compute_stream, internal_error, load_engine, plan_request
+from attncli.pipeline import (
+    apply_selection,
+    compute_each,
+    compute_stream,
+    internal_error,
+    load_engine,
+    plan_request,
+    planned_shapes,
+)
 from attncli.readers.compression import CountedReader, unpack_lines
 from attncli.readers.state_dict import read_layer, split_file_and_prefix
 from attncli.readers.with_field import parse_assignment
@@ -156,6 +164,12 @@ class Job:
         return choose_output_format("x", self.format_name)
 
     @cached_property
+    def figure_format(self) -> Format | None:
+        """The output format of the figures beside the results; None: there are none."""
+        name = self.output_options.figure_format
+        return None if name is None else choose_output_format("x", name)
+
+    @cached_property
     def render_options(self) -> RenderOptions:
         """How results are shown: as `attn compute` writes a file."""
         options = self.output_options
@@ -166,6 +180,7 @@ class Job:
             bare=options.bare,
             tidy=options.tidy,
             standalone=options.standalone,
+            figure=replace(options.figure, steps=options.only),
         )
 
 
@@ -272,7 +287,11 @@ def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
         header=options.header,
         separator=options.separator,
     )
-    return plan_request(problem, job.variant_request, job.output_options, job.seed)
+    plan, selection = plan_request(problem, job.variant_request, job.output_options, job.seed)
+    for format in (job.result_format, job.figure_format):
+        if format is not None and format.check_shapes is not None:
+            format.check_shapes(planned_shapes(plan, selection), job.render_options)
+    return plan, selection
 
 
 def _compute_single(
@@ -288,10 +307,16 @@ def _compute_single(
         return replace(receipt, status="skipped")
     plan, selection = plan_input(job, input, data)
     run_plan = load_engine()
-    attention = job.result_format.widen_dtype(apply_selection(run_plan(plan), plan, selection))
+    computed = apply_selection(run_plan(plan), plan, selection)
+    attention = job.result_format.adapt(computed, job.render_options)
     result = to_bytes(job.result_format.write(attention, job.render_options))
-    with _open_result(job, input, write_bytes) as write:
+    with _open_result(job, input.result_path, write_bytes) as write:
         write(result)
+    if job.figure_format is not None:  # after the result: a figure that is older is of an earlier one
+        drawn = job.figure_format.adapt(computed, job.render_options)
+        attention = replace(attention, warnings=tuple(dict.fromkeys((*attention.warnings, *drawn.warnings))))
+        with _open_result(job, figure_path(input.result_path, job.figure_format.name), None) as write:
+            write(to_bytes(job.figure_format.write(drawn, job.render_options)))
     result_sha256 = hashlib.sha256(result).hexdigest() if write_bytes is None else None
     return replace(receipt, bytes=len(result), result_sha256=result_sha256, warnings=attention.warnings)
 
@@ -341,12 +366,21 @@ def is_up_to_date(job: Job, input: Input, recorded: ResultRecord | None, sha256:
         return False
     path = Path(job.results_folder, input.result_path)
     try:
-        if path.stat().st_size != recorded.bytes:
+        state = path.stat()
+        if state.st_size != recorded.bytes or not _has_figure(job, input, state.st_mtime_ns):
             return False
         with path.open("rb") as file:
             return _hash_file(file) == recorded.result_sha256
     except OSError:
         return False
+
+
+def _has_figure(job: Job, input: Input, result_time: int) -> bool:
+    """Whether the figure of a result is there, if there is to be one: not older than the result, in nanoseconds."""
+    if job.figure_format is None:
+        return True
+    path = Path(job.results_folder, figure_path(input.result_path, job.figure_format.name))
+    return path.stat().st_mtime_ns >= result_time
 
 
 def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool:
@@ -419,7 +453,7 @@ def _compute_lines(
     error_counts: Counter[str] = Counter()  # by error code
     with (
         open_source(job.source_path(input), input.display_name, job.address_limits) as file,
-        _open_result(job, input, write_bytes) as write,
+        _open_result(job, input.result_path, write_bytes) as write,
     ):
         hashed = CountedReader(file, hashlib.sha256())
         problems = read_json_lines(unpack_lines(hashed, path_part(input.path)), input.display_name)
@@ -452,8 +486,8 @@ def _with_failed_lines(receipt: Receipt, error_counts: Counter[str], line_count:
 
 
 @contextmanager
-def _open_result(job: Job, input: Input, write_bytes: BytesWriter | None) -> Iterator[BytesWriter]:
-    """Open the file of a result, which appears whole or not at all, and yield a function that writes to it.
+def _open_result(job: Job, result_path: str, write_bytes: BytesWriter | None) -> Iterator[BytesWriter]:
+    """Open the file of a result or of its figure, which appears whole or not at all, and yield a function that writes to it.
 
     Raises:
         CannotError: it cannot be written, or the run that sent the job has ended.
@@ -461,9 +495,9 @@ def _open_result(job: Job, input: Input, write_bytes: BytesWriter | None) -> Ite
     if write_bytes is not None:
         yield write_bytes
         return
-    path = Path(job.results_folder, input.result_path)
-    refuse_link(job.results_folder, input.result_path)
-    if "/" in input.result_path:
+    path = Path(job.results_folder, result_path)
+    refuse_link(job.results_folder, result_path)
+    if "/" in result_path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

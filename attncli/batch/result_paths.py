@@ -45,6 +45,11 @@ def _is_encodable(name: str) -> bool:
     return True
 
 
+def figure_path(result_path: str, format_name: str) -> str:
+    """Return the path of the figure beside a result: its name with the suffix of the figure."""
+    return f"{result_path.rpartition('.')[0]}.{format_name}"
+
+
 def is_result_path(path: str) -> bool:
     """Whether this could be the path of a result below its folder, as `safe_name` and `valid_file_name` make them."""
     return safe_name(path) == path and valid_file_name(path) == path

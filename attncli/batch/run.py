@@ -25,7 +25,7 @@ from attncli.batch.executors import Executor, LocalExecutor, PendingInput, PoolE
 from attncli.batch.inputs import Input, real_path
 from attncli.batch.job import BytesWriter, Job, dry_run_input
 from attncli.batch.manifest import Manifest, Receipt
-from attncli.batch.result_paths import refuse_link
+from attncli.batch.result_paths import figure_path, refuse_link
 from attncli.batch.result_table import ROWS_FORMAT, merge_rows
 from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
 from attncli.batch.task_pool import TaskPool
@@ -116,7 +116,8 @@ class BatchRun:
             task_pool = stack.enter_context(self._open_task_pool())
             stack.callback(manifest.close)
             manifest.open(header)
-            manifest.remove_leftovers(result_paths)
+            file_paths = [path for input in self.inputs for path in self._file_paths(input)]
+            manifest.remove_leftovers(file_paths)
             if self.scheduler is not None:
                 job = job.for_workers().for_run(manifest.publish_run_id())
             executor = self._make_executor(task_pool, job, variant_hash, stats)
@@ -135,10 +136,10 @@ class BatchRun:
                 with suppress(AttnError, OSError):  # the first error is the one to be told
                     if task_pool is not None:
                         task_pool.cancel_all()
-                    manifest.remove_leftovers(result_paths)
+                    manifest.remove_leftovers(file_paths)
                     manifest.finalize(result_paths)
                 raise
-            manifest.remove_leftovers(result_paths)  # of workers that died
+            manifest.remove_leftovers(file_paths)  # of workers that died
             manifest.finalize(result_paths)
         return stats
 
@@ -280,7 +281,8 @@ class BatchRun:
             CannotError: a link is.
         """
         for input in self.inputs:
-            refuse_link(results_folder, input.result_path)
+            for name in self._file_paths(input):
+                refuse_link(results_folder, name)
         if self.output_options.force:
             return
         hint = "use another folder, or --force to replace it"
@@ -297,9 +299,15 @@ class BatchRun:
             if receipt is not None and not _is_same_file(receipt.input, input.display_name):
                 message = f"{path} is the result of {receipt.input}, not of {input.display_name}"
                 raise OptionError("output-exists", message, help=hint)
-            if not manifest.exists and os.path.lexists(path):
-                message = f"{path} exists, but was not made by attn batch in this folder"
-                raise OptionError("output-exists", message, help=hint)
+            for file in (results_folder / name for name in self._file_paths(input)):
+                if not manifest.exists and os.path.lexists(file):
+                    message = f"{file} exists, but was not made by attn batch in this folder"
+                    raise OptionError("output-exists", message, help=hint)
+
+    def _file_paths(self, input: Input) -> list[str]:
+        """The files that are written for an input, below the folder of results: its result, and the figure beside it."""
+        name = self.output_options.figure_format
+        return [input.result_path, *([] if name is None else [figure_path(input.result_path, name)])]
 
     def _refuse_other_options(
         self, results_folder: Path, manifest: Manifest, header: Json, inputs: Sequence[Input]

@@ -29,6 +29,8 @@ from attncli.cli.help import CommandWithTwoHelps, GroupOfCommands
 from attncli.cli.list import EXAMPLES as LIST_EXAMPLES
 from attncli.cli.list import list_catalogue
 from attncli.cli.options import with_shared_options
+from attncli.cli.plot import EXAMPLES as PLOT_EXAMPLES
+from attncli.cli.plot import plot
 from attncli.cli.schema import EXAMPLES as SCHEMA_EXAMPLES
 from attncli.cli.schema import schema
 from attncli.errors import OptionError
@@ -52,6 +54,7 @@ def _register_command(function: Callable[..., object], name: str, examples: str)
 _register_command(compute, "compute", COMPUTE_EXAMPLES)
 _register_command(explain, "explain", EXPLAIN_EXAMPLES)
 _register_command(check, "check", CHECK_EXAMPLES)
+_register_command(plot, "plot", PLOT_EXAMPLES)
 _register_command(batch, "batch", BATCH_EXAMPLES)
 _register_command(demo, "demo", DEMO_EXAMPLES)
 _register_command(list_catalogue, "list", LIST_EXAMPLES)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,15 @@ from attncli.cli.options import parse_whole_number
 from attncli.cli.output import check_output_path, standard_output_writer
 from attncli.cli.progress import SECONDS_WITHOUT_BAR, has_progress
 from attncli.errors import CannotError, ExitStatus, OptionError
-from attncli.output_formats import FORMAT_MODULES, Format, choose_output_format, load_output_format, refuse_unused_shape
+from attncli.output_formats import (
+    FIGURE_FORMATS,
+    FORMAT_MODULES,
+    FigureFormat,
+    Format,
+    choose_output_format,
+    load_output_format,
+    refuse_unused_shape,
+)
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import pluralize, printable, shorten
 from attncli.types import Json
@@ -36,6 +45,7 @@ EXAMPLES = """
     attn batch @list.txt problems.ndjson -o results --max-failures 5%
     attn batch data/*.csv -o - | jq .weights
     attn batch data/ -o all.parquet --only weights
+    attn batch data/ -o results --plot svg
     attn batch s3://bucket/embeddings/ -o results --scheduler tcp://10.0.0.1:8786
 """
 _PROGRESS_LINE_SECONDS = 10.0  # between two lines of progress, where there is no terminal
@@ -102,6 +112,12 @@ def batch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be computed and what refused", rich_help_panel="Batch")
     ] = False,
+    plot: Annotated[
+        FigureFormat | None,
+        typer.Option(
+            "--plot", help="also draw a figure beside each result, as attn plot does", rich_help_panel="Batch"
+        ),
+    ] = None,
     environment: Environment,
     variant_request: VariantRequest,
     read_options: ReadOptions,
@@ -126,6 +142,13 @@ def batch(
         heat=output_options.heat,
         normalize=output_options.normalize,
     )
+    if plot is not None:
+        _check_plot(plot, format, results_folder)
+        output_options = replace(output_options, figure_format=plot)
+    if format.require is not None:
+        format.require()
+    if not output_options.only:
+        output_options = replace(output_options, only=format.default_steps)
     _check_options(output_options, fail_fast, max_failures)
     if results_folder is None:
         _check_options_without_folder(table_path, scheduler, retry_failed, dry_run)
@@ -144,7 +167,7 @@ def batch(
         messages.note(f"{what} left out: not in a readable format, not a regular file, or not readable")
     if table_path is not None:
         found = _leave_out_table(found, inputs, table_path)
-    _check_streams(found, read_options, format, table_path)
+    _check_streams(found, read_options, format, table_path, plot)
     with _show_batch_progress(messages, output_options) as report_progress:
         batch_run = BatchRun(
             found,
@@ -272,6 +295,22 @@ def _check_options(output_options: OutputOptions, fail_fast: bool, max_failures:
         )
 
 
+def _check_plot(name: str, format: Format, results_folder: Path | None) -> None:
+    """Refuse `--plot` where there is no folder, results are figures themselves, or matplotlib is missing.
+
+    Raises:
+        OptionError, CannotError: so it is.
+    """
+    if results_folder is None:
+        raise OptionError("bad-option", "--plot draws a figure beside each result, in a folder", help="-o DIR")
+    if format.name in FIGURE_FORMATS:
+        message = f"--plot {name} draws a figure beside each result, and the results are figures themselves"
+        raise OptionError("bad-option", message, help="leave --plot out, or --format")
+    figure_format = load_output_format(name)
+    assert figure_format.require is not None
+    figure_format.require()
+
+
 def _check_options_without_folder(
     table_path: Path | None, scheduler: str | None, retry_failed: bool, dry_run: bool
 ) -> None:
@@ -297,7 +336,9 @@ def _find_known_results(arguments: Sequence[str], results_folder: Path | None) -
     return {receipt.input: receipt.result for receipt in failed_last}
 
 
-def _check_streams(inputs: Sequence[Input], read_options: ReadOptions, format: Format, table_path: Path | None) -> None:
+def _check_streams(
+    inputs: Sequence[Input], read_options: ReadOptions, format: Format, table_path: Path | None, plot: str | None
+) -> None:
     """Refuse what does not go with JSON lines, if some input is of them."""
     stream = next((input for input in inputs if input.is_stream), None)
     if stream is None:
@@ -306,6 +347,9 @@ def _check_streams(inputs: Sequence[Input], read_options: ReadOptions, format: F
         message = f"the results of {stream.display_name} are JSON lines, not {format.name}"
         hint = "--format ndjson, or one table of all results: -o all.parquet"
         raise OptionError("bad-option", message, help=hint)
+    if plot is not None:
+        message = f"{stream.display_name} holds one problem per line, and --plot draws a figure of each file"
+        raise OptionError("bad-option", message, help="leave --plot out, or write each problem to its own file")
     if read_options.is_for_one_problem:
         message = f"--with, --from-state-dict, --token-column, --columns, --drop and --header cannot be used with {stream.display_name}, a stream of problems"
         raise OptionError("bad-option", message)

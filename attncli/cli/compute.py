@@ -16,8 +16,8 @@ from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, open_output, open_output_file, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message, show_progress
 from attncli.errors import ExitStatus, OptionError
-from attncli.output_formats import choose_output_format
-from attncli.pipeline import apply_selection, compute_stream, plan_request
+from attncli.output_formats import Format, choose_output_format
+from attncli.pipeline import apply_selection, compute_stream, plan_request, planned_shapes
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import shorten
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from attncli.plan import Plan
     from attncli.readers import InputFile
     from attncli.select import Selection
-    from attncli.types import Attention
+    from attncli.types import Attention, Problem
 
 EXAMPLES = """
     attn compute tokens.csv --causal
@@ -106,11 +106,28 @@ def run_compute(
             messages.note(input_file.note)
         return _run_stream(environment, input_file, variant_request, read_options, output_options)
     format = choose_output_format(output_options.output, output_options.format)
+    if format.require is not None:
+        format.require()
     problem = read_problem(input_file, read_options, messages)
     if source is not None:
         problem = replace(problem, source=source)
+    return run_problem(environment, problem, format, variant_request, output_options, scheduler)
+
+
+def run_problem(
+    environment: Environment,
+    problem: Problem,
+    format: Format,
+    variant_request: VariantRequest,
+    output_options: OutputOptions,
+    scheduler: str | None = None,
+) -> ExitStatus:
+    """Compute a problem that has been read, and write the result; arguments and errors are those of `run_compute`."""
     from attncli.select import selects_only_queries
 
+    messages = Messages.from_options(environment, output_options)
+    if not output_options.only:
+        output_options = replace(output_options, only=format.default_steps)
     can_stream = format.stream_writer is not None
     plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
     if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_only_queries(selection):
@@ -123,9 +140,12 @@ def run_compute(
                 lambda allocate: compute_plan(plan, selection, output_options, messages, allocate, scheduler),
             )
     else:
+        render_options = render_options_for(environment, output_options)
+        if format.check_shapes is not None:
+            format.check_shapes(planned_shapes(plan, selection), render_options)
         attention = compute_plan(plan, selection, output_options, messages, scheduler=scheduler)
-        attention = format.widen_dtype(attention)
-        content = format.write(attention, render_options_for(environment, output_options))
+        attention = format.adapt(attention, render_options)
+        content = format.write(attention, render_options)
         write_output(environment, content, output_options, format)
     for warning in attention.warnings:
         messages.warning(warning)

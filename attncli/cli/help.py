@@ -31,6 +31,13 @@ _EVERYDAY_OPTIONS: dict[str, str | None] = {
     "answers": None,
     "seeds": None,
     "grad": None,
+    # plot
+    "kind": "heat, flow (one query) or heads (two heads)",
+    "width": "with its unit: 8.5cm, 3.4in; else as the cells need it",
+    "dpi": None,
+    "style": "light or dark",
+    "cmap": None,
+    "title": None,
     # check
     "figures": "your figures; if left out, INPUT holds `expected`",
     "step": "the step that the figures belong to",
@@ -41,6 +48,7 @@ _EVERYDAY_OPTIONS: dict[str, str | None] = {
     "jobs": None,
     "retry_failed": "compute only what failed before",
     "max_failures": "stop when more inputs than this failed",
+    "plot": "also draw a figure beside each result: png, svg, pdf",
     "dry_run": "say what would be computed or refused",
     # demo
     "save": None,
@@ -49,6 +57,10 @@ _TEXTS_OF_COMMANDS = {  # where an option means something else in one command; N
     ("batch", "output"): "the folder for results; - for JSON lines",
     ("batch", "projection"): None,
     ("check", "only"): None,
+    ("plot", "only"): "draw these steps: attn list steps",
+    ("plot", "format"): "png, svg or pdf",
+    ("plot", "dropout"): None,
+    ("explain", "title"): None,
     ("explain", "only"): None,
     ("explain", "dropout"): None,
 }

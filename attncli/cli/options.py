@@ -104,9 +104,7 @@ _INPUT_OPTIONS = _group_in_panel(
         "FILE:PREFIX",
     ),
 )
-_FORMATS_HELP = (
-    "table, plain, json, ndjson, csv, tsv, markdown or latex; to a file also npz, safetensors, parquet or feather"
-)
+_FORMATS_HELP = "table, plain, json, ndjson, csv, tsv, markdown, latex or svg; to a file also npz, safetensors, parquet, feather, png or pdf"
 _OUTPUT_OPTIONS = _group_in_panel(
     "Output",
     _declare_option("format", str | None, _FORMATS_HELP, "FORMAT", flags="--format -f"),
@@ -153,6 +151,15 @@ _VERDICT_OUTPUT_OPTIONS = _group_in_panel(  # a verdict has no steps to choose a
     _declare_option("format", str | None, "table, plain, markdown, json", "FORMAT", flags="--format -f"),
     _declare_option("json", bool, "the same as --format json", default=False),
     *(option for option in _OUTPUT_OPTIONS if option[0] in _OPTIONS_SHARED_WITH_VERDICTS),
+)
+
+_OPTIONS_SHARED_WITH_FIGURES = (
+    *("output", "force", "only", "at", "top", "precision", "color", "quiet", "no_progress", "error_format", "debug"),
+)
+_FIGURE_OUTPUT_OPTIONS = _group_in_panel(
+    "Output",
+    _declare_option("format", str | None, "png, svg or pdf", "FORMAT", flags="--format -f"),
+    *(option for option in _OUTPUT_OPTIONS if option[0] in _OPTIONS_SHARED_WITH_FIGURES),
 )
 
 
@@ -239,6 +246,20 @@ def _make_verdict_output_options(values: OptionValues) -> OutputOptions:
     return _make_output_options(values | absent)
 
 
+def _make_figure_output_options(values: OptionValues) -> OutputOptions:
+    """The output options of a figure, which is no table and no JSON."""
+    absent = {
+        "json": False,
+        "bare": False,
+        "tidy": False,
+        "standalone": False,
+        "heat": "off",
+        "normalize": None,
+        "full": False,
+    }
+    return _make_output_options(values | absent)
+
+
 @dataclass(frozen=True)
 class _SharedParameter:
     """What a command may receive: the options that are its source, and how they are parsed."""
@@ -250,10 +271,11 @@ class _SharedParameter:
 _SHARED_PARAMETERS = {  # in the order in which errors are found
     "output_options": _SharedParameter(_OUTPUT_OPTIONS, _make_output_options),
     "verdict_options": _SharedParameter(_VERDICT_OUTPUT_OPTIONS, _make_verdict_output_options),
+    "figure_output_options": _SharedParameter(_FIGURE_OUTPUT_OPTIONS, _make_figure_output_options),
     "variant_request": _SharedParameter(_declare_variant_options(), make_variant_request),
     "read_options": _SharedParameter(_INPUT_OPTIONS, _make_read_options),
 }
-_HELP_ORDER = ("read_options", "variant_request", "output_options", "verdict_options")
+_HELP_ORDER = ("read_options", "variant_request", "output_options", "verdict_options", "figure_output_options")
 
 
 _NO_CONFIG_OPTION = Annotated[

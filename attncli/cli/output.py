@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import IO
 
 from attncli.atomic_file import to_bytes
@@ -37,6 +38,7 @@ def render_options_for(environment: Environment, output_options: OutputOptions) 
         bare=output_options.bare,
         tidy=output_options.tidy,
         standalone=output_options.standalone,
+        figure=replace(output_options.figure, steps=output_options.only),
     )
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from attncli.errors import InputError, Location, OptionError, json_path
 from attncli.readers.base import merge_fields, nest_fields
+from attncli.readers.compression import unpack
 from attncli.readers.files import read_bytes
-from attncli.text import printable, shorten, suggestion
+from attncli.readers.read import InputFile
+from attncli.readers.recorded_hidden_keys import RecordedHiddenKeys
+from attncli.text import join_names, printable, shorten, suggestion
 from attncli.types import AXES, Array, Attention, Field, FieldKind, Json, Labels, Step
 
 _INTEGER_STEPS = ("top_keys", "visible_keys")  # in the others 1 stands for 1.0
+_SUFFIXES = (".json", ".npz", ".safetensors")  # of the formats that results are read back from
 _DtypeName: TypeAlias = Literal["float64", "float32", "float16", "bfloat16"]
 
 
@@ -36,6 +41,21 @@ def read_result(path: str | Path, data: bytes | None = None) -> Attention:
         return parse_result(_read_fields(path, data))
     except InputError as error:
         raise error.add_location(file=path) from None
+
+
+def read_saved_result(input_file: InputFile) -> Attention:
+    """As `read_result`, of an input whose reader has found that it is a result.
+
+    Raises:
+        InputError: it cannot be read, or a field of it is wrong.
+    """
+    try:
+        data = read_bytes(input_file.path) if input_file.data is None else input_file.data
+        if input_file.reader.is_text:
+            data, _ = unpack(data, input_file.display_name)
+        return parse_result(_decode_fields(f".{input_file.reader.name}", data))
+    except InputError as error:
+        raise error.add_location(file=input_file.display_name) from None
 
 
 def parse_result(fields: object) -> Attention:
@@ -63,7 +83,7 @@ def parse_result(fields: object) -> Attention:
             raise InputError("unknown-axis", message, location=Location(path="$.axes"), help=suggestion(axis, AXES))
     parameters_dtype = "float64" if dtype == "float64" else "float32"
     with np.errstate(all="ignore"):
-        return Attention(
+        attention = Attention(
             variant=_typed_field(fields, "variant", dict[str, Any]),
             tokens=_read_labels(fields, "tokens"),
             k_tokens=_read_labels(fields, "k_tokens"),
@@ -91,6 +111,8 @@ def parse_result(fields: object) -> Attention:
             dtype=dtype,
             at={axis: tuple(indices) for axis, indices in at.items()},
         )
+    hidden_keys = RecordedHiddenKeys(attention)
+    return replace(attention, hidden_keys=hidden_keys) if hidden_keys.is_known else attention
 
 
 def _bounds(minimum: int) -> Any:
@@ -147,22 +169,28 @@ def _read_fields(path: str, data: bytes | None) -> object:
         OptionError: no results are read by that suffix.
         InputError: it cannot be read, or a key stands twice.
     """
-    from attncli.readers.npz import read_archive
-    from attncli.readers.safetensors import read_tensors
-
     suffix = Path(path).suffix.lower()
-    if suffix == ".json" or data is not None:
-        return _decode_json(read_bytes(path) if data is None else data)
-    if suffix == ".npz":
-        arrays, metadata = read_archive(read_bytes(path))
-    elif suffix == ".safetensors":
-        arrays, metadata, _ = read_tensors(read_bytes(path))
-    else:
+    if data is None and suffix not in _SUFFIXES:
         raise OptionError(
             "unknown-format",
             f"{path} is not a result that can be read back",
-            help="results are read from .json, .npz and .safetensors",
+            help=f"results are read from {join_names(_SUFFIXES)}",
         )
+    return _decode_fields(".json" if data is not None else suffix, read_bytes(path) if data is None else data)
+
+
+def _decode_fields(suffix: str, data: bytes) -> object:
+    """Decode the record of a result, by one of `_SUFFIXES`.
+
+    Raises:
+        InputError: it cannot be decoded, or a key stands twice.
+    """
+    from attncli.readers.npz import read_archive
+    from attncli.readers.safetensors import read_tensors
+
+    if suffix == ".json":
+        return _decode_json(data)
+    arrays, metadata = read_archive(data) if suffix == ".npz" else read_tensors(data)[:2]
     return merge_fields(nest_fields(arrays), metadata)
 
 

@@ -211,6 +211,7 @@ def test_every_wish_that_changes_a_result_is_in_its_hash():
     from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
     told = {"format", "output", "force", "full", "color", "quiet", "progress", "error_format"}  # what no file shows
+    told |= {"figure", "figure_format"}  # figures stand beside results, which are the same without them
     other = {
         "only": ("weights",),
         "at": ("query=0",),

@@ -149,6 +149,8 @@ class CommandLines:
                 words.append(draw.choice(pool))
         if command in ("batch", "compute", "explain") and draw.random() < 0.5:
             words += ["-o", draw.choice(("out", "r.json", "r.npz", "r.md", "-", draw.choice(ODD_VALUES)))]
+        if command == "plot" and draw.random() < 0.9:
+            words += ["-o", draw.choice(("r.png", "r.svg", "r.pdf"))]
         for option in draw.choices(options, k=draw.choice((0, 0, 1, 1, 1, 2, 3))):
             flag = draw.choice([*option.opts, *option.secondary_opts])
             words.append(flag)

@@ -15,14 +15,23 @@ import polars
 import pytest
 
 from tests.helpers import ROOT, Run, as_array
-from tests.proposals import of_checkpoints, of_commands, of_fields, of_files, of_names, of_options, of_tables
+from tests.proposals import (
+    of_checkpoints,
+    of_commands,
+    of_fields,
+    of_figures,
+    of_files,
+    of_names,
+    of_options,
+    of_tables,
+)
 from tests.proposals.figures import Figures, Proposal, Written
 
 pytestmark = pytest.mark.slow
 
 PROPOSALS: list[Proposal] = [
     proposal
-    for module in (of_names, of_options, of_fields, of_checkpoints, of_files, of_tables, of_commands)
+    for module in (of_names, of_options, of_fields, of_checkpoints, of_files, of_tables, of_figures, of_commands)
     for proposal in module.PROPOSALS
 ]
 
@@ -164,6 +173,7 @@ NOT_FOLLOWED = {
         "what attn --version prints",
     ),
     "a package that is missing is taken away by tests/readers/test_text_formats.py": ("pip install zstandard",),
+    "a package that does not load is broken by tests/cli/test_plot.py": ("pip install --force-reinstall",),
     "programs that make another file are followed by tests/readers/": (
         "convert it: python -c",
         "convert it: iconv -f MACINTOSH",

@@ -62,6 +62,9 @@ def test_there_are_these_formats():
         "safetensors",
         "parquet",
         "feather",
+        "png",
+        "svg",
+        "pdf",
     }
 
 
@@ -362,7 +365,7 @@ def test_a_format_is_found_by_suffix():
     load_output_formats()
 
     assert {s: f.name for f in OUTPUT_FORMATS.values() for s in f.suffixes} == {
-        ".txt": "table", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".tex": "latex", ".npz": "npz", ".safetensors": "safetensors", ".parquet": "parquet", ".feather": "feather", ".arrow": "feather",
+        ".txt": "table", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".tex": "latex", ".npz": "npz", ".safetensors": "safetensors", ".parquet": "parquet", ".feather": "feather", ".arrow": "feather", ".png": "png", ".svg": "svg", ".pdf": "pdf",
     }  # fmt: skip
 
 

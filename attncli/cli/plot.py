@@ -1,0 +1,256 @@
+"""`attn plot`: a figure of a problem or of a saved result."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from attncli.cli.compute import run_problem
+from attncli.cli.environment import Environment
+from attncli.cli.input import read_problem
+from attncli.cli.messages import Messages
+from attncli.cli.options import parse_whole_number
+from attncli.cli.output import check_output_path, render_options_for, write_output
+from attncli.errors import ExitStatus, InputError, OptionError
+from attncli.output_formats import (
+    FIGURE_FORMATS,
+    FigureKind,
+    FigureOptions,
+    FigureStyle,
+    Format,
+    StepShape,
+    choose_output_format,
+)
+from attncli.request import OutputOptions, ReadOptions, VariantRequest
+from attncli.text import join_names, shorten
+
+if TYPE_CHECKING:
+    from attncli.readers import InputFile
+    from attncli.types import Attention
+
+EXAMPLES = """
+    attn plot tokens.csv --causal -o weights.png
+    attn plot result.json -o weights.svg --title 'Layer 3'
+    attn plot tokens.csv --at query=cat -o cat.pdf
+    attn plot tokens.json --heads 2 --kind heads -o heads.png
+    attn plot tokens.csv --only entropy -o entropy.svg --width 8.5cm
+    attn plot tokens.csv --only scores,weights -o steps.png --style dark --dpi 300
+    attn compute tokens.csv --json | attn plot - -o weights.png
+"""
+_INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
+_MIN_INCHES, _MAX_INCHES = 1.0, 60.0
+_MAX_PIXELS = 20_000  # of the width
+_MIN_DPI, _MAX_DPI = 20, 2400
+
+
+def plot(
+    input: Annotated[
+        str,
+        typer.Argument(
+            help="a file of embeddings, or of q, k and v; or a saved result, which is not computed again; - is standard input",
+            metavar="INPUT|RESULT",
+            show_default=False,
+        ),
+    ],
+    *,
+    kind: Annotated[
+        FigureKind | None,
+        typer.Option(
+            "--kind",
+            help="heat maps; flow: bars of where one query looks; heads: two heads against each other; without it flow for a single query, else heat",
+            show_default=False,
+            rich_help_panel="Figure",
+        ),
+    ] = None,
+    width: Annotated[
+        str | None,
+        typer.Option(
+            "--width",
+            help="with its unit: 8.5cm, 85mm, 3.4in, 240pt; without it as the cells need it",
+            metavar="WIDTH",
+            rich_help_panel="Figure",
+        ),
+    ] = None,
+    dpi: Annotated[str, typer.Option("--dpi", help="pixels per inch", metavar="N", rich_help_panel="Figure")] = "200",
+    style: Annotated[
+        FigureStyle, typer.Option("--style", help="the ground: white or nearly black", rich_help_panel="Figure")
+    ] = "light",
+    cmap: Annotated[
+        str | None,
+        typer.Option(
+            "--cmap", help="a colour map of matplotlib: viridis, PuOr_r, …", metavar="NAME", rich_help_panel="Figure"
+        ),
+    ] = None,
+    title: Annotated[
+        str, typer.Option("--title", help="a title above the figure", metavar="TEXT", rich_help_panel="Figure")
+    ] = "",
+    environment: Environment,
+    variant_request: VariantRequest,
+    read_options: ReadOptions,
+    figure_output_options: OutputOptions,
+) -> ExitStatus:
+    """Draw a figure: heat maps of any step, where a query looks, entropies, two heads; PNG, SVG or PDF."""
+    from attncli.readers import find_input, read_bytes
+    from attncli.step_names import require_step_name
+
+    output_options = replace(figure_output_options, figure=_parse_figure_options(kind, width, dpi, style, cmap, title))
+    messages = Messages.from_options(environment, output_options)
+    for name in output_options.only:
+        if name != "all":
+            require_step_name(name)
+    format = _choose_figure_format(output_options)
+    input_file = find_input(input, read_options.input_format)
+    if input_file.reader.is_stream:
+        message = f"{shorten(input_file.display_name)} holds one problem per line, and one is drawn at a time"
+        hint = "sed -n 1p problems.ndjson | attn plot - --input-format json -o x.png draws the first"
+        raise OptionError("many-problems", message, help=hint)
+    check_output_path(output_options)
+    assert format.require is not None
+    format.require()
+    if output_options.figure.cmap is not None:
+        _check_colormap(output_options.figure.cmap)
+    if input == "-" and input_file.data is None:
+        input_file = replace(input_file, data=read_bytes(input))
+    try:
+        problem = read_problem(input_file, read_options, messages)
+    except InputError as error:
+        if error.code != "not-a-problem":
+            raise
+    else:
+        return run_problem(environment, problem, format, variant_request, output_options)
+    _check_options_of_result(variant_request, read_options, output_options)
+    return _plot_result(environment, input_file, format, output_options, messages)
+
+
+# ── options ──────────────────────────────────────────────────────────────────────────────────────
+def _parse_figure_options(
+    kind: FigureKind | None, width: str | None, dpi: str, style: FigureStyle, cmap: str | None, title: str
+) -> FigureOptions:
+    """Parse the options of the figure itself.
+
+    Raises:
+        OptionError: a width or a resolution is none, or they make too many pixels.
+    """
+    inches = None if width is None else _parse_width(width)
+    resolution = parse_whole_number("dpi", dpi, _MIN_DPI, _MAX_DPI)
+    if inches is not None and inches * resolution > _MAX_PIXELS:
+        message = f"--width {width} and --dpi {dpi} make a figure of {inches * resolution:.0f} pixels"
+        raise OptionError("bad-option", message, help=f"at most {_MAX_PIXELS} are drawn: a smaller --dpi")
+    return FigureOptions((), kind, inches, resolution, style, cmap, title)
+
+
+def _parse_width(text: str) -> float:
+    """Parse a length with its unit, and return it in inches.
+
+    Raises:
+        OptionError: it is none, has no unit, or is too small or too large.
+    """
+    units = "|".join(_INCHES)
+    match = re.fullmatch(rf"([0-9]{{1,5}}(?:\.[0-9]{{1,5}})?) ?({units})?", text.strip())
+    if match is None:
+        raise OptionError(
+            "bad-option", f"--width takes a length such as 8.5cm, not {shorten(text)!r}", help="--width 8.5cm"
+        )
+    number, unit = match.groups()
+    if unit is None:
+        message = f"--width {number} has no unit"
+        raise OptionError("bad-option", message, help=f"--width {number}cm, or --width {number}in")
+    inches = float(number) * _INCHES[unit]
+    if not _MIN_INCHES <= inches <= _MAX_INCHES:
+        message = f"--width takes lengths from {_MIN_INCHES:g}in to {_MAX_INCHES:g}in, not {shorten(text)}"
+        raise OptionError("bad-option", message, help="--width 8.5cm")
+    return inches
+
+
+def _choose_figure_format(output_options: OutputOptions) -> Format:
+    """Choose the format of a figure.
+
+    Raises:
+        OptionError: there is neither a file nor a format, or it is none of a figure.
+    """
+    if output_options.output is None and output_options.format is None:
+        hint = "-o FILE.png, .svg or .pdf; or --format svg for standard output"
+        raise OptionError("missing-option", "no file was given for the figure", help=hint)
+    format = choose_output_format(output_options.output, output_options.format)
+    if format.name not in FIGURE_FORMATS:
+        message = f"attn plot draws {join_names(FIGURE_FORMATS, 'or')}, not {format.name}"
+        raise OptionError("bad-option", message, help="attn compute writes results in the other formats")
+    return format
+
+
+def _check_colormap(name: str) -> None:
+    """Refuse a colour map that does not exist.
+
+    Raises:
+        OptionError: it does not.
+    """
+    from attncli.views.figures.theme import require_colormap
+
+    require_colormap(name)
+
+
+def _check_options_of_result(
+    variant_request: VariantRequest, read_options: ReadOptions, output_options: OutputOptions
+) -> None:
+    """Refuse the options that say how to read or compute, where the input is a result.
+
+    Raises:
+        OptionError: one is given.
+    """
+    if variant_request.choices or variant_request.extra_masks or output_options.top:
+        option = "--top changes" if output_options.top else "options of the variant change"
+        message = f"this is a result, which is computed already, so {option} nothing"
+        raise OptionError("bad-option", message, help="leave them out, or name the problem instead of its result")
+    if read_options.is_for_one_problem:
+        message = "--with, --from-state-dict and the options of tables are for problems, and this is a result"
+        raise OptionError("bad-option", message, help="leave them out")
+
+
+# ── saved results ────────────────────────────────────────────────────────────────────────────────
+def _plot_result(
+    environment: Environment, input_file: InputFile, format: Format, output_options: OutputOptions, messages: Messages
+) -> ExitStatus:
+    """Draw a result as it was saved; nothing is computed.
+
+    Raises:
+        OptionError, InputError: it lacks what is asked for, or no figure can show it.
+    """
+    from attncli.readers.results import read_saved_result
+    from attncli.select import select_from_result
+
+    attention = read_saved_result(input_file)
+    try:
+        attention = select_from_result(_keep_steps(attention, output_options.only), output_options.at)
+        render_options = render_options_for(environment, output_options)
+        assert format.check_shapes is not None
+        format.check_shapes([StepShape.of_step(step) for step in attention], render_options)
+    except InputError as error:
+        raise error.add_location(file=input_file.display_name) from None
+    if attention.hidden_keys is None and attention.variant.get("mask", "full") != "full":
+        messages.note("the result holds neither mask nor masked_scores, so hidden keys look like weights of 0")
+    attention = format.adapt(attention, render_options)
+    write_output(environment, format.write(attention, render_options), output_options, format)
+    for warning in attention.warnings:
+        messages.warning(warning)
+    return ExitStatus.OK
+
+
+def _keep_steps(attention: Attention, names: tuple[str, ...]) -> Attention:
+    """Return a result with the steps that are drawn; its hidden keys stay known.
+
+    Raises:
+        InputError: it lacks one of them.
+    """
+    held = [step.name for step in attention]
+    if "all" in names or not names:
+        names = ("weights",) if "weights" in held and not names else tuple(held)
+    for name in names:
+        if name not in held:
+            message = f"the result has no step {name!r}: it has {join_names(held)}"
+            hint = f"attn compute INPUT --only {name} -o result.json writes one that has it"
+            raise InputError("absent-step", message, help=hint)
+    kept = {*names, *(("weights",) if "dropout_weights" in names else ())}  # these tell which weights were dropped
+    return replace(attention, steps=tuple(step for step in attention if step.name in kept))
