@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb, to_rgba
 
-import attncli
 from attncli.output_formats import FigureOptions, RenderOptions, load_output_format
 from attncli.readers.results import parse_result
 from attncli.select import select_indices
@@ -402,9 +402,7 @@ def test_each_mark_differs_from_the_others_and_from_every_number(style, eye):
 @pytest.mark.parametrize("held", [{"weights", "mask"}, {"weights", "masked_scores", "scaled_scores"}])
 def test_a_saved_result_knows_its_hidden_keys(held):
     attention = causal(4, heads=2)
-    kept = attncli.types.Attention(
-        **{**vars(attention), "steps": tuple(step for step in attention if step.name in held)}
-    )
+    kept = dataclasses.replace(attention, steps=tuple(step for step in attention if step.name in held))
     record = json.loads("".join(load_output_format("json").write(kept, RenderOptions())))
 
     for axes in panels(draw(parse_result(record))):

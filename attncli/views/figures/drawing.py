@@ -85,7 +85,7 @@ def draw_figure(attention: Attention, render_options: RenderOptions) -> Figure:
     page = Page(width + 2 * _MARGIN, height + (_LEGEND if legend else 0), options.dpi, theme)
     top = _MARGIN
     for line in title_lines:
-        page.write(_MARGIN, top, line, TITLE_SIZE, weight="bold")
+        page.write_line(_MARGIN, top, line, TITLE_SIZE, weight="bold")
         top += TITLE_SIZE * LINE_HEIGHT
     top = _MARGIN + title_height
     for drawable, band_height in zip(drawables, heights, strict=True):

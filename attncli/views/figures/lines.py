@@ -105,4 +105,4 @@ class QueryLines:
         stride = -(-len(colors) // _MAX_NAMED)
         shown = [i for i, name in enumerate(self._names) if name][::stride]
         for place, i in enumerate(shown):
-            page.write(left, top + place * LABEL_SIZE * LINE_HEIGHT, self._names[i], LABEL_SIZE, color=colors[i])
+            page.write_line(left, top + place * LABEL_SIZE * LINE_HEIGHT, self._names[i], LABEL_SIZE, color=colors[i])

@@ -38,7 +38,7 @@ class Page:
         axes.tick_params(length=2.5, width=0.6, color=self.theme.frame, labelcolor=self.theme.ink, labelsize=LABEL_SIZE)
         return axes
 
-    def write(self, left: float, top: float, text: str, size: float, **properties: Any) -> None:
+    def write_line(self, left: float, top: float, text: str, size: float, **properties: Any) -> None:
         """Write a line of text below `top`; it is never mathematics."""
         properties = {"color": self.theme.ink, "va": "top"} | properties
         self.figure.text(left / self.width, 1 - top / self.height, text, size=size, **properties)
@@ -46,12 +46,12 @@ class Page:
     def write_header(self, left: float, top: float, header: Header, width: float) -> None:
         """Write the header of a band."""
         style: dict[str, Any] = {"size": HEADER_SIZE, "color": self.theme.faint_ink}
-        self.write(left, top, fit_text(header.name, width, HEADER_SIZE, "bold"), HEADER_SIZE, weight="bold")
+        self.write_line(left, top, fit_text(header.name, width, HEADER_SIZE, "bold"), HEADER_SIZE, weight="bold")
         lines = header.formula_lines(width)
         for i, line in enumerate(lines, start=1):
-            self.write(left, top + i * HEADER_SIZE * LINE_HEIGHT, line, **style)
+            self.write_line(left, top + i * HEADER_SIZE * LINE_HEIGHT, line, **style)
         if header.formula and not lines:
-            self.write(left + header.formula_indent, top, header.formula, **style)
+            self.write_line(left + header.formula_indent, top, header.formula, **style)
 
     def draw_legend(self, left: float, top: float, entries: Iterable[tuple[str, str, str]]) -> None:
         """Draw a row of colours with their meanings, each as (colour, glyph in it, meaning)."""
@@ -70,8 +70,8 @@ class Page:
             )
             self.figure.add_artist(patch)
             if glyph:
-                self.write(left + side / 2, top + side / 2, glyph, 6, ha="center", va="center_baseline")
-            self.write(left + side + 3, top + side / 2, meaning, NUMBER_SIZE, va="center_baseline")
+                self.write_line(left + side / 2, top + side / 2, glyph, 6, ha="center", va="center_baseline")
+            self.write_line(left + side + 3, top + side / 2, meaning, NUMBER_SIZE, va="center_baseline")
             left += side + 3 + text_width(meaning, NUMBER_SIZE) + 12
 
     def label_rows(self, axes: Axes, labels: ShownLabels) -> None:
