@@ -29,7 +29,7 @@ _TABLE_OF_PYTHON = ("tool", "attn")
 _PREFIX = "ATTN_"
 _SWITCH = "ATTN_CONFIG"  # `none`: no settings
 _MAX_BYTES = 2**18  # of a file
-COMMANDS = ("compute", "explain", "check", "batch", "demo")  # those that have settings
+COMMANDS = ("compute", "explain", "check", "plot", "batch", "demo")  # those that have settings
 
 VARIANT_SETTINGS = ("variant", *CHOICES)  # they change numbers, and so are recorded in results
 VERDICT_SETTINGS = ("rule", "rtol", "atol")  # they change what is right
@@ -38,7 +38,10 @@ _OTHER_SETTINGS = ("why", "jobs")
 SETTING_NAMES = (*VARIANT_SETTINGS, *_SHOWING_SETTINGS, *VERDICT_SETTINGS, *_OTHER_SETTINGS)
 SWITCHES = ("full", "quiet", "no_progress", "why")  # they are yes or no
 _NOT_IN_PROJECTS = ("device",)  # what only the user may choose
-_NOT_IN_COMMANDS = {"explain": ("only", "top")}  # options that a command has in order to refuse them
+_NOT_IN_COMMANDS = {  # options that a command has in order to refuse them, or that mean something else there
+    "explain": ("only", "top"),
+    "plot": ("format", "only", "top"),
+}
 
 _ONLY_TYPED = (  # options that belong to one command line: what is read and written, and what guards that
     *("input_format", "token_column", "columns", "drop", "header", "separator", "with", "from_state_dict"),
@@ -57,6 +60,7 @@ _ONLY_TYPED = (  # options that belong to one command line: what is read and wri
         "save",
         "scheduler",
     ),
+    *("kind", "width", "dpi", "style", "cmap", "plot"),
     *("retry_failed", "keep_suffix", "fail_fast", "max_failures", "max_size", "max_time", "dry_run"),
 )
 _OTHER_WAYS = {  # options that are no settings, and what to do instead
