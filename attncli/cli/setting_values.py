@@ -61,7 +61,7 @@ def _is_typed(context: typer.Context, name: str) -> bool:
 def _has_format(values: Values) -> bool:
     """Whether the command line chooses the format, if not by `--format`: by `--json`, or by the suffix of its output."""
     suffix = PurePath(str(values["output"] or "")).suffix.lower()
-    return bool(values["json"]) or any(suffix in suffixes for suffixes, _ in FORMAT_MODULES.values() if suffix)
+    return bool(values.get("json")) or any(suffix in suffixes for suffixes, _ in FORMAT_MODULES.values() if suffix)
 
 
 def check_setting(setting: Setting, parameter: Any, context: Any, check_value: CheckValue) -> object:

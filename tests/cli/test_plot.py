@@ -66,6 +66,18 @@ def test_a_part_of_a_part_keeps_its_indices(attn, tmp_path):
     )
 
 
+def test_settings_choose_the_variant_and_neither_the_format_nor_the_steps(attn, tmp_path):
+    settings = {"ATTN_MASK": "causal", "ATTN_FORMAT": "json", "ATTN_ONLY": "context"}
+    attn("plot", TOKENS, "--causal", "-o", "a.svg", "-q")
+    attn("compute", TOKENS, "--causal", "-o", "r.json", "-q")
+    done = [
+        attn("plot", *words, "-q", variables=settings) for words in ((TOKENS, "-o", "b.svg"), ("r.json", "-o", "c.svg"))
+    ]
+
+    assert [run.status for run in done] == [0, 0]
+    assert len({(tmp_path / f"{name}.svg").read_bytes() for name in "abc"}) == 1
+
+
 def test_results_come_through_a_pipe(attn):
     result = attn("compute", TOKENS, "--causal", "--json", "-q").out.encode()
     done = attn("plot", "-", "--format", "svg", stdin=result)
