@@ -136,7 +136,8 @@ def step_figures_from_texts(step: str | None, values: NumpyArray, texts: Sequenc
     decimals, digits = decimals.reshape(values.shape), digits.reshape(values.shape)
     if most_digits > _MAX_HANDWRITTEN_DIGITS:
         decimals = printing.implied_decimals(values, decimals, digits)
-    if most_digits <= printing.MAX_FLOAT32_DIGITS or (values == np.rint(values))[np.isfinite(values)].all():
+    are_whole = bool((values == np.rint(values))[np.isfinite(values)].all())
+    if most_digits <= printing.MAX_FLOAT32_DIGITS or are_whole or printing.may_be_printed_float32(values, decimals):
         dtype = printing.infer_dtype(values, "float32", decimals)
         return StepFigures(step, values, "text" if dtype == "float32" else dtype, decimals)
     dtype = printing.infer_dtype(values, "float64", decimals)

@@ -25,6 +25,7 @@ _MIN_EVIDENCE_DIGITS = 1.5  # the same of decimals
 _DECIMALS_OF_WHOLE_NUMBERS = (
     2  # they do not tell whether they were rounded: one-hot weights may come of 0.998 and 0.002
 )
+_MAX_FLOAT32_DECIMALS = 8  # after the point that programs print of a float32
 _MAX_DECIMALS = 12  # to which an array is taken to be rounded
 _FIRST_FIGURES = 4096  # that are looked at before all of them: most arrays are no narrower, and not rounded
 
@@ -75,6 +76,19 @@ def infer_dtype(
         if is_told:
             return dtype
     return default
+
+
+@np.errstate(all="ignore")
+def may_be_printed_float32(values: NumpyArray, decimals: NumpyArray) -> bool:
+    """Tell whether figures can be float32 numbers with so many decimals as programs print of them, however many digits that is.
+
+    Args:
+        values: in float64.
+        decimals: how many each was printed with.
+    """
+    x, unit = values[np.isfinite(values)], 10.0 ** -decimals[np.isfinite(values)].astype(np.float64)
+    is_short = int(decimals.max(initial=0)) <= _MAX_FLOAT32_DECIMALS
+    return is_short and all(_are_numbers_of("float32", x[part], unit[part]) for part in _parts(x.size))
 
 
 def _parts(count: int) -> Iterator[slice]:
