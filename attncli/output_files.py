@@ -23,7 +23,7 @@ def check_output_path(output_options: OutputOptions, default_format: str = "tabl
 
     Raises:
         OptionError: the file exists, and `--force` was not given; or its suffix names no format, or another one than
-            `--format`; or the format does not heed `--bare`, `--tidy`, `--standalone`, `--heat` or `--normalize`.
+            `--format`; or the format does not heed `--bare`, `--tidy`, `--standalone`, `--shared-js`, `--heat` or `--normalize`.
         CannotError: its folder does not exist.
     """
     format = choose_output_format(output_options.output, output_options.format, default_format)
@@ -32,10 +32,14 @@ def check_output_path(output_options: OutputOptions, default_format: str = "tabl
         bare=output_options.bare,
         tidy=output_options.tidy,
         standalone=output_options.standalone,
+        shared_js=output_options.shared_js,
         heat=output_options.heat,
         normalize=output_options.normalize,
     )
     if output_options.output is None:
+        if output_options.shared_js:
+            message = "--shared-js writes the script beside the page, so the page must be a file"
+            raise OptionError("bad-option", message, help="-o FILE.html")
         return
     path = Path(output_options.output)
     try:

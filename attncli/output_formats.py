@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeAlias, get_args
 
+from attncli.atomic_file import atomic_write
 from attncli.errors import OptionError
 from attncli.text import join_names, shorten, suggestion
 from attncli.types import Attention, Step
@@ -50,6 +51,7 @@ class RenderOptions:
     bare: bool = False  # JSON: without what is the same in every record
     tidy: bool = False  # CSV: a row for each number, of one step too
     standalone: bool = False  # LaTeX: a whole document
+    shared_js: bool = False  # HTML: the script is in a file of its own
     figure: FigureOptions = field(default_factory=FigureOptions)
 
 
@@ -85,6 +87,7 @@ Codec = Literal["attn", "attn.json", "utf-8"]  # the error handler for a console
 # Piece by piece where it is large: the first pieces are written before the last are made.
 Content = str | bytes | Iterable[str] | Sequence[bytes | memoryview]
 Writer = Callable[[Attention, RenderOptions], Content]
+LayersWriter = Callable[[Sequence[tuple[str, Attention]], RenderOptions], Content]  # results with their names
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,12 @@ class Format:
     unsupported_dtypes: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
     shape_options: tuple[
         str, ...
-    ] = ()  # of `bare`, `tidy`, `standalone`, `heat` and `normalize` in RenderOptions, those that it heeds
+    ] = ()  # of `bare`, `tidy`, `standalone`, `shared_js`, `heat` and `normalize` in RenderOptions, those that it heeds
     is_table: bool = False  # its rows say which result they are of, so that a batch can write all results as one file
+    shows_workings: bool = False  # it shows how the numbers of a small problem come about
+    max_numbers: int | None = None  # that it can hold
+    write_layers: LayersWriter | None = None  # several results as one, such as the layers of a model
+    shared_file: Callable[[], tuple[str, str]] | None = None  # name and text of what files share under `shared_js`
     # (file, plan, compute) → the result, whose steps too large for memory are written to the file as they are computed
     stream_writer: Callable[..., Attention] | None = None
     default_steps: tuple[str, ...] = ()  # the steps that are computed where none is named; none: those of a first look
@@ -149,6 +156,7 @@ FORMAT_MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     "png": ((".png",), "attncli.views.figures.formats"),
     "svg": ((".svg",), "attncli.views.figures.formats"),
     "pdf": ((".pdf",), "attncli.views.figures.formats"),
+    "html": ((".html", ".htm"), "attncli.views.pages.page"),
 }
 
 
@@ -195,9 +203,9 @@ _SHADED_FORMAT = "--format table, or -o FILE.txt"
 
 
 def refuse_unused_shape(
-    format: Format, *, bare: bool, tidy: bool, standalone: bool, heat: str, normalize: Normalize | None
+    format: Format, *, bare: bool, tidy: bool, standalone: bool, shared_js: bool, heat: str, normalize: Normalize | None
 ) -> None:
-    """Refuse `--bare`, `--tidy`, `--standalone`, `--heat` and `--normalize` where the format does not heed them.
+    """Refuse `--bare`, `--tidy`, `--standalone`, `--shared-js`, `--heat` and `--normalize` where the format does not heed them.
 
     Raises:
         OptionError: one is asked for, and the format does not; or `--normalize` where nothing is shaded.
@@ -211,6 +219,9 @@ def refuse_unused_shape(
     if standalone and "standalone" not in format.shape_options:
         message = f"--standalone makes a whole document in LaTeX, and this is {format.name}"
         raise OptionError("bad-option", message, help="--format latex")
+    if shared_js and "shared_js" not in format.shape_options:
+        message = f"--shared-js is for pages in HTML, and this is {format.name}"
+        raise OptionError("bad-option", message, help="-o FILE.html")
     if heat in ("on", "map") and "heat" not in format.shape_options:
         message = f"--heat {heat} shades the numbers of tables, and this is {format.name}"
         raise OptionError("bad-option", message, help=_SHADED_FORMAT)
@@ -255,3 +266,18 @@ def choose_output_format(path: str | None, format_name: str | None, default: str
             help=f"--output result{chosen.suffixes[0]}",
         )
     return chosen
+
+
+def write_shared_file(format: Format, folder: Path) -> None:
+    """Write what the files of a format share into their folder, unless it is there; its name changes with its content.
+
+    Raises:
+        CannotError: it cannot be written.
+    """
+    if format.shared_file is None:
+        return
+    name, text = format.shared_file()
+    path = folder / name
+    if not path.is_file():
+        with atomic_write(path) as file:
+            file.write(text.encode())

@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from attncli.errors import AttnError, CannotError, ExitStatus
+from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.output_formats import StepShape
 from attncli.request import OutputOptions, VariantRequest
 from attncli.text import escape_json_controls, replace_undecodable
 
 if TYPE_CHECKING:
+    from attncli.output_formats import Format
     from attncli.plan import Plan
     from attncli.select import Selection
     from attncli.types import Attention, Json, Problem
@@ -82,13 +84,64 @@ def apply_selection(attention: Attention, plan: Plan, selection: Selection) -> A
     return select_indices(attention, selection, () if plan.computed_queries is None else ("query",))
 
 
+def add_workings(attention: Attention, plan: Plan, run_plan: RunPlan) -> Attention:
+    """Add to a result how its numbers come about, for formats that show it; unchanged where there are too many.
+
+    Args:
+        attention: the result.
+        plan: what it was computed by.
+        run_plan: as `load_engine` returns it.
+    """
+    from attncli.derivation import recording_intermediates
+    from attncli.plan import finish_plan, outline_plan
+    from attncli.views.pages.workings import PlannedWorkings, are_workings_small
+
+    if not are_workings_small(plan):
+        return attention
+    every_step = finish_plan(outline_plan(plan.problem, plan.variant.replace(schedule="dense")), None)
+    with recording_intermediates():
+        every_value = run_plan(every_step)
+    return replace(attention, workings=PlannedWorkings(every_step, every_value))
+
+
+def refuse_too_many_numbers(plan: Plan, selection: Selection, format: Format) -> None:
+    """Refuse a result that its format cannot hold.
+
+    Raises:
+        OptionError: it has too many numbers.
+    """
+    if format.max_numbers is None:
+        return
+    count = sum(
+        math.prod(len(selection[axis]) if axis in selection else plan.axis_length(name, axis) for axis in axes)
+        for name, axes in plan.steps.items()
+        if name in plan.keep
+    )
+    if count > format.max_numbers:
+        raise too_many_numbers(format, count)
+
+
+def too_many_numbers(format: Format, count: int) -> OptionError:
+    """Return the error that a format cannot hold so many numbers."""
+    message = f"{format.name} holds at most {format.max_numbers:,} numbers, and these steps have {count:,}"
+    hint = "a part of them: --at query=0:100; or fewer steps: --only weights"
+    return OptionError("too-many-numbers", message, help=hint)
+
+
 def compute(
-    problem: Problem, variant_request: VariantRequest, output_options: OutputOptions, seed: int | None = None
+    problem: Problem,
+    variant_request: VariantRequest,
+    output_options: OutputOptions,
+    seed: int | None = None,
+    format: Format | None = None,
 ) -> Attention:
-    """Compute the steps that will be shown. Arguments and errors are those of `plan_request`."""
+    """Compute the steps that will be shown. Arguments and errors are those of `plan_request`; a format may need workings too."""
     plan, selection = plan_request(problem, variant_request, output_options, seed)
+    if format is not None:
+        refuse_too_many_numbers(plan, selection, format)
     run_plan = load_engine()
-    return apply_selection(run_plan(plan), plan, selection)
+    attention = apply_selection(run_plan(plan), plan, selection)
+    return add_workings(attention, plan, run_plan) if format is not None and format.shows_workings else attention
 
 
 def compute_stream(
@@ -126,14 +179,16 @@ def compute_each(
     variant_request: VariantRequest,
     output_options: OutputOptions,
     seed: int | None = None,
+    format: Format | None = None,
 ) -> Iterator[Attention | AttnError]:
-    """Compute a stream of problems: for each its result, or why it has none. Arguments and errors are those of `compute_stream`."""
+    """Compute a stream of problems: for each its result, or why it has none. Arguments and errors are those of `compute_stream`
+    and `compute`."""
     has_answered = False
     for number, problem in problems:
         try:
             if isinstance(problem, AttnError):
                 raise problem
-            answer: Attention | AttnError = compute(problem, variant_request, output_options, seed)
+            answer: Attention | AttnError = compute(problem, variant_request, output_options, seed, format)
         except AttnError as error:
             if error.status == ExitStatus.USAGE and not has_answered:
                 raise

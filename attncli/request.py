@@ -45,6 +45,7 @@ class OutputOptions:
     bare: bool = False  # JSON without what is the same in every record
     tidy: bool = False  # CSV with a row for each number, of one step too
     standalone: bool = False  # LaTeX that compiles as it is
+    shared_js: bool = False  # HTML without its script, which stands in a file of its own beside it
     precision: int = 4  # digits after the point, in tables
     heat: Literal["auto", "on", "off", "map"] = "auto"
     normalize: Normalize | None = None  # the scale of the shades; None: by the step

@@ -375,6 +375,14 @@ class HiddenKeys(Protocol):
         ...
 
 
+class Workings(Protocol):
+    """How the numbers of a small problem come about: described when a view asks."""
+
+    def to_record(self, precision: int) -> Json:
+        """Return the lines that explain every query, and what a view needs to follow a number that is changed."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Attention:
     """A result: the steps that were kept, in order of computation, and what they were computed from.
@@ -402,6 +410,7 @@ class Attention:
     hidden_keys: HiddenKeys | None = field(
         default=None, repr=False, compare=False
     )  # None: no key is known to be hidden
+    workings: Workings | None = field(default=None, repr=False, compare=False)  # None: they were not asked for
 
     def __getitem__(self, name: str) -> Step:
         for step in self.steps:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -98,6 +98,18 @@ class ErrorRegion:
 
 
 @dataclass(frozen=True)
+class FigureTable:
+    """Claimed figures as a table, each beside the reference."""
+
+    title: str  # which batch item and head; empty: there is one
+    row_labels: tuple[str, ...]
+    column_labels: tuple[str, ...]
+    figures: tuple[tuple[str, ...], ...]  # as they were claimed
+    reference: tuple[tuple[str, ...], ...]  # with two digits more
+    is_right: tuple[tuple[bool, ...], ...]
+
+
+@dataclass(frozen=True)
 class StepComparison:
     """One claimed step compared with the reference."""
 
@@ -122,6 +134,11 @@ class StepComparison:
     decimals: int | None = None  # that the figure there was written with
     region: ErrorRegion | None = None  # of a wrong step
     is_right_to_float32: bool = False  # right only as what a program printed that computes in float32
+    make_tables: Callable[[], Iterator[FigureTable]] | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> Mapping[str, object]:
+        """Leave out what makes tables, which another process does not have."""
+        return {**self.__dict__, "make_tables": None}
 
     @property
     def is_wrong(self) -> bool:

@@ -36,6 +36,7 @@ _ELSEWHERE = {
     "bare": "result.save('x.json', bare=True)",
     "tidy": "result.save('x.csv', tidy=True)",
     "standalone": "result.save('x.tex', standalone=True)",
+    "shared_js": "attn compute -o x.html --shared-js; result.save('x.html') holds its script",
     "with": "a field as a keyword: k='k.csv', or parameters={'w_q': w_q}",
     "name": "variant='llama3'",
     **dict.fromkeys(("full", "heat", "color"), "print(result), or result.to_text()"),

@@ -65,10 +65,24 @@ def write(
         chosen.require()
     if chosen.check_shapes is not None:
         chosen.check_shapes([StepShape.of_step(step) for step in result], render_options)
-    content = chosen.write(chosen.adapt(result, render_options), render_options)
+    result = chosen.adapt(result, render_options)
+    if chosen.shows_workings:
+        result = _with_workings(result)
+    content = chosen.write(result, render_options)
     with open_output_file(options) as file:
         for piece in [content] if isinstance(content, str | bytes) else content:
             file.write(piece if isinstance(piece, memoryview) else to_bytes(piece))
+
+
+def _with_workings(result: Attention) -> Attention:
+    """Return a result with how its numbers come about, where it is known what it was computed from."""
+    from attncli.pipeline import add_workings, load_engine
+    from attncli.plan import outline_plan
+
+    problem, variant = (getattr(result, name, None) for name in ("problem", "settled_variant"))
+    if problem is None or variant is None:
+        return result
+    return add_workings(result, outline_plan(problem, variant), load_engine())
 
 
 def make_render_options(

@@ -27,8 +27,9 @@ from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
 from attncli.batch.result_paths import figure_path, refuse_link
 from attncli.batch.sources import open_source
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError
-from attncli.output_formats import Format, RenderOptions, choose_output_format
+from attncli.output_formats import Format, RenderOptions, choose_output_format, write_shared_file
 from attncli.pipeline import (
+    add_workings,
     apply_selection,
     compute_each,
     compute_stream,
@@ -36,6 +37,7 @@ from attncli.pipeline import (
     load_engine,
     plan_request,
     planned_shapes,
+    refuse_too_many_numbers,
 )
 from attncli.readers.compression import CountedReader, unpack_lines
 from attncli.readers.state_dict import read_layer, split_file_and_prefix
@@ -97,6 +99,7 @@ class Job:
             **({"bare": True} if self.output_options.bare else {}),  # so that folders made without it go on
             **({"tidy": True} if self.output_options.tidy else {}),
             **({"standalone": True} if self.output_options.standalone else {}),
+            **({"shared_js": True} if self.output_options.shared_js else {}),
             "choices": recorded_choices,
             **({"settings": self._recorded_settings} if self.variant_request.settings else {}),
             "reading": asdict(self.read_options) | {"with": replacing, "state_dict": self._state_dict_hash()},
@@ -181,6 +184,7 @@ class Job:
             tidy=options.tidy,
             standalone=options.standalone,
             figure=replace(options.figure, steps=options.only),
+            shared_js=options.shared_js,
         )
 
 
@@ -306,12 +310,17 @@ def _compute_single(
     if is_up_to_date(job, input, recorded, receipt.sha256):
         return replace(receipt, status="skipped")
     plan, selection = plan_input(job, input, data)
+    refuse_too_many_numbers(plan, selection, job.result_format)
     run_plan = load_engine()
     computed = apply_selection(run_plan(plan), plan, selection)
     attention = job.result_format.adapt(computed, job.render_options)
+    if job.result_format.shows_workings:
+        attention = add_workings(attention, plan, run_plan)
     result = to_bytes(job.result_format.write(attention, job.render_options))
     with _open_result(job, input.result_path, write_bytes) as write:
         write(result)
+    if job.output_options.shared_js:
+        write_shared_file(job.result_format, Path(job.results_folder, input.result_path).parent)
     if job.figure_format is not None:  # after the result: a figure that is older is of an earlier one
         drawn = job.figure_format.adapt(computed, job.render_options)
         attention = replace(attention, warnings=tuple(dict.fromkeys((*attention.warnings, *drawn.warnings))))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from attncli.check import printing, rules
 from attncli.check.claims import Claim, describe_cell
+from attncli.check.figure_tables import make_figure_tables
 from attncli.check.plain import PlainErrors
 from attncli.check.rules import CellComparison
 from attncli.check.task import CheckTask
@@ -148,6 +150,9 @@ class Comparison:
             reference=reference[position].item(),
             decimals=None if decimals is None else int(decimals[position]),
             is_right_to_float32=bool(cells.is_right.all()) and self._needs_float32(claim_index),
+            make_tables=functools.partial(
+                make_figure_tables, self.task.plan, claim, reference, cells.is_right, decimals
+            ),
         )
 
     def _needs_float32(self, claim_index: int) -> bool:

@@ -141,6 +141,7 @@ def batch(
         standalone=output_options.standalone,
         heat=output_options.heat,
         normalize=output_options.normalize,
+        shared_js=output_options.shared_js,
     )
     if plot is not None:
         _check_plot(plot, format, results_folder)

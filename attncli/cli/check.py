@@ -34,7 +34,7 @@ EXAMPLES = """
     attn check answers/
 """
 _SECONDS_BEFORE_NOTE = 3.0  # of computing, after which a search is announced
-_VERDICT_FORMATS = ("table", "plain", "markdown", "json", "npz")
+_VERDICT_FORMATS = ("table", "plain", "markdown", "html", "json", "npz")
 
 
 def check(
@@ -296,6 +296,10 @@ def _write_verdict(
         content: str | bytes = _to_json(verdict.to_record(), indented=render_options.is_terminal)
     elif isinstance(verdict, Verdict) and format.name == "npz":
         content = _pack_differences(verdict)
+    elif format.name == "html":
+        from attncli.views.pages.verdict import folder_html, verdict_html
+
+        content = verdict_html(verdict) if isinstance(verdict, Verdict) else folder_html(verdict)
     else:
         from attncli.views.verdict import FOLDER_VIEWS, VERDICT_VIEWS
 

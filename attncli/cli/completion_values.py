@@ -189,7 +189,7 @@ def _complete_input_format(text: str, context: object) -> Iterator[Candidate]:
 
 
 def _complete_explanation_format(text: str, context: object) -> Iterator[Candidate]:
-    yield from map(Candidate, ("table", "plain", "markdown", "latex", "json"))
+    yield from map(Candidate, ("table", "plain", "markdown", "latex", "json", "html"))
 
 
 def _complete_verdict_format(text: str, context: object) -> Iterator[Candidate]:

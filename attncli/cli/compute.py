@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +16,18 @@ from attncli.cli.input import read_problem
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, open_output, open_output_file, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message, show_progress
-from attncli.errors import ExitStatus, OptionError
+from attncli.errors import AttnError, ExitStatus, InputError, OptionError
 from attncli.output_formats import Format, choose_output_format
-from attncli.pipeline import apply_selection, compute_stream, plan_request, planned_shapes
+from attncli.pipeline import (
+    add_workings,
+    apply_selection,
+    compute_each,
+    compute_stream,
+    plan_request,
+    planned_shapes,
+    refuse_too_many_numbers,
+    too_many_numbers,
+)
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import shorten
 
@@ -130,6 +140,7 @@ def run_problem(
         output_options = replace(output_options, only=format.default_steps)
     can_stream = format.stream_writer is not None
     plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
+    refuse_too_many_numbers(plan, selection, format)
     if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_only_queries(selection):
         if scheduler is None:
             load_engine_with_message(messages)  # what may be refused is refused before a file is begun
@@ -145,6 +156,8 @@ def run_problem(
             format.check_shapes(planned_shapes(plan, selection), render_options)
         attention = compute_plan(plan, selection, output_options, messages, scheduler=scheduler)
         attention = format.adapt(attention, render_options)
+        if format.shows_workings:
+            attention = add_workings(attention, plan, load_engine_with_message(messages))
         content = format.write(attention, render_options)
         write_output(environment, content, output_options, format)
     for warning in attention.warnings:
@@ -216,7 +229,7 @@ def _run_stream(
     from attncli.readers.json import read_json_lines
 
     format = choose_output_format(output_options.output, output_options.format, default="ndjson")
-    if format.name not in ("ndjson", "json"):
+    if format.name not in ("ndjson", "json") and format.write_layers is None:
         hint = "--format ndjson" if output_options.output is None else "-o FILE.ndjson"
         if format.is_table and input_file.path != "-":
             hint = f"attn batch {shorten(input_file.path)} -o {shorten(str(output_options.output))} makes one table of them"
@@ -228,11 +241,46 @@ def _run_stream(
             "bad-option",
             "--with, --from-state-dict, --token-column, --columns, --drop, --header and --separator cannot be used with a stream of problems",
         )
-    status = ExitStatus.OK
     problems = read_json_lines(input_file.read_lines(), input_file.display_name)
+    if format.write_layers is not None:
+        return _write_layers(environment, problems, variant_request, output_options, format)
+    status = ExitStatus.OK
     with open_output(environment, output_options, format) as write:
         for line, error in compute_stream(problems, variant_request, output_options):
             if error is not None:
                 status = ExitStatus.NO
             write(line)
     return status
+
+
+def _write_layers(
+    environment: Environment,
+    problems: Iterator[tuple[int, Problem | AttnError]],
+    variant_request: VariantRequest,
+    output_options: OutputOptions,
+    format: Format,
+) -> ExitStatus:
+    """Compute a stream of problems into one document, which holds all of them or is not written.
+
+    Raises:
+        AttnError: of the first line that cannot be computed, or there is no line.
+    """
+    assert format.write_layers is not None
+    messages = Messages.from_options(environment, output_options)
+    load_engine_with_message(messages)
+    layers: list[tuple[str, Attention]] = []
+    number_count = 0
+    for answer in compute_each(problems, variant_request, output_options, format=format):
+        if isinstance(answer, AttnError):
+            raise answer
+        number_count += sum(math.prod(step.values.shape) for step in answer)
+        if format.max_numbers is not None and number_count > format.max_numbers:
+            raise too_many_numbers(format, number_count)
+        layers.append((f"line {answer.line}" if answer.id is None else str(answer.id), answer))
+    if not layers:
+        raise InputError("empty", "there is no problem in this stream")
+    content = format.write_layers(layers, render_options_for(environment, output_options))
+    write_output(environment, content, output_options, format)
+    for warning in dict.fromkeys(warning for _, attention in layers for warning in attention.warnings):
+        messages.warning(warning)
+    return ExitStatus.OK

@@ -104,7 +104,7 @@ _INPUT_OPTIONS = _group_in_panel(
         "FILE:PREFIX",
     ),
 )
-_FORMATS_HELP = "table, plain, json, ndjson, csv, tsv, markdown, latex or svg; to a file also npz, safetensors, parquet, feather, png or pdf"
+_FORMATS_HELP = "table, plain, json, ndjson, csv, tsv, markdown, latex, svg or html; to a file also npz, safetensors, parquet, feather, png or pdf"
 _OUTPUT_OPTIONS = _group_in_panel(
     "Output",
     _declare_option("format", str | None, _FORMATS_HELP, "FORMAT", flags="--format -f"),
@@ -118,6 +118,9 @@ _OUTPUT_OPTIONS = _group_in_panel(
     _declare_option("bare", bool, "JSON without the fields that are the same in every record", default=False),
     _declare_option("tidy", bool, "CSV with one row for each number, even of a single step", default=False),
     _declare_option("standalone", bool, "LaTeX as a whole document, which compiles as it is", default=False),
+    _declare_option(
+        "shared_js", bool, "HTML whose script stands in a file beside it, once for all pages of a folder", default=False
+    ),
     _declare_option("top", str | None, "also show the N largest weights of each query", "N"),
     _declare_option("precision", str, "digits after the decimal point in tables", "N", default="4"),
     _declare_option(
@@ -148,7 +151,7 @@ _OUTPUT_OPTIONS = _group_in_panel(
 _OPTIONS_SHARED_WITH_VERDICTS = ("output", "force", "color", "quiet", "no_progress", "error_format", "debug")
 _VERDICT_OUTPUT_OPTIONS = _group_in_panel(  # a verdict has no steps to choose among
     "Output",
-    _declare_option("format", str | None, "table, plain, markdown, json", "FORMAT", flags="--format -f"),
+    _declare_option("format", str | None, "table, plain, markdown, json or html", "FORMAT", flags="--format -f"),
     _declare_option("json", bool, "the same as --format json", default=False),
     *(option for option in _OUTPUT_OPTIONS if option[0] in _OPTIONS_SHARED_WITH_VERDICTS),
 )
@@ -210,6 +213,7 @@ def _make_output_options(values: OptionValues) -> OutputOptions:
         bare=values["bare"],
         tidy=values["tidy"],
         standalone=values["standalone"],
+        shared_js=values["shared_js"],
         top=None if values["top"] is None else parse_whole_number("top", values["top"], 1, 2**31),
         precision=parse_whole_number("precision", values["precision"], 0, 17),
         heat=values["heat"],
@@ -237,6 +241,7 @@ def _make_verdict_output_options(values: OptionValues) -> OutputOptions:
         "bare": False,
         "tidy": False,
         "standalone": False,
+        "shared_js": False,
         "top": None,
         "precision": "4",
         "heat": "off",
@@ -253,6 +258,7 @@ def _make_figure_output_options(values: OptionValues) -> OutputOptions:
         "bare": False,
         "tidy": False,
         "standalone": False,
+        "shared_js": False,
         "heat": "off",
         "normalize": None,
         "full": False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import IO
 
 from attncli.atomic_file import to_bytes
@@ -12,7 +13,7 @@ from attncli.cli.environment import Environment
 from attncli.errors import CannotError
 from attncli.output_files import check_output_path as check_output_path
 from attncli.output_files import open_output_file as open_output_file
-from attncli.output_formats import Codec, Content, Format, RenderOptions
+from attncli.output_formats import Codec, Content, Format, RenderOptions, write_shared_file
 from attncli.request import OutputOptions
 
 PieceWriter = Callable[[str | bytes | memoryview], None]
@@ -39,6 +40,7 @@ def render_options_for(environment: Environment, output_options: OutputOptions) 
         tidy=output_options.tidy,
         standalone=output_options.standalone,
         figure=replace(output_options.figure, steps=output_options.only),
+        shared_js=output_options.shared_js,
     )
 
 
@@ -57,6 +59,8 @@ def write_output(environment: Environment, content: Content, output_options: Out
     with open_output(environment, output_options, format) as write:
         for piece in [content] if isinstance(content, str | bytes) else content:
             write(piece)
+    if output_options.shared_js and output_options.output is not None:
+        write_shared_file(format, Path(output_options.output).resolve().parent)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ _NOT_IN_COMMANDS = {  # options that a command has in order to refuse them, or t
 
 _ONLY_TYPED = (  # options that belong to one command line: what is read and written, and what guards that
     *("input_format", "token_column", "columns", "drop", "header", "separator", "with", "from_state_dict"),
-    *("output", "force", "at", "bare", "tidy", "standalone", "error_format", "debug"),
+    *("output", "force", "at", "bare", "tidy", "standalone", "shared_js", "error_format", "debug"),
     *(
         "figures",
         "step",

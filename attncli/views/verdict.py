@@ -9,6 +9,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.cells import cell_len
@@ -28,6 +29,7 @@ from attncli.views.text import escape_markdown
 _MAX_DIAGNOSES = 3  # that are written as sentences; of the others only names
 _MAX_EQUIVALENT_NAMES = 4  # of what gives the same figures
 _MIN_WIDE_TABLE_WIDTH = 100  # columns of a terminal on which a table of steps has all its columns
+_NUMBER_COLUMNS = ("max Δ", "max rel", "in ulp", "mine", "reference")  # which stand at the right of their column
 _CHECK_STYLES = {True: "green", False: "red", None: "yellow"}
 _VERDICT_WORDS = {
     "right": "right",
@@ -241,7 +243,34 @@ def _word_of(comparison: StepComparison) -> str:
     return {True: "right", False: "wrong", None: "otherwise"}[_check_of(comparison)]
 
 
-def _folder_count(folder_verdict: FolderVerdict) -> str:
+@dataclass(frozen=True)
+class VerdictTexts:
+    """What a verdict says in words, beside its table."""
+
+    heading: str
+    rules: tuple[str, ...]
+    sentences: tuple[str, ...]
+    conclusion: str
+
+
+def describe_verdict(verdict: Verdict) -> VerdictTexts:
+    """Say a verdict in words."""
+    return VerdictTexts(
+        heading=" · ".join(_headline_parts(verdict)),
+        rules=(*_rule_lines(verdict), *_allowed_error_lines(verdict)),
+        sentences=(
+            *_cause_lines(verdict),
+            *(line.strip() for line in (_region_lines(verdict) if verdict.is_revealed else ())),
+            *(printable(line.strip()) for line in _diagnosis_lines(verdict)),
+            *(f"near: {d.names[0]}, max Δ {_format_error(d.max_abs_error)}" for d in verdict.nearest_candidates),
+            *(line for _, line in _sensitivity_lines(verdict)),
+        ),
+        conclusion=_conclusion_line(verdict),
+    )
+
+
+def count_right_problems(folder_verdict: FolderVerdict) -> str:
+    """Say how many problems are right: `2 of 3 problems right`."""
     return f"{folder_verdict.right_count} of {pluralize(len(folder_verdict.problems), 'problem')} right"
 
 
@@ -392,7 +421,7 @@ def _gap_table(printer: _Printer, verdict: Verdict) -> Table:
 def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -> str:
     """Render a folder as a table of problems and steps, with the errors of files below it."""
     printer = _Printer(render_options)
-    steps = _claimed_steps(folder_verdict)
+    steps = claimed_steps(folder_verdict)
     name_width = max(cell_len(printable(problem.name)) for problem in folder_verdict.problems)
     needed_width = name_width + 14 + sum(len(step) + 3 for step in steps)
     has_step_columns = not printer.width or needed_width <= printer.width
@@ -421,17 +450,18 @@ def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -
             printer.print_line(printable(f"{problem.name}: {problem.error}"), "red")
     is_right = folder_verdict.is_right
     printer.print_line(
-        f"{'right' if is_right else 'wrong'}: {_folder_count(folder_verdict)}", f"bold {_CHECK_STYLES[is_right]}"
+        f"{'right' if is_right else 'wrong'}: {count_right_problems(folder_verdict)}", f"bold {_CHECK_STYLES[is_right]}"
     )
     return printer.get_text()
 
 
 def _step_mark(printer: _Printer, comparison: StepComparison | None) -> Text:
     """Make the mark of a step in a table of problems, with how many of its figures are wrong."""
-    return printer.cell(_step_mark_text(comparison), _CHECK_STYLES[comparison.is_right] if comparison else "dim")
+    return printer.cell(step_mark_text(comparison), _CHECK_STYLES[comparison.is_right] if comparison else "dim")
 
 
-def _step_mark_text(comparison: StepComparison | None) -> str:
+def step_mark_text(comparison: StepComparison | None) -> str:
+    """Return the mark of a step, with how many of its figures are wrong."""
     if comparison is None:
         return CHECK_MARKS[None]
     if comparison.cause == "otherwise":
@@ -440,7 +470,7 @@ def _step_mark_text(comparison: StepComparison | None) -> str:
     return mark if comparison.is_right else f"{mark} {comparison.wrong_count}/{comparison.figure_count}"
 
 
-def _claimed_steps(folder_verdict: FolderVerdict) -> list[str]:
+def claimed_steps(folder_verdict: FolderVerdict) -> list[str]:
     """Return every step that some problem claims, in order of computation."""
     order: list[str] = []
     for problem in folder_verdict.problems:
@@ -510,29 +540,23 @@ def folder_plain(folder_verdict: FolderVerdict, render_options: RenderOptions) -
             for c in problem.verdict.steps
         )
         lines.append(f"{printable(problem.name)}: {problem.verdict.verdict}  {steps}")
-    return "\n".join([*lines, _folder_count(folder_verdict)]) + "\n"
+    return "\n".join([*lines, count_right_problems(folder_verdict)]) + "\n"
 
 
 # ── Markdown ─────────────────────────────────────────────────────────────────────────────────────
 def verdict_markdown(verdict: Verdict, render_options: RenderOptions) -> str:
     """Render a verdict as a pipe table and sentences in Markdown."""
-    sentences = [
-        *_cause_lines(verdict),
-        *(line.strip() for line in (_region_lines(verdict) if verdict.is_revealed else ())),
-        *(printable(line.strip()) for line in _diagnosis_lines(verdict)),
-        *(f"near: {d.names[0]}, max Δ {_format_error(d.max_abs_error)}" for d in verdict.nearest_candidates),
-        *(line for _, line in _sensitivity_lines(verdict)),
-    ]
+    texts = describe_verdict(verdict)
     lines = [
-        " · ".join(map(escape_markdown, _headline_parts(verdict))),
+        escape_markdown(texts.heading),
         "",
-        *map(escape_markdown, (*_rule_lines(verdict), *_allowed_error_lines(verdict))),
+        *map(escape_markdown, texts.rules),
         "",
         *(_markdown_gap_table(verdict) if verdict.gap_marks else _markdown_step_table(verdict)),
         "",
-        *(f"* {escape_markdown(sentence)}" for sentence in sentences),
+        *(f"* {escape_markdown(sentence)}" for sentence in texts.sentences),
         "",
-        f"**{escape_markdown(_conclusion_line(verdict))}**",
+        f"**{escape_markdown(texts.conclusion)}**",
     ]
     return "\n".join(lines) + "\n"
 
@@ -551,16 +575,23 @@ def _markdown_gap_table(verdict: Verdict) -> Iterator[str]:
 
 
 def _markdown_step_table(verdict: Verdict) -> Iterator[str]:
+    head, *rows = step_rows(verdict)
+    yield _pipe_row(head)
+    yield _pipe_row("---:" if name in _NUMBER_COLUMNS else "---" for name in head)
+    for cells in rows:
+        yield _pipe_row(map(escape_markdown, cells))
+
+
+def step_rows(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+    """Yield the heads of the columns of the table of steps, then its rows; of a concealed verdict the marks alone."""
     if not verdict.is_revealed:
-        yield _pipe_row(("step", "shape", ""))
-        yield _pipe_row(("---", "---", "---"))
+        yield "step", "shape", ""
         for comparison in verdict.steps:
-            yield _pipe_row((comparison.step, _format_shape(comparison), _step_mark_text(comparison)))
+            yield comparison.step, _format_shape(comparison), step_mark_text(comparison)
         return
-    yield _pipe_row(("step", "shape", "max Δ", "max rel", "in ulp", "at", "mine", "reference", ""))
-    yield _pipe_row(("---", "---", "---:", "---:", "---:", "---", "---:", "---:", "---"))
+    yield "step", "shape", "max Δ", "max rel", "in ulp", "at", "mine", "reference", ""
     for comparison in verdict.steps:
-        cells = (
+        yield (
             comparison.step,
             _format_shape(comparison),
             _format_error(comparison.max_abs_error),
@@ -570,21 +601,20 @@ def _markdown_step_table(verdict: Verdict) -> Iterator[str]:
             *_format_worst_figures(comparison),
             CHECK_MARKS[_check_of(comparison)],
         )
-        yield _pipe_row(map(escape_markdown, cells))
 
 
 def folder_markdown(folder_verdict: FolderVerdict, render_options: RenderOptions) -> str:
     """Render a folder as a pipe table in Markdown, a problem a row."""
-    steps = _claimed_steps(folder_verdict)
+    steps = claimed_steps(folder_verdict)
     lines = [f"| problem | verdict | {' | '.join(steps)} |", f"|---|---{'|:---:' * len(steps)}|"]
     for problem in folder_verdict.problems:
-        marks = [_step_mark_text(problem.comparisons.get(step)) for step in steps]
+        marks = [step_mark_text(problem.comparisons.get(step)) for step in steps]
         if problem.verdict:
             outcome: str = problem.verdict.verdict
         else:
             outcome = f"error: {escape_markdown(printable(problem.error))}"
         lines.append(f"| {escape_markdown(printable(problem.name))} | {outcome} | {' | '.join(marks)} |")
-    return "\n".join([*lines, "", f"**{_folder_count(folder_verdict)}**"]) + "\n"
+    return "\n".join([*lines, "", f"**{count_right_problems(folder_verdict)}**"]) + "\n"
 
 
 VERDICT_VIEWS: Mapping[str, Callable[[Verdict, RenderOptions], str]] = {

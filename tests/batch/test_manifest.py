@@ -222,6 +222,7 @@ def test_every_wish_that_changes_a_result_is_in_its_hash():
         "bare": True,
         "tidy": True,
         "standalone": True,
+        "shared_js": True,
     }
     assert {f.name for f in dataclasses.fields(OutputOptions)} == told | set(other)
 

@@ -74,7 +74,7 @@ PROPOSALS = [
     Proposal("check x.json --figures w.json", "write numbers", _RIGHT, FILE | {"w.json": {"weights": [[True] * 3] * 3}}, _CHECK, {"w.json": {"weights": PLAIN["weights"]}}),
     Proposal("check x.json --figures w.tex", "attn explain … --blank STEP --format markdown writes a worksheet that can be read", ("weights[1][0:3]",), FILE | {"w.tex": "x"}, "explain x.json cat --blank weights --format markdown"),
     Proposal("check x.json --figures w.json", '{"weights": [[…], …]}', _RIGHT, FILE | {"w.json": "3"}, _CHECK, {"w.json": {"weights": PLAIN["weights"]}}),
-    Proposal("check x.json --figures w.json --format csv", "it can be table, plain, markdown, json or npz", ('"right"',), FILE | {"w.json": {"weights": PLAIN["weights"]}}, f"{_CHECK} --format json"),
+    Proposal("check x.json --figures w.json --format csv", "it can be table, plain, markdown, html, json or npz", ('"right"',), FILE | {"w.json": {"weights": PLAIN["weights"]}}, f"{_CHECK} --format json"),
     Proposal("check x.json --figures w.txt", "attn explain … --blank STEP writes a worksheet", ("weights[1][0:3]",), FILE | {"w.txt": "nothing"}, "explain x.json cat --blank weights"),
     Proposal(_CHECK, "attn compute … -o result.json writes whole results", _RIGHT, FILE | {"w.json": {"schema": "attn.result/1"}}, "compute x.json -o result.json && check x.json --figures result.json"),
     Proposal(_CHECK, "transpose them: rows are query, columns dim", _RIGHT, FILE | {"w.json": {"context": PLAIN["context"].T}}, _CHECK, {"w.json": {"context": PLAIN["context"]}}),

@@ -122,6 +122,8 @@ PROPOSALS = [
     Proposal("compute x.json --bare --format csv", "or --format ndjson", PLAIN, FILE, "compute x.json --bare --format ndjson"),
     Proposal("compute x.json --tidy --json", "--format csv", _TIDY, FILE, "compute x.json --tidy --format csv"),
     Proposal("compute x.json --tidy --json", "or --format tsv", _TIDY, FILE, "compute x.json --tidy --format tsv"),
+    Proposal("compute x.json --shared-js", "-o FILE.html", Written("x.html", ('<script src="attn-',)), FILE, "compute x.json --shared-js -o x.html"),
+    Proposal("compute x.json --shared-js -f html", "-o FILE.html", Written("x.html", ('<script src="attn-',)), FILE, "compute x.json --shared-js -o x.html"),
     Proposal("compute x.json --standalone", "--format latex", (r"\documentclass", r"\end{document}"), FILE, "compute x.json --standalone --format latex"),
     Proposal("compute x.json -f markdown --heat on", "--format table", ("shaded 0 ", "░"), FILE, "compute x.json --heat on --format table"),
     Proposal("compute x.json -o out.csv --heat map", "or -o FILE.txt", ("in every row",), FILE, "compute x.json -o out.txt --heat map && compute x.json -f table --heat map"),

@@ -189,6 +189,7 @@ NOT_FOLLOWED = {
         "leave --jobs out: the cluster has its own workers",
     ),
     "thousands of tokens, as tests/plan/test_schedule.py has": ("--only log_sum_exp,entropy", "--at query=… one row"),
+    "a page of too many numbers is made by tests/views/test_page.py": ("a part of them: --at query=0:100",),
     "what a seed draws is known by tests/parts/test_projections.py": ("no figures can be right: --seed N",),
 }
 

@@ -439,7 +439,7 @@ REFUSED = {
     "result.to_jsn": (lambda f: attncli.attend(X).to_jsn, OptionError, "unknown-attribute", "'to_json'"),
     "result['wieghts']": (lambda f: attncli.attend(X)["wieghts"], InputError, "absent-step", "'weights'"),
     "to_pandas of another step": (lambda f: attncli.attend(X).to_pandas("output"), InputError, "absent-step", "it holds"),
-    "a format that there is not": (lambda f: attncli.attend(X).to_text("html"), OptionError, "unknown-format", "it can be"),
+    "a format that there is not": (lambda f: attncli.attend(X).to_text("docx"), OptionError, "unknown-format", "it can be"),
     "a suffix that there is not": (lambda f: attncli.attend(X).save(f / "x.docx"), OptionError, "unknown-format", "json"),
     "a file that is there": (lambda f: attncli.attend(X).save(f / "x.csv"), OptionError, "output-exists", "--force"),
     "a folder that is not there": (lambda f: attncli.attend(X).save(f / "no/x.json"), CannotError, "cannot-write", "mkdir"),

@@ -65,6 +65,7 @@ def test_there_are_these_formats():
         "png",
         "svg",
         "pdf",
+        "html",
     }
 
 
@@ -365,7 +366,7 @@ def test_a_format_is_found_by_suffix():
     load_output_formats()
 
     assert {s: f.name for f in OUTPUT_FORMATS.values() for s in f.suffixes} == {
-        ".txt": "table", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".tex": "latex", ".npz": "npz", ".safetensors": "safetensors", ".parquet": "parquet", ".feather": "feather", ".arrow": "feather", ".png": "png", ".svg": "svg", ".pdf": "pdf",
+        ".txt": "table", ".json": "json", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".tex": "latex", ".npz": "npz", ".safetensors": "safetensors", ".parquet": "parquet", ".feather": "feather", ".arrow": "feather", ".png": "png", ".svg": "svg", ".pdf": "pdf", ".html": "html", ".htm": "html",
     }  # fmt: skip
 
 

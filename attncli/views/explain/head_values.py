@@ -19,6 +19,7 @@ from attncli.validation.fields import as_numpy
 from attncli.views.explain.step_values import StepValues
 
 MAX_KEYS_WORKED_OUT = 16  # keys worked one by one before those of the smallest weights are left out
+_LABELS_OF_LINES = frozenset(("largest", "sum", "check", "Σ e^s", "τ", "λ"))  # that stand among those of keys
 _WEIGHTS_STEPS = ("weights", "dropout_weights", "mixed_weights")  # in the order in which they follow each other
 _MIXED_HEAD_STEPS = ("mixed_weights", "head_context", "normed_context")  # their head axis counts mixed heads
 
@@ -136,9 +137,10 @@ class HeadValues:
         return letter if letter == "q" else self.key_label(row + self.plan.size.past)
 
     def key_label(self, key_index: int) -> str:
-        """The key's token; one that stands more than once has its index before it."""
+        """The key's token; one that stands more than once, or is called like a line, has its index before it."""
         token = self.step_values.token("key", key_index)
-        return f"{key_index} {token}" if self.step_values.token_counts[token] > 1 else token
+        is_ambiguous = self.step_values.token_counts[token] > 1 or token in _LABELS_OF_LINES
+        return f"{key_index} {token}" if is_ambiguous else token
 
     def is_hidden(self, key_index: int) -> bool:
         """Whether the mask hides a key from the query."""

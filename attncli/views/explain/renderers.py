@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attncli.output_formats import RenderOptions
+from attncli.views.explain.render_html import render_html
 from attncli.views.explain.render_json import render_json
 from attncli.views.explain.render_latex import render_latex
 from attncli.views.explain.render_markdown import render_markdown
@@ -17,4 +18,5 @@ RENDERERS: dict[str, Callable[[RenderedPage, RenderOptions], str]] = {
     "markdown": render_markdown,
     "latex": render_latex,
     "json": render_json,
+    "html": render_html,
 }
