@@ -58,7 +58,7 @@ _TEXTS_OF_COMMANDS = {  # where an option means something else in one command; N
     ("batch", "projection"): None,
     ("check", "only"): None,
     ("plot", "only"): "draw these steps: attn list steps",
-    ("plot", "format"): "png, svg or pdf",
+    ("plot", "format"): "png, svg, pdf or html",
     ("plot", "dropout"): None,
     ("explain", "title"): None,
     ("explain", "only"): None,

@@ -161,7 +161,7 @@ _OPTIONS_SHARED_WITH_FIGURES = (
 )
 _FIGURE_OUTPUT_OPTIONS = _group_in_panel(
     "Output",
-    _declare_option("format", str | None, "png, svg or pdf", "FORMAT", flags="--format -f"),
+    _declare_option("format", str | None, "png, svg, pdf or html", "FORMAT", flags="--format -f"),
     *(option for option in _OUTPUT_OPTIONS if option[0] in _OPTIONS_SHARED_WITH_FIGURES),
 )
 

@@ -38,8 +38,10 @@ EXAMPLES = """
     attn plot tokens.json --heads 2 --kind heads -o heads.png
     attn plot tokens.csv --only entropy -o entropy.svg --width 8.5cm
     attn plot tokens.csv --only scores,weights -o steps.png --style dark --dpi 300
+    attn plot result.json -o page.html
     attn compute tokens.csv --json | attn plot - -o weights.png
 """
+_FORMATS = (*FIGURE_FORMATS, "html")
 _INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
 _MIN_INCHES, _MAX_INCHES = 1.0, 60.0
 _MAX_PIXELS = 20_000  # of the width
@@ -92,7 +94,7 @@ def plot(
     read_options: ReadOptions,
     figure_output_options: OutputOptions,
 ) -> ExitStatus:
-    """Draw a figure: heat maps of any step, where a query looks, entropies, two heads; PNG, SVG or PDF."""
+    """Draw a figure: heat maps of any step, where a query looks, entropies, two heads; PNG, SVG or PDF, or a page of HTML."""
     from attncli.readers import find_input, read_bytes
     from attncli.step_names import require_step_name
 
@@ -108,8 +110,10 @@ def plot(
         hint = "sed -n 1p problems.ndjson | attn plot - --input-format json -o x.png draws the first"
         raise OptionError("many-problems", message, help=hint)
     check_output_path(output_options)
-    assert format.require is not None
-    format.require()
+    if format.name == "html":
+        _check_options_of_page(output_options.figure)
+    if format.require is not None:
+        format.require()
     if output_options.figure.cmap is not None:
         _check_colormap(output_options.figure.cmap)
     if input == "-" and input_file.data is None:
@@ -172,13 +176,27 @@ def _choose_figure_format(output_options: OutputOptions) -> Format:
         OptionError: there is neither a file nor a format, or it is none of a figure.
     """
     if output_options.output is None and output_options.format is None:
-        hint = "-o FILE.png, .svg or .pdf; or --format svg for standard output"
+        hint = "-o FILE.png, .svg, .pdf or .html; or --format svg for standard output"
         raise OptionError("missing-option", "no file was given for the figure", help=hint)
     format = choose_output_format(output_options.output, output_options.format)
-    if format.name not in FIGURE_FORMATS:
-        message = f"attn plot draws {join_names(FIGURE_FORMATS, 'or')}, not {format.name}"
+    if format.name not in _FORMATS:
+        message = f"attn plot draws {join_names(_FORMATS, 'or')}, not {format.name}"
         raise OptionError("bad-option", message, help="attn compute writes results in the other formats")
     return format
+
+
+def _check_options_of_page(figure: FigureOptions) -> None:
+    """Refuse what says how a figure looks, where a page is made: there its reader chooses.
+
+    Raises:
+        OptionError: one is given.
+    """
+    plain = FigureOptions()
+    names = ("kind", "width", "dpi", "style", "cmap", "title")
+    given = [f"--{name}" for name in names if getattr(figure, name) != getattr(plain, name)]
+    if given:
+        message = f"{join_names(given)} {'is' if len(given) == 1 else 'are'} for figures, and this is a page"
+        raise OptionError("bad-option", message, help="leave them out, or draw a figure: -o FILE.svg")
 
 
 def _check_colormap(name: str) -> None:
@@ -223,10 +241,15 @@ def _plot_result(
 
     attention = read_saved_result(input_file)
     try:
-        attention = select_from_result(_keep_steps(attention, output_options.only), output_options.at)
+        kept = (
+            attention
+            if format.name == "html" and not output_options.only
+            else _keep_steps(attention, output_options.only)
+        )
+        attention = select_from_result(kept, output_options.at)
         render_options = render_options_for(environment, output_options)
-        assert format.check_shapes is not None
-        format.check_shapes([StepShape.of_step(step) for step in attention], render_options)
+        if format.check_shapes is not None:
+            format.check_shapes([StepShape.of_step(step) for step in attention], render_options)
     except InputError as error:
         raise error.add_location(file=input_file.display_name) from None
     if attention.hidden_keys is None and attention.variant.get("mask", "full") != "full":

@@ -142,8 +142,8 @@ def test_options_change_the_figure(attn, tmp_path):
 @pytest.mark.parametrize(
     ("options", "status", "code", "says"),
     [
-        ([], 2, "missing-option", "-o FILE.png, .svg or .pdf; or --format svg for standard output"),
-        (["-o", "a.csv"], 2, "bad-option", "attn plot draws png, svg or pdf, not csv"),
+        ([], 2, "missing-option", "-o FILE.png, .svg, .pdf or .html; or --format svg for standard output"),
+        (["-o", "a.csv"], 2, "bad-option", "attn plot draws png, svg, pdf or html, not csv"),
         (["-o", "a.jpg"], 2, "unknown-format", "there is no output format for '.jpg'"),
         (["-f", "png"], 2, "binary-output", "--output result.png"),
         (["-o", "a.png", "--width", "8"], 2, "bad-option", "--width 8cm, or --width 8in"),
@@ -281,3 +281,14 @@ def test_an_svg_holds_no_markup_of_tokens(attn, tmp_path):
     assert "http" not in re.sub(
         r'(xmlns(:\w+)?|rdf:resource|rdf:about|DTD)\S*="[^"]*"|"http://www.w3.org[^"]*"', "", svg
     ).replace("https://matplotlib.org/", "")
+
+
+def test_a_page_of_a_saved_result_is_made_without_computing(attn, tmp_path):
+    assert attn("compute", SAMPLES / "cat_sat.json", "--causal", "-o", "result.json").status == 0
+    assert attn("plot", "result.json", "-o", "page.html").status == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.lower().startswith("<!doctype html>")
+    assert '"weights"' in page
+    refused = attn("plot", "result.json", "-o", "other.html", "--title", "Mine", "--dpi", "90")
+    assert (refused.status, not (tmp_path / "other.html").exists()) == (2, True)
+    assert "--dpi and --title are for figures, and this is a page" in refused.err

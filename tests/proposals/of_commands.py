@@ -132,7 +132,7 @@ PROPOSALS = [
     Proposal("--json x.json", "attn compute INPUT --json", PLAIN, FILE, "compute x.json --json"),
     Proposal("compute x.json --verbose", "attn compute --help-all lists every option", ("--chain",), FILE, "compute --help-all"),
     Proposal("compute x.json --size 2", "--mask chunk:size=…", _CHUNKED, FILE, "compute x.json --mask chunk:size=2"),
-    Proposal("check x.json --at query=1 --figures x.json", "attn compute, explain, batch and demo have it", select_rows(PLAIN, slice(1, 2)), FILE, "compute x.json --at query=1"),
+    Proposal("check x.json --at query=1 --figures x.json", "attn compute, explain, plot, batch and demo have it", select_rows(PLAIN, slice(1, 2)), FILE, "compute x.json --at query=1"),
     Proposal("compute x.json --mask left=1", "window:left=1", _WINDOWED, FILE, "compute x.json --mask window:left=1"),
     Proposal("compute x.json --mask size=2", "chunk:size=2", _CHUNKED, FILE, "compute x.json --mask chunk:size=2"),
     Proposal("compute x.json --dropout 0.5,seed=3", "dropout:p=0.5,seed=3", {"dropout_weights": (3, 3)}, FILE, "compute x.json --dropout dropout:p=0.5,seed=3 --only dropout_weights"),

@@ -15,7 +15,7 @@ _SAVED = "compute x.json -o result.json -q && plot result.json -o a.svg"
 _RUN = "batch x.json -o out"
 
 PROPOSALS = [
-    Proposal("plot x.json", "-o FILE.png, .svg or .pdf", _DRAWN, FILE, _PLOT),
+    Proposal("plot x.json", "-o FILE.png, .svg, .pdf or .html", _DRAWN, FILE, _PLOT),
     Proposal("plot x.json", "or --format svg for standard output", ("<svg",), FILE, "plot x.json --format svg"),
     Proposal("plot problems.ndjson -o a.svg", "attn plot - --input-format json", _DRAWN, _LINES | {"-": json.dumps(LABELLED, default=np.ndarray.tolist)}, "plot - --input-format json -o a.svg"),
     Proposal(f"{_PLOT} --width wide", "--width 8.5cm", _DRAWN, FILE, f"{_PLOT} --width 8.5cm"),
@@ -32,6 +32,7 @@ PROPOSALS = [
     Proposal("plot b.json -o a.svg --heads 4", "--at batch=0:4 or --at head=0:4", _DRAWN, {"b.json": {"embeddings": np.tile(HEADED[:1], (37, 1, 1))}}, "plot b.json -o a.svg --heads 4 --at batch=0:4"),
     Proposal(f"{_SAVED} --only entropy", "attn compute INPUT --only entropy -o result.json", _DRAWN, FILE, "compute x.json --only entropy -o result.json --force && plot result.json -o a.svg"),
     Proposal(f"{_SAVED} --causal", "name the problem instead of its result", _DRAWN, FILE, f"{_PLOT} --causal"),
+    Proposal("plot x.json -o a.html --title T", "draw a figure: -o FILE.svg", _DRAWN, FILE, f"{_PLOT} --title T"),
     Proposal("batch x.json -o - --plot svg", "-o DIR", Written("out/x.svg", ("<svg",)), FILE, f"{_RUN} --plot svg"),
     Proposal(f"{_RUN} --plot svg --format pdf", "leave --plot out, or --format", Written("out/x.svg", ("<svg",)), FILE, f"{_RUN} --plot svg"),
     Proposal("batch problems.ndjson -o out --plot svg", "leave --plot out", Written("out/problems.ndjson", ("weights",)), _LINES, "batch problems.ndjson -o out"),
