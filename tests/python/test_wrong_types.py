@@ -17,6 +17,8 @@ from attncli import AttnError
 from attncli.api.types import Options
 from tests.helpers import SAMPLES
 
+pytestmark = pytest.mark.slow  # what one call loads is loaded for each argument
+
 X = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 VALUES = {
     "an integer": 5,

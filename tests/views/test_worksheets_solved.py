@@ -23,7 +23,7 @@ TOKENS, KEYS, WIDTH, OUTPUT = 3, 2, 6, 5  # of a memory; of embeddings, of the o
 WIDTHS = {"dims=64": 64, "fraction=": 8}  # of columns, so that there are two to turn
 PRECISION = 12  # so that what is rounded on the sheet does not matter here
 
-pytestmark = pytest.mark.uncounted
+pytestmark = [pytest.mark.uncounted, pytest.mark.slow]
 
 
 def problem_of(name: str) -> tuple[Problem, Variant]:
