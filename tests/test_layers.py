@@ -30,12 +30,12 @@ LAYERS = (
     {"pipeline", "output_files"},
     {"explanation_pages"},
     {"api"},
-    {"check", "batch"},
+    {"check", "batch", "capture"},
     {"cli"},
 )
 # Which packages may import a library at module level; inside a function any may.
 MODULE_LEVEL_IMPORTS = {
-    "torch": {"core"},
+    "torch": {"capture", "core"},
     "rich": {"views"},
     "typer": {"cli"},
     "safetensors": set(),

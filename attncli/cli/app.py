@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 from attncli import __version__
 from attncli.cli.batch import EXAMPLES as BATCH_EXAMPLES
 from attncli.cli.batch import batch
+from attncli.cli.capture import EXAMPLES as CAPTURE_EXAMPLES
+from attncli.cli.capture import capture
 from attncli.cli.check import EXAMPLES as CHECK_EXAMPLES
 from attncli.cli.check import check
 from attncli.cli.compute import EXAMPLES as COMPUTE_EXAMPLES
@@ -56,6 +58,7 @@ _register_command(explain, "explain", EXPLAIN_EXAMPLES)
 _register_command(check, "check", CHECK_EXAMPLES)
 _register_command(plot, "plot", PLOT_EXAMPLES)
 _register_command(batch, "batch", BATCH_EXAMPLES)
+_register_command(capture, "capture", CAPTURE_EXAMPLES)
 _register_command(demo, "demo", DEMO_EXAMPLES)
 _register_command(list_catalogue, "list", LIST_EXAMPLES)
 _register_command(config, "config", CONFIG_EXAMPLES)

@@ -105,7 +105,11 @@ def stream_safetensors(file: IO[bytes], plan: Plan, compute: Callable[..., Atten
 @output_format("safetensors", ".safetensors", is_binary=True, stream_writer=stream_safetensors)
 def write_safetensors(attention: Attention, options: RenderOptions) -> list[bytes | memoryview]:
     """Write tensors in their own dtype; bfloat16 is kept."""
-    arrays, rest = _pack_arrays(attention)
+    return pack_tensors(*_pack_arrays(attention))
+
+
+def pack_tensors(arrays: Mapping[str, NumpyArray], rest: str) -> list[bytes | memoryview]:
+    """Return a file of arrays under their names, and the JSON beside them, in pieces."""
     names = _aligned_order(arrays)
     entries: Json = {}
     end = 0

@@ -1,0 +1,184 @@
+"""Load a model and its tokenizer through transformers: as data alone, computing eagerly, in the dtype that is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from attncli.capture.model_folder import ModelSource, check_length
+from attncli.capture.request import CaptureRequest
+from attncli.errors import CannotError, InputError, Location, OptionError
+from attncli.text import join_names, printable, shorten
+from attncli.types import Json
+
+_LOADING = {"trust_remote_code": False}
+
+
+@dataclass
+class Tokens:
+    """Texts as a model receives them."""
+
+    ids: list[list[int]]  # (B, T)
+    visible: list[list[int]]  # (B, T) 0: padding
+    labels: list[list[str]]
+
+    @property
+    def is_padded(self) -> bool:
+        return any(0 in row for row in self.visible)
+
+
+def _import_transformers() -> Any:
+    try:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        import transformers
+        from transformers.utils import logging
+    except ImportError as error:
+        raise CannotError(
+            "missing-extra",
+            f"attn capture needs the package transformers: {error}",
+            help="pip install 'attncli[models]'",
+        ) from None
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    return transformers
+
+
+@contextmanager
+def _translate_errors(source: ModelSource, what: str) -> Iterator[None]:
+    """Turn whatever transformers raises while it loads into an error of the input."""
+    try:
+        yield
+    except (CannotError, InputError, OptionError):
+        raise
+    except ImportError as error:
+        message = next(iter(str(error).strip().splitlines()), "")
+        raise CannotError(
+            "missing-extra",
+            f"{what} needs a package that is not here: {shorten(message, 200)}",
+            help=_packages_for(source),
+        ) from error
+    except Exception as error:
+        message = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        if "torchvision" in str(error):
+            raise CannotError(
+                "cannot-load",
+                f"the installed torchvision does not go with torch: {shorten(message, 200)}",
+                help="install the torchvision of your torch, or pip uninstall torchvision",
+            ) from error
+        raise InputError(
+            "no-model", f"{what} cannot be loaded: {shorten(message, 300)}", location=Location(file=source.path)
+        ) from error
+
+
+def _packages_for(source: ModelSource) -> str:
+    return "pip install 'attncli[models]' gguf accelerate" if source.gguf_file else "pip install 'attncli[models]'"
+
+
+def load_tokens(source: ModelSource, request: CaptureRequest) -> Tokens:
+    """Cut texts into tokens, padded to one length; or take the ids that were given.
+
+    Raises:
+        InputError: there is no tokenizer, or it cannot be loaded; or a text is too long.
+    """
+    if request.ids:
+        return Tokens([list(request.ids)], [[1] * len(request.ids)], [[str(i) for i in request.ids]])
+    transformers = _import_transformers()
+    with _translate_errors(source, "the tokenizer"):
+        arguments: Json = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source.path, local_files_only=not source.is_on_hub, **_LOADING, **arguments
+        )
+        if len(request.texts) > 1 and tokenizer.pad_token_id is None:
+            tokenizer.pad_token_id = tokenizer.eos_token_id or 0
+        encoded = tokenizer([*request.texts], padding=len(request.texts) > 1)
+        ids = [list(map(int, row)) for row in encoded["input_ids"]]
+        labels = [_label_tokens(tokenizer, row) for row in ids]
+    if not ids or not ids[0]:
+        raise InputError("empty", "the text has no tokens", help="--text 'Hello shiny sun!'")
+    check_length(source, len(ids[0]))
+    return Tokens(ids, [list(map(int, row)) for row in encoded["attention_mask"]], labels)
+
+
+def _label_tokens(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Return what each token says, without the marks of its vocabulary (Ġ, ▁) and the blanks around it."""
+    names = tokenizer.convert_ids_to_tokens(list(ids))
+    return [tokenizer.decode([i]).strip() or str(name) for i, name in zip(ids, names, strict=True)]
+
+
+def load_model(source: ModelSource, request: CaptureRequest) -> Any:
+    """Load a model in evaluation mode, with the attention of its own code and no kernel that hides weights.
+
+    Raises:
+        InputError: its weights are not there, or do not go with its configuration; or it is unknown.
+        CannotError: a package is missing.
+    """
+    transformers = _import_transformers()
+    import torch
+
+    arguments: Json = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    where = {"local_files_only": not source.is_on_hub, **_LOADING, **arguments}
+    with _translate_errors(source, "the model"):
+        _check_architecture(source)
+        config = transformers.AutoConfig.from_pretrained(source.path, **where)
+        use_eager(config)
+        model, info = transformers.AutoModel.from_pretrained(
+            source.path,
+            config=config,
+            attn_implementation="eager",
+            dtype=torch.float64 if request.dtype == "float64" else torch.float32,
+            output_loading_info=True,
+            **({} if source.gguf_file else {"use_safetensors": True}),
+            **where,
+        )
+    missing = sorted(name for name in info["missing_keys"] if _is_of_attention(name))
+    if missing:
+        raise InputError(
+            "missing-parameters",
+            f"the folder lacks learned arrays of attention: {join_names([printable(name) for name in missing[:3]])}",
+            location=Location(file=source.path),
+            help="is config.json that of these weights?",
+        )
+    return model.eval()
+
+
+def _is_of_attention(name: str) -> bool:
+    return any(word in name.lower() for word in ("attn", "attention", "query", "key", "q_proj", "k_proj"))
+
+
+def _check_architecture(source: ModelSource) -> None:
+    if not source.model_type:
+        return
+    from transformers.models.auto import configuration_auto
+
+    if source.model_type in vars(configuration_auto)["CONFIG_MAPPING_NAMES"]:
+        return
+    has_code = bool(source.config.get("auto_map"))
+    raise InputError(
+        "unknown-architecture",
+        f"transformers does not know the architecture {shorten(source.model_type)}"
+        + (", and code in the folder is never run" if has_code else ""),
+        location=Location(file=f"{source.path}/config.json"),
+        help="a newer transformers may know it: pip install --upgrade transformers",
+    )
+
+
+def use_eager(config: Any) -> None:
+    """Let a configuration and those in it name the eager attention, and no kernel that would be looked up."""
+    for name in ("_attn_implementation", "_experts_implementation"):
+        if hasattr(config, name) or name == "_attn_implementation":
+            setattr(config, name, "eager")
+    for value in list(vars(config).values()):
+        if hasattr(value, "to_dict") and hasattr(value, "model_type"):
+            use_eager(value)
+
+
+@contextmanager
+def dtype_throughout(dtype: str) -> Iterator[None]:
+    """Let all that runs in the block be of a dtype, from the construction of a model to the end of its pass."""
+    from attncli.capture.float64_mode import float64_throughout
+
+    with float64_throughout() if dtype == "float64" else nullcontext():
+        yield

@@ -1,0 +1,173 @@
+"""`attn capture` from the command line: where layers go, and what is refused before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import run_without_torch
+
+CONFIG = {"model_type": "bert", "vocab_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 16}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny BERT and its tokenizer, as transformers saves them."""
+    from tests.capture.tiny_models import make_model
+
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    make_model("bert").save_pretrained(path)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "shiny", "sun", "!"]
+    (path / "vocab.txt").write_text("\n".join(words) + "\n")
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    return path
+
+
+@pytest.mark.slow
+def test_a_text_becomes_a_layer_that_proves_itself(attn, folder):
+    done = attn("capture", folder, "--text", "Hello shiny sun!", "--layer", "1", "-o", "layer.safetensors")
+
+    assert (done.status, done.out) == (0, "")
+    assert done.err.startswith("layer.safetensors: layer 1: 4 heads, from hidden; weights and output as the model")
+    verdict = attn("check", "layer.safetensors")
+    assert (verdict.status, verdict.out.splitlines()[-1]) == (0, "right: all of 528 figures")
+    page = attn("explain", "layer.safetensors", "shiny", "--at", "head=3")
+    assert page.out.startswith("Attention of query 2 “shiny” · head 3 of 4\n")
+
+
+@pytest.mark.slow
+def test_layers_go_to_a_folder_or_to_lines(attn, folder):
+    into_folder = attn("capture", folder, "--ids", "2,5,6,7,3", "-o", "layers", "--format", "npz")
+    into_lines = attn("capture", folder, "--ids", "2,5,6,7,3", "--from", "qkv", "-o", "-")
+
+    assert sorted(path.name for path in Path("layers").iterdir()) == ["layer00.npz", "layer01.npz"]
+    assert into_folder.err.splitlines()[-1] == "2 layers: 2 from hidden, 0 from qkv; attn check proves them again"
+    assert [sorted(json.loads(line)) for line in into_lines.out.splitlines()] == [
+        ["about", "expected", "k", "k_tokens", "layout", "parameters", "q", "tokens", "v"]
+    ] * 2
+    again = attn("capture", folder, "--ids", "2,5,6,7,3", "-o", "layers")
+    assert (again.status, again.err.splitlines()[0]) == (
+        2,
+        "error[output-exists]: layers holds layers already, such as layer00.npz",
+    )
+
+
+@pytest.mark.slow
+def test_texts_are_a_batch(attn, folder):
+    Path("lines.txt").write_text("hello sun\nhello shiny sun!\n")
+
+    done = attn("capture", folder, "--texts", "lines.txt", "--layer", "0", "-o", "layer.json")
+
+    problem = json.loads(Path("layer.json").read_text())
+    assert done.status == 0
+    assert problem["lengths"] == [4, 6]
+    assert problem["tokens"][1] == ["[CLS]", "hello", "shiny", "sun", "!", "[SEP]"]
+    assert attn("check", "layer.json").status == 0
+
+
+@pytest.mark.slow
+def test_layers_are_listed_as_a_table_and_as_json(attn, folder):
+    table = attn("capture", folder, "--list")
+    record = attn("capture", folder, "--list", "--json")
+
+    assert table.out.splitlines() == [
+        "layer  kind  heads  kv  depth   read as",
+        "0      self  4      4   hidden  --heads 4",
+        "1      self  4      4   hidden  --heads 4",
+    ]
+    assert [(one["layer"], one["depth"], one["proven"]) for one in json.loads(record.out)] == [
+        ("0", "hidden", ["weights", "output"]),
+        ("1", "hidden", ["weights", "output"]),
+    ]
+
+
+@pytest.mark.slow
+def test_weights_that_are_missing_are_not_drawn_at_random(attn, folder, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    other = tmp_path / "other"
+    other.mkdir()
+    arrays = load_file(folder / "model.safetensors")
+    kept = {name: x for name, x in arrays.items() if "layer.1.attention.self.query" not in name}
+    save_file(kept, other / "model.safetensors", metadata={"format": "pt"})
+    (other / "config.json").write_text((folder / "config.json").read_text())
+
+    done = attn("capture", other, "--ids", "5,6", "-o", "layers")
+
+    assert done.status == 3
+    assert done.err.startswith("error[missing-parameters]: the folder lacks learned arrays of attention: ")
+
+
+@pytest.mark.slow
+def test_no_kernel_that_a_configuration_names_is_looked_up(attn, folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"_attn_implementation": "kernels-community/flash", "attn_implementation": "kernels-community/flash"}
+    (other / "config.json").write_text(json.dumps(config))
+
+    done = attn("capture", other, "--ids", "5,6,7", "-o", "layers")
+
+    assert done.status == 0, done.err
+
+
+# ── refused before torch ─────────────────────────────────────────────────────────────────────────
+def write_folder(path: Path, config: object = CONFIG, *files: str) -> Path:
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    for name in files:
+        content = (2).to_bytes(8, "little") + b"{}" if name.endswith(".safetensors") else b""
+        (path / name).write_bytes(content)
+    return path
+
+
+def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
+    good = write_folder(tmp_path / "good", CONFIG, "model.safetensors")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    pickled = write_folder(tmp_path / "pickled", CONFIG, "pytorch_model.bin")
+    bare = write_folder(tmp_path / "bare", CONFIG)
+    typeless = write_folder(tmp_path / "typeless", {"hidden_size": 4}, "model.safetensors")
+    quantised = write_folder(tmp_path / "quantised", CONFIG | {"quantization_config": {"a": 1}}, "model.safetensors")
+    pair = write_folder(tmp_path / "pair", {"model_type": "t5", "is_encoder_decoder": True}, "model.safetensors")
+    broken = write_folder(tmp_path / "broken", CONFIG)
+    (broken / "model.safetensors").write_bytes(b"\xff" * 20)
+    (tmp_path / "blank.txt").write_text("a\n\nb\n")
+    out = ("-o", tmp_path / "out")
+    cases = [
+        ((tmp_path / "nowhere", "--ids", "1", *out), 2, "no-model"),
+        ((empty, "--ids", "1", *out), 3, "no-model"),
+        ((bare, "--ids", "1", *out), 3, "no-model"),
+        ((good / "model.safetensors", "--ids", "1", *out), 3, "no-model"),
+        ((pickled, "--ids", "1", *out), 3, "pickled"),
+        ((typeless, "--ids", "1", *out), 3, "unknown-architecture"),
+        ((quantised, "--ids", "1", *out), 3, "unknown-architecture"),
+        ((broken, "--ids", "1", *out), 3, "bad-file"),
+        ((good, "--text", "hello", *out), 3, "no-tokenizer"),
+        ((good, *out), 2, "missing-option"),
+        ((good, "--ids", "1"), 2, "missing-option"),
+        ((good, "--ids", "1", "--text", "a", *out), 2, "bad-option"),
+        ((good, "--ids", "one", *out), 2, "bad-option"),
+        ((good, "--ids", "128", *out), 2, "bad-option"),
+        ((good, "--text", " ", *out), 2, "bad-option"),
+        ((good, "--texts", tmp_path / "blank.txt", *out), 3, "blank-line"),
+        ((good, "--ids", ",".join(["1"] * 17), *out), 3, "too-long"),
+        ((good, "--ids", "1", "--layer", "2", *out), 2, "no-such-layer"),
+        ((good, "--ids", "1", "--layer", "1:1", *out), 2, "bad-option"),
+        ((good, "--ids", "1", "--layer", "3-4", *out), 2, "bad-option"),
+        ((pair, "--ids", "1", "--layer", "2", *out), 2, "ambiguous-layer"),
+        ((good, "--ids", "1", "-o", "all.safetensors"), 2, "bad-option"),
+        ((good, "--ids", "1", "--layer", "1", "-o", "layer.csv"), 2, "unknown-format"),
+        ((good, "--list", "-o", "x"), 2, "bad-option"),
+        ((good, "--list", "--layer", "7"), 2, "no-such-layer"),
+    ]
+
+    answers = run_without_torch([["capture", *map(str, words)] for words, _, _ in cases])
+
+    for (words, status, code), (got, asked, printed, err) in zip(cases, answers, strict=True):
+        assert (got, asked, printed) == (status, False, 0), (words, err)
+        assert err.startswith(f"error[{code}]: "), (words, err)
+    assert not (tmp_path / "out").exists()
