@@ -43,7 +43,7 @@ class ModelSource:
     config: Json = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
+    def model_name(self) -> str:
         return self.path if self.is_on_hub else Path(self.path).resolve().name
 
     @property

@@ -201,7 +201,7 @@ def _choose_rotation(q: Side, k: Side, source: _Source, facts: ModelFacts, d: in
             if side.norm is not None:
                 side.norm.gain = side.norm.gain[..., order]
     q.rotation.is_backwards = k.rotation.is_backwards = False
-    source.choices["position"], arrays = q.rotation.describe(d, facts.bases)
+    source.choices["position"], arrays = q.rotation.spell(d, facts.bases)
     source.arrays |= arrays
 
 

@@ -42,7 +42,7 @@ def capture_layers(
     """
     with dtype_throughout(request.dtype):
         model = load_model(source, request)
-        return capture_model(model, source.name, request, tokens, on_layer, on_unread)
+        return capture_model(model, source.model_name, request, tokens, on_layer, on_unread)
 
 
 def capture_model(
@@ -124,7 +124,7 @@ class _LayerTaker:
     def _take(self, call: Any) -> None:
         from attncli.capture.problems import NotReadError, build_layer
 
-        tower, number = self.names.name(call.path, _is_cross_call(call, self.is_encoder_decoder))
+        tower, number = self.names.name_layer(call.path, _is_cross_call(call, self.is_encoder_decoder))
         name = f"{tower}.{number}" if tower else str(number)
         self.found.append(name)
         selection = self.request.layers
@@ -162,7 +162,7 @@ class _LayerNames:
         self.is_encoder_decoder = is_encoder_decoder
         self.seen: set[tuple[str, int]] = set()
 
-    def name(self, path: str, is_cross: bool) -> tuple[str, int]:
+    def name_layer(self, path: str, is_cross: bool) -> tuple[str, int]:
         words = path.split(".")
         at = next((i for i, word in enumerate(words) if word.isdigit()), None)
         number = int(words[at]) if at is not None else 0

@@ -267,7 +267,7 @@ def file_stem(name: str) -> str:
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────
 def _note_loading(messages: Messages, environment: Environment, options: OutputOptions, source: ModelSource) -> None:
     if environment.stderr_is_terminal and has_progress(messages, options):
-        messages.note(f"loading {source.name} …")
+        messages.note(f"loading {source.model_name} …")
 
 
 def _read_tokens(source: ModelSource, request: CaptureRequest) -> Tokens:

@@ -1,0 +1,155 @@
+"""Capture a tiny model of every folder of transformers: `python -m tests.capture.sweep` writes the table of docs/models.md.
+
+Each folder runs in a process of its own, with a limit of time, so that one that hangs or dies costs only itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attncli.capture.problems import NotReadError, build_layer
+from attncli.capture.recorder import Recorder
+from attncli.capture.run import find_facts
+from tests.capture import folder_models
+
+MAX_CALLS = 4  # of a class
+TIME_LIMIT = 100.0  # seconds for a folder
+
+
+def sweep_folder(folder: str, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
+    """Capture every class of attention of a folder, and return what was reached."""
+    began = time.monotonic()
+    row: dict[str, Any] = {"folder": folder, "strategy": "", "classes": [], "layers": [], "problems": []}
+    modules = folder_models.modeling_modules(folder)
+    wanted = folder_models.attention_classes(modules)
+    row["classes"] = sorted(wanted)
+    reached: dict[str, list[Any]] = defaultdict(list)
+    for strategy in folder_models.STRATEGIES:
+        for cls in folder_models.candidate_models(modules):
+            if time.monotonic() - began > time_limit or (reached and wanted <= set(reached)):
+                break
+            try:
+                model = folder_models.build_model(cls, strategy)
+            except Exception as error:
+                row["problems"].append(f"{cls.__name__} {strategy}: {type(error).__name__}: {str(error)[:100]}")
+                continue
+            ran = run_model(model, wanted, reached, row["problems"])
+            if ran and not row["strategy"]:
+                row["strategy"] = strategy
+        if reached and (wanted <= set(reached) or strategy == "kv=heads"):
+            break
+    row["layers"] = [layer for layers in reached.values() for layer in layers]
+    row["seconds"] = round(time.monotonic() - began, 1)
+    return row
+
+
+def run_model(model: torch.nn.Module, wanted: set[str], reached: dict[str, list[Any]], problems: list[str]) -> bool:
+    """Run a model on the first input that it takes; fill in what each class of attention was read as."""
+    facts = find_facts(model, "tiny")
+    new: dict[str, list[Any]] = defaultdict(list)
+
+    def take(call: Any) -> None:
+        name = type(call.module).__name__
+        if name in reached or len(new[name]) >= MAX_CALLS:
+            return
+        try:
+            new[name].append({"class": name, **build_layer(call, facts, str(len(new)), []).to_record()})
+        except NotReadError as error:
+            new[name].append({"class": name, "depth": "none", "unread": str(error), "line": "", "proven": []})
+        except Exception as error:
+            problem = f"BUG {name}: {type(error).__name__}: {str(error)[:150]}"
+            new[name].append({"class": name, "depth": "bug", "unread": problem, "line": "", "proven": []})
+
+    error_text = ""
+    for inputs in folder_models.propose_inputs(model):
+        batch = next(x.shape[0] for x in inputs.values() if isinstance(x, torch.Tensor))
+        try:
+            recorder = Recorder(model, take)
+            with torch.no_grad(), recorder.recording(batch_size=batch, traced=False):
+                model(**inputs)
+            if not wanted <= set(new) | set(reached):
+                with torch.no_grad(), recorder.recording(batch_size=batch, traced=True):
+                    model(**inputs)
+        except Exception as error:
+            new.clear()
+            error_text = error_text or f"{type(model).__name__}: {type(error).__name__}: {str(error)[:100]}"
+            continue
+        for name, layers in new.items():
+            if layers:
+                reached.setdefault(name, layers)
+        return True
+    problems.append(error_text)
+    return False
+
+
+def sweep(folders: list[str], output: Path, jobs: int) -> None:
+    """Sweep folders in forks of this process, and write a line of JSON for each."""
+    pending, running = list(folders), {}
+    with output.open("a") as file:
+        while pending or running:
+            while pending and len(running) < jobs:
+                folder = pending.pop(0)
+                reader, writer = os.pipe()
+                pid = os.fork()
+                if pid == 0:
+                    os.close(reader)
+                    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+                        warnings.simplefilter("ignore")
+                        try:
+                            row = sweep_folder(folder)
+                        except BaseException as error:
+                            row = {"folder": folder, "crash": f"{type(error).__name__}: {str(error)[:200]}"}
+                    with os.fdopen(writer, "w") as pipe:
+                        json.dump(row, pipe)
+                    os._exit(0)
+                os.close(writer)
+                running[pid] = (folder, reader, time.monotonic(), io.StringIO())
+            for pid, (folder, reader, began, _) in list(running.items()):
+                is_late = time.monotonic() - began > 1.5 * TIME_LIMIT
+                if is_late:
+                    os.kill(pid, 9)
+                import select
+
+                ready, _, _ = select.select([reader], [], [], 0.05)
+                if ready or is_late:
+                    with os.fdopen(reader) as pipe:
+                        text = "" if is_late else pipe.read()
+                    os.waitpid(pid, 0)
+                    del running[pid]
+                    file.write((text or json.dumps({"folder": folder, "crash": "time" if is_late else "died"})) + "\n")
+                    file.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="*")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("-j", "--jobs", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    import transformers
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    assert transformers.PreTrainedModel
+    folders = options.folders or folder_models.list_folders()
+    done = {json.loads(line)["folder"] for line in options.output.open()} if options.output.exists() else set()
+    sweep([folder for folder in folders if folder not in done], options.output, options.jobs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
