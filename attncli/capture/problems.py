@@ -7,6 +7,7 @@ figures, the layer is written from q, k and v as they enter the attention functi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -88,15 +89,15 @@ def build_layer(
     unread = ""
     if wanted == "hidden":
         try:
-            candidates = _hidden_candidates(call, facts)
+            source = _read_deepest(call, facts)
         except NotReadError as error:
             unread = str(error)
         else:
-            best = _first_proven(call, scores, facts, candidates, name, tokens, "hidden")
-            if best is not None:
-                return best
+            layer = _first_proven(call, scores, facts, source, name, tokens, "hidden")
+            if layer is not None:
+                return layer
             unread = "the reading did not give the model's weights when it was computed again"
-    layer = _first_proven(call, scores, facts, [_given_qkv(call)], name, tokens, "qkv")
+    layer = _first_proven(call, scores, facts, _given_qkv(call), name, tokens, "qkv")
     if layer is None:
         raise NotReadError("q, k and v, with all that is known to be added to their scores, do not give the weights")
     layer.unread = unread
@@ -121,10 +122,24 @@ def _given_qkv(call: AttentionCall) -> _Source:
 
 
 # ── from what enters the module ──────────────────────────────────────────────────────────────────
-def _hidden_candidates(call: AttentionCall, facts: ModelFacts) -> list[_Source]:
+def _read_deepest(call: AttentionCall, facts: ModelFacts) -> _Source:
+    """Read a call by the projections of its own module, or else by all that ran since the call before.
+
+    Raises:
+        NotReadError: some step cannot be read.
+    """
+    own = [record for record in call.projections if record.path.startswith(f"{call.path}.")]
+    if own and len(own) < len(call.projections):
+        with suppress(NotReadError):
+            return _read_hidden(call, facts, own)
+    return _read_hidden(call, facts, call.projections)
+
+
+def _read_hidden(call: AttentionCall, facts: ModelFacts, projections: Sequence[ModuleRecord]) -> _Source:
     batch, _, n, d = call.query.shape
     m = call.key.shape[-2]
-    q_table, k_table = (ProjectionTable(call.projections, batch, t) for t in (n, m))
+    q_table = ProjectionTable(projections, batch, n)
+    k_table = q_table if n == m else ProjectionTable(projections, batch, m)
     positions = _positions_of(call)
     factors = [1.0, *dict.fromkeys(f for f in (d**-0.5, call.scale, d**-0.25, *facts.factors) if f and f != 1)]
     q_reader, k_reader = (
@@ -144,7 +159,7 @@ def _hidden_candidates(call: AttentionCall, facts: ModelFacts) -> list[_Source]:
     if source.choices.get("position") and bool((positions != torch.arange(n)).any()):
         source.arrays["positions"] = positions
     _add_output_projection(call, source)
-    return [source]
+    return source
 
 
 def _positions_of(call: AttentionCall) -> torch.Tensor:
@@ -201,7 +216,7 @@ def _choose_rotation(q: Side, k: Side, source: _Source, facts: ModelFacts, d: in
             if side.norm is not None:
                 side.norm.gain = side.norm.gain[..., order]
     q.rotation.is_backwards = k.rotation.is_backwards = False
-    source.choices["position"], arrays = q.rotation.spell(d, facts.bases)
+    source.choices["position"], arrays = q.rotation.to_part(d, facts.bases)
     source.arrays |= arrays
 
 
@@ -268,7 +283,15 @@ def _gather_weights(
     weight = torch.zeros(sum(x.shape[-1] for x in inputs), len(flat), dtype=dtype)
     bias = torch.zeros(len(flat), dtype=dtype)
     starts = [sum(x.shape[-1] for x in inputs[:i]) for i in range(len(inputs))]
-    for index in set(owners.tolist()):
+    used = sorted(set(owners.tolist()))
+    if len(used) == len(inputs) == 1 and bool(
+        (flat[1:] - flat[:-1] == 1).all()
+    ):  # columns side by side, as in most models
+        matrix, shift = matrix_of(table.records[used[0]])
+        columns = slice(int(flat[0]) - table.starts[used[0]], int(flat[-1]) + 1 - table.starts[used[0]])
+        weight, bias = matrix[:, columns], bias if shift is None else shift[columns]
+        used = []
+    for index in used:
         place = next(i for i, x in enumerate(inputs) if _is_same(x, table.inputs[index]))
         matrix, shift = matrix_of(table.records[index])
         here = owners == index
@@ -277,7 +300,8 @@ def _gather_weights(
         weight[rows, here] = matrix[:, local].to(dtype)
         if shift is not None:
             bias[here] = shift[local].to(dtype)
-    weight, bias = weight * side.columns.factor, bias * side.columns.factor
+    if side.columns.factor != 1:
+        weight, bias = weight * side.columns.factor, bias * side.columns.factor
     if side.columns.offset is not None:
         bias = bias + side.columns.offset.reshape(-1)
     return weight, bias if bool((bias != 0).any()) else None
@@ -321,19 +345,18 @@ def _first_proven(
     call: AttentionCall,
     scores: ScoreReading,
     facts: ModelFacts,
-    sources: Sequence[_Source],
+    source: _Source,
     name: str,
     tokens: list[list[str]],
     depth: Depth,
 ) -> CapturedLayer | None:
     """Return the first way of writing a layer that gives the model's own figures."""
-    for source in sources:
-        for choices, arrays, is_bias_given in _propose_scores(call, scores, facts, source):
-            for has_output in (True, False) if source.has_output else (False,):
-                problem = _make_problem(call, source, choices, arrays, tokens, has_output)
-                difference = _largest_difference(problem)
-                if difference <= tolerance_of_dtype(call.weights.dtype):
-                    return _describe(call, facts, source, problem, name, depth, has_output, difference, is_bias_given)
+    for choices, arrays, is_bias_given in _propose_scores(call, scores, facts, source):
+        for has_output in (True, False) if source.has_output else (False,):
+            problem = _make_problem(call, source, choices, arrays, tokens, has_output)
+            difference = _largest_difference(problem)
+            if difference <= tolerance_of_dtype(call.weights.dtype):
+                return _describe(call, facts, source, problem, name, depth, has_output, difference, is_bias_given)
     return None
 
 

@@ -31,7 +31,7 @@ class Rotation:
             and abs(self.factor - other.factor) < 1e-6
         )
 
-    def spell(self, d: int, bases: Sequence[float]) -> tuple[str, dict[str, torch.Tensor]]:
+    def to_part(self, d: int, bases: Sequence[float]) -> tuple[str, dict[str, torch.Tensor]]:
         """Return the position part, and the arrays that it needs."""
         options = [f"layout={self.layout}"] if self.layout != "half" else []
         options += [f"dims={self.dims}"] if self.dims != d else []

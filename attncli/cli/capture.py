@@ -299,7 +299,9 @@ class _Run:
         if write is None:
             return
         where = write(layer)
-        line = f"layer {layer.name}: {pluralize(layer.heads, 'head')}, from {layer.depth}; {' and '.join(layer.proven)} as the model computed them, to {layer.largest_difference:.0e}"
+        bound = "1e-10" if self.request.dtype == "float64" else "1e-5"
+        proven = f"{' and '.join(layer.proven)} within {bound} of the model's"
+        line = f"layer {layer.name}: {pluralize(layer.heads, 'head')}, from {layer.depth}; {proven}"
         self.messages.note(f"{where}: {line}" if where else line)
         if layer.unread:
             self.messages.note(f"layer {layer.name}: {layer.unread}")

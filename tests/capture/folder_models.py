@@ -35,7 +35,6 @@ def list_folders() -> list[str]:
 
 
 def modeling_modules(folder: str) -> list[Any]:
-    import transformers.models
 
     root = f"transformers.models.{folder}"
     package = importlib.import_module(root)
@@ -53,8 +52,7 @@ def attention_classes(modules: list[Any]) -> set[str]:
                 and issubclass(cls, torch.nn.Module)
                 and cls.__module__ == module.__name__
                 and re.search(r"Attention|Attn", name)
-                and "forward" in vars(cls)
-                and any(mark in inspect.getsource(cls.forward) for mark in _ATTENTION_MARKS)
+                and any(mark in inspect.getsource(cls).lower() for mark in _ATTENTION_MARKS)
             ):
                 found.add(name)
     return found
@@ -99,7 +97,8 @@ def _shrunk(config: Any, strategy: str, depth: int = 0) -> Any:
     changed: dict[str, Any] = {}
     names = [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else list(vars(config))
     for name in names:
-        if name.startswith("_") or not hasattr(config, name):
+        declared = getattr(cls, name, None)
+        if name.startswith("_") or not hasattr(config, name) or (isinstance(declared, property) and not declared.fset):
             continue
         value = getattr(config, name)
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
@@ -109,7 +108,8 @@ def _shrunk(config: Any, strategy: str, depth: int = 0) -> Any:
             if small is not _SAME:
                 changed[name] = small
     layer_types = getattr(config, "layer_types", None)
-    if isinstance(layer_types, list | tuple) and layer_types and strategy != "eight":
+    is_set = not isinstance(getattr(cls, "layer_types", None), property)
+    if is_set and isinstance(layer_types, list | tuple) and layer_types and strategy != "eight":
         kinds = list(dict.fromkeys(layer_types))
         kinds = kinds if len(kinds) > 1 else kinds * 2
         changed["layer_types"] = kinds
@@ -160,41 +160,43 @@ def _shrink_heads(name: str, value: Any, config: Any, strategy: str) -> Any:
     return _SAME
 
 
+_FILLED = {  # what stands in for None where a model cannot be built without
+    "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+    "head_dim": 16, "prediction_length": 4, "vocab_size": 128, "num_key_value_heads": 2, "vocabulary_map": {"<image>": 4},
+}  # fmt: skip
+_RULES: tuple[tuple[str, Any], ...] = (  # names of integers → what they become
+    (r"attn_layer_period", lambda v: 2),
+    (r"attn_layer_offset", lambda v: 1),
+    (r".*lora_rank", lambda v: min(v, 16)),
+    (r"(.*_)?vocab_size", lambda v: min(v, 128)),
+    (r"sliding_window|local_attention|attention_window", lambda v: 5),
+    (r"attention_chunk_size", lambda v: 8),
+    (r".*(num_experts_per_tok|top_k|num_selected_experts|moe_topk)", lambda v: min(v, 2)),
+    (r".*(n_group|topk_group|num_expert_group)", lambda v: 1),
+    (r".*(num_experts|num_local_experts|n_routed_experts|moe_num_experts)", lambda v: min(v, 4)),
+    (r"max_position.*|n_ctx|n_positions|max_source_positions|max_target_positions", lambda v: min(v, 512)),
+)
+_KEPT = r".*(mel_bins|kernel|stride|num_channels|in_channels|feature_size|patch_size|image_size|window_size).*"
+
+
 def _shrink_special(name: str, value: Any, config: Any, strategy: str) -> Any:
+    if value is None and strategy == "filled":
+        return _FILLED.get(name, _SAME)
+    if name == "attn_layer_indices":
+        return [1]
     if not isinstance(value, int) or isinstance(value, bool):
-        if strategy == "filled" and value is None:
-            return {
-                "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "head_dim": 16, "prediction_length": 4,
-                "vocab_size": 128, "num_key_value_heads": 2,
-            }.get(name, _SAME)  # fmt: skip
         return _SAME
     if name in _SMALL and value > 1:
         return _SMALL[name]
-    if name.endswith("lora_rank") and value > 16:
-        return 16
     if name.endswith("token_id") and value >= 128:
         return 100 + sum(map(ord, name)) % 20
-    if name in ("vocab_size", "text_vocab_size") or name.endswith("_vocab_size"):
-        return min(value, 128)
-    if name in ("sliding_window", "local_attention", "attention_window"):
-        return 5
-    if name == "attention_chunk_size":
-        return 8
-    if re.search(r"(num_experts_per_tok|top_k|num_selected_experts|moe_topk)$", name):
-        return min(value, 2)
-    if re.search(r"(n_group|topk_group|num_expert_group)$", name):
-        return 1
-    if re.search(r"(num_experts|num_local_experts|n_routed_experts|moe_num_experts)$", name):
-        return min(value, 4)
-    if re.search(r"(max_position.*|n_ctx|n_positions|max_source_positions|max_target_positions)$", name):
-        return min(value, 512)
     if name == "image_size" and hasattr(config, "patch_size") and not hasattr(config, "window_size"):
-        patch = config.patch_size
-        patch = patch[0] if isinstance(patch, list | tuple) else patch
-        return 4 * patch if isinstance(patch, int) else _SAME
-    if re.search(r"(mel_bins|kernel|stride|num_channels|in_channels|feature_size|patch_size|image_size|window_size)", name):
-        return value
-    return _SAME
+        patch = _as_list(config.patch_size)[0]
+        return 4 * patch if isinstance(patch, int) else value
+    for pattern, change in _RULES:
+        if re.fullmatch(pattern, name):
+            return change(value)
+    return value if re.fullmatch(_KEPT, name) else _SAME
 
 
 def _shrink_width(name: str, value: Any, config: Any, strategy: str) -> Any:
@@ -202,19 +204,20 @@ def _shrink_width(name: str, value: Any, config: Any, strategy: str) -> Any:
         isinstance(value, int)
         and not isinstance(value, bool)
         and value > 64
-        and re.search(r"(hidden_size|d_model|n_embd|embed_dim|_dim|_size|_channels|^dim|^width|ffn_dim|d_ff|d_inner)$", name)
+        and re.search(
+            r"(hidden_size|d_model|n_embd|embed_dim|_dim|_size|_channels|^dim|^width|ffn_dim|d_ff|d_inner)$", name
+        )
     ):
         return 64
     return _SAME
 
 
 def _shrink_depth(name: str, value: Any, depth: int) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and value > depth:
-        if re.search(r"(hidden_layers|n_layer|n_layers|_layers|num_blocks|^depth)$", name):
-            return depth
     if name == "depths" and isinstance(value, list | tuple):
         return [1] * (len(value) - 1) + [2]
-    return _SAME
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value > depth
+    is_depth = re.fullmatch(r".*(hidden_layers|n_layers?|_layers|num_blocks)|depth", name)
+    return depth if is_count and is_depth else _SAME
 
 
 # ── models and what they are called with ─────────────────────────────────────────────────────────
@@ -238,69 +241,106 @@ def build_model(cls: type, strategy: str) -> torch.nn.Module:
 
 def propose_inputs(model: torch.nn.Module) -> Iterator[dict[str, Any]]:
     """Propose what a model is called with, by the names of its arguments."""
-    names = list(inspect.signature(model.forward).parameters)
-    generator = torch.Generator().manual_seed(5)
-    ids = torch.randint(3, 90, (2, TOKENS), generator=generator)
-    config = model.config
+    proposals = _Proposals(model)
+    yield from proposals.of_text()
+    yield from proposals.of_pixels()
+    yield from proposals.of_sound()
+    yield from proposals.of_vectors()
+    yield from proposals.of_series()
+    yield from proposals.of_codebooks()
 
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
 
-    text: dict[str, Any] = {}
-    if "use_cache" in names:
-        text["use_cache"] = False
-    if "decoder_input_ids" in names:
-        text["decoder_input_ids"] = ids[:, :7]
-    if "encoder_hidden_states" in names and (
-        getattr(config, "add_cross_attention", False) or "cross" in type(model).__name__.lower() or "Decoder" in type(model).__name__
-    ):
-        text["encoder_hidden_states"] = draw(2, 9, int(_first(config, "encoder_hidden_size", "cross_attention_hidden_size", "hidden_size", "d_model", default=64)))
-    if "bbox" in names:
-        text["bbox"] = torch.randint(0, 60, (2, TOKENS, 2), generator=generator).repeat(1, 1, 2).sort(-1).values
-    main = getattr(model, "main_input_name", "input_ids")
-    if "input_ids" in names:
-        yield {"input_ids": ids, **text}
-    for pixels in _propose_pixels(config, draw):
-        for name in ("pixel_values", "pixel_values_videos", "x"):
-            if name in names:
-                both = {"input_ids": ids} if "input_ids" in names else {}
-                yield {name: pixels, **both, **text}
-                if both:
-                    yield {name: pixels}
-    for features in _propose_features(config, draw):
-        for name in ("input_features", "input_values", "audio_values", "features"):
-            if name in names:
-                yield {name: features, **text}
-    width = int(_first(config, "hidden_size", "d_model", "embed_dim", "n_embd", default=64))
-    if "hidden_states" in names:
-        yield {"hidden_states": draw(2, TOKENS, width)}
-        yield {"hidden_states": draw(16, _patch_width(config)), "grid_thw": torch.tensor([[1, 4, 4]])}
-        yield {"hidden_states": draw(16, width), "grid_thw": torch.tensor([[1, 4, 4]])}
-    if "inputs_embeds" in names:
-        yield {"inputs_embeds": draw(2, TOKENS, width), **text}
-    if "query_embeds" in names:
-        yield {"query_embeds": draw(2, TOKENS, width), "encoder_hidden_states": draw(2, 9, int(_first(config, "encoder_hidden_size", default=width)))}
-    if "past_values" in names:
-        length = int(_first(config, "context_length", default=24)) + max(_as_list(_first(config, "lags_sequence", default=[0])) or [0])
-        channels = int(_first(config, "num_input_channels", "input_size", default=1))
-        values = draw(2, length, channels) if channels > 1 or "patch" in type(config).__name__.lower() else draw(2, length)
+class _Proposals:
+    """Inputs of one model, all of which its `forward` names."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.names = list(inspect.signature(model.forward).parameters)
+        self.generator = torch.Generator().manual_seed(5)
+        self.config: Any = model.config
+        self.main = getattr(model, "main_input_name", "input_ids")
+        self.ids = self.draw_ids(2, TOKENS)
+        self.width = int(_first(self.config, "hidden_size", "d_model", "embed_dim", "n_embd", default=64))
+        self.rest = self._find_rest(type(model).__name__)
+
+    def draw(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self.generator)
+
+    def draw_ids(self, *shape: int) -> torch.Tensor:
+        return torch.randint(3, 90, shape, generator=self.generator)
+
+    def _find_rest(self, class_name: str) -> dict[str, Any]:
+        """What goes with any main input."""
+        rest: dict[str, Any] = {}
+        if "use_cache" in self.names:
+            rest["use_cache"] = False
+        if "decoder_input_ids" in self.names:
+            rest["decoder_input_ids"] = self.ids[:, :7]
+        is_decoder = getattr(self.config, "add_cross_attention", False) or re.search("[Cc]ross|Decoder", class_name)
+        if "encoder_hidden_states" in self.names and is_decoder:
+            sizes = ("encoder_hidden_size", "cross_attention_hidden_size", "hidden_size", "d_model")
+            rest["encoder_hidden_states"] = self.draw(2, 9, int(_first(self.config, *sizes, default=64)))
+        if "bbox" in self.names:
+            corners = torch.randint(0, 60, (2, TOKENS, 2), generator=self.generator)
+            rest["bbox"] = torch.cat([corners, corners + 1], -1)
+        return rest
+
+    def of_text(self) -> Iterator[dict[str, Any]]:
+        if "input_ids" in self.names:
+            yield {"input_ids": self.ids, **self.rest}
+
+    def of_pixels(self) -> Iterator[dict[str, Any]]:
+        for pixels in _propose_pixels(self.config, self.draw):
+            for name in ("pixel_values", "pixel_values_videos", "x"):
+                if name in self.names:
+                    both = {"input_ids": self.ids} if "input_ids" in self.names else {}
+                    yield {name: pixels, **both, **self.rest}
+                    if both:
+                        yield {name: pixels}
+
+    def of_sound(self) -> Iterator[dict[str, Any]]:
+        for features in _propose_features(self.config, self.draw):
+            for name in ("input_features", "input_values", "audio_values", "features"):
+                if name in self.names:
+                    yield {name: features, **self.rest}
+
+    def of_vectors(self) -> Iterator[dict[str, Any]]:
+        if "hidden_states" in self.names:
+            yield {"hidden_states": self.draw(2, TOKENS, self.width)}
+            for width in (_patch_width(self.config), self.width):
+                yield {"hidden_states": self.draw(16, width), "grid_thw": torch.tensor([[1, 4, 4]])}
+        if "inputs_embeds" in self.names:
+            yield {"inputs_embeds": self.draw(2, TOKENS, self.width), **self.rest}
+        if "query_embeds" in self.names:
+            width = int(_first(self.config, "encoder_hidden_size", default=self.width))
+            yield {"query_embeds": self.draw(2, TOKENS, self.width), "encoder_hidden_states": self.draw(2, 9, width)}
+        if self.main in self.names and self.main != "input_ids":
+            yield {self.main: self.draw(2, TOKENS, self.width)}
+
+    def of_series(self) -> Iterator[dict[str, Any]]:
+        if "past_values" not in self.names:
+            return
+        lags = _as_list(_first(self.config, "lags_sequence", default=[0])) or [0]
+        length = int(_first(self.config, "context_length", "prediction_length", default=24) or 24) + max(lags)
+        channels = int(_first(self.config, "num_input_channels", "input_size", default=1))
+        is_patched = "patch" in type(self.config).__name__.lower()
+        values = self.draw(2, length, channels) if channels > 1 or is_patched else self.draw(2, length)
         yield {"past_values": values}
-        count = int(_first(config, "num_time_features", default=0))
-        future = int(_first(config, "prediction_length", default=4) or 4)
+        count = int(_first(self.config, "num_time_features", default=0))
+        future = int(_first(self.config, "prediction_length", default=4) or 4)
         yield {
             "past_values": values,
-            "past_time_features": draw(2, length, count),
+            "past_time_features": self.draw(2, length, count),
             "past_observed_mask": torch.ones_like(values),
-            "future_values": draw(2, future),
-            "future_time_features": draw(2, future, count),
+            "future_values": self.draw(2, future),
+            "future_time_features": self.draw(2, future, count),
         }
-    if "input_ids" in names:
-        for count in (int(_first(config, "num_codebooks", "num_quantizers", default=4)), 8):
-            yield {"input_ids": torch.randint(3, 90, (2, TOKENS, count), generator=generator), **text}
-            yield {"input_ids": torch.randint(3, 90, (2, count, TOKENS), generator=generator), **text}
-            yield {"input_ids": torch.randint(3, 90, (2 * count, TOKENS), generator=generator), **text}
-    if main in names and main not in ("input_ids",):
-        yield {main: draw(2, TOKENS, width)}
+
+    def of_codebooks(self) -> Iterator[dict[str, Any]]:
+        if "input_ids" not in self.names:
+            return
+        for count in (int(_first(self.config, "num_codebooks", "num_quantizers", default=4)), 8):
+            for shape in ((2, TOKENS, count), (2, count, TOKENS), (2 * count, TOKENS)):
+                yield {"input_ids": self.draw_ids(*shape), **self.rest}
 
 
 def _propose_pixels(config: Any, draw: Any) -> Iterator[torch.Tensor]:
@@ -319,7 +359,11 @@ def _propose_pixels(config: Any, draw: Any) -> Iterator[torch.Tensor]:
 
 def _propose_features(config: Any, draw: Any) -> Iterator[torch.Tensor]:
     for holder in [config, *(v for v in vars(config).values() if hasattr(v, "model_type"))]:
-        mel = int(_first(holder, "num_mel_bins", "feature_size", "input_feat_per_channel", "mel_bins", "input_dim", default=80))
+        mel = int(
+            _first(
+                holder, "num_mel_bins", "feature_size", "input_feat_per_channel", "mel_bins", "input_dim", default=80
+            )
+        )
         length = 2 * int(_first(holder, "max_source_positions", default=50))
         yield draw(2, mel, length)
         yield draw(2, 64, mel)
@@ -332,7 +376,11 @@ def _propose_features(config: Any, draw: Any) -> Iterator[torch.Tensor]:
 def _patch_width(config: Any) -> int:
     patch = _first(config, "patch_size", default=14)
     patch = patch[0] if isinstance(patch, list | tuple) else patch
-    return int(_first(config, "in_channels", "in_chans", "num_channels", default=3)) * patch**2 * int(_first(config, "temporal_patch_size", default=1))
+    return (
+        int(_first(config, "in_channels", "in_chans", "num_channels", default=3))
+        * patch**2
+        * int(_first(config, "temporal_patch_size", default=1))
+    )
 
 
 def _as_list(value: Any) -> list[int]:

@@ -25,7 +25,7 @@ from attncli.capture.run import find_facts
 from tests.capture import folder_models
 
 MAX_CALLS = 4  # of a class
-TIME_LIMIT = 100.0  # seconds for a folder
+TIME_LIMIT = 40.0  # seconds for a folder
 
 
 def sweep_folder(folder: str, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def sweep_folder(folder: str, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
             except Exception as error:
                 row["problems"].append(f"{cls.__name__} {strategy}: {type(error).__name__}: {str(error)[:100]}")
                 continue
-            ran = run_model(model, wanted, reached, row["problems"])
+            ran = run_model(model, wanted, reached, row["problems"], began + time_limit)
             if ran and not row["strategy"]:
                 row["strategy"] = strategy
         if reached and (wanted <= set(reached) or strategy == "kv=heads"):
@@ -55,7 +55,9 @@ def sweep_folder(folder: str, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
     return row
 
 
-def run_model(model: torch.nn.Module, wanted: set[str], reached: dict[str, list[Any]], problems: list[str]) -> bool:
+def run_model(
+    model: torch.nn.Module, wanted: set[str], reached: dict[str, list[Any]], problems: list[str], deadline: float
+) -> bool:
     """Run a model on the first input that it takes; fill in what each class of attention was read as."""
     facts = find_facts(model, "tiny")
     new: dict[str, list[Any]] = defaultdict(list)
@@ -74,6 +76,8 @@ def run_model(model: torch.nn.Module, wanted: set[str], reached: dict[str, list[
 
     error_text = ""
     for inputs in folder_models.propose_inputs(model):
+        if time.monotonic() > deadline:
+            break
         batch = next(x.shape[0] for x in inputs.values() if isinstance(x, torch.Tensor))
         try:
             recorder = Recorder(model, take)
@@ -105,7 +109,11 @@ def sweep(folders: list[str], output: Path, jobs: int) -> None:
                 pid = os.fork()
                 if pid == 0:
                     os.close(reader)
-                    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+                    with (
+                        Path(os.devnull).open("w") as null,
+                        contextlib.redirect_stdout(null),
+                        contextlib.redirect_stderr(null),
+                    ):
                         warnings.simplefilter("ignore")
                         try:
                             row = sweep_folder(folder)
@@ -151,5 +159,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-

@@ -30,7 +30,9 @@ def test_a_text_becomes_a_layer_that_proves_itself(attn, folder):
     done = attn("capture", folder, "--text", "Hello shiny sun!", "--layer", "1", "-o", "layer.safetensors")
 
     assert (done.status, done.out) == (0, "")
-    assert done.err.startswith("layer.safetensors: layer 1: 4 heads, from hidden; weights and output as the model")
+    assert done.err.startswith(
+        "layer.safetensors: layer 1: 4 heads, from hidden; weights and output within 1e-5 of the model's\n"
+    )
     verdict = attn("check", "layer.safetensors")
     assert (verdict.status, verdict.out.splitlines()[-1]) == (0, "right: all of 528 figures")
     page = attn("explain", "layer.safetensors", "shiny", "--at", "head=3")

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from tests.helpers import ROOT
 
 _CUDA_PACKAGES = ("nvidia-", "cuda-", "triton")  # of other builds of torch
-_EXTRAS = ("batch", "zstd", "plot")  # those for users; the others are for who changes attn
+_EXTRAS = ("batch", "zstd", "plot", "models")  # those for users; the others are for who changes attn
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
