@@ -292,6 +292,7 @@ def check_schema() -> Json:
             "plain": items(text),
             "searched": count,
             "left_out": count,
+            "sampled": {"anyOf": [count, {"type": "null"}]},
             "warnings": items(text),
         },
         answers=items(gap),

@@ -227,7 +227,8 @@ class Verdict:
     nearest_candidates: tuple[Diagnosis, ...] = ()  # where nothing gives these figures
     equivalent_choices: tuple[str, ...] = ()  # other choices that give the right figures too
     trial_count: int = 0  # how many computations were tried
-    left_out_count: int = 0  # how many pairs of changes were not, because others are likelier
+    left_out_count: int = 0  # how many changes were not, because others are likelier
+    sampled_queries: int = 0  # of how many queries they were tried; 0: of all
     gap_marks: tuple[GapMark, ...] = ()
     observations: tuple[str, ...] = ()  # what wrong figures show without a search: all of your weights are 0
     step_order: tuple[str, ...] = ()  # every step of the variant, in order of computation
@@ -249,6 +250,7 @@ class Verdict:
             differences=(),
             steps=tuple(replace(step, region=None) for step in self.steps),
             trial_count=0,
+            sampled_queries=0,
             is_revealed=False,
         )
 
@@ -284,6 +286,7 @@ class Verdict:
             "plain": list(self.observations),
             "searched": self.trial_count,
             "left_out": self.left_out_count,
+            "sampled": self.sampled_queries or None,
             **({"answers": [_gap_record(mark) for mark in self.gap_marks]} if self.gap_marks else {}),
             "warnings": list(self.warnings),
         }

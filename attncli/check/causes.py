@@ -54,7 +54,7 @@ def _trace_cause(
         earlier_step = step_comparisons[earlier_index].step
         if order.index(earlier_step) >= order.index(later.step) or not can_change(earlier_step, later.step):
             continue
-        follows = _follows_from(comparison, earlier_index, claim_index)
+        follows = _follows_from(comparison.sample, earlier_index, claim_index)
         if follows is not None:
             cause: Cause = "follows" if follows else "independent"
             return dataclasses.replace(later, cause=cause, cause_step=earlier_step)
@@ -142,11 +142,21 @@ def resume_steps(comparison: Comparison, step: str, values: NumpyArray) -> StepA
     return or_none(compute) or {}
 
 
+def _put_among_all(trials: Trials, step: str, values: NumpyArray) -> NumpyArray:
+    """Put the q of the queries that are computed, heads side by side, among those of all queries; k and v are whole."""
+    queries, base = trials.plan.computed_queries, trials.projected_plan
+    if step != "q" or queries is None or base is None:
+        return values
+    whole = np.array(base.problem.q)
+    whole[..., queries, :] = values
+    return whole
+
+
 def resume_from_step(trials: Trials, step: str, values: NumpyArray) -> Plan | None:
     """Make a plan in which a step has these values, on all its axes; None where it cannot be resumed there."""
     plan = trials.plan
     if step in ("q", "k", "v") and trials.projected_plan:
-        return trials.with_qkv(**{step: merge_heads(plan, values)})
+        return trials.with_qkv(**{step: _put_among_all(trials, step, merge_heads(plan, values))})
     import torch
 
     tensor = torch.as_tensor(np.ascontiguousarray(values, np.float64))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -16,14 +17,18 @@ from attncli.check import printing, rules
 from attncli.check.claims import Claim, describe_cell
 from attncli.check.figure_tables import make_figure_tables
 from attncli.check.plain import PlainErrors
+from attncli.check.query_samples import choose_queries, restrict_claim, restrict_figures, restrict_step
 from attncli.check.rules import CellComparison
 from attncli.check.task import CheckTask
 from attncli.check.ties import TIES_BY_STEP
-from attncli.check.trials import Trials, or_none
+from attncli.check.trials import Trials, at_queries, finish_unedited_plan, or_none, run_projections
 from attncli.types import NumpyArray
 from attncli.verdict import Rule, StepComparison
 
 _MAX_STATISTIC_SCORES = 1 << 26  # of which a statistic is computed again
+_MAX_WHOLE_SCORES = 1 << 18  # of a larger problem a sample of queries is computed wherever one will do
+_MAX_BLOCK_SCORES = 1 << 22  # that are computed at once where all queries must be
+_MAX_PLAIN_ERRORS = 64  # those of some queries: no others are so much larger
 _MIN_CONSTANT_FIGURES = 3  # fewer figures may well be equal by chance
 
 
@@ -35,7 +40,7 @@ class Comparison:
         self.trials = Trials(task.plan, task.top, task.claims)
         with np.errstate(all="ignore"):
             plan = dataclasses.replace(task.plan, keep=task.plan.keep | self._steps_needed_for_ties())
-            self.result = self.trials.run_plan(plan)
+            self.result = self.trials.run_plan(finish_unedited_plan(plan))
             self.reference = self.trials.collect_steps(plan, self.result)
         self.plain_errors = PlainErrors(Trials(task.plan, task.top, task.claims), self.reference, self.score_count)
         self.largest_figures = {step: rules.largest_finite(x) for step, x in self.reference.items()}
@@ -48,8 +53,59 @@ class Comparison:
     @property
     def score_count(self) -> int:
         """How many scores there are: a measure of what one computation costs."""
+        return self.task.plan.score_count
+
+    @cached_property
+    def sample(self) -> Comparison:
+        """The comparison at some of the queries, wrong ones before right ones; of a small problem, at all of them."""
+        if self.score_count <= _MAX_WHOLE_SCORES:
+            return self
+        return self.at_queries(choose_queries(self.task, [~cells.is_right for cells in self.cell_comparisons]))
+
+    def at_queries(self, queries: NumpyArray) -> Comparison:
+        """Return the same comparison at some of the queries; its trials compute no others.
+
+        Args:
+            queries: ascending indices.
+        """
+        plan = at_queries(self.task.plan, queries)
+        claims = tuple(restrict_claim(claim, queries) for claim in self.task.claims)
+        some = copy.copy(self)
+        some.__dict__["sample"] = some
+        some.task = dataclasses.replace(self.task, plan=plan, claims=claims)
+        some.trials = Trials(plan, self.task.top, claims)
+        some.reference = {step: restrict_step(self.task.plan, step, x, queries) for step, x in self.reference.items()}
+        some.decimals = tuple(
+            restrict_figures(claim, x, queries) if x is not None else None
+            for claim, x in zip(self.task.claims, self.decimals, strict=True)
+        )
+        some.cell_comparisons = tuple(some.compare(n, some.reference[claim.step]) for n, claim in enumerate(claims))
+        return some
+
+    def at_all_queries(self) -> Comparison:
+        """Return the same comparison with trials that compute all queries at once."""
+        return self.at_queries(np.arange(self.task.plan.size.queries))
+
+    def part_of_step(self, step: str, values: NumpyArray) -> NumpyArray:
+        """Return the part of a whole step that is of the queries of this comparison."""
+        queries = self.task.plan.computed_queries
+        return values if queries is None else restrict_step(self.task.plan, step, values, queries)
+
+    def iter_blocks(self) -> Iterator[Comparison]:
+        """Yield the same comparison at blocks of queries, all of them in order; the whole of a small problem."""
         size = self.task.plan.size
-        return (size.batch or 1) * self.task.plan.shapes.heads * size.queries * size.keys
+        scores_of_query = max(1, self.score_count // size.queries)
+        step = max(1, _MAX_BLOCK_SCORES // scores_of_query)
+        if step >= size.queries:
+            yield self
+            return
+        for first in range(0, size.queries, step):
+            yield self.at_queries(np.arange(first, min(size.queries, first + step)))
+
+    @property
+    def query_count(self) -> int:
+        """How many queries are computed."""
+        return self.task.plan.axis_length("scores", "query")
 
     @property
     def wrong_claims(self) -> set[int]:
@@ -71,10 +127,13 @@ class Comparison:
         """The values of all keys, past ones first: (…, kv_head, key, dim); None where there are none."""
         steps = self.task.plan.steps
         name = "present_v" if "present_v" in steps else "v"
-        return self._compute_step(name) if name in steps else None
+        if name not in steps:
+            return None
+        result = or_none(lambda: run_projections(self.task.plan, (name,)))
+        return None if result is None else np.asarray(result[name].values, np.float64)
 
     def _compute_step(self, name: str) -> NumpyArray | None:
-        plan = dataclasses.replace(self.task.plan, keep=frozenset({name}))
+        plan = finish_unedited_plan(dataclasses.replace(self.task.plan, keep=frozenset({name})))
         result = or_none(lambda: self.trials.run_plan(plan, is_trial=False))
         return None if result is None else np.asarray(result[name].values, np.float64)
 
@@ -199,7 +258,7 @@ class Comparison:
             yield self._with_allowed_error(claim, rule, is_drawn=True)
         if not (rule.atol_is_relative or rule.name == "digits") or claim.step_figures.gap_numbers:
             return
-        if rule.dtype == "float32":
+        if rule.dtype == "float32" and self._may_be_plain_error(claim, rule):
             for is_drawn in (False, True):
                 flash = self._with_allowed_error(claim, dataclasses.replace(rule, name="flash"), is_drawn=is_drawn)
                 yield dataclasses.replace(rule, allowed_error=flash.allowed_error, plain_error=flash.plain_error)
@@ -216,6 +275,16 @@ class Comparison:
         elif dtype != rule.dtype:
             for is_drawn in (False, True):
                 yield self._with_allowed_error(claim, Rule("flash", f"they are {dtype}", dtype), is_drawn=is_drawn)
+
+    def _may_be_plain_error(self, claim: Claim, rule: Rule) -> bool:
+        """Tell whether a large problem's errors may be those of plain attention, by some queries with large ones."""
+        if self.score_count <= _MAX_WHOLE_SCORES:
+            return True
+        n = next(n for n, other in enumerate(self.task.claims) if other is claim)
+        sample = self.at_queries(choose_queries(self.task, [~cells.is_right for cells in self.cell_comparisons]))
+        plain = PlainErrors(sample.trials, sample.reference, sample.score_count).largest_error(claim.step, rule.dtype)
+        least = rules.unit_in_last_place(rule.dtype, self.largest_figures[claim.step])
+        return float(sample.cell_comparisons[n].error.max(initial=0.0)) <= _MAX_PLAIN_ERRORS * max(2 * plain, least)
 
     def _constant_value_text(self, claim: Claim) -> str:
         """Return the one value of a claim whose figures are all equal, where the reference's are not: 0, NaN, 0.25; else ""."""

@@ -73,15 +73,20 @@ def _are_later_claims_right(comparison: Comparison, n: int, found: Mapping[int, 
 
 
 def _is_proved(comparison: Comparison, n: int, step_values: NumpyArray) -> bool:
-    """Tell whether a later claim is right that would be wrong if it came of this step with these values."""
-    claims = comparison.task.claims
+    """Tell whether a later claim is right that would be wrong if it came of this step with these values.
+
+    A sample of the queries will do: a wrong figure there is one.
+    """
+    sample, claims = comparison.sample, comparison.task.claims
+    if sample is not comparison:
+        step_values = sample.part_of_step(claims[n].step, step_values)
     for other in _later_claims(comparison, n):
         if other in comparison.wrong_claims:
             continue
-        later = resume_steps(comparison, claims[n].step, step_values).get(claims[other].step)
-        if later is None or later.shape != comparison.reference[claims[other].step].shape:
+        later = resume_steps(sample, claims[n].step, step_values).get(claims[other].step)
+        if later is None or later.shape != sample.reference[claims[other].step].shape:
             return True
-        if not comparison.compare(other, later).is_right.all():
+        if not sample.compare(other, later).is_right.all():
             return True
     return False
 

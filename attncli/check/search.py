@@ -31,6 +31,9 @@ _MAX_PAIR_TRIALS = 2000  # computations of two changes that are tried on a small
 _PAIR_IMPLAUSIBILITY_LIMIT = 5  # two changes that are together as implausible as this are not tried
 _SMALL_PROBLEM_SCORES = 2048
 _LARGE_PROBLEM_SCORES = 1 << 20  # of a larger problem only likely changes are tried
+_MAX_NUMBERS = 1 << 31  # that a search by a sample reads and makes: scores, and keys and values for each head
+_MAX_SCORES_AT_ONCE = 1 << 24  # of what only all queries together show
+_MAX_CONFIRMED = 3  # of the matches that a sample gives: each is computed for all queries
 _MAX_NEAREST_CANDIDATES = 5
 # of the reference's own error, of what is near but does not give the figures: on the whole, and where it is largest
 _MAX_LIKENESS_ERROR_SHARE, _MAX_LARGEST_ERROR_SHARE = 0.25, 0.4
@@ -42,6 +45,8 @@ _MIN_SCALE = 1e-300  # an error is divided by this where the largest figure is 0
 
 ProgressCallback: TypeAlias = Callable[[float, str], None]  # (share done, what is being done)
 FaultsByName: TypeAlias = dict[str, Hypothesis]
+# trials of a problem → a change of it, and the trials that it is computed with
+Recipe: TypeAlias = Callable[[Trials], tuple[Hypothesis, Trials] | None]
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class TrialResult:
     breaks_right_claims: bool  # a claim that is right would be wrong
     claimed_cells: tuple[NumpyArray, ...]  # its figures, if it matches: they tell it from other matches
     hypothesis: Hypothesis
+    rebuild: Recipe | None  # the same on other queries
     approximate: bool  # it does not match, and need not: its errors go in the same directions
     is_near: bool = False  # it matches, or takes off most of the error and breaks nothing that is right
 
@@ -90,18 +96,28 @@ class SearchResult:
     nearest_candidates: tuple[Diagnosis, ...] = ()
     equivalent_choices: tuple[str, ...] = ()
     trial_count: int = 0
-    left_out_count: int = 0  # pairs of changes that were not tried, because others were likelier
+    left_out_count: int = 0  # changes that were not tried, because others were likelier
+    sampled_queries: int = 0  # of how many queries everything was tried; 0: of all
 
 
 class Search:
     """One search for the computation behind the claims of a comparison."""
 
     def __init__(self, comparison: Comparison) -> None:
-        self.comparison = comparison
-        self.trials = comparison.trials
-        self.wrong_claims = comparison.wrong_claims
+        self.whole = comparison
+        self.comparison = comparison.sample
+        self.trials = self.comparison.trials
+        self.wrong_claims = self.comparison.wrong_claims
         self.distinct_figures_keys: set[bytes] = set()
         self.left_out_count = 0
+        self.numbers_left = _MAX_NUMBERS
+        self.numbers_of_trial = _count_numbers(self.trials.plan)
+        self.confirmed: dict[tuple[str, ...], TrialResult | None] = {}
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether only some of the queries are computed."""
+        return self.comparison is not self.whole
 
     def find_changes(self, report_progress: ProgressCallback | None = None) -> SearchResult:
         """Try one change, and two only where no single one matches."""
@@ -119,11 +135,13 @@ class Search:
             # figures that are all equal are little evidence: any match counts, of what explains constant figures
             matches = [r for r in results if _is_real_match(r) and r.hypothesis.explains_constant]
             return self._make_result(identified=self._diagnose(matches))
-        matches = self._significant_matches(results)
+        matches = self._confirm(self._significant_matches(results))
         if not matches:
-            matches = self._significant_matches(self._try_pairs(singles, report_progress))
+            matches = self._confirm(self._significant_matches(self._try_pairs(singles, report_progress)))
         if matches:
             return self._make_result(identified=self._diagnose(matches))
+        if self.is_sampled:  # what is near there may be far off elsewhere
+            return self._make_result(identified=self._diagnose(self._try_changes_across_queries()))
         return self._make_result(nearest_candidates=self._find_nearest_candidates(results))
 
     def _make_result(
@@ -134,7 +152,12 @@ class Search:
         equivalent_choices: tuple[str, ...] = (),
     ) -> SearchResult:
         return SearchResult(
-            identified, nearest_candidates, equivalent_choices, self.trials.trial_count, self.left_out_count
+            identified,
+            nearest_candidates,
+            equivalent_choices,
+            self.trials.trial_count,
+            self.left_out_count,
+            self.comparison.query_count if self.is_sampled else 0,
         )
 
     # ── one change ───────────────────────────────────────────────────────────────────────────────
@@ -146,25 +169,53 @@ class Search:
             for hypothesis, alternative in single_changes(self.trials)
             if not is_large or hypothesis.implausibility <= 1
         ]
-        changes.sort(key=lambda change: change[0].is_rounding)
+        changes.sort(key=lambda change: (change[0].is_rounding, change[0].implausibility if self.is_sampled else 0))
         singles: list[SingleTrial] = []
         for i, (hypothesis, alternative) in enumerate(changes):
             report_progress(i / len(changes), "one change")
             is_first_rounding = hypothesis.is_rounding and not changes[i - 1][0].is_rounding
-            if is_first_rounding and self._significant_matches([single.result for single in singles]):
+            is_less_likely = self.is_sampled and i and hypothesis.implausibility > changes[i - 1][0].implausibility
+            if is_first_rounding or is_less_likely:
+                matches = self._significant_matches([single.result for single in singles])
+                if self._confirm(matches):
+                    break
+            if self.is_sampled and self.numbers_left <= 0:
+                self.left_out_count += len(changes) - i
                 break
-            result = self._try_hypothesis(hypothesis, is_fault=alternative is None)
+            recipe = partial(_rebuild_choice, alternative) if alternative else partial(_rebuild_fault, hypothesis.name)
+            result = self._try_hypothesis(hypothesis, is_fault=alternative is None, rebuild=recipe)
             if result:
                 singles.append(SingleTrial(result, alternative))
         return singles
 
     def _try_hypothesis(
-        self, hypothesis: Hypothesis, *, is_fault: bool, trials: Trials | None = None, names: tuple[str, ...] = ()
+        self,
+        hypothesis: Hypothesis,
+        *,
+        is_fault: bool,
+        trials: Trials | None = None,
+        names: tuple[str, ...] = (),
+        rebuild: Recipe | None = None,
     ) -> TrialResult | None:
         """Compute a hypothesis and compare its figures with every claim; None where it cannot be computed."""
+        if self.is_sampled and hypothesis.mixes_queries:
+            return None
+        self.numbers_left -= self.numbers_of_trial
         figures = self._compute_figures(hypothesis, trials or self.trials)
         if figures is None:
             return None
+        return self._judge_figures(hypothesis, figures, is_fault=is_fault, names=names, rebuild=rebuild)
+
+    def _judge_figures(
+        self,
+        hypothesis: Hypothesis,
+        figures: StepArrays,
+        *,
+        is_fault: bool,
+        names: tuple[str, ...] = (),
+        rebuild: Recipe | None = None,
+    ) -> TrialResult | None:
+        """Compare the figures that a hypothesis gives with every claim; None where they are of another shape."""
         evidence = _Evidence()
         for n, claim in enumerate(self.comparison.task.claims):
             step_values = figures.get(claim.step)
@@ -194,21 +245,17 @@ class Search:
             breaks_right_claims=evidence.breaks_right_claims,
             claimed_cells=tuple(evidence.claimed_cells) if is_match else (),
             hypothesis=hypothesis,
+            rebuild=rebuild,
             approximate=approximate,
             is_near=is_near,
         )
 
     def _compute_figures(self, hypothesis: Hypothesis, trials: Trials) -> StepArrays | None:
-        """Compute the steps that a hypothesis gives, those that it leaves unchanged as the reference has them."""
-        computed = or_none(hypothesis.compute)
-        figures = or_none(lambda: trials.compute_steps(computed)) if isinstance(computed, Plan) else computed
-        if figures is None:
-            return None
-        if trials is not self.trials:
+        """Compute the steps that a hypothesis gives, and count it as a trial of this search."""
+        figures = _compute_figures(hypothesis, trials, self.comparison)
+        if figures is not None and trials is not self.trials:
             self.trials.trial_count += 1
-        unchanged = (*hypothesis.unchanged_steps, "positioned_embeddings")
-        reference = self.comparison.reference
-        return figures | {step: reference[step] for step in unchanged if step in reference}
+        return figures
 
     def _add_evidence(self, evidence: _Evidence, claim_index: int, step_values: NumpyArray) -> None:
         """Compare a hypothesis's values of a step with one claim, and add up what that tells."""
@@ -216,7 +263,10 @@ class Search:
         claim, before = comparison.task.claims[claim_index], comparison.cell_comparisons[claim_index]
         scale = max(comparison.largest_figures[claim.step], _MIN_SCALE)
         values, reference = step_values[claim.index], comparison.reference_cells(claim)
-        cells = comparison.compare(claim_index, step_values, largest_figure=rules.largest_finite(step_values))
+        largest_figure = rules.largest_finite(step_values)
+        if self.is_sampled:  # others may be larger
+            largest_figure = max(largest_figure, comparison.largest_figures[claim.step])
+        cells = comparison.compare(claim_index, step_values, largest_figure=largest_figure)
         is_right = bool(cells.is_right.all())
         evidence.claimed_cells.append(values)
         evidence.figures_keys.append(np.ascontiguousarray(_drop_last_digits(values)).tobytes())
@@ -274,6 +324,60 @@ class Search:
         needed_digits = math.log10(max(len(self.distinct_figures_keys), 10)) + _SIGNIFICANCE_MARGIN_DIGITS
         return [r for r in results if _is_real_match(r) and r.evidence_digits >= needed_digits]
 
+    # ── all queries ──────────────────────────────────────────────────────────────────────────────
+    def _confirm(self, matches: list[TrialResult]) -> list[TrialResult]:
+        """Keep the matches that give the figures of all queries, the likeliest, where they were found by a sample."""
+        if not self.is_sampled:
+            return matches
+        if self.whole.wrong_claims != self.wrong_claims:
+            return []
+        in_order = sorted(matches, key=lambda r: (r.implausibility, not r.is_fault, r.max_error))
+        confirmed: list[TrialResult] = []
+        for match in in_order[:_MAX_CONFIRMED]:
+            if match.names not in self.confirmed:
+                self.confirmed[match.names] = self._try_on_all_queries(match)
+            result = self.confirmed[match.names]
+            if result is not None and result.is_match:
+                confirmed.append(result)
+        return confirmed
+
+    def _try_changes_across_queries(self) -> list[TrialResult]:
+        """Try what no sample shows, on all queries at once, if they are not too many."""
+        if self.whole.score_count > _MAX_SCORES_AT_ONCE:
+            self.left_out_count += sum(hypothesis.mixes_queries for hypothesis in fault_hypotheses(self.trials))
+            return []
+        search = Search(self.whole.at_all_queries())
+        changes = [hypothesis for hypothesis in fault_hypotheses(search.trials) if hypothesis.mixes_queries]
+        results = [search._try_hypothesis(hypothesis, is_fault=True) for hypothesis in changes]
+        self.trials.trial_count += search.trials.trial_count
+        return self._significant_matches(result for result in results if result is not None)
+
+    def _try_on_all_queries(self, match: TrialResult) -> TrialResult | None:
+        """Compute a match block by block of queries, and judge it by all figures; None where a block is wrong."""
+        parts: list[StepArrays] = []
+        for block in self.whole.iter_blocks():
+            found = match.rebuild(block.trials) if match.rebuild else None
+            figures = None if found is None else _compute_figures(found[0], found[1], block)
+            if figures is None:
+                return None
+            for n, claim in enumerate(block.task.claims):
+                step_values = figures.get(claim.step)
+                if step_values is None or step_values.shape != block.reference[claim.step].shape:
+                    return None
+                largest_figure = max(rules.largest_finite(step_values), self.whole.largest_figures[claim.step])
+                if not block.compare(n, step_values, largest_figure=largest_figure).is_right.all():
+                    return None
+            parts.append({claim.step: figures[claim.step] for claim in block.task.claims})
+        steps = self.whole.task.plan.steps
+        joined = {
+            step: np.concatenate([part[step] for part in parts], steps[step].index("query"))
+            if "query" in steps[step]
+            else parts[0][step]
+            for step in parts[0]
+        }
+        judge = Search(self.whole.at_all_queries())
+        return judge._judge_figures(match.hypothesis, joined, is_fault=match.is_fault, names=match.names)
+
     # ── two changes ──────────────────────────────────────────────────────────────────────────────
     def _try_pairs(self, singles: Sequence[SingleTrial], report_progress: ProgressCallback) -> list[TrialResult]:
         """Try two choices, or a choice and a fault: the likeliest first, and no further than the first that matches."""
@@ -282,7 +386,9 @@ class Search:
             key=lambda pair: pair.implausibility,
         )
         max_trials = int(_MAX_PAIR_TRIALS * min(1.0, _SMALL_PROBLEM_SCORES / self.comparison.score_count))
-        self.left_out_count = max(len(pairs) - max_trials, 0)
+        if self.is_sampled:
+            max_trials = min(max_trials, max(self.numbers_left, 0) // self.numbers_of_trial)
+        self.left_out_count += max(len(pairs) - max_trials, 0)
         pairs = pairs[:max_trials]
         results: list[TrialResult] = []
         matched_implausibility: int | None = None
@@ -309,9 +415,7 @@ class Search:
                 first.differs_from_reference or second.differs_from_reference
             ):
                 implausibility = first.implausibility + second.implausibility
-                yield PairTrial(
-                    implausibility, partial(self._try_two_choices, first_choice, second_choice, implausibility)
-                )
+                yield PairTrial(implausibility, partial(self._try_two_choices, first_choice, second_choice))
         combinable = [result for result in faults if result.hypothesis.combinable]
         for i, base in enumerate(combinable):
             get_faults = functools.cache(partial(self._faults_on_top_of, base))
@@ -320,7 +424,7 @@ class Search:
                 if result.names not in done:
                     yield PairTrial(
                         result.implausibility + base.implausibility,
-                        partial(self._try_fault_on, result, base.hypothesis, get_faults),
+                        partial(self._try_fault_on, result, base, get_faults),
                     )
         for base, choice in choices:
             if base.implausibility == 1:
@@ -328,18 +432,13 @@ class Search:
                 for result in faults:
                     yield PairTrial(
                         result.implausibility + base.implausibility,
-                        partial(self._try_fault_on, result, base.hypothesis, get_faults),
+                        partial(self._try_fault_on, result, base, get_faults),
                     )
 
-    def _try_two_choices(self, first: Alternative, second: Alternative, implausibility: int) -> TrialResult | None:
-        choices = {first.choice_name: first.value, second.choice_name: second.value}
-        hypothesis = Hypothesis(
-            f"{first.option_text} {second.option_text}",
-            f"{first.description} and {second.description}",
-            partial(self.trials.with_choices, **choices),
-            implausibility,
-        )
-        return self._try_hypothesis(hypothesis, is_fault=False)
+    def _try_two_choices(self, first: Alternative, second: Alternative) -> TrialResult | None:
+        hypothesis = _hypothesis_of_two_choices(self.trials, first, second)
+        rebuild = partial(_rebuild_two_choices, first, second)
+        return self._try_hypothesis(hypothesis, is_fault=False, rebuild=rebuild)
 
     def _faults_under_choice(self, alternative: Alternative) -> tuple[Trials, FaultsByName] | None:
         """Return the trials of the problem with one choice changed, and the faults on it."""
@@ -356,7 +455,7 @@ class Search:
         return trials, {h.name: h for h in fault_hypotheses(trials) if not h.is_rounding}
 
     def _try_fault_on(
-        self, fault_result: TrialResult, base: Hypothesis, get_faults: Callable[[], tuple[Trials, FaultsByName] | None]
+        self, fault_result: TrialResult, base: TrialResult, get_faults: Callable[[], tuple[Trials, FaultsByName] | None]
     ) -> TrialResult | None:
         """Try a fault of the original problem on the problem that another change has made."""
         changed = get_faults()
@@ -371,7 +470,13 @@ class Search:
             description=f"{fault.description}; and {base.description}",
             implausibility=fault.implausibility + base.implausibility,
         )
-        return self._try_hypothesis(hypothesis, is_fault=True, trials=trials, names=(f"{fault.name} and {base.name}",))
+        return self._try_hypothesis(
+            hypothesis,
+            is_fault=True,
+            trials=trials,
+            names=(f"{fault.name} and {base.hypothesis.name}",),
+            rebuild=partial(_rebuild_fault_on, fault.name, base),
+        )
 
     # ── naming ───────────────────────────────────────────────────────────────────────────────────
     def _diagnose(self, matches: list[TrialResult]) -> tuple[Diagnosis, ...]:
@@ -466,6 +571,57 @@ class _Evidence:
 def _ignore_progress(share: float, activity: str) -> None: ...
 
 
+def _count_numbers(plan: Plan) -> int:
+    """Count the numbers that one computation of a plan reads and makes: scores, and keys and values for each head."""
+    heads = (plan.size.batch or 1) * plan.shapes.heads
+    return plan.score_count + heads * plan.size.keys * (plan.shapes.d + (plan.shapes.c or 0))
+
+
+def _compute_figures(hypothesis: Hypothesis, trials: Trials, comparison: Comparison) -> StepArrays | None:
+    """Compute the steps that a hypothesis gives, those that it leaves unchanged as the reference has them."""
+    computed = or_none(hypothesis.compute)
+    figures = or_none(lambda: trials.compute_steps(computed)) if isinstance(computed, Plan) else computed
+    if figures is None:
+        return None
+    unchanged = (*hypothesis.unchanged_steps, "positioned_embeddings")
+    reference = comparison.reference
+    return figures | {step: reference[step] for step in unchanged if step in reference}
+
+
+# ── the same change on other queries ─────────────────────────────────────────────────────────────
+def _rebuild_fault(name: str, trials: Trials) -> tuple[Hypothesis, Trials] | None:
+    found = next((hypothesis for hypothesis in fault_hypotheses(trials) if hypothesis.name == name), None)
+    return None if found is None else (found, trials)
+
+
+def _rebuild_choice(alternative: Alternative, trials: Trials) -> tuple[Hypothesis, Trials]:
+    return _choice_hypothesis(trials, alternative), trials
+
+
+def _rebuild_two_choices(first: Alternative, second: Alternative, trials: Trials) -> tuple[Hypothesis, Trials]:
+    return _hypothesis_of_two_choices(trials, first, second), trials
+
+
+def _rebuild_fault_on(name: str, base: TrialResult, trials: Trials) -> tuple[Hypothesis, Trials] | None:
+    found = base.rebuild(trials) if base.rebuild else None
+    plan = None if found is None else or_none(found[0].compute)
+    return _rebuild_fault(name, Trials(plan, trials.top, trials.claims)) if isinstance(plan, Plan) else None
+
+
+def _choice_hypothesis(trials: Trials, alternative: Alternative) -> Hypothesis:
+    compute = partial(trials.with_choices, **{alternative.choice_name: alternative.value})
+    return Hypothesis(alternative.option_text, alternative.description, compute, alternative.implausibility)
+
+
+def _hypothesis_of_two_choices(trials: Trials, first: Alternative, second: Alternative) -> Hypothesis:
+    return Hypothesis(
+        f"{first.option_text} {second.option_text}",
+        f"{first.description} and {second.description}",
+        partial(trials.with_choices, **{first.choice_name: first.value, second.choice_name: second.value}),
+        first.implausibility + second.implausibility,
+    )
+
+
 def _is_real_match(result: TrialResult) -> bool:
     return result.is_match and result.differs_from_reference
 
@@ -475,11 +631,7 @@ def single_changes(trials: Trials) -> Iterator[tuple[Hypothesis, Alternative | N
     for hypothesis in fault_hypotheses(trials):
         yield hypothesis, None
     for alternative in one_choice_alternatives(trials.plan):
-        compute = partial(trials.with_choices, **{alternative.choice_name: alternative.value})
-        yield (
-            Hypothesis(alternative.option_text, alternative.description, compute, alternative.implausibility),
-            alternative,
-        )
+        yield _choice_hypothesis(trials, alternative), alternative
 
 
 def _pairable_choices(singles: Sequence[SingleTrial]) -> list[tuple[TrialResult, Alternative]]:

@@ -13,8 +13,9 @@ import numpy as np
 from attncli.check.claims import Claim, assign_steps, largest_claimed_rank, make_claims
 from attncli.check.figures import Figures
 from attncli.check.rules import choose_rule
+from attncli.check.trials import finish_edited_plan
 from attncli.errors import InputError
-from attncli.plan import Plan, make_plan
+from attncli.plan import Plan, outline_plan
 from attncli.types import Json, Problem
 from attncli.validation.fields import as_numpy, is_tensor
 from attncli.variant import Variant
@@ -64,9 +65,8 @@ def prepare(
     with _errors_in(figures.name):
         figures, step_figures = assign_steps(figures, step)
     top = largest_claimed_rank((*step_figures, *figures.open_gaps))
-    plan = make_plan(
-        _with_numpy_arrays(problem), variant.replace(dtype="float64", device="cpu", schedule="dense"), (), top=top
-    )
+    variant_in_float64 = variant.replace(dtype="float64", device="cpu", schedule=None)
+    plan = finish_edited_plan(outline_plan(_with_numpy_arrays(problem), variant_in_float64, (), top=top))
     open_gaps: tuple[Claim, ...] = ()
     with _errors_in(figures.name), np.errstate(all="ignore"):
         claims = make_claims(figures, step_figures, plan, layout)

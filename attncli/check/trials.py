@@ -16,7 +16,8 @@ from attncli.arrays import as_numpy
 from attncli.check.claims import Claim, step_shape
 from attncli.errors import AttnError
 from attncli.parts.projections import PROJECTION_PARAMETERS
-from attncli.plan import Plan, make_plan
+from attncli.plan import Plan, finish_plan, outline_plan
+from attncli.plan.schedule import MAX_DENSE_SCORES
 from attncli.types import Array, Attention, Json, NumpyArray, Problem
 from attncli.variant import Variant
 
@@ -54,8 +55,15 @@ class Trials:
 
         Raises:
             AttnError: problem and variant do not go together.
+            ValueError: some queries are computed, and the changed problem has others.
         """
-        plan = make_plan(problem or self.plan.problem, variant or self.plan.variant, (), top=self.top)
+        plan = outline_plan(problem or self.plan.problem, variant or self.plan.variant, (), top=self.top)
+        queries = self.plan.computed_queries
+        if queries is not None:
+            if plan.size.queries != self.plan.size.queries:
+                raise ValueError("the changed problem has other queries")
+            plan = dataclasses.replace(plan, computed_queries=queries, shared=None)
+        plan = finish_edited_plan(plan)
         steps = self.claimed_steps if keep is None else keep
         equivalents = (self.equivalent_step(step, plan.steps) for step in steps)
         return dataclasses.replace(plan, keep=frozenset(step for step in equivalents if step))
@@ -86,7 +94,7 @@ class Trials:
     def _make_projected_plan(self) -> Plan:
         plan, problem = self.plan, self.plan.problem
         letters = ("q", "k", "v") if plan.shapes.c is not None else ("q", "k")
-        result = _run_plan(dataclasses.replace(plan, keep=frozenset(letters)))
+        result = run_projections(plan, letters)
         projection = plan.variant.projection
         has_output = projection.traits.is_drawn or "w_o" in {x.name for x in projection.member.parameters}
         dropped = _PROJECTION_PARAMETERS - ({"w_o", "b_o"} if has_output else set())
@@ -147,6 +155,49 @@ class Trials:
             group = tuple(s for s in order if s.rstrip("0123456789_").endswith("scores"))
         before = [s for s in order[: order.index(step)] if s in group and s in available_steps]
         return before[-1] if before else None
+
+
+def finish_edited_plan(outline: Plan) -> Plan:
+    """Give an outline a schedule that any edit of it survives: PyTorch's kernel would not know of the edit."""
+    schedule = "dense" if outline.score_count <= MAX_DENSE_SCORES else "tiled"
+    return finish_plan(dataclasses.replace(outline, variant=outline.variant.replace(schedule=schedule)))
+
+
+def finish_unedited_plan(plan: Plan) -> Plan:
+    """Give a large plan that nothing has edited the fastest schedule that keeps its steps; a small one is dense."""
+    if plan.schedule != "tiled":
+        return plan
+    schedule = "tiled" if "schedule" in plan.variant.explicit else None
+    outline = dataclasses.replace(
+        plan, variant=plan.variant.replace(schedule=schedule), schedule="", tile_size=0, shared=None
+    )
+    return finish_plan(outline)
+
+
+def at_queries(plan: Plan, queries: NumpyArray) -> Plan:
+    """Make the plan that computes some of the queries of another, all at once.
+
+    Args:
+        plan: with any schedule.
+        queries: ascending indices.
+    """
+    variant = plan.variant.replace(schedule="dense")
+    return dataclasses.replace(
+        plan, computed_queries=queries, variant=variant, schedule="dense", tile_size=0, shared=None
+    )
+
+
+def run_projections(plan: Plan, steps: Collection[str]) -> Attention:
+    """Compute steps that come before the scores, of all queries, and no scores.
+
+    Args:
+        plan: of the problem.
+        steps: names of such steps.
+    """
+    from attncli.core.attention import run_plan  # loads torch
+
+    whole = dataclasses.replace(plan, keep=frozenset(steps), computed_queries=None, shared=None)
+    return run_plan(dataclasses.replace(whole, schedule="tiled", tile_size=1), tile_executor=lambda *_: iter(()))
 
 
 def _run_plan(plan: Plan) -> Attention:

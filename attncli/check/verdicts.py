@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Unpack
 
 import numpy as np
@@ -18,7 +19,7 @@ from attncli.check.comparison import Comparison
 from attncli.check.equivalents import find_equivalents
 from attncli.check.figures import Figures
 from attncli.check.regions import locate_errors
-from attncli.check.search import ProgressCallback, Search, SearchResult
+from attncli.check.search import ProgressCallback, Search
 from attncli.check.sensitivity import check_sensitivity
 from attncli.check.task import CheckOptions, CheckTask, prepare
 from attncli.types import Problem
@@ -53,7 +54,6 @@ def check(
     return settle(prepare(problem, variant or Variant(**problem.variant), figures, **options), identify=identify)
 
 
-@np.errstate(all="ignore")  # what is not finite is compared, and nothing to warn of
 def settle(
     task: CheckTask,
     *,
@@ -61,7 +61,7 @@ def settle(
     progress: ProgressCallback | None = None,
     keep_differences: bool = False,
 ) -> Verdict:
-    """Reach the verdict on a task; this loads torch.
+    """Reach the verdict on a task: `judge`, then `search_changes`; this loads torch.
 
     Args:
         task: claims and their plan.
@@ -69,6 +69,39 @@ def settle(
         progress: told how far the search is.
         keep_differences: keep each claimed figure's difference from the reference, too.
     """
+    return search_changes(judge(task, identify=identify, keep_differences=keep_differences), progress)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict before anything is searched for, and what is searched."""
+
+    verdict: Verdict
+    comparison: Comparison
+    should_search: bool
+
+
+@np.errstate(all="ignore")
+def search_changes(judgement: Judgement, progress: ProgressCallback | None = None) -> Verdict:
+    """Complete a verdict by what the figures are instead, if that is to be searched."""
+    if not judgement.should_search:
+        return judgement.verdict
+    with _one_thread_if_small(judgement.comparison.sample.score_count):
+        found = Search(judgement.comparison).find_changes(progress)
+    return dataclasses.replace(
+        judgement.verdict,
+        identified=found.identified,
+        nearest_candidates=found.nearest_candidates,
+        equivalent_choices=found.equivalent_choices,
+        trial_count=found.trial_count,
+        left_out_count=found.left_out_count,
+        sampled_queries=found.sampled_queries,
+    )
+
+
+@np.errstate(all="ignore")  # what is not finite is compared, and nothing to warn of
+def judge(task: CheckTask, *, identify: bool | None = None, keep_differences: bool = False) -> Judgement:
+    """Compare all claims of a task, and say where they are wrong; this loads torch. Arguments are those of `settle`."""
     comparison = Comparison(task)
     equivalents = find_equivalents(comparison)
     summaries = [_summarize_step(comparison, n) for n in range(len(task.claims))]
@@ -79,12 +112,8 @@ def settle(
     is_rounding = bool(wrong_marks) and all(mark.units_off is not None for mark in wrong_marks)
     is_wrong = any(step.is_wrong for step in steps)
     should_search = is_wrong and not is_rounding if identify is None else identify
-    search_result = SearchResult()
-    if task.claims and should_search:
-        with _one_thread_if_small(comparison.score_count):
-            search_result = Search(comparison).find_changes(progress)
     result = comparison.result
-    return Verdict(
+    verdict = Verdict(
         verdict=_choose_outcome(steps, task, sensitivity_checks),
         problem_name=task.plan.problem.source or "the problem",
         figures_name=task.figures.name,
@@ -92,11 +121,6 @@ def settle(
         summary=task.plan.summary,
         steps=steps,
         sensitivity_checks=sensitivity_checks,
-        identified=search_result.identified,
-        nearest_candidates=search_result.nearest_candidates,
-        equivalent_choices=search_result.equivalent_choices,
-        trial_count=search_result.trial_count,
-        left_out_count=search_result.left_out_count,
         gap_marks=gap_marks,
         step_order=tuple(task.plan.steps),
         observations=tuple(
@@ -106,6 +130,7 @@ def settle(
         differences=tuple(_step_differences(comparison)) if keep_differences else (),
         warnings=(*task.warnings, *(w for w in result.warnings if w not in task.warnings)),
     )
+    return Judgement(verdict, comparison, bool(task.claims and should_search))
 
 
 def _step_differences(comparison: Comparison) -> Iterator[StepDifference]:

@@ -186,8 +186,11 @@ def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
         return
     elif verdict.verdict == "wrong" and verdict.trial_count and not verdict.identified:
         tried = f"{verdict.trial_count:,} computations"
+        if verdict.sampled_queries:
+            tried += f" of {pluralize(verdict.sampled_queries, 'query', 'queries')}"
         if verdict.left_out_count:
-            tried += f", without {pluralize(verdict.left_out_count, 'less likely pair')} of changes"
+            what = pluralize(verdict.left_out_count, "less likely change", "less likely changes or pairs of changes")
+            tried += f", without {what}"
         line = f"nothing that was tried gives these figures ({tried})"
         yield f"{line}; these take off most of the error:" if verdict.nearest_candidates else line
     if verdict.equivalent_choices:

@@ -23,6 +23,7 @@ class Hypothesis:
     explains_constant: bool = False  # it may give figures that are all equal
     decimals: int | None = None  # that it leaves of what it rounds
     is_rounding: bool = False  # rounding is looked for where nothing else matches
+    mixes_queries: bool = False  # a query's figures come from other queries, too: no sample of them shows it
     combinable: bool = False  # common enough that other faults are tried on top of it
 
 

@@ -42,7 +42,10 @@ def wrong_head_columns(trials: Trials) -> Iterator[Hypothesis]:
     yield Hypothesis("heads split and merged by stride", by_stride, lambda: merge(split("stride", letters), "stride"))
     yield Hypothesis("heads split without a transpose", no_transpose, lambda: split("view", letters), 0)
     yield Hypothesis(
-        "heads split and merged without a transpose", no_transpose, lambda: merge(split("view", letters), "view")
+        "heads split and merged without a transpose",
+        no_transpose,
+        lambda: merge(split("view", letters), "view"),
+        mixes_queries=True,
     )
     for x in letters:
         yield Hypothesis(
@@ -53,6 +56,7 @@ def wrong_head_columns(trials: Trials) -> Iterator[Hypothesis]:
         "with heads reshaped to one context without a transpose: transpose to (tokens, heads, d) first",
         lambda: merge(trials.plan, "view"),
         0,
+        mixes_queries=True,
     )
     yield Hypothesis(
         "heads merged by stride",

@@ -215,6 +215,7 @@ def wrong_mask(trials: Trials) -> Iterator[Hypothesis]:
             "with rows and columns of the mask exchanged: rows are queries",
             partial(with_mask, trials, lambda grid, visible: expand_over_grid(visible, grid).swapaxes(-1, -2)),
             0,
+            mixes_queries=True,
         )
     for offset, what in ((1, "one key too many"), (-1, "one key too few")):
         yield Hypothesis(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -46,11 +47,13 @@ def normalized_over_wrong_axis(trials: Trials) -> Iterator[Hypothesis]:
         axes["the batch"] = 0
     for axis_text, axis in axes.items():
         description = f"with {name} over {axis_text} instead of the keys: normalise each row, over the last axis"
-        yield _normalizer_hypothesis(
+        over_axis = _normalizer_hypothesis(
             trials, f"{name} over {axis_text.partition(' (')[0]}", description, _normalize_over_axis(axis), 0
         )
+        yield dataclasses.replace(over_axis, mixes_queries=axis == -2)
     description = f"with {name} over all cells of a head together: normalise each row by itself"
-    yield _normalizer_hypothesis(trials, f"{name} over all cells", description, _normalize_over_all_cells)
+    over_all = _normalizer_hypothesis(trials, f"{name} over all cells", description, _normalize_over_all_cells)
+    yield dataclasses.replace(over_all, mixes_queries=True)
 
 
 def _normalize_over_axis(axis: int) -> Replacement:

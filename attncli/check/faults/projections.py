@@ -164,6 +164,7 @@ def qkv_exchanged(trials: Trials) -> Iterator[Hypothesis]:
         "with k qᵀ for q kᵀ: rows are queries",
         lambda: with_score(trials.plan, lambda score, q, k, parameters: score(q, k, parameters).mT),
         0,
+        mixes_queries=True,
     )
     yield Hypothesis("keys for queries", "with q made from the same as k: q = k", lambda: exchange(q="k"))
     yield Hypothesis("queries for keys", "with k made from the same as q: k = q", lambda: exchange(k="q"))

@@ -29,6 +29,7 @@ def weights_misapplied(trials: Trials) -> Iterator[Hypothesis]:
             "with the weights transposed where they meet v: context = weights · v, not weightsᵀ · v",
             lambda: with_mixed_weights(plan, lambda w: w.mT),
             0,
+            mixes_queries=True,
         )
     yield Hypothesis(
         "values weighted by scores",
@@ -81,7 +82,9 @@ def residual_added(trials: Trials) -> Iterator[Hypothesis]:
                 figures[step] = figures[step] + np.asarray(embeddings)
         return figures
 
-    yield Hypothesis("residual added", "with the embeddings added (a residual connection)", add_to_result)
+    yield Hypothesis(
+        "residual added", "with the embeddings added (a residual connection)", add_to_result, mixes_queries=True
+    )
     if "output" in plan.steps:
 
         def add_to_context(z: Tensor, *_: object) -> Tensor:
@@ -94,6 +97,7 @@ def residual_added(trials: Trials) -> Iterator[Hypothesis]:
             "residual added to the context",
             "with the embeddings added to the context (a residual connection)",
             lambda: with_head_context(plan, add_to_context),
+            mixes_queries=True,
         )
 
 
