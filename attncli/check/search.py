@@ -67,8 +67,8 @@ class TrialResult:
     breaks_right_claims: bool  # a claim that is right would be wrong
     claimed_cells: tuple[NumpyArray, ...]  # its figures, if it matches: they tell it from other matches
     hypothesis: Hypothesis
-    rebuild: Recipe | None  # the same on other queries
     approximate: bool  # it does not match, and need not: its errors go in the same directions
+    rebuild: Recipe | None = None  # the same on other queries
     is_near: bool = False  # it matches, or takes off most of the error and breaks nothing that is right
 
 
