@@ -17,7 +17,8 @@ from attncli.check.row_patterns import describe_wrong_rows
 from attncli.types import NumpyArray
 from attncli.verdict import AxisRegion, ErrorMap, ErrorRegion
 
-_MAX_MAP_ROWS = 16
+_MAX_MAP_HEADS = 128  # of all batch items
+_MAX_MAP_ROWS = 16  # of queries
 _MAX_MAP_COLUMNS = 64
 _MIN_MAP_CELLS = 8
 _HEAD_AXES = ("batch", "head", "kv_head")
@@ -109,8 +110,8 @@ def _draw_map(grid: ClaimGrid) -> ErrorMap | None:
         names = np.meshgrid(*(labels[i] for i in heads), indexing="ij")
         row_labels = [" · ".join(map(str, each)) for each in zip(*(name.ravel() for name in names), strict=True)]
         row_axis = " · ".join(axis_noun(axes[i]) for i in heads)
-        if len(row_labels) > _MAX_MAP_ROWS:  # those with errors first, in order
-            chosen = sorted(np.argsort(-shares.max(axis=1), kind="stable")[:_MAX_MAP_ROWS])
+        if len(row_labels) > _MAX_MAP_HEADS:  # those with errors first, in order
+            chosen = sorted(np.argsort(-shares.max(axis=1), kind="stable")[:_MAX_MAP_HEADS])
             shares, row_labels = shares[chosen], [row_labels[i] for i in chosen]
     elif len(others) > 1:
         row, column = others[-2:]

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from attncli.verdict import ErrorMap
 
+_MAX_ROWS = 16
 _SHADES = "░▒▓"
 _NEARLY_ALL = 0.99  # a few wrong figures among many are right by chance
 
@@ -14,7 +15,8 @@ _NEARLY_ALL = 0.99  # a few wrong figures among many are right by chance
 def error_map_lines(step: str, error_map: ErrorMap) -> Iterator[str]:
     """Draw a map: a line for each row, a character for each column, with the index at which every eighth column begins."""
     yield f"map of {step}: {error_map.row_axis} × {error_map.column_axis}   · right  ░▒▓ partly wrong  █ wrong"
-    rows = _group_equal_rows(error_map)
+    groups = _group_equal_rows(error_map)
+    rows = groups[:_MAX_ROWS]
     width = max(len(label) for label, _ in rows)
     starts = (0, *error_map.column_ends[:-1])
     ruler = ""
@@ -25,6 +27,8 @@ def error_map_lines(step: str, error_map: ErrorMap) -> Iterator[str]:
     yield f"{'':{width}}  {ruler}"
     for label, shares in rows:
         yield f"{label:>{width}}  {''.join(map(_shade, shares))}"
+    if len(groups) > len(rows):
+        yield f"{'…':>{width}}  {len(groups) - len(rows)} more"
 
 
 def _group_equal_rows(error_map: ErrorMap) -> list[tuple[str, tuple[float, ...]]]:

@@ -170,7 +170,10 @@ def test_a_search_says_which_pairs_of_changes_it_leaves_out(attn, tmp_path, monk
     run, record = attn(*words), attn(*words, "--json").json
 
     assert record["left_out"] > 100
-    assert f"({record['searched']} computations, without {record['left_out']} less likely changes or pairs of changes)" in run.out
+    assert (
+        f"({record['searched']} computations, without {record['left_out']} less likely changes or pairs of changes)"
+        in run.out
+    )
 
 
 def test_a_long_search_is_announced_once_where_no_bar_is_shown(attn, tmp_path, monkeypatch):
