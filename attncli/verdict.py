@@ -236,6 +236,7 @@ class Verdict:
     warnings: tuple[str, ...] = ()
     is_revealed: bool = True  # whether figures of the reference may be shown
     differences: tuple[StepDifference, ...] = ()  # where they were asked for
+    is_complete: bool = True  # whether what is to be searched for has been
 
     def conceal(self) -> Verdict:
         """Return the marks alone: no figure of the reference, and nothing that says how far off an answer is."""

@@ -96,6 +96,7 @@ def search_changes(judgement: Judgement, progress: ProgressCallback | None = Non
         trial_count=found.trial_count,
         left_out_count=found.left_out_count,
         sampled_queries=found.sampled_queries,
+        is_complete=True,
     )
 
 
@@ -130,7 +131,8 @@ def judge(task: CheckTask, *, identify: bool | None = None, keep_differences: bo
         differences=tuple(_step_differences(comparison)) if keep_differences else (),
         warnings=(*task.warnings, *(w for w in result.warnings if w not in task.warnings)),
     )
-    return Judgement(verdict, comparison, bool(task.claims and should_search))
+    should_search = bool(task.claims and should_search)
+    return Judgement(dataclasses.replace(verdict, is_complete=not should_search), comparison, should_search)
 
 
 def _step_differences(comparison: Comparison) -> Iterator[StepDifference]:

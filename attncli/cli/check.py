@@ -24,6 +24,7 @@ from attncli.types import Json, to_json_number
 
 if TYPE_CHECKING:
     from attncli.check.task import CheckOptions, CheckTask
+    from attncli.check.verdicts import Judgement
     from attncli.verdict import FolderVerdict, Verdict
 
 EXAMPLES = """
@@ -130,10 +131,13 @@ def check(
         _write_verdict(environment, shown, verdict_options, format)
         return ExitStatus.OK if folder_verdict.is_right else ExitStatus.NO
     task = _prepare_task(input, figures, variant_request, read_options, options, messages)
-    verdict = _settle_task(task, identify, verdict_options, messages, keep_differences=format.name == "npz")
-    for warning in verdict.warnings:
+    judgement = _judge_task(task, identify, messages, keep_differences=format.name == "npz")
+    for warning in judgement.verdict.warnings:
         messages.warning(warning)
-    _write_verdict(environment, verdict.conceal() if no_reveal else verdict, verdict_options, format)
+    written = _write_before_search(environment, judgement, verdict_options, format)
+    verdict = _search_changes(judgement, verdict_options, messages)
+    concealed = verdict.conceal() if no_reveal else verdict
+    _write_verdict(environment, concealed, verdict_options, format, written=written)
     return ExitStatus.OK if verdict.verdict in ("right", "otherwise") else ExitStatus.NO
 
 
@@ -196,24 +200,41 @@ def _prepare_task(
         raise error.add_location(file=problem.source) from None
 
 
-def _settle_task(
-    task: CheckTask,
-    identify: bool | None,
-    output_options: OutputOptions,
-    messages: Messages,
-    *,
-    keep_differences: bool = False,
-) -> Verdict:
-    from attncli.check import settle
-
+def _judge_task(
+    task: CheckTask, identify: bool | None, messages: Messages, *, keep_differences: bool = False
+) -> Judgement:
+    """Compare what is claimed with the reference; nothing is searched for yet."""
     load_engine_with_message(messages)  # loads torch, or says why not
+    from attncli.check import judge
+
+    return judge(task, identify=identify, keep_differences=keep_differences)
+
+
+def _search_changes(judgement: Judgement, output_options: OutputOptions, messages: Messages) -> Verdict:
+    """Search for what the figures are instead, if that is to be done."""
+    from attncli.check import search_changes
+
     with show_progress(output_options, messages) as progress:
-        return settle(
-            task,
-            identify=identify,
-            progress=progress or _announce_long_search(messages),
-            keep_differences=keep_differences,
-        )
+        return search_changes(judgement, progress or _announce_long_search(messages))
+
+
+def _write_before_search(
+    environment: Environment, judgement: Judgement, output_options: OutputOptions, format: Format
+) -> int:
+    """Write to standard output what is known before a search, and return how many characters that were.
+
+    A file appears whole, and JSON is one record: of these nothing is written.
+    """
+    if not judgement.should_search or output_options.output is not None:
+        return 0
+    from attncli.views.verdict import VERDICT_VIEWS
+
+    if format.name not in VERDICT_VIEWS:
+        return 0
+    render_options = render_options_for(environment, output_options)
+    text = VERDICT_VIEWS[format.name](judgement.verdict, render_options)
+    write_output(environment, text, output_options, format)
+    return len(text)
 
 
 def _announce_long_search(messages: Messages) -> Callable[[float, str], None]:
@@ -255,7 +276,8 @@ def _check_problem_folder(
             task = _prepare_task(
                 str(file), None, variant_request, read_options, options, Messages(messages.environment, quiet=True)
             )
-            problems.append(ProblemVerdict(name, _settle_task(task, bool(identify), output_options, messages)))
+            judgement = _judge_task(task, bool(identify), messages)
+            problems.append(ProblemVerdict(name, _search_changes(judgement, output_options, messages)))
         except AttnError as error:
             if error.status == ExitStatus.CANNOT and error.code == "torch-missing":
                 raise
@@ -286,9 +308,22 @@ def _find_problem_files(folder: Path) -> tuple[list[Path], int]:
 
 
 def _write_verdict(
-    environment: Environment, verdict: Verdict | FolderVerdict, output_options: OutputOptions, format: Format
+    environment: Environment,
+    verdict: Verdict | FolderVerdict,
+    output_options: OutputOptions,
+    format: Format,
+    *,
+    written: int = 0,
 ) -> None:
-    """Write a verdict in its format to standard output or to the file that was asked for."""
+    """Write a verdict in its format to standard output or to the file that was asked for.
+
+    Args:
+        environment: with standard output.
+        verdict: of a problem or a folder.
+        output_options: where to.
+        format: one of a verdict's.
+        written: how many characters of it stand there already.
+    """
     from attncli.verdict import Verdict
 
     render_options = render_options_for(environment, output_options)
@@ -307,7 +342,7 @@ def _write_verdict(
             content = VERDICT_VIEWS[format.name](verdict, render_options)
         else:
             content = FOLDER_VIEWS[format.name](verdict, render_options)
-    write_output(environment, content, output_options, format)
+    write_output(environment, content[written:], output_options, format)
 
 
 def _pack_differences(verdict: Verdict) -> bytes:

@@ -256,6 +256,13 @@ class VerdictTexts:
     conclusion: str
 
 
+def _searched_sentences(verdict: Verdict) -> Iterator[str]:
+    """Yield what a search found, and whether wrong work would be noticed."""
+    yield from (printable(line.strip()) for line in _diagnosis_lines(verdict))
+    yield from (f"near: {d.names[0]}, max Δ {_format_error(d.max_abs_error)}" for d in verdict.nearest_candidates)
+    yield from (line for _, line in _sensitivity_lines(verdict))
+
+
 def describe_verdict(verdict: Verdict) -> VerdictTexts:
     """Say a verdict in words."""
     return VerdictTexts(
@@ -264,9 +271,7 @@ def describe_verdict(verdict: Verdict) -> VerdictTexts:
         sentences=(
             *_cause_lines(verdict),
             *(line.strip() for line in (_region_lines(verdict) if verdict.is_revealed else ())),
-            *(printable(line.strip()) for line in _diagnosis_lines(verdict)),
-            *(f"near: {d.names[0]}, max Δ {_format_error(d.max_abs_error)}" for d in verdict.nearest_candidates),
-            *(line for _, line in _sensitivity_lines(verdict)),
+            *(_searched_sentences(verdict) if verdict.is_complete else ()),
         ),
         conclusion=_conclusion_line(verdict),
     )
@@ -328,7 +333,7 @@ class _Printer:
 
 
 def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
-    """Render a verdict as tables and sentences, for a terminal or a pipe."""
+    """Render a verdict as tables and sentences, for a terminal or a pipe; of one not complete, what comes before the search."""
     printer = _Printer(render_options)
     printer.print_headline(_headline_parts(verdict))
     for line in (*_rule_lines(verdict), *_allowed_error_lines(verdict)):
@@ -343,6 +348,8 @@ def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
                 printer.print_blank_line()
                 for line in error_map_lines(comparison.step, comparison.region.error_map):
                     printer.print_line(line, "dim")
+    if not verdict.is_complete:
+        return printer.get_text()
     diagnosis_lines = map(printable, _diagnosis_lines(verdict))
     _print_section(printer, ((line, "" if line.startswith(" ") else "bold") for line in diagnosis_lines))
     name_width = max((cell_len(diagnosis.names[0]) for diagnosis in verdict.nearest_candidates), default=0)
@@ -498,6 +505,10 @@ def verdict_plain(verdict: Verdict, render_options: RenderOptions) -> str:
         *map(_plain_gap_line, verdict.gap_marks),
         *(f"cause: {line}" for line in _cause_lines(verdict)),
         *(f"where: {line.strip()}" for line in (_region_lines(verdict) if verdict.is_revealed else ())),
+    ]
+    if not verdict.is_complete:
+        return "\n".join(lines) + "\n"
+    lines += [
         *(f"diagnosis: {printable(line.strip())}" for line in _diagnosis_lines(verdict)),
         *(f"near: {d.names[0]}  max_abs={_format_error(d.max_abs_error)}" for d in verdict.nearest_candidates),
         *(f"power: {line}" for _, line in _sensitivity_lines(verdict)),
@@ -558,9 +569,9 @@ def verdict_markdown(verdict: Verdict, render_options: RenderOptions) -> str:
         *(_markdown_gap_table(verdict) if verdict.gap_marks else _markdown_step_table(verdict)),
         "",
         *(f"* {escape_markdown(sentence)}" for sentence in texts.sentences),
-        "",
-        f"**{escape_markdown(texts.conclusion)}**",
     ]
+    if verdict.is_complete:
+        lines += ["", f"**{escape_markdown(texts.conclusion)}**"]
     return "\n".join(lines) + "\n"
 
 
