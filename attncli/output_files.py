@@ -36,12 +36,21 @@ def check_output_path(output_options: OutputOptions, default_format: str = "tabl
         heat=output_options.heat,
         normalize=output_options.normalize,
     )
-    if output_options.output is None:
-        if output_options.shared_js:
-            message = "--shared-js writes the script beside the page, so the page must be a file"
-            raise OptionError("bad-option", message, help="-o FILE.html")
-        return
-    path = Path(output_options.output)
+    if output_options.output is not None:
+        check_output_file(str(output_options.output), force=output_options.force)
+    elif output_options.shared_js:
+        message = "--shared-js writes the script beside the page, so the page must be a file"
+        raise OptionError("bad-option", message, help="-o FILE.html")
+
+
+def check_output_file(name: str, *, force: bool) -> None:
+    """Refuse a file that cannot be made, or that exists.
+
+    Raises:
+        OptionError: the file exists, and may not be replaced.
+        CannotError: its folder does not exist.
+    """
+    path = Path(name)
     try:
         mode = _file_mode(path)
         folder = path.resolve().parent if path.is_symlink() else path.parent
@@ -55,7 +64,7 @@ def check_output_path(output_options: OutputOptions, default_format: str = "tabl
         raise CannotError("cannot-write", f"{shorten(str(path))} cannot be written: {reason}") from None
     if stat.S_ISDIR(mode):
         raise OptionError("output-exists", f"{path} is a folder", help="name a file")
-    if stat.S_ISREG(mode) and not output_options.force:
+    if stat.S_ISREG(mode) and not force:
         raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
     if split_packed_suffix(output_options.output)[1] == ".zst":
         import_zstandard()

@@ -461,11 +461,19 @@ class FolderVerdict:
     def is_right(self) -> bool:
         return self.right_count == len(self.problems)
 
+    @property
+    def verdict(self) -> Literal["right", "wrong", "too-loose"]:
+        """Too loose if nothing is wrong, and all that is not right is too loose."""
+        if self.is_right:
+            return "right"
+        outcomes = {problem.verdict.verdict if problem.verdict else "error" for problem in self.problems}
+        return "too-loose" if outcomes <= {"right", "otherwise", "too-loose"} else "wrong"
+
     def to_record(self) -> Json:
         """One record for the folder, with a verdict or an error for each problem in it."""
         return {
             "schema": CHECK_SCHEMA_ID,
-            "verdict": "right" if self.is_right else "wrong",
+            "verdict": self.verdict,
             "input": self.folder,
             "of": len(self.problems),
             "right": self.right_count,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,9 +14,10 @@ import typer
 from attncli.cli.environment import Environment
 from attncli.cli.input import file_mode, read_problem
 from attncli.cli.messages import Messages
-from attncli.cli.output import check_output_path, render_options_for, write_output
+from attncli.cli.output import check_output_path, open_output_file, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message, show_progress
 from attncli.errors import AttnError, ExitStatus, InputError, OptionError
+from attncli.output_files import check_output_file
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import escape_json_controls, join_names, pluralize
@@ -25,7 +26,7 @@ from attncli.types import Json, to_json_number
 if TYPE_CHECKING:
     from attncli.check.task import CheckOptions, CheckTask
     from attncli.check.verdicts import Judgement
-    from attncli.verdict import FolderVerdict, Verdict
+    from attncli.verdict import FolderVerdict, ProblemVerdict, Verdict
 
 EXAMPLES = """
     attn check worksheet.json
@@ -86,6 +87,10 @@ def check(
         bool,
         typer.Option("--no-reveal", help="mark figures right, wrong or open without printing those of the reference"),
     ] = False,
+    junit: Annotated[
+        str | None,
+        typer.Option("--junit", help="write the verdicts to this file, too, as JUnit XML, for CI", metavar="FILE"),
+    ] = None,
     *,
     environment: Environment,
     variant_request: VariantRequest,
@@ -96,6 +101,8 @@ def check(
     messages = Messages.from_options(environment, verdict_options)
     format = _verdict_format(verdict_options)
     check_output_path(verdict_options)
+    if junit is not None:
+        check_output_file(junit, force=verdict_options.force)
     options: CheckOptions = {
         "step": step,
         "layout": layout,
@@ -129,7 +136,10 @@ def check(
         )
         shown = folder_verdict.conceal() if no_reveal else folder_verdict
         _write_verdict(environment, shown, verdict_options, format)
+        _write_junit(junit, input, shown.problems)
         return ExitStatus.OK if folder_verdict.is_right else ExitStatus.NO
+    from attncli.verdict import ProblemVerdict
+
     task = _prepare_task(input, figures, variant_request, read_options, options, messages)
     judgement = _judge_task(task, identify, messages, keep_differences=format.name == "npz")
     for warning in judgement.verdict.warnings:
@@ -138,6 +148,7 @@ def check(
     verdict = _search_changes(judgement, verdict_options, messages)
     concealed = verdict.conceal() if no_reveal else verdict
     _write_verdict(environment, concealed, verdict_options, format, written=written)
+    _write_junit(junit, concealed.problem_name, [ProblemVerdict(concealed.problem_name, concealed)])
     return ExitStatus.OK if verdict.verdict in ("right", "otherwise") else ExitStatus.NO
 
 
@@ -343,6 +354,16 @@ def _write_verdict(
         else:
             content = FOLDER_VIEWS[format.name](verdict, render_options)
     write_output(environment, content[written:], output_options, format)
+
+
+def _write_junit(path: str | None, suite: str, problems: Sequence[ProblemVerdict]) -> None:
+    """Write verdicts to the file of --junit, if there is one."""
+    if path is None:
+        return
+    from attncli.views.junit import write_junit
+
+    with open_output_file(OutputOptions(output=path)) as file:
+        file.write(write_junit(suite, problems).encode())
 
 
 def _pack_differences(verdict: Verdict) -> bytes:

@@ -51,6 +51,7 @@ _ONLY_TYPED = (  # options that belong to one command line: what is read and wri
         "step",
         "layout",
         "identify",
+        "junit",
         "no_reveal",
         "blank",
         "answers",

@@ -213,7 +213,7 @@ def _without_numbers(name: str) -> str:
     return re.sub(r"[\d.,−-]+", "", name)
 
 
-def _conclusion_line(verdict: Verdict) -> str:
+def conclusion_line(verdict: Verdict) -> str:
     """Sum up the verdict in one line."""
     word, marks = _VERDICT_WORDS[verdict.verdict], verdict.gap_marks
     if marks:
@@ -273,7 +273,7 @@ def describe_verdict(verdict: Verdict) -> VerdictTexts:
             *(line.strip() for line in (_region_lines(verdict) if verdict.is_revealed else ())),
             *(_searched_sentences(verdict) if verdict.is_complete else ()),
         ),
-        conclusion=_conclusion_line(verdict),
+        conclusion=conclusion_line(verdict),
     )
 
 
@@ -363,7 +363,7 @@ def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
         for caught, line in sensitivity_lines:
             printer.print_line(f"  {CHECK_MARKS[caught]} {line}", _CHECK_STYLES[caught] if caught is False else "dim")
     printer.print_blank_line()
-    printer.print_line(_conclusion_line(verdict), f"bold {_CHECK_STYLES[verdict.verdict in ('right', 'otherwise')]}")
+    printer.print_line(conclusion_line(verdict), f"bold {_CHECK_STYLES[verdict.verdict in ('right', 'otherwise')]}")
     return printer.get_text()
 
 
@@ -458,10 +458,8 @@ def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -
     for problem in folder_verdict.problems:
         if problem.verdict is None:
             printer.print_line(printable(f"{problem.name}: {problem.error}"), "red")
-    is_right = folder_verdict.is_right
-    printer.print_line(
-        f"{'right' if is_right else 'wrong'}: {count_right_problems(folder_verdict)}", f"bold {_CHECK_STYLES[is_right]}"
-    )
+    word = {"too-loose": "too loose"}.get(folder_verdict.verdict, folder_verdict.verdict)
+    printer.print_line(f"{word}: {count_right_problems(folder_verdict)}", f"bold {_CHECK_STYLES[folder_verdict.is_right]}")
     return printer.get_text()
 
 
@@ -512,7 +510,7 @@ def verdict_plain(verdict: Verdict, render_options: RenderOptions) -> str:
         *(f"diagnosis: {printable(line.strip())}" for line in _diagnosis_lines(verdict)),
         *(f"near: {d.names[0]}  max_abs={_format_error(d.max_abs_error)}" for d in verdict.nearest_candidates),
         *(f"power: {line}" for _, line in _sensitivity_lines(verdict)),
-        _conclusion_line(verdict),
+        conclusion_line(verdict),
     ]
     return "\n".join(lines) + "\n"
 
