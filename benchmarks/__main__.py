@@ -31,6 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.calls import measure_calls
+from benchmarks.check import CASES, MAX_MEGABYTES, MAX_RATIO, make_reports, measure_case
 from benchmarks.formats import (
     read_json_with_msgspec,
     read_with_attn,
@@ -175,7 +176,7 @@ def measure_seconds(run: Callable[[], object]) -> float:
 def run_child() -> None:
     """Measure in this process, which is one of its own, and print JSON.
 
-    `pair RUN PEER_RUN N` prints pairs of seconds, `calls N` milliseconds, `peak RUN TOKENS` seconds and megabytes, `files FOLDER` makes the inputs
+    `pair RUN PEER_RUN N` prints pairs of seconds, `calls N` and `reports` milliseconds, `check CASE N` a case of `benchmarks.check`, `peak RUN TOKENS` seconds and megabytes, `files FOLDER` makes the inputs
     and prints their paths.
     """
     task, *arguments = sys.argv[2:]
@@ -184,6 +185,13 @@ def run_child() -> None:
         return
     if task == "calls":
         print(json.dumps(measure_calls(int(arguments[0]))))
+        return
+    if task == "check":
+        print(json.dumps(measure_case(arguments[0], int(arguments[1]))))
+        return
+    if task == "reports":
+        make_reports(5)
+        print(json.dumps(make_reports(300)))
         return
     if task == "pair":
         ours, theirs = find_run(arguments[0]), find_run(arguments[1])
@@ -403,6 +411,23 @@ class Tables:
             holds = yes_or_no(ours - theirs <= limit)
             print(f"| `{label}` | {ours:.3f} ms | {theirs:.3f} ms | {limit} ms | {holds} |", flush=True)
 
+    def print_checks(self) -> None:
+        """Print what a verdict on large figures costs, without a search, beside the computation in float64."""
+        if not self.is_chosen("checks of large figures"):
+            return
+        print(
+            "\n| check, without a search | check | float64 | ratio | at most | peak beyond 2 × inputs | at most | holds |"
+            "\n|---|---:|---:|---:|---:|---:|---:|---|"
+        )
+        for case in CASES:
+            label, checking, computing, megabytes = ask_child("check", case, self.pair_count)
+            ratio = checking / computing
+            holds = yes_or_no(ratio <= MAX_RATIO and megabytes <= MAX_MEGABYTES)
+            cells = f"{checking:.2f} s | {computing:.2f} s | {ratio:.2f} | {MAX_RATIO}"
+            print(f"| {label} | {cells} | {megabytes:.0f} MB | {MAX_MEGABYTES} MB | {holds} |", flush=True)
+        milliseconds = ask_child("reports")
+        print(f"\n300 small cases against a kernel in one process: {milliseconds:.1f} ms each, at most 50 ms")
+
     def print_long_runs(self) -> None:
         """Print the table of long runs: time and peak memory."""
         print("\n| long run | time | peak above the inputs | at most | holds |\n|---|---:|---:|---:|---|")
@@ -470,6 +495,7 @@ def main(row_words: list[str], pair_count: int) -> None:
         tables.print_machine()
         tables.print_ratios()
         tables.print_calls()
+        tables.print_checks()
         tables.print_long_runs()
         tables.print_growth()
 
