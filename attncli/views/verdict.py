@@ -459,7 +459,9 @@ def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -
         if problem.verdict is None:
             printer.print_line(printable(f"{problem.name}: {problem.error}"), "red")
     word = {"too-loose": "too loose"}.get(folder_verdict.verdict, folder_verdict.verdict)
-    printer.print_line(f"{word}: {count_right_problems(folder_verdict)}", f"bold {_CHECK_STYLES[folder_verdict.is_right]}")
+    printer.print_line(
+        f"{word}: {count_right_problems(folder_verdict)}", f"bold {_CHECK_STYLES[folder_verdict.is_right]}"
+    )
     return printer.get_text()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from tests.helpers import GOLDEN, SAMPLES, run_without_torch
+from tests.helpers import GOLDEN, SAMPLES, run_without_torch, softmax
 
 pytestmark = pytest.mark.slow
 
@@ -201,3 +203,42 @@ def test_a_folder_says_what_it_leaves_out(attn, tmp_path):
     assert run.status == 1
     assert "1 of 2 problems right" in run.out
     assert "gone.json: no-such-file" in run.out
+
+
+def test_a_folder_of_npz_files_that_hold_their_variants_and_its_junit_report(attn, tmp_path):
+    rng = np.random.default_rng(0)
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    for name, mask, is_wrong in (("a", "causal", False), ("b", "full", False), ("c", "causal", True)):
+        q, k, v = rng.normal(size=(3, 1, 2, 4, 3))
+        weights = softmax(np.where(np.tri(4) == 1 if mask == "causal" else True, q @ k.mT / 3**0.5, -np.inf))
+        context = weights @ v * (2 if is_wrong else 1)
+        about = json.dumps({"layout": "bhtd", "variant": {"mask": mask}})
+        arrays = {"q": q, "k": k, "v": v, "expected.head_context": context, "attn": about}
+        np.savez(cases / f"{name}.npz", **arrays)
+    loose = {"q": [[1, 0]], "k": [[0, 1], [1, 1]], "v": [[1, 2], [1, 3]]}
+    (cases / "d.json").write_text(json.dumps(loose | {"expected": {"context": {"values": [[1, 2.5]], "atol": 9}}}))
+    (cases / "e.json").write_text('{"q": [[1, 2]')
+    report = tmp_path / "report.xml"
+
+    run = attn("check", cases, "--json", "--junit", report)
+
+    assert run.status == 1
+    assert [problem["verdict"] for problem in run.json["problems"]] == ["right", "right", "wrong", "too-loose", "error"]
+    suite = ElementTree.parse(report).getroot()[0]
+    assert suite.attrib["tests"] == "5"
+    outcomes = {case.attrib["name"]: [(child.tag, child.attrib["type"]) for child in case] for case in suite}
+    assert outcomes["a.npz"] == []
+    assert outcomes["c.npz"] == [("failure", "wrong")]
+    assert outcomes["d.json"] == [("failure", "too-loose")]
+    assert outcomes["e.json"][0][0] == "error"
+    assert "the reference × 2" in suite[2][0].text
+    assert "output-exists" in attn("check", cases, "--junit", report).err
+
+
+def test_a_folder_in_which_nothing_is_wrong_may_be_too_loose(attn, tmp_path):
+    loose = {"q": [[1, 0]], "k": [[0, 1], [1, 1]], "v": [[1, 2], [1, 3]]}
+    loose["expected"] = {"context": {"values": [[1, 2.5]], "atol": 9}}
+    (tmp_path / "d.json").write_text(json.dumps(loose))
+    run = attn("check", tmp_path, "--json")
+    assert (run.status, run.json["verdict"]) == (1, "too-loose")
