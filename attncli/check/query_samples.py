@@ -44,7 +44,9 @@ def choose_queries(task: CheckTask, are_wrong: Sequence[NumpyArray]) -> NumpyArr
         wrong[np.broadcast_to(queries, is_wrong.shape)[is_wrong]] = True
     wrong_count = int(count * _SHARE_OF_WRONG) if not wrong[claimed].all() else count
     chosen.append(_spread(np.flatnonzero(wrong), wrong_count))
-    for candidates in (claimed & ~wrong, wrong, np.ones(plan.size.queries, bool)):
+    if not claimed.any():  # there are figures of keys and values alone
+        claimed[:] = True
+    for candidates in (claimed & ~wrong, wrong):
         taken = np.unique(np.concatenate(chosen))
         candidates[taken] = False
         chosen.append(_spread(np.flatnonzero(candidates), count - len(taken)))
