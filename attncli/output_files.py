@@ -66,7 +66,7 @@ def check_output_file(name: str, *, force: bool) -> None:
         raise OptionError("output-exists", f"{path} is a folder", help="name a file")
     if stat.S_ISREG(mode) and not force:
         raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
-    if split_packed_suffix(output_options.output)[1] == ".zst":
+    if split_packed_suffix(name)[1] == ".zst":
         import_zstandard()
     if not mode and not has_folder:
         raise CannotError("cannot-write", f"there is no folder {folder}", help=f"mkdir -p {folder}")
