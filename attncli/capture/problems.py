@@ -68,6 +68,9 @@ class CapturedLayer:
         }
 
 
+_NO_WEIGHTS = "the weights that the model returns leave the sink out, so they are not written"
+
+
 class NotReadError(Exception):
     """Raised where a layer cannot be read at a depth; its text says which step."""
 
@@ -352,12 +355,22 @@ def _first_proven(
 ) -> CapturedLayer | None:
     """Return the first way of writing a layer that gives the model's own figures."""
     for choices, arrays, is_bias_given in _propose_scores(call, scores, facts, source):
-        for has_output in (True, False) if source.has_output else (False,):
-            problem = _make_problem(call, source, choices, arrays, tokens, has_output)
+        for steps in _steps_to_prove(call, choices, source):
+            problem = _make_problem(call, source, choices, arrays, tokens, steps)
             difference = _largest_difference(problem)
             if difference <= tolerance_of_dtype(call.weights.dtype):
-                return _describe(call, facts, source, problem, name, depth, has_output, difference, is_bias_given)
+                return _describe(call, facts, source, problem, name, depth, steps, difference, is_bias_given)
     return None
+
+
+def _steps_to_prove(call: AttentionCall, choices: Json, source: _Source) -> Iterator[tuple[str, ...]]:
+    """Yield which of the model's figures must be ours: the weights, and the output or else the context."""
+    last = ("output", "context") if source.has_output else ("context",)
+    for step in last:
+        yield "weights", step
+    if choices.get("sink", "none") != "none" and bool(((call.weights.sum(-1) - 1).abs() < 1e-5).all()):
+        for step in last:  # the weights that are returned leave the sink out, and are not those that multiply v
+            yield (step,)
 
 
 def _propose_scores(
@@ -382,10 +395,11 @@ def _make_problem(
     choices: Json,
     arrays: dict[str, Any],
     tokens: list[list[str]],
-    has_output: bool,
+    steps: tuple[str, ...],
 ) -> Problem:
     batch, heads = call.query.shape[:2]
     is_single = batch == 1
+    has_output = "output" in steps
     fields: Json = {}
 
     def put(name: str, value: torch.Tensor) -> None:
@@ -413,7 +427,7 @@ def _make_problem(
             fields["tokens"] = labels
         if len(tokens[0]) == m and "q" in source.arrays:
             fields["k_tokens"] = labels
-    expected = {"weights": call.weights}
+    expected = {"weights": call.weights} if "weights" in steps else {}
     if has_output and call.output_projection is not None:
         output = tokens_first(call.output_projection.output, batch, call.query.shape[-2])
         if output is not None:
@@ -479,7 +493,7 @@ def _describe(
     problem: Problem,
     name: str,
     depth: Depth,
-    has_output: bool,
+    steps: tuple[str, ...],
     difference: float,
     is_bias_given: bool,
 ) -> CapturedLayer:
@@ -493,9 +507,9 @@ def _describe(
         depth,
         problem,
         dict(problem.variant),
-        ("weights", "output" if has_output else "context"),
+        steps,
         difference,
-        source.unread,
+        "; ".join(filter(None, [source.unread, _NO_WEIGHTS if "weights" not in steps else ""])),
         is_bias_given,
     )
     about = {"captured_by": "attn capture", "model": facts.name, **layer.to_record()}

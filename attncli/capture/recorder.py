@@ -221,11 +221,11 @@ def _with_sink(weights: torch.Tensor) -> int:
 
 def _is_context(x: torch.Tensor, context: torch.Tensor) -> bool:
     """Whether a projection's input is the context with its heads merged."""
-    return (
-        x.numel() == context.numel()
-        and x.shape[-1] == context.shape[-1] * context.shape[-2]
-        and torch.equal(x.reshape(-1), context.reshape(-1))
-    )
+    if x.numel() != context.numel() or x.shape[-1] != context.shape[-1] * context.shape[-2]:
+        return False
+    is_tokens_first = x.dim() == 3 and x.shape[:2] == context.shape[1::-1] and x.shape[0] != x.shape[1]
+    merged = (x.transpose(0, 1) if is_tokens_first else x).reshape(-1)
+    return torch.equal(merged, context.reshape(-1))
 
 
 def kind_of_module(module: nn.Module) -> str:

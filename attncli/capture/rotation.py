@@ -86,10 +86,13 @@ def find_rotation(
     """
     if before.shape[-2] < 3:
         return None
-    for layout, columns, dims in _proposals(before, after, buffers, tolerance):
-        rotation = _read_pairs(before, after, positions, buffers, layout, columns, dims, factors, tolerance)
-        if rotation is not None:
-            return rotation
+    proposals = list(_proposals(before, after, buffers, tolerance))
+    for is_estimated in (False, True):  # frequencies that the model holds are believed before those that were measured
+        for layout, columns, dims in proposals:
+            held = None if is_estimated else buffers
+            rotation = _read_pairs(before, after, positions, held, layout, columns, dims, factors, tolerance)
+            if rotation is not None:
+                return rotation
     return None
 
 
@@ -117,14 +120,14 @@ def _read_pairs(
     before: torch.Tensor,
     after: torch.Tensor,
     positions: torch.Tensor,
-    buffers: Sequence[torch.Tensor],
+    buffers: Sequence[torch.Tensor] | None,
     layout: str,
     columns: str,
     dims: int,
     factors: Sequence[float],
     tolerance: float,
 ) -> Rotation | None:
-    """Read one way of pairing columns; None where the quotient is not the token's own."""
+    """Read one way of pairing columns; None where the quotient is not the token's own. `buffers`: None to measure frequencies."""
     first, second = paired_columns(layout, columns, dims, before.shape[-1])
     x = torch.complex(before[..., first].double(), before[..., second].double())  # (B, H, T, p)
     y = torch.complex(after[..., first].double(), after[..., second].double())
@@ -148,7 +151,7 @@ def _read_pairs(
 
 
 def _find_frequencies(
-    turns: torch.Tensor, positions: torch.Tensor, buffers: Sequence[torch.Tensor], dims: int, tolerance: float
+    turns: torch.Tensor, positions: torch.Tensor, buffers: Sequence[torch.Tensor] | None, dims: int, tolerance: float
 ) -> tuple[torch.Tensor, bool] | None:
     """Return the frequencies (p,) that make phases proportional to positions, and whether they turn backwards."""
     positions = positions.expand(turns.shape[0], -1)
@@ -160,13 +163,16 @@ def _find_frequencies(
     estimate = torch.angle(ratios[at[:, 0], at[:, 1]].mean(0))  # (p,)
     sign = -1.0 if float(estimate.sum()) < 0 else 1.0
     pairs = dims // 2
+    limit = max(500 * tolerance, 1e-9)
+    if buffers is None:
+        measured = sign * estimate
+        return (measured, sign < 0) if _phase_error(turns, positions, estimate) < limit else None
     held = [b.double() for b in buffers if len(b) == pairs]
     held += [torch.cat([b.double(), b.new_zeros(pairs - len(b)).double()]) for b in buffers if pairs - len(b) > 0]
     exponents = torch.arange(0, dims, 2, dtype=torch.float64) / dims
     usual = [base**-exponents for base in (10000.0, 500000.0, 1e6)]
     guessed = [base**-exponents for base in [_guess_base((sign * estimate).clamp(min=0), dims)] if base > 1]
-    limit = max(500 * tolerance, 1e-9)
-    for candidates in (held, usual, guessed, [sign * estimate]):  # what the model holds is believed first
+    for candidates in (held, usual, guessed):  # what the model holds is believed first
         errors = [_phase_error(turns, positions, sign * frequencies) for frequencies in candidates]
         best = min(range(len(errors)), key=errors.__getitem__, default=None)
         if best is not None and errors[best] < limit and bool((candidates[best] != 0).any()):

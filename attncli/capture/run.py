@@ -214,7 +214,7 @@ def find_facts(model: Any, name: str) -> Any:
 def _find_bases(config: Any) -> set[float]:
     found = {10000.0}
     for holder in (config, *(v for v in vars(config).values() if hasattr(v, "model_type"))):
-        for parameters in _dictionaries(getattr(holder, "rope_parameters", None)):
+        for parameters in _dictionaries(vars(holder).get("rope_parameters")):
             base = parameters.get("rope_theta")
             if isinstance(base, int | float) and base > 1:
                 found.add(float(base))

@@ -49,23 +49,12 @@ def read_scores(call: AttentionCall) -> ScoreReading:
     if not call.scale:
         call.scale = _estimate_scale(products, logits, visible, call.query.shape[-1])
     scaled = products * call.scale
-    added: torch.Tensor | None = None
     if logits is not None:
-        cap = next(
-            (c for c in _named_numbers(call, _SOFTCAP_NAMES) if _explains(logits, _soft_cap(scaled, c), visible)), None
-        )
-        if cap is not None and not _explains(logits, scaled, visible):
-            reading.choices["softcap"] = cap
-            scaled = _soft_cap(scaled, cap)
-        added = _bias_of_rows(logits - scaled, visible)
-    if call.mask is not None and call.mask.dtype != torch.bool and call.mask.dim() == 4:
-        passed = call.mask[..., : products.shape[-1]]
-        seen = _where_visible(passed, visible)
-        if added is None or _is_same_bias(added, seen, visible, scaled):
-            added = seen  # without the rounding of the sum
+        scaled = _read_softcap(call, reading, logits, scaled, visible)
+    added = _read_added(call, reading, logits, scaled, visible, sinks)
     if added is not None and not _is_nothing(added, visible, scaled):
         reading.bias = _shrink(added)
-    if sinks is not None:
+    if sinks is not None and "sink" not in reading.choices:
         if sinks.dim() == 3:
             shift = 0.0 if logits is None else _row_shift(logits - scaled, visible)
             sinks = (sinks - shift)[0, :, 0]
@@ -80,6 +69,42 @@ def read_scores(call: AttentionCall) -> ScoreReading:
     if abs(scale - call.query.shape[-1] ** -0.5) > 1e-12 * abs(scale):
         reading.choices["scale"] = scale
     return reading
+
+
+def _read_softcap(
+    call: AttentionCall, reading: ScoreReading, logits: torch.Tensor, scaled: torch.Tensor, visible: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the scaled scores, capped if that gives the logits."""
+    if _explains(logits, scaled, visible):
+        return scaled
+    for cap in _named_numbers(call, _SOFTCAP_NAMES):
+        capped = cap * torch.tanh(scaled / cap)
+        if _explains(logits, capped, visible):
+            reading.choices["softcap"] = cap
+            return capped
+    return scaled
+
+
+def _read_added(
+    call: AttentionCall,
+    reading: ScoreReading,
+    logits: torch.Tensor | None,
+    scaled: torch.Tensor,
+    visible: torch.Tensor | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor | None:
+    """Return what is added to the visible scores; None: nothing is known of it."""
+    added = None
+    if logits is not None:
+        if sinks is not None and sinks.dim() == 3 and not _is_same_in_rows(sinks, logits - scaled, visible):
+            reading.choices["sink"] = "zero"  # which a row has, less its own sink
+            return _where_visible(logits - scaled - sinks[..., None], visible)
+        added = _bias_of_rows(logits - scaled, visible)
+    if call.mask is not None and call.mask.dtype != torch.bool and call.mask.dim() == 4:
+        passed = _where_visible(call.mask[..., : scaled.shape[-1]], visible)
+        if added is None or _is_same_bias(added, passed, visible, scaled):
+            return passed  # without the rounding of the sum
+    return added
 
 
 # ── what is hidden ───────────────────────────────────────────────────────────────────────────────
@@ -196,6 +221,12 @@ def _is_nothing(added: torch.Tensor, visible: torch.Tensor | None, scaled: torch
     return float(added.abs().max()) <= _tolerance(scaled) * size
 
 
+def _is_same_in_rows(sinks: torch.Tensor, difference: torch.Tensor, visible: torch.Tensor | None) -> bool:
+    """Whether each head has one sink, but for what was subtracted from a whole row."""
+    own = sinks - _row_shift(difference, visible)
+    return bool(((own - own[:1, :, :1]).abs() <= 1e-4 * own.abs().max().clamp(min=1)).all())
+
+
 def _is_same_bias(
     added: torch.Tensor, passed: torch.Tensor, visible: torch.Tensor | None, scaled: torch.Tensor
 ) -> bool:
@@ -204,10 +235,6 @@ def _is_same_bias(
 
 def _explains(logits: torch.Tensor, scores: torch.Tensor, visible: torch.Tensor | None) -> bool:
     return _is_nothing(_bias_of_rows(logits - scores, visible), visible, scores)
-
-
-def _soft_cap(scores: torch.Tensor, cap: float) -> torch.Tensor:
-    return cap * torch.tanh(scores / cap)
 
 
 def _estimate_scale(products: torch.Tensor, logits: torch.Tensor | None, visible: torch.Tensor | None, d: int) -> float:

@@ -98,17 +98,23 @@ def _shrunk(config: Any, strategy: str, depth: int = 0) -> Any:
     names = [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else list(vars(config))
     for name in names:
         declared = getattr(cls, name, None)
-        if name.startswith("_") or not hasattr(config, name) or (isinstance(declared, property) and not declared.fset):
+        if name.startswith("_") or (isinstance(declared, property) and not declared.fset):
             continue
-        value = getattr(config, name)
+        value = _get(config, name, _SAME)
+        if value is _SAME:
+            continue
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
-            changed[name] = value if name == "backbone_config" else _shrunk(value, strategy, depth + 1)
+            changed[name] = (
+                _shrink_backbone(value) if name == "backbone_config" else _shrunk(value, strategy, depth + 1)
+            )
         else:
             small = _shrink_value(name, value, config, strategy)
             if small is not _SAME:
                 changed[name] = small
-    layer_types = getattr(config, "layer_types", None)
-    is_set = not isinstance(getattr(cls, "layer_types", None), property)
+    layer_types = _get(config, "layer_types", None)
+    if layer_types is None and strategy == "filled" and "layer_types" in names:
+        changed["layer_types"] = layer_types = _layer_kinds(cls)
+    is_set = "attn_layer_indices" not in names and not isinstance(getattr(cls, "layer_types", None), property)
     if is_set and isinstance(layer_types, list | tuple) and layer_types and strategy != "eight":
         kinds = list(dict.fromkeys(layer_types))
         kinds = kinds if len(kinds) > 1 else kinds * 2
@@ -126,17 +132,43 @@ def _shrunk(config: Any, strategy: str, depth: int = 0) -> Any:
 
 def _set_sections(config: Any) -> None:
     """Let the sections of rotations on three axes add up to half a head."""
-    parameters = getattr(config, "rope_parameters", None)
-    heads = getattr(config, "num_attention_heads", None)
+    parameters, heads = (_get(config, name, None) for name in ("rope_parameters", "num_attention_heads"))
     if not isinstance(parameters, dict) or not isinstance(heads, int) or "layer_types" in parameters:
         return
-    width = getattr(config, "head_dim", None) or getattr(config, "hidden_size", 64) // heads
+    width = _get(config, "head_dim", None) or _get(config, "hidden_size", 64) // heads
+    if not isinstance(width, int):
+        return
     half = int(width * parameters.get("partial_rotary_factor", 1.0)) // 2
     if half >= 3:
         parameters["mrope_section"] = [half - 2 * (half // 3), half // 3, half // 3]
 
 
 _SAME = object()
+
+
+def _get(config: Any, name: str, default: Any) -> Any:
+    """Return a value of a configuration; some raise where it differs by layer."""
+    try:
+        return getattr(config, name, default)
+    except Exception:
+        return vars(config).get(name, default)
+
+
+def _layer_kinds(cls: type) -> list[str]:
+    """Return the kinds of layers that a modeling file compares with."""
+    module = importlib.import_module(cls.__module__.replace("configuration_", "modeling_"))
+    found = re.findall(r"layer_types?(?:\[\w+\])? (?:==|!=) \"(\w+)\"", inspect.getsource(module))
+    return list(dict.fromkeys([*found, "full_attention"]))
+
+
+def _shrink_backbone(config: Any) -> Any:
+    """Return the configuration of a backbone: as it is, or a small ResNet where it would be one of timm."""
+    if "timm" not in type(config).__name__.lower():
+        return config
+    from transformers import ResNetConfig
+
+    sizes = {"embedding_size": 16, "hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]}
+    return ResNetConfig(**sizes, out_features=["stage2", "stage3", "stage4"])
 
 
 def _shrink_value(name: str, value: Any, config: Any, strategy: str) -> Any:
@@ -161,29 +193,31 @@ def _shrink_heads(name: str, value: Any, config: Any, strategy: str) -> Any:
 
 
 _FILLED = {  # what stands in for None where a model cannot be built without
-    "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
-    "head_dim": 16, "prediction_length": 4, "vocab_size": 128, "num_key_value_heads": 2, "vocabulary_map": {"<image>": 4},
+    "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 64, "n_group": 1, "topk_group": 1,
+    "head_dim": 16, "prediction_length": 4, "attn_layer_indices": [1], "vocab_size": 128, "num_key_value_heads": 2, "vocabulary_map": {"<image>": 4},
 }  # fmt: skip
 _RULES: tuple[tuple[str, Any], ...] = (  # names of integers → what they become
     (r"attn_layer_period", lambda v: 2),
     (r"attn_layer_offset", lambda v: 1),
+    (r"num_kv_shared_layers", lambda v: 0),
     (r".*lora_rank", lambda v: min(v, 16)),
-    (r"(.*_)?vocab_size", lambda v: min(v, 128)),
+    (r"(.*_)?vocab_size.*", lambda v: min(v, 128)),
     (r"sliding_window|local_attention|attention_window", lambda v: 5),
     (r"attention_chunk_size", lambda v: 8),
-    (r".*(num_experts_per_tok|top_k|num_selected_experts|moe_topk)", lambda v: min(v, 2)),
+    (r".*(num_experts_per_tok|top_k|moe_k|num_selected_experts|moe_topk)", lambda v: min(v, 2)),
     (r".*(n_group|topk_group|num_expert_group)", lambda v: 1),
     (r".*(num_experts|num_local_experts|n_routed_experts|moe_num_experts)", lambda v: min(v, 4)),
     (r"max_position.*|n_ctx|n_positions|max_source_positions|max_target_positions", lambda v: min(v, 512)),
 )
+_LISTS: dict[str, Any] = {"attn_layer_indices": [1], "attention_types": [[["global", "local"], 1]]}
 _KEPT = r".*(mel_bins|kernel|stride|num_channels|in_channels|feature_size|patch_size|image_size|window_size).*"
 
 
 def _shrink_special(name: str, value: Any, config: Any, strategy: str) -> Any:
     if value is None and strategy == "filled":
         return _FILLED.get(name, _SAME)
-    if name == "attn_layer_indices":
-        return [1]
+    if name in _LISTS and value is not None:
+        return _LISTS[name]
     if not isinstance(value, int) or isinstance(value, bool):
         return _SAME
     if name in _SMALL and value > 1:
@@ -266,7 +300,9 @@ class _Proposals:
         return torch.randn(shape, generator=self.generator)
 
     def draw_ids(self, *shape: int) -> torch.Tensor:
-        return torch.randint(3, 90, shape, generator=self.generator)
+        vocabulary = _first(self.config, "vocab_size", default=90)
+        high = min(90, vocabulary) if isinstance(vocabulary, int) and vocabulary > 8 else 90
+        return torch.randint(3, high, shape, generator=self.generator)
 
     def _find_rest(self, class_name: str) -> dict[str, Any]:
         """What goes with any main input."""
@@ -388,4 +424,6 @@ def _as_list(value: Any) -> list[int]:
 
 
 def _first(config: Any, *names: str, default: Any) -> Any:
-    return next((v for name in names if (v := getattr(config, name, None)) is not None), default)
+    """Return the first value that a configuration has; of a list of sizes the first one, but of lags all."""
+    value = next((v for name in names if (v := _get(config, name, None)) is not None), default)
+    return value[0] if isinstance(value, list | tuple) and value and "lags_sequence" not in names else value

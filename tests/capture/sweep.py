@@ -140,17 +140,96 @@ def sweep(folders: list[str], output: Path, jobs: int) -> None:
                     file.flush()
 
 
+# ── the table ────────────────────────────────────────────────────────────────────────────────────
+def describe_depth(row: dict[str, Any]) -> str:
+    """Return the depth that every class of attention of a folder reaches: hidden, hidden with bias, context, qkv, none or -."""
+    layers = row.get("layers") or []
+    if not layers:
+        return "-"
+    if any(layer["depth"] not in ("hidden", "qkv") for layer in layers):
+        return "none"
+    if any(layer["depth"] == "qkv" for layer in layers):
+        return "qkv"
+    if any("output" not in layer["proven"] for layer in layers):
+        return "context"
+    return "hidden with bias" if any(layer["bias_is_given"] for layer in layers) else "hidden"
+
+
+def describe_verdict(row: dict[str, Any]) -> str:
+    """Say in a few words what was proven, or why nothing was."""
+    layers = row.get("layers") or []
+    if layers:
+        proven = ["weights and output", "weights and context", "output", "context"]
+        worst = max(
+            (proven.index(" and ".join(layer["proven"])) if layer["proven"] else len(proven) for layer in layers),
+            default=0,
+        )
+        notes = list(dict.fromkeys(layer["unread"] for layer in layers if layer["unread"]))
+        verdict = "not read" if worst == len(proven) else f"right: {proven[worst]}"
+        return "; ".join([verdict, *notes[:2]])
+    if row.get("strategy"):
+        return "ran, and computed no softmax of scores"
+    reason = next((text for text in row.get("problems", []) if text), row.get("crash", ""))
+    return f"no tiny model ran: {reason}" if reason else "no softmax attention"
+
+
+def models_page(rows: list[dict[str, Any]]) -> str:
+    """Return docs/models.md: what was reached in all, and a line for each folder."""
+    import transformers
+
+    depths = [describe_depth(row) for row in rows]
+    count = {name: depths.count(name) for name in ("hidden", "hidden with bias", "context", "qkv", "none")}
+    ran = sum(bool(row.get("strategy")) for row in rows)
+    with_softmax = sum(count.values())
+    proven = with_softmax - count["none"]
+    lines = [
+        "# Models",
+        "",
+        "<!-- generated: python -m tests.capture.sweep -->",
+        "",
+        f"`attn capture` has been tried on a tiny random model of every folder of transformers {transformers.__version__} that has",
+        "attention. The models are built from their configurations, shrunk by the names of the fields; no folder has a rule of its own.",
+        "A folder's depth is that of the worst class of attention that ran in it.",
+        "",
+        "| depth | folders | means |",
+        "|---|---:|---|",
+        f"| folders | {len(rows)} | |",
+        f"| ran | {ran} | a tiny model was built and ran |",
+        f"| with softmax attention | {with_softmax} | some class of attention that computes a softmax of scores ran |",
+        f"| proven | {proven} | from `qkv` or deeper |",
+        f"| `hidden` | {count['hidden']} | from the vectors that enter the projections to the output, in parts |",
+        f"| `hidden` with bias | {count['hidden with bias']} | the same, and what is added to the scores is given as numbers |",
+        f"| context | {count['context']} | from `hidden`; something stands between context and output |",
+        f"| `qkv` | {count['qkv']} | from q, k and v as they enter the attention function |",
+        "",
+        "| folder | depth | read as | verdict |",
+        "|---|---|---|---|",
+    ]
+    for row, depth in zip(rows, depths, strict=True):
+        read = next((layer["line"] for layer in row.get("layers") or [] if layer["line"]), "")
+        cells = [row["folder"], depth, f"`{read}`" if read else "", describe_verdict(row)]
+        lines.append("| " + " | ".join(" ".join(cell.replace("|", "\\|").split())[:240] for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="*")
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="a line of JSON for each folder; it is resumed"
+    )
     parser.add_argument("-j", "--jobs", type=int, default=1)
+    parser.add_argument("--page", type=Path, help="write docs/models.md of what is there, and sweep nothing")
     options = parser.parse_args()
+    if options.page:
+        rows = {row["folder"]: row for row in map(json.loads, options.output.open())}
+        options.page.write_text(models_page([rows[name] for name in sorted(rows)]))
+        return
     torch.set_num_threads(1)
     import transformers
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
+    logging.set_verbosity(60)
     assert transformers.PreTrainedModel
     folders = options.folders or folder_models.list_folders()
     done = {json.loads(line)["folder"] for line in options.output.open()} if options.output.exists() else set()

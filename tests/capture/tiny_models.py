@@ -40,8 +40,8 @@ def draw_parameters(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.dtype)
-            if parameter.dim() >= 2:
-                parameter.copy_(noise * parameter[0].numel() ** -0.5)
+            if parameter.dim() >= 2 and parameter.numel():
+                parameter.copy_(noise * max(parameter[0].numel(), 1) ** -0.5)
             else:
                 parameter.add_(noise * 0.25)
 
