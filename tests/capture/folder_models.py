@@ -122,12 +122,26 @@ def _shrunk(config: Any, strategy: str, depth: int = 0) -> Any:
         for name in names:
             if re.fullmatch(r"num_hidden_layers|n_layer|num_layers", name):
                 changed[name] = len(kinds)
+    rope = _get(config, "rope_parameters", None)
+    if isinstance(rope, dict) and "mrope_section" in rope:
+        changed["rope_parameters"] = rope | {"mrope_section": _sections(changed, config, rope)}
     if strategy == "cross":
         changed |= {"is_decoder": True, "add_cross_attention": True}
     made = cls(**changed)
     _set_sections(made)
     use_eager(made)
     return made
+
+
+def _sections(changed: dict[str, Any], config: Any, rope: dict[str, Any]) -> list[int]:
+    """Return sections of a rotation on three axes that add up to half of what turns of a head."""
+
+    def of(name: str) -> Any:
+        return changed[name] if name in changed else _get(config, name, None)
+
+    width = of("head_dim") or (of("hidden_size") or 64) // (of("num_attention_heads") or 4)
+    half = int(width * rope.get("partial_rotary_factor", 1.0)) // 2
+    return [half - 2 * (half // 3), half // 3, half // 3]
 
 
 def _set_sections(config: Any) -> None:
@@ -205,7 +219,7 @@ _RULES: tuple[tuple[str, Any], ...] = (  # names of integers → what they becom
     (r"sliding_window|local_attention|attention_window", lambda v: 5),
     (r"attention_chunk_size", lambda v: 8),
     (r".*(num_experts_per_tok|top_k|moe_k|num_selected_experts|moe_topk)", lambda v: min(v, 2)),
-    (r".*(n_group|topk_group|num_expert_group)", lambda v: 1),
+    (r".*(n_groups?|topk_group|num_expert_group)", lambda v: 1),
     (r".*(num_experts|num_local_experts|n_routed_experts|moe_num_experts)", lambda v: min(v, 4)),
     (r"max_position.*|n_ctx|n_positions|max_source_positions|max_target_positions", lambda v: min(v, 512)),
 )
@@ -318,7 +332,17 @@ class _Proposals:
         if "bbox" in self.names:
             corners = torch.randint(0, 60, (2, TOKENS, 2), generator=self.generator)
             rest["bbox"] = torch.cat([corners, corners + 1], -1)
-        return rest
+        size = int(_first(self.config, "visual_feat_dim", default=64))
+        others = {
+            "visual_feats": lambda: self.draw(2, 4, size),
+            "visual_pos": lambda: self.draw(2, 4, 4),
+            "context_hidden_states": lambda: self.draw(2, 9, self.width),
+            "image_attention_mask": lambda: torch.ones(2, TOKENS, 1),
+            "task_inputs": lambda: self.draw_ids(2, 77),
+            "image_encoder_embeddings": lambda: self.draw(2, 1, 5, int(_first(vision, "embed_dim", default=64))),
+        }
+        vision = _first(self.config, "vision_config", default=None)
+        return rest | {name: make() for name, make in others.items() if name in self.names}
 
     def of_text(self) -> Iterator[dict[str, Any]]:
         if "input_ids" in self.names:
@@ -341,7 +365,7 @@ class _Proposals:
 
     def of_vectors(self) -> Iterator[dict[str, Any]]:
         if "hidden_states" in self.names:
-            yield {"hidden_states": self.draw(2, TOKENS, self.width)}
+            yield {"hidden_states": self.draw(2, TOKENS, self.width), **self.rest}
             for width in (_patch_width(self.config), self.width):
                 yield {"hidden_states": self.draw(16, width), "grid_thw": torch.tensor([[1, 4, 4]])}
         if "inputs_embeds" in self.names:
