@@ -7,6 +7,7 @@ and each model keeps its own arithmetic. The others are seen from below, by thei
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -94,6 +95,9 @@ class Recorder:
                 for module in self.model.modules():
                     stack.callback(module.register_forward_pre_hook(self._enter).remove)
                     stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+                fused = torch.nn.functional.scaled_dot_product_attention
+                torch.nn.functional.scaled_dot_product_attention = attend_in_steps
+                stack.callback(setattr, torch.nn.functional, "scaled_dot_product_attention", fused)
                 stack.enter_context(ModelTrace(self._on_traced_softmax))
             yield
         self.finish()
@@ -208,6 +212,43 @@ class Recorder:
         call.projections, self._projections = self._projections, []
         call.norms, self._norms = self._norms, []
         self._pending = call
+
+
+def computes_its_own_softmax(model: nn.Module) -> bool:
+    """Whether some module computes attention itself, instead of calling a function that transformers looks up."""
+    for cls in {type(module) for module in model.modules()}:
+        if re.search(r"Attention|Attn", cls.__name__):
+            try:
+                source = inspect.getsource(cls).lower()
+            except (OSError, TypeError):
+                continue
+            if "get_interface" not in source and ("softmax" in source or "scaled_dot_product_attention" in source):
+                return True
+    return False
+
+
+def attend_in_steps(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Compute what the fused function of PyTorch does, with a softmax that can be seen."""
+    if enable_gqa and key.shape[-3] != query.shape[-3]:
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = (x.repeat_interleave(repeats, dim=-3) for x in (key, value))
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        scores = scores.masked_fill(~seen, float("-inf"))
+    if attn_mask is not None:
+        is_boolean = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attn_mask, float("-inf")) if is_boolean else scores + attn_mask
+    return torch.softmax(scores, -1) @ value
 
 
 def _is_number(value: object) -> bool:

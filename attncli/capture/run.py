@@ -57,7 +57,9 @@ def capture_model(
     """As `capture_layers`, of a model that is loaded already; `inputs`: what it is called with, instead of the tokens."""
     inputs = make_inputs(model, tokens) if inputs is None else inputs
     taker = _LayerTaker(model, find_facts(model, name), request, tokens, on_layer, on_unread)
-    for traced in (False, True):  # the second time for those modules that call no attention function
+    from attncli.capture.recorder import computes_its_own_softmax
+
+    for traced in (True,) if computes_its_own_softmax(model) else (False, True):
         if taker.run(inputs, traced=traced) or taker.found:
             break
     if not taker.found:

@@ -25,7 +25,7 @@ from attncli.capture.run import find_facts
 from tests.capture import folder_models
 
 MAX_CALLS = 4  # of a class
-TIME_LIMIT = 25.0  # seconds for a folder
+TIME_LIMIT = 15.0  # seconds for a folder
 
 
 def sweep_folder(folder: str, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
