@@ -59,8 +59,7 @@ def find_model(name: str) -> ModelSource:
     """Find a model by the path of its folder or GGUF file, or by its name on the hub, and read its configuration.
 
     Raises:
-        InputError: it is no model, or one that could only be loaded by running code.
-        OptionError: there is nothing of that name.
+        InputError: there is nothing of that name, or no model, or one that could only be loaded by running code.
     """
     path = Path(name)
     try:
@@ -86,7 +85,7 @@ def find_model(name: str) -> ModelSource:
 def _find_on_hub(name: str, path: Path) -> ModelSource:
     if _HUB_NAME.fullmatch(name) and not path.parent.exists():
         return ModelSource(name, is_on_hub=True)
-    raise OptionError(
+    raise InputError(
         "no-model",
         f"there is no folder {shorten(name)}",
         help="name a folder that holds config.json and model.safetensors, or a model of the hub as OWNER/NAME",

@@ -25,12 +25,12 @@ from attncli.capture.run import find_facts
 from tests.capture import folder_models
 
 MAX_CALLS = 4  # of a class
-TIME_LIMIT = 15.0  # seconds for a folder
+TIME_LIMIT = 40.0  # seconds of the processor for a folder; four times as many of the clock
 
 
 def sweep_folder(folder: str, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
     """Capture every class of attention of a folder, and return what was reached."""
-    began = time.monotonic()
+    began = time.process_time()
     row: dict[str, Any] = {"folder": folder, "strategy": "", "classes": [], "layers": [], "problems": []}
     modules = folder_models.modeling_modules(folder)
     wanted = folder_models.attention_classes(modules)
@@ -38,7 +38,7 @@ def sweep_folder(folder: str, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
     reached: dict[str, list[Any]] = defaultdict(list)
     for strategy in folder_models.STRATEGIES:
         for cls in folder_models.candidate_models(modules):
-            if time.monotonic() - began > time_limit or (reached and wanted <= set(reached)):
+            if time.process_time() - began > time_limit or (reached and wanted <= set(reached)):
                 break
             try:
                 model = folder_models.build_model(cls, strategy)
@@ -51,7 +51,7 @@ def sweep_folder(folder: str, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
         if reached and (wanted <= set(reached) or strategy == "kv=heads"):
             break
     row["layers"] = [layer for layers in reached.values() for layer in layers]
-    row["seconds"] = round(time.monotonic() - began, 1)
+    row["seconds"] = round(time.process_time() - began, 1)
     return row
 
 
@@ -76,7 +76,7 @@ def run_model(
 
     error_text = ""
     for inputs in folder_models.propose_inputs(model):
-        if time.monotonic() > deadline:
+        if time.process_time() > deadline:
             break
         batch = next(x.shape[0] for x in inputs.values() if isinstance(x, torch.Tensor))
         try:
@@ -125,7 +125,7 @@ def sweep(folders: list[str], output: Path, jobs: int) -> None:
                 os.close(writer)
                 running[pid] = (folder, reader, time.monotonic(), io.StringIO())
             for pid, (folder, reader, began, _) in list(running.items()):
-                is_late = time.monotonic() - began > 1.5 * TIME_LIMIT
+                is_late = time.monotonic() - began > 4 * TIME_LIMIT
                 if is_late:
                     os.kill(pid, 9)
                 import select

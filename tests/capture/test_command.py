@@ -140,7 +140,7 @@ def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
     (tmp_path / "blank.txt").write_text("a\n\nb\n")
     out = ("-o", tmp_path / "out")
     cases = [
-        ((tmp_path / "nowhere", "--ids", "1", *out), 2, "no-model"),
+        ((tmp_path / "nowhere", "--ids", "1", *out), 3, "no-model"),
         ((empty, "--ids", "1", *out), 3, "no-model"),
         ((bare, "--ids", "1", *out), 3, "no-model"),
         ((good / "model.safetensors", "--ids", "1", *out), 3, "no-model"),
