@@ -173,6 +173,14 @@ def describe_verdict(row: dict[str, Any]) -> str:
     return f"no tiny model ran: {reason}" if reason else "no softmax attention"
 
 
+def _shorten(text: str) -> str:
+    """Return a sentence that may quote an error, without what would be Markdown, and not endless."""
+    plain = " ".join(
+        text.replace("`", "").replace("<", "").replace(">", "").replace("[", "(").replace("]", ")").split()
+    )
+    return plain if len(plain) <= 160 else f"{plain[:160].rsplit(' ', 1)[0]} …"
+
+
 def models_page(rows: list[dict[str, Any]]) -> str:
     """Return docs/models.md: what was reached in all, and a line for each folder."""
     import transformers
@@ -207,8 +215,8 @@ def models_page(rows: list[dict[str, Any]]) -> str:
     ]
     for row, depth in zip(rows, depths, strict=True):
         read = next((layer["line"] for layer in row.get("layers") or [] if layer["line"]), "")
-        cells = [row["folder"], depth, f"`{read}`" if read else "", describe_verdict(row)]
-        lines.append("| " + " | ".join(" ".join(cell.replace("|", "\\|").split())[:240] for cell in cells) + " |")
+        cells = [row["folder"], depth, f"`{read}`" if read else "", _shorten(describe_verdict(row))]
+        lines.append("| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 

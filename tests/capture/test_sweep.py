@@ -34,7 +34,7 @@ def sample() -> list[object]:
 def test_a_folder_reaches_the_depth_of_the_table(folder, depth):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the models' own code
-        reached = describe_depth(sweep_folder(folder, time_limit=20))
+        reached = describe_depth(sweep_folder(folder))
 
     assert _ORDER.index(reached) >= _ORDER.index(depth)
 
