@@ -41,6 +41,12 @@ def _import_transformers() -> Any:
             f"attn capture needs the package transformers: {error}",
             help="pip install 'attncli[models]'",
         ) from None
+    if int(transformers.__version__.partition(".")[0]) < 5:
+        raise CannotError(
+            "missing-extra",
+            f"attn capture needs transformers 5 or newer, and {transformers.__version__} is installed",
+            help="pip install 'attncli[models]'",
+        )
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     return transformers
