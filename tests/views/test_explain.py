@@ -228,6 +228,18 @@ def test_the_closing_sentence_says_where_the_query_looks(attn):
     )
 
 
+def test_the_closing_sentence_tells_dropped_weights_from_none(attn, tmp_path):
+    (tmp_path / "x.json").write_text('{"embeddings": [[1, 0], [0, 1]], "dropout_mask": [[false, false], [true, true]]}')
+
+    dropped, hidden = (
+        closing(attn("explain", "x.json", "0", "--dropout", "0.5", "--json", *more))
+        for more in ([], ["--mask", "not full"])
+    )
+
+    assert dropped == "“0” looks nowhere: all of its weights are dropped."
+    assert hidden == "“0” looks nowhere."
+
+
 def closing(run) -> str:
     return run.json["closing"]
 

@@ -87,6 +87,16 @@ def test_hidden_and_dropped_cells_are_marked(page):
     np.testing.assert_array_equal(marks["dropout_weights"] == 2, (values_of(steps["dropout_weights"]) == 0) & ~hidden)
 
 
+def test_a_page_holds_the_weights_that_values_are_summed_with(page):
+    [layer] = record_of(page({"embeddings": np.eye(4), "variant": {"dropout": "dropout:p=0.5,seed=3"}}))["layers"]
+    steps = {step["name"]: values_of(step) for step in layer["steps"]}
+
+    np.testing.assert_array_equal(steps["context"], steps["dropout_weights"] @ np.eye(4))
+    assert (
+        layer["record"]["variant"]["dropout"] == "dropout:p=0.5,seed=3"
+    )  # by which the script says that a page lacks them
+
+
 def test_the_lines_of_every_query_are_those_of_explain(page, attn):
     layer = record_of(page(SAMPLES / "cat_sat.json", "--causal"))["layers"][0]
 

@@ -349,6 +349,23 @@ def test_five_kinds_of_cells_are_five_texts(page):
     assert shown_table(browser)[0] == ["1.0000", "0.0000", "0.0000"]
 
 
+def test_lines_are_those_of_the_weights_after_dropout(page):
+    problem = {
+        "embeddings": [[1, 0], [0, 1]],
+        "dropout_mask": [[True, False], [False, False]],
+        "variant": {"dropout": 0.5},
+    }
+    browser = page(problem)
+
+    assert "lines: dropout_weights" in browser.text(".looking")
+    assert browser.texts(".looks ol:last-child li") == ["– 0", "– 1"]
+    assert "looks nowhere: all of its weights are dropped." in browser.text(".looking")
+    browser = page(problem, "--only", "weights,context")
+    assert (
+        browser.text(".looking .warning") == "The values are not summed with these: this page holds no dropout_weights."
+    )
+
+
 def test_blocks_say_what_they_are_and_zooming_shows_numbers(page):
     browser = page(*hard_case("600 tokens")[:1], "--only", "weights")
 

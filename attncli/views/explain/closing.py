@@ -27,6 +27,8 @@ def closing_sentence(head: HeadValues) -> str:
     if not np.isfinite(weights).all():
         return f"{query} has weights that are no numbers."
     if not weights.any():
+        if head.final_weights_step == "dropout_weights" and _has_weights_before_dropout(head):
+            return f"{query} looks nowhere: all of its weights are dropped."
         return f"{query} looks nowhere."
     largest = [int(j) for j in np.argsort(-np.abs(weights), kind="stable")[:_MAX_KEYS_NAMED] if weights[j]]
     if (weights < 0).any() or abs(weights.sum() + sink - 1) >= 1e-3:
@@ -45,6 +47,10 @@ def closing_sentence(head: HeadValues) -> str:
     if "context" in head.steps:
         shares[0] = shares[0].replace(" % ", " % of its context ", 1)
     return f"{query} takes {', '.join(shares)}."
+
+
+def _has_weights_before_dropout(head: HeadValues) -> bool:
+    return any(head.weight_number("weights", j).value for j in range(head.plan.size.keys))
 
 
 def _receivers(head: HeadValues, weights: NumpyArray, sink: float) -> list[tuple[str, float]]:

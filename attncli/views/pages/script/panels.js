@@ -174,6 +174,19 @@ function weightsStep() {
   return ["mixed_weights", "dropout_weights", "weights"].map((name) => findStep(name)).find(Boolean);
 }
 
+/* What the lines leave out, where the page lacks the weights that the values are summed with. */
+function laterWeightsNote(step) {
+  const variant = layer().record.variant ?? {};
+  const isUsed = (name) => variant[name] && variant[name] !== "none";
+  const missing = [
+    ["dropout", "dropout_weights"],
+    ["head_mixing", "mixed_weights"],
+  ].filter(([part, name]) => isUsed(part) && step.name !== "mixed_weights" && !findStep(name));
+  if (!missing.length) return "";
+  const names = missing.map(([, name]) => name).join(" and ");
+  return make("p", { class: "warning" }, `The values are not summed with these: this page holds no ${names}.`);
+}
+
 function queryLabels() {
   const step = layer().steps.find((one) => one.rowAxis === "query");
   return step ? axisLabels(step, "query") : [];
@@ -271,6 +284,7 @@ function drawLooking() {
   parts.looking.replaceChildren(
     make("h2", {}, "Where ", bdi(queries[state.query]), " looks"),
     make("p", { class: "quiet" }, `lines: ${step.name}; choose a query at the left, or click a cell`),
+    laterWeightsNote(step),
     make("div", { class: "looks" }, left, svg, right),
     leftOut ? make("p", { class: "quiet" }, `${leftOut} keys have smaller weights and are not listed.`) : "",
     explanation?.closing && !isEdited() ? make("p", {}, ...withTokens(explanation.closing)) : "",
