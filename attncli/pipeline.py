@@ -85,7 +85,7 @@ def apply_selection(attention: Attention, plan: Plan, selection: Selection) -> A
 
 
 def add_workings(attention: Attention, plan: Plan, run_plan: RunPlan) -> Attention:
-    """Add to a result how its numbers come about, for formats that show it; unchanged where there are too many.
+    """Add to a result how its numbers come about, for formats that show it; where there are too many, only why there are steps.
 
     Args:
         attention: the result.
@@ -94,10 +94,10 @@ def add_workings(attention: Attention, plan: Plan, run_plan: RunPlan) -> Attenti
     """
     from attncli.derivation import recording_intermediates
     from attncli.plan import finish_plan, outline_plan
-    from attncli.views.pages.workings import PlannedWorkings, are_workings_small
+    from attncli.views.pages.workings import PlannedReasons, PlannedWorkings, are_workings_small
 
     if not are_workings_small(plan):
-        return attention
+        return replace(attention, workings=PlannedReasons(plan))
     every_step = finish_plan(outline_plan(plan.problem, plan.variant.replace(schedule="dense")), None)
     with recording_intermediates():
         every_value = run_plan(every_step)

@@ -385,10 +385,11 @@ class HiddenKeys(Protocol):
 
 
 class Workings(Protocol):
-    """How the numbers of a small problem come about: described when a view asks."""
+    """How the numbers of a problem come about: described when a view asks."""
 
     def to_record(self, precision: int) -> Json:
-        """Return the lines that explain every query, and what a view needs to follow a number that is changed."""
+        """Return why each step is taken; of a small problem also the lines that explain every query, and what a view needs to
+        follow a number that is changed."""
         ...
 
 

@@ -111,6 +111,17 @@ def test_the_lines_of_every_query_are_those_of_explain(page, attn):
         assert explanation["closing"] == explained["closing"]
 
 
+def test_every_step_says_why_it_is_taken_however_many_keys_there_are(page):
+    small, large = (
+        record_of(page({"embeddings": np.eye(n), "variant": {"mask": "causal"}}))["layers"][0]["reasons"]
+        for n in (4, 17)
+    )
+
+    assert large == small
+    assert large["weights"].startswith("A weight says how much of each value the query takes. Exponentials")
+    assert all(large[name] for name in ("scores", "scaled_scores", "masked_scores", "context"))
+
+
 def test_a_token_that_is_called_like_a_line_is_no_line(page):
     layer = record_of(page({"tokens": ["sum", "cat"], "embeddings": [[1, 0], [1, 2]]}))["layers"][0]
 

@@ -366,6 +366,39 @@ def test_lines_are_those_of_the_weights_after_dropout(page):
     )
 
 
+@pytest.mark.parametrize(("count", "width"), [(10, 1280), (12, 1280), (16, 1280), (12, 390)])
+def test_the_chosen_cell_of_a_table_is_in_sight(page, count, width):
+    browser = page({"embeddings": np.eye(count).tolist(), "tokens": [f"token{i}" for i in range(count)]}, width=width)
+    edges = """(() => { const box = document.querySelector("td.cursor").getBoundingClientRect(),
+      place = document.querySelector(".step .scroll").getBoundingClientRect();
+      return [box.left - place.left, place.right - box.right]; })()"""
+    browser.evaluate("document.querySelector('.map').focus()")
+
+    before = browser.evaluate(edges)
+    browser.press("Home")
+    first = browser.evaluate(edges)
+
+    assert min(before + first) >= -0.5
+    fits = browser.evaluate(
+        "document.querySelector('.numbers').offsetWidth <= document.querySelector('.step .scroll').clientWidth"
+    )
+    assert fits == (width == 1280 and count <= 12)
+
+
+def test_slanted_labels_stand_apart(page):
+    browser = page(*hard_case("300 tokens")[:1])
+
+    labels = browser.evaluate(
+        """(() => { const xs = [], own = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (...all) {
+          const place = this.getTransform(); if (place.b) xs.push(place.e / devicePixelRatio); own.apply(this, all); };
+        draw(); CanvasRenderingContext2D.prototype.fillText = own; return xs; })()"""
+    )
+
+    assert 10 < len(labels) < 60
+    assert min(np.diff(labels)) >= 18  # 16 pixels between lines of text of 12
+
+
 def test_blocks_say_what_they_are_and_zooming_shows_numbers(page):
     browser = page(*hard_case("600 tokens")[:1], "--only", "weights")
 

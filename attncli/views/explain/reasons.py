@@ -1,9 +1,9 @@
-"""Why each step is taken: a sentence of the step, and that of the part which computes it. `with_reason` is the entry."""
+"""Why each step is taken: a sentence of the step, and that of the part which computes it. Entries: `with_reason`, `reasons_of_steps`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from attncli.parts.links import link
 from attncli.plan import Plan
@@ -66,11 +66,15 @@ def with_reason(section: Section, plan: Plan) -> Section:
         return section
     if section.title.startswith("gradient of "):
         return dataclasses.replace(section, why=_gradient_reason(section.title.removeprefix("gradient of "), plan))
-    names = section.title.split(" and ")
+    return dataclasses.replace(section, why=reasons_of_steps(section.title.split(" and "), plan))
+
+
+def reasons_of_steps(names: Sequence[str], plan: Plan) -> str:
+    """Return the sentences of steps that stand together, and those of the parts that compute them; empty: there are none."""
     sentences = [STEP_REASONS.get(name, "") for name in names] + [
         sentence for name in names for sentence in _reasons_of_parts(name, plan)
     ]
-    return dataclasses.replace(section, why=" ".join(dict.fromkeys(filter(None, sentences))))
+    return " ".join(dict.fromkeys(filter(None, sentences)))
 
 
 def _gradient_reason(subject: str, plan: Plan) -> str:

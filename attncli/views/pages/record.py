@@ -14,6 +14,7 @@ from attncli.output_formats import RenderOptions, load_output_format
 from attncli.plan.head_shapes import kv_head_of
 from attncli.text import escape_json_controls, printable
 from attncli.types import Attention, Json, NumpyArray
+from attncli.views.explain.reasons import STEP_REASONS
 from attncli.views.labelled import SlicedStep
 
 MAX_EXACT_NUMBERS = 2**13  # of a whole result, that are held as float64; more are held as float32
@@ -66,6 +67,7 @@ def _layer_record(name: str, attention: Attention, precision: int, *, is_exact: 
         "labels": _token_labels(steps),
         "kv_of_head": _kv_heads(attention, steps),
         "steps": [_step_record(step, is_exact=is_exact) for step in steps],
+        "reasons": workings.get("reasons") or {step.name: STEP_REASONS.get(step.name, "") for step in attention},
         "explanations": _pack_json(workings.get("explanations")),
         "inputs": workings.get("inputs"),
         "why_no_inputs": workings.get("why_no_inputs", _WHY_NO_WORKINGS),

@@ -1,5 +1,5 @@
 """How the numbers of a small problem come about: the lines of `attn explain` for every query, and what a page needs to follow
-a number that is changed. Entry: `PlannedWorkings`."""
+a number that is changed. Entries: `PlannedWorkings`, and `PlannedReasons` for problems of any size."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from attncli.types import Attention, Json, NumpyArray
 from attncli.validation.fields import as_numpy
 from attncli.views.explain import ExplanationScope, Worksheet, explain_query, render_page
 from attncli.views.explain.head_values import MAX_KEYS_WORKED_OUT, HeadValues
+from attncli.views.explain.reasons import reasons_of_steps
 from attncli.views.explain.rendered_page import RenderedSection
 from attncli.views.explain.step_values import StepValues
 
@@ -27,6 +28,17 @@ def are_workings_small(plan: Plan) -> bool:
     """Return whether a page can hold how every number of a problem comes about."""
     query_count = (plan.size.batch or 1) * plan.shapes.heads * plan.size.queries
     return query_count <= MAX_EXPLAINED_QUERIES and plan.size.keys <= MAX_KEYS_WORKED_OUT
+
+
+@dataclass(frozen=True)
+class PlannedReasons:
+    """Why each step of a problem is taken."""
+
+    plan: Plan
+
+    def to_record(self, precision: int) -> Json:
+        """Return the sentences of each step, by its name; none of them has a number of that precision."""
+        return {"reasons": {name: reasons_of_steps([name], self.plan) for name in self.plan.steps}}
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class PlannedWorkings:
             precision: digits after the point.
         """
         obstacle = self._find_obstacle()
-        return {
+        return PlannedReasons(self.plan).to_record(precision) | {
             "explanations": [
                 [
                     [self._explain(batch, head, query, precision) for query in range(self.plan.size.queries)]

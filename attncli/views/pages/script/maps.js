@@ -67,6 +67,8 @@ function drawStep() {
   if (headCount() > 1 && step.sliceAxes.some((axis) => axis.endsWith("head")))
     where.push(`head ${originalIndex("head", state.head)} of ${headCount()}`);
   const axes = step.columnAxis ? `rows = ${step.rowAxis}, columns = ${step.columnAxis}` : `rows = ${step.rowAxis}`;
+  const hasBroadTable = layer().steps.some((one) => isTable(one) && one.columns > MAX_SPACIOUS);
+  parts.map.closest("main")?.classList.toggle("broad", hasBroadTable);
   const hadFocus = parts.map.contains(document.activeElement) && document.activeElement.classList.contains("map");
   const body = make("div", { class: "scroll" });
   parts.map.replaceChildren(
@@ -183,7 +185,8 @@ function drawTable(step, body) {
       ...cells,
     );
   });
-  const table = make("table", { class: "numbers" }, make("thead", {}, head), make("tbody", {}, ...rows));
+  const isBroad = step.columns > MAX_SPACIOUS;
+  const table = make("table", { class: isBroad ? "numbers broad" : "numbers" }, make("thead", {}, head), make("tbody", {}, ...rows));
   const at = (event) => event.target.closest("td[data-row]")?.dataset;
   const group = make(
     "div",
@@ -296,6 +299,8 @@ function layoutMap(step, view, available) {
   };
 }
 
+const SLANTED_LABEL = 20; // pixels from one slanted label to the next: a line of text, seen at 60 degrees
+
 /* A map with its labels: for the page, and for a picture. */
 function mapCanvas(step, view, available, { withNumbers = false, title = "" } = {}) {
   const layout = layoutMap(step, view, available),
@@ -335,7 +340,8 @@ function mapCanvas(step, view, available, { withNumbers = false, title = "" } = 
     );
   }
   pen.textAlign = "left";
-  for (let c = 0; c < layout.columns; c += every) {
+  const everyColumn = Math.max(1, Math.ceil(SLANTED_LABEL / layout.cell));
+  for (let c = 0; c < layout.columns; c += everyColumn) {
     pen.save();
     pen.translate(layout.left + (c + 0.5) * layout.cell, layout.top - 6);
     pen.rotate(-Math.PI / 3);
@@ -407,7 +413,18 @@ function markCursor() {
   const frame = parts.map.querySelector(".map");
   if (frame?.placeCursor) frame.placeCursor();
   frame?.querySelector("td.cursor")?.classList.remove("cursor");
-  frame?.querySelector(`td[data-row="${state.row}"][data-column="${state.column}"]`)?.classList.add("cursor");
+  const cell = frame?.querySelector(`td[data-row="${state.row}"][data-column="${state.column}"]`);
+  cell?.classList.add("cursor");
+  if (cell) scrollSideways(frame.parentElement, cell);
+}
+
+/* Bring a cell of a table that is wider than its place into sight; the page itself stays where it is. */
+function scrollSideways(body, cell) {
+  const place = body.getBoundingClientRect(),
+    box = cell.getBoundingClientRect(),
+    left = place.left + cell.parentElement.firstElementChild.offsetWidth; // the labels of rows stay
+  if (box.right > place.right) body.scrollLeft += box.right - place.right;
+  else if (box.left < left) body.scrollLeft -= left - box.left;
 }
 
 function moveTo(row, column) {

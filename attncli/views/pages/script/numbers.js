@@ -8,6 +8,7 @@
  */
 
 const MAX_TABLE = 16; // rows and columns that are a table of numbers; more are a map
+const MAX_SPACIOUS = 8; // columns of a table with room around its numbers; of more, all of the room is for numbers
 const MAX_MAP = 512; // rows and columns of a map; more are blocks
 const ZOOM = 48; // rows and columns of a part of a map
 const MAX_LISTED = 24; // tokens in a list beside the lines

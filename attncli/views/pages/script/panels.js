@@ -139,8 +139,9 @@ function drawWorking() {
     make("h2", {}, `Step ${state.step + 1} of ${layer().steps.length}: ${step.name}`),
     make("p", {}, section?.formula || step.formula),
   ];
+  const why = section?.why || layer().reasons[step.name];
+  if (why) content.push(make("p", {}, why));
   if (section) {
-    if (section.why) content.push(make("p", {}, section.why));
     if (isEdited())
       content.push(
         make(
