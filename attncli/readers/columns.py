@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from attncli.errors import InputError
+from attncli.readers.long_tables import find_long_table
 from attncli.readers.source import Source
 from attncli.registry import parse_index
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
@@ -174,6 +175,7 @@ class _Chooser:
         else:
             dropped = set(self._find_all(self.source.drop or ""))
             candidates = [c for c in range(len(self.columns)) if c not in dropped]
+            self._check_is_not_long(candidates)
             dimensions = self._find_dimensions([c for c in candidates if c != tokens])
         vectors = [c for c in dimensions if self.columns[c].kind == "vectors"]
         if len(vectors) > 1 or (vectors and len(dimensions) > 1):
@@ -186,6 +188,16 @@ class _Chooser:
         read = {*dimensions, tokens}
         left_out = tuple(c for c in candidates if c not in read)
         return ColumnChoice(tokens, tuple(dimensions), bool(vectors), left_out)
+
+    def _check_is_not_long(self, candidates: Sequence[int]) -> None:
+        """Check that no row holds one number of a vector.
+
+        Raises:
+            InputError: by the names of the columns it may.
+        """
+        long = find_long_table([self.names[c] for c in candidates])
+        if long and all(self.columns[c].kind in ("numbers", "integers", "texts") for c in candidates):
+            raise InputError("two-readings", long.message, help=long.spell_readings(self.source))
 
     def _find_all(self, requested: str) -> list[int]:
         names = (name.strip() for name in requested.split(","))

@@ -28,6 +28,7 @@ from attncli.readers.csv_doubts import check_readings, is_column_of_dimension_nu
 from attncli.readers.csv_hints import describe_empty_columns, explain_cell, explain_ragged_row, find_empty_columns
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
 from attncli.readers.csv_vector_columns import describe_vector_column, find_vector_column, parse_vectors
+from attncli.readers.long_tables import find_long_table
 from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
@@ -236,6 +237,7 @@ class CsvTable:
         Raises:
             InputError: it is unclear.
         """
+        self._check_is_not_long()
         requested = self.source.token_column
         if requested == "none":
             return None
@@ -280,6 +282,23 @@ class CsvTable:
                 )
             self._parse_cell(row, first)  # raises, and says why
         return first
+
+    def _check_is_not_long(self) -> None:
+        """Check that no row holds one number of a vector.
+
+        Raises:
+            InputError: by the names of the columns it may.
+        """
+        dropped = self._find_columns(self.source.drop)
+        long = find_long_table([name for c, name in enumerate(self.header) if c not in dropped])
+        if long and not self.source.columns and self.source.field_kind != "booleans":
+            raise self._cell_error(
+                "two-readings",
+                long.message,
+                0,
+                self.header.index(long.dimension),
+                help=long.spell_readings(self.source, self.separator),
+            )
 
     def spell_drop(self, *columns: int) -> str:
         """Spell the option that leaves columns out, beside those that are left out already."""

@@ -159,6 +159,7 @@ def make_second_readings() -> None:
     wide.insert(0, "token", TOKENS)
     write("pandas_printed.txt", wide.to_string() + "\n")
     wide.set_index("token").T.to_csv(FOLDER / "pandas_transposed.csv")
+    wide.melt("token", var_name="dim").to_csv(FOLDER / "pandas_long.csv", index=False)
     for mode in ("quote", "markdown"):
         run = subprocess.run(
             ["sqlite3", ":memory:", f".mode {mode}", ".headers on", f".import --csv {FOLDER / 'sqlite.csv'} t",

@@ -1,0 +1,76 @@
+"""Ask about long ("tidy") tables, in which each row holds one number of a vector. Entry: `find_long_table`.
+
+`token,dim,value` says in rows what `token,d0,d1` says in columns. Its names may be those of two dimensions as well, so
+both readings are spelled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attncli.readers.foreign import spell_path
+from attncli.readers.source import Source
+
+_DIMENSION_NAMES = frozenset({
+    "dim", "dims", "dim_id", "dim_index", "dimension", "dimensions", "component", "components", "feature", "features",
+    "feature_id", "variable", "variables", "column", "columns", "col", "axis", "coordinate", "channel",
+})  # fmt: skip
+_VALUE_NAMES = frozenset({
+    "value", "values", "val", "vals", "weight", "weights", "number", "score", "entry",
+})  # fmt: skip
+_MAX_KEYS = 3  # columns that say whose number it is: a document, a position, a token
+_READ_FRAME = {
+    "parquet": "polars.read_parquet(sys.argv[1])",
+    "arrow": "polars.read_ipc(sys.argv[1])",
+    "ndjson-tokens": "polars.read_ndjson(sys.argv[1])",
+    "json": "polars.DataFrame(json.loads(pathlib.Path(sys.argv[1]).read_bytes()))",
+}
+
+
+@dataclass(frozen=True)
+class LongTable:
+    """A table of which each row may hold one number."""
+
+    keys: tuple[str, ...]  # the names of the columns that say whose number it is
+    dimension: str
+    value: str
+
+    @property
+    def message(self) -> str:
+        """The question which reading it is."""
+        return f"columns {self.dimension!r} and {self.value!r}: does each row hold one number of a vector, or are they two dimensions?"
+
+    def spell_readings(self, source: Source, separator: str = ",") -> str:
+        """Spell both readings: the command that makes a row a token, and the option that takes both as dimensions."""
+        keys = [key if re.fullmatch(r"[\w .:-]*", key) else "KEY" for key in self.keys]
+        pivot = f".pivot('{self.dimension}', index={keys}, values='{self.value}')"
+        dimensions = source.spell_option("columns", f"{self.dimension},{self.value}")
+        if source.is_value:
+            return f"one number a row: polars.DataFrame(x){pivot}; two dimensions: {dimensions}"
+        comma = ", decimal_comma=True" if separator == ";" else ""
+        read_text = f"polars.read_csv(sys.argv[1], separator={separator!r}{comma}, infer_schema_length=None)"
+        frame = _READ_FRAME.get(source.format, read_text)
+        modules = "json, pathlib, polars, sys" if "json." in frame else "polars, sys"
+        code = f"import {modules}; {frame}{pivot}.write_parquet(sys.argv[2])"
+        paths = f"{spell_path(source.name)} {spell_path(source.name, '.parquet')}"
+        return f'one number a row: python -c "{code}" {paths}; two dimensions: {dimensions}'
+
+
+def find_long_table(names: Sequence[str]) -> LongTable | None:
+    """Return the long table that columns of these names may be; None where they are no such names.
+
+    Args:
+        names: of all columns that are read.
+    """
+    lowered = [name.lower() for name in names]
+    dimensions = [name for name, low in zip(names, lowered, strict=True) if low in _DIMENSION_NAMES]
+    values = [name for name, low in zip(names, lowered, strict=True) if low in _VALUE_NAMES]
+    if len(dimensions) != 1 or len(values) != 1:
+        return None
+    keys = tuple(name for name in names if name not in (dimensions[0], values[0]))
+    if len(keys) != len(names) - 2 or not 1 <= len(keys) <= _MAX_KEYS:
+        return None
+    are_dimensions = any(re.fullmatch(r"\D*\d+", key) and key.lower() not in _DIMENSION_NAMES for key in keys)
+    return None if are_dimensions else LongTable(keys, dimensions[0], values[0])
