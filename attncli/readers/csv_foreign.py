@@ -17,6 +17,10 @@ _BEGINNINGS: tuple[tuple[str, str, str], ...] = (
 )  # fmt: skip
 _RULE = re.compile(r"[ \t]*[-=+|:┌┬┐├┼┤└┴┘╞╪╡╔╦╗╭╮╰╯│┆─═━ \t]*(?:--|==|──|══|━━)[-=+|:┌┬┐├┼┤└┴┘╞╪╡╔╦╗╭╮╰╯│┆─═━ \t]*")
 _HTML = re.compile(r"\s*<(?:!doctype html|html|table|tr)\b", re.IGNORECASE)
+_REPRESENTATION = re.compile(r"(?:array|tensor)\(\[\[")
+_WITHOUT_BRACKETS = (
+    r"sed -E 's/array\(|tensor\(|(dtype|device|grad_fn|requires_grad|shape)=[^,]*//g; s/[][() ]//g; s/,+$//'"
+)
 _MARKDOWN = r"sed -E '/^[ |:-]+$/d; s/^ *\| *| *\| *$//g; s/ *\| */|/g'"
 _MAX_RULE_CHARACTERS = 1000  # of a line that is looked at
 _MAX_LINES = 5  # among which a table that was printed has a rule
@@ -38,6 +42,11 @@ def explain_foreign_text(text: str, source: Source) -> tuple[str, str] | None:
     for beginning, message, hint in _BEGINNINGS:
         if head.startswith(beginning.lower()):
             return message, hint
+    if _REPRESENTATION.match(text):
+        return (
+            "this is an array as Python's repr prints it",
+            f"numpy.savetxt writes it without brackets; or {_WITHOUT_BRACKETS}",
+        )
     if _HTML.match(text):
         return "this is HTML", "pandas.read_html('FILE')[0].to_csv('NEW.csv', index=False)"
     lines = list(islice((match[0] for match in re.finditer(r"[^\r\n]+", text)), _MAX_LINES))

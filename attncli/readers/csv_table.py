@@ -178,6 +178,12 @@ class CsvTable:
                 raise self.unclear_header_error(
                     f"the first row starts with {first!r} and goes on with numbers: is it a header?"
                 )
+        labels = [cell for cell in names if not cell.isdigit()]
+        numbers = list(names[len(labels) :])
+        if 1 < len(labels) < len(names) - 1 and len(self.rows) > 1 and numbers == list(map(str, range(len(numbers)))):
+            raise self.unclear_header_error(
+                f"the first row has {len(labels)} cells without a number, and goes on with 0, 1, 2 …: is it a header?"
+            )
         return ()
 
     def _strip_empty_ends(self, cells: tuple[str, ...]) -> tuple[str, ...]:
@@ -289,6 +295,14 @@ class CsvTable:
         Raises:
             InputError: by the names of the columns it may.
         """
+        if self.header[:5] == ("step", "batch", "head", "query", "key"):  # as writers/csv.py writes them
+            raise self._cell_error(
+                "not-a-problem",
+                "these are the steps of a result of attn, and no vectors of tokens",
+                0,
+                0,
+                help="compute its input again; --only context -o NEW.csv writes vectors alone, which are read",
+            )
         dropped = self._find_columns(self.source.drop)
         long = find_long_table([name for c, name in enumerate(self.header) if c not in dropped])
         if long and not self.source.columns and self.source.field_kind != "booleans":
@@ -334,6 +348,9 @@ class CsvTable:
             )
         unlike = unlike_columns(self.header, dimensions) if self.header else []
         if unlike:
+            words = [c for c in unlike if not any(self.holds_number(row[c]) for row in self.body)]
+            if words:
+                raise self._texts_error(words, dimensions, token_column)
             names = join_names([f"{shorten(self.header[c])!r}" for c in unlike])
             others = ",".join(self.spell_column_name(c) for c in dimensions)
             spell = self.source.spell_option
@@ -346,6 +363,28 @@ class CsvTable:
             )
         self._refuse_counts(dimensions, token_column)
         return dimensions
+
+    def _texts_error(self, words: Sequence[int], dimensions: Sequence[int], token_column: int | None) -> InputError:
+        """The error for columns of texts among those that are left as dimensions."""
+        spell = self.source.spell_option
+        numbers = ",".join(self.spell_column_name(c) for c in dimensions if c not in words)
+        if self.source.token_column is not None or token_column is None:
+            message = f"{'column' if len(words) == 1 else 'columns'} {self._join_columns(words)} {'holds' if len(words) == 1 else 'hold'} texts"
+            leaves = f"{self.spell_drop(*words)} leaves {'it' if len(words) == 1 else 'them'} out"
+            takes = f"; {spell('columns', shorten(numbers))} takes the numbers alone" if numbers else ""
+            return self._cell_error("unclear-columns", message, 0, words[0], help=leaves + takes)
+        texts = [token_column, *words]
+        ways = [
+            f"{spell('token-column', self.spell_column_name(c))} {self.spell_drop(*(other for other in texts if other != c))}"
+            for c in texts
+        ]
+        message = f"columns {self._join_columns(texts)} hold texts: which are the tokens?"
+        return self._cell_error(
+            "unclear-tokens", message, 0, words[0], help=f"choose one: {join_names(ways, 'or', max_names=4)}"
+        )
+
+    def _join_columns(self, columns: Sequence[int]) -> str:
+        return join_names([f"{shorten(self.header[c])!r}" for c in columns], max_names=8)
 
     def _refuse_counts(self, dimensions: Sequence[int], token_column: int | None) -> None:
         """Refuse a first or last column of counts beside fractions, where no header says what it is, or of a numbering.

@@ -16,7 +16,7 @@ from attncli.errors import InputError
 from attncli.readers.source import Source
 
 _NAMED_ARRAYS = "(x if isinstance(x, dict) else {'embeddings': x}).items()"
-_SAVE_JSON = "Path(sys.argv[2]).write_text(json.dumps(x, default=lambda v: v.to_dict('records') if hasattr(v, 'to_dict') else v.tolist()))"
+_SAVE_JSON = "Path(sys.argv[2]).write_text(json.dumps(x, default=lambda v: (v.to_dict('split') if v.ndim > 1 else v.to_dict()) if hasattr(v, 'iloc') else v.tolist()))"
 _SAVE_DATASETS = (
     "numpy.savez(sys.argv[2], **{k: v.asstr()[()].astype(str) if h5py.check_string_dtype(v.dtype) else v[()]"
 )
@@ -46,9 +46,12 @@ _PYTORCH = ForeignFormat(
     "a file of PyTorch, which is a pickle,",
     (".pt", ".pth", ".ckpt"),
     "import sys, numpy, torch; x = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
+    "x = x.state_dict() if hasattr(x, 'state_dict') else x; "
     "numpy.savez(sys.argv[2], **{k: (v.detach().double() if v.is_floating_point() else v).numpy() if torch.is_tensor(v) else v "
     f"for k, v in {_NAMED_ARRAYS}}})",
     ".npz",
+    caution="if it ends in a WeightsUnpickler error, the file holds a whole module: write weights_only=False in it, which runs "
+    "whatever code is in the file, so only for one that you trust",
 )
 _PICKLE = ForeignFormat(
     "a pickle of Python",
@@ -164,8 +167,23 @@ _SQLITE = ForeignFormat(
     ".csv",
     caution="with the name of its TABLE",
 )
+_HTML = ForeignFormat(
+    "a page of HTML",
+    (".html", ".htm"),
+    "import sys, pandas; pandas.read_html(sys.argv[1])[0].to_csv(sys.argv[2], index=False)",
+    ".csv",
+    "pandas and lxml",
+)
+_YAML = ForeignFormat(
+    "YAML",
+    (".yaml", ".yml"),
+    "import sys, json, yaml; from pathlib import Path; "
+    "Path(sys.argv[2]).write_text(json.dumps(yaml.safe_load(Path(sys.argv[1]).read_text('utf-8'))))",
+    ".json",
+    "pyyaml",
+)
 FOREIGN_FORMATS = (
-    _PYTORCH, _PICKLE, _JOBLIB, _HDF5, _MATLAB_7, _MATLAB, _EXCEL, _ONNX, _GGUF, _WORD2VEC, _FASTTEXT, _RAW, _ORC, _AVRO, _STATA, _SQLITE,
+    _PYTORCH, _PICKLE, _JOBLIB, _HDF5, _MATLAB_7, _MATLAB, _EXCEL, _ONNX, _GGUF, _WORD2VEC, _FASTTEXT, _RAW, _ORC, _AVRO, _STATA, _SQLITE, _HTML, _YAML,
 )  # fmt: skip
 _MAGIC = (
     (b"\x89HDF\r\n\x1a\n", _HDF5),

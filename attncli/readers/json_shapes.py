@@ -8,7 +8,7 @@ of problems.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -290,10 +290,20 @@ def _table_of_frame(value: Json) -> Table | None:
             raise InputError(
                 "two-readings",
                 "an object of objects: are the outer keys the tokens, or the columns?",
-                help="tokens: jq '[.[] | [.[]]]' FILE > NEW.json; columns: jq '[.[] | [.[]]] | transpose' FILE > NEW.json",
+                help=_spell_frames(outer_names, inner_names),
             )
         are_columns_alike = outer_are_columns
     return _with_labels(columns_first if are_columns_alike else rows_first)
+
+
+def _spell_frames(outer_names: Sequence[str], inner_names: Sequence[str]) -> str:
+    """Spell the command for each reading of a data frame; labels that only count the rows are left out."""
+    by_outer, by_inner = "jq '[.[] | [.[]]]'", "jq '[.[] | [.[]]] | transpose'"
+    if not all(name.isdigit() for name in outer_names):
+        by_outer = "jq '[to_entries[] | {token: .key, embedding: [.value[]]}]'"
+    if not all(name.isdigit() for name in inner_names):
+        by_inner = "jq '[.[] | to_entries] | transpose | [.[] | {token: .[0].key, embedding: [.[].value]}]'"
+    return f"tokens: {by_outer} FILE > NEW.json; columns: {by_inner} FILE > NEW.json"
 
 
 def _are_uniform(columns: list[list[Any]]) -> bool:

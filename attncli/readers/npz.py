@@ -29,7 +29,22 @@ _HEADER_BYTES = 2**16  # of an NPY file, in which numpy's header of at most 10,0
 @reader("npy", ".npy", holds_one_array=True)
 def read_npy(source: Source) -> Problem:
     """Read one array: the embeddings."""
-    return make_problem({"embeddings": read_npy_array(source.data, "embeddings")})
+    array = read_npy_array(source.data, "embeddings")
+    kind = "texts" if array.dtype.kind in "US" else "complex numbers" if array.dtype.kind == "c" else ""
+    if kind and not source.field:
+        from attncli.readers.foreign import spell_path
+
+        old, new = spell_path(source.name), spell_path(source.name, ".npy")
+        code = "import sys, numpy; a = numpy.load(sys.argv[1]); numpy.save(sys.argv[2], numpy.concatenate([a.real, a.imag], -1))"
+        raise InputError(
+            "wrong-type",
+            f"the array holds {kind}, and no vectors of real numbers",
+            location=Location(path="embeddings"),
+            help=f"labels go beside vectors: attn compute VECTORS --with tokens={old}"
+            if kind == "texts"
+            else f'real and imaginary parts side by side: python -c "{code}" {old} {new}',
+        )
+    return make_problem({"embeddings": array})
 
 
 @reader("npz", ".npz")

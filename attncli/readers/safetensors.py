@@ -7,7 +7,8 @@ memory that the file was read into here, and bfloat16 is read without torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from attncli.errors import InputError, Location
@@ -15,7 +16,7 @@ from attncli.framework_arrays import find_layers
 from attncli.readers.base import check_duplicate_keys, decode_metadata, make_problem, merge_fields, nest_fields, reader
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
-from attncli.text import shorten
+from attncli.text import join_names, shorten
 from attncli.types import INPUT_NAMES, SAFETENSORS_DTYPES, Json, NumpyArray, Problem
 
 
@@ -23,10 +24,11 @@ from attncli.types import INPUT_NAMES, SAFETENSORS_DTYPES, Json, NumpyArray, Pro
 def read_safetensors(source: Source) -> Problem:
     """Read tensors by name."""
     arrays, metadata, _ = read_tensors(source.data)
-    if len(arrays) == 1 and not metadata and next(iter(arrays)) not in INPUT_NAMES and "." not in next(iter(arrays)):
-        raise _unnamed_error(next(iter(arrays)), source.name)
     if not any(name.partition(".")[0] in INPUT_NAMES for name in (*arrays, *metadata)):
         _check_no_checkpoint(arrays, source.name)
+        matrices = [name for name, array in arrays.items() if array.ndim in (2, 3)]
+        if matrices and not metadata:
+            raise _unnamed_error(matrices, source.name)
     return make_problem(merge_fields(nest_fields(arrays), metadata))
 
 
@@ -45,20 +47,22 @@ def _check_no_checkpoint(names: Iterable[str], path: str) -> None:
         )
 
 
-def _unnamed_error(name: str, path: str) -> InputError:
-    """Make the error for a file of one tensor that is called otherwise than the fields of a problem."""
+def _unnamed_error(names: Sequence[str], path: str) -> InputError:
+    """Make the error for a file of matrices that are called otherwise than the fields of a problem."""
     from attncli.readers.foreign import spell_path
 
+    name = next((one for one in names if re.search("embed|wte|tok", one)), names[0])
     command = (
         "import sys; from safetensors.numpy import load_file, save_file; "
         f"save_file({{'embeddings': load_file(sys.argv[1])[{shorten(name)!r}]}}, sys.argv[2])"
     )
+    held = join_names([repr(shorten(one)) for one in names], max_names=8)
     old, new = spell_path(path), spell_path(path, ".named.safetensors")
     return InputError(
         "unknown-field",
-        f"the file holds {shorten(name)!r}, and no field of a problem is called so",
+        f"the file holds {held}, and no field of a problem is called so",
         location=Location(path=shorten(name)),
-        help=f'name it: python -c "{command}" {old} {new}',
+        help=f'{"name it" if len(names) == 1 else f"if {shorten(name)!r} holds the vectors, name it"}: python -c "{command}" {old} {new}',
     )
 
 

@@ -94,6 +94,66 @@ def test_the_way_out_makes_a_file_that_is_read(tmp_path, name):
     assert problem.tokens == (TOKENS if has_labels else None)
 
 
+@pytest.mark.parametrize("name", ["words", "column", "series"])
+def test_a_pickled_frame_keeps_its_words(tmp_path, name):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=["d0", "d1", "d2"])
+    made = {
+        "words": lambda: frame.set_index(pandas.Index(TOKENS)),
+        "column": lambda: frame.assign(token=TOKENS),
+        "series": lambda: pandas.Series(list(X), TOKENS),
+    }
+    made[name]().to_pickle(tmp_path / "x.pkl")
+    with pytest.raises(InputError) as caught:
+        attncli.read(tmp_path / "x.pkl")
+
+    problem = attncli.read(follow(caught.value, tmp_path))
+
+    assert (problem.tokens, problem.embeddings.tolist()) == (TOKENS, VECTORS)
+
+
+def test_a_whole_module_is_converted_as_the_help_says(tmp_path):
+    """In two steps: its arrays are saved by name, and one of them is named as the vectors."""
+    import torch
+
+    (tmp_path / "m.pt").write_bytes(torch_file(torch.nn.Embedding.from_pretrained(tensor())))
+    with pytest.raises(InputError) as caught:
+        attncli.read(tmp_path / "m.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        follow(caught.value, tmp_path)
+    assert "a whole module: write weights_only=False in it" in caught.value.help
+    caught.value.help = caught.value.help.replace("weights_only=True", "weights_only=False")
+    with pytest.raises(InputError) as unnamed:
+        attncli.read(follow(caught.value, tmp_path))
+
+    assert attncli.read(follow(unnamed.value, tmp_path)).embeddings.tolist() == VECTORS
+
+
+def test_yaml_is_converted(tmp_path):
+    pytest.importorskip("yaml")
+    (tmp_path / "x.yaml").write_text("embeddings: [[1, 2], [3, 4]]\n")
+    with pytest.raises(InputError) as caught:
+        attncli.read(tmp_path / "x.yaml")
+
+    assert attncli.read(follow(caught.value, tmp_path)).embeddings.tolist() == [[1, 2], [3, 4]]
+
+
+def test_arrays_of_texts_and_of_complex_numbers_have_a_way_out(tmp_path, attn):
+    np.save(tmp_path / "words.npy", np.array(TOKENS))
+    np.save(tmp_path / "x.npy", X + 1j)
+    np.save(tmp_path / "real.npy", X)
+    errors = {}
+    for name in ("words.npy", "x.npy"):
+        with pytest.raises(InputError) as caught:
+            attncli.read(tmp_path / name)
+        errors[name] = caught.value
+
+    assert errors["words.npy"].help.endswith(f"--with tokens={tmp_path}/words.npy")
+    run = attn("compute", tmp_path / "real.npy", "--with", f"tokens={tmp_path}/words.npy", "--json")
+    assert run.json["tokens"] == list(TOKENS)
+    assert attncli.read(follow(errors["x.npy"], tmp_path)).embeddings.tolist() == [[*row, 1, 1, 1] for row in VECTORS]
+
+
 def test_a_shell_does_the_same(tmp_path):
     """The same command as a user pastes it, of a file whose name a shell would read otherwise."""
     name = "it's $HOME.pkl"
@@ -249,12 +309,13 @@ def test_arrays_of_other_names_are_named_by_the_way_out(tmp_path, arrays, has_la
     assert problem.tokens == (TOKENS if has_labels else None)
 
 
-def test_a_tensor_of_another_name_is_named_by_the_way_out(tmp_path):
+@pytest.mark.parametrize("names", [["embedding"], ["wte.weight"], ["head.weight", "wte.weight"]])
+def test_a_tensor_of_another_name_is_named_by_the_way_out(tmp_path, names):
     from safetensors.numpy import save_file
 
-    save_file({"embedding": X}, tmp_path / "x.safetensors")
+    save_file({"ln.bias": X[0], **{name: X + (name == "head.weight") for name in names}}, tmp_path / "x.safetensors")
 
-    with pytest.raises(InputError, match="the file holds 'embedding'") as caught:
+    with pytest.raises(InputError, match=f"the file holds '{names[0]}'") as caught:
         attncli.read(tmp_path / "x.safetensors")
 
     np.testing.assert_array_equal(attncli.read(follow(caught.value, tmp_path)).embeddings, VECTORS)

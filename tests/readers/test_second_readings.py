@@ -99,6 +99,56 @@ def test_rows_that_are_called_as_dimensions_may_be_columns():
     assert read("token,x,y\nw0,1,2\nw1,3,4\n").tokens == ("w0", "w1")
 
 
+def test_two_columns_of_texts_are_asked_about_and_every_answer_works():
+    text = "doc,token,d0,d1\na,the,1,2\na,cat,3,4\n"
+
+    error = refuse(text)
+    assert error.help == "choose one: --token-column doc --drop token or --token-column token --drop doc"
+    assert read(text, token_column="token", drop="doc").tokens == ("the", "cat")
+    assert read(text, token_column="token", columns="d0,d1").embeddings.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(InputError, match="column 'doc' holds texts") as caught:
+        read("token,doc,d0,d1\nthe,a,1,2\ncat,a,3,4\n", token_column="token")
+    assert caught.value.help == "--drop doc leaves it out; --columns d0,d1 takes the numbers alone"
+    assert "--token-column target --drop source" in refuse("source,target,weight\na,b,1\nb,c,2\n").help
+
+
+def test_a_result_is_no_table_of_vectors(tmp_path, attn):
+    (tmp_path / "x.json").write_text('{"tokens": ["the", "to"], "embeddings": [[1, 2], [3, 4]]}')
+    attn("compute", tmp_path / "x.json", "--only", "scores,weights", "-o", tmp_path / "steps.csv")
+    attn("compute", tmp_path / "x.json", "--only", "context", "-o", tmp_path / "context.csv")
+
+    assert "--only context" in refuse((tmp_path / "steps.csv").read_text()).help
+    assert attncli.read(tmp_path / "context.csv", header="yes").tokens == ("the", "to")
+
+
+def test_two_columns_before_numbered_ones_are_below_a_header():
+    text = ",index,0,1,2\n0,the,1,2,3\n1,cat,4,5,6\n"
+
+    assert "--header yes" in refuse(text).help
+    assert "--drop 0 leaves them out" in refuse(text, header="yes").help
+    problem = read(text, header="yes", drop="0")
+    assert (problem.tokens, problem.embeddings.tolist()) == (("the", "cat"), [[1, 2, 3], [4, 5, 6]])
+
+
+@pytest.mark.parametrize("dtype", [float, np.float32])
+def test_the_repr_of_an_array_is_read_by_the_way_out(dtype):
+    text = repr(np.array(X, dtype)) + "\n"
+
+    error = refuse(text)
+    assert read(run(re.search("sed .*", error.help)[0] + " FILE", text)).embeddings.tolist() == X
+
+
+@needs_jq
+@pytest.mark.parametrize("orient", ["tokens", "columns"])
+def test_an_object_of_objects_keeps_its_labels_by_the_way_out(orient):
+    rows = {t: {str(j): x for j, x in enumerate(v)} for t, v in PAIRS}
+    value = rows if orient == "tokens" else {str(j): {t: v[j] for t, v in PAIRS} for j in range(len(X[0]))}
+
+    problem = read(run(re.search(f"{orient}: (jq .*? FILE)", refuse(value, "json").help)[1], value), "json")
+
+    assert (problem.tokens, problem.embeddings.tolist()) == (TOKENS, X)
+
+
 def test_a_numbering_below_a_header_is_asked_about():
     text = "step,alpha,beta\n0,0.5,1.5\n1,2.5,3.5\n2,4.5,5.5\n"
 
