@@ -164,7 +164,8 @@ def _make_link_parser(name: str) -> Callable[[object], object]:
         except OptionError:
             number = f"a number {option.range}" if str(option.range) else "a number"
             message = f"{name} must be {join_names([*words, number], 'or')}, not {shorten(str(value))}"
-            raise OptionError("bad-option", message, help=_spell_fraction(str(value))) from None
+            hint = _spell_fraction(str(value)) or f"attn list links {name} explains it"
+            raise OptionError("bad-option", message, help=hint) from None
 
     return parse
 

@@ -24,7 +24,7 @@ def find_frame(value: Any) -> Any:
     names = getattr(getattr(value, "dtype", None), "names", None)
     if names and getattr(value, "ndim", 0) == 1:  # numpy.genfromtxt(names=True)
         return _make_frame({name: value[name] for name in names})
-    if hasattr(value, "__arrow_c_stream__"):
+    if hasattr(value, "__arrow_c_stream__") and (hasattr(value, "columns") or not hasattr(value, "__array__")):
         return _of_arrow(value)
     return None
 
@@ -59,6 +59,8 @@ def _of_polars(value: Any) -> Any:
     if isinstance(value, polars.LazyFrame):
         raise InputError("wrong-type", "a LazyFrame has no rows yet", help="frame.collect()")
     if isinstance(value, polars.Series):
+        if value.dtype.is_numeric():  # an array (T,), as that of NumPy
+            return None
         return polars.DataFrame([value.rename(value.name or "embedding")])
     return value if isinstance(value, polars.DataFrame) else None
 
@@ -68,6 +70,8 @@ def _of_pandas(value: Any) -> Any:
     import pandas  # type: ignore[import-untyped,unused-ignore]
 
     if isinstance(value, pandas.Series):
+        if pandas.api.types.is_numeric_dtype(value.dtype):  # an array (T,), as that of NumPy
+            return None
         value = value.to_frame(value.name if value.name is not None else "embedding")
     if not isinstance(value, pandas.DataFrame):
         return None

@@ -87,10 +87,14 @@ def _unknown_keyword_error(name: str) -> OptionError:
     message = f"there is no keyword {shorten(name)!r}"
     if name in _ELSEWHERE:
         return OptionError("unknown-choice", message, help=_ELSEWHERE[name])
+    from attncli.step_names import STEP_NAMES
     from attncli.validation.fields import known_parameters
 
     if name in known_parameters():
         return OptionError("unknown-choice", message, help=f"parameters={{{name!r}: {name}}}")
+    if name in STEP_NAMES:
+        hint = f"figures of a step stand in a dict: attncli.check(x, {{{name!r}: {name}}}); attend returns it: result[{name!r}]"
+        return OptionError("unknown-choice", message, help=hint)
     known = {*CHOICES, *SHORT_FORMS, *FIELD_NAMES, *READING_NAMES, "variant", "only", "at", "top"}
     return OptionError("unknown-choice", message, help=suggestion(name, known))
 
@@ -348,6 +352,13 @@ _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 _OTHER_NAMES = {"with": "a field's name", "output": "save", "no-identify": "identify"}
 
 
+def _spell_output_options(text: str) -> str:
+    """Spell the options of writing as keywords: `force=True` for `--force`, `format='csv'` for `--format csv`."""
+    text = re.sub(r"--(force|bare|tidy|standalone)\b(?!-)", r"\1=True", text)
+    text = re.sub(r"add --format (?=\w+,)", "add format=, which can be ", text)
+    return re.sub(r"--format ([a-z-]+)", r"format='\1'", text)
+
+
 def spelled_for_python(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Decorate a function so that an error which names options of the command line has a note that says what they are in Python."""
 
@@ -356,6 +367,8 @@ def spelled_for_python(function: Callable[_Parameters, _Result]) -> Callable[_Pa
         try:
             return function(*args, **kwargs)
         except AttnError as error:
+            error.message, error.help = map(_spell_output_options, (error.message, error.help))
+            error.args = (error.message,)
             flags = dict.fromkeys(_FLAG.findall(f"{error.message} {error.help}"))
             names = [_OTHER_NAMES.get(flag) or f"{flag.replace('-', '_')}=" for flag in flags]
             if names and not hasattr(error, "__notes__"):

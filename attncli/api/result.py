@@ -166,10 +166,14 @@ class Result(Attention):
         return make_polars_frame(self, step)
 
     @spelled_for_python
-    def to_xarray(self, step: str) -> xarray.DataArray:
+    def to_xarray(self, step: str | None = None) -> xarray.DataArray:
         """Return a step as a `DataArray` of xarray: its axes by name, with indices and tokens as coordinates.
 
+        Args:
+            step: its name; a result of one step has no other.
+
         Raises:
+            OptionError: no step is named, and the result holds several.
             AbsentStepError: the result does not hold the step.
             CannotError: xarray is not installed.
         """

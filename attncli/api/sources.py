@@ -69,7 +69,7 @@ def read_file(source: object, keywords: Keywords, replacing: tuple[str, ...] = (
     """
     if not is_path(source) and not hasattr(source, "read"):
         hint = "the name of a file, a Path or an open file; attend takes arrays as they are"
-        raise InputError("wrong-type", f"{_describe(source)} is no file", help=hint)
+        raise InputError("wrong-type", f"{_describe(source)} is not a file", help=hint)
     if keywords.fields or keywords.request.choices or keywords.request.extra_masks:
         named = next(iter((*keywords.fields, *keywords.request.choices, *keywords.request.extra_masks)))
         message = f"read only reads, and {shorten(str(named))} is for what is computed"
@@ -88,7 +88,7 @@ def _read_file(source: Any, options: ReadOptions) -> tuple[Problem, bool]:
         path = str(source.__fspath__() if isinstance(source, PathLike) else source)
         if isinstance(source, str) and re.match(r"\s*[\[{]", path) and not _is_there(path):
             hint = "json.loads(text), or io.StringIO(text) in place of the text"
-            raise InputError("no-such-file", f"{quote_value(source)} is no name of a file", help=hint)
+            raise InputError("no-such-file", f"{quote_value(source)} is not the name of a file", help=hint)
         input_file = find_input(path, options.input_format)
     else:
         input_file = _open_file(source, options.input_format, InputFile)
@@ -333,7 +333,7 @@ def _problem_of_mapping(mapping: Mapping[Any, Any]) -> Problem:
     for key in mapping:
         if not isinstance(key, str):
             hint = '{"embeddings": […]}, or {"cat": [0.1, 0.2], …}'
-            raise InputError("wrong-type", f"the dict has the key {quote_value(key)}, which is no text", help=hint)
+            raise InputError("wrong-type", f"the dict has the key {quote_value(key)}, which is not a text", help=hint)
     fields = nest_fields(dict(mapping)) if any("." in key for key in mapping) else dict(mapping)
     has_rows = isinstance(fields.get("embeddings"), Mapping) or _holds_records(fields.get("embeddings"))
     if not fields or (is_problem(fields) and not has_rows):

@@ -9,7 +9,8 @@ from itertools import product
 from typing import Any
 
 from attncli.arrays import as_numpy
-from attncli.errors import CannotError
+from attncli.errors import CannotError, OptionError
+from attncli.text import join_names
 from attncli.types import AXES, Attention, Labels, Step
 
 _TOKEN_AXES = ("query", "key", "new_key")
@@ -65,8 +66,20 @@ def make_pandas_frame(attention: Attention, step: str | None) -> Any:
     return pandas.DataFrame(values.reshape(-1, width), index=index, columns=column_index)
 
 
-def make_data_array(attention: Attention, step: str) -> Any:
-    """Return one step with its axes by name; coordinates are the indices, and beside them the tokens."""
+def make_data_array(attention: Attention, step: str | None) -> Any:
+    """Return one step with its axes by name; coordinates are the indices, and beside them the tokens.
+
+    Raises:
+        OptionError: no step is named, and there are several.
+        CannotError: xarray is not installed.
+    """
+    if step is None:
+        names = [one.name for one in attention]
+        if len(names) != 1:
+            example = "weights" if "weights" in names else names[-1]
+            message = f"a DataArray holds one step, and the result holds {join_names(names)}"
+            raise OptionError("bad-option", message, help=f"result.to_xarray({example!r})")
+        step = names[0]
     xarray = _require("xarray", "to_xarray")
     one = attention[step]
     values = as_numpy(one.values)

@@ -53,7 +53,9 @@ def write(
         hint = "attncli.write(attncli.attend(x), 'x.json')"
         raise InputError("wrong-type", f"a result is written, not {quote_value(result)}", help=hint)
     if not isinstance(path, str | PathLike):
-        raise OptionError("bad-option", f"{quote_value(path)} is no name of a file", help="write(result, 'x.json')")
+        raise OptionError(
+            "bad-option", f"{quote_value(path)} is not the name of a file", help="write(result, 'x.json')"
+        )
     optional_text("format", format)
     require_flag("force", force)
     name = str(path.__fspath__() if isinstance(path, PathLike) else path)

@@ -144,7 +144,10 @@ def read_error(path: str, error: Exception, display_name: str = "") -> InputErro
         with suppress(OSError), os.scandir(Path(path).parent) as entries:  # links are not followed: some lead nowhere
             siblings = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
         match = closest(Path(path).name, siblings)
-        return InputError("no-such-file", f"there is no file {name}", help=f"did you mean {match!r}?" if match else "")
+        hint = f"did you mean {match!r}?" if match else "check the path, which counts from the current folder"
+        if not match and (folder := Path(path).parent) and not folder.is_dir():
+            hint = f"there is no folder {shorten(str(folder))} either: check the path"
+        return InputError("no-such-file", f"there is no file {name}", help=hint)
     if isinstance(error, IsADirectoryError):
         return InputError("not-a-file", f"{name} is a folder", help="name one file in it")
     return InputError("cannot-read", f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")

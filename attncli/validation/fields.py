@@ -198,7 +198,8 @@ def _convert_dtype(value: NumpyArray, field: Field) -> NumpyArray:
     if field.kind == "booleans" and kind != "b":
         raise _numeric_mask_error(field, f"{field.name} holds {value.dtype} numbers")
     if kind not in {"floats": "fiu", "booleans": "b", "integers": "iuf"}[field.kind]:
-        raise input_error("wrong-type", f"{field.name} holds {value.dtype} values, but needs {field.kind}", field.name)
+        message = f"{field.name} holds {value.dtype} values, but needs {field.kind}"
+        raise input_error("wrong-type", message, field.name, help=_conversion_hint(value.dtype, field))
     if field.kind == "booleans":
         return value
     if field.kind == "integers":
@@ -207,6 +208,16 @@ def _convert_dtype(value: NumpyArray, field: Field) -> NumpyArray:
     if value.dtype.itemsize > 8 and (np.isinf(converted) & np.isfinite(value)).any():
         raise input_error("not-finite", f"{field.name} holds a number too large for float64", field.name)
     return converted
+
+
+def _conversion_hint(dtype: Any, field: Field) -> str:
+    """How an array of another kind becomes one of the field's."""
+    if dtype.kind == "c":
+        return f"take its real part, {field.name}.real, or its magnitude, abs({field.name})"
+    kind = "int" if field.kind == "integers" else "float"
+    if dtype.kind in "OSU":
+        return f"{field.name}.astype({kind}) converts it if every value is a number"
+    return f"convert it to numbers first: {field.name}.astype({kind})"
 
 
 def _convert_integers(value: NumpyArray, field: Field) -> NumpyArray:
@@ -379,7 +390,8 @@ def _check_finite(value: Any, field: Field) -> None:
     if not is_bias and not (math.isfinite(low) and math.isfinite(high)):
         index = _first_true_index((detached != detached) | (abs(detached) == math.inf))
         message = f"{field.name} holds {float(detached[index])} at {list(index)}; it must be finite"
-        raise input_error("not-finite", message, field.name, index)
+        hint = "replace it with a number, or leave its vector out; a mask does not make up for it, since 0 × NaN is NaN"
+        raise input_error("not-finite", message, field.name, index, help=hint)
 
 
 def _first_true_index(booleans: object) -> tuple[int, ...]:

@@ -405,6 +405,19 @@ REFUSED = {
     "dropout_p": (lambda f: attncli.attend(X, dropout_p=0.1), OptionError, "unknown-choice", "dropout"),
     "a learned matrix": (lambda f: attncli.attend(X, w_q=X), OptionError, "unknown-choice", "parameters={'w_q': w_q}"),
     "an option of output": (lambda f: attncli.attend(X, precision=6), OptionError, "unknown-choice", "to_text(precision=6)"),
+    "a mask called none": (lambda f: attncli.attend(X, mask="none"), OptionError, "unknown-mask", "'full'"),
+    "a series of numbers": (lambda f: attncli.attend(pd.Series([1, 2, 3])), InputError, "wrong-shape", "one more pair of brackets"),
+    "a series of Polars": (lambda f: attncli.attend(pl.Series([1, 2, 3])), InputError, "wrong-shape", "one more pair of brackets"),
+    "an array of objects": (lambda f: attncli.attend(X.astype(object)), InputError, "wrong-type", "embeddings.astype(float)"),
+    "an array of numbers as texts": (lambda f: attncli.attend(X.astype(str)), InputError, "wrong-type", "embeddings.astype(float)"),
+    "an array of complex numbers": (lambda f: attncli.attend(X * 1j), InputError, "wrong-type", "embeddings.real"),
+    "nothing but NaN": (lambda f: attncli.attend(X * np.nan), InputError, "not-finite", "replace it with a number"),
+    "too few labels": (lambda f: attncli.attend(X, tokens=["a"]), InputError, "count-mismatch", f"{len(X)} in all"),
+    "a scale in words": (lambda f: attncli.attend(X, scale="abc"), OptionError, "bad-option", "attn list links scale"),
+    "a file that is nowhere": (lambda f: attncli.attend(f / "qqqqqq.npy"), InputError, "no-such-file", "check the path"),
+    "to_xarray without a step": (lambda f: attncli.attend(X).to_xarray(), OptionError, "bad-option", "to_xarray('weights')"),
+    "figures as a keyword": (lambda f: attncli.check(X, weights=W), OptionError, "unknown-choice", "{'weights': weights}"),
+    "a suffix of no format": (lambda f: attncli.attend(X).save(f / "x.foo"), OptionError, "unknown-format", "format="),
     "a misspelt mask": (lambda f: attncli.attend(X, mask="casual"), OptionError, "unknown-mask", "'causal'"),
     "mask=True": (lambda f: attncli.attend(X, mask=True), OptionError, "bad-option", "causal=True"),
     "a mask in a file": (lambda f: attncli.attend(X, mask="mask.npy"), OptionError, "bad-option", "pathlib.Path('mask.npy')"),
@@ -441,7 +454,7 @@ REFUSED = {
     "to_pandas of another step": (lambda f: attncli.attend(X).to_pandas("output"), InputError, "absent-step", "it holds"),
     "a format that there is not": (lambda f: attncli.attend(X).to_text("docx"), OptionError, "unknown-format", "it can be"),
     "a suffix that there is not": (lambda f: attncli.attend(X).save(f / "x.docx"), OptionError, "unknown-format", "json"),
-    "a file that is there": (lambda f: attncli.attend(X).save(f / "x.csv"), OptionError, "output-exists", "--force"),
+    "a file that is there": (lambda f: attncli.attend(X).save(f / "x.csv"), OptionError, "output-exists", "force=True"),
     "a folder that is not there": (lambda f: attncli.attend(X).save(f / "no/x.json"), CannotError, "cannot-write", "mkdir"),
     "an array to write": (lambda f: attncli.write(X, "x.json"), InputError, "wrong-type", "attncli.attend(x)"),
     "a query to explain that is absent": (lambda f: attncli.explain(X, "dog", tokens=TOKENS), InputError, "unknown-token", ""),
@@ -475,6 +488,10 @@ def test_options_of_the_command_line_are_spelled_for_python():
         attncli.attend(X, Variant(name="multi-head"))
 
     assert caught.value.__notes__ == ["  = in Python: heads="]
+
+
+def test_dir_shows_what_is_public():
+    assert [name for name in dir(attncli) if not name.startswith("__")] == sorted(attncli.__all__)
 
 
 def test_the_garbage_collector_is_left_as_it_is():
