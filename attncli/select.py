@@ -106,9 +106,18 @@ def parse_request(request: str) -> tuple[str, str]:
     if axis not in AXES:
         raise OptionError("unknown-axis", f"there is no axis called {shorten(axis)!r}", help=suggestion(axis, AXES))
     if axis not in _AXES_WITH_TOKENS and parse_index(which) is None and _parse_bounds(which) is None:
+        several = _spell_several(axis, which, ())
         message = f"{axis} is selected by its index, not by {shorten(which)!r}"
-        raise OptionError("bad-option", message, help=f"--at {axis}=0")
+        raise OptionError("bad-option", message, help=several or f"--at {axis}=0")
     return axis, which
+
+
+def _spell_several(axis: str, which: str, tokens: Collection[str]) -> str:
+    """Return how a list such as `0,2` is spelled; empty: it is none."""
+    items = [item.strip() for item in which.split(",")]
+    if len(items) < 2 or any(parse_index(item) is None and item not in tokens for item in items):
+        return ""
+    return "one --at for each: " + " ".join(f"--at {axis}={shorten(item, 40)}" for item in items[:8])
 
 
 def _parse_bounds(which: str) -> tuple[int | None, int | None] | None:
@@ -180,7 +189,9 @@ def _find_token(source: Selectable, axis: str, token: str, selection: Selection)
     if not indices:
         known = dict.fromkeys(str(label) for item in items for label in item if label is not None)
         raise InputError(
-            "unknown-token", f"there is no {axis} called {shorten(token)!r}", help=suggestion(token, known)
+            "unknown-token",
+            f"there is no {axis} called {shorten(token)!r}",
+            help=_spell_several(axis, token, known) or suggestion(token, known),
         )
     if len(indices) > 1:
         raise InputError(

@@ -35,6 +35,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("num_kv_heads", "n_kv_heads", "num_key_value_heads"), ("kv_heads",)),
     **dict.fromkeys(("logit_softcapping", "attn_logit_softcapping", "logit_cap"), ("softcap",)),
     **dict.fromkeys(("sliding_window", "local"), ("window",)),
+    **dict.fromkeys(("none", "no_mask", "unmasked"), ("full",)),
     **dict.fromkeys(("is_causal", "triu", "tril", "lower_triangular", "autoregressive", "look_ahead"), ("causal",)),
     **dict.fromkeys(("mha", "multihead", "multi_head", "multi_head_attention"), ("multi-head", "torch-mha")),
     **dict.fromkeys(("multiheadattention", "nn.multiheadattention", "torch.nn.multiheadattention"), ("torch-mha", "multi-head")),

@@ -16,7 +16,7 @@ from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path
 from attncli.errors import ExitStatus, OptionError
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.text import suggestion
+from attncli.text import closest, join_names
 
 EXAMPLES = """
     attn demo
@@ -58,7 +58,8 @@ def demo(
     """Compute a worked example; every option of compute can be used."""
     samples = find_samples()
     if name and name not in samples:
-        raise OptionError("unknown-example", f"there is no example called {name!r}", help=suggestion(name, samples))
+        hint = f"did you mean {closest(name, samples)!r}?" if closest(name, samples) else _describe_samples(samples)
+        raise OptionError("unknown-example", f"there is no example called {name!r}", help=hint)
     name = name or FIRST_EXAMPLE
     if save:
         return _save_sample(environment, samples[name], output_options)
@@ -80,6 +81,11 @@ def demo(
     for sample, path in samples.items():
         messages.note(f"    {sample:<{width}}  {read_title(path)}")
     return status
+
+
+def _describe_samples(samples: dict[str, Path]) -> str:
+    """`it can be cat_sat (…), … or …`: every example with its title."""
+    return f"it can be {join_names([f'{name} ({read_title(path)})' for name, path in samples.items()], 'or')}"
 
 
 def _save_sample(environment: Environment, sample: Path, output_options: OutputOptions) -> ExitStatus:

@@ -80,9 +80,10 @@ def _select_from_catalogue(family: str, name: str) -> dict[str, Json]:
     if family not in families:
         if not name and (found := search_catalogue(catalogue, family)):
             return found
-        raise OptionError(
-            "unknown-family", f"nothing is called {family!r}", help=suggestion(family, [*catalogue, "formats"])
-        )
+        hint = suggestion(family, [*catalogue, "formats"])
+        if family in ("example", "examples", "demos", "samples"):
+            hint = "attn demo computes the first, and lists the others"
+        raise OptionError("unknown-family", f"nothing is called {family!r}", help=hint)
     family = families[family]
     if not name:
         return {family: catalogue[family]}

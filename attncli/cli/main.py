@@ -117,6 +117,13 @@ def _peek_option(arguments: Sequence[str], option: str, allowed_values: Sequence
     return default
 
 
+def _step_in(message: str) -> str:
+    """Return the step that a message quotes as a value; empty: it quotes none."""
+    from attncli.step_names import STEP_NAMES
+
+    return next((name for name in STEP_NAMES if f"'{name}' is not" in message), "")
+
+
 def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> OptionError:
     """Turn an error of Typer into one of ours: its sentence, and the nearest name of those that exist."""
     context = getattr(error, "ctx", None)
@@ -133,6 +140,8 @@ def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> Optio
         path = context.command_path
     else:
         path = f"attn {arguments[0]}" if arguments and arguments[0] in command_names else "attn"
+    if "'--kind'" in message and path == "attn plot" and (step := _step_in(message)):
+        return OptionError("usage", message, help=f"--only {step} draws that step")
     return OptionError("usage", message, help=f"did you mean{hint}" if has_hint else f"{path} --help explains it")
 
 

@@ -181,3 +181,21 @@ def test_every_preset_prints_a_command_line_that_pastes(attn, tmp_path, preset):
 
     assert pasted.status == 0, pasted.err
     assert np.isfinite(pasted.json["weights"]).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "way_out"),
+    [
+        (["list", "examples"], "attn demo computes the first"),
+        (["demo", "qqqq"], "cat_sat (Three tokens of four numbers)"),
+        (["demo", "cat_sat", "--at", "query=0,2"], "one --at for each: --at query=0 --at query=2"),
+        (["demo", "cat_sat", "--at", "head=0,1"], "one --at for each: --at head=0 --at head=1"),
+        (["demo", "cat_sat", "--mask", "none"], "did you mean 'full'?"),
+        (["plot", "x.csv", "--kind", "entropy"], "--only entropy draws that step"),
+    ],
+)
+def test_what_is_asked_for_by_another_way_is_shown_its_own(attn, words, way_out):
+    refused = attn(*words)
+
+    assert refused.status == 2 or "query=0,2" in words
+    assert way_out in refused.err
