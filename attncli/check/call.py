@@ -218,7 +218,7 @@ def _to_figure_array(name: str, value: Any) -> Any:
 
     if isinstance(value, int | float) or value is None:
         raise InputError(
-            "wrong-type", f"{name} holds {quote_value(value)}, which is no array", help=f'{{"{name}": [[…]]}}'
+            "wrong-type", f"{name} holds {quote_value(value)}, which is not an array", help=f'{{"{name}": [[…]]}}'
         )
     if hasattr(value, "to_numpy"):  # a data frame: its numbers alone
         value = value.to_numpy()

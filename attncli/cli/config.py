@@ -35,7 +35,7 @@ def config(
     *,
     environment: Environment,
 ) -> ExitStatus:
-    """Show every setting with its value and where it was made: in attn.toml, pyproject.toml or a variable ATTN_…."""
+    """Show every setting with its value and where it was set: in attn.toml, pyproject.toml or a variable ATTN_…."""
     from attncli.cli.setting_list import write_files, write_settings
 
     if path:

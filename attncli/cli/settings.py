@@ -381,7 +381,7 @@ def _parse_variables(variables: Mapping[str, str]) -> Iterator[Setting]:
             if name in _OTHER_WAYS:
                 setting, spelled = _OTHER_WAYS[name]
                 hint = f"set {_PREFIX}{setting.upper()}={spelled}"
-            raise OptionError("unknown-setting", f"the variable {variable} is no setting", help=hint)
+            raise OptionError("unknown-setting", f"the variable {variable} is not a setting", help=hint)
         value: str | bool = text
         if name in SWITCHES:
             if text.lower() not in words:

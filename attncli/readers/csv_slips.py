@@ -16,7 +16,7 @@ _NORMALIZE = "python -c \"import sys, unicodedata; sys.stdout.write(unicodedata.
 # What a cell looks like → how to write it. The first that matches a whole cell is said.
 _SLIPS: tuple[tuple[re.Pattern[str], str], ...] = (
     (FORTRAN_NUMBER, r"write e for Fortran's D: sed -E 's/([0-9.])[dD]([-+]?[0-9])/\1e\2/g'"),
-    (re.compile(r"\(\$?[\d.,]+\)"), "parentheses are no sign: write a minus before the number"),
+    (re.compile(r"\(\$?[\d.,]+\)"), "parentheses are not a sign: write a minus before the number"),
     (re.compile(r"\(?[\d.,eE+-]+[ij]\)?"), "complex numbers are not read: save their real part, x.real"),
     (re.compile(rf"[+-]?{_UNITS}\s?[\d.,+-]+|[\d.,+-]+\s?{_UNITS}"), "write the number alone, without its unit"),
     (re.compile(r"'[^']*'|'\[.*|.*\]'", re.DOTALL), f"write double quotation marks: {DOUBLE_QUOTES}"),

@@ -122,7 +122,7 @@ def _check_sources(problem: Problem) -> None:
         if direct and name not in direct:
             raise input_error(
                 "missing-field",
-                f"{join_names(direct)} is given without {name}",
+                f"{join_names(direct)} {'is' if len(direct) == 1 else 'are'} given without {name}",
                 help=f"give {name} too; only v may be left out",
             )
     if problem.memory is not None and "embeddings" not in problem.memory:
@@ -214,7 +214,8 @@ def _check_labels(problem: Problem, size: ProblemSize) -> None:
             names_new_keys = name == "k_tokens" and len(of_item) == size.new_keys
             if len(of_item) != count and not names_new_keys:
                 message = f"{name} has {pluralize(len(of_item), 'label')}, but {there_are(count, 'vector')}"
-                raise input_error("count-mismatch", message, name)
+                hint = f"give a label for each vector, {count} in all, or leave {name} out"
+                raise input_error("count-mismatch", message, name, help=hint)
         if is_nested and len(labels) != (size.batch or 1):
             message = f"{name} has {pluralize(len(labels), 'list')}, but the batch has {size.batch or 1}"
             raise input_error("batch-mismatch", message, name)

@@ -29,7 +29,7 @@ class Scale:
     @property
     def unit(self) -> str:
         """What the numbers of `spell` are of."""
-        return "% of the row's largest" if self.is_by_row else "in every row"
+        return "% of the row's largest" if self.is_by_row else "for all rows"
 
     def spell(self, share: float) -> str:
         """Return the number that a share stands for, in few digits; the share in percent where rows differ."""

@@ -88,7 +88,7 @@ def choose_problem_format(path: str, format: str | None) -> str:
         said = f"--format {format}" if format is not None else f"the suffix of {path}"
         raise OptionError(
             "unknown-format",
-            f"{said} is no format that problems are written in",
+            f"{said} is not a format that problems are written in",
             help=f"problems are written as {join_names(PROBLEM_FORMATS, 'or')}: -o layer.safetensors",
         )
     return name

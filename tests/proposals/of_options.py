@@ -126,7 +126,7 @@ PROPOSALS = [
     Proposal("compute x.json --shared-js -f html", "-o FILE.html", Written("x.html", ('<script src="attn-',)), FILE, "compute x.json --shared-js -o x.html"),
     Proposal("compute x.json --standalone", "--format latex", (r"\documentclass", r"\end{document}"), FILE, "compute x.json --standalone --format latex"),
     Proposal("compute x.json -f markdown --heat on", "--format table", ("shaded 0 ", "░"), FILE, "compute x.json --heat on --format table"),
-    Proposal("compute x.json -o out.csv --heat map", "or -o FILE.txt", ("in every row",), FILE, "compute x.json -o out.txt --heat map && compute x.json -f table --heat map"),
+    Proposal("compute x.json -o out.csv --heat map", "or -o FILE.txt", ("for all rows",), FILE, "compute x.json -o out.txt --heat map && compute x.json -f table --heat map"),
     Proposal("compute x.json -f table --heat off --normalize row", "--heat on", ("% of the row's largest",), FILE, "compute x.json -f table --heat on --normalize row"),
     Proposal("compute p.ndjson -o out.npz", "-o FILE.ndjson", Written("out.ndjson", attend(np.eye(2))), _STREAM, "compute p.ndjson -o out.ndjson"),
     Proposal("compute p.ndjson -o out.parquet", "attn batch p.ndjson -o out.parquet makes one table of them", Written("out.parquet", attend(np.eye(2))), _STREAM, "batch p.ndjson -o out.parquet"),

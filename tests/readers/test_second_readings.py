@@ -173,7 +173,7 @@ def test_a_missing_vector_is_pointed_at():
 @pytest.mark.parametrize(
     ("cell", "hint"),
     [
-        ("(2.5)", "parentheses are no sign"),
+        ("(2.5)", "parentheses are not a sign"),
         ("20%", "without its unit"),
         ("$2.5", "without its unit"),
         ("'2.5'", "double quotation marks"),

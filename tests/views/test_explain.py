@@ -94,7 +94,8 @@ def test_a_query_that_sees_nothing(attn):
         assert weights["remark"] == f"the query sees no key: empty rows are {rule}"
         assert {x["text"] for x in weights["lines"]} == {weight}
         assert (
-            record["closing"] == {"zero": "“cat” looks nowhere.", "nan": "“cat” has weights that are no numbers."}[rule]
+            record["closing"]
+            == {"zero": "“cat” looks nowhere.", "nan": "“cat” has weights that are not numbers."}[rule]
         )
 
 
@@ -253,7 +254,7 @@ def test_the_closing_sentence_is_true_of_weights_that_are_no_shares(attn, tmp_pa
         "“0” gives 33 % to “0”, 33 % to “2”, 17 % to “1”, 17 % to the sink."  # e^0.7071 = 2.0281 of 2·2.0281 + 1 + 1
     )
     assert "itself" not in closing(attn(*say))  # q and k need not be of the same tokens
-    assert "no numbers" in closing(attn(*say, "--mask", "not full", "--empty-rows", "nan"))
+    assert "not numbers" in closing(attn(*say, "--mask", "not full", "--empty-rows", "nan"))
     assert "looks nowhere" in closing(attn(*say, "--mask", "not full"))
 
 

@@ -343,7 +343,7 @@ def test_heat_without_colour_is_a_glyph():
     text = write("table", held, heat="weights")
 
     assert "0 the         0.3837▒   0.2327░   0.3837▒" in text
-    assert "\nshaded 0 ░▒▓█ 1.00 in every row\n" in text
+    assert "\nshaded 0 ░▒▓█ 1.00 for all rows\n" in text
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_sixteen_colours_and_none_show_a_glyph_after_the_number(monkeypatch):
     with_16, without = (re.sub(r"\x1b\[[\d;]*m", "", write(held, color=color, heat="steps")) for color in (True, False))
 
     assert with_16.endswith("-4.0000█   0.0000    1.0000▂   2.0000▄\n")
-    assert "shaded by size, 0 ▁▂▃▄▅▆▇█ 4.00 in every row" in with_16
+    assert "shaded by size, 0 ▁▂▃▄▅▆▇█ 4.00 for all rows" in with_16
     assert without.endswith("-4.0000█   0.0000    1.0000░   2.0000▒\n")
 
 
@@ -243,8 +243,8 @@ def test_a_scale_is_said_where_it_changes(truecolor):
 
     plain = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert re.findall("^shaded.*", plain, re.MULTILINE) == [
-        "shaded  0.00  0.12  0.25  0.38  0.50  0.62  0.75  0.88  1.00  in every row",
-        "shaded  -2.00  -1.50  -1.00  -0.50  0.00  0.50  1.00  1.50  2.00  in every row",
+        "shaded  0.00  0.12  0.25  0.38  0.50  0.62  0.75  0.88  1.00  for all rows",
+        "shaded  -2.00  -1.50  -1.00  -0.50  0.00  0.50  1.00  1.50  2.00  for all rows",
     ]
     legend = next(line for line in read_screen(text) if line and line[0].character == "s")
     shades = [glyph.ground for glyph in legend if glyph.ground]
@@ -277,7 +277,7 @@ def test_each_cell_of_html_has_both_colours_or_none():
 
     assert styles == ["background:#fde725;color:#000", "background:#440154;color:#fff", "opacity:0.55", ""]
     assert find_html_heat(scores) is None
-    assert re.fullmatch(r'shaded (<span style="[^"<>]+">\d\.\d\d</span>){9} in every row', heat.legend())
+    assert re.fullmatch(r'shaded (<span style="[^"<>]+">\d\.\d\d</span>){9} for all rows', heat.legend())
 
 
 def test_a_notebook_shows_shaded_weights():

@@ -45,7 +45,7 @@ def set_terminal(monkeypatch, name: str) -> None:
 def test_without_colour_a_number_is_a_glyph():
     text = draw(hold(np.array([[1.0, 0.0, 0.26], [0.5, 0.75, 0.1], [0.0, 0.0, 0.0]])))
 
-    assert text.endswith("\nshaded 0.00 ░▒▓█ 1.00 in every row\n  0\n0 █ ░\n  ▒▓\n\n\n")
+    assert text.endswith("\nshaded 0.00 ░▒▓█ 1.00 for all rows\n  0\n0 █ ░\n  ▒▓\n\n\n")
 
 
 def test_with_colour_two_rows_stand_in_one_line(monkeypatch):

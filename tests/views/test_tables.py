@@ -166,7 +166,7 @@ def test_sixteen_colours_show_eighths_after_the_number(monkeypatch):
     plain = re.sub(r"\x1b\[[\d;]*m", "", write("table", held, color=True, heat="weights"))
 
     assert table(plain, "weights")[0] == ["0", "the", "0.3837▃", "0.2327▂", "0.3837▃", "1.0000"]
-    assert "\nshaded 0 ▁▂▃▄▅▆▇█ 1.00 in every row\n" in plain
+    assert "\nshaded 0 ▁▂▃▄▅▆▇█ 1.00 for all rows\n" in plain
 
 
 def test_the_scale_of_many_keys_is_said():

@@ -25,7 +25,7 @@ def closing_sentence(head: HeadValues) -> str:
     if head.plan.shapes.heads > 1:
         query = f"In head {head.head} {query}"
     if not np.isfinite(weights).all():
-        return f"{query} has weights that are no numbers."
+        return f"{query} has weights that are not numbers."
     if not weights.any():
         if head.final_weights_step == "dropout_weights" and _has_weights_before_dropout(head):
             return f"{query} looks nowhere: all of its weights are dropped."

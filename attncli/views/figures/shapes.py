@@ -40,7 +40,7 @@ def check_shapes(shapes: Sequence[StepShape], options: FigureOptions) -> None:
     """
     for name in options.steps:
         if name in _INDEX_STEPS:
-            message = f"{name} holds indices of keys, which are no amounts that can be drawn"
+            message = f"{name} holds indices of keys, which are not amounts that can be drawn"
             raise OptionError("bad-option", message, help=f"--only {_INDEX_STEPS[name]}")
     steps = choose_steps(shapes, options)
     drawn = [shape for shape in shapes if shape.name in steps]

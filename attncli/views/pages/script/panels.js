@@ -110,7 +110,7 @@ function arithmeticOfCell() {
   const note =
     isEdited() && explanation
       ? "The lines of arithmetic are those of the numbers as they came in: undo the changes to see them."
-      : `A page holds the arithmetic of small problems alone. This cell’s: ${explainCommand()}`;
+      : `A page holds the arithmetic of small problems only. For this cell: ${explainCommand()}`;
   return [
     make("div", { class: "scroll" }, make("table", { class: "lines" }, make("tbody", {}, ...rows))),
     make("p", { class: "quiet" }, note),
