@@ -1,14 +1,11 @@
 """Wrong kernels in plain NumPy, and the words by which `attn check` must name each: tiles, slices, caches, rotations, constants.
 
-`python -m tests.check.planted` tries all of them, as float64 and with 4 decimals. Nothing here shares code with `attncli`.
+Nothing here shares code with `attncli`; `planted_inputs` has the second part, and `planted_runs` tries them.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,7 +68,7 @@ def scores_of(q, k, causal):
 def online(s, v, block, *, acc="e", total="e", own_max=False, keep=(True, True), divide_each=False):
     """An online softmax, block by block of keys."""
     factors = {
-        "e": np.exp, "1": lambda x: np.ones_like(x), "inv": lambda x: np.exp(-x),
+        "e": np.exp, "1": np.ones_like, "inv": lambda x: np.exp(-x),
         "2e": lambda x: np.exp(2 * x), "2": np.exp2,
     }  # fmt: skip
     m = np.full((*s.shape[:-1], 1), -np.inf)
@@ -124,6 +121,7 @@ for _block, _n in ((8, 44), (16, 44), (32, 72)):
         tiles(f"{_which} block of {_block} twice", "counted twice",
               lambda s, v, a=_a, b=_b: softmax_rows(twice(s, a, b)) @ v, n=_n)  # fmt: skip
         if _t:
+
             def _stale_v(s, v, a=_a, b=_b, block=_block):
                 v = v.copy()
                 v[..., a:b, :] = v[..., a - block : b - block, :]
@@ -179,6 +177,7 @@ def merged(s, v, size, weigh, *, divide=True):
 
 
 for _count, _n in ((2, 45), (3, 50), (4, 37)):
+    _size = math.ceil(_n / _count)
     for _key, _says, _weigh, _divide in (
         ("mean", "merged by their mean", lambda m, l, c: np.ones_like(m), True),
         ("sum", "merged by their sum:", lambda m, l, c: np.ones_like(m), False),
@@ -189,10 +188,11 @@ for _count, _n in ((2, 45), (3, 50), (4, 37)):
         ("log-sum-exp", "merged by their log-sum-exp itself", lambda m, l, c: m + np.log(l), True),
     ):  # fmt: skip
         tiles(f"{_count} parts merged by {_key}", _says,
-              lambda s, v, size=math.ceil(_n / _count), w=_weigh, divide=_divide: merged(s, v, size, w, divide=divide), n=_n)  # fmt: skip
+              lambda s, v, size=_size, w=_weigh, divide=_divide: merged(s, v, size, w, divide=divide), n=_n)  # fmt: skip
 
 
 for _block in (4, 8, 16):
+
     def _tile_causal(r, block=_block):
         q, k, v = draw(r, n=27)
         i, j = np.arange(27)[:, None] // block, np.arange(27) // block
@@ -208,52 +208,3 @@ for _block in (4, 8, 16):
         return {"q": q, "k": k, "v": v}, {"mask": "causal"}, {"context": z}
 
     plant(f"last rows of blocks of {_block} not written", "the last block of queries", tags=("tile",))(_rows_missing)
-
-
-# ── trying them ──────────────────────────────────────────────────────────────────────────────────
-def diagnose(planted: Planted, seed: int, decimals: int | None = None):
-    """Check what one wrong kernel gives."""
-    import attncli
-    from attncli.check import check
-    from attncli.check.figures import figures_from_arrays
-
-    fields, choices, claims = planted.make(np.random.default_rng(seed))
-    if decimals is not None:
-        claims = {step: np.round(x, decimals) for step, x in claims.items()}
-    return check(attncli.Problem(**fields), attncli.Variant(**choices), figures_from_arrays(claims))
-
-
-def outcome(planted: Planted, seed: int, decimals: int | None = None) -> tuple[str, str]:
-    """Return whether the cause is first, named, missed, or another one is named; and what is said."""
-    verdict = diagnose(planted, seed, decimals)
-    if verdict.verdict != "wrong":
-        return "called " + verdict.verdict, ""
-    said = [f"{' / '.join(d.names)}: {d.sentence}" for d in verdict.identified]
-    ranks = [i for i, text in enumerate(said) if any(words in text for words in planted.says)]
-    if ranks:
-        return ("first" if ranks[0] == 0 else "named"), said[0]
-    return ("FALSE", said[0]) if said else ("missed", "")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    counts: dict[str, int] = {}
-    for name, planted in PLANTED.items():
-        if options.only not in f"{name} {' '.join(planted.tags)}":
-            continue
-        for decimals in (None, 4):
-            start = time.process_time()
-            result, said = outcome(planted, options.seed, decimals)
-            counts[result] = counts.get(result, 0) + 1
-            if result != "first":
-                text = f"{result}: {name}, {'float64' if decimals is None else f'{decimals} decimals'}"
-                print(f"{text} ({time.process_time() - start:.1f} s) {said}", flush=True)
-    print(len(PLANTED), "kernels:", counts)
-    return int("FALSE" in counts)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

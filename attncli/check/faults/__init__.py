@@ -21,7 +21,13 @@ _GROUP_ORDER = (  # of faults that are as plausible and match as well, the first
     "heads",
     "projections",
     "weights",
+    "sinks",
     "dropout",
+    "caches",
+    "rope_inside",
+    "slices",
+    "tiles",
+    "constants",
     "rounding",
 )
 

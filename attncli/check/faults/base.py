@@ -9,9 +9,9 @@ from attncli.check.trials import StepArrays, Trials
 from attncli.plan import Plan
 
 
-@dataclass(frozen=True)
+@dataclass
 class Hypothesis:
-    """A wrong computation that would explain the figures."""
+    """A wrong computation that would explain the figures; `compute` may complete the description by what it finds."""
 
     name: str
     description: str

@@ -1,0 +1,36 @@
+"""Of the wrong kernels of `planted`, a seeded sample is named first, and noise is given no cause."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import attncli
+from attncli.check import check
+from attncli.check.figures import figures_from_arrays
+from tests.check.planted import PLANTED, draw
+from tests.check.planted_runs import outcome
+
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
+SAMPLE = np.random.default_rng(20).choice(sorted(PLANTED), 8, replace=False).tolist()
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_wrong_kernel_is_named_first(name):
+    result, said = outcome(PLANTED[name], seed=3)
+
+    assert result == "first", said
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_noise_has_no_cause(seed):
+    r = np.random.default_rng(seed)
+    q, k, v = draw(r, b=2, n=20)
+    noise = r.standard_normal((2, 20, 16)).round(4)
+
+    verdict = check(
+        attncli.Problem(q=q, k=k, v=v), attncli.Variant(mask="causal"), figures_from_arrays({"context": noise})
+    )
+
+    assert verdict.verdict == "wrong"
+    assert not verdict.identified
