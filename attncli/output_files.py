@@ -9,11 +9,11 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from attncli.atomic_file import atomic_write
 from attncli.errors import CannotError, OptionError
-from attncli.output_formats import choose_output_format, refuse_unused_shape
+from attncli.output_formats import choose_output_format, refuse_unused_shape, split_packed_suffix
 from attncli.request import OutputOptions
 from attncli.text import shorten
 
@@ -90,5 +90,40 @@ def open_output_file(output_options: OutputOptions) -> Iterator[IO[bytes]]:
     path = Path(str(output_options.output))
     is_device = path.exists() and not path.is_file()
     target = path if is_device else path.resolve()  # what a link points to is replaced, and the link stays
-    with atomic_write(target, str(output_options.output)) as file:
+    _, packing = split_packed_suffix(str(output_options.output))
+    with atomic_write(target, str(output_options.output)) as file, _open_packing(file, packing) as packed:
+        yield packed
+
+
+@contextmanager
+def _open_packing(file: IO[bytes], packing: str) -> Iterator[IO[bytes]]:
+    """Open what packs the bytes that are written, by the suffix of the file; without one, the file itself.
+
+    The same bytes come of the same result: the time is left out.
+    """
+    if packing == ".gz":
+        import gzip
+
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+            yield packed  # type: ignore[misc]  # it is read and written as a file of bytes
+    elif packing == ".zst":
+        with import_zstandard().ZstdCompressor().stream_writer(file, closefd=False) as packed:
+            yield packed
+    else:
         yield file
+
+
+def import_zstandard() -> Any:
+    """Import the library that packs `.zst`.
+
+    Raises:
+        CannotError: it is not installed.
+    """
+    try:
+        import zstandard
+    except ImportError:
+        message = "files packed by Zstandard need a package that is not there: zstandard"
+        raise CannotError(
+            "missing-extra", message, help="pip install zstandard, or name a file that ends in .gz"
+        ) from None
+    return zstandard

@@ -179,13 +179,36 @@ _SAME_BYTES = ("json", "ndjson")
 _SUFFIX_OF_ANY_TEXT = ".txt"
 
 
+PACKED_SUFFIXES = (".gz", ".zst")
+
+
+def split_packed_suffix(path: str) -> tuple[PurePath, str]:
+    """Split off the suffix of a packed file: x.csv.gz → (x.csv, ".gz"); x.csv → (x.csv, "")."""
+    packed = PurePath(path)
+    suffix = packed.suffix.lower()
+    return (packed.with_suffix(""), suffix) if suffix in PACKED_SUFFIXES else (packed, "")
+
+
+def _refuse_packing(path: str, chosen: Format) -> None:
+    """Refuse to pack a format that is no text.
+
+    Raises:
+        OptionError: the file is to be packed, and the format is binary.
+    """
+    unpacked, packing = split_packed_suffix(path)
+    if packing and chosen.is_binary:
+        message = f"{chosen.name} is binary, and only text is packed"
+        raise OptionError("bad-option", message, help=f"-o {shorten(str(unpacked))}")
+
+
 def _refuse_other_suffix(path: str, chosen: Format) -> None:
     """Refuse a file whose suffix says another format than the one that is named.
 
     Raises:
         OptionError: it does.
     """
-    suffix = PurePath(path).suffix.lower()
+    unpacked, packing = split_packed_suffix(path)
+    suffix = unpacked.suffix.lower()
     names = [name for name, (suffixes, _) in FORMAT_MODULES.items() if suffix in suffixes]
     if not names or chosen.name in names or (chosen.name in _SAME_BYTES and names[0] in _SAME_BYTES):
         return
@@ -195,7 +218,7 @@ def _refuse_other_suffix(path: str, chosen: Format) -> None:
     raise OptionError(
         "bad-option",
         f"--format {chosen.name} contradicts the suffix of {shorten(path)}, which stands for {names[0]}",
-        help=f"--format {names[0]}, or a file called {shorten(PurePath(path).stem)}{own_suffix}",
+        help=f"--format {names[0]}, or a file called {shorten(unpacked.stem)}{own_suffix}{packing}",
     )
 
 
@@ -241,12 +264,14 @@ def choose_output_format(path: str | None, format_name: str | None, default: str
             no file.
     """
     if format_name is None and path is not None:
-        suffix = PurePath(path).suffix.lower()
+        unpacked, packing = split_packed_suffix(path)
+        suffix = unpacked.suffix.lower()
         names = [name for name, (suffixes, _) in FORMAT_MODULES.items() if suffix in suffixes]
         if not names:
+            has_none = f"{shorten(path)} has no suffix{f' before {packing}' if packing else ''}"
             raise OptionError(
                 "unknown-format",
-                f"there is no output format for {suffix!r}" if suffix else f"{path} has no suffix",
+                f"there is no output format for {suffix!r}" if suffix else has_none,
                 help=f"add --format {join_names(FORMAT_MODULES, 'or')}",
             )
         chosen = load_output_format(names[0])
@@ -259,6 +284,8 @@ def choose_output_format(path: str | None, format_name: str | None, default: str
         chosen = load_output_format(name)
         if path is not None:
             _refuse_other_suffix(path, chosen)
+    if path is not None:
+        _refuse_packing(path, chosen)
     if chosen.is_binary and path is None:
         raise OptionError(
             "binary-output",

@@ -123,8 +123,10 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
 
 def _read_as_batch_warning(problem: Problem, shapes: HeadShapes) -> tuple[str, ...]:
     """Return the warning that q, k and v of three axes are taken for a batch without heads, if they are."""
-    if problem.q is None or problem.q.ndim != 3 or problem.layout or shapes.has_head_axis:
+    if problem.q is None or problem.q.ndim != 3 or problem.layout:
         return ()
+    if shapes.has_head_axis and (shapes.heads == 1 or shapes.heads not in shape_of(problem.q)[:2]):
+        return ()  # one head is said; or no axis but the last can hold the heads
     by_token = (problem.positions, problem.k_positions, problem.segments, problem.k_segments)
     labels = (problem.tokens, problem.k_tokens)
     if problem.lengths is not None or problem.past is not None or any(x is not None and x.ndim == 2 for x in by_token):
@@ -133,8 +135,12 @@ def _read_as_batch_warning(problem: Problem, shapes: HeadShapes) -> tuple[str, .
         return ()
     b, t, d = shape_of(problem.q)
     reading = f"{pluralize(b, 'item')} of {pluralize(t, 'query', 'queries')}, {d} wide"
+    if shapes.has_head_axis:
+        heads = f"the {shapes.heads} heads side by side"
+    else:
+        heads = "without heads (--heads 1 confirms it)"
     return (
-        f"read-as-batch: q, k and v of three axes are read as (B, T, d): {reading}, without heads (--heads 1 confirms it); "
+        f"read-as-batch: q, k and v of three axes are read as (B, T, d): {reading}, {heads}; "
         'where one axis holds heads, add "layout": "thd" for (T, H, d), or "htd" for (H, T, d)',
     )
 

@@ -1,4 +1,4 @@
-"""Find a causal mask that lets a query see a later key, because positions repeat. Entry: `repeated_positions_warning`.
+"""Find a causal mask that lets a query see a later key, because positions repeat or go back. Entry: `repeated_positions_warning`.
 
 Frameworks hide keys by their place in the sequence, and use positions for RoPE alone; here masks compare positions.
 """
@@ -10,9 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from attncli.parts.traits import MaskTraits
 from attncli.plan.plan import Plan
 from attncli.plan.positions import is_self_attention
 from attncli.plan.visibility import compute_visibility, grid_arrays, mask_batch_heads
+from attncli.registry import Part
 from attncli.types import NumpyArray
 from attncli.validation.fields import as_numpy
 
@@ -21,14 +23,15 @@ _MAX_CELLS_LOOKED_AT = 2**24  # of a mask under repeated positions; more would t
 
 
 def repeated_positions_warning(plan: Plan) -> str:
-    """Return the warning that a causal mask lets a query see a later key, since positions repeat; "" if it does not."""
-    is_causal = plan.mask is not None and any(part.traits.is_causal for part in plan.mask.iter_parts())
+    """Return the warning that a causal mask lets a query see a later key, since positions repeat or go back; "" if it does not."""
+    is_causal = plan.mask is not None and any(map(_hides_later_keys, plan.mask.iter_parts()))
     has_positions = plan.problem.positions is not None or plan.problem.k_positions is not None
     if not is_causal or plan.mask is None or plan.q_order is not None or not has_positions:
         return ""
     k_pos = np.atleast_2d(plan.k_pos)  # (b or 1, m)
-    if all(len(np.unique(row)) == len(row) for row in k_pos) or not is_self_attention(plan.problem, plan.size):
+    if not is_self_attention(plan.problem, plan.size):
         return ""
+    repeat = any(len(np.unique(row)) < len(row) for row in k_pos)
     grid = plan.make_grid()
     cells = max(1, math.prod(mask_batch_heads(grid, plan.mask)) * plan.size.keys)
     candidates = _rows_before_a_later_key(plan)
@@ -41,10 +44,15 @@ def repeated_positions_warning(plan: Plan) -> str:
             b, _, i, j = (int(index) for index in min(np.argwhere(shown), key=lambda cell: (cell[2], cell[3], cell[0])))
             of_item = f" of item {b}" if len(k_pos) > 1 else ""
             return (
-                f"repeated-positions: positions repeat, so that the mask lets query {rows[i]}{of_item} see key {j}, "
+                f"repeated-positions: positions {'repeat' if repeat else 'go back'}, so that the mask lets query {rows[i]}{of_item} see key {j}, "
                 "which comes later; --mask-by index compares places in the sequence instead"
             )
     return ""
+
+
+def _hides_later_keys(part: Part[MaskTraits]) -> bool:
+    """Whether a mask hides the keys that come later: a causal one, or a window that ends at the query."""
+    return part.traits.is_causal or (part.traits.is_window and part.option_value("right") == 0)
 
 
 def _rows_before_a_later_key(plan: Plan) -> NumpyArray:

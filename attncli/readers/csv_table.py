@@ -34,6 +34,7 @@ from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
 
 _LABEL_COLUMN_NAMES = frozenset({"token", "tokens", "word", "words", "text", "label", "labels", "name"})
+_NUMBERED_NAME = re.compile(r"([A-Za-z]_?)\d+", re.ASCII)
 _MAX_SPELLED_COLUMNS = 64  # of column numbers that a way out spells
 
 
@@ -163,6 +164,8 @@ class CsvTable:
         rest = names[1:] or names  # without what may be the token column
         cells = self._strip_empty_ends(names if names[0] else rest)
         has_words_only = not any(self.holds_number(cell) or looks_like_number(cell) for cell in cells)
+        is_word_first = not (self.holds_number(names[0]) or looks_like_number(names[0]))
+        has_words_only |= _are_numbered_names(names) or (is_word_first and _are_numbered_names(rest))
         if has_words_only and not any(map(resembles_vector, cells)) and (len(self.rows) > 1 or len(names) > 1):
             return self._complete_names(names)
         if len(self.rows) > 1 and all(self.holds_number(cell) for cell in rest):
@@ -353,9 +356,7 @@ class CsvTable:
             spell = self.source.spell_option
             raise self._cell_error(
                 "unclear-columns",
-                f"column {names} has a name unlike the dimensions: part of the vector?"
-                if len(unlike) == 1
-                else f"columns {names} have names unlike the dimensions: part of the vector?",
+                f"column {names} {'has a name' if len(unlike) == 1 else 'have names'} unlike the dimensions: part of the vector?",
                 0,
                 unlike[0],
                 help=f"{self.spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', shorten(others))} takes all",
@@ -548,3 +549,10 @@ class CsvTable:
         self, code: str, message: str, row: int, column: int, label: str = "", help: str = ""
     ) -> InputError:
         return self.text_rows.cell_error(code, message, row, column, label, help)
+
+
+def _are_numbered_names(cells: Sequence[str]) -> bool:
+    """Whether cells are names such as e0, e1, e2: one stem of letters, each with a number of its own."""
+    matches = [_NUMBERED_NAME.fullmatch(cell) for cell in cells]
+    stems = {match.group(1) for match in matches if match}
+    return all(matches) and len(stems) == 1 and len({*cells}) == len(cells) > 1

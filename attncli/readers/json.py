@@ -468,9 +468,7 @@ def _decode_field(text: bytes, name: str, document: bytes) -> object:
     if text == b"null" and kind != "any":
         raise input_error("wrong-type", f"{name} is null", name, help="leave it out, or give its value")
     try:
-        if kind in _TYPE_OF_KIND:
-            return _decode_array(text, kind)
-        value = _decode_json(text)
+        value = _decode_array(text, kind) if kind in _TYPE_OF_KIND else _decode_json(text)
         if b"{" in text:
             check_duplicate_keys(text)
         return value

@@ -186,3 +186,36 @@ def test_tables_of_one_result(attn, tmp_path, name):
     assert rows["value"].to_list() == [x for row in weights for x in row]
     assert set(rows["source"]) == {str(SAMPLES / "cat_sat.json")}
     assert attn("compute", HELLO, "--format", name[2:]).status == 2
+
+
+# ── packed files ─────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "ndjson", "md", "tex", "txt", "html"])
+@pytest.mark.parametrize("packing", ["gz", "zst"])
+def test_text_is_packed_as_the_suffix_says(attn, tmp_path, suffix, packing):
+    import gzip
+
+    import zstandard
+
+    unpack = {"gz": gzip.decompress, "zst": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data)}
+    words = ["compute", SAMPLES / "cat_sat.json", "--causal", "--only", "weights", "-o"]
+    for name in (f"plain.{suffix}", f"packed.{suffix}.{packing}", f"again.{suffix}.{packing}"):
+        assert attn(*words, name).status == 0
+
+    packed = (tmp_path / f"packed.{suffix}.{packing}").read_bytes()
+    assert unpack[packing](packed) == (tmp_path / f"plain.{suffix}").read_bytes()
+    assert packed == (tmp_path / f"again.{suffix}.{packing}").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("r.npz.gz", [], "npz is binary, and only text is packed\n  = help: -o r.npz"),
+        ("r.parquet.zst", [], "-o r.parquet"),
+        ("r.gz", [], "r.gz has no suffix before .gz"),
+        ("r.json.gz", ["--format", "csv"], "which stands for json\n  = help: --format json, or a file called r.csv.gz"),
+    ],
+)
+def test_what_is_not_packed_is_refused(attn, tmp_path, name, options, says):
+    run = attn("compute", SAMPLES / "cat_sat.json", "-o", name, *options)
+    assert (run.status, list(tmp_path.iterdir())) == (2, [])
+    assert says in run.err

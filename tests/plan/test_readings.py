@@ -105,10 +105,34 @@ def test_positions_that_repeat_under_a_causal_mask_are_warned_of():
     assert "lets query 0 see key 3, which comes later; --mask-by index" in result.warnings[0]
 
 
+@pytest.mark.parametrize("mask", ["window:left=1,right=0", "window:right=0", "causal and window:left=2"])
+def test_a_window_that_ends_at_the_query_is_as_a_causal_mask(mask):
+    result = run(attncli.Problem(embeddings=draw_normal(1, T, D), positions=RESTARTED), mask=mask)
+    assert "lets query 0 see key 3, which comes later" in result.warnings[0]
+
+
+def test_positions_that_go_back_are_warned_of():
+    result = run(attncli.Problem(embeddings=draw_normal(1, 4, D), positions=[5, 6, 0, 1]), mask="causal")
+    assert result.warnings[0].startswith(
+        "repeated-positions: positions go back, so that the mask lets query 0 see key 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "heads", "is_warned"),
+    [((5, 2, 4), 2, True), ((2, 5, 4), 2, True), ((5, 3, 4), 2, False), ((5, 2, 4), 4, False), ((2, 2, 4), 1, False)],
+)
+def test_heads_that_another_axis_may_hold_are_said(shape, heads, is_warned):
+    x = draw_normal(1, *shape)
+    result = run(attncli.Problem(q=x, k=x, v=x), heads=heads)
+    assert codes(result) == (["read-as-batch"] if is_warned else [])
+
+
 @pytest.mark.parametrize(
     ("more", "choices"),
     [
         ({"positions": [0, 1, 2, 3, 4]}, {"mask": "causal"}),
+        ({"positions": RESTARTED}, {"mask": "window:left=1"}),
         ({"positions": [3, 3, 3, 3, 3]}, {"position": "rope"}),
         ({"positions": RESTARTED, "segments": [0, 0, 0, 1, 1]}, {"mask": "causal and document"}),
         ({"positions": RESTARTED}, {"mask": "causal", "mask_by": "index"}),

@@ -41,6 +41,8 @@ JSON_FILES = {
     "an escaped colon beside it": f'{{{X}, "about": {{"a\\u003a": 1, "b": 1, "b": 2}}}}',
     "in a group": f'{{{X}, "parameters": {{"w_q": [[1]], "w_q": [[2]]}}}}',
     "in the memory": f'{{{X}, "memory": {{"embeddings": [[1]], "tokens": ["a"], "tokens": ["b"]}}}}',
+    "a token in the embeddings": '{"embeddings": {"the": [1, 0], "cat": [0, 1], "the": [1, 1]}}',
+    "a token in embeddings that are records": '{"embeddings": [{"token": "a", "embedding": [1], "token": "b"}]}',
     "in the variant": f'{{{X}, "variant": {{"mask": "full", "mask": "causal"}}}}',
     "in about": f'{{{X}, "about": {{"a": 1, "a": 1}}}}',
     "deep in about": f'{{{X}, "about": [[{{"b": {{"a": 1, "a": 1}}}}]]}}',

@@ -510,3 +510,12 @@ def test_two_tokens_that_are_quotation_marks_swallow_no_row_even_where_rows_diff
         attncli.read(path)
 
     assert (raised.value.code, raised.value.location.line) == ("two-readings", 2)
+
+
+@pytest.mark.parametrize("header", ["token,e1,e2", "word,E0,E1", "e1,e2", "token,e_0,e_1", "token,d0,d1"])
+def test_numbered_names_that_resemble_numbers_are_a_header(attn, header):
+    label = "" if header.startswith("e") else "cat,"
+    Path("h.csv").write_text(f"{header}\n{label}1,2\n{label.replace('cat', 'sat')}2,1\n")
+    run = attn("compute", "h.csv", "--only", "scores", "--json", "--scale", "none")
+    assert run.json["scores"] == [[5, 4], [4, 5]]
+    assert "header row" in run.err
