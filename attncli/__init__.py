@@ -25,6 +25,7 @@ __all__ = [
     "AttnError",
     "CannotError",
     "Explanation",
+    "Figure",
     "InputError",
     "OptionError",
     "Problem",
@@ -43,6 +44,7 @@ TYPE_CHECKING = False  # that of `typing`, as type checkers know it
 if TYPE_CHECKING:
     from attncli.api.attend import attend, read
     from attncli.api.explain import Explanation, explain
+    from attncli.api.plot import Figure
     from attncli.api.result import Result
     from attncli.api.write import write
     from attncli.check.call import Report
@@ -56,6 +58,7 @@ _MODULE_OF_NAME = {
     "Attention": "attncli.types",
     "CannotError": "attncli.errors",
     "Explanation": "attncli.api.explain",
+    "Figure": "attncli.api.plot",
     "InputError": "attncli.errors",
     "OptionError": "attncli.errors",
     "Problem": "attncli.types",

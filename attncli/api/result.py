@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import xarray  # type: ignore[import-not-found,unused-ignore]
 
     from attncli.api.explain import Explanation
+    from attncli.api.plot import Figure
     from attncli.api.types import ArrayLike, PageFormat, Path, Selections, Steps, TextFormat
+    from attncli.output_formats import FigureKind, FigureStyle
     from attncli.plan import Plan
 
 _WIDTH = 100  # columns of what `print` shows
@@ -34,6 +36,7 @@ class Result(Attention):
         print(result)                   # the tables of `attn compute`
         result.save("weights.json")     # any format of `attn compute -o`
         result.explain("shiny")         # the page of `attn explain`
+        result.plot()                   # the figure of `attn plot`
 
     Steps are items, so that no step hides a method: `result["weights"]`, `"weights" in result`, `for step in result`. Indices count
     from 0; rows are queries, columns are keys.
@@ -212,6 +215,39 @@ class Result(Attention):
         from attncli.api.write import write
 
         write(self, path, format=format, force=force, precision=precision, bare=bare, tidy=tidy, standalone=standalone)
+
+    @spelled_for_python
+    def plot(
+        self,
+        steps: Steps | None = None,
+        *,
+        kind: FigureKind | None = None,
+        width: str | None = None,
+        dpi: int = 200,
+        style: FigureStyle = "light",
+        cmap: str | None = None,
+        title: str = "",
+    ) -> Figure:
+        """Draw a figure, which a notebook shows and its `save` writes: `attn plot`.
+
+        Args:
+            steps: which are drawn; None: the weights; "all": every step that the result holds.
+            kind: heat maps ("heat"), bars of where one query looks ("flow"), or two heads against each other ("heads"); None: flow
+                for a single query, else heat.
+            width: with its unit: "8.5cm", "85mm", "3.4in", "240pt"; None: as the cells need it.
+            dpi: pixels per inch.
+            style: the ground: light or dark.
+            cmap: a colour map of matplotlib: "viridis"; None: the style's own.
+            title: above the figure.
+
+        Raises:
+            OptionError: an option cannot be.
+            InputError: the result lacks a step, or no figure can show it.
+            CannotError: matplotlib is not installed.
+        """
+        from attncli.api.plot import plot_result
+
+        return plot_result(self, steps, kind, width, dpi, style, cmap, title)
 
     @spelled_for_python
     def explain(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +28,6 @@ from attncli.text import join_names, shorten
 
 if TYPE_CHECKING:
     from attncli.readers import InputFile
-    from attncli.types import Attention
 
 EXAMPLES = """
     attn plot tokens.csv --causal -o weights.png
@@ -42,10 +40,6 @@ EXAMPLES = """
     attn compute tokens.csv --json | attn plot - -o weights.png
 """
 _FORMATS = (*FIGURE_FORMATS, "html")
-_INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
-_MIN_INCHES, _MAX_INCHES = 1.0, 60.0
-_MAX_PIXELS = 20_000  # of the width
-_MIN_DPI, _MAX_DPI = 20, 2400
 
 
 def plot(
@@ -97,8 +91,11 @@ def plot(
     """Draw a figure: heat maps of any step, where a query looks, entropies, two heads; PNG, SVG or PDF, or a page of HTML."""
     from attncli.readers import find_input, read_bytes
     from attncli.step_names import require_step_name
+    from attncli.views.figures.options import MAX_DPI, MIN_DPI, make_figure_options
 
-    output_options = replace(figure_output_options, figure=_parse_figure_options(kind, width, dpi, style, cmap, title))
+    resolution = parse_whole_number("dpi", dpi, MIN_DPI, MAX_DPI)
+    figure = make_figure_options(kind, width, resolution, style, cmap, title)
+    output_options = replace(figure_output_options, figure=figure)
     messages = Messages.from_options(environment, output_options)
     for name in output_options.only:
         if name != "all":
@@ -130,45 +127,6 @@ def plot(
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────
-def _parse_figure_options(
-    kind: FigureKind | None, width: str | None, dpi: str, style: FigureStyle, cmap: str | None, title: str
-) -> FigureOptions:
-    """Parse the options of the figure itself.
-
-    Raises:
-        OptionError: a width or a resolution is none, or they make too many pixels.
-    """
-    inches = None if width is None else _parse_width(width)
-    resolution = parse_whole_number("dpi", dpi, _MIN_DPI, _MAX_DPI)
-    if inches is not None and inches * resolution > _MAX_PIXELS:
-        message = f"--width {width} and --dpi {dpi} make a figure of {inches * resolution:.0f} pixels"
-        raise OptionError("bad-option", message, help=f"at most {_MAX_PIXELS} are drawn: a smaller --dpi")
-    return FigureOptions((), kind, inches, resolution, style, cmap, title)
-
-
-def _parse_width(text: str) -> float:
-    """Parse a length with its unit, and return it in inches.
-
-    Raises:
-        OptionError: it is none, has no unit, or is too small or too large.
-    """
-    units = "|".join(_INCHES)
-    match = re.fullmatch(rf"([0-9]{{1,5}}(?:\.[0-9]{{1,5}})?) ?({units})?", text.strip())
-    if match is None:
-        raise OptionError(
-            "bad-option", f"--width takes a length such as 8.5cm, not {shorten(text)!r}", help="--width 8.5cm"
-        )
-    number, unit = match.groups()
-    if unit is None:
-        message = f"--width {number} has no unit"
-        raise OptionError("bad-option", message, help=f"--width {number}cm, or --width {number}in")
-    inches = float(number) * _INCHES[unit]
-    if not _MIN_INCHES <= inches <= _MAX_INCHES:
-        message = f"--width takes lengths from {_MIN_INCHES:g}in to {_MAX_INCHES:g}in, not {shorten(text)}"
-        raise OptionError("bad-option", message, help="--width 8.5cm")
-    return inches
-
-
 def _choose_figure_format(output_options: OutputOptions) -> Format:
     """Choose the format of a figure.
 
@@ -238,13 +196,14 @@ def _plot_result(
     """
     from attncli.readers.results import read_saved_result
     from attncli.select import select_from_result
+    from attncli.views.figures.shapes import keep_drawn_steps
 
     attention = read_saved_result(input_file)
     try:
         kept = (
             attention
             if format.name == "html" and not output_options.only
-            else _keep_steps(attention, output_options.only)
+            else keep_drawn_steps(attention, output_options.only)
         )
         attention = select_from_result(kept, output_options.at)
         render_options = render_options_for(environment, output_options)
@@ -259,21 +218,3 @@ def _plot_result(
     for warning in attention.warnings:
         messages.warning(warning)
     return ExitStatus.OK
-
-
-def _keep_steps(attention: Attention, names: tuple[str, ...]) -> Attention:
-    """Return a result with the steps that are drawn; its hidden keys stay known.
-
-    Raises:
-        InputError: it lacks one of them.
-    """
-    held = [step.name for step in attention]
-    if "all" in names or not names:
-        names = ("weights",) if "weights" in held and not names else tuple(held)
-    for name in names:
-        if name not in held:
-            message = f"the result has no step {name!r}: it has {join_names(held)}"
-            hint = f"attn compute INPUT --only {name} -o result.json writes one that has it"
-            raise InputError("absent-step", message, help=hint)
-    kept = {*names, *(("weights",) if "dropout_weights" in names else ())}  # these tell which weights were dropped
-    return replace(attention, steps=tuple(step for step in attention if step.name in kept))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attncli.cli.plot import _parse_width
+from attncli.views.figures.options import parse_width
 from tests.helpers import ROOT, SAMPLES, TIMEOUT, draw_normal, run_process, run_without_torch
 
 TOKENS = SAMPLES / "tokens.csv"
@@ -121,7 +121,7 @@ def test_width_and_resolution_make_the_pixels(attn, tmp_path):
     ("text", "inches"), [("8.5cm", 8.5 / 2.54), ("85mm", 8.5 / 2.54), ("3.4in", 3.4), ("240 pt", 240 / 72)]
 )
 def test_lengths_have_their_units(text, inches):
-    assert _parse_width(text) == pytest.approx(inches)
+    assert parse_width(text) == pytest.approx(inches)
 
 
 def test_options_change_the_figure(attn, tmp_path):

@@ -302,6 +302,48 @@ def test_a_result_explains_a_query_as_the_command_line_does(attn, tmp_path):
     assert "<pre" in result.explain("cat")._repr_html_()
 
 
+def test_a_result_draws_the_figure_of_the_command_line(attn, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "x.csv").write_text("the,1,0\ncat,0,1\n")
+    attn("plot", "x.csv", "--causal", "--only", "scores", "--title", "T", "-o", "cli.png", "-q")
+    figure = attncli.attend("x.csv", mask="causal").plot("scores", title="T")
+
+    assert figure._repr_png_() == (tmp_path / "cli.png").read_bytes()
+    figure.save(tmp_path / "mine.svg")
+    assert (tmp_path / "mine.svg").read_text().startswith("<?xml")
+    assert repr(figure) == "<Figure of scores: .save('figure.png') writes it>"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"steps": "wieghts"}, "unknown-step"),
+        ({"steps": "output"}, "absent-step"),
+        ({"kind": "pie"}, "bad-option"),
+        ({"width": "8.5"}, "bad-option"),
+        ({"dpi": 2.5}, "bad-option"),
+        ({"cmap": "cividsi"}, "bad-option"),
+    ],
+)
+def test_what_no_figure_can_be_is_refused(options, code):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(attncli.AttnError) as caught:
+        attncli.attend(X).plot(**options)
+    assert caught.value.code == code
+
+
+def test_a_figure_without_matplotlib_says_what_to_install(monkeypatch):
+    from importlib.metadata import PackageNotFoundError
+
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("attncli.views.figures.library.version", version)
+    with pytest.raises(attncli.CannotError) as caught:
+        attncli.attend(X).plot()
+    assert (caught.value.code, caught.value.help) == ("missing-extra", "pip install 'attncli[plot]'")
+
+
 def test_what_was_drawn_is_explained_as_it_was_drawn():
     result = attncli.attend(X, projection="randn:dim=2", only="weights")
 

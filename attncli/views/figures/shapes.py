@@ -1,13 +1,16 @@
-"""What can be drawn of a result, decided by the shapes of its steps, before anything is computed. Entry: `check_shapes`."""
+"""What can be drawn of a result, decided by the shapes of its steps, before anything is computed. Entries: `check_shapes`,
+`keep_drawn_steps`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from attncli.errors import InputError, OptionError
 from attncli.output_formats import FigureKind, FigureOptions, StepShape
 from attncli.text import join_names, pluralize
+from attncli.types import Attention
 
 _MAX_PANELS = 144
 _INDEX_STEPS = {"top_keys": "top_weights"}  # steps that hold indices, and what is drawn instead
@@ -68,3 +71,21 @@ def check_shapes(shapes: Sequence[StepShape], options: FigureOptions) -> None:
         axes = [a for a in ("batch", "head", "kv_head") if any(a in shape.axes for shape in drawn)]
         message = f"the figure would have {pluralize(panel_count, 'panel')}, and at most {_MAX_PANELS} can be read"
         raise InputError("too-many-panels", message, help=join_names([f"--at {axis}=0:4" for axis in axes], "or"))
+
+
+def keep_drawn_steps(attention: Attention, names: tuple[str, ...]) -> Attention:
+    """Return a result with the steps that are drawn; its hidden keys stay known.
+
+    Raises:
+        InputError: it lacks one of them.
+    """
+    held = [step.name for step in attention]
+    if "all" in names or not names:
+        names = ("weights",) if "weights" in held and not names else tuple(held)
+    for name in names:
+        if name not in held:
+            message = f"the result has no step {name!r}: it has {join_names(held)}"
+            hint = f"attn compute INPUT --only {name} -o result.json writes one that has it"
+            raise InputError("absent-step", message, help=hint)
+    kept = {*names, *(("weights",) if "dropout_weights" in names else ())}  # these tell which weights were dropped
+    return replace(attention, steps=tuple(step for step in attention if step.name in kept))
