@@ -17,9 +17,10 @@ from tests.helpers import ROOT
 
 _SECTIONS = ("Args", "Returns", "Raises")
 _FUNCTIONS = ("attend", "check", "explain", "read", "write")
-_CLASSES = ("Result", "Step", "Report", "Problem", "Variant", "AttnError")
+_CLASSES = ("Result", "Figure", "Step", "Report", "Problem", "Variant", "AttnError")
 _VARIABLES = {
     "Result": "result",
+    "Figure": "figure",
     "Step": "step",
     "Report": "report",
     "Problem": "problem",
