@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Figure:
     """A figure of a result: a notebook shows it, and `save` writes it.
 
-    result.plot()                                # in a notebook
+    result.plot()  # in a notebook
     result.plot("scores").save("scores.pdf")
     """
 

@@ -57,6 +57,7 @@ def page_title(attention: Attention) -> str:
 def _layer_record(name: str, attention: Attention, precision: int, *, is_exact: bool) -> Json:
     steps = [SlicedStep(attention, step, precision) for step in attention]
     workings = attention.workings.to_record(precision) if attention.workings is not None else {}
+    reasons = workings.get("reasons", STEP_REASONS)
     return {
         "name": printable(name),
         "source": printable(attention.source),
@@ -67,7 +68,7 @@ def _layer_record(name: str, attention: Attention, precision: int, *, is_exact: 
         "labels": _token_labels(steps),
         "kv_of_head": _kv_heads(attention, steps),
         "steps": [_step_record(step, is_exact=is_exact) for step in steps],
-        "reasons": workings.get("reasons") or {step.name: STEP_REASONS.get(step.name, "") for step in attention},
+        "reasons": {step.name: reasons.get(step.name, "") for step in attention},
         "explanations": _pack_json(workings.get("explanations")),
         "inputs": workings.get("inputs"),
         "why_no_inputs": workings.get("why_no_inputs", _WHY_NO_WORKINGS),
