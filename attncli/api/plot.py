@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 class Figure:
     """A figure of a result: a notebook shows it, and `save` writes it.
 
-    result.plot()  # in a notebook
-    result.plot("scores").save("scores.pdf")
+        result.plot()  # in a notebook
+        result.plot("scores").save("scores.pdf")
+
+    It is drawn at once, so that a later change of arrays does not change what a notebook shows.
     """
 
     def __init__(self, attention: Attention, render_options: RenderOptions) -> None:
