@@ -46,4 +46,4 @@ def test_most_folders_are_proven():
     assert len(depths) >= 430
     assert sum(depth != "none" for depth in with_softmax) >= 0.99 * len(with_softmax)
     assert sum(depth == "hidden" for depth in depths) >= 0.6 * len(depths)
-    assert sum(depth.startswith("hidden") for depth in depths) >= 0.68 * len(depths)
+    assert sum(depth.startswith("hidden") for depth in depths) >= 0.66 * len(depths)
