@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attncli.readers.foreign import spell_path
 from attncli.readers.source import Source
 
 _DIMENSION_NAMES = frozenset({
@@ -44,6 +43,8 @@ class LongTable:
 
     def spell_readings(self, source: Source, separator: str = ",") -> str:
         """Spell both readings: the command that makes a row a token, and the option that takes both as dimensions."""
+        from attncli.readers.foreign import spell_path
+
         keys = [key if re.fullmatch(r"[\w .:-]*", key) else "KEY" for key in self.keys]
         pivot = f".pivot('{self.dimension}', index={keys}, values='{self.value}')"
         dimensions = source.spell_option("columns", f"{self.dimension},{self.value}")
