@@ -180,7 +180,8 @@ def test_every_step_is_that_of_a_loop(name: str) -> None:
         del expected[step]
     for step, figures in expected.items():
         assert_close(step_values(result, step), figures, atol=1e-15 if step == "weights" else 1e-14)
-    assert [w.partition(":")[0] for w in result.warnings] == ["empty-rows"] * (0 in np.array(expected["visible_keys"]))
+    codes = [w.partition(":")[0] for w in result.warnings if not w.startswith("repeated-positions")]
+    assert codes == ["empty-rows"] * (0 in np.array(expected["visible_keys"]))
 
 
 def test_an_entropy_of_nothing_is_not_minus_zero() -> None:

@@ -88,7 +88,8 @@ def test_hidden_and_dropped_cells_are_marked(page):
 
 
 def test_a_page_holds_the_weights_that_values_are_summed_with(page):
-    [layer] = record_of(page({"embeddings": np.eye(4), "variant": {"dropout": "dropout:p=0.5,seed=3"}}))["layers"]
+    problem = {"embeddings": np.eye(4), "variant": {"dropout": "dropout:p=0.5,seed=3"}}
+    [layer] = record_of(page(problem, "--only", "weights,dropout_weights,context"))["layers"]
     steps = {step["name"]: values_of(step) for step in layer["steps"]}
 
     np.testing.assert_array_equal(steps["context"], steps["dropout_weights"] @ np.eye(4))

@@ -355,7 +355,7 @@ def test_lines_are_those_of_the_weights_after_dropout(page):
         "dropout_mask": [[True, False], [False, False]],
         "variant": {"dropout": 0.5},
     }
-    browser = page(problem)
+    browser = page(problem, "--only", "weights,dropout_weights,context")
 
     assert "lines: dropout_weights" in browser.text(".looking")
     assert browser.texts(".looks ol:last-child li") == ["– 0", "– 1"]
