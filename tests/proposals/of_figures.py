@@ -32,6 +32,7 @@ PROPOSALS = [
     Proposal("plot b.json -o a.svg --heads 4", "--at batch=0:4 or --at head=0:4", _DRAWN, {"b.json": {"embeddings": np.tile(HEADED[:1], (37, 1, 1))}}, "plot b.json -o a.svg --heads 4 --at batch=0:4"),
     Proposal(f"{_SAVED} --only entropy", "attn compute INPUT --only entropy -o result.json", _DRAWN, FILE, "compute x.json --only entropy -o result.json --force && plot result.json -o a.svg"),
     Proposal(f"{_SAVED} --causal", "name the problem instead of its result", _DRAWN, FILE, f"{_PLOT} --causal"),
+    Proposal(f"{_PLOT} --kind scores", "--only scores draws that step", _DRAWN, FILE, f"{_PLOT} --only scores"),
     Proposal("plot x.json -o a.html --title T", "draw a figure: -o FILE.svg", _DRAWN, FILE, f"{_PLOT} --title T"),
     Proposal("batch x.json -o - --plot svg", "-o DIR", Written("out/x.svg", ("<svg",)), FILE, f"{_RUN} --plot svg"),
     Proposal(f"{_RUN} --plot svg --format pdf", "leave --plot out, or --format", Written("out/x.svg", ("<svg",)), FILE, f"{_RUN} --plot svg"),

@@ -175,9 +175,11 @@ NOT_FOLLOWED = {
     "a package that is missing is taken away by tests/readers/test_text_formats.py": ("pip install zstandard",),
     "a package that does not load is broken by tests/cli/test_plot.py": ("pip install --force-reinstall",),
     "programs that make another file are followed by tests/readers/": (
+        "compute its input again; --only context -o NEW.csv",
+        "labels go beside vectors: attn compute VECTORS --with tokens=",
+        "real and imaginary parts side by side: python -c",
         "convert it: python -c",
         "convert it: iconv -f MACINTOSH",
-        "name it: python -c",
         "name them: python -c",
     ),
     "models are made by tests/capture/": (
