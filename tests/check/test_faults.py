@@ -6,7 +6,7 @@ import pytest
 
 from tests.check.faulty import FAULTS, case_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
+pytestmark = pytest.mark.slow
 
 TRIALS = [(name, i % 3) for i, name in enumerate(FAULTS)]
 

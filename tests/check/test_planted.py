@@ -11,8 +11,18 @@ from attncli.check.figures import figures_from_arrays
 from tests.check.planted import PLANTED, draw
 from tests.check.planted_runs import outcome
 
-pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
-SAMPLE = np.random.default_rng(20).choice(sorted(PLANTED), 8, replace=False).tolist()
+pytestmark = pytest.mark.slow
+_KINDS = ("past", "cache", "rope", "rotat", "sink", "bias", "mask", "drop", "head", "item", "length")
+SAMPLE = sorted(
+    {
+        *np.random.default_rng(20).choice(sorted(PLANTED), 8, replace=False).tolist(),
+        *(
+            name
+            for kind in _KINDS
+            for name in [name for name in sorted(PLANTED) if kind in name][:: 1 if kind == "rope" else 4]
+        ),
+    }
+)
 
 
 @pytest.mark.parametrize("name", SAMPLE)
