@@ -62,7 +62,7 @@ class Report(Verdict):
             OptionError: there is no such format.
         """
         from attncli.output_formats import RenderOptions
-        from attncli.views.verdict import VERDICT_VIEWS
+        from attncli.views.verdicts.formats import VERDICT_VIEWS
 
         optional_word("format", format, VERDICT_VIEWS, "unknown-format")
         return VERDICT_VIEWS[format](self, RenderOptions())

@@ -10,7 +10,7 @@ from attncli.check.claims import Claim, describe_cell
 from attncli.plan import Plan
 from attncli.types import NumpyArray
 from attncli.verdict import FigureTable
-from attncli.views.gap_marks import MAX_SHOWN_DECIMALS, format_number
+from attncli.views.verdicts.gap_marks import MAX_SHOWN_DECIMALS, format_number
 
 _OUTER_AXES = ("batch", "head", "kv_head")
 _MAX_FIGURES = 10_000  # of one step, that are shown

@@ -238,7 +238,7 @@ def _write_before_search(
     """
     if not judgement.should_search or output_options.output is not None:
         return 0
-    from attncli.views.verdict import VERDICT_VIEWS
+    from attncli.views.verdicts.formats import VERDICT_VIEWS
 
     if format.name not in VERDICT_VIEWS:
         return 0
@@ -347,7 +347,7 @@ def _write_verdict(
 
         content = verdict_html(verdict) if isinstance(verdict, Verdict) else folder_html(verdict)
     else:
-        from attncli.views.verdict import FOLDER_VIEWS, VERDICT_VIEWS
+        from attncli.views.verdicts.formats import FOLDER_VIEWS, VERDICT_VIEWS
 
         if isinstance(verdict, Verdict):
             content = VERDICT_VIEWS[format.name](verdict, render_options)
@@ -360,7 +360,7 @@ def _write_junit(path: str | None, suite: str, problems: Sequence[ProblemVerdict
     """Write verdicts to the file of --junit, if there is one."""
     if path is None:
         return
-    from attncli.views.junit import write_junit
+    from attncli.views.verdicts.junit import write_junit
 
     with open_output_file(OutputOptions(output=path)) as file:
         file.write(write_junit(suite, problems).encode())

@@ -24,7 +24,7 @@ from attncli.check.figure_files import read_figures
 from attncli.errors import AttnError
 from attncli.output_formats import RenderOptions, load_output_format
 from attncli.validation import validate
-from attncli.views.verdict import VERDICT_VIEWS
+from attncli.views.verdicts.formats import VERDICT_VIEWS
 from tests.fuzz.harness import Outcome
 
 PROBLEMS = (

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from attncli.text import pluralize, printable
 from attncli.verdict import FigureTable, FolderVerdict, StepComparison, Verdict
-from attncli.views.gap_marks import CHECK_MARKS, format_gap_mark
 from attncli.views.pages.document import element, escape_html, fill_template
-from attncli.views.verdict import claimed_steps, count_right_problems, describe_verdict, step_mark_text, step_rows
+from attncli.views.verdicts.gap_marks import CHECK_MARKS, format_gap_mark
+from attncli.views.verdicts.rows import claimed_steps, step_mark_text, step_rows
+from attncli.views.verdicts.sentences import count_right_problems, describe_verdict
 
 
 def verdict_html(verdict: Verdict) -> str:

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 from attncli.output_formats import RenderOptions
 from attncli.text import printable, replace_undecodable
 from attncli.verdict import ProblemVerdict
-from attncli.views.verdict import conclusion_line, verdict_plain
+from attncli.views.verdicts.plain import verdict_plain
+from attncli.views.verdicts.sentences import conclusion_line
 
 
 def write_junit(suite: str, problems: Sequence[ProblemVerdict]) -> str:
