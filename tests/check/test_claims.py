@@ -12,7 +12,7 @@ import pytest
 import attncli
 from attncli.check import check
 from attncli.check.claims import _align_cells, describe_cell, largest_claimed_rank
-from attncli.check.figure_files import _is_header, _Table
+from attncli.check.figure_files.csv import _is_header, _Table
 from attncli.check.figures import figures_from_arrays
 from attncli.errors import InputError
 from attncli.plan import make_plan
