@@ -11,18 +11,14 @@ import pytest
 from attncli.check import check
 from attncli.check.alternatives import Alternative
 from attncli.check.comparison import Comparison, _worst_position
+from attncli.check.diagnoses import _are_indistinguishable
+from attncli.check.evidence import Evidence, _count_gained_digits, _have_same_nonfinite_cells, is_within_own_rounding
 from attncli.check.faults import Hypothesis
 from attncli.check.figures import figures_from_arrays
 from attncli.check.rules import CellComparison
-from attncli.check.search import (
-    Search,
-    SingleTrial,
-    TrialResult,
-    _count_gained_digits,
-    _Evidence,
-    _have_same_nonfinite_cells,
-)
+from attncli.check.search import Search
 from attncli.check.task import prepare
+from attncli.check.trial_results import SingleTrial, TrialResult
 from attncli.types import Problem
 from attncli.variant import Variant
 from tests.check.faulty import Case, merge, steps
@@ -199,8 +195,8 @@ def test_only_cells_that_a_trial_repairs_are_evidence():
     search = search_for({"scaled_scores": claimed})
 
     def gained_digits(values):
-        evidence = _Evidence()
-        search._add_evidence(evidence, 0, values)
+        evidence = Evidence()
+        evidence.add_claim(search.comparison, 0, values, is_sampled=False)
         return evidence.gained_digits
 
     assert gained_digits(reference) == 0  # nothing repaired, and nothing is NaN or ∞
@@ -218,7 +214,7 @@ def test_an_error_is_within_a_roundings_own_if_it_is_at_most_twice_what_that_mov
     search = search_for({"scaled_scores": rounded + left})
     hypothesis = Hypothesis("rounded", "rounded", lambda: None, 1)
 
-    assert search._is_within_own_rounding(hypothesis, {"scaled_scores": rounded}) is is_within
+    assert is_within_own_rounding(search.comparison, hypothesis, {"scaled_scores": rounded}) is is_within
 
 
 @pytest.mark.parametrize(("factor", "shared"), [(1.0, True), (1 + 1e-12, True), (1.01, False)])
@@ -229,7 +225,7 @@ def test_two_computations_share_a_diagnosis_if_the_rule_cannot_tell_them_apart(f
     first = trial("first", 1, claimed_cells=(weights,)).result
     second = trial("second", 1, claimed_cells=(weights * factor,)).result
 
-    assert search._are_indistinguishable(first, second) is shared
+    assert _are_indistinguishable(search.comparison, first, second) is shared
 
 
 def test_faults_on_another_choice_are_tried_on_the_steps_that_are_claimed():
