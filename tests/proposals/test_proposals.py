@@ -172,7 +172,7 @@ NOT_FOLLOWED = {
         "--debug shows where it happened",
         "what attn --version prints",
     ),
-    "a package that is missing is taken away by tests/readers/test_text_formats.py": ("pip install zstandard",),
+    "a package that is missing is taken away by tests/readers/test_packed_text.py": ("pip install zstandard",),
     "a package that does not load is broken by tests/cli/test_plot.py": ("pip install --force-reinstall",),
     "programs that make another file are followed by tests/readers/": (
         "compute its input again; --only context -o NEW.csv",
