@@ -116,7 +116,7 @@ def _is_there(path: str) -> bool:
 def _open_file(file: Any, format: str | None, make_input_file: Any) -> Any:
     """Read an open file whole, and find its format: what is named, that of its name's suffix, or what it holds."""
     from attncli.readers.base import find_reader, load_reader
-    from attncli.readers.sniff import FORMAT_TITLES, detect_format
+    from attncli.readers.format_detection import FORMAT_TITLES, detect_format
 
     try:
         data = file.read()

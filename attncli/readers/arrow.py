@@ -27,7 +27,7 @@ from attncli.readers.columns import (
 )
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
-from attncli.readers.unpacking import check_unpacked_size
+from attncli.readers.unpacked_size import check_unpacked_size
 from attncli.text import join_names, printable, shorten
 from attncli.types import Json, NumpyArray, Problem
 

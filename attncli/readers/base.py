@@ -118,7 +118,7 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
                     help=explain_unpacking(path),
                 )
             return reader
-    from attncli.readers.foreign import foreign_suffix_error
+    from attncli.readers.foreign_formats import foreign_suffix_error
 
     if (foreign := foreign_suffix_error(inner_path)) is not None:
         if packing:
@@ -177,7 +177,7 @@ def parse_source(reader: Reader, source: Source) -> Problem:
             source = replace(source, data=data) if packing else source
         problem = reader.read(source)
     except InputError:
-        from attncli.readers.foreign import check_not_foreign
+        from attncli.readers.foreign_formats import check_not_foreign
 
         check_not_foreign(source)  # then that is what is wrong with it
         raise

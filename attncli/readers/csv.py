@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 
 from attncli.readers.base import make_problem, nest_fields, reader
-from attncli.readers.csv_doubts import check_readings
+from attncli.readers.csv_ambiguities import check_readings
 from attncli.readers.csv_labels import read_labels
 from attncli.readers.csv_rows import COUNT_LINE, SEPARATORS
 from attncli.readers.csv_table import CsvTable

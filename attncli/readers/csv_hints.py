@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from attncli.readers.csv_cells import looks_like_number
-from attncli.readers.csv_reading import TableReading
-from attncli.readers.csv_slips import DOUBLE_QUOTES, explain_non_number
+from attncli.readers.csv_non_numbers import DOUBLE_QUOTES, explain_non_number
+from attncli.readers.csv_table_protocol import TableReading
 from attncli.text import shorten
 
 _MAX_SPELLED_COLUMNS = 64  # of column numbers that a way out spells

@@ -19,7 +19,7 @@ from typing import Literal
 from attncli.errors import InputError, Location
 from attncli.readers.base import decode_text
 from attncli.readers.csv_cells import COMMA_NUMBER, NUMBER, has_brackets, looks_like_number, looks_like_vector
-from attncli.readers.csv_foreign import explain_foreign_text
+from attncli.readers.csv_foreign_text import explain_foreign_text
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
 from attncli.text import pluralize, printable, shorten

@@ -14,6 +14,7 @@ from typing import Any
 from attncli.errors import InputError, Location
 from attncli.readers.base import make_problem, nest_fields
 from attncli.readers.columns import TOKEN_NAMES, are_alike, differs_from_rest, find_column, spell_column, unlike_columns
+from attncli.readers.csv_ambiguities import check_readings, is_column_of_dimension_numbers, transposed_error
 from attncli.readers.csv_cells import (
     COMMA_NUMBER,
     COMMA_NUMBER_OR_NONFINITE,
@@ -24,7 +25,6 @@ from attncli.readers.csv_cells import (
     looks_like_number,
     resembles_vector,
 )
-from attncli.readers.csv_doubts import check_readings, is_column_of_dimension_numbers, transposed_error
 from attncli.readers.csv_hints import describe_empty_columns, explain_cell, explain_ragged_row, find_empty_columns
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
 from attncli.readers.csv_vector_columns import describe_vector_column, find_vector_column, parse_vectors

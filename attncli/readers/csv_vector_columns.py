@@ -8,8 +8,8 @@ from collections.abc import Collection
 from attncli.errors import InputError
 from attncli.readers.columns import OTHER_NAMES
 from attncli.readers.csv_cells import COMMA_NUMBER, has_brackets, is_one_number_in_brackets, looks_like_vector
-from attncli.readers.csv_reading import TableReading
-from attncli.readers.csv_vectors import parse_vector
+from attncli.readers.csv_table_protocol import TableReading
+from attncli.readers.csv_vector_cells import parse_vector
 from attncli.text import join_names, pluralize, shorten
 from attncli.types import NumpyArray
 

@@ -19,7 +19,7 @@ from attncli.readers.columns import (
     TableWords,
     choose_columns,
 )
-from attncli.readers.csv_vectors import parse_vector
+from attncli.readers.csv_vector_cells import parse_vector
 from attncli.readers.source import Source
 from attncli.text import pluralize, printable, quote_value, shorten
 from attncli.types import NONFINITE_SPELLINGS, Json

@@ -43,7 +43,7 @@ class LongTable:
 
     def spell_readings(self, source: Source, separator: str = ",") -> str:
         """Spell both readings: the command that makes a row a token, and the option that takes both as dimensions."""
-        from attncli.readers.foreign import spell_path
+        from attncli.readers.foreign_formats import spell_path
 
         keys = [key if re.fullmatch(r"[\w .:-]*", key) else "KEY" for key in self.keys]
         pivot = f".pivot('{self.dimension}', index={keys}, values='{self.value}')"

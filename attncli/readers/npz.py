@@ -17,7 +17,7 @@ from attncli.errors import InputError, Location
 from attncli.readers.base import decode_metadata, make_problem, merge_fields, nest_fields, reader
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
-from attncli.readers.unpacking import check_unpacked_size
+from attncli.readers.unpacked_size import check_unpacked_size
 from attncli.text import join_names, pluralize, shorten
 from attncli.types import INPUT_NAMES, Json, NumpyArray, Problem
 
@@ -32,7 +32,7 @@ def read_npy(source: Source) -> Problem:
     array = read_npy_array(source.data, "embeddings")
     kind = "texts" if array.dtype.kind in "US" else "complex numbers" if array.dtype.kind == "c" else ""
     if kind and not source.field:
-        from attncli.readers.foreign import spell_path
+        from attncli.readers.foreign_formats import spell_path
 
         old, new = spell_path(source.name), spell_path(source.name, ".npy")
         code = "import sys, numpy; a = numpy.load(sys.argv[1]); numpy.save(sys.argv[2], numpy.concatenate([a.real, a.imag], -1))"
@@ -76,7 +76,7 @@ def _name_arrays(fields: Json, path: str) -> Json:
         {"tokens": texts[0]} if is_clear and texts else {}
     )
     pairs = ", ".join(f"{field}=a[{shorten(name)!r}]" for field, name in chosen.items())
-    from attncli.readers.foreign import spell_path
+    from attncli.readers.foreign_formats import spell_path
 
     old, new = spell_path(path), spell_path(path, ".named.npz")
     raise InputError(

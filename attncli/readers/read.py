@@ -14,7 +14,7 @@ from typing import Any
 from attncli.errors import InputError, OptionError
 from attncli.readers.base import Reader, load_reader, parse_source, read_source
 from attncli.readers.files import open_input, read_bytes, read_error
-from attncli.readers.json_lines import detect_reader
+from attncli.readers.json_line_readers import detect_reader
 from attncli.readers.source import Source
 from attncli.readers.with_field import assign_name_of_array, replace_field
 from attncli.types import Problem
@@ -64,7 +64,7 @@ def find_input(path: str, format: str | None = None) -> InputFile:
     if path != "-" or format is not None:
         return InputFile(path, detect_reader(path, format))
     from attncli.readers.compression import unpack
-    from attncli.readers.sniff import FORMAT_TITLES, detect_format
+    from attncli.readers.format_detection import FORMAT_TITLES, detect_format
 
     try:
         data = read_bytes(path)

@@ -49,7 +49,7 @@ def _check_no_checkpoint(names: Iterable[str], path: str) -> None:
 
 def _unnamed_error(names: Sequence[str], path: str) -> InputError:
     """Make the error for a file of matrices that are called otherwise than the fields of a problem."""
-    from attncli.readers.foreign import spell_path
+    from attncli.readers.foreign_formats import spell_path
 
     name = next((one for one in names if re.search("embed|wte|tok", one)), names[0])
     command = (

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from attncli.errors import AttnError, InputError, OptionError
 from attncli.readers.base import FORMAT_MODULES, Reader, parse_source, read_source
-from attncli.readers.json_lines import detect_reader
+from attncli.readers.json_line_readers import detect_reader
 from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, shorten, suggestion
 from attncli.types import NESTED_FIELDS, Problem

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from attncli.errors import InputError
 from attncli.readers.base import FORMAT_MODULES
-from attncli.readers.sniff import detect_format
+from attncli.readers.format_detection import detect_format
 from tests.helpers import pack_gzip
 from tests.validation.bad_files import npy, npz
 

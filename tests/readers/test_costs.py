@@ -20,7 +20,7 @@ import zstandard
 import attncli
 from attncli.errors import AttnError, CannotError, InputError
 from attncli.plan import make_plan
-from attncli.readers import unpacking
+from attncli.readers import unpacked_size
 from tests.costs import measure_cost
 from tests.validation.bad_files import npy, safetensors
 
@@ -272,7 +272,7 @@ def test_an_archive_of_zeros_that_does_not_fit_is_read_uncompressed(tmp_path):
 
 def test_what_an_archive_unpacks_to_is_held_against_the_memory_that_is_free(tmp_path, monkeypatch):
     np.savez(tmp_path / "a.npz", embeddings=np.zeros((1000, 100)))
-    monkeypatch.setattr(unpacking, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(unpacked_size, "_LARGE_BYTES", 0)
     monkeypatch.setattr("attncli.plan.memory.available_memory_bytes", lambda: 799_999)
 
     with pytest.raises(CannotError, match=r"the arrays take 0\.0 GiB, but only 0\.0 GiB are free"):

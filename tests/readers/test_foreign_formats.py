@@ -19,7 +19,7 @@ import pytest
 import attncli
 from attncli.errors import AttnError, InputError
 from attncli.readers import find_reader
-from attncli.readers.foreign import FOREIGN_FORMATS
+from attncli.readers.foreign_formats import FOREIGN_FORMATS
 
 FILES = Path(__file__).parent / "files"
 TOKENS = ("the", "to", "U.S.", "<unk>")

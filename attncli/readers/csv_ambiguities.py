@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from attncli.errors import InputError
 from attncli.readers.csv_cells import NUMBER
-from attncli.readers.csv_reading import TableReading
+from attncli.readers.csv_table_protocol import TableReading
 from attncli.text import printable, shorten
 
 _DIMENSION_LABEL = re.compile(

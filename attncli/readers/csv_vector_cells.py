@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attncli.errors import InputError
 from attncli.readers.csv_cells import NUMBER, find_parts
-from attncli.readers.csv_slips import explain_non_number
+from attncli.readers.csv_non_numbers import explain_non_number
 
 
 def parse_vector(cell: str) -> list[float]:
