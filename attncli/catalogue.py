@@ -222,7 +222,7 @@ def format_command_line(preset: Preset, layer: int | None = None) -> str:
     """Write a preset as the options that it stands for, with the values of those that it requires in capitals."""
     choices = preset_choices(preset, layer)
     description = Variant(**choices).describe()
-    options = [f"{CHOICES[name].flag} {_quote(format_value(description[name]))}" for name in choices]
+    options = [f"{CHOICES[name].flag} {_quote_for_shell(format_value(description[name]))}" for name in choices]
     required = [_REQUIRED_OPTIONS[name] for name in preset.required_choices]
     return " ".join(["attn compute INPUT", *options, *required])
 
@@ -235,5 +235,5 @@ _REQUIRED_OPTIONS = {
 }
 
 
-def _quote(text: str) -> str:
+def _quote_for_shell(text: str) -> str:
     return f"'{text}'" if any(c in text for c in " ()") else text

@@ -56,18 +56,18 @@ class MaskExpression:
         for operand in self.operands:
             yield from operand.iter_parts()
 
-    def blame(
+    def deciding_parts(
         self, part_holds: Callable[[Part[MaskTraits]], bool], value: bool = False
     ) -> Iterator[tuple[Part[MaskTraits], bool]]:
         """Yield the parts that make the expression `value` at one cell, each with its own value there."""
         if self.part:
             yield self.part, value
         elif self.kind == "not":
-            yield from self.operands[0].blame(part_holds, not value)
+            yield from self.operands[0].deciding_parts(part_holds, not value)
         else:
             for operand in self.operands:
                 if operand.holds(part_holds) == value:
-                    yield from operand.blame(part_holds, value)
+                    yield from operand.deciding_parts(part_holds, value)
 
     def holds(self, part_holds: Callable[[Part[MaskTraits]], bool]) -> bool:
         """Whether the expression holds at one cell, from what its parts are there."""

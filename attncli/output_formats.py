@@ -117,7 +117,7 @@ class Format:
     # (result, options) → what is not shown of the result, "code: sentence"
     find_warnings: Callable[[Attention, RenderOptions], tuple[str, ...]] | None = None
 
-    def adapt(self, attention: Attention, options: RenderOptions) -> Attention:
+    def prepare_result(self, attention: Attention, options: RenderOptions) -> Attention:
         """The result as this format can hold it: a dtype it lacks is widened, and warnings say what is not as it was."""
         warnings = self.find_warnings(attention, options) if self.find_warnings else ()
         if attention.dtype in self.unsupported_dtypes:

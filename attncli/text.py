@@ -71,6 +71,11 @@ def shorten(text: str, max_length: int = 120) -> str:
     return text if len(text) <= max_length else f"{text[: max_length // 2]}…{text[-max_length // 2 :]}"
 
 
+def quote_name(name: str) -> str:
+    """Return a name from a file in quotation marks, shortened where it is long."""
+    return repr(printable(shorten(name)))
+
+
 def quote_value(value: object) -> str:
     """Return a value for a message, as JSON calls it or as Python writes it, shortened where it is long or deep."""
     if value is None or isinstance(value, bool):

@@ -238,7 +238,7 @@ class Verdict:
     differences: tuple[StepDifference, ...] = ()  # where they were asked for
     is_complete: bool = True  # whether what is to be searched for has been
 
-    def conceal(self) -> Verdict:
+    def hide_answers(self) -> Verdict:
         """Return the marks alone: no figure of the reference, and nothing that says how far off an answer is."""
         return replace(
             self,
@@ -443,10 +443,10 @@ class FolderVerdict:
     folder: str
     problems: tuple[ProblemVerdict, ...]
 
-    def conceal(self) -> FolderVerdict:
+    def hide_answers(self) -> FolderVerdict:
         """Return the marks alone, of each problem."""
         concealed = (
-            replace(problem, verdict=problem.verdict and problem.verdict.conceal()) for problem in self.problems
+            replace(problem, verdict=problem.verdict and problem.verdict.hide_answers()) for problem in self.problems
         )
         return replace(self, problems=tuple(concealed))
 

@@ -335,7 +335,7 @@ def _spell_warning(warning: str) -> str:
 
 def _shorten_labels(tokens: tuple[object, ...], selected: tuple[int, ...] | None) -> str:
     """`0 the, 1 cat … 9 mat`; of a batch the first item's, and how many there are."""
-    from attncli.views.cells import index_and_token
+    from attncli.views.cell_formats import index_and_token
 
     if tokens and isinstance(tokens[0], tuple):
         return f"{_shorten_labels(tokens[0], selected)} ({len(tokens)} batch items)"
@@ -348,7 +348,7 @@ def _shorten_labels(tokens: tuple[object, ...], selected: tuple[int, ...] | None
 def _describe_step(step: Step) -> tuple[str, str, str]:
     """`weights`, `query 3 × key 3`, `1.0000, 0.0000 … 0.7361`"""
     from attncli.arrays import as_numpy
-    from attncli.views.cells import choose_number_format
+    from attncli.views.cell_formats import choose_number_format
 
     values = as_numpy(step.values)
     sizes = " × ".join(f"{axis} {n}" for axis, n in zip(step.axes, values.shape, strict=True))

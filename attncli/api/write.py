@@ -67,7 +67,7 @@ def write(
         chosen.require()
     if chosen.check_shapes is not None:
         chosen.check_shapes([StepShape.of_step(step) for step in result], render_options)
-    result = chosen.adapt(result, render_options)
+    result = chosen.prepare_result(result, render_options)
     if chosen.shows_workings:
         result = _with_workings(result)
     content = chosen.write(result, render_options)

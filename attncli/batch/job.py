@@ -313,7 +313,7 @@ def _compute_single(
     refuse_too_many_numbers(plan, selection, job.result_format)
     run_plan = load_engine()
     computed = apply_selection(run_plan(plan), plan, selection)
-    attention = job.result_format.adapt(computed, job.render_options)
+    attention = job.result_format.prepare_result(computed, job.render_options)
     if job.result_format.shows_workings:
         attention = add_workings(attention, plan, run_plan)
     result = to_bytes(job.result_format.write(attention, job.render_options))
@@ -322,7 +322,7 @@ def _compute_single(
     if job.output_options.shared_js:
         write_shared_file(job.result_format, Path(job.results_folder, input.result_path).parent)
     if job.figure_format is not None:  # after the result: a figure that is older is of an earlier one
-        drawn = job.figure_format.adapt(computed, job.render_options)
+        drawn = job.figure_format.prepare_result(computed, job.render_options)
         attention = replace(attention, warnings=tuple(dict.fromkeys((*attention.warnings, *drawn.warnings))))
         with _open_result(job, figure_path(input.result_path, job.figure_format.name), None) as write:
             write(to_bytes(job.figure_format.write(drawn, job.render_options)))

@@ -104,7 +104,7 @@ class Recorder:
 
     def finish(self) -> None:
         """Hand on the last call, whose output projection may not have come."""
-        self._hand_on()
+        self._pass_on_pending_call()
         self._projections, self._norms, self._stack = [], [], []
 
     # ── modules ──────────────────────────────────────────────────────────────────────────────────
@@ -127,12 +127,12 @@ class Recorder:
                 return
             if self._pending is not None and _is_context(x, self._pending.context):
                 self._pending.output_projection = item
-                self._hand_on()
+                self._pass_on_pending_call()
             self._projections.append(item)
 
         return record
 
-    def _hand_on(self) -> None:
+    def _pass_on_pending_call(self) -> None:
         call, self._pending = self._pending, None
         if call is not None:
             with _disable_current_modes(), _no_function_modes():  # what is computed here is not the model's
@@ -208,7 +208,7 @@ class Recorder:
         )
 
     def _begin(self, call: AttentionCall) -> None:
-        self._hand_on()
+        self._pass_on_pending_call()
         call.projections, self._projections = self._projections, []
         call.norms, self._norms = self._norms, []
         self._pending = call

@@ -56,7 +56,7 @@ def capture_model(
 ) -> int:
     """As `capture_layers`, of a model that is loaded already; `inputs`: what it is called with, instead of the tokens."""
     inputs = make_inputs(model, tokens) if inputs is None else inputs
-    taker = _LayerTaker(model, find_facts(model, name), request, tokens, on_layer, on_unread)
+    taker = _LayerReader(model, find_facts(model, name), request, tokens, on_layer, on_unread)
     from attncli.capture.recorder import computes_its_own_softmax
 
     for traced in (True,) if computes_its_own_softmax(model) else (False, True):
@@ -70,7 +70,7 @@ def capture_model(
     return len(taker.taken)
 
 
-class _LayerTaker:
+class _LayerReader:
     """Builds the problem of each layer that is wanted, while the model runs."""
 
     def __init__(
@@ -116,14 +116,14 @@ class _LayerTaker:
 
     def _on_call(self, call: Any) -> None:
         try:
-            self._take(call)
+            self._read_layer(call)
         except _Finished:
             raise
         except BaseException as error:  # ours, and not the model's: it is raised again when the model has stopped
             self._own_error = error
             raise _Finished from None
 
-    def _take(self, call: Any) -> None:
+    def _read_layer(self, call: Any) -> None:
         from attncli.capture.problems import NotReadError, build_layer
 
         tower, number = self.names.name_layer(call.path, _is_cross_call(call, self.is_encoder_decoder))

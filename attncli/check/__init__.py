@@ -4,7 +4,7 @@ searches for what wrong ones are instead. It returns a `Report`: `right`, `cause
 The package is the function of that name, too (`attncli.check.call.check_figures`, whose docstring has the arguments). Within:
 
     prepare   problem × variant × figures → task: everything that can be refused is refused, without torch
-    settle    task → verdict: `judge` compares, `search_changes` looks for what the figures are instead
+    check_prepared    task → verdict: `judge` compares, `search_changes` looks for what the figures are instead
     check     both at once
 
 The reference is the problem computed in float64 from its inputs as stored. Faults are small edits of the problem, the
@@ -22,14 +22,14 @@ from attncli.check.task import CheckTask, prepare
 from attncli.verdict import Verdict
 
 if TYPE_CHECKING:
-    from attncli.check.verdicts import check, judge, search_changes, settle
+    from attncli.check.verdicts import check, check_prepared, judge, search_changes
 
-__all__ = ["CheckTask", "Figures", "Verdict", "check", "judge", "prepare", "search_changes", "settle"]
+__all__ = ["CheckTask", "Figures", "Verdict", "check", "check_prepared", "judge", "prepare", "search_changes"]
 
 
 def __getattr__(name: str) -> object:
     """Import what compares and searches only when it is used, so that bad input is refused sooner."""
-    if name in ("check", "judge", "search_changes", "settle"):
+    if name in ("check", "judge", "search_changes", "check_prepared"):
         from attncli.check import verdicts
 
         return getattr(verdicts, name)

@@ -1,6 +1,6 @@
 """`attncli.check(problem, figures)`: figures in memory, or in a file, against whatever `attend` takes. Entry: `check_figures`.
 
-Beside what `settle` finds, a `Report` shows itself: as text, in a notebook, as the message of a failed assertion.
+Beside what `check_prepared` finds, a `Report` shows itself: as text, in a notebook, as the message of a failed assertion.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def check_figures(
         OptionError, InputError: as `attend`; or the figures do not go with the problem.
     """
     from attncli.check.task import prepare
-    from attncli.check.verdicts import settle
+    from attncli.check.verdicts import check_prepared
     from attncli.validation import validate
 
     check_options: CheckOptions = {
@@ -155,7 +155,7 @@ def check_figures(
     except InputError as error:
         raise error.add_location(file=source.source) from None
     load_engine(owns_process=False)
-    verdict = settle(task, identify=identify)
+    verdict = check_prepared(task, identify=identify)
     return Report(**{item.name: getattr(verdict, item.name) for item in fields(verdict)})
 
 

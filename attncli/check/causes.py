@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from attncli.check import printing, rules
+from attncli.check import figure_precision, rules
 from attncli.check.claims import Claim, step_shape, to_step_array
 from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import unregistered_part, with_chain, with_part
 from attncli.check.sensitivity import STEPS_OF_VALUES
-from attncli.check.trials import StepArrays, Trials, merge_heads, or_none
+from attncli.check.trials import StepArrays, Trials, compute_or_none, merge_heads
 from attncli.parts.traits import MixingTraits, NormalizerTraits, ScoreTraits
 from attncli.plan import Plan
 from attncli.types import NumpyArray, Tensor
@@ -84,13 +84,13 @@ def _follows_from(comparison: Comparison, earlier_index: int, later_index: int) 
 
 def can_change(earlier: str, later: str) -> bool:
     """Tell whether a step is computed from an earlier one: q, k and v never are from each other, nor scores from v."""
-    own, other = _letter(earlier), _letter(later)
+    own, other = _vector_of_step(earlier), _vector_of_step(later)
     if other:
         return not own or own == other
     return own != "v" or later in STEPS_OF_VALUES
 
 
-def _letter(step: str) -> str:
+def _vector_of_step(step: str) -> str:
     """Return which of q, k and v a step belongs to; "" if it belongs to none alone: positioned_q, w_q, present_k."""
     found = _LETTER_PATTERN.fullmatch(step)
     return found[1] if found else ""
@@ -100,7 +100,7 @@ def _units_of_last_place(comparison: Comparison, claim_index: int) -> NumpyArray
     """Return what one unit in the last place is of each figure of a claim: of what is printed, or of its dtype."""
     claim, decimals = comparison.task.claims[claim_index], comparison.decimals[claim_index]
     rule = comparison.rules[claim_index]
-    units = printing.spacing(rule.dtype, claim.values.astype(np.float64))
+    units = figure_precision.spacing(rule.dtype, claim.values.astype(np.float64))
     return units if decimals is None else np.maximum(units, 10.0 ** -decimals.astype(np.float64))
 
 
@@ -139,10 +139,10 @@ def resume_steps(comparison: Comparison, step: str, values: NumpyArray) -> StepA
         plan = resume_from_step(comparison.trials, step, values)
         return comparison.trials.compute_steps(plan) if plan else {}
 
-    return or_none(compute) or {}
+    return compute_or_none(compute) or {}
 
 
-def _put_among_all(trials: Trials, step: str, values: NumpyArray) -> NumpyArray:
+def _insert_into_all_queries(trials: Trials, step: str, values: NumpyArray) -> NumpyArray:
     """Put the q of the queries that are computed, heads side by side, among those of all queries; k and v are whole."""
     queries, base = trials.plan.computed_queries, trials.projected_plan
     if step != "q" or queries is None or base is None:
@@ -156,7 +156,7 @@ def resume_from_step(trials: Trials, step: str, values: NumpyArray) -> Plan | No
     """Make a plan in which a step has these values, on all its axes; None where it cannot be resumed there."""
     plan = trials.plan
     if step in ("q", "k", "v") and trials.projected_plan:
-        return trials.with_qkv(**{step: _put_among_all(trials, step, merge_heads(plan, values))})
+        return trials.with_qkv(**{step: _insert_into_all_queries(trials, step, merge_heads(plan, values))})
     import torch
 
     tensor = torch.as_tensor(np.ascontiguousarray(values, np.float64))

@@ -8,7 +8,7 @@ from functools import partial
 from attncli.check.alternatives import Alternative, one_choice_alternatives
 from attncli.check.faults import Hypothesis, fault_hypotheses
 from attncli.check.trial_results import TrialResult
-from attncli.check.trials import Trials, or_none
+from attncli.check.trials import Trials, compute_or_none
 from attncli.plan import Plan
 
 
@@ -31,7 +31,7 @@ def rebuild_two_choices(first: Alternative, second: Alternative, trials: Trials)
 def rebuild_fault_on(name: str, base: TrialResult, trials: Trials) -> tuple[Hypothesis, Trials] | None:
     """Return a fault on top of another change, on other queries; None where one of them does not apply."""
     found = base.rebuild(trials) if base.rebuild else None
-    plan = None if found is None else or_none(found[0].compute)
+    plan = None if found is None else compute_or_none(found[0].compute)
     return rebuild_fault(name, Trials(plan, trials.top, trials.claims)) if isinstance(plan, Plan) else None
 
 

@@ -13,15 +13,15 @@ from functools import cached_property
 
 import numpy as np
 
-from attncli.check import printing, rules
+from attncli.check import figure_precision, rules
 from attncli.check.claims import Claim, describe_cell
 from attncli.check.figure_tables import make_figure_tables
-from attncli.check.plain import PlainErrors
+from attncli.check.plain_attention_errors import PlainErrors
 from attncli.check.query_samples import choose_queries, restrict_claim, restrict_figures, restrict_step
 from attncli.check.rules import CellComparison
 from attncli.check.task import CheckTask
-from attncli.check.ties import TIES_BY_STEP
-from attncli.check.trials import Trials, at_queries, finish_unedited_plan, or_none, run_projections
+from attncli.check.top_key_ties import TIES_BY_STEP
+from attncli.check.trials import Trials, at_queries, compute_or_none, finish_unedited_plan, run_projections
 from attncli.types import NumpyArray
 from attncli.verdict import Rule, StepComparison
 
@@ -129,12 +129,12 @@ class Comparison:
         name = "present_v" if "present_v" in steps else "v"
         if name not in steps:
             return None
-        result = or_none(lambda: run_projections(self.task.plan, (name,)))
+        result = compute_or_none(lambda: run_projections(self.task.plan, (name,)))
         return None if result is None else np.asarray(result[name].values, np.float64)
 
     def _compute_step(self, name: str) -> NumpyArray | None:
         plan = finish_unedited_plan(dataclasses.replace(self.task.plan, keep=frozenset({name})))
-        result = or_none(lambda: self.trials.run_plan(plan, is_trial=False))
+        result = compute_or_none(lambda: self.trials.run_plan(plan, is_trial=False))
         return None if result is None else np.asarray(result[name].values, np.float64)
 
     def reference_cells(self, claim: Claim) -> NumpyArray:
@@ -266,9 +266,9 @@ class Comparison:
             return
         reference = self.reference_cells(claim)
         decimals = None if self.task.figures.kind == "arrays" else claim.decimals
-        dtype = printing.infer_dtype(claim.values, rule.dtype, decimals, reference)
+        dtype = figure_precision.infer_dtype(claim.values, rule.dtype, decimals, reference)
         for narrow in ("bfloat16", "float16"):
-            if np.array_equal(printing.to_dtype(narrow, reference), claim.values):
+            if np.array_equal(figure_precision.to_dtype(narrow, reference), claim.values):
                 dtype = narrow
         if dtype == "float32" and rule.dtype == "float64":
             yield rules.close_rule(dtype)

@@ -16,7 +16,7 @@ from attncli.check.causes import can_change, resume_steps
 from attncli.check.claims import Claim, step_shape
 from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import visible_cells
-from attncli.check.trials import or_none
+from attncli.check.trials import compute_or_none
 from attncli.types import NumpyArray
 from attncli.variant import Variant
 
@@ -35,12 +35,12 @@ def find_equivalents(comparison: Comparison) -> Mapping[int, str]:
         return {}
     found = dict(_columns_in_another_order(comparison, wrong))
     for n in reversed(wrong):
-        if n not in found and (sentence := _explain(comparison, n, found)):
+        if n not in found and (sentence := _explain_claim(comparison, n, found)):
             found[n] = sentence
     return {n: found[n] for n in wrong if n in found and _are_later_claims_right(comparison, n, found)}
 
 
-def _explain(comparison: Comparison, n: int, found: Mapping[int, str]) -> str:
+def _explain_claim(comparison: Comparison, n: int, found: Mapping[int, str]) -> str:
     """Say how a wrong claim is otherwise, if it is."""
     claim = comparison.task.claims[n]
     if not _are_later_claims_right(comparison, n, found):
@@ -100,7 +100,7 @@ def _fits(comparison: Comparison, n: int, step_values: NumpyArray) -> bool:
 # ── a factor ─────────────────────────────────────────────────────────────────────────────────────
 def _common_factor(comparison: Comparison, n: int) -> float | None:
     """Return the one factor between a claim and the reference; None where there is none."""
-    values, reference = _floats(comparison, n)
+    values, reference = _as_float64(comparison, n)
     is_finite = np.isfinite(values) & np.isfinite(reference)
     x, y = reference[is_finite], values[is_finite]
     if np.count_nonzero(x) <= _MIN_FITTED_FIGURES or not (x @ x):
@@ -110,7 +110,7 @@ def _common_factor(comparison: Comparison, n: int) -> float | None:
     return factor if factor and _fits(comparison, n, step_values) and _is_proved(comparison, n, step_values) else None
 
 
-def _floats(comparison: Comparison, n: int) -> tuple[NumpyArray, NumpyArray]:
+def _as_float64(comparison: Comparison, n: int) -> tuple[NumpyArray, NumpyArray]:
     claim = comparison.task.claims[n]
     return claim.values.astype(np.float64), comparison.reference_cells(claim).astype(np.float64)
 
@@ -130,7 +130,7 @@ def _softmax_follows(comparison: Comparison, claim: Claim) -> bool:
 
 def _has_row_constants(comparison: Comparison, n: int) -> bool:
     """Tell whether each row of a claim is the reference's and a constant."""
-    values, reference = _floats(comparison, n)
+    values, reference = _as_float64(comparison, n)
     if comparison.task.claims[n].step_figures.cells is not None:
         return False  # single cells: there are no rows
     claim = comparison.task.claims[n]
@@ -193,7 +193,7 @@ def _column_order(comparison: Comparison, n: int) -> tuple[int, ...]:
     claim = comparison.task.claims[n]
     if not claim.is_whole_step or claim.values.ndim < 2:
         return ()
-    values, reference = (x.reshape(-1, x.shape[-1]) for x in _floats(comparison, n))
+    values, reference = (x.reshape(-1, x.shape[-1]) for x in _as_float64(comparison, n))
     if values.shape[1] * values.size > _MAX_COLUMN_PAIRS or len(values) < 2:
         return ()
     with np.errstate(all="ignore"):
@@ -211,7 +211,7 @@ def _before_the_sink(comparison: Comparison, n: int) -> str:
     if plan.variant.sink.is_none or claim.step not in ("weights", "log_sum_exp", "exponentials"):
         return ""
     trials = comparison.trials
-    without_sink = or_none(lambda: trials.compute_steps(trials.with_choices(sink=Variant().sink)))
+    without_sink = compute_or_none(lambda: trials.compute_steps(trials.with_choices(sink=Variant().sink)))
     step_values = (without_sink or {}).get(claim.step)
     if step_values is None or step_values.shape != comparison.reference[claim.step].shape:
         return ""

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from attncli.check import printing
+from attncli.check import figure_precision
 from attncli.errors import InputError
 from attncli.step_names import STEP_NAMES
 from attncli.text import printable, shorten, suggestion
@@ -51,7 +51,7 @@ class StepFigures:
     row_axis: str = ""  # the axis of its rows, where the table says so
     axis_labels: Mapping[str, Labels] = field(default_factory=dict)  # tokens by axis, as a result has them
     cells: NumpyArray | None = None  # (n, axes) the indices of each figure, where they form no block; −1: not said
-    cell_axes: tuple[str, ...] = ()  # what each column of `cells` is an index of
+    cell_axes: tuple[str, ...] = ()  # what each column of `cell_formats` is an index of
     cell_tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column of `TOKEN_AXES` → (n,) tokens
     cell_indices: tuple[tuple[int, ...], ...] | None = None  # the same in the order of the step's axes: a worksheet's
     rtol: float | None = None  # as `expected` gives them, in numpy's sense
@@ -135,13 +135,17 @@ def step_figures_from_texts(step: str | None, values: NumpyArray, texts: Sequenc
     most_digits = int(digits.max(initial=0))
     decimals, digits = decimals.reshape(values.shape), digits.reshape(values.shape)
     if most_digits > _MAX_HANDWRITTEN_DIGITS:
-        decimals = printing.implied_decimals(values, decimals, digits)
+        decimals = figure_precision.implied_decimals(values, decimals, digits)
     are_whole = bool((values == np.rint(values))[np.isfinite(values)].all())
-    if most_digits <= printing.MAX_FLOAT32_DIGITS or are_whole or printing.may_be_printed_float32(values, decimals):
-        dtype = printing.infer_dtype(values, "float32", decimals)
+    if (
+        most_digits <= figure_precision.MAX_FLOAT32_DIGITS
+        or are_whole
+        or figure_precision.may_be_printed_float32(values, decimals)
+    ):
+        dtype = figure_precision.infer_dtype(values, "float32", decimals)
         return StepFigures(step, values, "text" if dtype == "float32" else dtype, decimals)
-    dtype = printing.infer_dtype(values, "float64", decimals)
-    if dtype != "float64" and (rounded := printing.infer_decimals(values, dtype)):
+    dtype = figure_precision.infer_dtype(values, "float64", decimals)
+    if dtype != "float64" and (rounded := figure_precision.infer_decimals(values, dtype)):
         return _rounded_figures(step, values, dtype, rounded)
     return StepFigures(step, values, dtype, decimals)
 
@@ -149,8 +153,11 @@ def step_figures_from_texts(step: str | None, values: NumpyArray, texts: Sequenc
 def _rounded_figures(step: str | None, values: NumpyArray, dtype: str, decimals: int) -> StepFigures:
     """Make figures of an array that was rounded in a dtype: few digits may come from a narrower one."""
     each = np.full(values.shape, decimals)
-    if printing.count_digits(values, each) <= printing.MAX_FLOAT32_DIGITS and dtype in ("float32", "float64"):
-        narrow = printing.infer_dtype(values, "float32", each)
+    if figure_precision.count_digits(values, each) <= figure_precision.MAX_FLOAT32_DIGITS and dtype in (
+        "float32",
+        "float64",
+    ):
+        narrow = figure_precision.infer_dtype(values, "float32", each)
         return StepFigures(step, values, "text" if narrow == "float32" else narrow, each)
     return StepFigures(step, values, dtype, each)
 
@@ -336,7 +343,7 @@ def _step_figures_from_array(step: str | None, values: NumpyArray, dtype: str | 
         dtype = {2: "float16", 4: "float32"}.get(values.dtype.itemsize, "float64")
     with np.errstate(all="ignore"):
         values = values.astype(np.float64)
-        dtype = printing.infer_dtype(values, dtype)
-        if decimals := printing.infer_decimals(values, dtype):
+        dtype = figure_precision.infer_dtype(values, dtype)
+        if decimals := figure_precision.infer_decimals(values, dtype):
             return _rounded_figures(step, values, dtype, decimals)
         return StepFigures(step, values, dtype)

@@ -14,7 +14,7 @@ import numpy as np
 
 from attncli.errors import InputError
 from attncli.plan import Plan
-from attncli.text import join_names, pluralize, printable, shorten, suggestion
+from attncli.text import join_names, pluralize, printable, quote_name, shorten, suggestion
 from attncli.types import TOKEN_AXES, Labels, NumpyArray
 
 _MAX_NUMBER_DIGITS = 15  # of a label that counts; no axis is longer
@@ -161,9 +161,7 @@ def check_cell_tokens(
             item = names if batch is None else names[batch[i]]
             known = str(item[index + first]).strip()
             if token and token != known and known != str(index) and token != str(index):
-                message = (
-                    f"a figure of {step} is of {axis} {index}, {_quote(known)}, but its {column} is {_quote(token)}"
-                )
+                message = f"a figure of {step} is of {axis} {index}, {_quote_label(known)}, but its {column} is {_quote_label(token)}"
                 raise InputError("unknown-label", message, help=f"correct both, or leave {column} out")
 
 
@@ -228,7 +226,7 @@ def _unknown_label_error(
     if noun == "column" and len(labels) > 1 and not _is_whole_number(labels[0]) and _numbers_from_0_or_1(labels[1:]):
         return InputError(
             "unknown-label",
-            f"the header calls the first column of {step} {_quote(labels[0])}, and numbers the others",
+            f"the header calls the first column of {step} {_quote_label(labels[0])}, and numbers the others",
             help="if the first column names the rows, call it token; if it holds figures, leave the header out",
         )
     if not names:
@@ -243,13 +241,15 @@ def _unknown_label_error(
     if unknown is not None:
         hint = suggestion(unknown.strip(), known) if len(known) <= 1000 else f"the tokens are {_join(names)}"
         return InputError(
-            "unknown-label", f"a {noun} of {step} is called {_quote(unknown)}, but no {axis} has that name", help=hint
+            "unknown-label",
+            f"a {noun} of {step} is called {_quote_label(unknown)}, but no {axis} has that name",
+            help=hint,
         )
     count_of_name, count_of_label = (Counter(text.strip() for text in texts) for texts in (names, labels))
     twice = next((label for label, count in count_of_label.items() if count > count_of_name[label]), None)
     if twice is not None and count_of_name[twice] == 1:
         return InputError(
-            "two-sources", f"the {noun} {_quote(twice)} of {step} occurs twice", help="remove one of them"
+            "two-sources", f"the {noun} {_quote_label(twice)} of {step} occurs twice", help="remove one of them"
         )
     return InputError(
         "ambiguous-label",
@@ -258,8 +258,8 @@ def _unknown_label_error(
     )
 
 
-def _quote(label: str) -> str:
-    return repr(printable(shorten(label.strip())))
+def _quote_label(label: str) -> str:
+    return quote_name(label.strip())
 
 
 def _join(labels: Sequence[str]) -> str:

@@ -98,7 +98,7 @@ def _describe_rows(rows: WrongRows) -> Iterator[str]:
         if not moved:
             yield from _describe_rank(rows, is_left)
     yield from _describe_weights(rows, is_finite)
-    yield from _describe_hull(rows, is_finite)
+    yield from _describe_value_range(rows, is_finite)
 
 
 def _is_in_row(flags: NumpyArray) -> NumpyArray:
@@ -177,7 +177,7 @@ def _describe_factors(rows: WrongRows, factors: NumpyArray, is_multiple: NumpyAr
         yield f"{subject} the reference × {own.mean():.6g}"
         return
     cells = rows.cells(is_multiple)
-    by_head = _by_head(own, cells)
+    by_head = _value_of_each_head(own, cells)
     if by_head:
         listed = ", ".join(f"{h}: {factor:.4g}" for h, factor in list(by_head.items())[:8])
         yield f"{subject} the reference × a factor of each head ({listed})"
@@ -206,7 +206,7 @@ def _describe_denominator(factors: NumpyArray, log_sums: NumpyArray, cells: dict
         else:
             yield f"their denominators hold {-x:.4g} = e^{math.log(-x):.4g} too little"
         return
-    by_head = _by_head(excess, cells, 1e-4)
+    by_head = _value_of_each_head(excess, cells, 1e-4)
     if by_head and all(x > 0 for x in by_head.values()):
         listed = ", ".join(f"{h}: e^{math.log(x):.4g}" for h, x in list(by_head.items())[:8])
         yield f"their denominators hold one term too much a head, as a sink is ({listed})"
@@ -216,7 +216,7 @@ def _is_constant(values: NumpyArray, tolerance: float = 1e-5) -> bool:
     return bool(np.ptp(values) <= tolerance * np.abs(values).max())
 
 
-def _by_head(values: NumpyArray, cells: dict[str, NumpyArray], tolerance: float = 1e-5) -> dict[int, float]:
+def _value_of_each_head(values: NumpyArray, cells: dict[str, NumpyArray], tolerance: float = 1e-5) -> dict[int, float]:
     """The one value of each head; nothing where a head has several."""
     if "head" not in cells:
         return {}
@@ -242,7 +242,7 @@ def _describe_row_numbers(grid: ClaimGrid) -> Iterator[str]:
     with np.errstate(all="ignore"):
         ratio = grid.values[is_told] / grid.reference[is_told]
     if _is_constant(difference):
-        yield f"the wrong figures are the reference {_signed(float(difference.mean()))}"
+        yield f"the wrong figures are the reference {_format_signed(float(difference.mean()))}"
     elif np.isfinite(ratio).all() and _is_constant(ratio):
         yield f"the wrong figures are the reference × {ratio.mean():.6g}"
     elif grid.step == "log_sum_exp":
@@ -252,7 +252,7 @@ def _describe_row_numbers(grid: ClaimGrid) -> Iterator[str]:
             yield from _describe_denominator(np.exp(-difference), grid.reference[is_told], cells)
 
 
-def _signed(x: float) -> str:
+def _format_signed(x: float) -> str:
     return f"{'−' if x < 0 else '+'} {abs(x):.6g}"
 
 
@@ -375,7 +375,7 @@ def _describe_weights(rows: WrongRows, is_finite: NumpyArray) -> Iterator[str]:
         yield f"{subject.removesuffix(' are').removesuffix(' is')} {'sums' if subject.endswith(' is') else 'sum'} to {to}, not to {should}"
 
 
-def _describe_hull(rows: WrongRows, is_finite: NumpyArray) -> Iterator[str]:
+def _describe_value_range(rows: WrongRows, is_finite: NumpyArray) -> Iterator[str]:
     """Say how many figures of a context are outside the range of the values, where no weights can bring them."""
     plan = rows.comparison.task.plan
     variant = plan.variant

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attncli.check import printing
+from attncli.check import figure_precision
 from attncli.check.claims import Claim
 from attncli.check.figures import kind_of_step, parse_written_number
 from attncli.types import NumpyArray
@@ -139,7 +139,7 @@ def _float32_error(
     if rule.dtype != "float32":
         return np.zeros(actual.shape)
     error: NumpyArray = _TOLERANCES["float32"] * (np.abs(reference) + largest_figure)
-    if printing.count_digits(actual, decimals) <= _MAX_SHORT_DIGITS:
+    if figure_precision.count_digits(actual, decimals) <= _MAX_SHORT_DIGITS:
         error = np.minimum(error, _SHARE_OF_LAST_DIGIT * 10.0 ** -decimals.astype(np.float64))
     return np.maximum(error, rule.allowed_error or 0.0)
 
@@ -201,7 +201,7 @@ def largest_finite(values: NumpyArray) -> float:
 
 def unit_in_last_place(dtype: str, x: float) -> float:
     """Return one unit in the last place of a dtype, at x."""
-    return float(printing.spacing(dtype, np.array(x)))
+    return float(figure_precision.spacing(dtype, np.array(x)))
 
 
 def round_to_decimals(values: NumpyArray, decimals: NumpyArray) -> NumpyArray:

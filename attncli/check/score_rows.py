@@ -15,7 +15,7 @@ import numpy as np
 
 from attncli.check.claims import to_step_array
 from attncli.check.plan_edits import with_mixed_weights, with_normalizer
-from attncli.check.trials import Trials, or_none
+from attncli.check.trials import Trials, compute_or_none
 from attncli.plan import Plan
 from attncli.plan.head_shapes import kv_head_of
 from attncli.registry import AnyPart
@@ -38,7 +38,7 @@ class ScoreRows:
             ValueError: no claim is made from these scores in a way that is known here.
         """
         self.plan = trials.plan
-        self.step = _telling_step(trials)
+        self.step = _most_informative_step(trials)
         captured: list[Tensor] = []
 
         def capture(normalizer: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class ScoreRows:
             return w
 
         keep = {"weights", "present_v" if "present_v" in self.plan.steps else "v"} & set(self.plan.steps)
-        steps = trials.compute_steps(_keeping(with_normalizer(self.plan, capture), keep | trials.claimed_steps))
+        steps = trials.compute_steps(_with_kept_steps(with_normalizer(self.plan, capture), keep | trials.claimed_steps))
         if not captured:
             raise ValueError("the scores are computed in tiles")
         self.scores = captured[0]  # (b, h, n, m), or m + 1 with a sink
@@ -100,7 +100,7 @@ class ScoreRows:
         return figures.reshape(self.claimed.shape) if figures.size == self.claimed.size else figures
 
 
-def _telling_step(trials: Trials) -> str:
+def _most_informative_step(trials: Trials) -> str:
     """Return the claimed step that tells most of how scores become a context."""
     plan = trials.plan
     is_plain = plan.variant.head_mixing.is_none and plan.variant.dropout.is_none and plan.size.queries > 0
@@ -114,7 +114,7 @@ def _telling_step(trials: Trials) -> str:
     raise ValueError("nothing is claimed that follows from the weights")
 
 
-def _keeping(plan: Plan, steps: frozenset[str] | set[str]) -> Plan:
+def _with_kept_steps(plan: Plan, steps: frozenset[str] | set[str]) -> Plan:
     return dataclasses.replace(plan, keep=frozenset(steps) & frozenset(plan.steps))
 
 
@@ -129,7 +129,7 @@ _ROWS_OF_TRIALS: WeakKeyDictionary[Trials, ScoreRows | None] = WeakKeyDictionary
 def score_rows(trials: Trials) -> ScoreRows | None:
     """Return the rows of trials, computed once; None where there are none."""
     if trials not in _ROWS_OF_TRIALS:
-        _ROWS_OF_TRIALS[trials] = or_none(lambda: ScoreRows(trials))
+        _ROWS_OF_TRIALS[trials] = compute_or_none(lambda: ScoreRows(trials))
     return _ROWS_OF_TRIALS[trials]
 
 

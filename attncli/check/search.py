@@ -39,7 +39,7 @@ from attncli.check.trial_results import (
     pairable_choices,
     pairable_faults,
 )
-from attncli.check.trials import StepArrays, Trials, or_none
+from attncli.check.trials import StepArrays, Trials, compute_or_none
 from attncli.plan import Plan
 from attncli.verdict import Diagnosis
 
@@ -358,12 +358,12 @@ class Search:
 
     def _faults_under_choice(self, alternative: Alternative) -> tuple[Trials, FaultsByName] | None:
         """Return the trials of the problem with one choice changed, and the faults on it."""
-        plan = or_none(partial(self.trials.with_choices, **{alternative.choice_name: alternative.value}))
+        plan = compute_or_none(partial(self.trials.with_choices, **{alternative.choice_name: alternative.value}))
         return None if plan is None else self._faults_on(plan)
 
     def _faults_on_top_of(self, result: TrialResult) -> tuple[Trials, FaultsByName] | None:
         """Return the trials of the problem with one fault in it, and the faults on top of that."""
-        plan = or_none(result.hypothesis.compute)
+        plan = compute_or_none(result.hypothesis.compute)
         return self._faults_on(plan) if isinstance(plan, Plan) else None
 
     def _faults_on(self, plan: Plan) -> tuple[Trials, FaultsByName]:
@@ -406,8 +406,8 @@ def _count_numbers(plan: Plan) -> int:
 
 def _compute_figures(hypothesis: Hypothesis, trials: Trials, comparison: Comparison) -> StepArrays | None:
     """Compute the steps that a hypothesis gives, those that it leaves unchanged as the reference has them."""
-    computed = or_none(hypothesis.compute)
-    figures = or_none(lambda: trials.compute_steps(computed)) if isinstance(computed, Plan) else computed
+    computed = compute_or_none(hypothesis.compute)
+    figures = compute_or_none(lambda: trials.compute_steps(computed)) if isinstance(computed, Plan) else computed
     if figures is None:
         return None
     unchanged = (*hypothesis.unchanged_steps, "positioned_embeddings")

@@ -13,7 +13,7 @@ import numpy as np
 from attncli.check import rules
 from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import equal_weights, with_normalizer
-from attncli.check.trials import StepArrays, Trials, or_none
+from attncli.check.trials import StepArrays, Trials, compute_or_none
 from attncli.text import join_names
 from attncli.types import Json, NumpyArray
 from attncli.verdict import SensitivityCheck
@@ -35,7 +35,7 @@ def check_sensitivity(comparison: Comparison) -> tuple[SensitivityCheck, ...]:
     checks = []
     sample = comparison.sample
     for wrong in _wrong_computations(sample.trials, sample.reference):
-        figures = or_none(wrong.compute)
+        figures = compute_or_none(wrong.compute)
         if figures is None:
             continue
         check = _check_one(sample, wrong, figures)
@@ -50,7 +50,7 @@ def _check_all_queries(comparison: Comparison, name: str) -> SensitivityCheck | 
     found: SensitivityCheck | None = None
     for block in comparison.iter_blocks():
         wrong = next((w for w in _wrong_computations(block.trials, block.reference) if w.name == name), None)
-        figures = None if wrong is None else or_none(wrong.compute)
+        figures = None if wrong is None else compute_or_none(wrong.compute)
         if wrong is None or figures is None:
             return None
         check = _check_one(block, wrong, figures)

@@ -34,7 +34,7 @@ def _finite_max(s: Tensor) -> Tensor:
     return largest.masked_fill(largest == -math.inf, 0)
 
 
-def _both(w: Tensor) -> WeightPair:
+def _as_pair(w: Tensor) -> WeightPair:
     return w, w
 
 
@@ -43,19 +43,19 @@ def without_keys(s: Tensor, start: int, stop: int, step: int = 1) -> WeightPair:
     """Leave out a range of keys."""
     s = s.clone()
     s[..., start:stop:step] = -math.inf
-    return _both(softmax_of(s))
+    return _as_pair(softmax_of(s))
 
 
 def keys_twice(s: Tensor, start: int, stop: int, step: int = 1, times: float = 2.0) -> WeightPair:
     """Count a range of keys several times."""
     s = s.clone()
     s[..., start:stop:step] += math.log(times)
-    return _both(softmax_of(s))
+    return _as_pair(softmax_of(s))
 
 
 def padding_counted(s: Tensor, count: int) -> WeightPair:
     """Count so many keys of score 0 and value 0."""
-    return _both(softmax_of(s, count * (-_finite_max(s)).exp()))
+    return _as_pair(softmax_of(s, count * (-_finite_max(s)).exp()))
 
 
 def keys_of_block_before(s: Tensor, block: int, start: int, stop: int) -> WeightPair:
@@ -63,7 +63,7 @@ def keys_of_block_before(s: Tensor, block: int, start: int, stop: int) -> Weight
     stale = s.clone()
     own = s[..., start:stop]
     stale[..., start:stop] = s[..., start - block : stop - block].masked_fill(own == -math.inf, -math.inf)
-    return _both(softmax_of(stale))
+    return _as_pair(softmax_of(stale))
 
 
 def values_of_block_before(s: Tensor, block: int, start: int, stop: int) -> WeightPair:
@@ -79,24 +79,24 @@ def _exp(x: Tensor) -> Tensor:
     return x.exp()
 
 
-def _one(x: Tensor) -> Tensor:
+def _ones(x: Tensor) -> Tensor:
     return x * 0 + 1
 
 
-def _inverse(x: Tensor) -> Tensor:
+def _exp_of_negative(x: Tensor) -> Tensor:
     return (-x).exp()
 
 
-def _twice(x: Tensor) -> Tensor:
+def _exp_of_twice(x: Tensor) -> Tensor:
     return (2 * x).exp()
 
 
-def _base_two(x: Tensor) -> Tensor:
+def _exp2(x: Tensor) -> Tensor:
     return x.exp2()
 
 
 # ── the running maximum, sum and context ─────────────────────────────────────────────────────────
-def _go_through(
+def _weigh_block_by_block(
     s: Tensor,
     block: int,
     *,
@@ -143,16 +143,16 @@ def _go_through(
     return divided, parts if divide_each else divide_where_nonzero(parts, sums)
 
 
-def _online(**mistake: object) -> BlockWeigh:
-    return lambda s, block: _go_through(s, block, **mistake)  # type: ignore[arg-type]
+def _online_softmax(**mistake: object) -> BlockWeigh:
+    return lambda s, block: _weigh_block_by_block(s, block, **mistake)  # type: ignore[arg-type]
 
 
 _RESCALINGS = {
-    "not rescaled": (_one, "not multiplied by e^(old maximum − new maximum)"),
-    "rescaled inversely": (_inverse, "multiplied by e^(new maximum − old maximum), the inverse"),
-    "rescaled twice": (_twice, "multiplied by e^(old maximum − new maximum) twice"),
+    "not rescaled": (_ones, "not multiplied by e^(old maximum − new maximum)"),
+    "rescaled inversely": (_exp_of_negative, "multiplied by e^(new maximum − old maximum), the inverse"),
+    "rescaled twice": (_exp_of_twice, "multiplied by e^(old maximum − new maximum) twice"),
     "rescaled in base 2": (
-        _base_two,
+        _exp2,
         "multiplied by 2^(old maximum − new maximum): use exp, or scores × log₂ e throughout",
     ),
 }
@@ -163,27 +163,27 @@ _RESCALED = {
 }
 # name → what is said after “with blocks of B keys, where”, and the weights
 ONLINE_MISTAKES: dict[str, tuple[str, BlockWeigh]] = {
-    f"{what} {how}": (f"{start} {text} when the maximum grows", _online(**dict.fromkeys(arguments, factor)))
+    f"{what} {how}": (f"{start} {text} when the maximum grows", _online_softmax(**dict.fromkeys(arguments, factor)))
     for how, (factor, text) in _RESCALINGS.items()
     for what, (start, arguments) in _RESCALED.items()
 } | {
     "each block's own maximum": (
         "each block's exponentials are relative to its own maximum, and nothing is rescaled: use the running maximum",
-        _online(own_max=True, acc=_one, total=_one),
+        _online_softmax(own_max=True, acc=_ones, total=_ones),
     ),
     "each block's own maximum, rescaled": (
         "each block's exponentials are relative to its own maximum, not to the running one",
-        _online(own_max=True),
+        _online_softmax(own_max=True),
     ),
-    "sum overwritten": ("the sum is overwritten by each block, not added to", _online(keep_total=False)),
-    "context overwritten": ("the context is overwritten by each block, not added to", _online(keep_acc=False)),
+    "sum overwritten": ("the sum is overwritten by each block, not added to", _online_softmax(keep_total=False)),
+    "context overwritten": ("the context is overwritten by each block, not added to", _online_softmax(keep_acc=False)),
     "sum and context overwritten": (
         "sum and context are overwritten by each block: only the last one counts",
-        _online(keep_total=False, keep_acc=False),
+        _online_softmax(keep_total=False, keep_acc=False),
     ),
     "context divided after each block": (
         "the context is divided by the sum after each block: divide once, at the end",
-        _online(divide_each=True),
+        _online_softmax(divide_each=True),
     ),
 }
 

@@ -211,7 +211,7 @@ def merge_heads(plan: Plan, x: NumpyArray) -> NumpyArray:
     return x.swapaxes(-2, -3).reshape(*x.shape[:-3], x.shape[-2], -1) if plan.shapes.has_head_axis else x
 
 
-def or_none(compute: Callable[[], T]) -> T | None:
+def compute_or_none(compute: Callable[[], T]) -> T | None:
     """Compute something that may be impossible on this problem: None where it is refused, or where shapes do not meet.
 
     Shapes that do not meet are torch's RuntimeError or numpy's ValueError: q and k exchanged where there are more keys

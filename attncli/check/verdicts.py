@@ -1,6 +1,6 @@
 """Reaching the verdict on a task: claims are compared, causes traced, sensitivity checked, wrong figures searched for.
 
-`settle` takes a prepared task; `check` prepares it too.
+`check_prepared` takes a prepared task; `check` prepares it too.
 """
 
 from __future__ import annotations
@@ -38,23 +38,25 @@ def check(
     identify: bool | None = None,
     **options: Unpack[CheckOptions],
 ) -> Verdict:
-    """Check figures against a problem: `prepare`, then `settle`.
+    """Check figures against a problem: `prepare`, then `check_prepared`.
 
     Args:
         problem: it is validated first.
         variant: None takes the choices in the problem.
         figures: what is claimed.
-        identify: as in `settle`.
+        identify: as in `check_prepared`.
         options: as in `prepare`.
 
     Raises:
         AttnError: the problem is not valid, or the figures do not go with it.
     """
     problem = validate(problem)
-    return settle(prepare(problem, variant or Variant(**problem.variant), figures, **options), identify=identify)
+    return check_prepared(
+        prepare(problem, variant or Variant(**problem.variant), figures, **options), identify=identify
+    )
 
 
-def settle(
+def check_prepared(
     task: CheckTask,
     *,
     identify: bool | None = None,
@@ -102,7 +104,7 @@ def search_changes(judgement: Judgement, progress: ProgressCallback | None = Non
 
 @np.errstate(all="ignore")  # what is not finite is compared, and nothing to warn of
 def judge(task: CheckTask, *, identify: bool | None = None, keep_differences: bool = False) -> Judgement:
-    """Compare all claims of a task, and say where they are wrong; this loads torch. Arguments are those of `settle`."""
+    """Compare all claims of a task, and say where they are wrong; this loads torch. Arguments are those of `check_prepared`."""
     comparison = Comparison(task)
     equivalents = find_equivalents(comparison)
     summaries = [_summarize_step(comparison, n) for n in range(len(task.claims))]

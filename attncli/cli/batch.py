@@ -385,7 +385,7 @@ def _write_summary(messages: Messages, stats: BatchStats, failures_hint: str) ->
         code_text = messages.apply_style(f"failed[{code}]", "31;1")
         more = f", and {count - 1} more" if count > 1 else ""
         message = str((first.error or {}).get("message"))
-        where = printable(shorten(first.input) + _place_in_file(first.error or {}))
+        where = printable(shorten(first.input) + _format_location(first.error or {}))
         messages.write(f"{code_text}: {where}{more}: {printable(message)}")
     if stats.stop_reason and stats.left_count:
         messages.write(f"stopped: {stats.stop_reason}; {pluralize(stats.left_count, 'input')} left")
@@ -400,7 +400,7 @@ def _write_summary(messages: Messages, stats: BatchStats, failures_hint: str) ->
         messages.write(messages.apply_style(f"  = help: {printable(failures_hint)}", "2"))
 
 
-def _place_in_file(error: Json) -> str:
+def _format_location(error: Json) -> str:
     """`:6:8`, line and column of an error in its file, as far as they are known."""
     place = error.get("location") or {}
     return "".join(f":{place[name]}" for name in ("row", "column") if name in place)

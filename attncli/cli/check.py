@@ -134,7 +134,7 @@ def check(
         folder_verdict = _check_problem_folder(
             input, variant_request, read_options, options, identify, verdict_options, messages
         )
-        shown = folder_verdict.conceal() if no_reveal else folder_verdict
+        shown = folder_verdict.hide_answers() if no_reveal else folder_verdict
         _write_verdict(environment, shown, verdict_options, format)
         _write_junit(junit, input, shown.problems)
         return ExitStatus.OK if folder_verdict.is_right else ExitStatus.NO
@@ -146,7 +146,7 @@ def check(
         messages.warning(warning)
     written = _write_before_search(environment, judgement, verdict_options, format)
     verdict = _search_changes(judgement, verdict_options, messages)
-    concealed = verdict.conceal() if no_reveal else verdict
+    concealed = verdict.hide_answers() if no_reveal else verdict
     _write_verdict(environment, concealed, verdict_options, format, written=written)
     _write_junit(junit, concealed.problem_name, [ProblemVerdict(concealed.problem_name, concealed)])
     return ExitStatus.OK if verdict.verdict in ("right", "otherwise") else ExitStatus.NO

@@ -155,7 +155,7 @@ def run_problem(
         if format.check_shapes is not None:
             format.check_shapes(planned_shapes(plan, selection), render_options)
         attention = compute_plan(plan, selection, output_options, messages, scheduler=scheduler)
-        attention = format.adapt(attention, render_options)
+        attention = format.prepare_result(attention, render_options)
         if format.shows_workings:
             attention = add_workings(attention, plan, load_engine_with_message(messages))
         content = format.write(attention, render_options)

@@ -53,7 +53,7 @@ def list_catalogue(
 
         text = escape_json_controls(msgspec.json.encode(chosen).decode()) + "\n"
     else:
-        from attncli.views.listing import render_catalogue
+        from attncli.views.catalogue import render_catalogue
 
         render_options = RenderOptions(
             width=environment.stdout_columns if environment.stdout_is_terminal else None,

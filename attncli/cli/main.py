@@ -117,7 +117,7 @@ def _peek_option(arguments: Sequence[str], option: str, allowed_values: Sequence
     return default
 
 
-def _step_in(message: str) -> str:
+def _find_quoted_step(message: str) -> str:
     """Return the step that a message quotes as a value; empty: it quotes none."""
     from attncli.step_names import STEP_NAMES
 
@@ -140,7 +140,7 @@ def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> Optio
         path = context.command_path
     else:
         path = f"attn {arguments[0]}" if arguments and arguments[0] in command_names else "attn"
-    if "'--kind'" in message and path == "attn plot" and (step := _step_in(message)):
+    if "'--kind'" in message and path == "attn plot" and (step := _find_quoted_step(message)):
         return OptionError("usage", message, help=f"--only {step} draws that step")
     return OptionError("usage", message, help=f"did you mean{hint}" if has_hint else f"{path} --help explains it")
 

@@ -342,9 +342,9 @@ def with_shared_options(command: Callable[..., object]) -> Callable[..., object]
     def run_command(context: typer.Context, **values: Any) -> object:
         settings: Mapping[str, Setting] = {}
         if has_settings and not values.pop("no_config"):
-            from attncli.cli.setting_values import hold_settings
+            from attncli.cli.setting_values import apply_settings
 
-            settings, values = hold_settings(context, values, check_option_value)
+            settings, values = apply_settings(context, values, check_option_value)
         try:
             return command(**parse_arguments(context, values, settings))  # no frame more: see decisions/input-output.md
         except AttnError as error:

@@ -213,7 +213,7 @@ def _plot_result(
         raise error.add_location(file=input_file.display_name) from None
     if attention.hidden_keys is None and attention.variant.get("mask", "full") != "full":
         messages.note("the result holds neither mask nor masked_scores, so hidden keys look like weights of 0")
-    attention = format.adapt(attention, render_options)
+    attention = format.prepare_result(attention, render_options)
     write_output(environment, format.write(attention, render_options), output_options, format)
     for warning in attention.warnings:
         messages.warning(warning)

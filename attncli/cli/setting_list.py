@@ -64,7 +64,7 @@ def write_settings(environment: Environment, context: typer.Context, command: st
         record = {"files": [*map(replace_undecodable, settings.files)], "settings": rows}
         write(escape_json_controls(msgspec.json.encode(record).decode()) + "\n")
     else:
-        write(_format_table(rows))
+        write(_format_settings(rows))
 
 
 def _check_settings(context: typer.Context, settings: Settings) -> None:
@@ -112,7 +112,7 @@ def _default_text(name: str) -> str | None:
     return None if default is None else format_value(default)
 
 
-def _format_table(rows: list[Json]) -> str:
+def _format_settings(rows: list[Json]) -> str:
     cells = [("setting", "value", "from")]
     cells += [(row["setting"], row["value"] or "–", row["from"]) for row in rows]
     shown = [tuple(printable(shorten(cell, _MAX_VALUE_CHARACTERS)) for cell in row) for row in cells]

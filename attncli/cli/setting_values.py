@@ -24,7 +24,7 @@ Values: TypeAlias = dict[str, Any]  # of options, by the names of their paramete
 CheckValue: TypeAlias = Callable[[str, object], None]  # (name of an option, its value); raises OptionError
 
 
-def hold_settings(
+def apply_settings(
     context: typer.Context, values: Values, check_value: CheckValue
 ) -> tuple[Mapping[str, Setting], Values]:
     """Find the settings that hold for a command, where the command line has not chosen otherwise.
@@ -88,10 +88,10 @@ def check_setting(setting: Setting, parameter: Any, context: Any, check_value: C
     except typer.TyperException as error:
         raise OptionError("usage", usage_sentence(error), location=setting.location) from None
     except AttnError as error:
-        raise _add_place(error, setting) from None
+        raise _add_location(error, setting) from None
 
 
-def _add_place(error: AttnError, setting: Setting) -> AttnError:
+def _add_location(error: AttnError, setting: Setting) -> AttnError:
     """Add to an error where the setting was made that it is about; one that has a place of its own keeps it."""
     place = error.location
     if not (place.file or place.path or place.line):
@@ -109,7 +109,7 @@ def name_setting(error: AttnError, settings: Mapping[str, Setting]) -> None:
     for name, setting in settings.items():
         words = [name.replace("_", "[_-]"), *map(re.escape, re.findall(r"[a-z][\w-]+", setting.as_text()))]
         if re.search(rf"\b({'|'.join(words)})\b", f"{error.code} {error.message}"):
-            _add_place(error, setting)
+            _add_location(error, setting)
             return
 
 

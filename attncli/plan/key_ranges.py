@@ -54,10 +54,10 @@ def _intersect_ranges(left: KeyRanges, right: KeyRanges) -> KeyRanges:
 def _merge_ranges(ranges: list[KeyRange]) -> KeyRanges:
     """Return the ranges in which some query reaches a key; of many, one around them all."""
     filled = [(first, last) for first, last in ranges if (first < last).any()] or ranges[:1]
-    return tuple(filled) if len(filled) <= _MAX_KEY_RANGES else (functools.reduce(_hull, filled),)
+    return tuple(filled) if len(filled) <= _MAX_KEY_RANGES else (functools.reduce(_enclosing_range, filled),)
 
 
-def _hull(left: KeyRange, right: KeyRange) -> KeyRange:
+def _enclosing_range(left: KeyRange, right: KeyRange) -> KeyRange:
     """Return the range around both, query by query; an empty one adds nothing."""
     left_is_empty, right_is_empty = left[0] >= left[1], right[0] >= right[1]
     infinity = np.iinfo(np.int64).max

@@ -28,7 +28,7 @@ from attncli.readers.columns import (
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
 from attncli.readers.unpacked_size import check_unpacked_size
-from attncli.text import join_names, printable, shorten
+from attncli.text import join_names, quote_name, shorten
 from attncli.types import Json, NumpyArray, Problem
 
 _FEATHER_1 = b"FEA1"  # what the first version of Feather begins with
@@ -107,14 +107,14 @@ def _choose_columns(columns: list[Column], source: Source) -> ColumnChoice:
     except InputError as error:
         texts = [column.name for column in columns if column.kind == "texts" and column.name.lower() in VECTOR_NAMES]
         if error.code == "not-a-number" and texts:
-            error.help = f"if {_quote(texts[0])} holds lists as texts: {_convert(texts[0], 'str.json_decode(p.List(p.Float64))', source)}"
+            error.help = f"if {quote_name(texts[0])} holds lists as texts: {_convert(texts[0], 'str.json_decode(p.List(p.Float64))', source)}"
         raise
     names = [columns[c].name for c in choice.left_out if columns[c].description == _BYTES]
     tokens = [name for name in names if name.lower() in TEXT_NAMES]
     if choice.tokens is None and source.token_column is None and tokens:
         raise InputError(
             "unclear-tokens",
-            f"column {_quote(tokens[0])} holds bytes, not texts: are they the tokens?",
+            f"column {quote_name(tokens[0])} holds bytes, not texts: are they the tokens?",
             help=f"yes: {_convert(tokens[0], 'cast(p.String)', source)}; no: {source.spell_option('drop', shorten(tokens[0]))}",
         )
     return choice
@@ -309,13 +309,13 @@ def _vectors_from_column(column: Any) -> NumpyArray:
         row = _first_row(lengths != width)
         raise InputError(
             "ragged",
-            f"row {row} has {lengths[row]} numbers in {_quote(name)}, but row 0 has {width}",
+            f"row {row} has {lengths[row]} numbers in {quote_name(name)}, but row 0 has {width}",
             location=Location(path=f"{shorten(name)}[{row}]"),
             help="all vectors must have the same length; short ones are never padded",
         )
     if not width:
         raise InputError(
-            "empty", f"the vectors in {_quote(name)} have no numbers", location=Location(path=shorten(name))
+            "empty", f"the vectors in {quote_name(name)} have no numbers", location=Location(path=shorten(name))
         )
     with _translate_conversion():
         numbers = column.explode()
@@ -391,7 +391,7 @@ def _check_finite(vectors: NumpyArray, column_name: Callable[[int], str]) -> Non
     name = column_name(column)
     raise InputError(
         "not-finite",
-        f"{_quote(name)} holds {float(vectors[row, column])} in row {row}; embeddings are finite",
+        f"{quote_name(name)} holds {float(vectors[row, column])} in row {row}; embeddings are finite",
         location=Location(path=f"{shorten(name)}[{row}]"),
     )
 
@@ -399,7 +399,7 @@ def _check_finite(vectors: NumpyArray, column_name: Callable[[int], str]) -> Non
 def _missing_error(name: str, row: int) -> InputError:
     return InputError(
         "empty-cell",
-        f"{_quote(name)} has no value in row {row}",
+        f"{quote_name(name)} has no value in row {row}",
         location=Location(path=f"{shorten(name)}[{row}]"),
         help="write the number; a null is never read as 0",
     )
@@ -407,7 +407,3 @@ def _missing_error(name: str, row: int) -> InputError:
 
 def _first_row(booleans: Any) -> int:
     return int(booleans.arg_max())
-
-
-def _quote(name: str) -> str:
-    return f"{printable(shorten(name))!r}"

@@ -16,7 +16,7 @@ from attncli.errors import InputError
 from attncli.readers.long_tables import find_long_table
 from attncli.readers.source import Source
 from attncli.registry import parse_index
-from attncli.text import join_names, pluralize, printable, shorten, suggestion
+from attncli.text import join_names, pluralize, quote_name, shorten, suggestion
 
 TOKEN_NAMES = frozenset({
     "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
@@ -216,7 +216,7 @@ class _Chooser:
         if self.columns[column].kind not in ("texts", "integers"):
             raise InputError(
                 "unclear-tokens",
-                f"{self.words.noun} {self._quote(column)} holds {self._describe(column)}, which are not tokens",
+                f"{self.words.noun} {self._column_name(column)} holds {self._describe(column)}, which are not tokens",
                 help=f"{self._spell_option('token-column', 'COLUMN')} names a {self.words.noun} of texts, or says none",
             )
         return column
@@ -239,7 +239,7 @@ class _Chooser:
             raise InputError(
                 "not-a-number",
                 f"no {self.words.noun} holds numbers",
-                help=f"there are {self.words.noun}s {join_names(map(self._quote, candidates), max_names=8)}"
+                help=f"there are {self.words.noun}s {join_names(map(self._column_name, candidates), max_names=8)}"
                 if candidates
                 else "a row a token, and its numbers in columns or in one list",
             )
@@ -251,7 +251,7 @@ class _Chooser:
             spelled = spell_column(self.names, numbers[0])
             raise InputError(
                 "unclear-tokens",
-                f"{self.words.noun} {self._quote(numbers[0])} holds numbers under a name unlike the others: tokens, or a dimension?",
+                f"{self.words.noun} {self._column_name(numbers[0])} holds numbers under a name unlike the others: tokens, or a dimension?",
                 help=f"{self._spell_option('token-column', spelled)} makes them the tokens, "
                 f"{self._spell_option('drop', spelled)} leaves them out, "
                 f"{self.source.spell_option('columns', self._spell_all(numbers) or f'{spelled},…')} takes all as dimensions",
@@ -277,7 +277,7 @@ class _Chooser:
         if self.names[vector].lower() not in VECTOR_NAMES and self.words is FIELD_WORDS:
             raise InputError(
                 "missing-field",
-                f"no field is called embedding, vector or values, but {self._quote(vector)} holds lists of numbers",
+                f"no field is called embedding, vector or values, but {self._column_name(vector)} holds lists of numbers",
                 help=f"{takes_it} takes them as the vectors",
             )
         unclear = [c for c in numbers if self.names[c].lower() not in OTHER_NAMES]
@@ -285,8 +285,8 @@ class _Chooser:
             is_one = len(unclear) == 1
             raise InputError(
                 "unclear-columns",
-                f"{self.words.noun if is_one else f'{self.words.noun}s'} {join_names(map(self._quote, unclear), max_names=8)} {'stands' if is_one else 'stand'} "
-                f"beside the vectors of {self._quote(vector)}: part of them?",
+                f"{self.words.noun if is_one else f'{self.words.noun}s'} {join_names(map(self._column_name, unclear), max_names=8)} {'stands' if is_one else 'stand'} "
+                f"beside the vectors of {self._column_name(vector)}: part of them?",
                 help=f"{takes_it} leaves {'it' if is_one else 'them'} out",
             )
 
@@ -294,15 +294,15 @@ class _Chooser:
         vectors = [c for c in columns if self.columns[c].kind == "vectors"]
         ways = [self._spell_option("columns", spell_column(self.names, c)) for c in vectors]
         if len(vectors) == 1:
-            message = f"{self._quote(vectors[0])} holds whole vectors, and the other {self.words.noun}s single numbers"
-        else:
             message = (
-                f"{self.words.noun}s {join_names(map(self._quote, vectors), max_names=8)} hold vectors: which are they?"
+                f"{self._column_name(vectors[0])} holds whole vectors, and the other {self.words.noun}s single numbers"
             )
+        else:
+            message = f"{self.words.noun}s {join_names(map(self._column_name, vectors), max_names=8)} hold vectors: which are they?"
         return InputError("two-readings", message, help=f"choose one: {join_names(ways, 'or', max_names=8)}")
 
     def _unclear_error(self, unclear: list[int], numbers: list[int], one: str, several: str) -> InputError:
-        names = join_names(map(self._quote, unclear), max_names=8)
+        names = join_names(map(self._column_name, unclear), max_names=8)
         is_one = len(unclear) == 1
         holds = ""
         if self.columns[unclear[0]].kind == "other":
@@ -330,7 +330,7 @@ class _Chooser:
             if self.columns[c].kind not in ("numbers", "integers"):
                 raise InputError(
                     "not-a-number",
-                    f"{self.words.noun} {self._quote(c)} holds {self._describe(c)}, not numbers",
+                    f"{self.words.noun} {self._column_name(c)} holds {self._describe(c)}, not numbers",
                     help=f"{self.source.spell_option('columns', 'COLUMN,…')} names those that are dimensions",
                 )
 
@@ -352,7 +352,7 @@ class _Chooser:
         ways = [self._spell_option("token-column", spell_column(self.names, c)) for c in texts[:8]]
         raise InputError(
             "unclear-tokens",
-            f"{self.words.noun}s {join_names(map(self._quote, texts), max_names=8)} hold texts: which are the tokens?",
+            f"{self.words.noun}s {join_names(map(self._column_name, texts), max_names=8)} hold texts: which are the tokens?",
             help=f"choose one: {join_names(ways, 'or')}",
         )
 
@@ -362,8 +362,8 @@ class _Chooser:
             name = {"token-column": self.words.token_option, "columns": self.words.columns_option}.get(name, name)
         return self.source.spell_option(name, value)
 
-    def _quote(self, column: int) -> str:
-        return f"{printable(shorten(self.names[column]))!r}"
+    def _column_name(self, column: int) -> str:
+        return quote_name(self.names[column])
 
     def _describe(self, column: int) -> str:
         descriptions = {"texts": "texts", "vectors": "vectors", "numbers": "numbers", "integers": "whole numbers"}

@@ -21,7 +21,7 @@ from attncli.readers.columns import (
 )
 from attncli.readers.csv_vector_cells import parse_vector
 from attncli.readers.source import Source
-from attncli.text import pluralize, printable, quote_value, shorten
+from attncli.text import pluralize, quote_name, quote_value, shorten
 from attncli.types import NONFINITE_SPELLINGS, Json
 
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", re.ASCII)
@@ -94,7 +94,7 @@ class Table:
             if _is_base64(text):
                 code = _DECODE_BASE64.replace("NAME", name) if name.isidentifier() else ""
                 ways = ['ask for them with "encoding_format": "float"', *([f"decode them: {code}"] if code else [])]
-                message = f"{self._quote(column)} holds base64 texts, not lists of numbers"
+                message = f"{self._column_name(column)} holds base64 texts, not lists of numbers"
                 raise InputError("wrong-type", message, location=self._location(column, row), help="; or ".join(ways))
             try:
                 vectors.append(parse_vector(text))
@@ -121,7 +121,7 @@ class Table:
                 items = f"[{list_path}[].{self.names[column]}"
                 raise InputError(
                     "two-readings",
-                    f"{self._quote(column)} of item {row} is a matrix: several vectors of one item, or one in too many brackets?",
+                    f"{self._column_name(column)} of item {row} is a matrix: several vectors of one item, or one in too many brackets?",
                     location=self._location(column, row),
                     help=f"jq '{items}[0]]' FILE takes the first of each; jq '{items}]' FILE a batch of sequences",
                 )
@@ -141,11 +141,11 @@ class Table:
         location = self._location(column, row)
         if value is _MISSING:
             return InputError("missing-field", f"item {row} has no {shorten(self.names[column])}", location=location)
-        message = f"{self._quote(column)} of item {row} is {quote_value(value)} where {expected} should be"
+        message = f"{self._column_name(column)} of item {row} is {quote_value(value)} where {expected} should be"
         return InputError("not-a-number" if value is not None else "empty-cell", message, location=location)
 
-    def _quote(self, column: int) -> str:
-        return f"{printable(shorten(self.names[column]))!r}"
+    def _column_name(self, column: int) -> str:
+        return quote_name(self.names[column])
 
 
 def _describe_column(name: str, values: list[Any]) -> Column:

@@ -74,7 +74,7 @@ def parse_result(fields: object) -> Attention:
     dtype = _typed_field(fields, "dtype", _DtypeName)
     axes = _typed_field(fields, "axes", dict[str, list[str]])
     formulas = _typed_field(fields, "formulas", dict[str, str])
-    index_type = Annotated[int, _bounds(0)]
+    index_type = Annotated[int, _integer_constraint(0)]
     at = _typed_field(fields, "at", dict[str, list[index_type]], default={})
     parameters = _typed_field(fields, "parameters", dict[str, Any], default={})
     for axis in (*itertools.chain(*axes.values()), *at):
@@ -103,7 +103,7 @@ def parse_result(fields: object) -> Attention:
             },
             about=fields.get("about"),
             source=_typed_field(fields, "source", str, default=""),
-            line=_typed_field(fields, "line", Annotated[int, _bounds(1)], default=None),
+            line=_typed_field(fields, "line", Annotated[int, _integer_constraint(1)], default=None),
             id=None if (name := fields.get("id")) is None else validate_id(name),
             meta=None if (meta := fields.get("meta")) is None else validate_meta(meta),
             settings=_typed_field(fields, "settings", dict[str, str], default={}),
@@ -115,7 +115,7 @@ def parse_result(fields: object) -> Attention:
     return replace(attention, hidden_keys=hidden_keys) if hidden_keys.is_known else attention
 
 
-def _bounds(minimum: int) -> Any:
+def _integer_constraint(minimum: int) -> Any:
     """Return the bounds of an index or of a line's number, as msgspec understands them."""
     import msgspec
 
@@ -189,12 +189,12 @@ def _decode_fields(suffix: str, data: bytes) -> object:
     from attncli.readers.safetensors import read_tensors
 
     if suffix == ".json":
-        return _decode_json(data)
+        return _decode_result(data)
     arrays, metadata = read_archive(data) if suffix == ".npz" else read_tensors(data)[:2]
     return merge_fields(nest_fields(arrays), metadata)
 
 
-def _decode_json(data: bytes) -> object:
+def _decode_result(data: bytes) -> object:
     """Decode the JSON of a result.
 
     Raises:

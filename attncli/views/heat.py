@@ -70,11 +70,12 @@ def fill_styles(color_system: str, *, is_signed: bool) -> tuple[Style, ...]:
     """Return the styles of cells from the smallest number to the largest, on a console of at least 256 colours."""
     if color_system == "truecolor":
         return tuple(
-            Style(color=color.ink.hexadecimal, bgcolor=color.hexadecimal) for color in shade_colors(is_signed=is_signed)
+            Style(color=color.text_color.hexadecimal, bgcolor=color.hexadecimal)
+            for color in shade_colors(is_signed=is_signed)
         )
     # Rich's nearest ones grow darker on the way.
     indices = BLUE_WHITE_RED_INDICES if is_signed else VIRIDIS_INDICES
     return tuple(
-        Style(color="color(16)" if indexed_color(i).ink.luminance == 0 else "color(231)", bgcolor=f"color({i})")
+        Style(color="color(16)" if indexed_color(i).text_color.luminance == 0 else "color(231)", bgcolor=f"color({i})")
         for i in indices
     )

@@ -29,7 +29,7 @@ class Rgb(NamedTuple):
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     @property
-    def ink(self) -> Rgb:
+    def text_color(self) -> Rgb:
         """Black or white, whichever has more contrast on this colour: always at least 4.58."""
         return BLACK if (self.luminance + 0.05) ** 2 >= 1.05 * 0.05 else WHITE
 

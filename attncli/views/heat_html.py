@@ -11,10 +11,10 @@ from functools import cache
 from html import escape
 
 from attncli.output_formats import Normalize
-from attncli.views.cells import DROPPED, HIDDEN
+from attncli.views.cell_formats import DROPPED, HIDDEN
 from attncli.views.heat_colors import BLACK, WHITE, shade_colors
 from attncli.views.heat_scale import Scale, find_levels, find_scale
-from attncli.views.labelled import WEIGHT_STEPS, LabelledMatrix
+from attncli.views.labelled_matrices import WEIGHT_STEPS, LabelledMatrix
 
 _FAINT = "opacity:0.55"  # of a mark in place of a number, on a light page and on a dark one
 _DIM_CELLS = (HIDDEN, DROPPED, "−∞")
@@ -67,6 +67,6 @@ def find_html_heat(matrix: LabelledMatrix, normalize: Normalize | None = None) -
 @cache
 def _fill_styles(is_signed: bool) -> tuple[str, ...]:
     """The style of each level, from the smallest number to the largest."""
-    inks = {BLACK: "#000", WHITE: "#fff"}
+    text_colors = {BLACK: "#000", WHITE: "#fff"}
     colors = shade_colors(is_signed=is_signed)
-    return tuple(f"background:{color.hexadecimal};color:{inks[color.ink]}" for color in colors)
+    return tuple(f"background:{color.hexadecimal};color:{text_colors[color.text_color]}" for color in colors)

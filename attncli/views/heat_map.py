@@ -16,12 +16,12 @@ from rich.text import Text
 
 from attncli.output_formats import RenderOptions
 from attncli.text import join_names
-from attncli.views.arrangement import ResultTables
-from attncli.views.elision import count_shown, leading_and_trailing
 from attncli.views.heat import Heat
 from attncli.views.heat_scale import Scale, find_scale
-from attncli.views.labelled import LabelledMatrix, SlicedStep
+from attncli.views.labelled_matrices import LabelledMatrix, SlicedStep
 from attncli.views.map_pixels import HIDDEN, choose_map_look, find_pixels
+from attncli.views.shown_indices import count_shown, leading_and_trailing
+from attncli.views.table_order import ResultTables
 from attncli.views.table_style import TableStyle, heat_legend, pad_right
 
 _PAGE_LINES = 150  # lines of a page of maps: what is shown of heads and items is chosen for them

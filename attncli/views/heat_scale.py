@@ -9,7 +9,7 @@ import numpy as np
 
 from attncli.output_formats import Normalize
 from attncli.types import NumpyArray
-from attncli.views.labelled import WEIGHT_STEPS, LabelledMatrix
+from attncli.views.labelled_matrices import WEIGHT_STEPS, LabelledMatrix
 
 # From 0 upwards, unless a variant makes them negative.
 _AMOUNTS = (*WEIGHT_STEPS, "top_weights", "sink_weights", "entropy")

@@ -8,10 +8,10 @@ from itertools import islice
 
 from attncli.text import pluralize, printable, split_warning
 from attncli.types import Attention
-from attncli.views.arrangement import ResultTables
-from attncli.views.elision import leading_and_trailing
 from attncli.views.heat_html import HtmlHeat, find_html_heat
-from attncli.views.labelled import LabelledMatrix
+from attncli.views.labelled_matrices import LabelledMatrix
+from attncli.views.shown_indices import leading_and_trailing
+from attncli.views.table_order import ResultTables
 
 _MAX_ROWS, _MAX_COLUMNS = 20, 16  # of a table; of a longer one, its first and its last are shown
 _MAX_TABLES = 40
@@ -32,7 +32,7 @@ def write_html_tables(attention: Attention, *, precision: int = 4, notes: Sequen
     lines = [*notes, summary, "rows = query (looks), columns = key (is looked at)"]
     head = "".join(f"<p>{escape(printable(line))}</p>" for line in lines)
     slices = ResultTables(attention, precision).slices()
-    tables = "".join(_format_table(one.matrix()) for one in islice(slices, _MAX_TABLES))
+    tables = "".join(_format_matrix(one.matrix()) for one in islice(slices, _MAX_TABLES))
     rest = sum(1 for _ in slices)
     more = f"<p>{pluralize(rest, 'more table')}: to_text() has them all, at={{…}} chooses</p>" if rest else ""
     warnings = "".join(
@@ -47,7 +47,7 @@ def write_html_text(text: str) -> str:
     return f'<pre style="line-height: 1.3">{escape(text)}</pre>'
 
 
-def _format_table(matrix: LabelledMatrix) -> str:
+def _format_matrix(matrix: LabelledMatrix) -> str:
     rows = leading_and_trailing(len(matrix.row_labels), _MAX_ROWS)
     width = len(matrix.column_labels)
     columns = [*leading_and_trailing(width, _MAX_COLUMNS), *range(width, len(matrix.cell_labels))]

@@ -13,7 +13,7 @@ from rich.text import Text
 from attncli.types import NumpyArray
 from attncli.views.heat import fill_styles
 from attncli.views.heat_scale import Scale, find_levels
-from attncli.views.labelled import LabelledMatrix
+from attncli.views.labelled_matrices import LabelledMatrix
 
 # What a pixel is where it is no level of a number.
 HIDDEN, DROPPED, INFINITE, NAN = -1, -2, -3, -4

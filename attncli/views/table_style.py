@@ -14,10 +14,10 @@ from rich.text import Text
 
 from attncli.output_formats import RenderOptions
 from attncli.text import to_ascii
-from attncli.views.cells import DROPPED, HIDDEN
+from attncli.views.cell_formats import DROPPED, HIDDEN
 from attncli.views.heat import Heat, Shading, choose_shading
 from attncli.views.heat_scale import find_scale
-from attncli.views.labelled import WEIGHT_STEPS, LabelledMatrix
+from attncli.views.labelled_matrices import WEIGHT_STEPS, LabelledMatrix
 
 _HEADING_GAP = "   "
 _DIM_CELLS = {spelling for text in ("−∞", HIDDEN, DROPPED) for spelling in (text, to_ascii(text))}

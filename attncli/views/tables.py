@@ -18,11 +18,11 @@ def write_table(attention: Attention, render_options: RenderOptions) -> Iterator
     from rich.text import Text
 
     from attncli.text import printable
-    from attncli.views.arrangement import ResultTables
     from attncli.views.console import console_for
+    from attncli.views.pipe_tables import print_whole_tables
+    from attncli.views.table_order import ResultTables
     from attncli.views.table_style import TableStyle, wrap_items
     from attncli.views.terminal_tables import print_fitted_tables
-    from attncli.views.whole_tables import print_whole_tables
 
     out = io.StringIO()
 

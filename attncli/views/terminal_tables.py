@@ -16,10 +16,15 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from attncli.text import join_names
-from attncli.views.arrangement import ResultTables, Slice
-from attncli.views.elision import count_shown, leading_and_trailing, leading_trailing_and_strongest, rank_by_strength
-from attncli.views.labelled import WEIGHT_STEPS, LabelledMatrix
+from attncli.views.labelled_matrices import WEIGHT_STEPS, LabelledMatrix
+from attncli.views.shown_indices import (
+    count_shown,
+    leading_and_trailing,
+    leading_trailing_and_strongest,
+    rank_by_strength,
+)
 from attncli.views.table_lines import TableLines
+from attncli.views.table_order import ResultTables, Slice
 from attncli.views.table_style import StyledCell, TableStyle, widest
 
 _PAGE_LINES = 150  # lines of a page that may be long: what is shown of rows, heads and items is chosen for them

@@ -9,9 +9,9 @@ from operator import add
 from attncli.output_formats import RenderOptions, output_format
 from attncli.text import printable
 from attncli.types import Attention
-from attncli.views.arrangement import labelled_matrices
-from attncli.views.labelled import LabelledMatrix
+from attncli.views.labelled_matrices import LabelledMatrix
 from attncli.views.latex_mathematics import split_formula
+from attncli.views.table_order import labelled_matrices
 
 
 @output_format("plain")

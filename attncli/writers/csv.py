@@ -25,16 +25,16 @@ _MATRIX_NUMBERS_AT_ONCE = 2**16
 @output_format("csv", ".csv", console_errors="utf-8", shape_options=("tidy",))
 def write_csv(attention: Attention, options: RenderOptions) -> Iterator[str]:
     """Write values separated by commas, piece by piece."""
-    return _format_table(attention, ",", options)
+    return _format_result(attention, ",", options)
 
 
 @output_format("tsv", ".tsv", console_errors="utf-8", shape_options=("tidy",))
 def write_tsv(attention: Attention, options: RenderOptions) -> Iterator[str]:
     """Write values separated by tabs, piece by piece."""
-    return _format_table(attention, "\t", options)
+    return _format_result(attention, "\t", options)
 
 
-def _format_table(attention: Attention, separator: str, options: RenderOptions) -> Iterator[str]:
+def _format_result(attention: Attention, separator: str, options: RenderOptions) -> Iterator[str]:
     def quote_label(label: object) -> str:
         """A label as a cell; on a terminal its escape sequences would act."""
         return _quote_cell(printable(str(label)) if options.is_terminal else str(label), separator)

@@ -19,7 +19,7 @@ import numpy as np
 
 import attncli
 from attncli.atomic_file import to_bytes
-from attncli.check import prepare, settle
+from attncli.check import check_prepared, prepare
 from attncli.check.figure_files import read_figures
 from attncli.errors import AttnError
 from attncli.output_formats import RenderOptions, load_output_format
@@ -218,7 +218,7 @@ def outcome(folder: Path, name: str, problem: int, content: bytes) -> str:
             figures = read_figures(str(path))
             step = "weights" if any(figure.step is None for figure in figures.steps) else None
             task = prepare(validate(attncli.Problem(**fields)), attncli.Variant(**choices), figures, step=step)
-            verdict = settle(task, identify=False)
+            verdict = check_prepared(task, identify=False)
         except AttnError as error:
             return error.code
         for view in VERDICT_VIEWS.values():

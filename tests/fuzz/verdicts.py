@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 import attncli
-from attncli.check import prepare, settle
+from attncli.check import check_prepared, prepare
 from attncli.check.figure_files import read_figures
 from attncli.errors import AttnError
 from attncli.output_formats import RenderOptions
@@ -64,7 +64,7 @@ def outcome(trial: Trial, folder: Path) -> str:
         figures = read_figures(str(path))
         step = trial.step if trial.kind == "matrix.csv" else None
         task = prepare(validate(trial.problem), attncli.Variant(**trial.choices), figures, step=step)
-        return settle(task, identify=False).verdict
+        return check_prepared(task, identify=False).verdict
     except AttnError as error:
         return f"refused: {error.code}"
 

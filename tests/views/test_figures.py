@@ -16,7 +16,7 @@ from attncli.select import select_indices
 from attncli.views.figures.drawing import draw_figure, drawing_settings
 from attncli.views.figures.fonts import find_missing_characters
 from attncli.views.figures.labels import column_labels, fit_text, row_labels, text_width
-from attncli.views.figures.theme import THEMES, ink_on, relative_luminance
+from attncli.views.figures.theme import THEMES, relative_luminance, text_color_on
 from tests.helpers import compute, draw_normal
 
 LIGHT = THEMES["light"]
@@ -179,7 +179,7 @@ def test_numbers_stand_in_the_ink_that_can_be_read():
                 relative_luminance(to_rgba(c)[:3]) for c in (image.to_rgba(image.get_array()[y, x]), text.get_color())
             )
             assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) >= 4.5
-    assert [ink_on(color) for color in ((0, 0, 0), (1, 1, 1))] == ["#ffffff", "#000000"]
+    assert [text_color_on(color) for color in ((0, 0, 0), (1, 1, 1))] == ["#ffffff", "#000000"]
 
 
 def test_three_hundred_tokens_thin_their_labels_and_have_no_numbers():
@@ -289,7 +289,7 @@ def test_tokens_are_text_and_never_mathematics():
 def test_characters_that_no_font_has_are_one_warning(recwarn):
     attention = compute({"tokens": ("\U00013000", "\U00013000\U00013001", "שלום"), "embeddings": draw_normal(1, 3, 3)})
     options = RenderOptions(figure=FigureOptions(title="\U00013002"))
-    warned = load_output_format("svg").adapt(attention, options).warnings[len(attention.warnings) :]
+    warned = load_output_format("svg").prepare_result(attention, options).warnings[len(attention.warnings) :]
     draw(attention)
 
     assert find_missing_characters(attention) == ["\U00013000", "\U00013001"]

@@ -13,7 +13,7 @@ import attncli
 from attncli.output_formats import FORMAT_MODULES, OUTPUT_FORMATS, RenderOptions, load_output_formats
 from attncli.readers.results import read_result
 from attncli.select import select_indices
-from attncli.views.cells import choose_number_format
+from attncli.views.cell_formats import choose_number_format
 from attncli.writers.tidy import tidy_blocks
 from tests.helpers import ROOT, SAMPLES
 

@@ -13,12 +13,12 @@ from rich.cells import cell_len
 import attncli
 from attncli.output_formats import RenderOptions, load_output_format
 from attncli.types import Attention, Step
-from attncli.views.arrangement import labelled_matrices
-from attncli.views.cells import HIDDEN
+from attncli.views.cell_formats import HIDDEN
 from attncli.views.heat import choose_shading
 from attncli.views.heat_colors import shade_colors
 from attncli.views.heat_html import find_html_heat
 from attncli.views.heat_scale import Scale, choose_scale, find_levels
+from attncli.views.table_order import labelled_matrices
 from tests.helpers import SAMPLES, draw_normal
 from tests.views.screen import TERMINALS, contrast, lightness, read_screen
 

@@ -11,7 +11,7 @@ import pytest
 
 import attncli
 from attncli.readers.results import read_result
-from attncli.views.labelled import SlicedStep
+from attncli.views.labelled_matrices import SlicedStep
 from tests.browser import CHROMIUM, Browser
 from tests.helpers import SAMPLES
 

@@ -19,9 +19,9 @@ from rich.text import Text
 import attncli
 from attncli.output_formats import RenderOptions, load_output_format
 from attncli.types import Attention, Step
-from attncli.views.arrangement import labelled_matrices
-from attncli.views.cells import NumberFormat
-from attncli.views.labelled import LabelledMatrix
+from attncli.views.cell_formats import NumberFormat
+from attncli.views.labelled_matrices import LabelledMatrix
+from attncli.views.table_order import labelled_matrices
 from tests.helpers import draw_normal
 
 TEXT_FORMATS = ("table", "plain", "markdown", "latex")
@@ -112,7 +112,7 @@ def test_colours_behind_numbers_move_none_of_them(monkeypatch):
 @pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_pages_do_not_show(monkeypatch, name):
     whole = write(name, attend())
-    monkeypatch.setattr("attncli.views.cells._NUMBERS_AT_ONCE", 17)  # two or three rows a page
+    monkeypatch.setattr("attncli.views.cell_formats._NUMBERS_AT_ONCE", 17)  # two or three rows a page
 
     assert write(name, attend()) == whole
 
@@ -164,7 +164,7 @@ def test_the_first_piece_leaves_before_the_last_is_made(formatted, name):
 
 @pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_memory_does_not_grow_with_the_result(monkeypatch, name):
-    monkeypatch.setattr("attncli.views.cells._NUMBERS_AT_ONCE", 2048)
+    monkeypatch.setattr("attncli.views.cell_formats._NUMBERS_AT_ONCE", 2048)
 
     def peak_bytes(head_count: int, row_count: int) -> int:
         held = hold("scores", np.zeros((head_count, row_count, 64)), ("head", "query", "dim"))

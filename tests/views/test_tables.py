@@ -12,7 +12,7 @@ import attncli
 from attncli.output_formats import RenderOptions, load_output_format
 from attncli.select import select_indices
 from attncli.types import Attention
-from attncli.views.arrangement import ResultTables
+from attncli.views.table_order import ResultTables
 from tests.helpers import SAMPLES, draw_normal
 
 

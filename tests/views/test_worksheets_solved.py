@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.check import prepare, settle
+from attncli.check import check_prepared, prepare
 from attncli.check.worksheet import read_worksheet
 from attncli.plan import make_plan
 from attncli.presets import PRESETS, preset_choices
@@ -67,7 +67,7 @@ def solve(name: str, blank: frozenset[str]) -> None:
     legend = gap_lines((gap["step"], tuple(gap["index"])) for gap in sheet["gaps"])
     answers = [f"⟨{gap}⟩{str(round(value, 5)).replace('-inf', '−∞')}" for gap, value in found.items()]
     figures = read_worksheet("sheet", "\n".join([*answers, *legend]))
-    assert settle(prepare(problem, variant, figures), identify=False).verdict in ("right", "too-loose")
+    assert check_prepared(prepare(problem, variant, figures), identify=False).verdict in ("right", "too-loose")
 
 
 NAMED_VARIANTS = [  # those whose queries are 64 wide take longer than a second

@@ -18,7 +18,7 @@ from attncli.check.plan_edits import (
     with_mask_link,
     with_normalizer,
 )
-from attncli.check.trials import Trials, or_none
+from attncli.check.trials import Trials, compute_or_none
 from attncli.plan import Plan
 from attncli.registry import AnyPart
 from attncli.types import NumpyArray, Tensor
@@ -40,43 +40,43 @@ def wrong_number(trials: Trials) -> Iterator[Hypothesis]:
     scale = next((link.value for link in plan.chain if link.is_scale and link.value), None)
     if scale or plan.variant.scale in ("none", 1):
         own = scale or 1.0
-        yield _solved(
+        yield _solved_hypothesis(
             trials, "another scale", partial(_with_scale, trials),
             [own * f for f in _FACTORS], partial(_describe_scale, plan, own),
         )  # fmt: skip
     if isinstance(plan.variant.softcap, int | float):
         cap = float(plan.variant.softcap)
-        yield _solved(
+        yield _solved_hypothesis(
             trials, "another softcap", lambda c: trials.with_choices(softcap=c) if c > 0 else None,
             [cap * x for x in _POWERS_OF_TWO], lambda c: f"with a softcap of {c:.6g} instead of {cap:.6g}",
         )  # fmt: skip
     for link_name, what in (("position", plan.variant.position.name), ("bias", "the bias")):
         if any(link.name == link_name for link in plan.chain):
-            yield _solved(
+            yield _solved_hypothesis(
                 trials, f"{what} × a number", partial(_multiply_link, plan, link_name),
                 _FACTORS, partial(_describe_factor, plan, what),
             )  # fmt: skip
     yield from _other_sinks(trials)
     if plan.is_masked:
-        yield _solved(
+        yield _solved_hypothesis(
             trials, "another fill value", lambda c: with_mask_link(trials, lambda s, mask: s.masked_fill(~mask, c)),
             (0.0, -2.0, -5.0, -10.0, -15.0, -20.0), _describe_fill,
         )  # fmt: skip
     position = plan.variant.position
     if any(option.name == "theta" for option in position.member.options):
         theta = position.option_value("theta")
-        yield _solved(
+        yield _solved_hypothesis(
             trials, "another theta", partial(_with_theta, trials),
             [theta * math.exp(x) for x in np.linspace(-7, 7, 29)],
             lambda t: f"with {position.name} of theta {t:.6g} instead of {theta:.6g}",
         )  # fmt: skip
     if plan.variant.normalizer.traits.is_exponential and plan.variant.sink.is_none:
-        yield _solved(
+        yield _solved_hypothesis(
             trials, "something added to the sum", partial(_with_added_to_sum, plan),
             (1e-8, 1e-6, 1e-4, 1e-2, 0.1, 1.0), _describe_epsilon,
         )  # fmt: skip
     if plan.shapes.c is not None:
-        yield _solved(
+        yield _solved_hypothesis(
             trials, "context × a number", lambda f: with_head_context(plan, lambda z, *_: z * f),
             _FACTORS, partial(_describe_factor, plan, "the context"),
         )  # fmt: skip
@@ -91,11 +91,11 @@ def _other_sinks(trials: Trials) -> Iterator[Hypothesis]:
     def with_sinks(values: NumpyArray) -> Plan:
         return trials.with_fields(parameters={**plan.problem.parameters, "sinks": values})
 
-    yield _solved(
+    yield _solved_hypothesis(
         trials, "sinks × a number", lambda f: with_sinks(sinks * f), _FACTORS,
         lambda f: f"with the sinks × {_spell_number(f, _factor_names(plan))}: a sink's logit is taken as it is",
     )  # fmt: skip
-    yield _solved(
+    yield _solved_hypothesis(
         trials, "sinks + a number", lambda c: with_sinks(sinks + c), (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0),
         lambda c: f"with {c:.6g} added to the sinks: a sink's logit is taken as it is",
     )  # fmt: skip
@@ -134,7 +134,7 @@ def _with_added_to_sum(plan: Plan, added: float) -> Plan | None:
 
 
 # ── solving ──────────────────────────────────────────────────────────────────────────────────────
-def _solved(
+def _solved_hypothesis(
     trials: Trials, name: str, edit: Edit, starts: Sequence[float], describe: Callable[[float], str]
 ) -> Hypothesis:
     """Make a hypothesis whose number is solved for when it is computed; its description then says which it is."""
@@ -154,7 +154,7 @@ def _solve(trials: Trials, edit: Edit, starts: Sequence[float]) -> float | None:
     """Find the number that gives the claimed figures, from the best of some starts by Gauss and Newton; None: there is none."""
 
     def residuals(number: float) -> NumpyArray | None:
-        plan = or_none(lambda: edit(number))
+        plan = compute_or_none(lambda: edit(number))
         return None if plan is None else _residuals(trials, plan)
 
     own = _residuals(trials, trials.plan)
@@ -195,7 +195,7 @@ def _round_within(x: float, uncertainty: float) -> float:
 
 def _residuals(trials: Trials, plan: Plan) -> NumpyArray | None:
     """Return how far the figures of a plan are off from those claimed, where both are numbers, as a share of the largest."""
-    figures = or_none(lambda: trials.collect_steps(plan, trials.run_plan(plan, is_trial=False)))
+    figures = compute_or_none(lambda: trials.collect_steps(plan, trials.run_plan(plan, is_trial=False)))
     if figures is None:
         return None
     parts = []

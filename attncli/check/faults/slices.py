@@ -217,7 +217,7 @@ def context_of_another(trials: Trials) -> Iterator[Hypothesis]:
             yield hypothesis(
                 f"head {head} not written",
                 f"with 0 for head {head}: the loop over heads leaves it out",
-                partial(_clear, head, 1),
+                partial(_clear_slice, head, 1),
             )
     batch = plan.size.batch or 1
     for which, order in _rearrangements(batch):
@@ -231,19 +231,19 @@ def context_of_another(trials: Trials) -> Iterator[Hypothesis]:
         yield hypothesis(
             f"item {batch - 1} not written",
             f"with 0 for the last item of the batch, {batch - 1}",
-            partial(_clear, -1, 0),
+            partial(_clear_slice, -1, 0),
         )
     if plan.computed_queries is None:
         for offset, where in ((1, "before"), (-1, "after")):
             yield hypothesis(
                 f"context of the query {where}",
                 f"with the context of the query {where} in the place of each query's: rows are off by one",
-                partial(_roll, offset, False),
+                partial(_shift_slices, offset, False),
             )
             yield hypothesis(
                 f"context of the query {where}, 0 at the end",
                 f"with the context of the query {where} in the place of each query's, and 0 where there is none",
-                partial(_roll, offset, True),
+                partial(_shift_slices, offset, True),
             )
     yield hypothesis("dims in reverse", "with the dims of each head's context in reverse order", lambda z: z.flip(-1))
 
@@ -252,13 +252,13 @@ def _select(order: NumpyArray, axis: int, z: Tensor) -> Tensor:
     return z.index_select(axis, z.new_tensor(order).long())
 
 
-def _clear(index: int, axis: int, z: Tensor) -> Tensor:
+def _clear_slice(index: int, axis: int, z: Tensor) -> Tensor:
     z = z.clone()
     z.select(axis, index).zero_()
     return z
 
 
-def _roll(offset: int, clears: bool, z: Tensor) -> Tensor:
+def _shift_slices(offset: int, clears: bool, z: Tensor) -> Tensor:
     z = z.roll(offset, 2)
     if clears:
         z[:, :, 0 if offset > 0 else -1] = 0

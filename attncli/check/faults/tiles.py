@@ -42,13 +42,13 @@ def wrong_blocks_of_keys(trials: Trials) -> Iterator[Hypothesis]:
     if keys <= _BLOCKS[0] or not plan.variant.normalizer.traits.is_exponential or not plan.variant.sink.is_none:
         return
     seen: set[str] = set()
-    for name, description, weigh in _ways(keys):
+    for name, description, weigh in _mistakes(keys):
         if name not in seen:
             seen.add(name)
-            yield Hypothesis(name, description, partial(_compute_way, trials, weigh), evidence_cost=_COST_DIGITS)
+            yield Hypothesis(name, description, partial(_compute_mistake, trials, weigh), evidence_cost=_COST_DIGITS)
 
 
-def _compute_way(trials: Trials, weigh: Weigh) -> Plan | None:
+def _compute_mistake(trials: Trials, weigh: Weigh) -> Plan | None:
     """Make the plan of one way; None where it comes no nearer on a few rows."""
     rows = score_rows(trials)
     if rows is None or not rows.is_nearer(weigh(rows.scores)):
@@ -60,11 +60,11 @@ def _block_sizes(keys: int) -> list[int]:
     return [block for block in _BLOCKS if block < keys <= block * _MAX_BLOCKS_OF_KEYS]
 
 
-def _ways(keys: int) -> Iterator[tuple[str, str, Weigh]]:
+def _mistakes(keys: int) -> Iterator[tuple[str, str, Weigh]]:
     """Yield the names, descriptions and weights of all ways."""
     for block in _block_sizes(keys):
-        yield from _ways_with_single_blocks(keys, block)
-        yield from _ways_at_seams(keys, block)
+        yield from _mistakes_of_single_blocks(keys, block)
+        yield from _mistakes_at_block_edges(keys, block)
         start = f"with blocks of {block} keys, where"
         for name, (text, weigh_blocks) in ONLINE_MISTAKES.items():
             yield f"blocks of {block} keys: {name}", f"{start} {text}", partial(_in_blocks, weigh_blocks, block)
@@ -83,7 +83,7 @@ def _in_blocks(weigh_blocks: BlockWeigh, block: int, s: Tensor) -> WeightPair:
     return weigh_blocks(s, block)
 
 
-def _ways_with_single_blocks(keys: int, block: int) -> Iterator[tuple[str, str, Weigh]]:
+def _mistakes_of_single_blocks(keys: int, block: int) -> Iterator[tuple[str, str, Weigh]]:
     """Yield what may happen to one block: the first, the second, the middle, the last or the one that is not full."""
     count = math.ceil(keys / block)
     numbers = dict.fromkeys((0, 1, count // 2, (count - 1) // 2, count - 2, count - 1))
@@ -93,40 +93,44 @@ def _ways_with_single_blocks(keys: int, block: int) -> Iterator[tuple[str, str, 
         yield (
             f"{which} skipped",
             f"without {which}: the loop over blocks leaves it out",
-            partial(_over_keys, without_keys, start, stop),
+            partial(_weigh_key_range, without_keys, start, stop),
         )
-        yield f"{which} counted twice", f"with {which} counted twice", partial(_over_keys, keys_twice, start, stop)
+        yield (
+            f"{which} counted twice",
+            f"with {which} counted twice",
+            partial(_weigh_key_range, keys_twice, start, stop),
+        )
         if number:
             yield (
                 f"{which}: k of the block before",
                 f"with the keys of the block before in the place of {which}: load each block anew",
-                partial(_stale, keys_of_block_before, block, start, stop),
+                partial(_weigh_block_range, keys_of_block_before, block, start, stop),
             )
             yield (
                 f"{which}: v of the block before",
                 f"with the values of the block before in the place of {which}: load each block anew",
-                partial(_stale, values_of_block_before, block, start, stop),
+                partial(_weigh_block_range, values_of_block_before, block, start, stop),
             )
     for letter, weigh in (("k", keys_of_block_before), ("v", values_of_block_before)):
         what = "keys" if letter == "k" else "values"
         yield (
             f"{letter} of the block before, blocks of {block}",
             f"with the {what} of the block before, of {block} keys, in each block but the first: load each block anew",
-            partial(_stale, weigh, block, block, keys),
+            partial(_weigh_block_range, weigh, block, block, keys),
         )
 
 
-def _over_keys(weigh: Callable[[Tensor, int, int], WeightPair], start: int, stop: int, s: Tensor) -> WeightPair:
+def _weigh_key_range(weigh: Callable[[Tensor, int, int], WeightPair], start: int, stop: int, s: Tensor) -> WeightPair:
     return weigh(s, start, stop)
 
 
-def _stale(
+def _weigh_block_range(
     weigh: Callable[[Tensor, int, int, int], WeightPair], block: int, start: int, stop: int, s: Tensor
 ) -> WeightPair:
     return weigh(s, block, start, stop)
 
 
-def _ways_at_seams(keys: int, block: int) -> Iterator[tuple[str, str, Weigh]]:
+def _mistakes_at_block_edges(keys: int, block: int) -> Iterator[tuple[str, str, Weigh]]:
     """Yield what may happen where blocks meet, and behind the last key."""
     for first, which in ((block, "first"), (block - 1, "last")):
         text = f"the {which} key of each block of {block}"

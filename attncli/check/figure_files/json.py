@@ -51,7 +51,7 @@ class _NumberWithText(float):
         return self
 
 
-def _decode_json(data: bytes) -> object:
+def _decode_with_texts(data: bytes) -> object:
     """Decode JSON in which every number keeps its text; equal texts share one number.
 
     Raises:
@@ -90,7 +90,7 @@ def _make_object(pairs: list[tuple[str, object]]) -> Json:
 
 def figures_from_json(path: str, data: bytes) -> Figures:
     """Read a matrix, a matrix for each step, a result or a problem."""
-    content = _decode_json(data)
+    content = _decode_with_texts(data)
     if isinstance(content, list):
         return Figures(path, "text", (_step_figures_from_lists(None, content),), is_layout_known=False)
     if not isinstance(content, dict):

@@ -8,15 +8,15 @@ from attncli.plan import Plan
 from attncli.text import join_names, printable
 from attncli.types import Attention
 from attncli.views.explain.backward import HeadGradients, gradient_sections
-from attncli.views.explain.closing import closing_sentence
 from attncli.views.explain.context import merged_sections
 from attncli.views.explain.forward import head_sections
-from attncli.views.explain.given import given_section
 from attncli.views.explain.head_values import HeadValues
 from attncli.views.explain.input_gradients import input_gradient_sections
+from attncli.views.explain.inputs import inputs_section
 from attncli.views.explain.page import ExplanationPage, ExplanationScope, Section
 from attncli.views.explain.reasons import with_reason
 from attncli.views.explain.step_values import StepValues
+from attncli.views.explain.summary_sentence import summary_sentence
 
 if TYPE_CHECKING:
     from attncli.core.gradients import Gradients
@@ -38,7 +38,7 @@ def explain_query(
     """
     step_values = StepValues(plan, attention, focus)
     heads = [HeadValues(step_values, head) for head in focus.heads]
-    sections = [given_section(heads)] if focus.blank_steps else []
+    sections = [inputs_section(heads)] if focus.blank_steps else []
     for head in heads:
         if len(heads) > 1:
             sections.append(Section(f"head {head.head}", is_heading=True))
@@ -56,7 +56,7 @@ def explain_query(
         title=printable(focus.title) or _page_title(step_values),
         summary=" · ".join(map(printable, attention.summary)),
         sections=tuple(map(_as_idle_if_empty, sections)),
-        closing=" ".join(map(closing_sentence, heads)),
+        closing=" ".join(map(summary_sentence, heads)),
         step_axes={step.name: step.axes for step in attention.steps},
         tokens=frozenset([step_values.token("query", focus.query), *step_values.token_counts]),
     )

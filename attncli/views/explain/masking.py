@@ -61,7 +61,7 @@ def _mask_reasons(head: HeadValues, key_index: int) -> Iterator[str]:
 
     if mask.holds(part_holds):
         return
-    for part, holds in mask.blame(part_holds):
+    for part, holds in mask.deciding_parts(part_holds):
         write_reason = part.traits.why_hidden
         reason = write_reason(cell_grid, part) if write_reason and not holds else _formula_in_numbers(part, cell_grid)
         negation = "not " if holds else ""

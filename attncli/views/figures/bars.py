@@ -102,7 +102,7 @@ class KeyBars:
                 self.panel_height,
             )
             if panel.title:
-                axes.set_title(panel.title, size=LABEL_SIZE, color=page.theme.ink, pad=3, y=1.0)
+                axes.set_title(panel.title, size=LABEL_SIZE, color=page.theme.text_color, pad=3, y=1.0)
             draw = self._draw_lying if self._is_lying else self._draw_standing
             draw(page, axes, panel, (low, high))
             axes.spines[["top", "right"]].set_visible(False)
@@ -135,7 +135,7 @@ class KeyBars:
                 xytext=(-3 if is_negative else 3, 0),
                 textcoords="offset points",
                 size=NUMBER_SIZE,
-                color=page.theme.ink,
+                color=page.theme.text_color,
                 ha="right" if is_negative else "left",
                 va="center_baseline",
             )
@@ -170,7 +170,7 @@ class KeyBars:
             shade(first - 0.5, last - 0.5, color=self.theme.hidden, linewidth=0, zorder=0)  # type: ignore[operator]
 
     def _name_axes(self, page: Page, axes: Axes, *, has_rows: bool, has_columns: bool) -> None:
-        color = page.theme.faint_ink
+        color = page.theme.faint_text_color
         if self._is_lying and has_rows:
             axes.set_ylabel("key", size=LABEL_SIZE, color=color)
             axes.yaxis.set_label_coords(-(self.left - LABEL_SIZE * 0.7) / self.panel_width, 0.5)

@@ -71,8 +71,8 @@ class HeadScatter:
         axes.set_ylim(low - margin, high + margin)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=NUMBER_SIZE)
-        axes.set_xlabel(f"{self.band.step} · {first.title}", size=LABEL_SIZE, color=page.theme.faint_ink)
-        axes.set_ylabel(f"{self.band.step} · {second.title}", size=LABEL_SIZE, color=page.theme.faint_ink)
+        axes.set_xlabel(f"{self.band.step} · {first.title}", size=LABEL_SIZE, color=page.theme.faint_text_color)
+        axes.set_ylabel(f"{self.band.step} · {second.title}", size=LABEL_SIZE, color=page.theme.faint_text_color)
         axes.xaxis.set_label_coords(0.5, -(NUMBER_SIZE * LINE_HEIGHT + 6 + _AXIS_NAME / 2) / self.side)
         axes.yaxis.set_label_coords(-(_LEFT - LABEL_SIZE * 0.7) / self.side, 0.5)
         axes.xaxis.label.set_verticalalignment("center")
@@ -87,7 +87,7 @@ class HeadScatter:
                 xytext=(-5 if is_right else 5, 0),
                 textcoords="offset points",
                 size=NUMBER_SIZE,
-                color=page.theme.ink,
+                color=page.theme.text_color,
                 ha="right" if is_right else "left",
                 va="center_baseline",
                 path_effects=[Stroke(linewidth=2.5, foreground=self.theme.ground), Normal()],  # other points lie below

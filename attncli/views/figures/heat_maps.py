@@ -18,7 +18,7 @@ from attncli.views.figures.labels import Header, column_labels, row_labels, wide
 from attncli.views.figures.page import Page
 from attncli.views.figures.panels import Band, Panel
 from attncli.views.figures.scales import ColorScale, choose_scale
-from attncli.views.figures.theme import LABEL_SIZE, LINE_HEIGHT, NUMBER_SIZE, Theme, ink_on
+from attncli.views.figures.theme import LABEL_SIZE, LINE_HEIGHT, NUMBER_SIZE, Theme, text_color_on
 
 _PANEL_TITLE = LABEL_SIZE * LINE_HEIGHT + 3
 _AXIS_NAME = LABEL_SIZE * LINE_HEIGHT
@@ -165,7 +165,7 @@ class HeatMaps:
             panel_top = first_top + row * self.panel_pitch
             axes = page.add_axes(panel_left, panel_top, self.panel_width, self.panel_height)
             if title:
-                axes.set_title(title, size=LABEL_SIZE, color=page.theme.ink, pad=3, y=1.0)
+                axes.set_title(title, size=LABEL_SIZE, color=page.theme.text_color, pad=3, y=1.0)
             image = self._draw_panel(axes, panel)
             has_labels_below = i + self.column_count >= len(self.band.panels)
             self._label(page, axes, has_rows=column == 0, has_columns=has_labels_below)
@@ -215,8 +215,8 @@ class HeatMaps:
         for i, row in enumerate(panel.texts):
             for j, text in enumerate(row):
                 is_hidden = panel.hidden is not None and panel.hidden[i, j]
-                ink = self.theme.faint_ink if is_hidden else ink_on(tuple(colors[i, j, :3]))
-                axes.text(j, i, text, size=NUMBER_SIZE, color=ink, ha="center", va="center_baseline")
+                text_color = self.theme.faint_text_color if is_hidden else text_color_on(tuple(colors[i, j, :3]))
+                axes.text(j, i, text, size=NUMBER_SIZE, color=text_color, ha="center", va="center_baseline")
 
     def _cell_colors(self, panel: Panel) -> NumpyArray:
         """Return the colour that each cell is filled with: (row, column, 4)."""
@@ -231,13 +231,13 @@ class HeatMaps:
         row_axis, column_axis = (*self.band.axes, "")[:2]
         if has_rows:
             page.label_rows(axes, self.rows)
-            axes.set_ylabel(_axis_name(row_axis), size=LABEL_SIZE, color=page.theme.faint_ink)
+            axes.set_ylabel(_axis_name(row_axis), size=LABEL_SIZE, color=page.theme.faint_text_color)
             axes.yaxis.set_label_coords(-(self.left - LABEL_SIZE * 0.7) / self.panel_width, 0.5)
         else:
             axes.set_yticks([])
         if has_columns:
             page.label_columns(axes, self.columns)
-            axes.set_xlabel(_axis_name(column_axis), size=LABEL_SIZE, color=page.theme.faint_ink)
+            axes.set_xlabel(_axis_name(column_axis), size=LABEL_SIZE, color=page.theme.faint_text_color)
             below = _TICK + self.columns.extent + 2 + _AXIS_NAME / 2
             axes.xaxis.set_label_coords(0.5, -below / self.panel_height)
             axes.xaxis.label.set_verticalalignment("center")
@@ -249,12 +249,14 @@ class HeatMaps:
         bar = page.figure.colorbar(image, cax=axes)
         bar.outline.set_visible(False)
         axes.tick_params(
-            length=2.5, width=0.6, color=page.theme.frame, labelcolor=page.theme.ink, labelsize=NUMBER_SIZE
+            length=2.5, width=0.6, color=page.theme.frame, labelcolor=page.theme.text_color, labelsize=NUMBER_SIZE
         )
         if height < 60:
             axes.yaxis.set_major_locator(MaxNLocator(2))
         if self.scale and self.scale.note:
-            axes.set_title(self.scale.note, size=NUMBER_SIZE, color=page.theme.faint_ink, loc="left", pad=7, y=1.0)
+            axes.set_title(
+                self.scale.note, size=NUMBER_SIZE, color=page.theme.faint_text_color, loc="left", pad=7, y=1.0
+            )
 
 
 def _axis_name(axis: str) -> str:

@@ -12,7 +12,7 @@ from attncli.views.figures.labels import Header, column_labels, widest
 from attncli.views.figures.page import Page
 from attncli.views.figures.panels import Band
 from attncli.views.figures.theme import LABEL_SIZE, LINE_HEIGHT, NUMBER_SIZE, Theme
-from attncli.views.labelled import STATISTIC_MEANINGS
+from attncli.views.labelled_matrices import STATISTIC_MEANINGS
 
 _AXIS_NAME = LABEL_SIZE * LINE_HEIGHT
 _HEIGHT = 150.0  # of the axes
@@ -84,11 +84,11 @@ class QueryLines:
         axes.grid(axis="y", color=page.theme.frame, alpha=0.3, linewidth=0.5)
         axes.set_axisbelow(True)
         page.label_columns(axes, self.columns)
-        axes.set_xlabel(self.band.axes[0].replace("_", " "), size=LABEL_SIZE, color=page.theme.faint_ink)
+        axes.set_xlabel(self.band.axes[0].replace("_", " "), size=LABEL_SIZE, color=page.theme.faint_text_color)
         axes.xaxis.set_label_coords(0.5, -(5 + self.columns.extent + 2 + _AXIS_NAME / 2) / _HEIGHT)
         axes.xaxis.label.set_verticalalignment("center")
         unit = STATISTIC_MEANINGS.get(self.band.step, self.band.step)
-        axes.set_ylabel(unit, size=LABEL_SIZE, color=page.theme.faint_ink)
+        axes.set_ylabel(unit, size=LABEL_SIZE, color=page.theme.faint_text_color)
         axes.yaxis.set_label_coords(-(_NUMBERS - LABEL_SIZE * 0.7) / self.width, 0.5)
         axes.tick_params(axis="y", labelsize=NUMBER_SIZE)
         self._name_lines(page, colors, left + _NUMBERS + self.width + 8, top)

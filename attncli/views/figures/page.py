@@ -35,17 +35,19 @@ class Page:
         for spine in axes.spines.values():
             spine.set_color(self.theme.frame)
             spine.set_linewidth(0.6)
-        axes.tick_params(length=2.5, width=0.6, color=self.theme.frame, labelcolor=self.theme.ink, labelsize=LABEL_SIZE)
+        axes.tick_params(
+            length=2.5, width=0.6, color=self.theme.frame, labelcolor=self.theme.text_color, labelsize=LABEL_SIZE
+        )
         return axes
 
     def write_line(self, left: float, top: float, text: str, size: float, **properties: Any) -> None:
         """Write a line of text below `top`; it is never mathematics."""
-        properties = {"color": self.theme.ink, "va": "top"} | properties
+        properties = {"color": self.theme.text_color, "va": "top"} | properties
         self.figure.text(left / self.width, 1 - top / self.height, text, size=size, **properties)
 
     def write_header(self, left: float, top: float, header: Header, width: float) -> None:
         """Write the header of a band."""
-        style: dict[str, Any] = {"size": HEADER_SIZE, "color": self.theme.faint_ink}
+        style: dict[str, Any] = {"size": HEADER_SIZE, "color": self.theme.faint_text_color}
         self.write_line(left, top, fit_text(header.name, width, HEADER_SIZE, "bold"), HEADER_SIZE, weight="bold")
         lines = header.formula_lines(width)
         for i, line in enumerate(lines, start=1):

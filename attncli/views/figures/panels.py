@@ -11,7 +11,7 @@ import numpy as np
 from attncli.types import Attention, NumpyArray
 from attncli.views.figures.labels import spell_label
 from attncli.views.figures.theme import Theme
-from attncli.views.labelled import LabelledMatrix, SlicedStep
+from attncli.views.labelled_matrices import LabelledMatrix, SlicedStep
 
 DROPPED_GLYPH = "×"  # the – of tables would be taken for a minus beside a bar
 

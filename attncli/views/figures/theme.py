@@ -20,8 +20,8 @@ class Theme:
     """The colours of a figure. Each mark in place of a number differs from the others and from the colour maps, for every eye."""
 
     ground: str
-    ink: str
-    faint_ink: str
+    text_color: str
+    faint_text_color: str
     frame: str
     sequential: str  # matplotlib's names of colour maps
     diverging: str
@@ -39,8 +39,8 @@ _OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9") 
 THEMES = {
     "light": Theme(
         ground="#ffffff",
-        ink="#1a1a1f",
-        faint_ink="#5c5c66",
+        text_color="#1a1a1f",
+        faint_text_color="#5c5c66",
         frame="#8a8a94",
         sequential="cividis",
         diverging="RdBu_r",
@@ -55,8 +55,8 @@ THEMES = {
     ),
     "dark": Theme(
         ground="#15161a",
-        ink="#ececf1",
-        faint_ink="#a3a3ad",
+        text_color="#ececf1",
+        faint_text_color="#a3a3ad",
         frame="#6a6a74",
         sequential="cividis",
         diverging="berlin",
@@ -93,7 +93,7 @@ def relative_luminance(color: tuple[float, float, float]) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def ink_on(color: tuple[float, float, float]) -> str:
+def text_color_on(color: tuple[float, float, float]) -> str:
     """Return black or white, whichever has the larger contrast on a colour; that is always 4.5 or more."""
     luminance = relative_luminance(color)
     return "#000000" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "#ffffff"

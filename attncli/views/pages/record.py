@@ -15,7 +15,7 @@ from attncli.plan.head_shapes import kv_head_of
 from attncli.text import escape_json_controls, printable
 from attncli.types import Attention, Json, NumpyArray
 from attncli.views.explain.reasons import STEP_REASONS
-from attncli.views.labelled import SlicedStep
+from attncli.views.labelled_matrices import SlicedStep
 
 MAX_EXACT_NUMBERS = 2**13  # of a whole result, that are held as float64; more are held as float32
 _WHY_NO_WORKINGS = "only pages of at most 12 tokens, written by attn compute or attn batch, can compute"

@@ -124,7 +124,7 @@ class PlannedWorkings:
         plan, variant = self.plan, self.plan.variant
         heads, kv_heads = plan.shapes.heads, plan.shapes.kv_heads
         matrices = {
-            letter: {"w": self._steps[f"w_{letter}"].tolist(), "b": self._listed(f"b_{letter}")}
+            letter: {"w": self._steps[f"w_{letter}"].tolist(), "b": self._step_as_list(f"b_{letter}")}
             for letter in "qkvo"
             if f"w_{letter}" in self._steps
         }
@@ -140,7 +140,7 @@ class PlannedWorkings:
             "steps": [*_PLAIN_STEPS, *(link.step for link in plan.chain)],
         }
 
-    def _listed(self, name: str) -> object:
+    def _step_as_list(self, name: str) -> object:
         return self._steps[name].tolist() if name in self._steps else None
 
     def _with_batch_and_heads(self, name: str) -> NumpyArray:

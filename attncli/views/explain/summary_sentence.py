@@ -15,7 +15,7 @@ _OTHERS = "the other "
 _MIN_SHARE_NAMED = 0.005  # a smaller weight would be 0 %
 
 
-def closing_sentence(head: HeadValues) -> str:
+def summary_sentence(head: HeadValues) -> str:
     """Say which keys have the largest weights, as shares where weights sum to 1."""
     weights = np.array([head.weight_number(head.final_weights_step, j).value for j in range(head.plan.size.keys)])
     sink = 0.0
@@ -33,7 +33,7 @@ def closing_sentence(head: HeadValues) -> str:
     largest = [int(j) for j in np.argsort(-np.abs(weights), kind="stable")[:_MAX_KEYS_NAMED] if weights[j]]
     if (weights < 0).any() or abs(weights.sum() + sink - 1) >= 1e-3:
         return f"{query} weighs {', '.join(f'{_key_name(head, j)} by {weights[j]:.4g}' for j in largest)}."
-    receivers = _receivers(head, weights, sink)
+    receivers = _largest_weights_by_name(head, weights, sink)
     has_others = receivers[-1][0].startswith(_OTHERS)
     percentages = _apportion([share for _, share in receivers], has_others=has_others)
     preposition = "to" if sink else "from"
@@ -53,7 +53,7 @@ def _has_weights_before_dropout(head: HeadValues) -> bool:
     return any(head.weight_number("weights", j).value for j in range(head.plan.size.keys))
 
 
-def _receivers(head: HeadValues, weights: NumpyArray, sink: float) -> list[tuple[str, float]]:
+def _largest_weights_by_name(head: HeadValues, weights: NumpyArray, sink: float) -> list[tuple[str, float]]:
     """The keys of the largest weights by name, the sink, and all others together: each with its share."""
     order = [int(j) for j in np.argsort(-weights, kind="stable") if weights[j]]
     named = [j for n, j in enumerate(order[:_MAX_KEYS_NAMED]) if n == 0 or weights[j] >= _MIN_SHARE_NAMED]

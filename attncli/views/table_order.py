@@ -17,7 +17,7 @@ import numpy as np
 
 from attncli.plan.head_shapes import kv_head_of
 from attncli.types import Attention
-from attncli.views.labelled import ROW_STATISTICS, LabelledMatrix, SlicedStep
+from attncli.views.labelled_matrices import ROW_STATISTICS, LabelledMatrix, SlicedStep
 
 _HEAD_AXES = ("head", "kv_head")
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from attncli.check import printing
+from attncli.check import figure_precision
 from attncli.check.faults.rounding import rounded_intermediates, rounded_qkv
-from attncli.check.trials import StepArrays, Trials, or_none
+from attncli.check.trials import StepArrays, Trials, compute_or_none
 from attncli.plan import Plan
 from attncli.types import NumpyArray, Tensor
 
@@ -51,8 +51,8 @@ class PlainErrors:
     def _steps(self, dtype: str, draw: int) -> StepArrays:
         """Compute the problem in a dtype, or draw how each intermediate is rounded to it; nothing where it cannot be."""
         if (dtype, draw) not in self._computed:
-            plan = or_none(lambda: self._plan(dtype, draw))
-            steps = None if plan is None else or_none(lambda: self.trials.compute_steps(plan))
+            plan = compute_or_none(lambda: self._plan(dtype, draw))
+            steps = None if plan is None else compute_or_none(lambda: self.trials.compute_steps(plan))
             self._computed[dtype, draw] = steps or {}
         return self._computed[dtype, draw]
 
@@ -78,5 +78,5 @@ class _DrawnRounding:
 
         values = x.detach().numpy()
         with np.errstate(all="ignore"):
-            off = printing.spacing(self.dtype, values) * self.random.uniform(-0.5, 0.5, values.shape)
+            off = figure_precision.spacing(self.dtype, values) * self.random.uniform(-0.5, 0.5, values.shape)
             return x + torch.as_tensor(np.where(np.isfinite(values) & (values != 0), off, 0.0))

@@ -1,4 +1,4 @@
-"""The box above a worksheet: what came in, from which every blank can be worked out. `given_section` is the entry."""
+"""The box above a worksheet: what came in, from which every blank can be worked out. `inputs_section` is the entry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attncli.views.explain.page import Section
 from attncli.views.explain.vectors import head_name, projected_head, projected_vector
 
 
-def given_section(heads: Sequence[HeadValues]) -> Section:
+def inputs_section(heads: Sequence[HeadValues]) -> Section:
     """The embeddings of the tokens on the sheet, the projection of each head, and the arrays that the score takes."""
     lines = (*_embedding_lines(heads[0]), *_projection_lines(heads), *_score_lines(heads[0]))
     return Section("Given", lines=lines, is_numbered=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attncli.views.arrangement import ResultTables
-from attncli.views.labelled import LabelledMatrix
+from attncli.views.labelled_matrices import LabelledMatrix
 from attncli.views.table_lines import TableLines
+from attncli.views.table_order import ResultTables
 from attncli.views.table_style import TableStyle, widest
 
 

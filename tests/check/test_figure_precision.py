@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.check import check, printing
+from attncli.check import check, figure_precision
 from attncli.check.figure_files import read_figures
 from attncli.check.figures import figures_from_arrays
 from attncli.check.rules import Rule, compare_cells
@@ -17,35 +17,40 @@ RANDOM = np.random.default_rng(5).standard_normal(40)
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_numbers_of_a_narrow_dtype_tell_it_also_when_they_are_printed(dtype):
-    x = printing.to_dtype(dtype, RANDOM)
+    x = figure_precision.to_dtype(dtype, RANDOM)
     decimals = np.full(x.shape, 10)
 
-    assert printing.infer_dtype(x, "float64") == dtype
-    assert printing.infer_dtype(x.round(10), "float64", decimals) == dtype  # rounded
-    assert printing.infer_dtype(np.trunc(x * 1e10) / 1e10, "float64", decimals) == dtype  # cut off
-    assert printing.infer_dtype(RANDOM.round(10), "float64", decimals) == "float64"
+    assert figure_precision.infer_dtype(x, "float64") == dtype
+    assert figure_precision.infer_dtype(x.round(10), "float64", decimals) == dtype  # rounded
+    assert figure_precision.infer_dtype(np.trunc(x * 1e10) / 1e10, "float64", decimals) == dtype  # cut off
+    assert figure_precision.infer_dtype(RANDOM.round(10), "float64", decimals) == "float64"
 
 
 def test_whole_numbers_and_sixteenths_tell_no_dtype_unless_something_else_was_due():
     x = np.array([17.0, 100.0, -3.25, 45.5])
 
-    assert printing.infer_dtype(x, "float64") == "float64"
-    assert printing.infer_dtype(x, "float64", None, exact=x) == "float64"
-    assert printing.infer_dtype(x, "float64", None, exact=x + 0.01) == "bfloat16"
+    assert figure_precision.infer_dtype(x, "float64") == "float64"
+    assert figure_precision.infer_dtype(x, "float64", None, exact=x) == "float64"
+    assert figure_precision.infer_dtype(x, "float64", None, exact=x + 0.01) == "bfloat16"
 
 
 @pytest.mark.parametrize(("dtype", "decimals"), [("float64", 4), ("float64", 8), ("float32", 3), ("float16", 2)])
 def test_rounded_arrays_tell_their_decimals(dtype, decimals):
     rounded = RANDOM.round(decimals).astype(dtype).astype(float)
 
-    assert printing.infer_decimals(rounded, dtype) == decimals
-    assert printing.infer_decimals(printing.to_dtype(dtype, RANDOM) if dtype != "float64" else RANDOM, dtype) is None
+    assert figure_precision.infer_decimals(rounded, dtype) == decimals
+    assert (
+        figure_precision.infer_decimals(
+            figure_precision.to_dtype(dtype, RANDOM) if dtype != "float64" else RANDOM, dtype
+        )
+        is None
+    )
 
 
 def test_short_numbers_beside_long_ones_lost_their_zeros():
     values = np.array([0.5, 1.23456789, 123.456789, 0.0])
 
-    found = printing.implied_decimals(values, np.array([1, 8, 6, 1]), np.array([1, 9, 9, 0]))
+    found = figure_precision.implied_decimals(values, np.array([1, 8, 6, 1]), np.array([1, 9, 9, 0]))
 
     assert found.tolist() == [8, 8, 6, 1]
 

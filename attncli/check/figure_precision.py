@@ -64,7 +64,8 @@ def infer_dtype(
         if dtype == default:
             break
         if not all(
-            _are_numbers_of(dtype, x[part], None if decimals is None else unit[part]) for part in _parts(x.size)
+            _are_numbers_of(dtype, x[part], None if decimals is None else unit[part])
+            for part in _first_then_others(x.size)
         ):
             continue
         if exact is None:
@@ -88,10 +89,10 @@ def may_be_printed_float32(values: NumpyArray, decimals: NumpyArray) -> bool:
     """
     x, unit = values[np.isfinite(values)], 10.0 ** -decimals[np.isfinite(values)].astype(np.float64)
     is_short = int(decimals.max(initial=0)) <= _MAX_FLOAT32_DECIMALS
-    return is_short and all(_are_numbers_of("float32", x[part], unit[part]) for part in _parts(x.size))
+    return is_short and all(_are_numbers_of("float32", x[part], unit[part]) for part in _first_then_others(x.size))
 
 
-def _parts(count: int) -> Iterator[slice]:
+def _first_then_others(count: int) -> Iterator[slice]:
     """Yield the first figures, which decide of most arrays, then the others."""
     yield slice(_FIRST_FIGURES)
     if count > _FIRST_FIGURES:
@@ -143,8 +144,8 @@ def infer_decimals(values: NumpyArray, dtype: str) -> int | None:
     if (x == np.rint(x)).all():
         return _DECIMALS_OF_WHOLE_NUMBERS
     for decimals in range(1, _MAX_DECIMALS + 1):
-        if all(_are_rounded(x[part], decimals, dtype) for part in _parts(x.size)):
-            digits = np.log10(10.0**-decimals / (_reach(dtype, x[x != 0]) * 2 + spacing(dtype, x[x != 0])))
+        if all(_are_rounded(x[part], decimals, dtype) for part in _first_then_others(x.size)):
+            digits = np.log10(10.0**-decimals / (_rounding_slack(dtype, x[x != 0]) * 2 + spacing(dtype, x[x != 0])))
             return decimals if digits[digits > 0].sum() >= _MIN_EVIDENCE_DIGITS else None
     return None
 
@@ -152,10 +153,10 @@ def infer_decimals(values: NumpyArray, dtype: str) -> int | None:
 def _are_rounded(x: NumpyArray, decimals: int, dtype: str) -> bool:
     """Tell whether each figure is the number of a dtype that is next to so many decimals, or a neighbour of that."""
     rounded = np.rint(x * 10.0**decimals) / 10.0**decimals
-    return bool((np.abs(to_dtype(dtype, rounded) - x) <= _reach(dtype, x)).all())
+    return bool((np.abs(to_dtype(dtype, rounded) - x) <= _rounding_slack(dtype, x)).all())
 
 
-def _reach(dtype: str, x: NumpyArray) -> NumpyArray:
+def _rounding_slack(dtype: str, x: NumpyArray) -> NumpyArray:
     """Return by how much a rounded number may miss the one next to its decimals, as some libraries round."""
     return 0 * x if dtype in ("float16", "bfloat16") else 2 * spacing(dtype, x)
 

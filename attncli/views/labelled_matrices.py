@@ -11,7 +11,7 @@ import numpy as np
 from attncli.text import to_ascii
 from attncli.types import Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy
-from attncli.views.cells import (
+from attncli.views.cell_formats import (
     DROPPED,
     HIDDEN,
     CellFormat,
