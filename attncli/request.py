@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypedDict
 
 from attncli.errors import OptionError
 from attncli.output_formats import FigureOptions, Heat, Normalize
 from attncli.types import Json
 from attncli.variant import CHOICES, Variant, merge_choices, open_choices
+
+
+class TableKeywords(TypedDict, total=False):
+    """The keywords of readers of tables; `ReadOptions` says what each holds."""
+
+    token_column: str | None
+    columns: str | None
+    drop: str | None
+    header: str | None
+    separator: str | None
+
+
+class ReaderKeywords(TableKeywords, total=False):
+    """The keywords of `readers.read`: what `ReadOptions` says besides the format."""
+
+    replacing: tuple[str, ...]
+    state_dict: str | None
 
 
 @dataclass(frozen=True)
@@ -24,6 +41,19 @@ class ReadOptions:
     separator: str | None = None  # of CSV: comma, semicolon, tab, pipe or space
     replacing: tuple[str, ...] = ()  # NAME=PATH: fields that are taken from other files
     state_dict: str | None = None  # FILE:PREFIX: the checkpoint and its layer that learned arrays are taken from
+
+    @property
+    def reader_keywords(self) -> ReaderKeywords:
+        """The keywords that a reader takes."""
+        return {
+            "token_column": self.token_column,
+            "columns": self.columns,
+            "drop": self.drop,
+            "header": self.header,
+            "separator": self.separator,
+            "replacing": self.replacing,
+            "state_dict": self.state_dict,
+        }
 
     @property
     def is_for_one_problem(self) -> bool:

@@ -92,16 +92,7 @@ def _read_file(source: Any, options: ReadOptions) -> tuple[Problem, bool]:
         input_file = find_input(path, options.input_format)
     else:
         input_file = _open_file(source, options.input_format, InputFile)
-    problem = read(
-        input_file,
-        replacing=options.replacing,
-        state_dict=options.state_dict,
-        token_column=options.token_column,
-        columns=options.columns,
-        drop=options.drop,
-        header=options.header,
-        separator=options.separator,
-    )
+    problem = read(input_file, **options.reader_keywords)
     return problem, input_file.reader.holds_one_array and problem.q is None
 
 

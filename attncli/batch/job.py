@@ -283,13 +283,7 @@ def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
         data,
         input.display_name,
         load_reader("ndjson-tokens") if reader.is_stream else reader,  # a stream of problems is not read here
-        replacing=options.replacing,
-        state_dict=options.state_dict,
-        token_column=options.token_column,
-        columns=options.columns,
-        drop=options.drop,
-        header=options.header,
-        separator=options.separator,
+        **options.reader_keywords,
     )
     plan, selection = plan_request(problem, job.variant_request, job.output_options, job.seed)
     for format in (job.result_format, job.figure_format):

@@ -30,17 +30,7 @@ def read_problem(path: str | InputFile, read_options: ReadOptions, messages: Mes
     """
     from attncli.readers import read
 
-    problem = read(
-        path,
-        read_options.input_format,
-        replacing=read_options.replacing,
-        state_dict=read_options.state_dict,
-        token_column=read_options.token_column,
-        columns=read_options.columns,
-        drop=read_options.drop,
-        header=read_options.header,
-        separator=read_options.separator,
-    )
+    problem = read(path, read_options.input_format, **read_options.reader_keywords)
     for note in problem.notes:
         messages.note(note)
     return problem

@@ -6,10 +6,10 @@ Entries: `read`, `parse_problem`; `find_input` where it matters first whether th
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from attncli.errors import InputError, OptionError
 from attncli.readers.base import Reader, load_reader, parse_source, read_source
@@ -18,6 +18,9 @@ from attncli.readers.json_line_readers import detect_reader
 from attncli.readers.source import Source
 from attncli.readers.with_field import assign_name_of_array, replace_field
 from attncli.types import Problem
+
+if TYPE_CHECKING:
+    from attncli.request import ReaderKeywords, TableKeywords
 
 
 @dataclass(frozen=True)
@@ -81,30 +84,13 @@ def find_input(path: str, format: str | None = None) -> InputFile:
     return InputFile(path, reader, unpacked, note)
 
 
-def read(
-    path: str | Path | InputFile,
-    format: str | None = None,
-    *,
-    replacing: Sequence[str] = (),
-    state_dict: str | None = None,
-    token_column: str | None = None,
-    columns: str | None = None,
-    drop: str | None = None,
-    header: str | None = None,
-    separator: str | None = None,
-) -> Problem:
+def read(path: str | Path | InputFile, format: str | None = None, **keywords: Unpack[ReaderKeywords]) -> Problem:
     """Read a problem from a file, and validate it.
 
     Args:
         path: the file, or `-` for standard input; or one whose reader has been found.
         format: the name of its format, where the suffix does not say it.
-        replacing: `name=path` pairs; each takes one field from another file (`--with`).
-        state_dict: `file:prefix`; the learned arrays of one layer of a checkpoint (`--from-state-dict`).
-        token_column: for CSV, which column holds the tokens: its name, its number from 0, or `none`.
-        columns: for CSV, which columns are dimensions: names or numbers, separated by commas.
-        drop: for CSV, which columns are left out.
-        header: for CSV, whether the first row is one: yes or no.
-        separator: for CSV, what stands between columns: comma, semicolon, tab, pipe or space.
+        keywords: how it is read, as in `ReadOptions`.
 
     Raises:
         OptionError: the format is not known, or `replacing` or `state_dict` is misspelt.
@@ -124,18 +110,7 @@ def read(
             raise error.add_location(file=display_name) from None
     elif reader.shares_memory:
         data = memoryview(bytearray(data))
-    problem = parse_problem(
-        data,
-        display_name,
-        reader,
-        replacing=replacing,
-        state_dict=state_dict,
-        token_column=token_column,
-        columns=columns,
-        drop=drop,
-        header=header,
-        separator=separator,
-    )
+    problem = parse_problem(data, display_name, reader, **keywords)
     return replace(problem, notes=(input_file.note, *problem.notes)) if input_file.note else problem
 
 
@@ -145,13 +120,9 @@ def parse_problem(
     reader: Reader,
     *,
     line: int | None = None,
-    replacing: Sequence[str] = (),
+    replacing: tuple[str, ...] = (),
     state_dict: str | None = None,
-    token_column: str | None = None,
-    columns: str | None = None,
-    drop: str | None = None,
-    header: str | None = None,
-    separator: str | None = None,
+    **keywords: Unpack[TableKeywords],
 ) -> Problem:
     """Parse the bytes of a file as a problem, and validate it; keywords are those of `read`, and the line that it is.
 
@@ -162,14 +133,14 @@ def parse_problem(
     from attncli.validation import validate
 
     try:
-        source = Source(name, data, reader.name, token_column, columns, drop, header, separator)
+        source = Source(name, data, reader.name, **keywords)
         problem = assign_name_of_array(parse_source(reader, source), reader, replacing)
         if state_dict is not None:
             from attncli.readers.state_dict import add_layer
 
             problem = add_layer(problem, state_dict)
         for pair in replacing:
-            problem = replace_field(problem, pair, header)
+            problem = replace_field(problem, pair, keywords.get("header"))
         return validate(problem, name, line)
     except RecursionError:
         message = "lists or objects are nested deeper than anything a problem holds"
