@@ -10,7 +10,7 @@ from tests.check.wrong_sets import DAMAGES, noise_verdict, wrong_verdicts
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [9, 39, 49])
+@pytest.mark.parametrize("seed", [9, 39, pytest.param(49, marks=pytest.mark.full)])
 def test_right_figures_are_not_called_wrong_however_they_are_printed(seed, tmp_path):
     assert list(accusations(seed, WAYS, tmp_path)) == []
 
@@ -26,7 +26,7 @@ def test_wrong_figures_are_called_wrong(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 7])
+@pytest.mark.parametrize("seed", [1, pytest.param(7, marks=pytest.mark.full)])
 def test_noise_is_given_no_cause(seed, tmp_path):
     verdict, size = noise_verdict(seed, tmp_path)
 
