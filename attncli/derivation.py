@@ -11,14 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from attncli.arrays import ArrayOrTensor
+
+Values = TypeVar("Values", bound="ArrayOrTensor | None")
 
 
 # ── recording ────────────────────────────────────────────────────────────────────────────────────
 class Intermediate(NamedTuple):
     """A tensor that a part computes on its way to a step."""
 
-    values: Any
+    values: ArrayOrTensor
     axes: str  # a letter an axis: b batch, h head, n row (a query, or a token), m key, i o of W; others are a vector's
     is_input: bool  # read, drawn or made of such alone, not of a step: a worksheet may show it
 
@@ -26,7 +31,7 @@ class Intermediate(NamedTuple):
 _intermediates: ContextVar[dict[str, Intermediate] | None] = ContextVar("intermediates", default=None)
 
 
-def record_intermediate(name: str, values: Any, axes: str = "bhnm", *, is_input: bool = False) -> Any:
+def record_intermediate(name: str, values: Values, axes: str = "bhnm", *, is_input: bool = False) -> Values:
     """Record an intermediate while `recording_intermediates` lasts; return the values in any case."""
     recorded = _intermediates.get()
     if recorded is not None and values is not None:
@@ -75,6 +80,9 @@ class Vector(tuple[Number, ...]):
 
 
 _EMPTY_VECTOR = Vector()
+# An intermediate at one cell: a number, a vector, or rows of them. Which, the part knows that recorded it and that reads it.
+IntermediateNumbers: TypeAlias = Any
+GetIntermediate: TypeAlias = Callable[[str], IntermediateNumbers]
 EquationSide = Sequence["str | Number | Vector"]
 
 
@@ -94,18 +102,18 @@ class KeyCell:
     index: int
     value_before: Number
     value_after: Number
-    get_intermediate: Callable[[str], Any] = field(repr=False)
+    get_intermediate: GetIntermediate = field(repr=False)
     k: Vector = _EMPTY_VECTOR
     query_position: int | None = None
     key_position: int | None = None
     is_hidden: bool = False
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> IntermediateNumbers:
         """Return an intermediate of the step at this key."""
         return self.get_intermediate(name)
 
 
-def _no_intermediate(name: str) -> Any:
+def _no_intermediate(name: str) -> NoReturn:
     raise KeyError(name)
 
 
@@ -115,7 +123,7 @@ class RowDerivation:
 
     shown_cells: tuple[KeyCell, ...] = ()  # the keys that are worked out
     all_cells: tuple[KeyCell, ...] = ()  # all keys, and the sink where there is one
-    get_intermediate: Callable[[str], Any] = field(repr=False, default=_no_intermediate)
+    get_intermediate: GetIntermediate = field(repr=False, default=_no_intermediate)
     q: Vector = _EMPTY_VECTOR  # the query, or the vector before this step
     output_vector: Vector = _EMPTY_VECTOR  # the vector after this step
     first_column: int = 0  # where this head's columns begin among those of all heads
@@ -124,11 +132,11 @@ class RowDerivation:
     label: str = ""  # what the vector is called: q, k, v, x or output
     max_terms: int = 8  # terms of a sum before its middle is left out
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> IntermediateNumbers:
         """Return an intermediate of the step for this query: a number, or numbers along whatever axes are left."""
         return self.get_intermediate(name)
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: Number | None = None) -> IntermediateNumbers:
         """Return an intermediate, or the default where the part recorded none of this name."""
         try:
             return self.get_intermediate(name)

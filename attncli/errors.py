@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum, unique
-from typing import Any, Self
+from typing import Self
 
 
 @unique
@@ -61,10 +61,10 @@ class AttnError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.code, self.message), vars(self)  # so that it travels from a worker
 
-    def add_location(self, **details: object) -> Self:
+    def add_location(self, *, file: str = "", line: int | None = None, path: str = "") -> Self:
         """Fill in the parts of the location that are still unknown, and return the error."""
-        missing: dict[str, Any] = {name: value for name, value in details.items() if not getattr(self.location, name)}
-        self.location = replace(self.location, **missing)
+        known = self.location
+        self.location = replace(known, file=known.file or file, line=known.line or line, path=known.path or path)
         return self
 
     def to_record(self) -> dict[str, object]:
@@ -107,9 +107,11 @@ class CannotError(AttnError):
     status = ExitStatus.CANNOT
 
 
-def as_input_error(error: AttnError, **details: Any) -> InputError:
+def as_input_error(error: AttnError, *, file: str = "", path: str = "") -> InputError:
     """Turn the error of an option into one of the file that holds the option, with the same sentence."""
-    return InputError(error.code, error.message, location=error.location, help=error.help).add_location(**details)
+    return InputError(error.code, error.message, location=error.location, help=error.help).add_location(
+        file=file, path=path
+    )
 
 
 def json_path(name: str, index: tuple[int, ...] = ()) -> str:

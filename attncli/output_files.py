@@ -9,7 +9,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from types import ModuleType
+from typing import IO
 
 from attncli.atomic_file import atomic_write
 from attncli.errors import CannotError, OptionError
@@ -113,7 +114,7 @@ def _open_packing(file: IO[bytes], packing: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def import_zstandard() -> Any:
+def import_zstandard() -> ModuleType:
     """Import the library that packs `.zst`.
 
     Raises:

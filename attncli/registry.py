@@ -255,7 +255,7 @@ class Member(Generic[TraitsT]):
     laws: frozenset[str] = frozenset()  # which laws hold for it: prefix, decode, permutation
     law_exceptions: str = ""  # why no law holds, or which one fails when
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[Callable[[str, str, str], Member[Traits]], tuple[str, str, str]]:
         return _load_member, (self.function.__module__, self.family, self.name)  # pickled by its name
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.step_names import STEP_NAMES
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json
@@ -19,7 +17,7 @@ _ID_SCHEMA = {"anyOf": [{"type": "string", "maxLength": MAX_ID_CHARACTERS}, _NUM
 _LEAF_SCHEMAS: Json = {"booleans": {"type": "boolean"}, "integers": {"type": "integer"}, "texts": {"type": "string"}}
 
 
-def _array_schema(leaf: Any, ranks: tuple[int, ...]) -> Json:
+def _array_schema(leaf: Json, ranks: tuple[int, ...]) -> Json:
     """Return the schema of nested lists of one kind of leaf, of any of some ranks."""
     forms = []
     for rank in ranks:
@@ -84,7 +82,7 @@ def _variant_schema() -> Json:
     text, items = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
     properties: Json = {"name": {**text, "description": "a named variant; the other choices override its own"}}
     for choice in CHOICES.values():
-        kinds: list[Any] = [{"enum": list(choice.allowed_values)} if choice.allowed_values else text]
+        kinds: list[Json] = [{"enum": list(choice.allowed_values)} if choice.allowed_values else text]
         if choice.integer_bounds:
             kinds = [
                 {"type": "integer", "minimum": choice.integer_bounds[0], "maximum": choice.integer_bounds[1]},
@@ -141,7 +139,7 @@ def result_schema() -> Json:
     """Return the schema of what `attn compute --json` writes."""
     text, counts = {"type": "string"}, {"type": "array", "items": {"type": "integer", "minimum": 0}}
 
-    def per_step(value: Any) -> Json:
+    def per_step(value: Json) -> Json:
         return {"type": "object", "propertyNames": {"pattern": _STEP_NAME_PATTERN}, "additionalProperties": value}
 
     labels = _array_schema(text, (1, 2))
@@ -206,7 +204,7 @@ def check_schema() -> Json:
     def items(item: Json) -> Json:
         return {"type": "array", "items": item}
 
-    def fields(required: Json, **optional: Any) -> Json:
+    def fields(required: Json, **optional: Json) -> Json:
         schema = {"type": "object", "required": list(required), "additionalProperties": False}
         return {**schema, "properties": {**required, **optional}}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -54,7 +54,7 @@ class Choice:
 
     name: str  # as files spell it: kv_heads
     parse: Callable[[object], object]  # text, a number or a list → the value; raises OptionError
-    default: Any  # None: it follows from the problem
+    default: object  # None: it follows from the problem
     metavar: str
     help: str
     accepts_number: bool = False  # a file may write a bare number
@@ -463,7 +463,7 @@ class Variant:
         return Variant(dataclasses.replace(self._choices, values=values, explicit=self.explicit | {"mask"}))
 
     @cached_property
-    def part_functions(self) -> tuple[Callable[..., object], ...]:
+    def part_functions(self) -> tuple[Hashable, ...]:
         """The functions of all parts; variants that are spelled alike may differ in a part that is not registered."""
         values = self._choices.values.values()
         parts = [value for value in values if isinstance(value, Part)]

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     VariantLike: TypeAlias = Variant | str | Mapping[str, object]
     Tokens: TypeAlias = Sequence[str] | Sequence[Sequence[str]] | SupportsArray | PathLike[str]
     Steps: TypeAlias = str | Sequence[str] | set[str] | frozenset[str]
-    Selections: TypeAlias = str | Sequence[str] | Mapping[str, str | int | slice | Sequence[int]]
+    Selections: TypeAlias = (
+        str | Sequence[str] | Mapping[str, str | int | slice[int | None, int | None, int | None] | Sequence[int]]
+    )
     FigureSource: TypeAlias = Mapping[str, ArrayLike] | ArrayLike | Path | Attention
     Field: TypeAlias = ArrayLike | Path | SupportsColumns  # a path: the file that holds it
 

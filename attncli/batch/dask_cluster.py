@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeAlias
 
-from attncli.batch.task_pool import Returned, TaskLost, Token, WorkersDied
+from attncli.batch.task_pool import Arguments, Returned, TaskLost, Token, WorkersDied
 from attncli.errors import CannotError, OptionError
 
 _SCHEDULER_TIMEOUT_SECONDS = 10  # how long a scheduler may take to answer
@@ -105,7 +105,7 @@ class DaskTaskPool(Generic[Token, Returned]):
         """Whether to send another task: each worker has one to do and one to begin next."""
         return len(self.in_flight) < 2 * self.worker_count
 
-    def submit(self, token: Token, function: Callable[..., Returned], *args: object) -> None:
+    def submit(self, token: Token, function: Callable[[*Arguments], Returned], *args: *Arguments) -> None:
         """Send a task; `token` is returned with its outcome."""
         self.submitted_count += 1
         key = f"attn-{os.getpid()}-{id(self):x}-{self.submitted_count}"

@@ -6,10 +6,11 @@ import functools
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 Token = TypeVar("Token")  # what a caller wants back with the outcome of its task
 Returned = TypeVar("Returned")  # what a task returns
+Arguments = TypeVarTuple("Arguments")  # what a task is called with
 
 
 class WorkersDied(NamedTuple):
@@ -33,7 +34,7 @@ class TaskPool(Protocol[Token, Returned]):
     def has_capacity(self) -> bool:
         """Whether to send another task now."""
 
-    def submit(self, token: Token, function: Callable[..., Returned], *args: object) -> None:
+    def submit(self, token: Token, function: Callable[[*Arguments], Returned], *args: *Arguments) -> None:
         """Send a task; `token` is returned with its outcome."""
 
     def completed(self, timeout_seconds: float) -> Iterator[tuple[Token, Returned | WorkersDied | TaskLost]]:

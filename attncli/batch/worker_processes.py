@@ -6,6 +6,7 @@ of a pipe are this program. Each worker has one task at a time, and therefore it
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import queue
@@ -17,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, Generic, NamedTuple, NoReturn
+from typing import IO, Any, Generic, NamedTuple, NoReturn, TypeAlias
 
 from attncli.batch.task_pool import Returned, TaskLost, Token, WorkersDied
 from attncli.errors import CannotError
@@ -34,10 +35,10 @@ class _Ready(NamedTuple):
     """What a worker sends first."""
 
 
-class _TaskReturned(NamedTuple):
+class _TaskReturned(NamedTuple, Generic[Returned]):
     """What a worker sends when a task is over."""
 
-    value: Any
+    value: Returned
 
 
 class _TaskRaised(NamedTuple):
@@ -50,28 +51,27 @@ class _WorkerEnded(NamedTuple):
     """What is received of a worker that has died."""
 
 
-_Event = _Ready | _TaskReturned | _TaskRaised | _WorkerEnded
+_Event: TypeAlias = _Ready | _TaskReturned[Returned] | _TaskRaised | _WorkerEnded
 
 
 @dataclass(eq=False)
-class _Worker(Generic[Token]):
+class _Worker(Generic[Token, Returned]):
     """A process that computes one task after the other."""
 
     process: subprocess.Popen[bytes]
     receiver: threading.Thread | None = None  # receives what it sends
     is_ready: bool = False
-    # The task that it has: the token, the function and its arguments.
-    task: tuple[Token, Callable[..., Any], tuple[object, ...]] | None = field(default=None)
+    task: tuple[Token, Callable[[], Returned]] | None = field(default=None)  # the task that it has, behind its token
 
     def send_task(self) -> None:
         """Send its task. Where it has died, that is received as an event, like any death."""
         if self.task is None or self.process.stdin is None:
             return
         with suppress(OSError):
-            self.process.stdin.write(pickle.dumps(self.task[1:]))
+            self.process.stdin.write(pickle.dumps(self.task[1]))
             self.process.stdin.flush()
 
-    def receive_events(self, events: queue.SimpleQueue[tuple[_Worker[Any], _Event]]) -> None:
+    def receive_events(self, events: queue.SimpleQueue[tuple[_Worker[Token, Returned], _Event[Returned]]]) -> None:
         """Put what it sends into a queue, until it ends."""
         if self.process.stdout is None:
             return
@@ -102,12 +102,12 @@ class ProcessTaskPool(Generic[Token, Returned]):
 
     def __init__(self, process_count: int) -> None:
         self.process_count = process_count
-        self.workers: list[_Worker[Token]] = []
-        self.events: queue.SimpleQueue[tuple[_Worker[Token], _Event]] = queue.SimpleQueue()
+        self.workers: list[_Worker[Token, Returned]] = []
+        self.events: queue.SimpleQueue[tuple[_Worker[Token, Returned], _Event[Returned]]] = queue.SimpleQueue()
         self.failed_starts = 0  # since the last worker that could take a task
 
     @property
-    def in_flight(self) -> list[_Worker[Token]]:
+    def in_flight(self) -> list[_Worker[Token, Returned]]:
         """The workers that have a task."""
         return [worker for worker in self.workers if worker.task is not None]
 
@@ -122,9 +122,12 @@ class ProcessTaskPool(Generic[Token, Returned]):
         Raises:
             CannotError: no further process can be started.
         """
+        self._send_task(token, functools.partial(function, *args))
+
+    def _send_task(self, token: Token, call: Callable[[], Returned]) -> None:
         idle = (worker for worker in self.workers if worker.task is None and worker.process.poll() is None)
         worker = next(idle, None) or self._start_worker()
-        worker.task = token, function, args
+        worker.task = token, call
         worker.send_task()
 
     def completed(self, timeout_seconds: float) -> Iterator[tuple[Token, Returned | WorkersDied | TaskLost]]:
@@ -157,7 +160,7 @@ class ProcessTaskPool(Generic[Token, Returned]):
             yield task[0], WorkersDied(1)
         else:
             self._count_failed_start(worker.process.returncode)
-            self.submit(task[0], task[1], *task[2])
+            self._send_task(*task)
 
     def _count_failed_start(self, status: int) -> None:
         """Count a worker that died before it could take a task.
@@ -171,7 +174,7 @@ class ProcessTaskPool(Generic[Token, Returned]):
             message = f"{self.failed_starts} worker processes ended {how} before they could start"
             raise CannotError("no-worker", message, help="without -j, everything is computed in this process")
 
-    def _start_worker(self) -> _Worker[Token]:
+    def _start_worker(self) -> _Worker[Token, Returned]:
         """Start a worker, and a thread that receives what it sends.
 
         Raises:
@@ -182,7 +185,7 @@ class ProcessTaskPool(Generic[Token, Returned]):
         with _sigint_blocked():
             try:
                 process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-                worker: _Worker[Token] = _Worker(process)
+                worker: _Worker[Token, Returned] = _Worker(process)
                 worker.receiver = threading.Thread(target=worker.receive_events, args=(self.events,), daemon=True)
                 worker.receiver.start()
             except (OSError, RuntimeError, ValueError) as error:
@@ -244,19 +247,19 @@ def serve_tasks() -> NoReturn:
     null_device = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):  # what a library prints is no receipt
         os.dup2(null_device, descriptor)
-    tasks: queue.SimpleQueue[tuple[Callable[..., Any], tuple[object, ...]]] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
     threading.Thread(target=_receive_tasks, args=(requests, tasks), daemon=True).start()
     _send(replies, _Ready())
     while True:
-        function, arguments = tasks.get()
+        call = tasks.get()
         try:
-            reply: _Event = _TaskReturned(function(*arguments))
+            reply: _Event[object] = _TaskReturned(call())
         except Exception as error:
             reply = _TaskRaised(error)
         _send(replies, reply)
 
 
-def _receive_tasks(requests: IO[bytes], tasks: queue.SimpleQueue[Any]) -> None:
+def _receive_tasks(requests: IO[bytes], tasks: queue.SimpleQueue[Callable[[], object]]) -> None:
     """Put the tasks that come into a queue. Their end is the end of this process, even in the middle of a task.
 
     It is this way that a worker notices the death of whoever started it: another run may have the folder by now.
@@ -268,7 +271,7 @@ def _receive_tasks(requests: IO[bytes], tasks: queue.SimpleQueue[Any]) -> None:
         os._exit(0)
 
 
-def _send(replies: IO[bytes], reply: _Event) -> None:
+def _send(replies: IO[bytes], reply: _Event[object]) -> None:
     """Send an event to whoever started this process; where it has gone, this process ends."""
     try:
         replies.write(pickle.dumps(reply))

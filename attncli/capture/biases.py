@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from attncli.types import Json
 
 def propose_biases(
     call: AttentionCall, scores: ScoreReading, tables: Sequence[tuple[str, torch.Tensor]]
-) -> Iterator[tuple[Json, dict[str, Any], bool]]:
+) -> Iterator[tuple[Json, dict[str, torch.Tensor], bool]]:
     """Propose (choices, arrays, whether the bias is given as numbers), the plainest first."""
     bias = scores.bias
     if bias is None:

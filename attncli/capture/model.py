@@ -6,13 +6,17 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from attncli.capture.model_folder import ModelSource, check_length
 from attncli.capture.request import CaptureRequest
 from attncli.errors import CannotError, InputError, Location, OptionError
 from attncli.text import join_names, printable, shorten
 from attncli.types import Json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _LOADING = {"trust_remote_code": False}
 
@@ -30,7 +34,7 @@ class Tokens:
         return any(0 in row for row in self.visible)
 
 
-def _import_transformers() -> Any:
+def _import_transformers() -> ModuleType:
     try:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         import transformers
@@ -108,13 +112,13 @@ def load_tokens(source: ModelSource, request: CaptureRequest) -> Tokens:
     return Tokens(ids, [list(map(int, row)) for row in encoded["attention_mask"]], labels)
 
 
-def _label_tokens(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+def _label_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
     """Return what each token says, without the marks of its vocabulary (Ġ, ▁) and the blanks around it."""
     names = tokenizer.convert_ids_to_tokens(list(ids))
-    return [tokenizer.decode([i]).strip() or str(name) for i, name in zip(ids, names, strict=True)]
+    return [str(tokenizer.decode([i])).strip() or str(name) for i, name in zip(ids, names, strict=True)]
 
 
-def load_model(source: ModelSource, request: CaptureRequest) -> Any:
+def load_model(source: ModelSource, request: CaptureRequest) -> PreTrainedModel:
     """Load a model in evaluation mode, with the attention of its own code and no kernel that hides weights.
 
     Raises:
@@ -171,7 +175,7 @@ def _check_architecture(source: ModelSource) -> None:
     )
 
 
-def use_eager(config: Any) -> None:
+def use_eager(config: PreTrainedConfig) -> None:
     """Let a configuration and those in it name the eager attention, and no kernel that would be looked up."""
     for name in ("_attn_implementation", "_experts_implementation"):
         if hasattr(config, name) or name == "_attn_implementation":

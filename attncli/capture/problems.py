@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -375,7 +375,7 @@ def _steps_to_prove(call: AttentionCall, choices: Json, source: _Source) -> Iter
 
 def _propose_scores(
     call: AttentionCall, scores: ScoreReading, facts: ModelFacts, source: _Source
-) -> Iterator[tuple[Json, dict[str, Any], bool]]:
+) -> Iterator[tuple[Json, dict[str, torch.Tensor], bool]]:
     """Yield the ways to write what is done to the scores, the plainest first."""
     for bias_choices, bias_arrays, is_given in propose_biases(call, scores, facts.tables):
         if "position" in source.choices and "position" in bias_choices:
@@ -393,7 +393,7 @@ def _make_problem(
     call: AttentionCall,
     source: _Source,
     choices: Json,
-    arrays: dict[str, Any],
+    arrays: dict[str, torch.Tensor],
     tokens: list[list[str]],
     steps: tuple[str, ...],
 ) -> Problem:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeAlias
 
 import torch
 from torch import nn
@@ -21,6 +21,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 from attncli.capture.softmax_trace import ModelTrace, SoftmaxTrace, TracedSoftmax
 
 _no_function_modes = torch._C.DisableTorchFunction  # noqa: SLF001  # there is no public name
+_Arguments = ParamSpec("_Arguments")
+_Returned: TypeAlias = tuple[
+    torch.Tensor, torch.Tensor | None
+]  # by an attention function: the context, and the weights
 
 
 @dataclass(eq=False)
@@ -46,7 +50,7 @@ class AttentionCall:
     weights: torch.Tensor  # (B, H, Tq, Tk)
     context: torch.Tensor  # (B, Tq, H, dv)
     mask: torch.Tensor | None = None  # as it was passed
-    options: dict[str, Any] = field(default_factory=dict)  # what else was passed, by name
+    options: dict[str, object] = field(default_factory=dict)  # what else was passed, by name
     logits: torch.Tensor | None = None  # (B, H, Tq, Tk or Tk + 1): what entered the softmax
     projections: list[ModuleRecord] = field(default_factory=list)  # since the call before, in order
     norms: list[ModuleRecord] = field(default_factory=list)
@@ -77,7 +81,9 @@ class Recorder:
         original = AttentionInterface.get_interface
         recorder = self
 
-        def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
+        def get_interface(
+            self: AttentionInterface, attn_implementation: str, default: Callable[_Arguments, _Returned]
+        ) -> Callable[_Arguments, _Returned]:
             return recorder._wrap(original(self, attn_implementation, default))
 
         with ExitStack() as stack:
@@ -108,15 +114,15 @@ class Recorder:
         self._projections, self._norms, self._stack = [], [], []
 
     # ── modules ──────────────────────────────────────────────────────────────────────────────────
-    def _enter(self, module: nn.Module, inputs: Any) -> None:
+    def _enter(self, module: nn.Module, inputs: tuple[object, ...]) -> None:
         self._stack.append(module)
 
-    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         while self._stack and self._stack.pop() is not module:
             pass
 
-    def _hook_of(self, kind: str) -> Callable[[nn.Module, Any, Any], None]:
-        def record(module: nn.Module, inputs: Any, output: Any) -> None:
+    def _hook_of(self, kind: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+        def record(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
             x = inputs[0] if inputs else None
             output = output[0] if isinstance(output, tuple) and output else output
             if not isinstance(x, torch.Tensor) or not isinstance(output, torch.Tensor):
@@ -139,11 +145,11 @@ class Recorder:
                 self.on_layer(call)
 
     # ── attention functions ──────────────────────────────────────────────────────────────────────
-    def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrap(self, function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _Returned]:
         signature = inspect.signature(function)
 
         @wraps(function)
-        def attend(*args: Any, **kwargs: Any) -> Any:
+        def attend(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Returned:
             self._is_in_interface = True
             try:
                 with SoftmaxTrace() as trace:
@@ -156,7 +162,12 @@ class Recorder:
         return attend
 
     def _on_interface_call(
-        self, signature: inspect.Signature, args: Any, kwargs: Any, result: Any, softmaxes: list[TracedSoftmax]
+        self,
+        signature: inspect.Signature,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        result: _Returned,
+        softmaxes: list[TracedSoftmax],
     ) -> None:
         self.interface_call_count += 1
         bound = list(signature.bind(*args, **kwargs).arguments.items())

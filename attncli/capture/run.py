@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from attncli.capture.model import Tokens, dtype_throughout, load_model
 from attncli.capture.model_folder import ModelSource
@@ -12,6 +12,12 @@ from attncli.capture.request import CaptureRequest, LayerSelection
 from attncli.errors import CannotError, InputError, OptionError
 from attncli.text import join_names, shorten
 from attncli.types import Json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from attncli.capture.problems import CapturedLayer, ModelFacts
+    from attncli.capture.recorder import AttentionCall
 
 _TOWERS = ("encoder", "decoder")
 
@@ -24,7 +30,7 @@ def capture_layers(
     source: ModelSource,
     request: CaptureRequest,
     tokens: Tokens,
-    on_layer: Callable[[Any], None],
+    on_layer: Callable[[CapturedLayer], None],
     on_unread: Callable[[str, str], None],
 ) -> int:
     """Load a model, run it once over tokens, and hand on each selected layer; return how many there were.
@@ -46,11 +52,11 @@ def capture_layers(
 
 
 def capture_model(
-    model: Any,
+    model: PreTrainedModel,
     name: str,
     request: CaptureRequest,
     tokens: Tokens,
-    on_layer: Callable[[Any], None],
+    on_layer: Callable[[CapturedLayer], None],
     on_unread: Callable[[str, str], None],
     inputs: Json | None = None,
 ) -> int:
@@ -75,11 +81,11 @@ class _LayerReader:
 
     def __init__(
         self,
-        model: Any,
-        facts: Any,
+        model: PreTrainedModel,
+        facts: ModelFacts,
         request: CaptureRequest,
         tokens: Tokens,
-        on_layer: Callable[[Any], None],
+        on_layer: Callable[[CapturedLayer], None],
         on_unread: Callable[[str, str], None],
     ) -> None:
         self.model, self.facts, self.request, self.tokens = model, facts, request, tokens
@@ -114,7 +120,7 @@ class _LayerReader:
             raise InputError("no-model", message) from error
         return False
 
-    def _on_call(self, call: Any) -> None:
+    def _on_call(self, call: AttentionCall) -> None:
         try:
             self._read_layer(call)
         except _Finished:
@@ -123,7 +129,7 @@ class _LayerReader:
             self._own_error = error
             raise _Finished from None
 
-    def _read_layer(self, call: Any) -> None:
+    def _read_layer(self, call: AttentionCall) -> None:
         from attncli.capture.problems import NotReadError, build_layer
 
         tower, number = self.names.name_layer(call.path, _is_cross_call(call, self.is_encoder_decoder))
@@ -152,7 +158,7 @@ def _no_such_layer(selection: LayerSelection, found: list[str]) -> OptionError:
     )
 
 
-def _is_cross_call(call: Any, is_encoder_decoder: bool) -> bool:
+def _is_cross_call(call: AttentionCall, is_encoder_decoder: bool) -> bool:
     words = call.path.lower()
     return is_encoder_decoder and any(word in words for word in ("cross", "encoder_attn", "encdec"))
 
@@ -183,7 +189,7 @@ class _LayerNames:
         return tower, number
 
 
-def make_inputs(model: Any, tokens: Tokens) -> Json:
+def make_inputs(model: PreTrainedModel, tokens: Tokens) -> Json:
     """Return what a model of text is called with: ids, the mask of padding, and for a decoder the same ids behind its start."""
     import torch
 
@@ -201,7 +207,7 @@ def make_inputs(model: Any, tokens: Tokens) -> Json:
     return inputs
 
 
-def find_facts(model: Any, name: str) -> Any:
+def find_facts(model: PreTrainedModel, name: str) -> ModelFacts:
     """Find what layers share: frequencies, bases and factors of rotations, and learned tables by distance."""
     from attncli.capture.problems import ModelFacts
 
@@ -213,7 +219,7 @@ def find_facts(model: Any, name: str) -> Any:
     return ModelFacts(name, frequencies, sorted(_find_bases(model.config)), sorted(factors - {1.0}), tables)
 
 
-def _find_bases(config: Any) -> set[float]:
+def _find_bases(config: PreTrainedConfig) -> set[float]:
     found = {10000.0}
     for holder in (config, *(v for v in vars(config).values() if hasattr(v, "model_type"))):
         for parameters in _dictionaries(vars(holder).get("rope_parameters")):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -136,7 +135,7 @@ def _shrink(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def propose_masks(call: AttentionCall, reading: ScoreReading) -> Iterator[tuple[Json, dict[str, Any]]]:
+def propose_masks(call: AttentionCall, reading: ScoreReading) -> Iterator[tuple[Json, dict[str, torch.Tensor]]]:
     """Propose (choices, arrays) that hide what is hidden, the plainest first; the last is the mask itself."""
     visible = reading.visible
     n, m = call.weights.shape[-2:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,8 @@ class ModelTrace(TorchDispatchMode):
     def __init__(self, on_softmax: Callable[[TracedSoftmax], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.on_softmax = on_softmax
-        self.origins: Any = WeakTensorKeyDictionary()  # tensor → the Product or the TracedSoftmax that it comes from
+        # tensor → the Product or the TracedSoftmax that it comes from
+        self.origins: MutableMapping[torch.Tensor, Product | TracedSoftmax] = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

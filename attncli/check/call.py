@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from attncli.api.keywords import is_path, optional_text, optional_word, parse_keywords, require_flag, spelled_for_python
 from attncli.api.sources import to_array, to_problem
@@ -20,6 +20,7 @@ from attncli.verdict import Verdict
 
 if TYPE_CHECKING:
     from attncli.api.types import FigureSource, SharedOptions, Source, VariantLike
+    from attncli.arrays import ArrayOrTensor
     from attncli.check.task import CheckOptions
 
 _RULES = ("digits", "close", "flash")
@@ -176,7 +177,7 @@ def _require_tolerance(name: str, value: object) -> float | None:
     return tolerance
 
 
-def _to_figures(value: Any, problem: Problem, step: str | None) -> Figures:
+def _to_figures(value: object, problem: Problem, step: str | None) -> Figures:
     """Return figures, from a file, a result, arrays by step, one array, or the problem's `expected`.
 
     Raises:
@@ -208,7 +209,7 @@ def _to_figures(value: Any, problem: Problem, step: str | None) -> Figures:
     return figures_from_arrays({name: _to_figure_array(name, x) for name, x in value.items()})
 
 
-def _to_figure_array(name: str, value: Any) -> Any:
+def _to_figure_array(name: str, value: object) -> ArrayOrTensor:
     """Return figures of one step as an array.
 
     Raises:

@@ -92,7 +92,7 @@ def may_be_printed_float32(values: NumpyArray, decimals: NumpyArray) -> bool:
     return is_short and all(_are_numbers_of("float32", x[part], unit[part]) for part in _first_then_others(x.size))
 
 
-def _first_then_others(count: int) -> Iterator[slice]:
+def _first_then_others(count: int) -> Iterator[slice[int | None, int | None, None]]:
     """Yield the first figures, which decide of most arrays, then the others."""
     yield slice(_FIRST_FIGURES)
     if count > _FIRST_FIGURES:

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
+from typer.core import TyperArgument, TyperOption
 
 from attncli.cli.completion_values import Candidate, Values, find_values
 from attncli.cli.environment import Environment
 from attncli.text import printable
+
+if TYPE_CHECKING:
+    from typer._click.core import Command, Context
+    from typer.core import TyperGroup
 
 _SHELLS = ("bash", "zsh", "fish")
 _MAX_CANDIDATES = 1000
@@ -35,7 +40,7 @@ class Words(NamedTuple):
     quote: str = ""  # the quotation mark that is open in it
 
 
-def answer_shell(command: Any, environment: Environment) -> int | None:
+def answer_shell(command: TyperGroup, environment: Environment) -> int | None:
     """Print what a shell asks for, and return the exit status; None: no shell asks that is answered here.
 
     Args:
@@ -131,7 +136,7 @@ def split_words(line: str) -> tuple[list[str], str]:
 
 
 # ── the answer ───────────────────────────────────────────────────────────────────────────────────
-def _complete(command: Any, words: Words) -> Values:
+def _complete(command: TyperGroup, words: Words) -> Values:
     """Find what the current word may become: a command, an option, or a value."""
     before, current = words.before, words.current
     name = next((word for word in before if not word.startswith("-")), None)
@@ -142,7 +147,8 @@ def _complete(command: Any, words: Words) -> Values:
     if chosen is None:
         return Values(is_path=True)
     arguments = [word for word in before[before.index(name) + 1 :] if word not in ("--help", "-h", "--help-all")]
-    parameter = _find_option(chosen, arguments[-1]) if arguments else None
+    last = arguments[-1] if arguments else ""
+    parameter: TyperOption | TyperArgument | None = _find_option(chosen, last)
     parsed = arguments if parameter is None else arguments[:-1]
     with typer.Context(command, info_name="attn", resilient_parsing=True) as program:
         context = chosen.make_context(name, [*parsed], parent=program, resilient_parsing=True)
@@ -157,7 +163,9 @@ def _complete(command: Any, words: Words) -> Values:
     if parameter is None and current.startswith("-") and "--" not in arguments:
         return _starting_with(current, Values(_option_names(chosen, current)))
     if parameter is None:
-        parameter = next((one for one in chosen.params if _is_open_argument(one, context)), None)
+        parameter = next(
+            (one for one in chosen.params if isinstance(one, TyperArgument) and _is_open_argument(one, context)), None
+        )
     if parameter is None:
         return Values()
     return _starting_with(current, find_values(name, parameter, current, context))
@@ -169,40 +177,38 @@ def _starting_with(current: str, values: Values) -> Values:
     return values._replace(candidates=tuple(kept[:_MAX_CANDIDATES]))
 
 
-def _find_option(command: Any, name: str) -> Any:
+def _find_option(command: Command, name: str) -> TyperOption | None:
     """Return the option of a name that takes a value; None: there is none."""
     if not name.startswith("-"):
         return None
-    options = (one for one in command.params if one.param_type_name == "option" and not one.is_flag)
+    options = (one for one in command.params if isinstance(one, TyperOption) and not one.is_flag)
     return next((one for one in options if name in one.opts), None)
 
 
-def _is_open_argument(parameter: Any, context: Any) -> bool:
-    """Whether a parameter is an argument that has no value yet, or takes any number of them."""
-    if parameter.param_type_name != "argument":
-        return False
-    source = context.get_parameter_source(parameter.name)
+def _is_open_argument(parameter: TyperArgument, context: Context) -> bool:
+    """Whether an argument has no value yet, or takes any number of them."""
+    source = context.get_parameter_source(str(parameter.name))
     return parameter.nargs == -1 or source is None or source.name != "COMMANDLINE"
 
 
-def _option_names(command: Any, current: str) -> tuple[Candidate, ...]:
+def _option_names(command: Command, current: str) -> tuple[Candidate, ...]:
     """Return the options of a command; the one-letter ones only where no more than a dash is typed."""
     candidates = [
         Candidate(option, parameter.help or "")
         for parameter in command.params
-        if parameter.param_type_name == "option" and not parameter.hidden
+        if isinstance(parameter, TyperOption) and not parameter.hidden
         for option in (*parameter.opts, *parameter.secondary_opts)
         if option.startswith("--") or current == option
     ]
     return (*candidates, Candidate("--help", "show the everyday options, and examples"))
 
 
-def _command_names(command: Any) -> tuple[Candidate, ...]:
+def _command_names(command: TyperGroup) -> tuple[Candidate, ...]:
     return tuple(Candidate(name, one.get_short_help_str(90)) for name, one in command.commands.items())
 
 
 # ── its form in each shell ───────────────────────────────────────────────────────────────────────
-def _format_for_bash(command: Any, words: Words, values: Values) -> str:
+def _format_for_bash(command: TyperGroup, words: Words, values: Values) -> str:
     """Return one candidate on a line, without what bash keeps of the word.
 
     Bash puts a space after the only candidate. Where more is to be typed there, what may follow stands beside it, which

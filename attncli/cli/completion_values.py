@@ -10,14 +10,18 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from attncli.cli.input import file_mode
 from attncli.cli.settings import COMMANDS
 from attncli.parts.links import link
-from attncli.registry import Family, Option, format_value, parse_index
+from attncli.registry import Family, Option, Traits, format_value, parse_index
 from attncli.types import AXES, FIELDS
 from attncli.variant import CHOICES, FAMILIES
+
+if TYPE_CHECKING:
+    from typer._click.core import Context
+    from typer.core import TyperArgument, TyperOption
 
 _MAX_FILE_BYTES = 2**19  # of a file whose tokens are completed: less than Polars would be loaded for
 _MAX_TOKENS = 1000
@@ -42,7 +46,7 @@ class Values(NamedTuple):
     is_path: bool = False
 
 
-def find_values(command: str, parameter: Any, current: str, context: Any) -> Values:
+def find_values(command: str, parameter: TyperOption | TyperArgument, current: str, context: Context) -> Values:
     """Return what a parameter may be, as whole words; those that do not begin as the current one may be among them.
 
     Args:
@@ -51,7 +55,7 @@ def find_values(command: str, parameter: Any, current: str, context: Any) -> Val
         current: what is typed of the word.
         context: the command line before it, parsed as far as it goes.
     """
-    name = parameter.name
+    name = str(parameter.name)
     if name in _PATHS or (command, name) in _PATHS_OF_COMMANDS:
         return Values(is_path=True)
     if (command, name) in _VALUES_OF_COMMANDS:
@@ -75,7 +79,7 @@ _PATHS_OF_COMMANDS = frozenset((("demo", "output"),))
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────
-def _complete_part(family: Family[Any], text: str) -> Iterator[Candidate]:
+def _complete_part(family: Family[Traits], text: str) -> Iterator[Candidate]:
     """Yield `name`, `name:`, `name:option=` or `name:option=value`, whichever is being typed."""
     name, colon, rest = text.partition(":")
     if not colon:
@@ -224,7 +228,7 @@ def _complete_family(text: str, context: object) -> Iterator[Candidate]:
         yield from (Candidate(name) for name in names if name not in catalogue)
 
 
-def _complete_member(text: str, context: Any) -> Iterator[Candidate]:
+def _complete_member(text: str, context: Context) -> Iterator[Candidate]:
     yield from map(Candidate, _catalogue_names().get(str(context.params.get("family")), ()))
 
 
@@ -237,7 +241,7 @@ def _fields_with_files(text: str) -> Values:
 
 
 # ── tokens of a file ─────────────────────────────────────────────────────────────────────────────
-def _complete_selection(text: str, context: Any) -> Iterator[Candidate]:
+def _complete_selection(text: str, context: Context) -> Iterator[Candidate]:
     """Yield `axis=`, and behind it tokens or indices."""
     axis, equals, _ = text.partition("=")
     if not equals:
@@ -249,11 +253,11 @@ def _complete_selection(text: str, context: Any) -> Iterator[Candidate]:
         yield Candidate(f"{axis}=0")
 
 
-def _complete_query(text: str, context: Any) -> Iterator[Candidate]:
+def _complete_query(text: str, context: Context) -> Iterator[Candidate]:
     yield from _read_tokens(context, "query")
 
 
-def _read_tokens(context: Any, axis: str) -> list[Candidate]:
+def _read_tokens(context: Context, axis: str) -> list[Candidate]:
     """Return the tokens of the input by which `--at` finds them.
 
     One that a shell would not take as it stands, that occurs more than once or that reads as an index is offered by its
@@ -272,7 +276,7 @@ def _read_tokens(context: Any, axis: str) -> list[Candidate]:
     return candidates
 
 
-def _read_labels(context: Any, axis: str) -> list[str]:
+def _read_labels(context: Context, axis: str) -> list[str]:
     """Return the labels of an axis, as the reader of the input finds them.
 
     Raises:
@@ -290,8 +294,16 @@ def _read_labels(context: Any, axis: str) -> list[str]:
     data = _read_start(path)
     if reader.is_stream or not reader.is_text or data is None:
         return []
-    reading = {name: options.get(name) for name in ("token_column", "columns", "drop", "header", "separator")}
-    problem = parse_problem(data, path, reader, **reading)
+    problem = parse_problem(
+        data,
+        path,
+        reader,
+        token_column=options.get("token_column"),
+        columns=options.get("columns"),
+        drop=options.get("drop"),
+        header=options.get("header"),
+        separator=options.get("separator"),
+    )
     labels = token_labels(problem, problem_size(problem))[axis == "key"]
     return [*map(str, labels[0] if labels and isinstance(labels[0], tuple) else labels)]
 
@@ -308,7 +320,7 @@ def _read_start(path: str) -> bytes | None:
     return data[: data.rfind(b"\n") + 1] if path.lower().endswith(_SUFFIXES_OF_ROWS) else None
 
 
-_VALUES: dict[str, Callable[[str, Any], Iterator[Candidate]]] = {
+_VALUES: dict[str, Callable[[str, Context], Iterator[Candidate]]] = {
     "variant": _complete_variant,
     "mask": _complete_mask,
     "chain": _complete_chain,
@@ -324,7 +336,7 @@ _VALUES: dict[str, Callable[[str, Any], Iterator[Candidate]]] = {
         for choice in (member.name.replace("-", "_") for member in link if member.options)
     },
 }
-_VALUES_OF_COMMANDS: dict[tuple[str, str], Callable[[str, Any], Iterator[Candidate]]] = {
+_VALUES_OF_COMMANDS: dict[tuple[str, str], Callable[[str, Context], Iterator[Candidate]]] = {
     ("check", "format"): _complete_verdict_format,
     ("config", "command"): lambda text, context: map(Candidate, COMMANDS),
     ("demo", "name"): _complete_demo,

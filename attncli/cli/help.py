@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+if TYPE_CHECKING:  # Typer's own copy of Click, whose classes have no other name
+    from typer._click.core import Context, Parameter
+    from typer._click.formatting import HelpFormatter
+
+ParameterT = TypeVar("ParameterT", bound="Parameter")
 
 # Options that `--help` shows, by the names of their parameters, with a shorter text where that of `--help-all` is long.
 _EVERYDAY_OPTIONS: dict[str, str | None] = {
@@ -73,7 +79,7 @@ _SHOWS_ALL = "attncli.shows_all_options"  # in the state of a command line
 class CommandWithTwoHelps(TyperCommand):
     """A command whose `--help` shows the options of `_EVERYDAY_OPTIONS`, and whose `--help-all` shows all, in groups."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the help that was asked for. Only what is shown differs: every option is parsed and completed."""
         shown = copy.copy(self)
         shown.params = [_without_type_of_flag(parameter) for parameter in self._shown_parameters(ctx)]
@@ -82,19 +88,24 @@ class CommandWithTwoHelps(TyperCommand):
             shown.epilog = f"{ctx.command_path} --help-all shows every option.\n\n{examples}"
         TyperCommand.format_help(shown, ctx, formatter)
 
-    def get_help_option(self, ctx: Any) -> Any:
+    def get_help_option(self, ctx: Context) -> TyperOption | None:
         """Return the option `--help`, whose type is not shown."""
-        return _without_type_of_flag(super().get_help_option(ctx))
+        option = super().get_help_option(ctx)
+        return None if option is None else _without_type_of_flag(option)
 
-    def _shown_parameters(self, ctx: Any) -> list[Any]:
+    def _shown_parameters(self, ctx: Context) -> list[Parameter]:
         if ctx.meta.get(_SHOWS_ALL) or len(self.params) <= _FEW_OPTIONS:
             return self.params
-        shown = []
+        shown: list[Parameter] = []
         for parameter in self.params:
             if parameter.param_type_name == "argument":
                 shown.append(parameter)
-            elif parameter.name in _EVERYDAY_OPTIONS and parameter.name not in _HIDDEN_WHERE_OPTIONS_ARE_MANY:
-                everyday: Any = copy.copy(parameter)
+            elif (
+                isinstance(parameter, TyperOption)
+                and parameter.name in _EVERYDAY_OPTIONS
+                and parameter.name not in _HIDDEN_WHERE_OPTIONS_ARE_MANY
+            ):
+                everyday = copy.copy(parameter)
                 default_text = _EVERYDAY_OPTIONS[parameter.name] or everyday.help
                 everyday.help = _TEXTS_OF_COMMANDS.get((str(self.name), parameter.name), default_text)
                 everyday.rich_help_panel = None  # one list, in the order of declaration
@@ -108,18 +119,19 @@ class CommandWithTwoHelps(TyperCommand):
 class GroupOfCommands(TyperGroup):
     """The program itself: its own options are flags, whose type is not shown."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the help of the program: its options and its commands."""
         shown = copy.copy(self)
         shown.params = [_without_type_of_flag(parameter) for parameter in self.params]
         TyperGroup.format_help(shown, ctx, formatter)
 
-    def get_help_option(self, ctx: Any) -> Any:
+    def get_help_option(self, ctx: Context) -> TyperOption | None:
         """Return the option `--help`, whose type is not shown."""
-        return _without_type_of_flag(super().get_help_option(ctx))
+        option = super().get_help_option(ctx)
+        return None if option is None else _without_type_of_flag(option)
 
 
-def _without_type_of_flag(parameter: Any) -> Any:
+def _without_type_of_flag(parameter: ParameterT) -> ParameterT:
     """Return an option that takes no value as one whose type is not shown."""
     if not getattr(parameter, "is_flag", False):
         return parameter

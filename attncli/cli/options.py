@@ -302,7 +302,7 @@ def check_option_value(name: str, value: object) -> None:
             return
 
 
-def _add_settings(request: Any, settings: Mapping[str, Setting]) -> VariantRequest:
+def _add_settings(request: VariantRequest, settings: Mapping[str, Setting]) -> VariantRequest:
     """Return a request whose open choices settings make; what cannot be, whatever the file holds, is refused.
 
     Raises:
@@ -339,7 +339,7 @@ def with_shared_options(command: Callable[..., object]) -> Callable[..., object]
 
     has_settings = any(name in parameters for name in _HELP_ORDER)
 
-    def run_command(context: typer.Context, **values: Any) -> object:
+    def run_command(context: typer.Context, **values: object) -> object:
         settings: Mapping[str, Setting] = {}
         if has_settings and not values.pop("no_config"):
             from attncli.cli.setting_values import apply_settings
@@ -357,7 +357,7 @@ def with_shared_options(command: Callable[..., object]) -> Callable[..., object]
     def parse_arguments(
         context: typer.Context, values: OptionValues, settings: Mapping[str, Setting]
     ) -> dict[str, object]:
-        arguments: dict[str, object] = {p.name: values[p.name] for p in own}
+        arguments = {p.name: values[p.name] for p in own}
         for name, parameter in _SHARED_PARAMETERS.items():
             if name in parameters:
                 arguments[name] = parameter.parse(values)

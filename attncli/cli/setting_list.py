@@ -25,7 +25,7 @@ from attncli.errors import OptionError
 from attncli.registry import format_value
 from attncli.text import escape_json_controls, printable, replace_undecodable, shorten, suggestion
 from attncli.types import Json
-from attncli.variant import CHOICES
+from attncli.variant import CHOICES, DEFAULT_CHAIN
 
 _DEFAULTS = {"precision": "4", "heat": "auto", "color": "auto", "jobs": "1"}  # of settings that are no choices
 _MAX_VALUE_CHARACTERS = 60
@@ -108,7 +108,7 @@ def _default_text(name: str) -> str | None:
         return "no"
     default = CHOICES[name].default if name in CHOICES else _DEFAULTS.get(name)
     if name == "chain":
-        return ",".join(CHOICES[name].default)
+        return ",".join(DEFAULT_CHAIN)
     return None if default is None else format_value(default)
 
 

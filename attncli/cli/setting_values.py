@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
 
@@ -19,6 +19,9 @@ from attncli.errors import AttnError, ExitStatus, OptionError
 from attncli.output_formats import FORMAT_MODULES
 from attncli.request import VariantRequest
 from attncli.text import join_names, shorten
+
+if TYPE_CHECKING:
+    from typer._click.core import Context, Parameter
 
 Values: TypeAlias = dict[str, Any]  # of options, by the names of their parameters
 CheckValue: TypeAlias = Callable[[str, object], None]  # (name of an option, its value); raises OptionError
@@ -64,7 +67,7 @@ def _has_format(values: Values) -> bool:
     return bool(values.get("json")) or any(suffix in suffixes for suffixes, _ in FORMAT_MODULES.values() if suffix)
 
 
-def check_setting(setting: Setting, parameter: Any, context: Any, check_value: CheckValue) -> object:
+def check_setting(setting: Setting, parameter: Parameter, context: Context, check_value: CheckValue) -> object:
     """Return the value of a setting as the command line would give it.
 
     Args:

@@ -189,7 +189,7 @@ class Recorder:
 
 
 @cache
-def _trimming(axes: tuple[str, ...], all_axes: tuple[str, ...]) -> tuple[slice | int, ...]:
+def _trimming(axes: tuple[str, ...], all_axes: tuple[str, ...]) -> tuple[slice[None] | int, ...]:
     """Return the index that takes from all axes of a step those that it has, which are in the same order."""
     present = {*axes, "new_key"} if "key" in axes else {*axes}  # without a past, new keys are the keys
     return tuple(slice(None) if axis in present else 0 for axis in all_axes)

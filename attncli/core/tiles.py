@@ -17,7 +17,7 @@ from attncli.plan import Plan
 from attncli.types import NumpyArray
 
 ItemKeyRanges = list[tuple[NumpyArray, ...]]  # a few ranges of keys of each query: first key, last + 1; (n,) each
-Slice: TypeAlias = "slice[Any, Any, Any]"
+Slice: TypeAlias = "slice[Any, Any, Any]"  # its bounds are integers, but for those of FULL_SLICE
 KeySlices = tuple[Slice, ...]  # in order, without overlap
 ProgressCallback = Callable[[float], None]  # called with the share of the work that is done, 0 … 1
 FULL_SLICE: Slice = slice(None)

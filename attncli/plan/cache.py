@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Collection, Hashable
 from typing import NamedTuple
 
 from attncli.plan.plan import Plan
@@ -15,7 +15,7 @@ class OutlineKey(NamedTuple):
     """All that the outline of a plain problem depends on: its shapes and dtypes, and what was asked of it; no values."""
 
     variant: Variant
-    part_functions: tuple[Callable[..., object], ...]  # equal variants may differ in a part that is not registered
+    part_functions: tuple[Hashable, ...]  # equal variants may differ in a part that is not registered
     explicit: frozenset[str]  # equal variants may differ in it, and it is part of the plan
     has_tokens: bool
     w_layout: str | None

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from attncli.errors import InputError, Location
 from attncli.readers.arrow_sizes import count_arrow_bytes, count_parquet_bytes
@@ -31,6 +31,9 @@ from attncli.readers.unpacked_size import check_unpacked_size
 from attncli.text import join_names, quote_name, shorten
 from attncli.types import Json, NumpyArray, Problem
 
+if TYPE_CHECKING:
+    import polars
+
 _FEATHER_1 = b"FEA1"  # what the first version of Feather begins with
 _MAX_COLUMNS = 100_000
 _BYTES = "bytes"  # what a column of them is described as
@@ -48,7 +51,7 @@ def read_arrow(source: Source) -> Problem:
     return _read_problem(source)
 
 
-def read_frame(data: bytes, format_name: str) -> Any:
+def read_frame(data: bytes, format_name: str) -> polars.DataFrame:
     """Read all columns as a Polars frame.
 
     Raises:
@@ -63,13 +66,13 @@ def _read_problem(source: Source) -> Problem:
     """Read the columns that are tokens and vectors as a problem."""
     schema = _read_schema(source.data, source.format)
 
-    def read_columns(names: list[str]) -> Any:
+    def read_columns(names: list[str]) -> polars.DataFrame:
         return _read_columns(source.data, source.format, names, is_all=len(names) == len(schema))
 
     return _make_problem(schema, read_columns, source)
 
 
-def make_problem_of_frame(frame: Any, source: Source) -> Problem:
+def make_problem_of_frame(frame: polars.DataFrame, source: Source) -> Problem:
     """Make a problem of a Polars frame: of its columns, those that are tokens and vectors.
 
     Raises:
@@ -78,7 +81,9 @@ def make_problem_of_frame(frame: Any, source: Source) -> Problem:
     return _make_problem(dict(frame.schema), lambda _: frame, source)
 
 
-def _make_problem(schema: Mapping[str, Any], read_columns: Callable[[list[str]], Any], source: Source) -> Problem:
+def _make_problem(
+    schema: Mapping[str, polars.DataType], read_columns: Callable[[list[str]], polars.DataFrame], source: Source
+) -> Problem:
     """Make a problem of columns, of which only those that are wanted are read."""
     columns = [_describe_column(name, dtype) for name, dtype in schema.items()]
     choice = _choose_columns(columns, source)
@@ -163,7 +168,7 @@ def _silence_panics() -> Iterator[None]:
             os.close(saved)
 
 
-def _read_schema(data: bytes, format_name: str) -> dict[str, Any]:
+def _read_schema(data: bytes, format_name: str) -> dict[str, polars.DataType]:
     """Read the names and types of the columns.
 
     Raises:
@@ -204,7 +209,7 @@ def _unpacked_help(data: bytes) -> str:
     return f"write it without compression: polars.read_{function}('FILE').write_ipc('NEW.arrow')"
 
 
-def _read_columns(data: bytes, format_name: str, names: list[str], *, is_all: bool) -> Any:
+def _read_columns(data: bytes, format_name: str, names: list[str], *, is_all: bool) -> polars.DataFrame:
     """Read some columns, or all, as a Polars frame, after a look at what they unpack to.
 
     Raises:
@@ -228,7 +233,7 @@ def _read_columns(data: bytes, format_name: str, names: list[str], *, is_all: bo
 
 
 # ── columns ──────────────────────────────────────────────────────────────────────────────────────
-def _describe_column(name: str, dtype: Any) -> Column:
+def _describe_column(name: str, dtype: polars.DataType) -> Column:
     """Describe a column by its type."""
     import polars
 
@@ -245,7 +250,7 @@ def _describe_column(name: str, dtype: Any) -> Column:
     return Column(name, kind, "" if kind != "other" else _describe_dtype(dtype))
 
 
-def _describe_dtype(dtype: Any) -> str:
+def _describe_dtype(dtype: polars.DataType) -> str:
     """Describe in words what a column holds that is neither numbers, texts nor vectors."""
     import polars
 
@@ -258,14 +263,14 @@ def _describe_dtype(dtype: Any) -> str:
     return next((text for kind, text in words.items() if isinstance(dtype, kind)), f"values of type {dtype}")
 
 
-def _float_type(dtypes: Iterable[Any]) -> Any:
+def _float_type(dtypes: Iterable[polars.DataType]) -> type[polars.DataType]:
     """Return the type that columns of numbers are read as: float32 where none has more."""
     import polars
 
     return polars.Float32 if all(dtype in (polars.Float32, polars.Float16) for dtype in dtypes) else polars.Float64
 
 
-def _vectors_from_columns(frame: Any, names: list[str]) -> NumpyArray:
+def _vectors_from_columns(frame: polars.DataFrame, names: list[str]) -> NumpyArray:
     """Return columns of numbers as an array (n, d).
 
     Raises:
@@ -287,7 +292,7 @@ def _vectors_from_columns(frame: Any, names: list[str]) -> NumpyArray:
     return vectors
 
 
-def _vectors_from_column(column: Any) -> NumpyArray:
+def _vectors_from_column(column: polars.Series) -> NumpyArray:
     """Return a column of lists of numbers as an array (n, d).
 
     Raises:
@@ -340,7 +345,7 @@ def _translate_conversion() -> Iterator[None]:
             raise ValueError(str(error)) from None
 
 
-def _labels_from_column(column: Any, source: Source) -> list[str]:
+def _labels_from_column(column: polars.Series, source: Source) -> list[str]:
     """Return a column of texts, or of whole numbers, as labels.
 
     Raises:
@@ -358,7 +363,7 @@ def _labels_from_column(column: Any, source: Source) -> list[str]:
     return labels
 
 
-def _check_label_size(name: str, texts: Any, source: Source) -> None:
+def _check_label_size(name: str, texts: polars.Series, source: Source) -> None:
     """Check that labels are not far longer than the file that they are from.
 
     Raises:
@@ -405,5 +410,5 @@ def _missing_error(name: str, row: int) -> InputError:
     )
 
 
-def _first_row(booleans: Any) -> int:
-    return int(booleans.arg_max())
+def _first_row(booleans: polars.Series) -> int:
+    return booleans.arg_max() or 0

@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from attncli.errors import InputError, Location, OptionError, json_path
 from attncli.readers.base import merge_fields, nest_fields
@@ -17,6 +17,9 @@ from attncli.readers.read import InputFile
 from attncli.readers.recorded_hidden_keys import RecordedHiddenKeys
 from attncli.text import join_names, printable, shorten, suggestion
 from attncli.types import AXES, Array, Attention, Field, FieldKind, Json, Labels, Step
+
+if TYPE_CHECKING:
+    import msgspec
 
 _INTEGER_STEPS = ("top_keys", "visible_keys")  # in the others 1 stands for 1.0
 _SUFFIXES = (".json", ".npz", ".safetensors")  # of the formats that results are read back from
@@ -115,7 +118,7 @@ def parse_result(fields: object) -> Attention:
     return replace(attention, hidden_keys=hidden_keys) if hidden_keys.is_known else attention
 
 
-def _integer_constraint(minimum: int) -> Any:
+def _integer_constraint(minimum: int) -> msgspec.Meta:
     """Return the bounds of an index or of a line's number, as msgspec understands them."""
     import msgspec
 
@@ -125,7 +128,7 @@ def _integer_constraint(minimum: int) -> Any:
 _REQUIRED = object()
 
 
-def _typed_field(fields: Json, name: str, type_: Any, *, group: str = "", default: Any = _REQUIRED) -> Any:
+def _typed_field(fields: Json, name: str, type_: object, *, group: str = "", default: object = _REQUIRED) -> Any:
     """Return a field of a record, which must be of a type.
 
     Args:

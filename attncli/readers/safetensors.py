@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from attncli.errors import InputError, Location
 from attncli.framework_arrays import find_layers
@@ -66,7 +66,7 @@ def _unnamed_error(names: Sequence[str], path: str) -> InputError:
     )
 
 
-def read_tensors(data: Any) -> tuple[Json, Json, dict[str, str]]:
+def read_tensors(data: bytes | memoryview) -> tuple[Json, Json, dict[str, str]]:
     """Read the tensors by name, the JSON beside them, and the dtype of each tensor as the file spells it: F32.
 
     bfloat16, which numpy lacks, becomes float32. The other arrays share the memory of `data`, bytes or a memoryview.
@@ -102,7 +102,7 @@ class Header(NamedTuple):
     tensors: list[Tensor]
 
 
-def make_array(tensor: Tensor, data: Any, offset: int = 0) -> NumpyArray:
+def make_array(tensor: Tensor, data: bytes | bytearray | memoryview, offset: int = 0) -> NumpyArray:
     """Make the array of a tensor, whose bytes begin at an offset of `data`; bfloat16 becomes float32.
 
     Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,20 +33,24 @@ def _split_arrays(fields: Json) -> tuple[dict[str, NumpyArray], Json]:
     """Return the arrays by dotted name, and the rest, nested as it is."""
     arrays: dict[str, NumpyArray] = {}
 
-    def split(value: Any, name: str) -> Any:
+    def split(value: object, name: str) -> object:
         if isinstance(value, np.ndarray):
             arrays[name] = value
             return None
         if isinstance(value, Mapping):
-            parts = {key: split(one, f"{name}.{key}" if name else key) for key, one in value.items()}
+            parts = {key: split(one, f"{name}.{key}") for key, one in value.items()}
             return {key: one for key, one in parts.items() if one is not None} or None
         return value
 
-    return arrays, split(fields, "") or {}
+    rest: Json = {}
+    for name, value in fields.items():
+        if (one := split(value, name)) is not None:
+            rest[name] = one
+    return arrays, rest
 
 
 def _write_json(fields: Json) -> bytes:
-    def spell(value: Any) -> Any:
+    def spell(value: object) -> object:
         if isinstance(value, np.ndarray):
             return to_json_numbers(value, str(value.dtype))
         if isinstance(value, Mapping):

@@ -5,8 +5,6 @@ It follows version 1 of the schema, which `attn schema result` prints.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from attncli import __version__
@@ -59,7 +57,7 @@ def identify(subject: Attention | Problem) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def to_json_numbers(values: NumpyArray, dtype: str) -> Any:
+def to_json_numbers(values: NumpyArray, dtype: str) -> object:
     """Turn an array into nested lists whose numbers print as the shortest text of their dtype; those not finite are strings."""
     if values.dtype.kind != "f":
         return values.tolist()

@@ -10,14 +10,14 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 import numpy as np
 
 from attncli.output_formats import RenderOptions, output_format
 from attncli.plan import Plan
-from attncli.types import SAFETENSORS_DTYPES, Attention, Json, NumpyArray, Step
+from attncli.types import SAFETENSORS_DTYPES, Attention, Json, NumpyArray, Step, Tensor
 from attncli.validation.fields import shape_of
 from attncli.writers.npz import flatten_record
 
@@ -37,7 +37,7 @@ class SafetensorsFile:
         self.entries: Json = {}  # of the header, by the tensor's name
         self.end = 0  # of the tensors so far, from their start
 
-    def allocate_tensor(self, name: str, lengths: Sequence[int]) -> Any:
+    def allocate_tensor(self, name: str, lengths: Sequence[int]) -> Tensor:
         """Return a new tensor of these lengths, whose memory is the file."""
         import torch
 

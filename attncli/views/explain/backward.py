@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attncli.derivation import (
     Equation,
     EquationSide,
+    IntermediateNumbers,
     KeyCell,
     Number,
     RowDerivation,
@@ -184,7 +185,7 @@ def _normalizer_section(gradients: HeadGradients) -> Section:
     def with_gradients(cell: KeyCell) -> KeyCell:
         numbers = {"dw": gradients.number("weights", cell.index), "ds": gradients.number(scores_step, cell.index)}
 
-        def get_number(name: str) -> Any:
+        def get_number(name: str) -> IntermediateNumbers:
             return numbers[name] if name in numbers else cell.get_intermediate(name)
 
         return dataclasses.replace(cell, get_intermediate=get_number)

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from attncli.derivation import DERIVED, KeyCell, Number, RowDerivation, Vector
+from attncli.derivation import DERIVED, GetIntermediate, IntermediateNumbers, KeyCell, Number, RowDerivation, Vector
 from attncli.parts.traits import PartTraits
 from attncli.plan.head_shapes import kv_head_of
 from attncli.registry import Part
@@ -188,7 +186,7 @@ class HeadValues:
         indices = self.cell_indices(step_name)
         mixes_heads = step_name in ("mixed_scores", "mixed_weights")
 
-        def get_intermediates(key: int) -> Callable[[str], Any]:
+        def get_intermediates(key: int) -> GetIntermediate:
             get = self.step_values.intermediates_at(step_name, **indices, m=key)
             return self._cells_of_other_heads(get, previous_step, key) if mixes_heads else get
 
@@ -208,15 +206,15 @@ class HeadValues:
         )
 
     def _cells_of_other_heads(
-        self, get_intermediate: Callable[[str], Any], previous_step: str, key_index: int
-    ) -> Callable[[str], Any]:
+        self, get_intermediate: GetIntermediate, previous_step: str, key_index: int
+    ) -> GetIntermediate:
         """The intermediates of a step that mixes heads, as cells of the step before wherever they are that step's numbers."""
         by_value: dict[float, Number] = {}
         for head in range(self.plan.shapes.heads):
             cell = self.step_values.number_at(previous_step, **(self.indices | {"head": head}), key=key_index)
             by_value.setdefault(cell.value, cell)
 
-        def to_cell(value: Any) -> Any:
+        def to_cell(value: IntermediateNumbers) -> IntermediateNumbers:
             if isinstance(value, Number):
                 return by_value.get(value.value, value) if value.step == DERIVED else value
             return Vector(map(to_cell, value))

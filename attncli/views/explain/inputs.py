@@ -50,7 +50,9 @@ def _projection_lines(heads: Sequence[HeadValues]) -> Iterator[Equation]:
         yield from _linear_lines(heads[0], "output", "o", "", slice(None))
 
 
-def _linear_lines(head: HeadValues, step_name: str, letter: str, of_head: str, columns: slice) -> Iterator[Equation]:
+def _linear_lines(
+    head: HeadValues, step_name: str, letter: str, of_head: str, columns: slice[int, int, None]
+) -> Iterator[Equation]:
     """The rows of W below each other, and b."""
     intermediates = head.steps[step_name].intermediates
     if "W" in intermediates:

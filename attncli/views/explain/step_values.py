@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from attncli.derivation import DERIVED, Number, Vector
+from attncli.derivation import DERIVED, GetIntermediate, IntermediateNumbers, Number, Vector
 from attncli.plan import Plan
 from attncli.text import printable
 from attncli.types import Array, Attention
@@ -53,7 +52,7 @@ class StepValues:
         axes = zip(self.steps[step_name].axes, index, strict=False)
         return tuple(self.focus.query if axis == "query" else i for axis, i in axes)
 
-    def intermediate_at(self, step_name: str, intermediate_name: str, **indices: int) -> Any:
+    def intermediate_at(self, step_name: str, intermediate_name: str, **indices: int) -> IntermediateNumbers:
         """An intermediate of a step: a number, a vector, or rows of them, whatever axes are left.
 
         Raises:
@@ -64,7 +63,7 @@ class StepValues:
         index = tuple(_index_along_axis(axis, length, indices) for axis, length in lengths)
         return _to_numbers(values[index], "" if is_input else DERIVED)
 
-    def intermediates_at(self, step_name: str, **indices: int) -> Callable[[str], Any]:
+    def intermediates_at(self, step_name: str, **indices: int) -> GetIntermediate:
         """The intermediates of a step, by name."""
         return lambda name: self.intermediate_at(step_name, name, **indices)
 
@@ -85,13 +84,13 @@ class StepValues:
         return printable(str(tokens[index]))
 
 
-def _index_along_axis(axis: str, length: int, indices: Mapping[str, int]) -> int | slice:
+def _index_along_axis(axis: str, length: int, indices: Mapping[str, int]) -> int | slice[None]:
     if axis not in _INDEXED_AXES:
         return slice(None)
     return 0 if length == 1 else indices.get(axis, slice(None))
 
 
-def _to_numbers(values: Array, step: str) -> Any:
+def _to_numbers(values: Array, step: str) -> IntermediateNumbers:
     """An array as a number, a vector or rows of them, marked with the step they are of."""
     if np.ndim(values) == 0:
         return Number(float(values), step)

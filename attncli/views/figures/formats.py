@@ -11,7 +11,7 @@ from attncli.text import join_names, pluralize
 from attncli.types import Attention
 from attncli.views.figures.library import load_matplotlib, require_matplotlib
 
-_METADATA: dict[str, dict[str, Any]] = {  # without times and versions, so that the same input gives the same bytes
+_METADATA: dict[str, dict[str, None]] = {  # without times and versions, so that the same input gives the same bytes
     "png": {"Software": None},
     "svg": {"Date": None},
     "pdf": {"CreationDate": None},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -184,9 +183,9 @@ class HeatMaps:
             image = axes.imshow(values, aspect="auto", cmap=self.scale.colormap, norm=self.scale.norm)
             self._draw_marks(axes, panel)
         if min(self.panel_width / columns, self.panel_height / rows) >= _LEAST_RULED_CELL:
-            style: dict[str, Any] = {"color": self.theme.ground, "linewidth": 0.5}
-            axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, **style)
-            axes.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, **style)
+            color = self.theme.ground
+            axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, color=color, linewidth=0.5)
+            axes.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, color=color, linewidth=0.5)
         self._write_numbers(axes, panel)
         return image
 

@@ -47,13 +47,13 @@ class Page:
 
     def write_header(self, left: float, top: float, header: Header, width: float) -> None:
         """Write the header of a band."""
-        style: dict[str, Any] = {"size": HEADER_SIZE, "color": self.theme.faint_text_color}
+        color = self.theme.faint_text_color
         self.write_line(left, top, fit_text(header.name, width, HEADER_SIZE, "bold"), HEADER_SIZE, weight="bold")
         lines = header.formula_lines(width)
         for i, line in enumerate(lines, start=1):
-            self.write_line(left, top + i * HEADER_SIZE * LINE_HEIGHT, line, **style)
+            self.write_line(left, top + i * HEADER_SIZE * LINE_HEIGHT, line, HEADER_SIZE, color=color)
         if header.formula and not lines:
-            self.write_line(left + header.formula_indent, top, header.formula, **style)
+            self.write_line(left + header.formula_indent, top, header.formula, HEADER_SIZE, color=color)
 
     def draw_legend(self, left: float, top: float, entries: Iterable[tuple[str, str, str]]) -> None:
         """Draw a row of colours with their meanings, each as (colour, glyph in it, meaning)."""
