@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     ArrayOrTensor: TypeAlias = AnyNumpyArray | Tensor
 
 
-def is_tensor(value: object) -> bool:
+def is_tensor(value: object) -> TypeGuard[Tensor]:
     """Whether a value is a torch tensor, without loading torch."""
     return hasattr(value, "requires_grad")
 
 
-def as_numpy(value: Any) -> NumpyArray:
+def as_numpy(value: object) -> NumpyArray:
     """Return the values of an array or tensor outside its graph, in the nearest dtype that numpy has."""
     if not is_tensor(value):
         import numpy as np

@@ -17,14 +17,12 @@ from attncli.errors import AbsentStepError, InputError
 from attncli.text import closest, join_names, quote_value, shorten, suggestion
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Generator as Generator
     from torch import Tensor as Tensor
 
     from attncli.arrays import ArrayLike, ArrayOrTensor, SupportsArray
+    from attncli.arrays import NumpyArray as NumpyArray
     from attncli.derivation import Intermediate
-
-    NumpyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 else:
     Generator = NumpyArray = Tensor = Any  # annotations that neither load numpy nor torch
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 from attncli.errors import InputError
 from attncli.text import shorten
 
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped,unused-ignore]
+    import polars
+    from polars._typing import ArrowStreamExportable
+
+    from attncli.arrays import NumpyArray
+
+    _Column: TypeAlias = Sequence[object] | NumpyArray
+
 _INDEX_NAME = "__index_level_0__"  # as pandas calls an index without a name in Parquet
 
 
-def find_frame(value: Any) -> Any:
+def find_frame(value: object) -> polars.DataFrame | None:
     """Return a table of pandas, Polars, PyArrow, DuckDB or a structured array of NumPy as a Polars frame; None where it is none.
 
     Raises:
@@ -21,15 +31,21 @@ def find_frame(value: Any) -> Any:
         return _of_polars(value)
     if library == "pandas":
         return _of_pandas(value)
-    names = getattr(getattr(value, "dtype", None), "names", None)
-    if names and getattr(value, "ndim", 0) == 1:  # numpy.genfromtxt(names=True)
-        return _make_frame({name: value[name] for name in names})
-    if hasattr(value, "__arrow_c_stream__") and (hasattr(value, "columns") or not hasattr(value, "__array__")):
-        return _of_arrow(value)
-    return None
+    if _is_structured(value):
+        return _make_frame({name: value[name] for name in value.dtype.names or ()})
+    return _of_arrow(value) if _is_arrow_table(value) else None
 
 
-def _make_frame(columns: dict[str, Any]) -> Any:
+def _is_structured(value: object) -> TypeGuard[NumpyArray]:
+    """Whether a value is an array of records, as `numpy.genfromtxt(names=True)` returns it."""
+    return bool(getattr(getattr(value, "dtype", None), "names", None)) and getattr(value, "ndim", 0) == 1
+
+
+def _is_arrow_table(value: object) -> TypeGuard[ArrowStreamExportable]:
+    return hasattr(value, "__arrow_c_stream__") and (hasattr(value, "columns") or not hasattr(value, "__array__"))
+
+
+def _make_frame(columns: Mapping[str, _Column]) -> polars.DataFrame:
     import polars
 
     try:
@@ -38,7 +54,7 @@ def _make_frame(columns: dict[str, Any]) -> Any:
         raise _not_read_error(error) from None
 
 
-def _of_arrow(value: Any) -> Any:
+def _of_arrow(value: ArrowStreamExportable) -> polars.DataFrame:
     import polars
 
     try:
@@ -53,7 +69,7 @@ def _not_read_error(error: Exception) -> InputError:
     return InputError("wrong-type", f"this table is not read: {reason}", help=hint)
 
 
-def _of_polars(value: Any) -> Any:
+def _of_polars(value: object) -> polars.DataFrame | None:
     import polars
 
     if isinstance(value, polars.LazyFrame):
@@ -65,9 +81,9 @@ def _of_polars(value: Any) -> Any:
     return value if isinstance(value, polars.DataFrame) else None
 
 
-def _of_pandas(value: Any) -> Any:
+def _of_pandas(value: object) -> polars.DataFrame | None:
     """Return a frame of pandas with its index, where that holds texts: they are tokens."""
-    import pandas  # type: ignore[import-untyped,unused-ignore]
+    import pandas
 
     if isinstance(value, pandas.Series):
         if pandas.api.types.is_numeric_dtype(value.dtype):  # an array (T,), as that of NumPy
@@ -83,7 +99,7 @@ def _of_pandas(value: Any) -> Any:
     if isinstance(value.index, pandas.MultiIndex):
         message = "the frame has an index of several levels"
         raise InputError("wrong-type", message, help="frame.reset_index() makes columns of them")
-    columns: dict[str, Any] = {}
+    columns: dict[str, _Column] = {}
     if not pandas.api.types.is_integer_dtype(value.index.dtype):
         index_name = "index" if value.index.name is None else str(value.index.name)
         columns[_INDEX_NAME if index_name in names else index_name] = [str(label) for label in value.index]
@@ -92,7 +108,7 @@ def _of_pandas(value: Any) -> Any:
     return _make_frame(columns)
 
 
-def _column_of_pandas(column: Any) -> Any:
+def _column_of_pandas(column: pandas.Series) -> _Column:
     """Return one column as an array of numbers or booleans, or a list of what else it holds, None for what is missing."""
     import pandas
 

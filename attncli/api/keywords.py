@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from operator import index
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeGuard, TypeVar
 
 from attncli.errors import AttnError, InputError, OptionError
 from attncli.request import SHORT_FORMS, ReadOptions, VariantRequest, make_variant_request
@@ -381,6 +381,6 @@ def spelled_for_python(function: Callable[_Parameters, _Result]) -> Callable[_Pa
     return call
 
 
-def is_path(value: object) -> bool:
+def is_path(value: object) -> TypeGuard[str | os.PathLike[str]]:
     """Whether a value names a file."""
     return isinstance(value, str | os.PathLike)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, TypeGuard
 
 from attncli.api.frames import find_frame
 from attncli.api.keywords import Keywords, describe_type, is_path
@@ -15,7 +15,13 @@ from attncli.arrays import is_tensor
 from attncli.errors import InputError, OptionError, input_error
 from attncli.request import ReadOptions
 from attncli.text import quote_value, shorten
-from attncli.types import FIELDS, INPUT_NAMES, NESTED_FIELDS, Attention, Json, Problem, Step
+from attncli.types import FIELDS, INPUT_NAMES, NESTED_FIELDS, Array, Attention, Json, Problem, Step
+
+if TYPE_CHECKING:
+    import polars
+    from torch import Tensor
+
+    from attncli.readers.read import InputFile
 
 _ACCEPTED = (
     "an input is an array (T, d) or (B, T, d), a data frame, lists of numbers, the name of a file or an open one, "
@@ -39,8 +45,8 @@ def to_problem(source: object, fields: Json, read_options: ReadOptions, *, has_r
         OptionError: the format is not known, or the options are for files and this is none.
     """
     paths = {name: str(value) for name, value in fields.items() if _is_field_file(name, value)}
-    values = {name: _to_field(name, value) for name, value in fields.items() if name not in paths}
-    if is_path(source) or hasattr(source, "read"):
+    values: Json = {name: _to_field(name, value) for name, value in fields.items() if name not in paths}
+    if is_path(source) or _is_open_file(source):
         replacing = tuple(f"{name}={path}" for name, path in paths.items())
         problem, is_bare = _read_file(source, dataclasses.replace(read_options, replacing=replacing))
         paths = {}
@@ -67,7 +73,7 @@ def read_file(source: object, keywords: Keywords, replacing: tuple[str, ...] = (
         InputError: it is neither, cannot be read or makes no sense.
         OptionError: the format is not known, or a keyword is not for files.
     """
-    if not is_path(source) and not hasattr(source, "read"):
+    if not is_path(source) and not _is_open_file(source):
         hint = "the name of a file, a Path or an open file; attend takes arrays as they are"
         raise InputError("wrong-type", f"{_describe(source)} is not a file", help=hint)
     if keywords.fields or keywords.request.choices or keywords.request.extra_masks:
@@ -79,21 +85,24 @@ def read_file(source: object, keywords: Keywords, replacing: tuple[str, ...] = (
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────
-def _read_file(source: Any, options: ReadOptions) -> tuple[Problem, bool]:
+def _read_file(source: str | PathLike[str] | IO[bytes] | IO[str], options: ReadOptions) -> tuple[Problem, bool]:
     """Read a file that is named or open: its problem, and whether it is an array without a name."""
     from attncli.readers import find_input, read
-    from attncli.readers.read import InputFile
 
-    if is_path(source):
+    if isinstance(source, str | PathLike):
         path = str(source.__fspath__() if isinstance(source, PathLike) else source)
         if isinstance(source, str) and re.match(r"\s*[\[{]", path) and not _is_there(path):
             hint = "json.loads(text), or io.StringIO(text) in place of the text"
             raise InputError("no-such-file", f"{quote_value(source)} is not the name of a file", help=hint)
         input_file = find_input(path, options.input_format)
     else:
-        input_file = _open_file(source, options.input_format, InputFile)
+        input_file = _open_file(source, options.input_format)
     problem = read(input_file, **options.reader_keywords)
     return problem, input_file.reader.holds_one_array and problem.q is None
+
+
+def _is_open_file(value: object) -> TypeGuard[IO[bytes] | IO[str]]:
+    return hasattr(value, "read")
 
 
 def _is_there(path: str) -> bool:
@@ -104,10 +113,11 @@ def _is_there(path: str) -> bool:
         return False
 
 
-def _open_file(file: Any, format: str | None, make_input_file: Any) -> Any:
+def _open_file(file: IO[bytes] | IO[str], format: str | None) -> InputFile:
     """Read an open file whole, and find its format: what is named, that of its name's suffix, or what it holds."""
     from attncli.readers.base import find_reader, load_reader
     from attncli.readers.format_detection import FORMAT_TITLES, detect_format
+    from attncli.readers.read import InputFile
 
     try:
         data = file.read()
@@ -122,12 +132,12 @@ def _open_file(file: Any, format: str | None, make_input_file: Any) -> Any:
     if not data:
         raise InputError("empty", f"{display_name} is empty, or was read to its end before", help="file.seek(0)")
     if format is not None:
-        return make_input_file(display_name, find_reader(display_name, format), bytes(data))
+        return InputFile(display_name, find_reader(display_name, format), bytes(data))
     if isinstance(name, str) and Path(name).suffix:
-        return make_input_file(display_name, find_reader(display_name), bytes(data))
+        return InputFile(display_name, find_reader(display_name), bytes(data))
     found = detect_format(bytes(data))
     note = f"{display_name}: recognised as {FORMAT_TITLES.get(found, found)}"
-    return make_input_file(display_name, load_reader(found), bytes(data), note)
+    return InputFile(display_name, load_reader(found), bytes(data), note)
 
 
 def _is_field_file(name: str, value: object) -> bool:
@@ -152,7 +162,7 @@ def _is_field_file(name: str, value: object) -> bool:
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────
-def _problem_in_memory(source: Any, options: ReadOptions, has_read_options: bool) -> tuple[Problem, bool]:
+def _problem_in_memory(source: object, options: ReadOptions, has_read_options: bool) -> tuple[Problem, bool]:
     """Return a value as a problem, and whether it is an array without a name."""
     if source is None:
         problem, is_bare = Problem(), False
@@ -207,7 +217,7 @@ def _is_array(value: object) -> bool:
     )
 
 
-def to_array(name: str, value: Any) -> Any:
+def to_array(name: str, value: object) -> Array:
     """Return an array of another library, or a step of a result, as one of NumPy's or torch's; what is one stays as it is.
 
     Raises:
@@ -236,7 +246,7 @@ def to_array(name: str, value: Any) -> Any:
     try:
         if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
             return np.asarray(value)
-        return np.array(np.from_dlpack(value))
+        return np.array(np.from_dlpack(value))  # type: ignore[arg-type]  # what has no method for it is refused below
     except Exception as error:  # each library has its own
         reason = shorten(str(error).partition("\n")[0])
         message = f"{name} is {_describe(value)}, which gives no array: {reason}"
@@ -245,7 +255,7 @@ def to_array(name: str, value: Any) -> Any:
         ) from None
 
 
-def _to_field(name: str, value: Any) -> Any:
+def _to_field(name: str, value: object) -> object:
     """Return the value of a field as validation takes it: lists, arrays, tensors; labels as lists."""
     if name in NESTED_FIELDS or name in ("variant", "expected", "meta"):
         if name == "memory" and not isinstance(value, Mapping):
@@ -261,23 +271,24 @@ def _to_field(name: str, value: Any) -> Any:
     return to_array(name, value) if is_numbers and _is_array(value) else value
 
 
-def _stack_tensors(name: str, items: Any) -> Any:
+def _stack_tensors(name: str, items: Sequence[object]) -> Tensor | Sequence[object]:
     """Return a list of tensors as one tensor, which keeps their graph; of anything else, the list."""
-    if not items or not all(map(is_tensor, items)):
+    tensors = [item for item in items if is_tensor(item)]
+    if not items or len(tensors) < len(items):
         return items
     import torch
 
-    shapes = [tuple(item.shape) for item in items]
+    shapes = [tuple(item.shape) for item in tensors]
     for i, shape in enumerate(shapes):
         if shape != shapes[0]:
             message = f"{name}: tensor {i} has shape {shape}, but tensor 0 has {shapes[0]}"
             raise input_error(
                 "ragged", message, name, (i,), help="all must have the same shape; short ones are never padded"
             )
-    return torch.stack(list(items))
+    return torch.stack(tensors)
 
 
-def _problem_of_list(items: Any) -> Problem:
+def _problem_of_list(items: Sequence[object]) -> Problem:
     """Make a problem of lists of numbers, of vectors, or of tokens with their vectors."""
     if (
         isinstance(items, tuple)
@@ -307,7 +318,7 @@ def _holds_labels(row: object) -> bool:
     return isinstance(row, list | tuple) and any(isinstance(cell, str) for cell in row)
 
 
-def _to_plain_lists(value: Any) -> Any:
+def _to_plain_lists(value: object) -> object:
     """Return a value with every array in it as lists, as JSON would hold it."""
     if isinstance(value, Mapping):
         return {str(key): _to_plain_lists(inner) for key, inner in value.items()}
@@ -316,16 +327,18 @@ def _to_plain_lists(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _problem_of_mapping(mapping: Mapping[Any, Any]) -> Problem:
+def _problem_of_mapping(mapping: Mapping[object, object]) -> Problem:
     """Make a problem of a dict of its fields, with dotted names too, or of tokens with their vectors."""
     from attncli.readers.base import make_problem, nest_fields
     from attncli.readers.json_shapes import is_problem
 
-    for key in mapping:
+    fields: Json = {}
+    for key, value in mapping.items():
         if not isinstance(key, str):
             hint = '{"embeddings": […]}, or {"cat": [0.1, 0.2], …}'
             raise InputError("wrong-type", f"the dict has the key {quote_value(key)}, which is not a text", help=hint)
-    fields = nest_fields(dict(mapping)) if any("." in key for key in mapping) else dict(mapping)
+        fields[key] = value
+    fields = nest_fields(fields) if any("." in key for key in fields) else fields
     has_rows = isinstance(fields.get("embeddings"), Mapping) or _holds_records(fields.get("embeddings"))
     if not fields or (is_problem(fields) and not has_rows):
         return make_problem(
@@ -340,7 +353,7 @@ def _convert_fields(problem: Problem) -> Problem:
         name: value for name in INPUT_NAMES if (value := getattr(problem, name)) is not None and name != "variant"
     }
     converted = {name: _to_field(name, value) for name, value in fields.items() if type(value) not in (list, str)}
-    changed = {
+    changed: Json = {
         name: value
         for name, value in converted.items()
         if value is not fields[name] and not (isinstance(value, dict) and not value)
@@ -359,7 +372,7 @@ def _problem_of_value(value: object) -> Problem:
     return make_problem_of_value(value, Source(_NAME, value, "json", is_value=True))
 
 
-def _problem_of_frame(frame: Any, options: ReadOptions) -> Problem:
+def _problem_of_frame(frame: polars.DataFrame, options: ReadOptions) -> Problem:
     from attncli.readers.arrow import make_problem_of_frame
     from attncli.readers.source import Source
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import product
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from attncli.arrays import as_numpy
 from attncli.errors import CannotError, OptionError
 from attncli.text import join_names
 from attncli.types import AXES, Attention, Labels, Step
 
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped,unused-ignore]
+    import polars
+    import xarray  # type: ignore[import-not-found,unused-ignore]
+
 _TOKEN_AXES = ("query", "key", "new_key")
 
 
-def _require(library: str, function: str) -> Any:
+def _require(library: str, function: str) -> ModuleType:
     """Import a library that is not among the dependencies.
 
     Raises:
@@ -29,7 +35,7 @@ def _require(library: str, function: str) -> Any:
         raise CannotError("missing-extra", message, help=f"pip install {library}") from None
 
 
-def make_polars_frame(attention: Attention, step: str | None) -> Any:
+def make_polars_frame(attention: Attention, step: str | None) -> polars.DataFrame:
     """Return a row for each number of one step, or of all: step, indices on every axis there is, value, tokens."""
     import polars
 
@@ -41,16 +47,16 @@ def make_polars_frame(attention: Attention, step: str | None) -> Any:
     return frame.drop(absent)
 
 
-def make_pandas_frame(attention: Attention, step: str | None) -> Any:
+def make_pandas_frame(attention: Attention, step: str | None) -> pandas.DataFrame:
     """Return one step with its rows and columns labelled, or every number of all steps in a row of its own."""
-    pandas = _require("pandas", "to_pandas")
+    library = _require("pandas", "to_pandas")
     if step is None:
         frame = make_polars_frame(attention, None)
         columns = {
             name: frame[name].to_list() if frame[name].null_count() else frame[name].to_numpy()
             for name in frame.columns
         }
-        return pandas.DataFrame(columns)
+        return library.DataFrame(columns)
     one = attention[step]
     values = as_numpy(one.values)
     *row_axes, column_axis = one.axes if len(one.axes) > 1 else (*one.axes, "")
@@ -58,15 +64,15 @@ def make_pandas_frame(attention: Attention, step: str | None) -> Any:
     labels = _common_labels(attention, column_axis, width) if column_axis else [step]
     rows = list(_row_labels(attention, one, tuple(row_axes), values.shape[: len(row_axes)]))
     index = (
-        pandas.MultiIndex.from_tuples(rows, names=row_axes)
+        library.MultiIndex.from_tuples(rows, names=row_axes)
         if len(row_axes) > 1
-        else pandas.Index([r[0] for r in rows], name=row_axes[0])
+        else library.Index([r[0] for r in rows], name=row_axes[0])
     )
-    column_index = pandas.Index(labels, name=column_axis or None)
-    return pandas.DataFrame(values.reshape(-1, width), index=index, columns=column_index)
+    column_index = library.Index(labels, name=column_axis or None)
+    return library.DataFrame(values.reshape(-1, width), index=index, columns=column_index)
 
 
-def make_data_array(attention: Attention, step: str | None) -> Any:
+def make_data_array(attention: Attention, step: str | None) -> xarray.DataArray:
     """Return one step with its axes by name; coordinates are the indices, and beside them the tokens.
 
     Raises:
@@ -80,10 +86,10 @@ def make_data_array(attention: Attention, step: str | None) -> Any:
             message = f"a DataArray holds one step, and the result holds {join_names(names)}"
             raise OptionError("bad-option", message, help=f"result.to_xarray({example!r})")
         step = names[0]
-    xarray = _require("xarray", "to_xarray")
+    library = _require("xarray", "to_xarray")
     one = attention[step]
     values = as_numpy(one.values)
-    coordinates: dict[str, Any] = {}
+    coordinates: dict[str, object] = {}
     for axis, n in zip(one.axes, values.shape, strict=True):
         coordinates[axis] = list(attention.at.get(axis, range(n)))
         if axis in _TOKEN_AXES:
@@ -93,7 +99,7 @@ def make_data_array(attention: Attention, step: str | None) -> Any:
                 (("batch", axis), [list(x) for x in items]) if has_batch else (axis, list(items[0]))
             )
     attributes = {"formula": str(one.formula)}
-    return xarray.DataArray(values, dims=one.axes, coords=coordinates, name=step, attrs=attributes)
+    return library.DataArray(values, dims=one.axes, coords=coordinates, name=step, attrs=attributes)
 
 
 # ── labels ───────────────────────────────────────────────────────────────────────────────────────
@@ -113,7 +119,9 @@ def _common_labels(attention: Attention, axis: str, length: int) -> Sequence[obj
     return items[0] if len(set(items)) == 1 else tuple(attention.at.get(axis, range(length)))
 
 
-def _row_labels(attention: Attention, step: Step, axes: tuple[str, ...], shape: tuple[int, ...]) -> Any:
+def _row_labels(
+    attention: Attention, step: Step, axes: tuple[str, ...], shape: tuple[int, ...]
+) -> Iterator[tuple[object, ...]]:
     """Yield the labels of each row: on every axis but the last."""
     labels = {axis: _item_labels(attention, axis, n) for axis, n in zip(axes, shape, strict=True)}
     for place in product(*map(range, shape)):

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, Generic, NamedTuple, NoReturn, TypeAlias
 
-from attncli.batch.task_pool import Returned, TaskLost, Token, WorkersDied
+from attncli.batch.task_pool import Arguments, Returned, TaskLost, Token, WorkersDied
 from attncli.errors import CannotError
 
 _MAX_FAILED_STARTS = 3  # workers that may die in a row before they can take a task
@@ -116,7 +116,7 @@ class ProcessTaskPool(Generic[Token, Returned]):
         """Whether a worker has nothing to do."""
         return len(self.in_flight) < self.process_count
 
-    def submit(self, token: Token, function: Callable[..., Returned], *args: object) -> None:
+    def submit(self, token: Token, function: Callable[[*Arguments], Returned], *args: *Arguments) -> None:
         """Send a task to a worker that has none; `token` is returned with its outcome.
 
         Raises:

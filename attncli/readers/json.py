@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from types import GenericAlias
 from typing import Any
 
 from attncli.errors import AttnError, InputError, Location, input_error
@@ -175,7 +176,7 @@ def read_json_line(source: Source) -> Problem:
 @reader("ndjson-tokens", is_text=True, holds_one_array=True)
 def read_token_lines(source: Source) -> Problem:
     """Read JSON lines of which each is a token with its vector."""
-    values: list[Any] = []
+    values: list[object] = []
     lines: list[int] = []
     for number, line in enumerate(source.data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip():
@@ -205,7 +206,7 @@ def read_token_lines(source: Source) -> Problem:
     return _make_problem_of_table(*table.to_fields(source), source)
 
 
-def _decode_line(line: bytes) -> Any:
+def _decode_line(line: bytes) -> object:
     """Decode one line, which may hold NaN and Infinity.
 
     Raises:
@@ -336,7 +337,7 @@ def _read_with_nonfinite(data: bytes, source: Source) -> Problem:
     return make_problem_of_value(_decode_with_nonfinite(data), source)
 
 
-def make_problem_of_value(value: Any, source: Source) -> Problem:
+def make_problem_of_value(value: object, source: Source) -> Problem:
     """Make a problem of a decoded list or object: a problem's fields, or a table of tokens and vectors.
 
     Raises:
@@ -364,7 +365,7 @@ def make_problem_of_value(value: Any, source: Source) -> Problem:
     return _make_expanded_problem(value, source)
 
 
-def _decode_with_nonfinite(data: bytes) -> Any:
+def _decode_with_nonfinite(data: bytes) -> object:
     """Decode JSON in which NaN and Infinity stand without quotes, by the standard library.
 
     Raises:
@@ -488,9 +489,9 @@ def _decode_array(text: bytes, kind: str) -> Any:
 
     opening = re.match(rb"[\[\s]*", text)
     depth = opening.group().count(b"[") if opening else 0
-    nested_type: Any = _TYPE_OF_KIND[kind]
+    nested_type: object = _TYPE_OF_KIND[kind]
     for _ in range(min(depth, 6)):
-        nested_type = list[nested_type]
+        nested_type = GenericAlias(list, (nested_type,))
     try:
         value = _decode_json(text, nested_type)
     except _WrongTypeError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from attncli.readers.columns import TEXT_NAMES, VECTOR_NAMES
 from attncli.readers.json_tables import is_vector
@@ -66,7 +65,7 @@ def _find_vector(value: object, depth: int) -> _Path | None:
     return None
 
 
-def _first_item(value: object) -> Any:
+def _first_item(value: object) -> object:
     """Return the first of several objects that stand in a list, or in an object in which all are alike; None where there are none."""
     if isinstance(value, list):
         return value[0] if value and isinstance(value[0], dict) else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 from attncli.errors import InputError, Location
 from attncli.readers.columns import AXIS_NAMES, OTHER_NAMES, VECTOR_NAMES
@@ -107,7 +106,7 @@ def is_token(value: object) -> bool:
     )
 
 
-def table_of_tokens(values: list[Any]) -> Table | None:
+def table_of_tokens(values: list[object]) -> Table | None:
     """Make the table of a token a line; None where a line is none."""
     if all(isinstance(value, dict) for value in values):
         return table_of_records(values)
@@ -119,7 +118,7 @@ def table_of_tokens(values: list[Any]) -> Table | None:
 
 
 # ── lists ────────────────────────────────────────────────────────────────────────────────────────
-def _table_of_list(items: list[Any]) -> Table | None:
+def _table_of_list(items: list[object]) -> Table | None:
     if items and isinstance(items[0], dict):
         return table_of_records(items)
     if items and all(map(is_labelled_row, items)):
@@ -234,7 +233,7 @@ def _table_of_record(value: Json) -> Table | None:
 def _table_of_envelope(value: Json) -> Table | None:
     """The table of the one list of objects that stands in an object, or in one that stands in it."""
     path = "$"
-    items: Any = value
+    items: object = value
     while isinstance(items, dict) and path.count(".") < _MAX_ENVELOPES:
         inner = [(name, item) for name, item in items.items() if isinstance(item, list | dict) and name not in _ASIDES]
         if len(inner) != 1:
@@ -306,7 +305,7 @@ def _spell_frames(outer_names: Sequence[str], inner_names: Sequence[str]) -> str
     return f"tokens: {by_outer} FILE > NEW.json; columns: {by_inner} FILE > NEW.json"
 
 
-def _are_uniform(columns: list[list[Any]]) -> bool:
+def _are_uniform(columns: list[list[object]]) -> bool:
     """Whether the values of each column are of one kind."""
     return all(
         len({float if type(value) is int else type(value) for value in column if value is not None}) <= 1
@@ -390,7 +389,7 @@ def _misspelt_fields_error(names: list[str], fields: list[str]) -> InputError:
     )
 
 
-def _table_of_words(value: Mapping[str, Any]) -> Table:
+def _table_of_words(value: Mapping[str, Sequence[object]]) -> Table:
     """The table of `{"cat": [0.1, 0.2], "sat": [0.3, 0.4]}`.
 
     Raises:

@@ -39,7 +39,7 @@ class Table:
     """Columns of equal length, before it is decided which are tokens and which are vectors."""
 
     names: list[str]
-    columns: list[list[Any]]
+    columns: list[list[Any]]  # of values as JSON has them
     words: TableWords = FIELD_WORDS
     paths: str = "$[{row}].{name}"  # where a value stands
     are_keys_tokens: bool = False  # the tokens are the keys of an object
@@ -112,7 +112,7 @@ class Table:
             if type(value) not in (int, float) and value not in NONFINITE_SPELLINGS:
                 raise self._value_error(column, row, value, "a number")
 
-    def _vectors(self, column: int) -> list[Any]:
+    def _vectors(self, column: int) -> list[object]:
         for row, value in enumerate(self.columns[column]):
             if not isinstance(value, list):
                 raise self._value_error(column, row, value, "a list of numbers")
@@ -148,7 +148,7 @@ class Table:
         return quote_name(self.names[column])
 
 
-def _describe_column(name: str, values: list[Any]) -> Column:
+def _describe_column(name: str, values: list[object]) -> Column:
     """Describe a column by the types of its values; what is mixed is judged by the first that is there."""
     types = set(map(type, values)) - {type(None), object}
     if not types:
@@ -205,11 +205,12 @@ def is_labelled_row(value: object) -> bool:
     return (len(value) == 2 and is_vector(value[1])) or all(type(item) in (int, float) for item in value[1:])
 
 
-def table_of_mixed_rows(rows: list[Any]) -> Table | None:
+def table_of_mixed_rows(rows: list[object]) -> Table | None:
     """The table of lists with texts, numbers and vectors in them, whose columns have numbers for names; None where no column is of texts."""
-    if not rows or not all(isinstance(row, list) and len(row) == len(rows[0]) > 1 for row in rows):
+    lists = [row for row in rows if isinstance(row, list)]
+    if not lists or len(lists) < len(rows) or any(len(row) != len(lists[0]) for row in lists) or len(lists[0]) < 2:
         return None
-    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns = [list(column) for column in zip(*lists, strict=True)]
     has_texts = any(
         all(isinstance(value, str) and not _is_like_number(value) for value in column) for column in columns
     )
@@ -276,7 +277,7 @@ def _are_words(items: list[Any]) -> bool:
     )
 
 
-def unwrap_vector(value: Any) -> Any:
+def unwrap_vector(value: object) -> object:
     """Return the numbers of `{"values": […]}`, as Gemini's answers have them, and any other value as it is."""
     if isinstance(value, dict) and is_vector(value.get("values")):
         return value["values"]
