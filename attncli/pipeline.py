@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.output_formats import StepShape
@@ -18,14 +18,28 @@ from attncli.request import OutputOptions, VariantRequest
 from attncli.text import escape_json_controls, replace_undecodable
 
 if TYPE_CHECKING:
+    from attncli.core.attention import TileExecutor
+    from attncli.core.recorder import StepAllocator
+    from attncli.core.tiles import ProgressCallback
     from attncli.output_formats import Format
     from attncli.plan import Plan
     from attncli.select import Selection
     from attncli.types import Attention, Json, Problem
 
-RunPlan = Callable[..., "Attention"]  # (plan, progress, allocate_step, tile_executor), as core.attention.run_plan
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+
+
+class RunPlan(Protocol):
+    """What computes a plan: `core.attention.run_plan`, as `load_engine` returns it."""
+
+    def __call__(
+        self,
+        plan: Plan,
+        progress: ProgressCallback | None = None,
+        allocate_step: StepAllocator | None = None,
+        tile_executor: TileExecutor | None = None,
+    ) -> Attention: ...
 
 
 def plan_request(

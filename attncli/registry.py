@@ -94,7 +94,7 @@ class Option:
             return f"{description}, required"
         return description if self.default is None else f"{description}, default {format_value(self.default)}"
 
-    def parse(self, value: object, owner: str) -> Any:
+    def parse(self, value: object, owner: str) -> OptionValue:
         """Parse text, or a value from Python, as the option's value.
 
         Raises:
@@ -238,6 +238,9 @@ class Traits:
 TraitsT = TypeVar("TraitsT", bound=Traits, covariant=True)
 T = TypeVar("T", bound=Traits)  # the same, for functions
 Function = TypeVar("Function", bound=Callable[..., object])
+# The functions of each family have a signature of their own, and options a type each: the declaration of a part says which.
+PartFunction: TypeAlias = Callable[..., Any]
+OptionValue: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,7 @@ class Member(Generic[TraitsT]):
 
     family: str
     name: str
-    function: Callable[..., Any] = field(compare=False)
+    function: PartFunction = field(compare=False)
     traits: TraitsT = field(compare=False)
     formula: str = ""
     why: str = ""  # a sentence on what it is good for, for `attn explain --why`
@@ -330,7 +333,7 @@ class Part(Generic[TraitsT]):
         """Whether it is the member that does nothing."""
         return self.member.name == "none"
 
-    def option_value(self, name: str) -> Any:
+    def option_value(self, name: str) -> OptionValue:
         """Return the value of an option, given or by default."""
         if name in self.option_values:
             return self.option_values[name]

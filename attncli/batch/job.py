@@ -451,14 +451,14 @@ def _compute_lines(
 
     if recorded is not None and is_up_to_date(job, input, recorded, _hash_input(job, input)):
         return replace(receipt, status="skipped", sha256=recorded.sha256)
-    result_digest = hashlib.sha256()
+    input_digest, result_digest = hashlib.sha256(), hashlib.sha256()
     bytes_written = line_count = 0
     error_counts: Counter[str] = Counter()  # by error code
     with (
         open_source(job.source_path(input), input.display_name, job.address_limits) as file,
         _open_result(job, input.result_path, write_bytes) as write,
     ):
-        hashed = CountedReader(file, hashlib.sha256())
+        hashed = CountedReader(file, input_digest)
         problems = read_json_lines(unpack_lines(hashed, path_part(input.path)), input.display_name)
         for text, error in compute_stream(problems, job.variant_request, job.output_options, job.seed):
             encoded = to_bytes(text)
@@ -472,7 +472,7 @@ def _compute_lines(
             report_progress(line_count, error_counts.total(), fraction)
     receipt = replace(
         receipt,
-        sha256=hashed.digest.hexdigest(),
+        sha256=input_digest.hexdigest(),
         bytes=bytes_written,
         result_sha256=result_digest.hexdigest(),
         problems=line_count,

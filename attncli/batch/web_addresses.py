@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from http.client import HTTPConnection, HTTPMessage, HTTPSConnection
+from http.client import HTTPConnection, HTTPMessage, HTTPResponse, HTTPSConnection
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -122,7 +122,7 @@ class _HttpHandler(HTTPHandler):
         super().__init__()
         self.connector = connector
 
-    def http_open(self, request: Request) -> Any:
+    def http_open(self, request: Request) -> HTTPResponse:
         """Open an address."""
         return self.do_open(self._make_connection, request)
 
@@ -139,7 +139,7 @@ class _HttpsHandler(HTTPSHandler):
         super().__init__()
         self.connector = connector
 
-    def https_open(self, request: Request) -> Any:
+    def https_open(self, request: Request) -> HTTPResponse:
         """Open an address."""
         return self.do_open(self._make_connection, request)
 

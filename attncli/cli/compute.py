@@ -32,6 +32,8 @@ from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import shorten
 
 if TYPE_CHECKING:
+    from attncli.core.attention import TileExecutor
+    from attncli.core.recorder import StepAllocator
     from attncli.plan import Plan
     from attncli.readers import InputFile
     from attncli.select import Selection
@@ -170,7 +172,7 @@ def compute_plan(
     selection: Selection,
     output_options: OutputOptions,
     messages: Messages,
-    allocate: object = None,
+    allocate: StepAllocator | None = None,
     scheduler: str | None = None,
 ) -> Attention:
     """Compute a plan, with a progress bar where it takes long, and select the part that was asked for.
@@ -191,7 +193,7 @@ def compute_plan(
 
 
 @contextmanager
-def _open_tile_executor(scheduler: str | None, plan: Plan, messages: Messages) -> Iterator[object]:
+def _open_tile_executor(scheduler: str | None, plan: Plan, messages: Messages) -> Iterator[TileExecutor | None]:
     """Connect to the cluster that computes the tiles, if one is named; None: this process computes them."""
     if scheduler is None:
         yield None

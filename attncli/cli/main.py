@@ -10,7 +10,6 @@ import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -164,11 +163,9 @@ def _suggest_option(option: str, context: typer.Context) -> str:
 
 def _long_options() -> dict[str, set[str]]:
     """The long options of every command."""
-    group = make_program()
-    commands: dict[str, Any] = getattr(group, "commands", {})
     return {
         name: {text for parameter in command.params for text in parameter.opts if text.startswith("--")}
-        for name, command in commands.items()
+        for name, command in make_program().commands.items()
     }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import typer
+from typer.core import TyperGroup
 
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages
@@ -26,6 +28,9 @@ from attncli.registry import format_value
 from attncli.text import escape_json_controls, printable, replace_undecodable, shorten, suggestion
 from attncli.types import Json
 from attncli.variant import CHOICES, DEFAULT_CHAIN
+
+if TYPE_CHECKING:
+    from typer._click.core import Command
 
 _DEFAULTS = {"precision": "4", "heat": "auto", "color": "auto", "jobs": "1"}  # of settings that are no choices
 _MAX_VALUE_CHARACTERS = 60
@@ -67,15 +72,20 @@ def write_settings(environment: Environment, context: typer.Context, command: st
         write(_format_settings(rows))
 
 
+def _commands_of_program(context: typer.Context) -> Mapping[str, Command]:
+    program = context.find_root().command
+    return program.commands if isinstance(program, TyperGroup) else {}
+
+
 def _check_settings(context: typer.Context, settings: Settings) -> None:
     """Refuse what the commands would refuse.
 
     Raises:
         OptionError: a setting has a value that its option cannot have.
     """
-    group: Any = context.find_root().command
+    commands = _commands_of_program(context)
     for name in COMMANDS:
-        command = group.commands[name]
+        command = commands[name]
         parameters = {str(parameter.name): parameter for parameter in command.params}
         held = settings.for_command(name, parameters)
         with typer.Context(command, info_name=name, resilient_parsing=True) as of_command:
@@ -85,9 +95,9 @@ def _check_settings(context: typer.Context, settings: Settings) -> None:
 
 def _list_settings(context: typer.Context, settings: Settings, command: str) -> list[Json]:
     """Return a row for every setting that a command has; with no command, the rows of all, and those set for one alone."""
-    group: Any = context.find_root().command
+    commands = _commands_of_program(context)
     if command:
-        options = [str(parameter.name) for parameter in group.commands[command].params]
+        options = [str(parameter.name) for parameter in commands[command].params]
         held = settings.for_command(command, options)
         return [_make_row(name, held.get(name)) for name in settings_of_command(command, options)]
     held = {one.name: one for one in settings.settings if not one.command}

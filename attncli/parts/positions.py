@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from attncli.derivation import Equation, Number, RowDerivation, Vector, derive_per_key, record_intermediate
 from attncli.parts.traits import PositionTraits
-from attncli.registry import AnyPart, Family, Parameter, Range
+from attncli.registry import AnyPart, Family, OptionValue, Parameter, Range
 from attncli.types import Grid, Tensor
 
 position = Family("position", "how positions enter", PositionTraits)
@@ -78,7 +78,7 @@ _OPTIONS_SCALING_NEEDS = {
 }  # fmt: skip
 
 
-def _rope_option_conflict(o: Mapping[str, Any]) -> str:
+def _rope_option_conflict(o: Mapping[str, OptionValue]) -> str:
     """What rope's options cannot be together."""
     missing = [name for name in _OPTIONS_SCALING_NEEDS.get(o["scaling"], ()) if o[name] is None]
     if missing:
@@ -100,7 +100,7 @@ def _rope_option_conflict(o: Mapping[str, Any]) -> str:
 _ROTATION = "(x, y) → (x cos pω − y sin pω, x sin pω + y cos pω)"
 
 
-def _spell_rotation(o: Mapping[str, Any]) -> str:
+def _spell_rotation(o: Mapping[str, OptionValue]) -> str:
     """The rotation, and where its frequencies come from; YaRN and LongRoPE lengthen what they turn."""
     if o["scaling"] == "none":
         return f"{_ROTATION}, ω_i = theta^(−2i/dims)"
@@ -318,7 +318,7 @@ def _derive_table_bias(row: RowDerivation) -> Iterator[Equation]:
         )
 
 
-def _t5_option_conflict(o: Mapping[str, Any]) -> str:
+def _t5_option_conflict(o: Mapping[str, OptionValue]) -> str:
     exact = o["buckets"] // (4 if o["bidirectional"] else 2)
     return (
         ""

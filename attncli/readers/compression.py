@@ -10,11 +10,14 @@ import functools
 import io
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from attncli.errors import CannotError, InputError
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.text import shorten
+
+if TYPE_CHECKING:
+    import zstandard
 
 PACKED_SUFFIXES = {".gz": "gzip", ".zst": "zstd"}
 _MAGIC_NUMBERS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -47,6 +50,14 @@ _MAX_BLOCK_BYTES = 2**17  # of Zstandard
 _SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # of frames that hold no data, after a byte from 50 to 5F
 _MAX_WINDOW_BYTES = 2**27  # of Zstandard, which its own program allows
 _MIN_WINDOW_BYTES = 2**23  # which every decoder should allow (RFC 8878)
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> object: ...
 
 
 def packed_suffix(path: str) -> str:
@@ -165,7 +176,7 @@ class CountedReader:
         digest: an object of hashlib.
     """
 
-    def __init__(self, file: Any, digest: Any = None) -> None:
+    def __init__(self, file: Any, digest: _Hash | None = None) -> None:
         self.file, self.digest = file, digest
         self.bytes_read = 0
 
@@ -211,7 +222,7 @@ def _find_packing(head: bytes, name: str) -> str:
     return kind
 
 
-def _open_unpacked(file: Any, kind: str, size: int) -> Any:
+def _open_unpacked(file: Any, kind: str, size: int) -> _GzipReader | _ZstandardReader:
     """Open what reads the unpacked bytes of a packed file.
 
     Raises:
@@ -234,7 +245,7 @@ def _open_unpacked(file: Any, kind: str, size: int) -> Any:
 class _GzipReader:
     """Unpacks the members of a file one after another, in larger pieces than `gzip`; zlib compares their checksums."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: _Readable) -> None:
         import zlib
 
         self.file = file
@@ -280,9 +291,9 @@ class _ZstandardReader:
     Source: RFC 8878, sections 3.1.1 and 3.1.2.
     """
 
-    def __init__(self, file: Any, decompressor: Any) -> None:
+    def __init__(self, file: IO[bytes], decompressor: zstandard.ZstdDecompressor) -> None:
         self.file, self.decompressor = file, decompressor
-        self.frame: Any = None  # in which the file is
+        self.frame: zstandard.ZstdDecompressionObj | None = None  # in which the file is
 
     def read_whole(self, max_bytes: int) -> bytes:
         """Unpack all, up to the block with which it is more than so many bytes.
@@ -364,7 +375,7 @@ class _ZstandardReader:
         return data
 
 
-def _join_pieces(file: Any, max_bytes: int) -> bytes:
+def _join_pieces(file: _Readable, max_bytes: int) -> bytes:
     """Return what a reader unpacks, up to the piece with which it is more than so many bytes."""
     pieces: list[bytes] = []
     count = 0

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 from attncli.errors import CannotError, InputError
 from attncli.text import closest, shorten
 
+Data = TypeVar("Data", bound=bytes | bytearray | memoryview)
 _LARGE_FILE_BYTES = 2**26  # the size from which a file is held against the memory that is free
 
 
@@ -38,7 +39,7 @@ def read_into_memory(path: str) -> memoryview:
     return memoryview(_read_whole(path, _fill_buffer))
 
 
-def _fill_buffer(file: IO[bytes], size: int) -> Any:
+def _fill_buffer(file: IO[bytes], size: int) -> memoryview | bytearray:
     """Read a file of a known size into a buffer; one whose size is not known, or that has more, as bytes."""
     import numpy as np
 
@@ -53,7 +54,7 @@ def _fill_buffer(file: IO[bytes], size: int) -> Any:
     return bytearray(bytes(buffer) + rest) if rest else buffer
 
 
-def _read_whole(path: str, read: Callable[[IO[bytes], int], Any]) -> Any:
+def _read_whole(path: str, read: Callable[[IO[bytes], int], Data]) -> Data:
     """Read a file from start to end with a function of the file and its size; the size of what is no file is 0."""
     with open_input(path) as file:
         try:

@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from attncli.errors import InputError, OptionError
 from attncli.readers.base import Reader, load_reader, parse_source, read_source
@@ -29,7 +29,7 @@ class InputFile:
 
     path: str
     reader: Reader
-    data: Any = None  # its bytes, where they told the reader
+    data: bytes | None = None  # its bytes, where they told the reader
     note: str = ""  # what they were recognised as
 
     @property
@@ -97,7 +97,8 @@ def read(path: str | Path | InputFile, format: str | None = None, **keywords: Un
         InputError: the file cannot be read or makes no sense; with its place.
     """
     input_file = path if isinstance(path, InputFile) else find_input(str(path), format)
-    reader, data, display_name = input_file.reader, input_file.data, input_file.display_name
+    reader, display_name = input_file.reader, input_file.display_name
+    data: bytes | memoryview | None = input_file.data
     if reader.is_stream:
         hint = (
             "attn compute reads it line by line; if each line is a token with its vector, --input-format ndjson-tokens"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from attncli.errors import AttnError, InputError, OptionError
 from attncli.readers.base import FORMAT_MODULES, Reader, parse_source, read_source
 from attncli.readers.json_line_readers import detect_reader
 from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, shorten, suggestion
-from attncli.types import NESTED_FIELDS, Problem
+from attncli.types import NESTED_FIELDS, Array, Json, Problem
 
 
 class Assignment(NamedTuple):
@@ -114,7 +114,7 @@ def replace_field(problem: Problem, pair: str, header: str | None = None) -> Pro
     if dot:
         present = getattr(problem, group)
         value = {**(present if isinstance(present, Mapping) else {}), inner: value}
-    replaced = {group: value}
+    replaced: Json = {group: value}
     if name == "k" and other.tokens is not None and problem.k_tokens is None:
         replaced["k_tokens"] = other.tokens  # the labels of the keys
     return dataclasses.replace(problem, **replaced, notes=(*problem.notes, *other.notes))
@@ -128,7 +128,7 @@ def assign_name_of_array(problem: Problem, reader: Reader, replacing: Sequence[s
     return dataclasses.replace(problem, q=problem.embeddings, embeddings=None)
 
 
-def _drop_unit_axis(value: Any, name: str, reader: Reader) -> Any:
+def _drop_unit_axis(value: Array, name: str, reader: Reader) -> Array:
     """Return the one row or column of a matrix as a vector, for a field that holds one."""
     from attncli.validation.fields import find_field
 
@@ -138,7 +138,7 @@ def _drop_unit_axis(value: Any, name: str, reader: Reader) -> Any:
     return value.ravel() if is_vector and 1 in value.shape else value
 
 
-def read_single_array(path: str) -> Any:
+def read_single_array(path: str) -> Array:
     """Read the one array of numbers that a file holds.
 
     Raises:
@@ -157,7 +157,7 @@ def read_single_array(path: str) -> Any:
         raise error.add_location(file=path) from None
 
 
-def _validate_value(name: str, value: Any) -> Any:
+def _validate_value(name: str, value: object) -> object:
     """Validate a value by itself, so that an error names its own file."""
     from attncli.validation.fields import validate_field
 
@@ -168,7 +168,7 @@ def _validate_value(name: str, value: Any) -> Any:
     return value
 
 
-def _find_value(other: Problem, assignment: Assignment) -> Any:
+def _find_value(other: Problem, assignment: Assignment) -> object:
     """Return what another file holds for a field: the field itself, or the file's one array.
 
     Raises:

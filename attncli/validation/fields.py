@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,12 @@ from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.registry import Parameter
 from attncli.step_names import STEP_NAMES
 from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
-from attncli.types import FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Field, FieldKind, Json, NumpyArray
+from attncli.types import FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Array, Field, FieldKind, Json, NumpyArray
 from attncli.validation.identification import validate_id, validate_meta
 from attncli.variant import CHOICES, FAMILIES
+
+if TYPE_CHECKING:
+    from attncli.arrays import ArrayOrTensor
 
 FIGURE_KEYS = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
 
@@ -154,12 +157,12 @@ def to_bfloat16(values: NumpyArray) -> NumpyArray:
     return np.where(np.isnan(values), np.float32(np.nan), upper.astype(np.uint32).view(np.float32))
 
 
-def shape_of(value: Any) -> tuple[int, ...]:
+def shape_of(value: ArrayOrTensor) -> tuple[int, ...]:
     """Return the shape of an array or tensor, as plain integers."""
     return tuple(int(n) for n in value.shape)
 
 
-def validate_array(value: Any, field: Field) -> Any:
+def validate_array(value: Any, field: Field) -> Array:
     """Turn lists or an array into an array of the field's kind; tensors of floats stay tensors.
 
     Raises:
@@ -199,7 +202,7 @@ def _convert_dtype(value: NumpyArray, field: Field) -> NumpyArray:
         raise _numeric_mask_error(field, f"{field.name} holds {value.dtype} numbers")
     if kind not in {"floats": "fiu", "booleans": "b", "integers": "iuf"}[field.kind]:
         message = f"{field.name} holds {value.dtype} values, but needs {field.kind}"
-        raise input_error("wrong-type", message, field.name, help=_conversion_hint(value.dtype, field))
+        raise input_error("wrong-type", message, field.name, help=_conversion_hint(kind, field))
     if field.kind == "booleans":
         return value
     if field.kind == "integers":
@@ -210,14 +213,14 @@ def _convert_dtype(value: NumpyArray, field: Field) -> NumpyArray:
     return converted
 
 
-def _conversion_hint(dtype: Any, field: Field) -> str:
+def _conversion_hint(kind: str, field: Field) -> str:
     """How an array of another kind becomes one of the field's."""
-    if dtype.kind == "c":
+    if kind == "c":
         return f"take its real part, {field.name}.real, or its magnitude, abs({field.name})"
-    kind = "int" if field.kind == "integers" else "float"
-    if dtype.kind in "OSU":
-        return f"{field.name}.astype({kind}) converts it if every value is a number"
-    return f"convert it to numbers first: {field.name}.astype({kind})"
+    target = "int" if field.kind == "integers" else "float"
+    if kind in "OSU":
+        return f"{field.name}.astype({target}) converts it if every value is a number"
+    return f"convert it to numbers first: {field.name}.astype({target})"
 
 
 def _convert_integers(value: NumpyArray, field: Field) -> NumpyArray:
@@ -354,7 +357,7 @@ def _rank_hint(shape: Sequence[int], field: Field) -> str:
     return "remove the first axis" if surplus == 1 else f"remove the first {surplus} axes"
 
 
-def _check_finite(value: Any, field: Field) -> None:
+def _check_finite(value: Array, field: Field) -> None:
     """Check that a field which must be finite is, and that a bias holds neither NaN nor +∞.
 
     Raises:

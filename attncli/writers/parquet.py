@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -48,7 +48,7 @@ def _write_result(format_name: str, attention: Attention) -> bytes:
     return file.getvalue()
 
 
-def table_schema(*, is_double: bool) -> dict[str, Any]:
+def table_schema(*, is_double: bool) -> dict[str, type[pl.DataType]]:
     """Return the columns of every table, with their types: `value` is float64, or float32, which holds what is narrower."""
     import polars as pl
 
@@ -80,7 +80,7 @@ def make_frames(attention: Attention, *, is_double: bool) -> Iterator[pl.DataFra
         yield pl.select(columns) if len(block) else pl.DataFrame(schema=schema)
 
 
-def _find_column(name: str, block: TidyBlock, names: Json) -> Any:
+def _find_column(name: str, block: TidyBlock, names: Json) -> object:
     """Return a column of a block as a series, or the one value that all of its rows have."""
     import polars as pl
 
