@@ -127,7 +127,7 @@ class RowDerivation:
     q: Vector = _EMPTY_VECTOR  # the query, or the vector before this step
     output_vector: Vector = _EMPTY_VECTOR  # the vector after this step
     first_column: int = 0  # where this head's columns begin among those of all heads
-    part: Any = None  # the part that writes
+    part: Any = None  # the part that writes: of whichever family, and one that derives has one
     link_value: float = math.nan  # the value of a link of the chain
     label: str = ""  # what the vector is called: q, k, v, x or output
     max_terms: int = 8  # terms of a sum before its middle is left out

@@ -1,4 +1,7 @@
-"""Layers: imports point down and never in a circle, heavy libraries are imported where they are allowed, torch only when it is needed."""
+"""Layers: imports point down and never in a circle, heavy libraries are imported where they are allowed, torch only when it is needed.
+
+And what else is looked up in the source of the package: names that mean one thing, and types that say something.
+"""
 
 from __future__ import annotations
 
@@ -221,6 +224,47 @@ def test_no_public_name_means_three_things():
     found = {name: sorted(modules) for name, modules in public_names(ROOT / "attncli").items() if len(modules) > 2}
 
     assert {name: modules for name, modules in found.items() if name not in SHARED_NAMES} == {}
+
+
+# ── what type checkers are not told ──────────────────────────────────────────────────────────────
+MAX_UNTOLD = 95  # a bound, never a goal: lower it where a type takes the place of an `Any`
+
+
+def untold_types(source: str) -> list[int]:
+    """The lines on which a module says `Any`, or `Callable[..., x]`, which is a function of any arguments."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        is_any = isinstance(node, ast.Name) and node.id == "Any"
+        is_of_any_arguments = isinstance(node, ast.Subscript) and ast.unparse(node).startswith("Callable[...,")
+        if is_any or is_of_any_arguments:
+            found.append(node.lineno)
+    return found
+
+
+def test_few_types_are_any():
+    untold = {name: untold_types(source) for name, source in sources_of(ROOT / "attncli").items()}
+
+    assert sum(map(len, untold.values())) <= MAX_UNTOLD, untold
+
+
+def test_no_type_of_what_python_calls_is_any():
+    sources = sources_of(ROOT / "attncli")
+
+    assert {name for name in sources if name.split(".")[0] in ("", "api") and untold_types(sources[name])} == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("from typing import Any", 0),
+        ("x: Any", 1),
+        ("def f(x: dict[str, Any], y: Callable[..., object]) -> Any: ...", 3),
+        ("Alias: TypeAlias = Any", 1),
+        ("def f(x: AnyPart, y: Callable[[int], str]) -> None: ...", 0),
+    ],
+)
+def test_a_planted_any_is_counted(line, count):
+    assert len(untold_types(line)) == count
 
 
 # ── what is found by being there ─────────────────────────────────────────────────────────────────

@@ -126,6 +126,7 @@ class _HttpHandler(HTTPHandler):
         """Open an address."""
         return self.do_open(self._make_connection, request)
 
+    # The options are those that urllib passes on to a connection.
     def _make_connection(self, host: str, **options: Any) -> HTTPConnection:
         connection = HTTPConnection(host, **options)
         connection._create_connection = self.connector.connect  # type: ignore[attr-defined]  # noqa: SLF001

@@ -213,7 +213,7 @@ class ProcessTaskPool(Generic[Token, Returned]):
 
 @contextmanager
 def open_process_pool(process_count: int) -> Iterator[ProcessTaskPool[Any, Any]]:
-    """Yield a pool of so many processes, and end them after the block."""
+    """Yield a pool of so many processes, and end them after the block. What its tasks are, whoever submits them knows."""
     pool: ProcessTaskPool[Any, Any] = ProcessTaskPool(process_count)
     try:
         yield pool

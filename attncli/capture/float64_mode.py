@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Float32IsFloat64(TorchFunctionMode):
+    # The signature is torch's: any function, and whatever it takes and returns.
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.float:
             func = torch.Tensor.double

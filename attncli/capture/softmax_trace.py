@@ -61,6 +61,7 @@ class SoftmaxTrace(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.softmaxes: list[TracedSoftmax] = []
 
+    # The signature is torch's: any operator, and whatever it takes and returns.
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

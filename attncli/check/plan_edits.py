@@ -22,7 +22,7 @@ from attncli.plan.visibility import compute_visibility
 from attncli.registry import AnyPart, Member, Option, Part, T, TraitsT
 from attncli.types import Array, Grid, Tensor
 
-Replacement: TypeAlias = Callable[..., Tensor]
+Replacement: TypeAlias = Callable[..., Tensor]  # in place of the function of a part, of whichever family
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from attncli.cli.messages import Messages
 from attncli.pipeline import RunPlan, engine_is_loaded, load_engine
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 SECONDS_WITHOUT_BAR = 1.0  # what takes no longer shows no bar
 _ERASE_LINE = "\x1b[2K"
+
+
+class ReportProgress(Protocol):
+    """Moves a bar: the share of the work that is done, 0 … 1, and what is being done."""
+
+    def __call__(self, fraction: float, activity: str = ..., /) -> None: ...
 
 
 def load_engine_with_message(messages: Messages) -> RunPlan:
@@ -43,7 +49,7 @@ def has_progress(messages: Messages, output_options: OutputOptions) -> bool:
 @contextmanager
 def show_progress(
     output_options: OutputOptions, messages: Messages, row_count: int = 0
-) -> Iterator[Callable[..., None] | None]:
+) -> Iterator[ReportProgress | None]:
     """Show a bar on a terminal while the block runs; it yields the function that moves it, or None where none is shown.
 
     Args:

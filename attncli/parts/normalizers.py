@@ -162,7 +162,7 @@ def _derive_entmax_gradient(row: RowDerivation) -> Iterator[Equation]:
     )
 
 
-_ENTMAX_DERIVATIONS: Mapping[str, Any] = {
+_ENTMAX_DERIVATIONS: Mapping[str, Any] = {  # traits by name, each of its own type
     "derivation": lambda row: (_derive_softmax if "e" in row else _derive_entmax)(row),  # α = 1 is softmax
     "jacobian": "dsⱼ = gⱼ (dwⱼ − Σ g·dw / Σ g), gⱼ = wⱼ^(2 − α) where wⱼ > 0",
     "gradient_derivation": lambda row: (_derive_softmax_gradient if "e" in row else _derive_entmax_gradient)(row),

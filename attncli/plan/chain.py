@@ -101,7 +101,7 @@ def _bind_part(unbound: Link, part: Part[MixingTraits] | Part[PositionTraits]) -
     """Bind a link to the part that it runs, and whose formula and derivation it has."""
     traits = part.traits
     derivation = (traits.scores_derivation if isinstance(traits, MixingTraits) else None) or traits.derivation
-    function: Callable[..., Tensor] = unbound.run
+    function: Callable[..., Tensor] = unbound.run  # it takes a part, too
     run = partial(function, part=part)
     return replace(unbound, formula=part.formula, run=run, part=part, derivation=derivation)
 

@@ -252,7 +252,7 @@ def _find_identity(line: bytes) -> Json:
 
 
 def _decode_json(data: bytes, type: object = object) -> Any:
-    """Decode JSON with msgspec.
+    """Decode JSON with msgspec, as a value of a type where one is given.
 
     Raises:
         InputError: it is no JSON; with the place.

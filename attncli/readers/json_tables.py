@@ -39,7 +39,7 @@ class Table:
     """Columns of equal length, before it is decided which are tokens and which are vectors."""
 
     names: list[str]
-    columns: list[list[Any]]  # of values as JSON has them
+    columns: list[list[Any]]  # whatever JSON has: what a value is, is looked at where it is taken
     words: TableWords = FIELD_WORDS
     paths: str = "$[{row}].{name}"  # where a value stands
     are_keys_tokens: bool = False  # the tokens are the keys of an object

@@ -96,7 +96,7 @@ def _suggest_parameter(name: str) -> str:
 
 
 def validate_field(name: str, value: Any) -> Any:
-    """Validate the value of a field, by the field's dotted name.
+    """Validate the value of a field, by the field's dotted name; of which type it is, the field's kind says.
 
     Raises:
         InputError: there is no such field, or the value is not of its kind.

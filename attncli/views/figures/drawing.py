@@ -49,7 +49,7 @@ def drawing_settings(attention: Attention, title: str = "") -> Iterator[None]:
 
     What no font has is said once, by `fonts.find_missing_characters`, and not for each character.
     """
-    settings: dict[Any, Any] = {
+    settings: dict[Any, Any] = {  # to a type checker, matplotlib's keys are literals
         "font.family": font_families(attention, title),
         "svg.hashsalt": _HASH_SALT,
         "svg.fonttype": "path",

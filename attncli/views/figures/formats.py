@@ -57,7 +57,7 @@ def _write_figure(attention: Attention, options: RenderOptions, format_name: str
     return file.getvalue()
 
 
-_TRAITS: dict[str, Any] = {
+_TRAITS: dict[str, Any] = {  # fields of `Format`, each of its own type
     "default_steps": ("weights",),
     "require": require_matplotlib,
     "check_shapes": check_figure,

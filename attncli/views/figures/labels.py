@@ -38,7 +38,7 @@ def _font(size: float, weight: str) -> FontProperties:
 @lru_cache(4096)
 def text_width(text: str, size: float = LABEL_SIZE, weight: str = "normal") -> float:
     """Return the width of a line of text."""
-    measure: Any = _renderer().get_text_width_height_descent
+    measure: Any = _renderer().get_text_width_height_descent  # which has no types
     width, _, _ = measure(text, _font(size * _MEASURING_SCALE, weight), ismath=False)
     return float(width) / _MEASURING_SCALE
 

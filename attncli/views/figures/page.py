@@ -29,7 +29,7 @@ class Page:
         self.theme = theme
 
     def add_axes(self, left: float, top: float, width: float, height: float, **properties: Any) -> Axes:
-        """Add axes in a rectangle."""
+        """Add axes in a rectangle; properties are those of matplotlib."""
         place = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
         axes = self.figure.add_axes(place, facecolor=self.theme.ground, **properties)
         for spine in axes.spines.values():
@@ -41,7 +41,7 @@ class Page:
         return axes
 
     def write_line(self, left: float, top: float, text: str, size: float, **properties: Any) -> None:
-        """Write a line of text below `top`; it is never mathematics."""
+        """Write a line of text below `top`, with properties of matplotlib; it is never mathematics."""
         properties = {"color": self.theme.text_color, "va": "top"} | properties
         self.figure.text(left / self.width, 1 - top / self.height, text, size=size, **properties)
 
