@@ -51,8 +51,8 @@ def _import_transformers() -> ModuleType:
             f"attn capture needs transformers 5 or newer, and {transformers.__version__} is installed",
             help="pip install 'attncli[models]'",
         )
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     return transformers
 
 

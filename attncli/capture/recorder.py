@@ -92,7 +92,7 @@ class Recorder:
                 if kind:
                     handle = module.register_forward_hook(self._hook_of(kind))
                     stack.callback(handle.remove)
-            AttentionInterface.get_interface = get_interface  # type: ignore[method-assign]
+            AttentionInterface.get_interface = get_interface
             stack.callback(setattr, AttentionInterface, "get_interface", original)
             if traced:
                 was_fast = torch.backends.mha.get_fastpath_enabled()
