@@ -25,6 +25,8 @@ sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.pop("COVERAGE_PROCESS_START", None)
 
+gc.disable()  # nothing that is made until the tests are collected is garbage
+
 WARM = pytest.StashKey[Path]()  # the folder where the warm process serves all workers
 
 settings.register_profile("attn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,8 +34,8 @@ settings.load_profile("attn")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Two workers more than cores, as tests of clusters and kills wait; none where files are named, which run sooner here."""
-    return 0 if any(".py" in word for word in config.args) else (os.cpu_count() or 1) + 2
+    """One worker more than cores, as tests of clusters and kills wait; none where files are named, which run sooner here."""
+    return 0 if any(".py" in word for word in config.args) else (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items):
@@ -44,8 +46,8 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     """Leave what was collected, thousands of tests and every library, to itself: looking for garbage there took a tenth of the time."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.check.faulty import FAULTS, case_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 
 OTHERS_OF_A_KIND = {  # what is like them is tried anyway
     *("one_over_d", "base_two", "softmax_twice", "no_diagonal", "narrow_window", "mask_added", "lowered"),

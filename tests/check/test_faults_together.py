@@ -10,7 +10,7 @@ import pytest
 from tests.check.faulty import Case, masked, merge, no_scale, rope, steps, swap, triangle
 from tests.helpers import softmax
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 
 
 @pytest.mark.parametrize(("rest", "says"), [(0.9, "divided by 1 − p, p = 0.1;"), (1, "and not rescaled:")])

@@ -8,6 +8,8 @@ import pytest
 from tests.check.right_sets import WAYS, accusations
 from tests.check.wrong_sets import DAMAGES, noise_verdict, wrong_verdicts
 
+pytestmark = pytest.mark.uncounted
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [9, 39, pytest.param(49, marks=pytest.mark.full)])

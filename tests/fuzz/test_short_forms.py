@@ -11,16 +11,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 SEED = 1
 # name → inputs, and how many of them are to be accepted and refused at least, so that the fuzzer tries what it should
 COUNTS = {
-    "readers": (1500, 150, 500),
-    "costs": (50, 2, 20),
-    "parts": (1500, 400, 400),
-    "schemas": (200, 70, 40),
-    "schedules": (200, 100, 7),
-    "figures": (800, 12, 330),
-    "verdicts": (200, 120, 5),
-    "command-lines": (60, 2, 30),
-    "manifests": (40, 16, 4),
-    "kills": (24, 2, 8),
+    "readers": (1000, 90, 330),
+    "costs": (30, 1, 12),
+    "parts": (1000, 260, 260),
+    "schemas": (140, 45, 25),
+    "schedules": (120, 60, 4),
+    "figures": (500, 7, 200),
+    "verdicts": (120, 70, 2),
+    "command-lines": (40, 1, 20),
+    "manifests": (30, 12, 2),
+    "kills": (16, 1, 5),
 }
 
 

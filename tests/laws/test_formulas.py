@@ -20,6 +20,8 @@ from tests.helpers import draw_normal, softmax
 from tests.laws.problems import ONE_CHOICE, D, H, N, problem_for
 from tests.parts.position_formulas import paper_slopes
 
+pytestmark = pytest.mark.uncounted
+
 
 class Steps:
     """What a formula may name: the steps before it, the arrays of the problem, and the options of the part."""

@@ -24,6 +24,8 @@ from attncli.variant import FAMILIES, Variant
 from tests.helpers import draw_normal
 from tests.laws.problems import ONE_CHOICE, mask_expressions, parameters_for, parts, problem_for, some_value, spellings
 
+pytestmark = pytest.mark.uncounted
+
 N, M, D, H, B = 7, 5, 30, 3, 2  # queries, keys of a memory, width, heads, batch; 30 = 3 heads of 10
 
 

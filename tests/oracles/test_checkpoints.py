@@ -17,6 +17,7 @@ B, T, H, G, D, LAYERS = 2, 7, 6, 3, 8, 3  # batch, tokens, heads, kv heads, widt
 HIDDEN = H * D
 WIDE = 10  # of a head, where it is not HIDDEN / H
 pytestmark = [
+    pytest.mark.uncounted,
     pytest.mark.slow,
     pytest.mark.usefixtures("own_stream"),
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),

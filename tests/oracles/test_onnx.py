@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.helpers import assert_close, assert_identical, compute, step_values
 from tests.oracles.tensors import coins, floats, merged, stream
 
-pytestmark = pytest.mark.usefixtures("own_stream")
+pytestmark = [pytest.mark.usefixtures("own_stream"), pytest.mark.uncounted]
 INF = math.inf
 B, H, G, N, M, D, C, P = 2, 6, 3, 4, 5, 7, 9, 8  # batch, heads, kv heads, queries, keys, width of q and k, of v, past
 BROADCASTS = [(M,), (N, 1), (N, M), (H, N, M), (1, H, 1, M), (B, 1, N, M), (B, H, N, M)]

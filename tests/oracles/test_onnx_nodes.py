@@ -30,6 +30,8 @@ import torch
 import attncli
 from attncli.types import Step
 
+pytestmark = pytest.mark.uncounted
+
 # Older releases give other figures for the same opset: softcap after the mask, modes 1 and 2 swapped, NaN for empty rows
 # (onnx #7867, #7913, #8068), and have no opset 25.
 onnx = pytest.importorskip("onnx", minversion="1.23.2")

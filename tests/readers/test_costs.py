@@ -24,6 +24,8 @@ from attncli.readers import unpacked_size
 from tests.costs import measure_cost
 from tests.validation.bad_files import npy, safetensors
 
+pytestmark = pytest.mark.uncounted
+
 X = {"embeddings": [[1, 2], [3, 4]]}
 MAX_CPU_SECONDS = 2 if "coverage" not in sys.modules else 20
 MAX_BYTES = 2**26

@@ -13,6 +13,8 @@ from attncli.schema import problem_schema, result_schema
 from attncli.writers.json import write_json
 from tests.helpers import GOLDEN, SAMPLES, one_of_each_kind
 
+pytestmark = pytest.mark.uncounted
+
 PROBLEM = jsonschema.Draft202012Validator(problem_schema())
 RESULT = jsonschema.Draft202012Validator(result_schema())
 FILES = sorted([*SAMPLES.glob("*.json"), *GOLDEN.glob("*/*.json")])
