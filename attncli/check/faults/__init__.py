@@ -24,7 +24,7 @@ _GROUP_ORDER = (  # of faults that are as plausible and match as well, the first
     "sinks",
     "dropout",
     "caches",
-    "rope_inside",
+    "rope_and_qk_norm",
     "slices",
     "tiles",
     "constants",

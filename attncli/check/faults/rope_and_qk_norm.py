@@ -1,4 +1,4 @@
-"""A rotation that goes wrong within: pairs, exponents, signs, the axis of positions, and options that are left out."""
+"""A rotation that goes wrong within (pairs, exponents, signs, the axis), options of a part that are left out, and the norm of q and k."""
 
 from __future__ import annotations
 
