@@ -117,7 +117,7 @@ def plan_pages(
         variant = variant.replace(seed=seed)
     plan = outline_plan(problem, variant)
     if seed is not None and not plan.draws_from_seed:
-        message = "nothing is drawn from the seed here, so that the pages of all seeds would be the same"
+        message = "nothing is drawn from the seed here, so the pages of all seeds would be the same"
         raise OptionError(
             "bad-option", message, help="--projection randn, without a seed= of its own, draws W_q, W_k and W_v"
         )
@@ -173,7 +173,7 @@ def _find_gaps(blank_steps: tuple[str, ...], plan: Plan) -> frozenset[str]:
         if not plan.variant.normalizer.traits.is_exponential:
             raise InputError("absent-step", f"{plan.variant.normalizer.name} has no exponentials")
         if not gaps:
-            message = "a gap has a number by which it is marked, and the exponentials have none"
+            message = "a gap has a number by which it is marked, but the exponentials have none"
             raise OptionError("bad-option", message, help="--blank exponentials,weights")
         gaps |= {EXPONENTIALS}
     if gaps & CONTEXT_STEPS:
@@ -227,7 +227,7 @@ def read_upstream_gradient(gradient_source: object, plan: Plan) -> object:
     shape = tuple(plan.axis_length("context", axis) for axis in plan.steps["context"])
     gradient = read_single_array(path) if path else validate_array(gradient_source, Field("gradient", "floats", ("*",)))
     if tuple(gradient.shape) != shape:
-        message = f"the gradient is {tuple(gradient.shape)}, and the context {shape}"
+        message = f"the gradient has shape {tuple(gradient.shape)}, but the context {shape}"
         hint = "--grad ones, or a gradient of the context's shape"
         raise InputError("shape-mismatch", message, help=hint).add_location(file=path)
     return gradient

@@ -197,7 +197,7 @@ def _refuse_packing(path: str, chosen: Format) -> None:
     """
     unpacked, packing = split_packed_suffix(path)
     if packing and chosen.is_binary:
-        message = f"{chosen.name} is binary, and only text is packed"
+        message = f"{chosen.name} is binary, but only text can be packed"
         raise OptionError("bad-option", message, help=f"-o {shorten(str(unpacked))}")
 
 
@@ -237,22 +237,22 @@ def refuse_unused_shape(
         message = f"--bare leaves out fields of JSON, but {format.name} is not JSON"
         raise OptionError("bad-option", message, help="--json, or --format ndjson")
     if tidy and "tidy" not in format.shape_options:
-        message = f"--tidy is for CSV, and this is {format.name}"
+        message = f"--tidy is for CSV, but this is {format.name}"
         raise OptionError("bad-option", message, help="--format csv, or --format tsv")
     if standalone and "standalone" not in format.shape_options:
-        message = f"--standalone makes a whole document in LaTeX, and this is {format.name}"
+        message = f"--standalone makes a whole document in LaTeX, but this is {format.name}"
         raise OptionError("bad-option", message, help="--format latex")
     if shared_js and "shared_js" not in format.shape_options:
-        message = f"--shared-js is for pages in HTML, and this is {format.name}"
+        message = f"--shared-js is for pages in HTML, but this is {format.name}"
         raise OptionError("bad-option", message, help="-o FILE.html")
     if heat in ("on", "map") and "heat" not in format.shape_options:
-        message = f"--heat {heat} shades the numbers of tables, and this is {format.name}"
+        message = f"--heat {heat} shades the numbers of tables, but this is {format.name}"
         raise OptionError("bad-option", message, help=_SHADED_FORMAT)
     if normalize is not None and "normalize" not in format.shape_options:
-        message = f"--normalize chooses the scale of the shades of tables, and this is {format.name}"
+        message = f"--normalize chooses the scale of the shades of tables, but this is {format.name}"
         raise OptionError("bad-option", message, help=_SHADED_FORMAT)
     if normalize is not None and heat == "off":
-        message = "--normalize chooses the scale of the shades, and --heat off shows none"
+        message = "--normalize chooses the scale of the shades, but --heat off shows none"
         raise OptionError("bad-option", message, help="--heat on")
 
 

@@ -135,7 +135,7 @@ class Problem:
             "",
             "text",
             (),
-            "how q, k, v of rank 4 lie; htd and thd for rank 3 without a batch",
+            "the layout of q, k, v of rank 4; htd and thd for rank 3 without a batch",
             allowed_values=("bhtd", "bthd", "htd", "thd"),
         )
     )
@@ -167,12 +167,12 @@ class Problem:
         is_shape_only=True,
     )
     id: str | float | None = _declared(
-        Field("", "id", (), "a text or a number that names the problem; it stands in the result unchanged"),
+        Field("", "id", (), "a text or a number that names the problem; it is copied to the result unchanged"),
         on_workers="nothing",
         is_shape_only=True,
     )
     meta: Json | None = _declared(
-        Field("", "meta", (), "an object of anything about the problem; it stands in the result unchanged"),
+        Field("", "meta", (), "an object of anything about the problem; it is copied to the result unchanged"),
         on_workers="nothing",
         is_shape_only=True,
     )

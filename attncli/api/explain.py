@@ -67,7 +67,7 @@ def explain(
         query: its token or index; None: the last.
         variant: as in `attend`.
         at: which batch item, heads and keys: {"head": 1, "key": "sat"}.
-        why: say of every step why it is taken.
+        why: say why each step is taken.
         blank: steps whose numbers are left blank, for a worksheet: ["weights", "context"].
         answers: the same sheet with its gaps filled in.
         grad: the gradient that arrives at the context, "ones" or an array of its shape: then the way back, too.
@@ -129,7 +129,7 @@ def explain_problem(
     if answers and not blank_steps:
         raise OptionError("bad-option", "answers fills a worksheet in", help="add blank=['weights']")
     if blank_steps and grad is not None:
-        raise OptionError("bad-option", "a worksheet goes forwards only", help="leave grad out, or blank")
+        raise OptionError("bad-option", "a worksheet covers the forward pass only", help="leave grad out, or blank")
     if query is not None and (isinstance(query, bool) or not isinstance(query, str | int)):
         raise OptionError("bad-option", f"query is a token or an index, not {quote_value(query)}")
     selections = (*parse_selections(at), *(() if query is None else (f"query={query}",)))

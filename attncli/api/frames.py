@@ -66,7 +66,7 @@ def _of_arrow(value: ArrowStreamExportable) -> polars.DataFrame:
 def _not_read_error(error: Exception) -> InputError:
     reason = shorten(str(error).partition("\n")[0])
     hint = "columns of numbers, one column of texts for the tokens; or give the numbers alone: frame[['d0', 'd1']].to_numpy()"
-    return InputError("wrong-type", f"this table is not read: {reason}", help=hint)
+    return InputError("wrong-type", f"this table cannot be read: {reason}", help=hint)
 
 
 def _of_polars(value: object) -> polars.DataFrame | None:

@@ -93,7 +93,7 @@ def _unknown_keyword_error(name: str) -> OptionError:
     if name in known_parameters():
         return OptionError("unknown-choice", message, help=f"parameters={{{name!r}: {name}}}")
     if name in STEP_NAMES:
-        hint = f"figures of a step stand in a dict: attncli.check(x, {{{name!r}: {name}}}); attend returns it: result[{name!r}]"
+        hint = f"put the figures of a step in a dict: attncli.check(x, {{{name!r}: {name}}}); attend returns it: result[{name!r}]"
         return OptionError("unknown-choice", message, help=hint)
     known = {*CHOICES, *SHORT_FORMS, *FIELD_NAMES, *READING_NAMES, "variant", "only", "at", "top"}
     return OptionError("unknown-choice", message, help=suggestion(name, known))
@@ -108,13 +108,13 @@ def _names_a_mask(value: object) -> bool:
     """
     if isinstance(value, bool):
         hint = "mask='causal', or causal=True; an array of booleans says of each query and key whether it may attend"
-        raise OptionError("bad-option", f"mask is {quote_value(value)}, which names no mask", help=hint)
+        raise OptionError("bad-option", f"mask is {quote_value(value)}, which is not the name of a mask", help=hint)
     if isinstance(value, str) and "." in value:
         from attncli.readers import is_input_name
 
         if is_input_name(value):
             hint = f"mask=pathlib.Path({value!r}) takes the booleans of that file"
-            raise OptionError("bad-option", f"mask is {quote_value(value)}, which names a file and no mask", help=hint)
+            raise OptionError("bad-option", f"mask is {quote_value(value)}, which names a file, not a mask", help=hint)
     return isinstance(value, str) or (
         isinstance(value, list | tuple) and bool(value) and all(isinstance(item, str) for item in value)
     )
@@ -180,7 +180,7 @@ def _make_request(variant: object, choices: Json) -> VariantRequest:
         hint = "a variant is one by name, such as 'llama3', or attncli.Variant(mask='causal', heads=2), or keywords: mask='causal'"
         if hasattr(variant, "shape") or hasattr(variant, "__array__") or isinstance(variant, list | tuple):
             hint = "q, k and v are keywords: attncli.attend(q=q, k=k, v=v)"
-        raise OptionError("bad-option", f"variant is {describe_type(variant)}, which names none", help=hint)
+        raise OptionError("bad-option", f"variant is {describe_type(variant)}, which is not a variant", help=hint)
     return _request_of(choices)
 
 

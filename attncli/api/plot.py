@@ -61,7 +61,7 @@ class Figure:
             CannotError: it cannot be written.
         """
         if not isinstance(path, str | PathLike):
-            raise OptionError("bad-option", f"{quote_value(path)} is no name of a file", help="save('figure.png')")
+            raise OptionError("bad-option", f"{quote_value(path)} is not the name of a file", help="save('figure.png')")
         require_flag("force", force)
         name = str(path.__fspath__() if isinstance(path, PathLike) else path)
         chosen = choose_output_format(name, optional_text("format", format))

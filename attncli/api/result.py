@@ -270,7 +270,7 @@ class Result(Attention):
         Args:
             query: its token or index; None: the last.
             at: which batch item, heads and keys: {"head": 1}.
-            why: say of every step why it is taken.
+            why: say why each step is taken.
             blank: steps whose numbers are left blank, for a worksheet.
             answers: the same sheet with its gaps filled in.
             grad: the gradient that arrives at the context, "ones" or an array of its shape: then the way back, too.

@@ -112,15 +112,17 @@ def _read_config(folder: Path) -> Json:
             )
         raise InputError(
             "no-model",
-            f"{folder} holds no config.json, so it is no folder of a model",
-            help="it is made by model.save_pretrained('FOLDER') of transformers",
+            f"{folder} holds no config.json, so it is not the folder of a model",
+            help="model.save_pretrained('FOLDER') of transformers writes it",
         )
     try:
         config = msgspec.json.decode(read_bytes(str(path)))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError("bad-json", f"config.json is no JSON: {error}", location=Location(file=str(path))) from None
+        raise InputError(
+            "bad-json", f"config.json is not valid JSON: {error}", location=Location(file=str(path))
+        ) from None
     if not isinstance(config, dict):
-        raise InputError("bad-json", "config.json is no object", location=Location(file=str(path)))
+        raise InputError("bad-json", "config.json is not an object", location=Location(file=str(path)))
     return config
 
 
@@ -131,7 +133,7 @@ def _check_safe(folder: Path, config: Json) -> None:
             "unknown-architecture",
             "config.json has no model_type, so it is not known which model this is",
             location=location,
-            help="it stands there if the model was saved by transformers",
+            help="transformers writes it when it saves a model",
         )
     if config.get("quantization_config"):
         raise InputError(

@@ -325,7 +325,7 @@ def matrix_of(record: ModuleRecord) -> tuple[torch.Tensor, torch.Tensor | None]:
             made = x.to(matrix.dtype) @ matrix + (0 if shift is None else shift)
             if bool(((made - y).abs() <= 1e-4 * max(float(y.abs().max()), 1e-30)).all()):
                 return matrix, shift
-    raise NotReadError(f"{record.path} is no product with its matrix")
+    raise NotReadError(f"{record.path} is not a product with its matrix")
 
 
 def _add_output_projection(call: AttentionCall, source: _Source) -> None:

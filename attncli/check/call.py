@@ -205,7 +205,7 @@ def _to_figures(value: object, problem: Problem, step: str | None) -> Figures:
         value = {step: value}
     for name in value:
         if not isinstance(name, str):
-            raise InputError("wrong-type", f"figures stand under names of steps, not under {quote_value(name)}")
+            raise InputError("wrong-type", f"figures go under the names of steps, not under {quote_value(name)}")
     return figures_from_arrays({name: _to_figure_array(name, x) for name, x in value.items()})
 
 

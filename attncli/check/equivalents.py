@@ -54,7 +54,7 @@ def _explain_claim(comparison: Comparison, n: int, found: Mapping[int, str]) -> 
         return "each row differs from the reference by a constant, which the softmax does not see"
     has_factor = claim.step.endswith("scores") or _Q_OR_K.fullmatch(claim.step)
     if has_factor and (factor := _common_factor(comparison, n)):
-        return f"the reference × {factor:.6g}, a factor that is made good elsewhere, since what follows is right"
+        return f"the reference × {factor:.6g}, a factor that is cancelled elsewhere, since what follows is right"
     return _before_the_sink(comparison, n)
 
 

@@ -51,7 +51,7 @@ class StepFigures:
     row_axis: str = ""  # the axis of its rows, where the table says so
     axis_labels: Mapping[str, Labels] = field(default_factory=dict)  # tokens by axis, as a result has them
     cells: NumpyArray | None = None  # (n, axes) the indices of each figure, where they form no block; −1: not said
-    cell_axes: tuple[str, ...] = ()  # what each column of `cell_formats` is an index of
+    cell_axes: tuple[str, ...] = ()  # what each column of `cells` is an index of
     cell_tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column of `TOKEN_AXES` → (n,) tokens
     cell_indices: tuple[tuple[int, ...], ...] | None = None  # the same in the order of the step's axes: a worksheet's
     rtol: float | None = None  # as `expected` gives them, in numpy's sense

@@ -180,9 +180,9 @@ def _describe_factors(rows: WrongRows, factors: NumpyArray, is_multiple: NumpyAr
     by_head = _value_of_each_head(own, cells)
     if by_head:
         listed = ", ".join(f"{h}: {factor:.4g}" for h, factor in list(by_head.items())[:8])
-        yield f"{subject} the reference × a factor of each head ({listed})"
+        yield f"{subject} the reference × a factor for each head ({listed})"
         return
-    yield f"{subject} the reference × a factor of their own, from {own.min():.4g} to {own.max():.4g}: right up to what they are divided by"
+    yield f"{subject} the reference × a factor of their own, from {own.min():.4g} to {own.max():.4g}: right except for what they are divided by"
     sums = rows.comparison.row_statistic("log_sum_exp")
     log_sums = None if sums is None else _pick_statistic(rows.comparison, "log_sum_exp", sums, cells)
     if log_sums is not None and (own > 0).all():
@@ -200,16 +200,16 @@ def _describe_denominator(factors: NumpyArray, log_sums: NumpyArray, cells: dict
         count = round(x)
         if count >= 1 and abs(x - count) < 1e-3 * count:
             keys = "one more key" if count == 1 else f"{count} more keys"
-            yield f"their denominators hold {count} too much: {keys} of score 0, as padding has"
+            yield f"their denominators are too large by {count}: {keys} with score 0, as padding has"
         elif x > 0:
-            yield f"their denominators hold {x:.4g} = e^{math.log(x):.4g} too much"
+            yield f"their denominators are too large by {x:.4g} = e^{math.log(x):.4g}"
         else:
-            yield f"their denominators hold {-x:.4g} = e^{math.log(-x):.4g} too little"
+            yield f"their denominators are too small by {-x:.4g} = e^{math.log(-x):.4g}"
         return
     by_head = _value_of_each_head(excess, cells, 1e-4)
     if by_head and all(x > 0 for x in by_head.values()):
         listed = ", ".join(f"{h}: e^{math.log(x):.4g}" for h, x in list(by_head.items())[:8])
-        yield f"their denominators hold one term too much a head, as a sink is ({listed})"
+        yield f"their denominators hold one term too many for each head, as with a sink ({listed})"
 
 
 def _is_constant(values: NumpyArray, tolerance: float = 1e-5) -> bool:
@@ -345,7 +345,7 @@ def _describe_rank(rows: WrongRows, is_left: NumpyArray) -> Iterator[str]:
     [only] = widths if len(widths) == 1 else [""]
     if only:
         return  # one column: the axes say so
-    yield f"{rows.subject(is_left)} off by one vector along {name} times a number of each query: as if one key or one value were another"
+    yield f"{rows.subject(is_left)} off by one vector along {name} times a number for each query: as if one key or one value were another"
 
 
 def _describe_weights(rows: WrongRows, is_finite: NumpyArray) -> Iterator[str]:

@@ -74,9 +74,7 @@ def prepare(
             open_gaps = make_claims(dataclasses.replace(figures, open_gaps=()), figures.open_gaps, plan, None)
     warnings = list(plan.warnings)
     if variant.seed is None and plan.variant.seed is not None:
-        warnings.append(
-            "drawn-seed: parameters are drawn and no seed is said, so that no figures can be right: --seed N"
-        )
+        warnings.append("drawn-seed: parameters are drawn and no seed is given, so no figures can be right: --seed N")
     return CheckTask(
         plan=dataclasses.replace(plan, keep=frozenset(claim.step for claim in (*claims, *open_gaps))),
         figures=figures,

@@ -60,7 +60,7 @@ def read_worksheet(name: str, text: str) -> Figures:
         if gap not in cells:
             raise InputError(
                 "unknown-gap",
-                f"nothing tells which figure gap {gap} is",
+                f"nothing says which figure gap {gap} is",
                 help="keep the list at the end of the worksheet",
             )
     steps: list[StepFigures] = []

@@ -110,7 +110,8 @@ def batch(
         typer.Option("--max-time", help="the longest to wait for one address", metavar="TIME", rich_help_panel="Batch"),
     ] = "10m",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="say what would be computed and what refused", rich_help_panel="Batch")
+        bool,
+        typer.Option("--dry-run", help="say what would be computed and what would be refused", rich_help_panel="Batch"),
     ] = False,
     plot: Annotated[
         FigureFormat | None,
@@ -183,7 +184,7 @@ def batch(
             callbacks=BatchCallbacks(
                 on_progress=report_progress,
                 on_no_workers=lambda: note_no_workers(messages),
-                on_interrupt=lambda: messages.write("finishing what runs; Ctrl-C again stops at once"),
+                on_interrupt=lambda: messages.write("finishing what is running; Ctrl-C again stops at once"),
             ),
         )
         if table_path is not None:
@@ -305,7 +306,7 @@ def _check_plot(name: str, format: Format, results_folder: Path | None) -> None:
     if results_folder is None:
         raise OptionError("bad-option", "--plot draws a figure beside each result, in a folder", help="-o DIR")
     if format.name in FIGURE_FORMATS:
-        message = f"--plot {name} draws a figure beside each result, and the results are figures themselves"
+        message = f"--plot {name} draws a figure beside each result, but here the results are figures themselves"
         raise OptionError("bad-option", message, help="leave --plot out, or --format")
     figure_format = load_output_format(name)
     assert figure_format.require is not None
@@ -318,7 +319,7 @@ def _check_options_without_folder(
     """Refuse the options that need a folder of results, where there is standard output or one table."""
     target = "standard output" if table_path is None else "one table"
     if scheduler:
-        message = f"the workers of a cluster write files into a folder that all of them see, and not {target}"
+        message = f"the workers of a cluster write files into a folder that all of them see, not {target}"
         raise OptionError("bad-option", message, help="-o DIR")
     if retry_failed:
         raise OptionError("bad-option", f"{target} keeps no list of what failed", help="-o DIR")
@@ -349,7 +350,7 @@ def _check_streams(
         hint = "--format ndjson, or one table of all results: -o all.parquet"
         raise OptionError("bad-option", message, help=hint)
     if plot is not None:
-        message = f"{stream.display_name} holds one problem per line, and --plot draws a figure of each file"
+        message = f"{stream.display_name} holds one problem per line, but --plot draws one figure per file"
         raise OptionError("bad-option", message, help="leave --plot out, or write each problem to its own file")
     if read_options.is_for_one_problem:
         message = f"--with, --from-state-dict, --token-column, --columns, --drop and --header cannot be used with {stream.display_name}, a stream of problems"

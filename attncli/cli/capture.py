@@ -99,7 +99,9 @@ def capture(
     )
     target = None if list_layers else _parse_target(output, format, request, verdict_options)
     if list_layers and output is not None:
-        raise OptionError("bad-option", "--list writes no problems, so -o says nothing", help="leave -o or --list out")
+        raise OptionError(
+            "bad-option", "--list writes no problems, so -o does not apply", help="leave -o or --list out"
+        )
     if list_layers and format not in (None, "table", "json"):
         raise OptionError(
             "unknown-format", f"--list is shown as a table or as JSON, not as {format}", help="--format json"
@@ -183,7 +185,7 @@ def _parse_target(
     if output is None or not output:
         raise OptionError(
             "missing-option",
-            "there is no place for the layers",
+            "no output was given for the layers",
             help="-o FILE for one layer, -o DIR for several, or -o - for JSON lines",
         )
     if output == "-":
@@ -203,7 +205,7 @@ def _parse_target(
     if not request.layers.is_one:
         raise OptionError(
             "bad-option",
-            f"a file takes one layer, and --layer {request.layers.text} may be several",
+            f"a file holds one layer, but --layer {request.layers.text} may be several",
             help=f"--layer 5 -o {output}, or -o {path.with_suffix('')} for a folder",
         )
     check_output_path(replace(options, output=output, format=None if path.suffix != ".json" else "json"))
@@ -253,7 +255,7 @@ def _open_folder(folder: Path, format: str, options: OutputOptions) -> Iterator[
 
     if folder.is_dir() and not options.force and (found := next(folder.glob("*layer*"), None)):
         raise OptionError(
-            "output-exists", f"{folder} holds layers already, such as {found.name}", help="--force replaces them"
+            "output-exists", f"{folder} already holds layers, such as {found.name}", help="--force replaces them"
         )
     yield write_layer
 

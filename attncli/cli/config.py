@@ -22,7 +22,7 @@ def config(
     command: Annotated[
         str,
         typer.Argument(
-            help="what holds for this command: compute, explain, check, batch or demo",
+            help="only the settings of this command: compute, explain, check, batch or demo",
             metavar="[COMMAND]",
             show_default=False,
         ),

@@ -100,5 +100,5 @@ def _save_sample(environment: Environment, sample: Path, output_options: OutputO
     path = str(target.output)
     with atomic_write(Path(path), path) as file:
         file.write(sample.read_bytes())
-    Messages.from_options(environment, output_options).note(f"{path} is written; attn compute {path} computes it")
+    Messages.from_options(environment, output_options).note(f"wrote {path}; attn compute {path} computes it")
     return ExitStatus.OK

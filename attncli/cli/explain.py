@@ -48,7 +48,7 @@ def explain(
         ),
     ] = "",
     *,
-    why: Annotated[bool, typer.Option("--why", help="say of every step why it is taken")] = False,
+    why: Annotated[bool, typer.Option("--why", help="say why each step is taken")] = False,
     title: Annotated[
         str,
         typer.Option(
@@ -80,7 +80,7 @@ def explain(
         str | None,
         typer.Option(
             "--grad",
-            help="go back too: the gradient that arrives at the context is all ones, or a file's",
+            help="also go backwards: the gradient that arrives at the context is all ones, or a file's",
             metavar="ones|FILE",
             rich_help_panel="Gradient",
         ),
@@ -97,7 +97,7 @@ def explain(
     if answers and not blank_steps:
         raise OptionError("bad-option", "--answers prints the key of a worksheet", help="add --blank STEP,…")
     if blank_steps and grad is not None:
-        raise OptionError("bad-option", "a worksheet goes forwards only", help="leave --grad out, or --blank")
+        raise OptionError("bad-option", "a worksheet covers the forward pass only", help="leave --grad out, or --blank")
     if seeds is not None and "seed" in variant_request.choices:
         raise OptionError("bad-option", "--seed and --seeds both name the seed", help="leave one of them out")
     if query:
@@ -157,17 +157,17 @@ def run_explain(
     if output_options.only or output_options.top:
         option = "--only" if output_options.only else "--top"
         raise OptionError(
-            "bad-option", f"explain goes through every step, and has no {option}", help="attn compute has it"
+            "bad-option", f"explain goes through every step, so it has no {option}", help="attn compute has it"
         )
     if output_options.bare or output_options.tidy:
         option = "--bare" if output_options.bare else "--tidy"
         raise OptionError(
-            "bad-option", f"{option} is for results, and explain writes a page", help="attn compute has it"
+            "bad-option", f"{option} is for results, but explain writes a page", help="attn compute has it"
         )
     if output_options.heat in ("on", "map") or output_options.normalize:
         option = "--normalize" if output_options.normalize else f"--heat {output_options.heat}"
         raise OptionError(
-            "bad-option", f"{option} is for tables, and explain writes a page", help="attn compute has it"
+            "bad-option", f"{option} is for tables, but explain writes a page", help="attn compute has it"
         )
     folder = _choose_folder(output_options, request)
     if folder is None:
@@ -218,7 +218,5 @@ def _choose_folder(output_options: OutputOptions, request: PageRequest) -> Path 
     if not has_several or output_options.output is None:
         return None
     if request.show_answers:
-        raise OptionError(
-            "bad-option", "a folder of worksheets gets their keys in any case", help="leave --answers out"
-        )
+        raise OptionError("bad-option", "a folder of worksheets always gets their keys", help="leave --answers out")
     return Path(output_options.output)

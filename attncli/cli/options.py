@@ -88,7 +88,7 @@ _INPUT_OPTIONS = _group_in_panel(
     _declare_option("drop", str | None, "tables: columns to leave out: id,freq", "COLUMN,…"),
     _declare_option("header", Literal["yes", "no"] | None, "CSV: whether the first row is a header"),
     _declare_option(
-        "separator", Literal["comma", "semicolon", "tab", "pipe", "space"] | None, "CSV: what stands between columns"
+        "separator", Literal["comma", "semicolon", "tab", "pipe", "space"] | None, "CSV: what separates the columns"
     ),
     _declare_option(
         "with_",
@@ -119,7 +119,7 @@ _OUTPUT_OPTIONS = _group_in_panel(
     _declare_option("tidy", bool, "CSV with one row for each number, even of a single step", default=False),
     _declare_option("standalone", bool, "LaTeX as a whole document, which compiles as it is", default=False),
     _declare_option(
-        "shared_js", bool, "HTML whose script stands in a file beside it, once for all pages of a folder", default=False
+        "shared_js", bool, "HTML whose script is in a file beside it, once for all pages of a folder", default=False
     ),
     _declare_option("top", str | None, "also show the N largest weights of each query", "N"),
     _declare_option("precision", str, "digits after the decimal point in tables", "N", default="4"),

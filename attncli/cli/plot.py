@@ -88,7 +88,7 @@ def plot(
     read_options: ReadOptions,
     figure_output_options: OutputOptions,
 ) -> ExitStatus:
-    """Draw a figure: heat maps of any step, where a query looks, entropies, two heads; PNG, SVG or PDF, or a page of HTML."""
+    """Draw a figure: heat maps of any step, where a query looks, entropies, two heads; PNG, SVG or PDF, or an HTML page."""
     from attncli.readers import find_input, read_bytes
     from attncli.step_names import require_step_name
     from attncli.views.figures.options import MAX_DPI, MIN_DPI, make_figure_options
@@ -103,7 +103,7 @@ def plot(
     format = _choose_figure_format(output_options)
     input_file = find_input(input, read_options.input_format)
     if input_file.reader.is_stream:
-        message = f"{shorten(input_file.display_name)} holds one problem per line, and one is drawn at a time"
+        message = f"{shorten(input_file.display_name)} holds one problem per line, but one is drawn at a time"
         hint = "sed -n 1p problems.ndjson | attn plot - --input-format json -o x.png draws the first"
         raise OptionError("many-problems", message, help=hint)
     check_output_path(output_options)
@@ -153,7 +153,7 @@ def _check_options_of_page(figure: FigureOptions) -> None:
     names = ("kind", "width", "dpi", "style", "cmap", "title")
     given = [f"--{name}" for name in names if getattr(figure, name) != getattr(plain, name)]
     if given:
-        message = f"{join_names(given)} {'is' if len(given) == 1 else 'are'} for figures, and this is a page"
+        message = f"{join_names(given)} {'is' if len(given) == 1 else 'are'} for figures, but this is a page"
         raise OptionError("bad-option", message, help="leave them out, or draw a figure: -o FILE.svg")
 
 
@@ -178,10 +178,10 @@ def _check_options_of_result(
     """
     if variant_request.choices or variant_request.extra_masks or output_options.top:
         option = "--top changes" if output_options.top else "options of the variant change"
-        message = f"this is a result, which is computed already, so {option} nothing"
+        message = f"this is a result, which is already computed, so {option} nothing"
         raise OptionError("bad-option", message, help="leave them out, or name the problem instead of its result")
     if read_options.is_for_one_problem:
-        message = "--with, --from-state-dict and the options of tables are for problems, and this is a result"
+        message = "--with, --from-state-dict and the options of tables are for problems, but this is a result"
         raise OptionError("bad-option", message, help="leave them out")
 
 

@@ -248,7 +248,7 @@ def _read_file(file: _File) -> str | None:
         message = f"settings cannot be read: {error.strerror}"
         raise OptionError("bad-setting", message, location=location, help="--no-config goes without it") from None
     if len(data) > _MAX_BYTES:
-        message = f"a file of settings has at most {_MAX_BYTES // 1024} KiB"
+        message = f"a file of settings may have at most {_MAX_BYTES // 1024} KiB"
         raise OptionError("bad-setting", message, location=location, help="--no-config goes without it")
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
@@ -305,7 +305,7 @@ def _toml_error(file: _File, text: str, error: Exception) -> OptionError:
         location = Location(file=file.shown, line=line, column=column, source_lines=source)
         message = message[: place.start()]
     first = message[:1].lower() + message[1:] if message else type(error).__name__
-    hint = 'texts stand in quotation marks: mask = "causal"'
+    hint = 'texts go in quotation marks: mask = "causal"'
     return OptionError("bad-setting", f"this is not valid TOML: {shorten(first)}", location=location, help=hint)
 
 

@@ -1,6 +1,6 @@
 """What becomes of a token before it is compared: (Sizes, what the file has, generator) → parameters.
 
-`inputs` takes them from the file, `identity` has none, the others draw them as PyTorch would, float32 on the CPU,
+`given` takes them from the file, `identity` has none, the others draw them as PyTorch would, float32 on the CPU,
 so that a published seed gives the published figures. All come back as x @ W wants them, (d_in, d_out).
 """
 

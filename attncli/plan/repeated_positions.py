@@ -44,7 +44,7 @@ def repeated_positions_warning(plan: Plan) -> str:
             b, _, i, j = (int(index) for index in min(np.argwhere(shown), key=lambda cell: (cell[2], cell[3], cell[0])))
             of_item = f" of item {b}" if len(k_pos) > 1 else ""
             return (
-                f"repeated-positions: positions {'repeat' if repeat else 'go back'}, so that the mask lets query {rows[i]}{of_item} see key {j}, "
+                f"repeated-positions: positions {'repeat' if repeat else 'go back'}, so the mask lets query {rows[i]}{of_item} see key {j}, "
                 "which comes later; --mask-by index compares places in the sequence instead"
             )
     return ""

@@ -121,7 +121,7 @@ def why_not_sdpa(plan: Plan, requested: bool) -> str:
     if mask_bytes > MAX_SDPA_MASK_BYTES:
         return f"its mask would take {mask_bytes / 2**20:,.0f} MiB"
     if not requested and find_key_ranges(grid, plan.mask) is not None:
-        return "the mask bounds what is reached"
+        return "the mask limits which keys are reached"
     return ""
 
 

@@ -177,7 +177,7 @@ def _read_schema(data: bytes, format_name: str) -> dict[str, polars.DataType]:
     if data[:4] == _FEATHER_1:
         raise InputError(
             "foreign-format",
-            "Feather in its first version is not read",
+            "Feather version 1 is not read",
             help="write it again: pyarrow.feather.write_feather(pyarrow.feather.read_table('OLD.feather'), 'NEW.feather')",
         )
     if not data:

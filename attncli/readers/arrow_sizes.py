@@ -34,7 +34,7 @@ def count_parquet_bytes(data: bytes, names: set[str]) -> dict[str, int]:
     footer_bytes = int.from_bytes(data[-8:-4], "little")
     start = len(data) - 8 - footer_bytes
     if start < 4:
-        raise ValueError(f"a footer of {footer_bytes:,} bytes is declared, and the file has {len(data):,}")
+        raise ValueError(f"a footer of {footer_bytes:,} bytes is declared, but the file has {len(data):,}")
     decoder = _ThriftDecoder(data)
     footer, _ = decoder.decode_struct(start)
     sizes = dict.fromkeys(names, 0)
@@ -86,7 +86,7 @@ def _count_chunk_bytes(decoder: _ThriftDecoder, column: _Struct) -> int:
         value_count += sum(int(page.get(1, 0)) for kind, page in pages.items() if kind != _DICTIONARY_PAGE)
         position += int(header[3])
     if value_count != int(column[5]):
-        raise ValueError(f"the pages of a column hold {value_count:,} values, and {int(column[5]):,} are declared")
+        raise ValueError(f"the pages of a column hold {value_count:,} values, but {int(column[5]):,} are declared")
     return max(count, int(column.get(6, 0)))
 
 

@@ -241,7 +241,7 @@ class _Chooser:
                 f"no {self.words.noun} holds numbers",
                 help=f"there are {self.words.noun}s {join_names(map(self._column_name, candidates), max_names=8)}"
                 if candidates
-                else "a row a token, and its numbers in columns or in one list",
+                else "write one row per token, with its numbers in columns or in one list",
             )
         if others:
             raise self._unclear_error(others, numbers, "is not a dimension", "are not dimensions")
@@ -285,7 +285,7 @@ class _Chooser:
             is_one = len(unclear) == 1
             raise InputError(
                 "unclear-columns",
-                f"{self.words.noun if is_one else f'{self.words.noun}s'} {join_names(map(self._column_name, unclear), max_names=8)} {'stands' if is_one else 'stand'} "
+                f"{self.words.noun if is_one else f'{self.words.noun}s'} {join_names(map(self._column_name, unclear), max_names=8)} {'is' if is_one else 'are'} "
                 f"beside the vectors of {self._column_name(vector)}: part of them?",
                 help=f"{takes_it} leaves {'it' if is_one else 'them'} out",
             )

@@ -50,7 +50,7 @@ def _check_tokens(table: TableReading, tokens: int, dimensions: Sequence[int]) -
     """Check that no token ends in a number that belongs to the vector, and that none is in single quotation marks."""
     labels = [row[tokens] for row in table.body]
     first = printable(shorten(labels[0]))
-    takes_all = f"{table.source.spell_option('token-column', str(tokens))} takes the tokens as they stand"
+    takes_all = f"{table.source.spell_option('token-column', str(tokens))} takes the tokens as they are"
     if all(len(label) > 1 and label[0] == label[-1] == "'" for label in labels):
         raise table.text_rows.cell_error(
             "two-readings",
@@ -137,13 +137,13 @@ def _check_decimal_marks(table: TableReading, dimensions: Sequence[int]) -> None
     if comma:
         message = f"{cell!r} has a point, and {comma!r} a comma: does each begin the fraction?"
     elif len(points) < len(cells) and all("." in cell or _SHORT_INTEGER.fullmatch(cell) for _, _, cell in cells):
-        message = f"{cell!r} stands beside whole numbers: is its point one of thousands?"
+        message = f"{cell!r} is beside whole numbers: does its point separate thousands?"
     else:
         return
     columns = table.source.spell_option("columns", shorten(",".join(map(str, dimensions))))
     other = f"yes: {_TO_POINTS}" if comma else f"no: {columns}"
     raise table.text_rows.cell_error(
-        "two-readings", message, row, column, help=f"{other}; the point is one of thousands: {_WITHOUT_GROUPS}"
+        "two-readings", message, row, column, help=f"{other}; the point separates thousands: {_WITHOUT_GROUPS}"
     )
 
 

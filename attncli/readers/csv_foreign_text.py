@@ -10,10 +10,10 @@ from attncli.readers.source import Source
 _EXPORT = "export it as CSV: df.to_csv, write_csv, COPY … TO, .mode csv, \\copy … csv header"
 # How the text begins → what it is, and the way out.
 _BEGINNINGS: tuple[tuple[str, str, str], ...] = (
-    ("%%MatrixMarket", "this is a matrix of Matrix Market", "numpy.save('FILE.npy', scipy.io.mmread('FILE'))"),
-    ("@relation", "this is a table in ARFF", "take the lines before the rows out: sed '1,/^@[Dd][Aa][Tt][Aa]/d'"),
+    ("%%MatrixMarket", "this is a Matrix Market matrix", "numpy.save('FILE.npy', scipy.io.mmread('FILE'))"),
+    ("@relation", "this is an ARFF table", "remove the lines before the rows: sed '1,/^@[Dd][Aa][Tt][Aa]/d'"),
     ("structure(", "this is what R's dput writes", "write.csv(x, 'FILE.csv', row.names = FALSE)"),
-    ("\\begin{", "this is a table of LaTeX", _EXPORT),
+    ("\\begin{", "this is a LaTeX table", _EXPORT),
 )  # fmt: skip
 _RULE = re.compile(r"[ \t]*[-=+|:┌┬┐├┼┤└┴┘╞╪╡╔╦╗╭╮╰╯│┆─═━ \t]*(?:--|==|──|══|━━)[-=+|:┌┬┐├┼┤└┴┘╞╪╡╔╦╗╭╮╰╯│┆─═━ \t]*")
 _HTML = re.compile(r"\s*<(?:!doctype html|html|table|tr)\b", re.IGNORECASE)
@@ -52,7 +52,7 @@ def explain_foreign_text(text: str, source: Source) -> tuple[str, str] | None:
     lines = list(islice((match[0] for match in re.finditer(r"[^\r\n]+", text)), _MAX_LINES))
     if len(lines) > 1 and any(len(line) <= _MAX_RULE_CHARACTERS and _RULE.fullmatch(line) for line in lines):
         if all(line.lstrip().startswith("|") for line in lines) and "--" in lines[1]:
-            return "this is a table of Markdown", f"take its frame out: {_MARKDOWN}"
+            return "this is a Markdown table", f"remove its frame: {_MARKDOWN}"
         return "this is a table as a program prints it, with rules", _EXPORT
     return None
 

@@ -11,7 +11,7 @@ from attncli.text import shorten
 
 _MAX_SPELLED_COLUMNS = 64  # of column numbers that a way out spells
 _TO_POINTS = r"sed -E 's/([0-9]),([0-9])/\1.\2/g'"
-_WITHOUT_FIRST_LINE = "if line 1 is a title, take it out: tail -n +2"
+_WITHOUT_FIRST_LINE = "if line 1 is a title, remove it: tail -n +2"
 _COMMENT_START = re.compile("#|%|//|--")
 
 
@@ -36,7 +36,7 @@ def explain_cell(table: TableReading, row: int, column: int) -> tuple[str, str, 
     if not cell and row == 0 and not table.header and cells[0] and not any(cells[1:]):
         return code, message, _WITHOUT_FIRST_LINE
     if not cell and not any(cells):
-        return code, "the row is empty", f"take it out: sed {line}d; blank lines may stand at the end"
+        return code, "the row is empty", f"remove it: sed {line}d; blank lines may stand at the end"
     if not cell:
         empty = find_empty_columns(table)
         hint = describe_empty_columns(table, empty) if column in empty else hint
@@ -47,7 +47,7 @@ def explain_cell(table: TableReading, row: int, column: int) -> tuple[str, str, 
         return code, message, hint
     others = [c for c in range(len(cells)) if c != table.token_column_index]
     if not hint and row == table.first and table.header and _is_unlike_next_row(table, others):
-        return code, message, f"if line {line} is a second line of header, take it out: sed {line}d"
+        return code, message, f"if line {line} is a second line of header, remove it: sed {line}d"
     if all(not table.holds_number(other[column]) and not looks_like_number(other[column]) for other in table.body):
         name = table.spell_column_name(column)
         takes = f"{table.source.spell_option('token-column', name)} makes it the tokens"
@@ -91,11 +91,11 @@ def explain_ragged_row(table: TableReading, row: int, width: int) -> str:
     has = len(cells)
     widths = {len(other) for other in table.rows[1:]}
     if _COMMENT_START.match(cells[0].strip()) and has < width:
-        return "lines of comment stand before the rows alone; take the others out: grep -v '^#'"
+        return "comment lines may only come before the rows; remove the others: grep -v '^#'"
     if cells[0].startswith("'[") or any(cell.startswith(("'[", " '[")) for cell in cells):
         return f"write double quotation marks: {DOUBLE_QUOTES}"
     if any(cell.strip().startswith("[") for cell in cells) and separator == " ":
-        return "take the brackets out: tr -d '[]'"
+        return "remove the brackets: tr -d '[]'"
     if has == width + 1 and widths == {has} and all(not other[-1].strip() for other in table.rows[1:]):
         return f"the rows end in a separator, which the header does not: sed -E 's/{shorten(separator)}\\r?$//'"
     if row == 1 and len(widths) == 1 and has > width and len(table.rows[0]) <= has - 1 and len(table.rows) > 2:
@@ -104,4 +104,4 @@ def explain_ragged_row(table: TableReading, row: int, width: int) -> str:
         return "add the missing value; short rows are never padded"
     if has == width + 1 and cells[:2] == ("", ""):
         return f'a token that is the separator stands between quotation marks: "{separator}"'
-    return "remove what is too much; long rows are never cut"
+    return "remove the extra values; long rows are never cut"

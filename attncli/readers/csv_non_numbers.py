@@ -45,17 +45,17 @@ def _find_hint(cell: str, number_pattern: re.Pattern[str]) -> str:
         if pattern.fullmatch(cell):
             return hint
     if cell[0] in "[({" or cell[-1] in "])}":
-        return 'a vector in one cell stands between quotation marks: "[0.1, 0.2]"'
+        return 'a vector in one cell is written in quotation marks: "[0.1, 0.2]"'
     if COMMA_NUMBER.fullmatch(cell) and number_pattern is NUMBER:
         return "write a decimal point, or separate columns with ;"
     if _GROUPED.fullmatch(cell) and "_" not in cell:
         return "write the number without marks between thousands, and with a decimal point"
     dash = next((character for character in cell if character in _DASHES), "")
     if dash and number_pattern.fullmatch(cell.replace(dash, "-")):
-        return f"write the minus of ASCII: sed 's/{dash}/-/g'"
+        return f"use the ASCII minus: sed 's/{dash}/-/g'"
     normal = unicodedata.normalize("NFKC", cell)
     if normal != cell and number_pattern.fullmatch(normal):
-        return f"write the digits of ASCII: {_NORMALIZE}"
+        return f"use ASCII digits: {_NORMALIZE}"
     if ";" in cell:
         return "put each row on a line of its own: tr ';' '\\n'"
     hints = {"_": "write digits without underscores", ",": "write a decimal point, or separate columns with ;"}

@@ -284,7 +284,7 @@ class CsvRows:
     def _blank_line_error(self, line: int) -> InputError:
         return InputError(
             "blank-line",
-            "a blank line stands between the rows",
+            "there is a blank line between the rows",
             location=self.make_location(line, 1, ""),
             help="remove it; blank lines may only follow the last row",
         )
@@ -293,9 +293,9 @@ class CsvRows:
         assert self.declared
         return InputError(
             "count-mismatch",
-            f"the first line says that {pluralize(self.declared[0], 'row')} follow, and there are {count}",
+            f"the first line says that {pluralize(self.declared[0], 'row')} follow, but there are {count}",
             location=self.make_location(1, 1, ""),
-            help="was the copy cut short? To read the rows that are there, take the first line out: tail -n +2",
+            help="was the copy cut short? To read the rows that are there, remove the first line: tail -n +2",
         )
 
     # ── between blanks ───────────────────────────────────────────────────────────────────────────
@@ -402,7 +402,7 @@ class CsvRows:
                 if widths[i] > dims + 1 and looks_like_number(last := cells[i][-dims - 1]):
                     raise InputError(
                         "ragged-row",
-                        f"{printable(shorten(last))!r} stands before the numbers of this row: the end of its token, or a slip for a number?",
+                        f"{printable(shorten(last))!r} comes before the numbers of this row: is it the end of its token, or a mistyped number?",
                         location=self._locate_line(i),
                         help="write the number; or say how many numbers each row has in a first line, as word2vec does: "
                         f"{len(cells) - first} {dims}",
@@ -412,7 +412,7 @@ class CsvRows:
                     "two-readings",
                     "the rows begin with 0, 1, 2 …, which the header does not name: this is a table as pandas prints it",
                     location=self._locate_line(1),
-                    help="take the numbering out: sed -E '2,$ s/^ *[0-9]+ +//'; or df.to_csv('FILE.csv', index=False)",
+                    help="remove the numbering: sed -E '2,$ s/^ *[0-9]+ +//'; or df.to_csv('FILE.csv', index=False)",
                 )
             if first and widths[0] not in (dims, dims + 1):
                 return [tuple(row) for row in cells]  # which is refused as ragged
@@ -442,7 +442,7 @@ class CsvRows:
         """Make the error for a row that has fewer numbers than the first line declares, or no token."""
         assert self.declared
         dims = self.declared[1]
-        message = f"this row ends in {pluralize(count, 'number')}, and the first line declares {dims}"
+        message = f"this row ends in {pluralize(count, 'number')}, but the first line declares {dims}"
         if count >= dims:
             message = "this row has no token, but others have"
         return InputError("ragged-row", message, location=self._locate_line(index))

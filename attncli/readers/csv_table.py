@@ -281,7 +281,7 @@ class CsvTable:
             if self.header and self.header[first].lower() in TOKEN_NAMES and cell:
                 raise self._cell_error(
                     "unclear-tokens",
-                    f"column {shorten(self.header[first])!r} holds numbers and {printable(shorten(cell))!r}: tokens, or a slip for a number?",
+                    f"column {shorten(self.header[first])!r} holds numbers and {printable(shorten(cell))!r}: tokens, or a mistyped number?",
                     row,
                     first,
                     help=f"{self.source.spell_option('token-column', self.spell_column_name(first))} makes them the tokens",
@@ -298,7 +298,7 @@ class CsvTable:
         if self.header[:5] == ("step", "batch", "head", "query", "key"):  # as writers/csv.py writes them
             raise self._cell_error(
                 "not-a-problem",
-                "these are the steps of a result of attn, and no vectors of tokens",
+                "these are the steps of a result of attn, not vectors of tokens",
                 0,
                 0,
                 help="compute its input again; --only context -o NEW.csv writes vectors alone, which are read",

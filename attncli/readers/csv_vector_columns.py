@@ -102,7 +102,7 @@ def parse_vectors(table: TableReading, column: int) -> NumpyArray:
         except InputError as error:
             raise table.text_rows.cell_error(error.code, error.message, i, column, help=error.help) from None
         if len(vectors[-1]) != len(vectors[0]):
-            message = f"this vector has {pluralize(len(vectors[-1]), 'number')}, and the first has {len(vectors[0])}"
+            message = f"this vector has {pluralize(len(vectors[-1]), 'number')}, but the first has {len(vectors[0])}"
             raise table.text_rows.cell_error("ragged-row", message, i, column)
     if all(COMMA_NUMBER.fullmatch(row[column].strip()) and "," in row[column] for row in table.body):
         cell = table.body[0][column].strip()

@@ -43,7 +43,7 @@ class ForeignFormat:
 
 _RUNS_CODE = "loading it runs whatever code is in it, so only a file that you trust"
 _PYTORCH = ForeignFormat(
-    "a file of PyTorch, which is a pickle,",
+    "a PyTorch file, which is a pickle,",
     (".pt", ".pth", ".ckpt"),
     "import sys, numpy, torch; x = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
     "x = x.state_dict() if hasattr(x, 'state_dict') else x; "
@@ -54,7 +54,7 @@ _PYTORCH = ForeignFormat(
     "whatever code is in the file, so only for one that you trust",
 )
 _PICKLE = ForeignFormat(
-    "a pickle of Python",
+    "a Python pickle",
     (".pkl", ".pickle"),
     "import sys, json, pickle; from pathlib import Path; x = pickle.loads(Path(sys.argv[1]).read_bytes()); "
     f"{_SAVE_JSON}",
@@ -62,7 +62,7 @@ _PICKLE = ForeignFormat(
     caution=_RUNS_CODE,
 )
 _JOBLIB = ForeignFormat(
-    "a pickle of joblib",
+    "a joblib pickle",
     (".joblib",),
     f"import sys, json, joblib; from pathlib import Path; x = joblib.load(sys.argv[1]); {_SAVE_JSON}",
     ".json",
@@ -101,7 +101,7 @@ _EXCEL = ForeignFormat(
     "or save the sheet as CSV in the program that made it",
 )
 _ONNX = ForeignFormat(
-    "a model in ONNX",
+    "an ONNX model",
     (".onnx",),
     "import sys, numpy, onnx; numpy.savez(sys.argv[2], **{t.name: onnx.numpy_helper.to_array(t) "
     "for t in onnx.load(sys.argv[1]).graph.initializer})",
@@ -109,7 +109,7 @@ _ONNX = ForeignFormat(
     "onnx",
 )
 _GGUF = ForeignFormat(
-    "a model in GGUF",
+    "a GGUF model",
     (".gguf",),
     "import sys, numpy, gguf; numpy.savez(sys.argv[2], **{t.name: gguf.quants.dequantize(t.data, t.tensor_type) "
     "for t in gguf.GGUFReader(sys.argv[1]).tensors})",
@@ -117,7 +117,7 @@ _GGUF = ForeignFormat(
     "gguf",
 )
 _WORD2VEC = ForeignFormat(
-    "a binary file of word2vec",
+    "a binary word2vec file",
     (),
     "import sys; from gensim.models import KeyedVectors as K; "
     "K.load_word2vec_format(sys.argv[1], binary=True).save_word2vec_format(sys.argv[2])",
@@ -125,7 +125,7 @@ _WORD2VEC = ForeignFormat(
     "gensim",
 )
 _FASTTEXT = ForeignFormat(
-    "a model of fastText",
+    "a fastText model",
     (),
     "import sys; from gensim.models.fasttext import load_facebook_vectors as load; "
     "load(sys.argv[1]).save_word2vec_format(sys.argv[2])",
@@ -140,27 +140,27 @@ _RAW = ForeignFormat(
     caution="with the dtype and the WIDTH that you know",
 )
 _ORC = ForeignFormat(
-    "a table in ORC",
+    "an ORC table",
     (".orc",),
     "import sys, pyarrow.orc, pyarrow.parquet; pyarrow.parquet.write_table(pyarrow.orc.read_table(sys.argv[1]), sys.argv[2])",
     ".parquet",
     "pyarrow",
 )
 _AVRO = ForeignFormat(
-    "a table in Avro",
+    "an Avro table",
     (".avro",),
     "import sys, polars; polars.read_avro(sys.argv[1]).write_parquet(sys.argv[2])",
     ".parquet",
 )
 _STATA = ForeignFormat(
-    "a table of Stata",
+    "a Stata table",
     (".dta",),
     "import sys, pandas; pandas.read_stata(sys.argv[1]).to_csv(sys.argv[2], index=False)",
     ".csv",
     "pandas",
 )
 _SQLITE = ForeignFormat(
-    "a database of SQLite",
+    "an SQLite database",
     (".sqlite", ".sqlite3", ".db"),
     "import sys, sqlite3, csv; r = sqlite3.connect(sys.argv[1]).execute('select * from TABLE'); "
     "csv.writer(open(sys.argv[2], 'w', newline='')).writerows([[c[0] for c in r.description], *r])",
@@ -168,7 +168,7 @@ _SQLITE = ForeignFormat(
     caution="with the name of its TABLE",
 )
 _HTML = ForeignFormat(
-    "a page of HTML",
+    "an HTML page",
     (".html", ".htm"),
     "import sys, pandas; pandas.read_html(sys.argv[1])[0].to_csv(sys.argv[2], index=False)",
     ".csv",

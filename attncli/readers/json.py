@@ -93,8 +93,8 @@ def _check_is_no_token(value: object, source: Source) -> None:
     if source.format == "ndjson" and is_token(value):
         raise InputError(
             "two-readings",
-            "this line is one token with its vector, where a problem is expected: a token a line, or a problem of one token?",
-            help='--input-format ndjson-tokens reads a token a line; a problem has embeddings: {"embeddings": [[0.1, 0.2]]}',
+            "this line is one token with its vector, where a problem is expected: is each line a token, or a problem of one token?",
+            help='--input-format ndjson-tokens reads one token per line; a problem has embeddings: {"embeddings": [[0.1, 0.2]]}',
         )
 
 

@@ -44,7 +44,7 @@ def explain_no_table(value: object) -> str:
     """Return what is read, for an object that is neither a problem nor a table of vectors."""
     texts = list(value.values()) if isinstance(value, dict) else []
     if texts and all(isinstance(text, str) and text.lstrip().startswith("[") for text in texts):
-        return "each list is a text of JSON: jq 'map_values(fromjson)' FILE > NEW.json"
+        return "each list is written as a JSON text: jq 'map_values(fromjson)' FILE > NEW.json"
     return 'a problem has "embeddings", or "q", "k" and "v"; tokens with their vectors are {"cat": [0.1, 0.2], "sat": [0.3, 0.4]}'
 
 

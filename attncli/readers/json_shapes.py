@@ -166,7 +166,7 @@ def _in_order_of_index(items: list[Json]) -> list[Json]:
             "out-of-range",
             f"the items are numbered {join_names(numbers, max_names=6)}, not 0 … {len(items) - 1}",
             location=Location(path="$.data"),
-            help="an answer that was cut or joined: bring its items together, or take `index` out",
+            help="an answer that was cut or joined: join its items, or remove `index`",
         )
     return sorted(items, key=lambda item: int(item["index"]))
 
@@ -409,7 +409,7 @@ def _table_of_words(value: Mapping[str, Sequence[object]]) -> Table:
 
 
 def check_finite_values(value: object, path: str) -> None:
-    """Check that what is only carried along holds no NaN and no ∞, which JSON cannot say.
+    """Check that what is only carried along holds no NaN and no ∞, which JSON cannot hold.
 
     Raises:
         InputError: it does; with the place.
@@ -422,7 +422,7 @@ def check_finite_values(value: object, path: str) -> None:
     elif isinstance(value, float) and value - value != 0:
         raise InputError(
             "not-finite",
-            f"{path} is {value}, which JSON cannot say",
+            f"{path} is {value}, which JSON cannot hold",
             location=Location(path=path),
             help="put it in quotes",
         )

@@ -166,7 +166,7 @@ def _describe_column(name: str, values: list[object]) -> Column:
         while first and isinstance(first[0], list):
             first = first[0]
         is_vector = not first or type(first[0]) in (int, float) or first[0] in NONFINITE_SPELLINGS
-        return Column(name, "vectors") if is_vector else Column(name, "other", "lists of something else than numbers")
+        return Column(name, "vectors") if is_vector else Column(name, "other", "lists of something other than numbers")
     if types <= {int, float, str}:  # "NaN" among numbers, or a word among them: said at the value
         return Column(name, "numbers")
     kinds = {bool: "booleans", dict: "objects"}

@@ -38,7 +38,7 @@ def read_npy(source: Source) -> Problem:
         code = "import sys, numpy; a = numpy.load(sys.argv[1]); numpy.save(sys.argv[2], numpy.concatenate([a.real, a.imag], -1))"
         raise InputError(
             "wrong-type",
-            f"the array holds {kind}, and no vectors of real numbers",
+            f"the array holds {kind}, not vectors of real numbers",
             location=Location(path="embeddings"),
             help=f"labels go beside vectors: attn compute VECTORS --with tokens={old}"
             if kind == "texts"
@@ -81,7 +81,7 @@ def _name_arrays(fields: Json, path: str) -> Json:
     old, new = spell_path(path), spell_path(path, ".named.npz")
     raise InputError(
         "unknown-field",
-        f"the archive holds {join_names(map(shorten, fields), max_names=8)}, and no field of a problem is called so",
+        f"the archive holds {join_names(map(shorten, fields), max_names=8)}, and no field of a problem has that name",
         help=f'name them: python -c "import sys, numpy; a = numpy.load(sys.argv[1]); numpy.savez(sys.argv[2], {pairs})" {old} {new}',
     )
 

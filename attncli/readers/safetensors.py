@@ -42,7 +42,7 @@ def _check_no_checkpoint(names: Iterable[str], path: str) -> None:
     if layer is not None:
         raise InputError(
             "not-a-problem",
-            "these are the learned arrays of a model, and no vectors of tokens",
+            "these are the learned arrays of a model, not vectors of tokens",
             help=f"one layer of them is taken for the vectors of INPUT: attn compute INPUT --from-state-dict {path}:{shorten(layer)}",
         )
 
@@ -60,7 +60,7 @@ def _unnamed_error(names: Sequence[str], path: str) -> InputError:
     old, new = spell_path(path), spell_path(path, ".named.safetensors")
     return InputError(
         "unknown-field",
-        f"the file holds {held}, and no field of a problem is called so",
+        f"the file holds {held}, and no field of a problem has that name",
         location=Location(path=shorten(name)),
         help=f'{"name it" if len(names) == 1 else f"if {shorten(name)!r} holds the vectors, name it"}: python -c "{command}" {old} {new}',
     )
@@ -78,7 +78,7 @@ def read_tensors(data: bytes | memoryview) -> tuple[Json, Json, dict[str, str]]:
     with translate_parser_errors("bad-file", "this is not a complete safetensors file", "was the copy cut short?"):
         start = 8 + int.from_bytes(data[:8], "little")
         if len(data) < 8 or start > len(data):
-            raise ValueError(f"a header of {start - 8:,} bytes is declared, and the file has {len(data):,}")
+            raise ValueError(f"a header of {start - 8:,} bytes is declared, but the file has {len(data):,}")
         header = parse_header(bytes(data[8:start]), len(data))
         metadata = decode_metadata(header.metadata["attn"]) if "attn" in header.metadata else {}
         arrays: Json = {tensor.name: make_array(tensor, data, tensor.start) for tensor in header.tensors}
@@ -151,7 +151,7 @@ def parse_header(text: bytes, file_size: int) -> Header:
         if dtype in SAFETENSORS_DTYPES:
             size = math.prod(shape) * np.dtype(SAFETENSORS_DTYPES[dtype]).itemsize
             if last - first != size:
-                raise ValueError(f"{shorten(name)} declares {size:,} bytes, and has {last - first:,}")
+                raise ValueError(f"{shorten(name)} declares {size:,} bytes, but has {last - first:,}")
         tensors.append(Tensor(name, str(dtype), shape, start + first, start + last))
         end = last
     if start + end != file_size:

@@ -72,7 +72,7 @@ def split_file_and_prefix(text: str) -> tuple[str, str]:
     if not is_known:
         raise OptionError(
             "unknown-format",
-            f"the suffix {shorten(suffix)!r} is not that of a checkpoint which is read",
+            f"the suffix {shorten(suffix)!r} is not that of a checkpoint that can be read",
             help=f"a .safetensors file, the {_INDEX_NAME} of several, or the folder that holds them",
         )
     if suffix in _PICKLE_SUFFIXES:
@@ -102,7 +102,7 @@ def add_layer(problem: Problem, text: str) -> Problem:
     if twice is not None:
         raise InputError(
             "two-sources",
-            f"parameters.{twice} is there, and comes from {shorten(path)} too",
+            f"parameters.{twice} is given, and also comes from {shorten(path)}",
             help="leave it out of one of them",
         )
     notes = (*problem.notes, *layer.notes)
@@ -200,9 +200,11 @@ def _read_file_header(opened: IO[bytes], file: str) -> Header:
             size = os.fstat(opened.fileno()).st_size
             length = int.from_bytes(opened.read(8), "little")
             if size < 8 or 8 + length > size:
-                raise ValueError(f"a header of {length:,} bytes is declared, and the file has {size:,}")
+                raise ValueError(f"a header of {length:,} bytes is declared, but the file has {size:,}")
             if length > _MAX_HEADER_BYTES:
-                raise ValueError(f"a header of {length:,} bytes is declared, and it may have {_MAX_HEADER_BYTES:,}")
+                raise ValueError(
+                    f"a header of {length:,} bytes is declared, but it may have at most {_MAX_HEADER_BYTES:,}"
+                )
             return parse_header(opened.read(length), size)
         except OSError as error:
             raise read_error(file, error) from None
@@ -319,7 +321,7 @@ def _read_arrays(files: Mapping[str, str], prefix: str) -> Iterator[tuple[str, N
                 full_name = _join(prefix, name)
                 if full_name not in tensors:
                     raise InputError(
-                        "bad-file", f"the index says that {shorten(full_name)} is in {shorten(file)}, and it is not"
+                        "bad-file", f"the index says that {shorten(full_name)} is in {shorten(file)}, but it is not"
                     )
                 tensor = tensors[full_name]
                 if tensor.dtype not in _FLOAT_DTYPES:

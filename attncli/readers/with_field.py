@@ -190,7 +190,7 @@ def _find_value(other: Problem, assignment: Assignment) -> object:
             raise InputError(
                 "missing-field",
                 f"there is no {name} in it: it holds the vectors of {pluralize(len(other.tokens or ()), 'token')}, which are not {inner}",
-                help=f"a file of the numbers alone is read as {inner}; of a table, drop=COLUMN behind its path leaves the labels out: "
+                help=f"a file with only the numbers is read as {inner}; for a table, drop=COLUMN after its path leaves the labels out: "
                 f"--with {name}=FILE:drop=0",
             )
         return other.embeddings

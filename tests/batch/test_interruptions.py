@@ -89,7 +89,7 @@ def test_ctrl_c_finishes_what_runs(warm, many, tmp_path, jobs):
     _, err = run.communicate(timeout=TIMEOUT)
 
     assert run.returncode == 130, err
-    assert err.startswith("finishing what runs; Ctrl-C again stops at once\n")
+    assert err.startswith("finishing what is running; Ctrl-C again stops at once\n")
     assert "stopped: interrupted; " in err
     assert " failed" not in err.replace(", 0 failed", "")
     until(lambda: not running_processes(children))

@@ -52,7 +52,7 @@ def test_layers_go_to_a_folder_or_to_lines(attn, folder):
     again = attn("capture", folder, "--ids", "2,5,6,7,3", "-o", "layers")
     assert (again.status, again.err.splitlines()[0]) == (
         2,
-        "error[output-exists]: layers holds layers already, such as layer00.npz",
+        "error[output-exists]: layers already holds layers, such as layer00.npz",
     )
 
 

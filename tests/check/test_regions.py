@@ -127,10 +127,13 @@ SINKS = np.array([-0.5, 0.25, 1.0, 1.5])
 TABLE = [
     (damaged(lambda x: np.copyto(x[:, :, 20:], 0)), ["the wrong rows are all 0"]),
     (damaged(lambda x: np.multiply(x[1], 0.3, out=x[1])), ["the wrong rows are the reference × 0.3"]),
-    (CONTEXT * np.array([1, 2, 0.5, 4])[:, None, None], ["the reference × a factor of each head (1: 2, 2: 0.5, 3: 4)"]),
-    (denominator(12), ["12 too much: 12 more keys of score 0, as padding has"]),
-    (denominator(1), ["hold 1 too much: one more key of score 0"]),
-    (denominator(0.05), ["hold 0.05 = e^-2.996 too much"]),
+    (
+        CONTEXT * np.array([1, 2, 0.5, 4])[:, None, None],
+        ["the reference × a factor for each head (1: 2, 2: 0.5, 3: 4)"],
+    ),
+    (denominator(12), ["too large by 12: 12 more keys with score 0, as padding has"]),
+    (denominator(1), ["are too large by 1: one more key with score 0"]),
+    (denominator(0.05), ["too large by 0.05 = e^-2.996"]),
     (denominator(np.exp(SINKS)[:, None, None]), ["as a sink is (0: e^-0.5, 1: e^0.25, 2: e^1, 3: e^1.5)"]),
     (CONTEXT[:, [1, 0, 2, 3]], ["those of other heads (0 has those of 1, 1 has those of 0)"]),
     (CONTEXT[:, [1, 2, 3, 3]], ["the wrong rows are those of the head after them"]),
@@ -197,7 +200,7 @@ def test_weights_say_their_sums_and_signs():
     [
         (np.log2(SUMS[..., 0]), "the wrong figures are the reference × 1.4427"),
         (np.log(SUMS[..., 0]) + 0.75, "the wrong figures are the reference + 0.75"),
-        (np.log(SUMS[..., 0] + 3), "their denominators hold 3 too much: 3 more keys of score 0, as padding has"),
+        (np.log(SUMS[..., 0] + 3), "their denominators are too large by 3: 3 more keys with score 0, as padding has"),
     ],
 )
 def test_log_sum_exp_says_what_is_too_much(mine, said):

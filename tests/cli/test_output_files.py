@@ -127,8 +127,8 @@ def test_a_device_is_written_to_not_replaced(attn):
         ("--json -o x.tsv", "--format json contradicts the suffix of x.tsv, which stands for tsv", "--format tsv, or a file called x.json"),
         ("-f npz -o x.txt", "--format npz contradicts the suffix of x.txt, which stands for table", "--format table, or a file called x.npz"),
         ("-f plain -o x.md", "--format plain contradicts the suffix of x.md, which stands for markdown", "--format markdown, or a file called x.txt"),
-        ("--tidy", "--tidy is for CSV, and this is table", "--format csv, or --format tsv"),
-        ("--tidy --json", "--tidy is for CSV, and this is json", "--format csv, or --format tsv"),
+        ("--tidy", "--tidy is for CSV, but this is table", "--format csv, or --format tsv"),
+        ("--tidy --json", "--tidy is for CSV, but this is json", "--format csv, or --format tsv"),
         ("--bare", "--bare leaves out fields of JSON, but table is not JSON", "--json, or --format ndjson"),
         ("--bare -o x.csv", "--bare leaves out fields of JSON, but csv is not JSON", "--json, or --format ndjson"),
     ],
@@ -144,7 +144,7 @@ def test_options_that_say_two_things_are_refused(attn, tmp_path, words, says, hi
 def test_explain_has_no_shape_of_results(attn, option):
     done = attn("explain", HELLO, "--json", option)
 
-    says = f"error[bad-option]: {option} is for results, and explain writes a page"
+    says = f"error[bad-option]: {option} is for results, but explain writes a page"
     assert done.err == f"{says}\n  = help: attn compute has it\n"
 
 
@@ -209,7 +209,7 @@ def test_text_is_packed_as_the_suffix_says(attn, tmp_path, suffix, packing):
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("r.npz.gz", [], "npz is binary, and only text is packed\n  = help: -o r.npz"),
+        ("r.npz.gz", [], "npz is binary, but only text can be packed\n  = help: -o r.npz"),
         ("r.parquet.zst", [], "-o r.parquet"),
         ("r.gz", [], "r.gz has no suffix before .gz"),
         ("r.json.gz", ["--format", "csv"], "which stands for json\n  = help: --format json, or a file called r.csv.gz"),

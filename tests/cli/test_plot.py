@@ -291,4 +291,4 @@ def test_a_page_of_a_saved_result_is_made_without_computing(attn, tmp_path):
     assert '"weights"' in page
     refused = attn("plot", "result.json", "-o", "other.html", "--title", "Mine", "--dpi", "90")
     assert (refused.status, not (tmp_path / "other.html").exists()) == (2, True)
-    assert "--dpi and --title are for figures, and this is a page" in refused.err
+    assert "--dpi and --title are for figures, but this is a page" in refused.err

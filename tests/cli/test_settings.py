@@ -212,7 +212,7 @@ def test_a_format_gives_way_to_a_suffix_and_to_json(attn, set_up):
         ('heat = "onn"\n', "usage", "attn.toml:1", "'onn' is not one of 'auto', 'on', 'off'"),
         ('only = "weights,wieghts"\n', "unknown-step", "attn.toml:1", "did you mean 'weights'?"),
         ("heads = 4\nkv_heads = 3\n", "heads-mismatch", "attn.toml:1", "4 query heads cannot share 3 kv heads"),
-        ("mask = causal\n", "bad-setting", "attn.toml:1:8", 'texts stand in quotation marks: mask = "causal"'),
+        ("mask = causal\n", "bad-setting", "attn.toml:1:8", 'texts go in quotation marks: mask = "causal"'),
         ("x = " + "[" * 2000 + "\n", "bad-setting", "attn.toml", "not valid TOML"),
         ("# \udcff\n", "bad-setting", "attn.toml", "TOML is UTF-8"),
         ("#" * 300_000, "bad-setting", "attn.toml", "at most 256 KiB"),

@@ -116,9 +116,9 @@ def test_what_cannot_be_read_is_refused(attn, data, code):
 
 
 FOREIGN = {
-    "a pickle of Python": pickle.dumps([1.0, 2.0]),
+    "a Python pickle": pickle.dumps([1.0, 2.0]),
     "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(64),
-    "a model in GGUF": b"GGUF" + bytes(64),
+    "a GGUF model": b"GGUF" + bytes(64),
     "a spreadsheet": b"PK\x03\x04" + bytes(22) + b"\x13\0\0\0[Content_Types].xml" + bytes(64),
 }
 

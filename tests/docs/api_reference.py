@@ -33,7 +33,7 @@ _READING = {
     "columns": "tables: the columns of the dimensions, or the one column of whole vectors",
     "drop": "tables: columns to leave out",
     "header": "CSV: whether the first row is a header",
-    "separator": "CSV: what stands between columns",
+    "separator": "CSV: what separates the columns",
     "from_state_dict": "take the learned arrays of one layer of a checkpoint: `model.safetensors:h.0.attn`",
 }
 _SHORT_FORMS = {

@@ -113,9 +113,7 @@ def test_a_window_that_ends_at_the_query_is_as_a_causal_mask(mask):
 
 def test_positions_that_go_back_are_warned_of():
     result = run(attncli.Problem(embeddings=draw_normal(1, 4, D), positions=[5, 6, 0, 1]), mask="causal")
-    assert result.warnings[0].startswith(
-        "repeated-positions: positions go back, so that the mask lets query 0 see key 2"
-    )
+    assert result.warnings[0].startswith("repeated-positions: positions go back, so the mask lets query 0 see key 2")
 
 
 @pytest.mark.parametrize(

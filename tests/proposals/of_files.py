@@ -59,7 +59,7 @@ PROPOSALS = [
     # ── matrices as programs print them, and lines with counts
     rewrite("or tr -d '[]'", str(_EIGHTHS), str(_EIGHTHS).replace("[", "").replace("]", ""), attend(_EIGHTHS)),
     rewrite("put each row on a line of its own: tr -d '[]' | tr ';' '\\n'", "[0.5 1.25 -2; 1.5 -0.125 3]", "0.5 1.25 -2\n 1.5 -0.125 3\n", attend(_EIGHTHS)),
-    Proposal("compute v.txt", "take the first line out: tail -n +2", PLAIN, {"v.txt": f"9 4\n{_BLANKS}"}, "compute v.txt", {"v.txt": _BLANKS}),
+    Proposal("compute v.txt", "remove the first line: tail -n +2", PLAIN, {"v.txt": f"9 4\n{_BLANKS}"}, "compute v.txt", {"v.txt": _BLANKS}),
     rewrite("separate columns with a comma, a semicolon, a tab or spaces", "the_1_2\ncat_3_4\n", "the,1,2\ncat,3,4\n", attend(np.array([[1.0, 2], [3, 4]]))),
     Proposal("compute t.csv", "labels alone go beside vectors: --with tokens=FILE", PLAIN, {"t.csv": "\n".join(TOKENS), "e.csv": csv_text(X)}, "compute e.csv --with tokens=t.csv"),
     # ── the encoding

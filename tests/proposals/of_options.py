@@ -134,7 +134,7 @@ PROPOSALS = [
     # ── fields from other files
     Proposal("compute x.json --with w_q.csv", "--with parameters.w_q=w_q.csv", PROJECTED, FILE | {"w_q.csv": csv_text(W_Q)}, "compute x.json --with parameters.w_q=w_q.csv"),
     Proposal("compute x.json --with parameters.w_q=w.csv", "--with parameters.w_q=FILE:drop=0", PROJECTED, FILE | {"w.csv": csv_text(W_Q, labels=["a", "b", "c", "d"])}, "compute x.json --with parameters.w_q=w.csv:drop=0"),
-    Proposal("compute x.json --with parameters.w_q=w.csv", "a file of the numbers alone is read as w_q", PROJECTED, FILE | {"w.csv": csv_text(W_Q, labels=["a", "b", "c", "d"])}, "compute x.json --with parameters.w_q=w.csv", {"w.csv": csv_text(W_Q)}),
+    Proposal("compute x.json --with parameters.w_q=w.csv", "a file with only the numbers is read as w_q", PROJECTED, FILE | {"w.csv": csv_text(W_Q, labels=["a", "b", "c", "d"])}, "compute x.json --with parameters.w_q=w.csv", {"w.csv": csv_text(W_Q)}),
     Proposal("compute x.json --with mask=m.csv", "--with mask=m.csv:ones=visible as in Hugging Face's attention_mask", HIDDEN_LATER, FILE | {"m.csv": _LOWER}, "compute x.json --with mask=m.csv:ones=visible"),
     Proposal("compute x.json --with mask=m.csv", "--with mask=m.csv:ones=hidden as in nn.MultiheadAttention", HIDDEN_LATER, FILE | {"m.csv": "0,1,1\n0,0,1\n0,0,0\n"}, "compute x.json --with mask=m.csv:ones=hidden"),
     Proposal("compute x.json --with mask=m.csv", "--with bias=m.csv adds the numbers to the scores", attend(X, added=np.tri(3)), FILE | {"m.csv": _LOWER}, "compute x.json --with bias=m.csv"),

@@ -57,7 +57,7 @@ def test_pages_of_other_values_than_their_column_declares_are_refused():
     damaged = data[: place + 1] + b"\x0a" + data[place + 2 :]
 
     assert sizes["d0"] > 0
-    with pytest.raises(InputError, match="the pages of a column hold 4 values, and 5 are declared"):
+    with pytest.raises(InputError, match="the pages of a column hold 4 values, but 5 are declared"):
         read(damaged)
 
 

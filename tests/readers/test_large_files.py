@@ -295,7 +295,7 @@ F64 = {"dtype": "F64", "shape": [3], "data_offsets": [0, 24]}
         (built({"a": F64}, length=10**9), "a header of 1,000,000,000 bytes is declared"),
         (built({"a": F64}, bytes(23)), "a does not lie in the file"),
         (built({"a": F64}, bytes(25)), "1 bytes belong to no tensor"),
-        (built({"a": {**F64, "shape": [4]}}), "a declares 32 bytes, and has 24"),
+        (built({"a": {**F64, "shape": [4]}}), "a declares 32 bytes, but has 24"),
         (built({"a": {**F64, "shape": [-3]}}), "a does not lie in the file"),
         (built({"a": F64, "b": F64}, bytes(48)), "b does not lie in the file"),
         (built({"a": {"dtype": "F64", "shape": [3]}}), "data_offsets"),

@@ -343,12 +343,12 @@ def test_a_format_is_loaded_without_the_others():
         "base",
         "compression",
         "files",
-        "json_lines",
+        "json_line_readers",
         "npz",
         "parser_errors",
         "read",
         "source",
-        "unpacking",
+        "unpacked_size",
         "with_field",
     }
 

@@ -228,7 +228,7 @@ def test_a_header_of_more_than_100_megabytes_is_not_read(tmp_path):
     with file.open("wb") as opened:
         opened.write((100_000_001).to_bytes(8, "little"))
         opened.truncate(100_000_100)  # of no blocks on the disk
-    with pytest.raises(InputError, match="100,000,001 bytes is declared, and it may have 100,000,000"):
+    with pytest.raises(InputError, match="100,000,001 bytes is declared, but it may have at most 100,000,000"):
         read(file)
 
 
@@ -266,7 +266,7 @@ BAD_INDEXES = {
         {"weight_map": {f"{PREFIX}.{name}": "c.safetensors" for name in LAYER}},
         "there is no file",
     ),
-    "another file": ({"weight_map": {f"{PREFIX}.{name}": "a.safetensors" for name in LAYER}}, "and it is not"),
+    "another file": ({"weight_map": {f"{PREFIX}.{name}": "a.safetensors" for name in LAYER}}, "but it is not"),
 }
 
 
@@ -325,7 +325,7 @@ def test_arrays_of_the_input_and_of_the_layer_stand_side_by_side(attn, tmp_path,
     (tmp_path / "twice.npz").write_bytes(npz(**arrays))
     done = attn("compute", "twice.npz", *options)
     assert done.status == 3
-    assert "error[two-sources]: parameters.q_proj.weight is there" in done.err
+    assert "error[two-sources]: parameters.q_proj.weight is given" in done.err
 
 
 def test_a_batch_is_computed_anew_where_the_layer_has_changed_and_only_there(attn, tmp_path, files):
@@ -352,7 +352,7 @@ def test_a_whole_model_as_input_is_told_which_option_takes_a_layer(tmp_path, mon
     save_file({f"bert.layer.0.attention.self.{n}.weight": rng.normal(size=(4, 4)) for n in names}, "model.safetensors")
     np.save("x.npy", rng.normal(size=(3, 4)))
 
-    with pytest.raises(InputError, match="learned arrays of a model, and no vectors of tokens") as caught:
+    with pytest.raises(InputError, match="learned arrays of a model, not vectors of tokens") as caught:
         attncli.read("model.safetensors")
 
     way_out = caught.value.help.rpartition(" ")[2]

@@ -79,7 +79,7 @@ TOKENS_THEN = {
 }  # fmt: skip
 SAID_IN_OTHER_WORDS = {  # what the help says, where the command that is followed here is one way to do it
     "glove_numbers.txt": "in a first line, as word2vec does: 4 3",
-    "lists_unquoted.csv": 'between quotation marks: "[0.1, 0.2]"',
+    "lists_unquoted.csv": 'in quotation marks: "[0.1, 0.2]"',
     "token_is_comma.csv": 'between quotation marks: ","',
 }
 
@@ -394,7 +394,7 @@ def test_whole_numbers_that_may_well_be_coordinates_are_not_asked_about(text):
 
 @pytest.mark.parametrize("text", ["the 0.5 nan 0.25\n", "the 0.5 nan 1\ncat 0.5 nan 2\n", "2008 1_0 0.125\n"])
 def test_a_slip_for_a_number_between_numbers_is_no_part_of_a_token(text):
-    with pytest.raises(InputError, match="the end of its token, or a slip for a number") as caught:
+    with pytest.raises(InputError, match="the end of its token, or a mistyped number") as caught:
         read(text)
 
     counts = caught.value.help.rpartition(": ")[2]

@@ -336,10 +336,10 @@ def test_no_terminal_is_overrun(colors, heat):
 @pytest.mark.parametrize(
     ("words", "error", "help"),
     [
-        (["-f", "markdown", "--heat", "on"], "--heat on shades the numbers of tables, and this is markdown", "--format table, or -o FILE.txt"),
-        (["-o", "x.csv", "--heat", "map"], "--heat map shades the numbers of tables, and this is csv", "--format table, or -o FILE.txt"),
-        (["--json", "--normalize", "row"], "--normalize chooses the scale of the shades of tables, and this is json", "--format table, or -o FILE.txt"),
-        (["--heat", "off", "--normalize", "row"], "--normalize chooses the scale of the shades, and --heat off shows none", "--heat on"),
+        (["-f", "markdown", "--heat", "on"], "--heat on shades the numbers of tables, but this is markdown", "--format table, or -o FILE.txt"),
+        (["-o", "x.csv", "--heat", "map"], "--heat map shades the numbers of tables, but this is csv", "--format table, or -o FILE.txt"),
+        (["--json", "--normalize", "row"], "--normalize chooses the scale of the shades of tables, but this is json", "--format table, or -o FILE.txt"),
+        (["--heat", "off", "--normalize", "row"], "--normalize chooses the scale of the shades, but --heat off shows none", "--heat on"),
     ],
 )  # fmt: skip
 def test_formats_without_shades_refuse_them(attn, words, error, help):
@@ -355,7 +355,7 @@ def test_explain_has_no_shades(attn, words):
     done = attn("explain", SAMPLES / "cat_sat.json", "cat", *words)
 
     assert done.status == 2
-    assert "is for tables, and explain writes a page" in done.err
+    assert "is for tables, but explain writes a page" in done.err
 
 
 def test_auto_shades_weights_and_on_every_step(attn):

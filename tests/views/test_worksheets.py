@@ -109,7 +109,7 @@ def test_gaps_of_a_batch_and_heads_are_addressed_in_full(attn):
         (["--at", "dim=0"], 3, "has an axis 'dim'"),
         (["--grad", "nothing.npy"], 3, "no file nothing.npy"),
         (["--grad", "zeros"], 2, "--grad takes ones or a file, not 'zeros'"),
-        (["--grad", "ones", "--blank", "weights"], 2, "a worksheet goes forwards only"),
+        (["--grad", "ones", "--blank", "weights"], 2, "a worksheet covers the forward pass only"),
         (["--blank", "mask", "--causal"], 2, "nothing to leave blank"),
         (["--blank", "exponentials"], 2, "--blank exponentials,weights"),
         (["--blank", "exponentials,weights", "--normalizer", "sparsemax"], 3, "sparsemax has no exponentials"),
