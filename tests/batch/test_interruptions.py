@@ -107,7 +107,7 @@ def test_ctrl_c_twice_stops(many, tmp_path):
     )
     until(lambda: finished(tmp_path / "out") > 0)
     run.send_signal(signal.SIGINT)
-    assert run.stderr.readline().startswith("finishing what runs")
+    assert run.stderr.readline().startswith("finishing what is running")
     run.send_signal(signal.SIGINT)
 
     _, err = run.communicate(timeout=TIMEOUT)

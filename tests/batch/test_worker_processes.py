@@ -226,7 +226,7 @@ def test_ctrl_c_twice_leaves_neither_workers_nor_half_results(tmp_path):
     until(lambda: finished(tmp_path / "out") > 0)
     children = descendants(run.pid)
     os.killpg(run.pid, signal.SIGINT)
-    assert run.stderr.readline().startswith("finishing what runs")
+    assert run.stderr.readline().startswith("finishing what is running")
     os.killpg(run.pid, signal.SIGINT)
 
     _, err = run.communicate(timeout=TIMEOUT)

@@ -134,7 +134,7 @@ TABLE = [
     (denominator(12), ["too large by 12: 12 more keys with score 0, as padding has"]),
     (denominator(1), ["are too large by 1: one more key with score 0"]),
     (denominator(0.05), ["too large by 0.05 = e^-2.996"]),
-    (denominator(np.exp(SINKS)[:, None, None]), ["as a sink is (0: e^-0.5, 1: e^0.25, 2: e^1, 3: e^1.5)"]),
+    (denominator(np.exp(SINKS)[:, None, None]), ["as with a sink (0: e^-0.5, 1: e^0.25, 2: e^1, 3: e^1.5)"]),
     (CONTEXT[:, [1, 0, 2, 3]], ["those of other heads (0 has those of 1, 1 has those of 0)"]),
     (CONTEXT[:, [1, 2, 3, 3]], ["the wrong rows are those of the head after them"]),
     (CONTEXT[::-1], ["those of other batch items (0 has those of 1, 1 has those of 0)"]),
@@ -157,7 +157,7 @@ def test_one_value_changed_leaves_a_difference_of_rank_one():
     v = V.copy()
     v[0, 1, 7] += np.arange(1, D + 1)
     [first, *_] = region_of(WEIGHTS @ v).observations
-    assert first.startswith("the wrong rows are off by one vector along dim times a number of each query")
+    assert first.startswith("the wrong rows are off by one vector along dim times a number for each query")
 
 
 def test_rows_that_are_wrong_in_several_ways_are_named_apart():

@@ -48,7 +48,7 @@ PROPOSALS = [
     Proposal(_RUN, "--token-column token", PLAIN, {"e.csv": csv_text(X, "token,d0,d1,d2,d3", ["1", "nan", "3"])}, f"{_RUN} --token-column token"),
     # ── rows and cells
     rewrite("add the missing value", csv_text(X, labels=TOKENS).replace(repr(float(X[1, 3])), "").replace(",\n", "\n"), csv_text(X, labels=TOKENS)),
-    rewrite("remove what is too much", csv_text(X, labels=TOKENS) + "on,1,2,3,4,5\n", csv_text(np.vstack([X, [1, 2, 3, 4]]), labels=[*TOKENS, "on"]), attend(np.vstack([X, [1, 2, 3, 4]]))),
+    rewrite("remove the extra values", csv_text(X, labels=TOKENS) + "on,1,2,3,4,5\n", csv_text(np.vstack([X, [1, 2, 3, 4]]), labels=[*TOKENS, "on"]), attend(np.vstack([X, [1, 2, 3, 4]]))),
     rewrite("remove it; blank lines may only follow the last row", csv_text(X[:1]) + "\n" + csv_text(X[1:]), csv_text(X)),
     rewrite("write the number", "a,1,\nb,2,3\n", "a,1,4\nb,2,3\n", attend(np.array([[1.0, 4], [2, 3]]))),
     rewrite("write digits without underscores", "a,1_0,2\nb,1,1\n", "a,10,2\nb,1,1\n", attend(np.array([[10.0, 2], [1, 1]]))),

@@ -61,7 +61,7 @@ PROPOSALS = [
     Proposal("compute t.parquet", "--columns id,d0,d1,d2,d3", _WITH_ID, _INDEXED),
     Proposal("compute t.parquet --token-column d0", "or says none", PLAIN, _LABELLED, "compute t.parquet --token-column none"),
     # ── the format
-    Proposal("compute - --input-format ndjson", "--input-format ndjson-tokens reads a token a line", PLAIN, _TOKEN_LINES, "compute - --input-format ndjson-tokens"),
+    Proposal("compute - --input-format ndjson", "--input-format ndjson-tokens reads one token per line", PLAIN, _TOKEN_LINES, "compute - --input-format ndjson-tokens"),
     Proposal("compute - --input-format ndjson", 'a problem has embeddings: {"embeddings": [[0.1, 0.2]]}', PLAIN, _TOKEN_LINES, "compute x.ndjson", {"x.ndjson": json.dumps({"embeddings": X.tolist()}) + "\n"}),
     Proposal("compute x.parquet", "name its format with --input-format", PLAIN, {"x.parquet": json.dumps(FILE["x.json"], default=lambda x: x.tolist())}, "compute x.parquet --input-format json"),
 ]  # fmt: skip

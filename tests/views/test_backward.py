@@ -54,4 +54,4 @@ def test_a_gradient_of_another_shape_is_refused(attn, tmp_path):
     run = attn("explain", CAT, "cat", "--grad", "g.npy")
 
     assert run.status == 3
-    assert "the gradient is (2, 4), and the context (3, 4)" in run.err
+    assert "the gradient has shape (2, 4), but the context (3, 4)" in run.err
