@@ -88,6 +88,8 @@ def _numeric(cell: str) -> bool:
         ("token;d0;d1\n2008;.5;1\nroom 101;.1;3", {"columns": "1"}),
         ('" 1 2\n"a" 3 4\n', {}),
         ("the 1 2 \nNew York 3 4 \n", {}),
+        ("\nw0 0.0\nw1 1.0\nw2 2.0", {"header": "yes"}),
+        ("\n\n\ntoken,d0\na,1\nb,2\n", {}),
     ],
 )
 @pytest.mark.parametrize("head", [12, 2**16])
