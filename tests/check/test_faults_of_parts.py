@@ -119,3 +119,38 @@ def test_lengths_that_an_alignment_passes_over_are_named():
 
     assert verdict.verdict == "wrong"
     assert any("padding included, whatever the lengths" in found.sentence for found in verdict.identified)
+
+
+# ── the norm of q and k ──────────────────────────────────────────────────────────────────────────
+Q_GAIN, K_GAIN = 1 + np.random.default_rng(5).standard_normal((2, 6)) / 3
+
+
+def root_mean_square_norm(x, gain):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * gain
+
+
+def not_normed(x, _gain):
+    return x
+
+
+@pytest.mark.parametrize(
+    ("name", "q_norm", "q_gain", "k_norm", "k_gain"),
+    [
+        (None, root_mean_square_norm, Q_GAIN, root_mean_square_norm, K_GAIN),
+        ("q_norm and k_norm forgotten", root_mean_square_norm, 1, root_mean_square_norm, 1),
+        ("q_norm forgotten", root_mean_square_norm, 1, root_mean_square_norm, K_GAIN),
+        ("1 + k_norm", root_mean_square_norm, Q_GAIN, root_mean_square_norm, 1 + K_GAIN),
+        ("norm forgotten on q", not_normed, 1, root_mean_square_norm, K_GAIN),
+        ("norm forgotten on k", root_mean_square_norm, Q_GAIN, not_normed, 1),
+    ],
+)
+def test_a_wrong_norm_of_q_and_k_is_named_first(name, q_norm, q_gain, k_norm, k_gain):
+    r = np.random.default_rng(4)
+    q, k, v = (r.standard_normal((2, tokens, width)) for tokens, width in ((5, 6), (7, 6), (7, 3)))
+    weights = softmax(q_norm(q, q_gain) @ swap(k_norm(k, k_gain)) / math.sqrt(6))
+    problem = attncli.Problem(q=q, k=k, v=v, layout="htd", parameters={"q_norm": Q_GAIN, "k_norm": K_GAIN})
+
+    said = check(problem, attncli.Variant(qk_norm="rms"), figures_from_arrays({"weights": weights}))
+
+    assert said.verdict == ("wrong" if name else "right")
+    assert [cause.names[0] for cause in said.identified] == ([name] if name else [])
