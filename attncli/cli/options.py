@@ -74,7 +74,7 @@ _INPUT_OPTIONS = _group_in_panel(
     _declare_option(
         "token_column",
         str | None,
-        "tables: the column, or the field of records, that holds the tokens: a name, a number or none",
+        "tables: the column, or the field of records, that holds the tokens: a name, a place from 0 or none",
         "COLUMN",
         flags="--token-column --token-field",
     ),

@@ -24,6 +24,7 @@ from attncli.readers.columns import (
     ColumnChoice,
     ColumnKind,
     choose_columns,
+    spell_column,
 )
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
@@ -117,10 +118,13 @@ def _choose_columns(columns: list[Column], source: Source) -> ColumnChoice:
     names = [columns[c].name for c in choice.left_out if columns[c].description == _BYTES]
     tokens = [name for name in names if name.lower() in TEXT_NAMES]
     if choice.tokens is None and source.token_column is None and tokens:
+        spelled = spell_column(
+            [column.name for column in columns], [column.name for column in columns].index(tokens[0])
+        )
         raise InputError(
             "unclear-tokens",
             f"column {quote_name(tokens[0])} holds bytes, not texts: are they the tokens?",
-            help=f"yes: {_convert(tokens[0], 'cast(p.String)', source)}; no: {source.spell_option('drop', shorten(tokens[0]))}",
+            help=f"yes: {_convert(tokens[0], 'cast(p.String)', source)}; no: {source.spell_option('drop', spelled)}",
         )
     return choice
 

@@ -36,8 +36,10 @@ VECTOR_NAMES = frozenset({
 AXIS_NAMES = frozenset("xyzw")
 # Names that say more surely than `id` or `label` which column holds the texts of the tokens.
 TEXT_NAMES = ("token", "tokens", "word", "words", "text", "texts", "term", "content", "document", "sentence", "title")
-_MAX_SPELLED_COLUMNS = 64  # of column names that a way out spells
+_MAX_SPELLED_COLUMNS = 64  # of column names that a way out spells one by one
+_MAX_SPELLED_CHARACTERS = 300
 
+ColumnOption: TypeAlias = Literal["token-column", "columns", "drop"]
 ColumnKind: TypeAlias = Literal["numbers", "integers", "texts", "vectors", "other"]
 
 
@@ -89,37 +91,135 @@ class ColumnChoice:
 
 
 # ── the rules for names ──────────────────────────────────────────────────────────────────────────
-def find_column(requested: str, names: Sequence[str], width: int, words: TableWords = COLUMN_WORDS) -> int:
-    """Return the number of a column; a number is always a place, whatever the columns are called.
+def find_columns(
+    source: Source, option: ColumnOption, names: Sequence[str], width: int, words: TableWords = COLUMN_WORDS
+) -> list[int]:
+    """Return the numbers of the columns that an option names; none where it is not given.
+
+    A column is named by its name or by its place from 0; `name:0` and `place:0` say which of the two is meant, and
+    `place:0:3` is the columns 0, 1 and 2.
 
     Args:
-        requested: a name, or a number from 0.
+        source: whose option it is.
+        option: `token-column` names one column; the others several, between commas.
         names: of the columns; none where they have none.
         width: how many columns there are.
         words: how messages speak of them.
 
     Raises:
-        InputError: there is no such column, or two of that name.
+        InputError: there is no such column, two are called so, or a number is the name of one and the place of another.
     """
-    index = parse_index(requested)
-    if index is None and names.count(requested) == 1:
-        return names.index(requested)
-    if index is not None and 0 <= index < width:
-        return index
-    message = f"there is no {words.noun} {shorten(requested)!r}"
-    if names.count(requested) > 1:
-        message = f"two {words.noun}s are called {shorten(requested)!r}"
-        hint = f"their numbers tell them apart, 0 … {width - 1}"
-    else:
-        hint = suggestion(requested, names) if names else f"there are {width} {words.noun}s, 0 … {width - 1}"
-    raise InputError("no-such-column", message, help=hint)
+    requested = source.requested_columns(option)
+    items = [requested] if option == "token-column" else [item.strip() for item in requested.split(",") if item.strip()]
+    found = [_find_item(item, names, width, words) for item in items]
+    unclear = [place for _, place in found]
+    if any(place is not None for place in unclear):
+        raise _two_readings_error(source, option, items, unclear, names, words)
+    return [c for columns, _ in found for c in columns]
+
+
+def _find_item(item: str, names: Sequence[str], width: int, words: TableWords) -> tuple[list[int], int | None]:
+    """Return the columns that one item of an option names, and that at its place where it is the name of another one.
+
+    Raises:
+        InputError: there is none, or two are called so.
+    """
+    place_text, name = item.removeprefix("place:"), item.removeprefix("name:")
+    is_place, is_name = place_text != item, name != item
+    first, colon, last = place_text.partition(":")
+    bounds = [parse_index(first), parse_index(last) if colon and is_place else None]
+    place = None if is_name or (colon and not is_place) else bounds[0]
+    if colon and place is not None:
+        if bounds[1] is not None and 0 <= place < bounds[1] <= width:
+            return list(range(place, bounds[1])), None
+        place = None
+    called = [] if is_place else [c for c, other in enumerate(names) if other == name]
+    if len(called) > 1:
+        places = join_names([spell_place(names, c) for c in called], "or", max_names=8)
+        raise InputError(
+            "no-such-column",
+            f"{'two' if len(called) == 2 else len(called)} {words.noun}s are called {shorten(name)!r}",
+            help=f"their places tell them apart: {places}",
+        )
+    if place is not None and 0 <= place < width and place not in called:
+        return (called, place) if called else ([place], None)
+    if called:
+        return called, None
+    hint = f"there are {width} {words.noun}s, {_spell_range(names, width)}"
+    if names and not is_place and parse_index(name) is None:
+        hint = suggestion(name, names)
+    raise InputError("no-such-column", f"there is no {words.noun} {shorten(item)!r}", help=hint)
+
+
+def _two_readings_error(
+    source: Source,
+    option: ColumnOption,
+    items: Sequence[str],
+    unclear: Sequence[int | None],
+    names: Sequence[str],
+    words: TableWords,
+) -> InputError:
+    """The error for numbers that are the name of one column and the place of another.
+
+    Args:
+        source: whose option it is.
+        option: which.
+        items: what it says.
+        unclear: for each item the other column that is at its place, if there is one.
+        names: of the columns.
+        words: how messages speak of them.
+    """
+    pairs = list(zip(items, unclear, strict=True))
+    spelled = [
+        spell_option(source, option, ",".join(item if c is None else f"{kind}:{item}" for item, c in pairs), words)
+        for kind in ("name", "place")
+    ]
+    item, place = next((item, c) for item, c in pairs if c is not None)
+    return InputError(
+        "two-readings",
+        f"{item!r} is the name of one {words.noun}, and the place of another, {printable(shorten(names[place]))!r}",
+        help=f"by names: {spelled[0]}; by places, counted from 0: {spelled[1]}",
+    )
+
+
+def _spell_range(names: Sequence[str], width: int) -> str:
+    """Spell the places of all columns."""
+    return f"{spell_place(names, 0)} … {spell_place(names, width - 1)}"
+
+
+def spell_place(names: Sequence[str], column: int) -> str:
+    """Spell a column by its place: its number, which is no other column's name, or else `place:` before it."""
+    is_clear = all(c == column for c, name in enumerate(names) if name == str(column))
+    return str(column) if is_clear else f"place:{column}"
 
 
 def spell_column(names: Sequence[str], column: int) -> str:
-    """Return what names a column in an option: its name, or its number where its name cannot be typed as it stands."""
-    name = names[column]
-    is_plain = re.fullmatch(r"[\w.:/@+][\w.:/@+-]{0,80}", name) is not None
-    return name if is_plain and parse_index(name) is None and names.count(name) == 1 else str(column)
+    """Spell a column as options take it: by its name, or by its place where the name cannot be typed as it stands."""
+    name = names[column] if names else ""
+    if not re.fullmatch(r"[\w.:/@+][\w.:/@+-]{0,80}", name) or names.count(name) > 1:
+        return spell_place(names, column)
+    is_other = parse_index(name) not in (None, column) and 0 <= (parse_index(name) or 0) < len(names)
+    return f"name:{name}" if is_other or name.startswith(("name:", "place:")) or name == "none" else name
+
+
+def spell_columns(names: Sequence[str], columns: Sequence[int]) -> str:
+    """Spell columns as `--columns` and `--drop` take them; neighbours of a long list as `place:0:300`."""
+    spelled = ",".join(spell_column(names, c) for c in columns[:_MAX_SPELLED_COLUMNS])
+    if len(columns) <= _MAX_SPELLED_COLUMNS and len(spelled) <= _MAX_SPELLED_CHARACTERS:
+        return spelled
+    runs: list[list[int]] = []  # first, and the place after the last
+    for c in columns:
+        if runs and c == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([c, c + 1])
+    return ",".join(spell_place(names, a) if b == a + 1 else f"place:{a}:{b}" for a, b in runs)
+
+
+def spell_option(source: Source, option: ColumnOption, value: str, words: TableWords) -> str:
+    """Spell an option that chooses columns, by the name that it has for tables of this kind."""
+    own_names = {"token-column": words.token_option, "columns": words.columns_option}
+    return source.spell_option(option if source.assignment or source.is_value else own_names.get(option, option), value)
 
 
 def unlike_columns(names: Sequence[str], dimensions: Sequence[int]) -> list[int]:
@@ -170,10 +270,10 @@ class _Chooser:
     def choose(self) -> ColumnChoice:
         tokens = self._find_requested_tokens()
         if self.source.columns:
-            dimensions = self._find_all(self.source.columns)
+            dimensions = self._find_all("columns")
             candidates = [c for c in range(len(self.columns)) if c not in dimensions]
         else:
-            dropped = set(self._find_all(self.source.drop or ""))
+            dropped = set(self._find_all("drop"))
             candidates = [c for c in range(len(self.columns)) if c not in dropped]
             self._check_is_not_long(candidates)
             dimensions = self._find_dimensions([c for c in candidates if c != tokens])
@@ -199,9 +299,8 @@ class _Chooser:
         if long and all(self.columns[c].kind in ("numbers", "integers", "texts") for c in candidates):
             raise InputError("two-readings", long.message, help=long.spell_readings(self.source))
 
-    def _find_all(self, requested: str) -> list[int]:
-        names = (name.strip() for name in requested.split(","))
-        return [find_column(name, self.names, len(self.names), self.words) for name in names if name]
+    def _find_all(self, option: ColumnOption) -> list[int]:
+        return find_columns(self.source, option, self.names, len(self.names), self.words)
 
     def _find_requested_tokens(self) -> int | None:
         """Return the column of the tokens where an option names one.
@@ -209,10 +308,9 @@ class _Chooser:
         Raises:
             InputError: it does not exist, or holds neither texts nor whole numbers.
         """
-        requested = self.source.token_column
-        if requested in (None, "none"):
+        if self.source.token_column in (None, "none"):
             return None
-        column = find_column(str(requested), self.names, len(self.names), self.words)
+        [column] = self._find_all("token-column")
         if self.columns[column].kind not in ("texts", "integers"):
             raise InputError(
                 "unclear-tokens",
@@ -253,8 +351,8 @@ class _Chooser:
                 "unclear-tokens",
                 f"{self.words.noun} {self._column_name(numbers[0])} holds numbers under a name unlike the others: tokens, or a dimension?",
                 help=f"{self._spell_option('token-column', spelled)} makes them the tokens, "
-                f"{self._spell_option('drop', spelled)} leaves them out, "
-                f"{self.source.spell_option('columns', self._spell_all(numbers) or f'{spelled},…')} takes all as dimensions",
+                f"{self._spell_drop(numbers[:1])} leaves them out, "
+                f"{self._spell_option('columns', spell_columns(self.names, numbers))} takes all as dimensions",
             )
         unlike = unlike_columns(self.names, numbers)
         if unlike:
@@ -308,17 +406,10 @@ class _Chooser:
         if self.columns[unclear[0]].kind == "other":
             holds = f"holds {self.columns[unclear[0]].description} and " if is_one else "hold no numbers and "
         message = f"{self.words.noun if is_one else f'{self.words.noun}s'} {names} {holds}{one if is_one else several}"
-        ways = []
-        if spelled := self._spell_all(unclear):
-            ways.append(f"{self._spell_option('drop', spelled)} leaves {'it' if is_one else 'them'} out")
-        if (not holds or not ways) and (spelled := self._spell_all(numbers)):
-            columns = self.source.spell_option("columns", spelled)
-            ways.append(f"{columns} takes the numbers alone" if holds else f"{columns} takes all")
-        return InputError(
-            "unclear-columns",
-            message,
-            help="; ".join(ways) or f"{self._spell_option('drop', 'COLUMN,…')} says what is left out",
-        )
+        help = f"{self._spell_drop(unclear)} leaves {'it' if is_one else 'them'} out"
+        if not holds:
+            help += f"; {self.source.spell_option('columns', spell_columns(self.names, numbers))} takes all"
+        return InputError("unclear-columns", message, help=help)
 
     def _check_numbers(self, dimensions: Sequence[int]) -> None:
         """Check that columns which an option names as dimensions hold numbers.
@@ -356,11 +447,12 @@ class _Chooser:
             help=f"choose one: {join_names(ways, 'or')}",
         )
 
-    def _spell_option(self, name: str, value: str) -> str:
-        """Spell an option that chooses columns, by the name that it has for tables of this kind."""
-        if not self.source.assignment:  # --with has one name for each
-            name = {"token-column": self.words.token_option, "columns": self.words.columns_option}.get(name, name)
-        return self.source.spell_option(name, value)
+    def _spell_drop(self, columns: Sequence[int]) -> str:
+        """Spell the option that leaves columns out, beside those that are left out already."""
+        return self._spell_option("drop", spell_columns(self.names, [*self._find_all("drop"), *columns]))
+
+    def _spell_option(self, option: ColumnOption, value: str) -> str:
+        return spell_option(self.source, option, value, self.words)
 
     def _column_name(self, column: int) -> str:
         return quote_name(self.names[column])
@@ -368,9 +460,3 @@ class _Chooser:
     def _describe(self, column: int) -> str:
         descriptions = {"texts": "texts", "vectors": "vectors", "numbers": "numbers", "integers": "whole numbers"}
         return self.columns[column].description or descriptions.get(self.columns[column].kind, "something else")
-
-    def _spell_all(self, columns: Sequence[int]) -> str:
-        """Return what names some columns in an option; nothing where that would be too long to type."""
-        if len(columns) > _MAX_SPELLED_COLUMNS:
-            return ""
-        return ",".join(spell_column(self.names, c) for c in columns)

@@ -50,7 +50,9 @@ def _check_tokens(table: TableReading, tokens: int, dimensions: Sequence[int]) -
     """Check that no token ends in a number that belongs to the vector, and that none is in single quotation marks."""
     labels = [row[tokens] for row in table.body]
     first = printable(shorten(labels[0]))
-    takes_all = f"{table.source.spell_option('token-column', str(tokens))} takes the tokens as they are"
+    takes_all = (
+        f"{table.source.spell_option('token-column', table.spell_columns([tokens]))} takes the tokens as they are"
+    )
     if all(len(label) > 1 and label[0] == label[-1] == "'" for label in labels):
         raise table.text_rows.cell_error(
             "two-readings",
@@ -113,7 +115,7 @@ def transposed_error(table: TableReading, column: int, message: str) -> InputErr
         f"{message}: is each row a dimension, and each column a token?",
         table.first,
         column,
-        help=f"yes: {command}; no: {spell('token-column', str(column))} makes them the tokens",
+        help=f"yes: {command}; no: {spell('token-column', table.spell_columns([column]))} makes them the tokens",
     )
 
 
@@ -140,7 +142,7 @@ def _check_decimal_marks(table: TableReading, dimensions: Sequence[int]) -> None
         message = f"{cell!r} is beside whole numbers: does its point separate thousands?"
     else:
         return
-    columns = table.source.spell_option("columns", shorten(",".join(map(str, dimensions))))
+    columns = table.source.spell_option("columns", table.spell_columns(dimensions))
     other = f"yes: {_TO_POINTS}" if comma else f"no: {columns}"
     raise table.text_rows.cell_error(
         "two-readings", message, row, column, help=f"{other}; the point separates thousands: {_WITHOUT_GROUPS}"
@@ -158,11 +160,11 @@ def _check_no_decimal_commas(table: TableReading, dimensions: Sequence[int]) -> 
         return
     row = table.body[0]
     pair = f"{row[dimensions[0]].strip()},{row[dimensions[1]].strip()}"
-    columns = ",".join(map(str, dimensions))
+    columns = table.source.spell_option("columns", table.spell_columns(dimensions))
     raise table.text_rows.cell_error(
         "two-readings",
         f"{pair} may be two numbers, or one with a decimal comma",
         table.first,
         dimensions[0],
-        help=rf"one: sed -E 's/([0-9]),([0-9]+)(,|$)/\1.\2\3/g'; two: {table.source.spell_option('columns', shorten(columns))}",
+        help=rf"one: sed -E 's/([0-9]),([0-9]+)(,|$)/\1.\2\3/g'; two: {columns}",
     )

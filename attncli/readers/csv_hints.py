@@ -9,7 +9,6 @@ from attncli.readers.csv_non_numbers import DOUBLE_QUOTES, explain_non_number
 from attncli.readers.csv_table_protocol import TableReading
 from attncli.text import shorten
 
-_MAX_SPELLED_COLUMNS = 64  # of column numbers that a way out spells
 _TO_POINTS = r"sed -E 's/([0-9]),([0-9])/\1.\2/g'"
 _WITHOUT_FIRST_LINE = "if line 1 is a title, remove it: tail -n +2"
 _COMMENT_START = re.compile("#|%|//|--")
@@ -49,7 +48,7 @@ def explain_cell(table: TableReading, row: int, column: int) -> tuple[str, str, 
     if not hint and row == table.first and table.header and _is_unlike_next_row(table, others):
         return code, message, f"if line {line} is a second line of header, remove it: sed {line}d"
     if all(not table.holds_number(other[column]) and not looks_like_number(other[column]) for other in table.body):
-        name = table.spell_column_name(column)
+        name = table.spell_columns([column])
         takes = f"{table.source.spell_option('token-column', name)} makes it the tokens"
         leaves = f"{table.spell_drop(column)} leaves it out"
         if not hint:
@@ -75,8 +74,6 @@ def find_empty_columns(table: TableReading) -> list[int]:
 def describe_empty_columns(table: TableReading, columns: list[int]) -> str:
     """Return the option that leaves empty columns out."""
     subject, them = ("the column is", "it") if len(columns) == 1 else (f"{len(columns)} columns are", "them")
-    if len(columns) > _MAX_SPELLED_COLUMNS:
-        return f"{subject} empty throughout: --columns says which are dimensions"
     return f"{subject} empty throughout: {table.spell_drop(*columns)} leaves {them} out"
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import decode_text
+from attncli.readers.columns import find_columns, spell_columns
 from attncli.readers.csv_rows import SEPARATOR_NAMES, SEPARATORS, CsvRows, split_lines
 from attncli.readers.source import Source
-from attncli.registry import parse_index
-from attncli.text import join_names, pluralize, shorten, suggestion
+from attncli.text import join_names, pluralize, shorten
 
 _LABEL_COLUMN_NAMES = ("token", "tokens", "word", "words", "text", "label", "labels", "name")
 
@@ -61,21 +61,14 @@ def _find_column(source: Source, names: tuple[str, ...], width: int) -> int:
     Raises:
         InputError: there is no such column, or it is unclear.
     """
-    requested = source.token_column
-    if requested is not None:
-        index = parse_index(requested)
-        if index is None and requested in names:
-            return names.index(requested)
-        if index is not None and index < width:
-            return index
-        hint = suggestion(requested, names) if names else f"there are {width} columns, 0 … {width - 1}"
-        raise InputError("no-such-column", f"there is no column {shorten(requested)!r}", help=hint)
+    if source.token_column is not None:
+        return find_columns(source, "token-column", names, width)[0]
     if width == 1:
         return 0
     found = [i for i, name in enumerate(names) if name.strip().lower() in _LABEL_COLUMN_NAMES]
     if len(found) == 1:
         return found[0]
-    spelled = [source.spell_option("token-column", str(i)) for i in range(min(width, 3))]
+    spelled = [source.spell_option("token-column", spell_columns(names, [i])) for i in range(min(width, 3))]
     shown = join_names([repr(shorten(name, 40)) for name in names] or map(str, range(width)), max_names=8)
     message = f"which column holds the labels: {shown}?"
     raise InputError("unclear-tokens", message, location=Location(line=1), help=join_names(spelled, "or"))

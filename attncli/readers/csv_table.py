@@ -13,7 +13,15 @@ from typing import Any
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import make_problem, nest_fields
-from attncli.readers.columns import TOKEN_NAMES, are_alike, differs_from_rest, find_column, spell_column, unlike_columns
+from attncli.readers.columns import (
+    TOKEN_NAMES,
+    ColumnOption,
+    are_alike,
+    differs_from_rest,
+    find_columns,
+    spell_columns,
+    unlike_columns,
+)
 from attncli.readers.csv_ambiguities import check_readings, is_column_of_dimension_numbers, transposed_error
 from attncli.readers.csv_cells import (
     COMMA_NUMBER,
@@ -35,7 +43,6 @@ from attncli.types import NumpyArray, Problem
 
 _LABEL_COLUMN_NAMES = frozenset({"token", "tokens", "word", "words", "text", "label", "labels", "name"})
 _NUMBERED_NAME = re.compile(r"([A-Za-z]_?)\d+", re.ASCII)
-_MAX_SPELLED_COLUMNS = 64  # of column numbers that a way out spells
 
 
 class CsvTable:
@@ -106,7 +113,7 @@ class CsvTable:
 
     def find_vector_column(self) -> int | None:
         """Return the number of the column each cell of which holds a whole vector, if there is one; errors are its."""
-        return find_vector_column(self, self._find_columns(self.source.drop), self._find_columns(self.source.columns))
+        return find_vector_column(self, self._find_columns("drop"), self._find_columns("columns"))
 
     def to_problem(
         self, vectors: NumpyArray, tokens: list[str] | None, column: int | None, remarks: Sequence[str] = ()
@@ -155,9 +162,7 @@ class CsvTable:
             return ()  # the line with counts is what others call the header
         if self.text_rows.comment_names and self.source.header != "yes":
             return self.text_rows.comment_names
-        token_column = self.source.token_column
-        names_a_column = token_column not in (None, "none") and not re.fullmatch("[0-9]+", str(token_column))
-        if self.source.header == "yes" or (self.source.header is None and names_a_column):
+        if self.source.header == "yes" or (self.source.header is None and self._is_name_requested()):
             return self._complete_names(names)
         if self.source.header == "no":
             return ()
@@ -185,6 +190,12 @@ class CsvTable:
                 f"the first row has {len(labels)} cells without a number, and goes on with 0, 1, 2 …: is it a header?"
             )
         return ()
+
+    def _is_name_requested(self) -> bool:
+        """Whether an option calls a column by a name, so that there is a header."""
+        tokens = self.source.token_column
+        is_place = tokens in (None, "none") or re.fullmatch(r"(?:place:)?[0-9]+", str(tokens))
+        return not is_place or "name:" in f"{self.source.columns},{self.source.drop}"
 
     def _strip_empty_ends(self, cells: tuple[str, ...]) -> tuple[str, ...]:
         """Return the first cells of a row without those at its end that are empty in every row; one word alone is a title."""
@@ -229,7 +240,7 @@ class CsvTable:
         if self.source.token_column is not None:
             return True
         if self.source.columns:  # columns that are not named may hold words below
-            named = {*self._find_columns(self.source.columns), *self._find_columns(self.source.drop)}
+            named = {*self._find_columns("columns"), *self._find_columns("drop")}
             other_count = len(self.body[0]) - len(named)
             if other_count > 1 or (other_count and column is None):
                 return False
@@ -248,10 +259,10 @@ class CsvTable:
         if requested == "none":
             return None
         if requested is not None:
-            return self._find_column(requested)
+            return self._find_columns("token-column")[0]
         if self.source.columns:
-            return self._find_label_column(self._find_columns(self.source.columns))
-        dropped = self._find_columns(self.source.drop)
+            return self._find_label_column(self._find_columns("columns"))
+        dropped = self._find_columns("drop")
         declared = self.text_rows.declared
         if declared and len(self.body[0]) == declared[1] + 1 and not dropped:
             return 0
@@ -265,14 +276,14 @@ class CsvTable:
             if len(kept) > 1 and is_column_of_dimension_numbers(self, first):
                 raise transposed_error(self, first, f"column {self.header[first]!r} counts {column[0]}, {column[1]} …")
             if self.header and len(kept) > 1 and differs_from_rest([self.header[c] for c in kept]):
-                spell, name = self.source.spell_option, self.spell_column_name(first)
+                spell, name = self.source.spell_option, self.spell_columns([first])
                 raise self._cell_error(
                     "unclear-tokens",
                     f"column {shorten(self.header[first])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
                     0,
                     first,
                     help=f"{spell('token-column', name)} makes them the tokens, {self.spell_drop(first)} leaves them out, "
-                    f"{spell('columns', name)},… names the dimensions",
+                    f"{spell('columns', self.spell_columns(kept))} takes all as dimensions",
                 )
             return None
         if any(are_numbers) and all(self.holds_number(cell) or looks_like_number(cell) for cell in column):
@@ -284,7 +295,7 @@ class CsvTable:
                     f"column {shorten(self.header[first])!r} holds numbers and {printable(shorten(cell))!r}: tokens, or a mistyped number?",
                     row,
                     first,
-                    help=f"{self.source.spell_option('token-column', self.spell_column_name(first))} makes them the tokens",
+                    help=f"{self.source.spell_option('token-column', self.spell_columns([first]))} makes them the tokens",
                 )
             self._parse_cell(row, first)  # raises, and says why
         return first
@@ -303,7 +314,7 @@ class CsvTable:
                 0,
                 help="compute its input again; --only context -o NEW.csv writes vectors alone, which are read",
             )
-        dropped = self._find_columns(self.source.drop)
+        dropped = self._find_columns("drop")
         long = find_long_table([name for c, name in enumerate(self.header) if c not in dropped])
         if long and not self.source.columns and self.source.field_kind != "booleans":
             raise self._cell_error(
@@ -316,20 +327,14 @@ class CsvTable:
 
     def spell_drop(self, *columns: int) -> str:
         """Spell the option that leaves columns out, beside those that are left out already."""
-        names = [*(self.source.drop or "").split(","), *map(self.spell_column_name, columns)]
-        return self.source.spell_option("drop", shorten(",".join(name for name in names if name)))
+        dropped = self._find_columns("drop")
+        return self.source.spell_option(
+            "drop", self.spell_columns([*dropped, *(c for c in columns if c not in dropped)])
+        )
 
-    def spell_column_name(self, column: int) -> str:
-        """Return what names a column in an option: its name, or its number if that has none or looks like a number."""
-        return spell_column(self.header, column) if self.header else str(column)
-
-    def _find_column(self, requested: str) -> int:
-        """Return the number of a column; a number is always a place, whatever the columns are called.
-
-        Raises:
-            InputError: there is no such column, or two of that name.
-        """
-        return find_column(requested, self.header, len(self.body[0]))
+    def spell_columns(self, columns: Sequence[int]) -> str:
+        """Spell columns as options take them: by names, or by places where there are none or they cannot be typed."""
+        return spell_columns(self.header, columns)
 
     def find_dimensions(self, token_column: int | None) -> list[int]:
         """Return the numbers of the columns that are dimensions: those that were named, or all that nothing speaks against.
@@ -338,8 +343,8 @@ class CsvTable:
             InputError: a column that was named does not exist, or one is called otherwise than dimensions are.
         """
         if self.source.columns:
-            return self._find_columns(self.source.columns)
-        dropped = self._find_columns(self.source.drop)
+            return self._find_columns("columns")
+        dropped = self._find_columns("drop")
         dimensions = [c for c in range(len(self.body[0])) if c != token_column and c not in dropped]
         empty = sorted({*find_empty_columns(self)} & {*dimensions}) if self.header else []
         if empty and not any(self.header[c] for c in empty):
@@ -352,14 +357,13 @@ class CsvTable:
             if words:
                 raise self._texts_error(words, dimensions, token_column)
             names = join_names([f"{shorten(self.header[c])!r}" for c in unlike])
-            others = ",".join(self.spell_column_name(c) for c in dimensions)
             spell = self.source.spell_option
             raise self._cell_error(
                 "unclear-columns",
                 f"column {names} {'has a name' if len(unlike) == 1 else 'have names'} unlike the dimensions: part of the vector?",
                 0,
                 unlike[0],
-                help=f"{self.spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', shorten(others))} takes all",
+                help=f"{self.spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', self.spell_columns(dimensions))} takes all",
             )
         self._refuse_counts(dimensions, token_column)
         return dimensions
@@ -367,15 +371,15 @@ class CsvTable:
     def _texts_error(self, words: Sequence[int], dimensions: Sequence[int], token_column: int | None) -> InputError:
         """The error for columns of texts among those that are left as dimensions."""
         spell = self.source.spell_option
-        numbers = ",".join(self.spell_column_name(c) for c in dimensions if c not in words)
+        numbers = self.spell_columns([c for c in dimensions if c not in words])
         if self.source.token_column is not None or token_column is None:
             message = f"{'column' if len(words) == 1 else 'columns'} {self._join_columns(words)} {'holds' if len(words) == 1 else 'hold'} texts"
             leaves = f"{self.spell_drop(*words)} leaves {'it' if len(words) == 1 else 'them'} out"
-            takes = f"; {spell('columns', shorten(numbers))} takes the numbers alone" if numbers else ""
+            takes = f"; {spell('columns', numbers)} takes the numbers alone" if numbers else ""
             return self._cell_error("unclear-columns", message, 0, words[0], help=leaves + takes)
         texts = [token_column, *words]
         ways = [
-            f"{spell('token-column', self.spell_column_name(c))} {self.spell_drop(*(other for other in texts if other != c))}"
+            f"{spell('token-column', self.spell_columns([c]))} {self.spell_drop(*(other for other in texts if other != c))}"
             for c in texts
         ]
         message = f"columns {self._join_columns(texts)} hold texts: which are the tokens?"
@@ -417,9 +421,8 @@ class CsvTable:
             spell = self.source.spell_option
             ways = [f"{self.spell_drop(column)} leaves it out"]
             if token_column is None and column == dimensions[0]:
-                ways.append(f"{spell('token-column', str(column))} makes them the tokens")
-            if len(dimensions) <= _MAX_SPELLED_COLUMNS:
-                ways.append(f"{spell('columns', ','.join(map(str, dimensions)))} takes all")
+                ways.append(f"{spell('token-column', self.spell_columns([column]))} makes them the tokens")
+            ways.append(f"{spell('columns', self.spell_columns(dimensions))} takes all")
             raise self._cell_error(
                 "unclear-columns",
                 f"column {column} holds whole numbers, and all others hold fractions: part of the vector?",
@@ -428,13 +431,18 @@ class CsvTable:
                 help="; ".join(ways),
             )
 
-    def _find_columns(self, names: str | None) -> list[int]:
-        """Return the numbers of columns whose names stand between commas."""
-        return [self._find_column(name.strip()) for name in (names or "").split(",") if name.strip()]
+    def _find_columns(self, option: ColumnOption) -> list[int]:
+        """Return the numbers of the columns that an option names.
+
+        Raises:
+            InputError: there is no such column, two are called so, or a number may be its name or its place.
+        """
+        return find_columns(self.source, option, self.header, len(self.body[0]))
 
     def is_requested_token_column(self, column: int) -> bool:
-        requested = self.source.token_column
-        return requested is not None and requested in (str(column), *self.header[column : column + 1])
+        """Whether an option names the column as that of the tokens."""
+        is_named = self.source.token_column not in (None, "none")
+        return is_named and self._find_columns("token-column") == [column]
 
     def _find_label_column(self, dimensions: Sequence[int]) -> int | None:
         """Return the column of the tokens beside columns that are vectors, if there is one.
@@ -444,8 +452,8 @@ class CsvTable:
         """
         requested = self.source.token_column
         if requested is not None:
-            return None if requested == "none" else self._find_column(requested)
-        used = {*dimensions, *self._find_columns(self.source.drop)}
+            return None if requested == "none" else self._find_columns("token-column")[0]
+        used = {*dimensions, *self._find_columns("drop")}
         words = [
             c
             for c in range(len(self.body[0]))
@@ -454,9 +462,9 @@ class CsvTable:
         named = [c for c in words if self.header and self.header[c].lower() in _LABEL_COLUMN_NAMES]
         if len(named) == 1 or len(words) <= 1:
             return next(iter(named or words), None)
-        spelled = " or ".join(self.source.spell_option("token-column", self.spell_column_name(c)) for c in words)
+        spelled = " or ".join(self.source.spell_option("token-column", self.spell_columns([c])) for c in words)
         message = (
-            f"columns {join_names([self.spell_column_name(c) for c in words], 'and')} hold words: which are the tokens?"
+            f"columns {join_names([self.spell_columns([c]) for c in words], 'and')} hold words: which are the tokens?"
         )
         raise self._cell_error("unclear-tokens", message, 0, words[0], help=f"{shorten(spelled, 200)} says which")
 

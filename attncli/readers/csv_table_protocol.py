@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 from attncli.errors import InputError
@@ -26,8 +27,8 @@ class TableReading(Protocol):
     def holds_number(self, cell: str) -> bool:
         """Whether a cell holds a number as this file writes them."""
 
-    def spell_column_name(self, column: int) -> str:
-        """Return what names a column in an option."""
+    def spell_columns(self, columns: Sequence[int]) -> str:
+        """Spell columns as options take them."""
 
     def spell_drop(self, *columns: int) -> str:
         """Spell the option that leaves columns out."""

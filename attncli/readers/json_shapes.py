@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 from attncli.errors import InputError, Location
-from attncli.readers.columns import AXIS_NAMES, OTHER_NAMES, VECTOR_NAMES
+from attncli.readers.columns import AXIS_NAMES, OTHER_NAMES, VECTOR_NAMES, spell_columns
 from attncli.readers.json_tables import (
     Table,
     is_labelled_row,
@@ -356,7 +356,7 @@ def _table_of_lists(value: Json, source: Source) -> Table | None:
     if likely := _find_likely_fields(value):
         raise _misspelt_fields_error(names, likely)
     if are_numbers or _are_column_names(names) or lowered & (OTHER_NAMES | VECTOR_NAMES):
-        spelled = ",".join(names) if len(",".join(names)) <= 100 else ",".join(map(str, range(len(names))))
+        spelled = spell_columns(names, range(len(names)))
         raise InputError(
             "two-readings",
             f"{join_names([repr(shorten(name)) for name in names], max_names=4)} hold a list of numbers each: are they tokens, or columns?",

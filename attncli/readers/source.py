@@ -15,8 +15,8 @@ class Source:
     name: str  # for messages
     data: Any  # bytes; for a reader that `shares_memory`, a memoryview if they come from a file
     format: str = ""
-    token_column: str | None = None  # a name, a number from 0, or none
-    columns: str | None = None  # those that are dimensions: names or numbers, separated by commas
+    token_column: str | None = None  # a name, a place from 0, or none
+    columns: str | None = None  # those that are dimensions: names or places, separated by commas
     drop: str | None = None  # those that are left out
     header: str | None = None  # yes or no
     separator: str | None = None  # comma, semicolon, tab, pipe or space
@@ -34,6 +34,10 @@ class Source:
     def may_be_nonfinite(self) -> bool:
         """Whether the field may hold infinities and NaN."""
         return self.field in FIELDS and not FIELDS[self.field].finite
+
+    def requested_columns(self, option: str) -> str:
+        """What an option that names columns says of this file; nothing where it is not given."""
+        return {"token-column": self.token_column, "columns": self.columns, "drop": self.drop}[option] or ""
 
     def spell_option(self, name: str, value: str) -> str:
         """Spell an option that says how this file is read, as it stands on the command line; of a value, as a keyword."""

@@ -17,6 +17,7 @@ _INDEXED = {"e.csv": csv_text(np.hstack([[[5], [6], [7]], X]), "id,d0,d1,d2,d3")
 _WITH_ID = attend(np.hstack([[[5], [6], [7]], X]))
 _FREQUENT = {"e.csv": csv_text(X, "token,d0,d1,d2,d3,freq", TOKENS, "7")}
 _WITH_FREQUENCY = attend(np.hstack([X, np.full((3, 1), 7)]))
+_NUMBERED = {"e.csv": csv_text(X, ",0,1,2,3", ["0", "1", "2"])}  # as pandas writes it, with an index
 _TWICE = {"e.csv": csv_text(np.hstack([X, [[9]] * 3]), "d0,d1,d2,d3,d3")}
 _NPY = npy(X)
 _JSON = json.dumps({"embeddings": X.tolist()})
@@ -36,14 +37,21 @@ PROPOSALS = [
     Proposal(_RUN, "--header yes", PLAIN, {"e.csv": csv_text(X, "token,0,1,2,3", TOKENS)}, f"{_RUN} --header yes"),
     Proposal(_RUN, "--token-column id", PLAIN, _INDEXED, f"{_RUN} --token-column id"),
     Proposal(_RUN, "--drop id", PLAIN, _INDEXED, f"{_RUN} --drop id"),
-    Proposal(_RUN, "--columns id,… names the dimensions", _WITH_ID, _INDEXED, f"{_RUN} --columns id,d0,d1,d2,d3"),
+    Proposal(_RUN, "--columns id,d0,d1,d2,d3 takes all as dimensions", _WITH_ID, _INDEXED, f"{_RUN} --columns id,d0,d1,d2,d3"),
     Proposal(_RUN, "--drop freq", PLAIN, _FREQUENT, f"{_RUN} --drop freq"),
     Proposal(_RUN, "--columns d0,d1,d2,d3,freq", _WITH_FREQUENCY, _FREQUENT, f"{_RUN} --columns d0,d1,d2,d3,freq"),
-    Proposal(f"{_RUN} --drop d3", "their numbers tell them apart, 0 … 4", PLAIN, _TWICE, f"{_RUN} --drop 4"),
+    Proposal(f"{_RUN} --drop d3", "their places tell them apart: 3 or 4", PLAIN, _TWICE, f"{_RUN} --drop 4"),
     Proposal(f"{_RUN} --header no --token-column 9", "there are 5 columns, 0 … 4", PLAIN, {"e.csv": csv_text(X, labels=TOKENS)}, f"{_RUN} --header no --token-column 0"),
     # an index without a name, as pandas writes it: its number names it
-    Proposal(f"{_RUN} --header yes", "--token-column 0", PLAIN, {"e.csv": csv_text(X, ",0,1,2,3", ["0", "1", "2"])}, f"{_RUN} --header yes --token-column 0"),
-    Proposal(f"{_RUN} --header yes", "--drop 0", PLAIN, {"e.csv": csv_text(X, ",0,1,2,3", ["0", "1", "2"])}, f"{_RUN} --header yes --drop 0"),
+    Proposal(f"{_RUN} --header yes", "--token-column place:0", PLAIN, _NUMBERED),
+    Proposal(f"{_RUN} --header yes", "--drop place:0", PLAIN, _NUMBERED),
+    Proposal(f"{_RUN} --header yes", "--columns place:0,name:0,name:1,name:2,name:3", attend(np.column_stack([[0, 1, 2], X])), _NUMBERED),
+    Proposal(f"{_RUN} --header yes --columns 0,1,2,3", "by names: --columns name:0,name:1,name:2,name:3", PLAIN, _NUMBERED, f"{_RUN} --header yes --columns name:0,name:1,name:2,name:3"),
+    Proposal(f"{_RUN} --header yes --columns 0,1,2,3", "by places, counted from 0: --columns place:0,place:1,place:2,place:3", attend(np.column_stack([[0, 1, 2], X[:, :3]])), _NUMBERED, f"{_RUN} --header yes --columns place:0,place:1,place:2,place:3"),
+    Proposal(f"{_RUN} --header yes --drop 0", "by places, counted from 0: --drop place:0", PLAIN, _NUMBERED, f"{_RUN} --header yes --drop place:0"),
+    Proposal(f"{_RUN} --header yes --drop 0", "by names: --drop name:0", "unclear-tokens", _NUMBERED, f"{_RUN} --header yes --drop name:0"),
+    Proposal(f"{_RUN} --header yes --token-column 0", "by places, counted from 0: --token-column place:0", PLAIN, _NUMBERED, f"{_RUN} --header yes --token-column place:0"),
+    Proposal(f"{_RUN} --header yes --token-column 0", "by names: --token-column name:0", "unclear-columns", _NUMBERED, f"{_RUN} --header yes --token-column name:0"),
     Proposal(_RUN, "--drop 0", PLAIN, {"e.csv": csv_text(X, ",d0,d1,d2,d3", ["0", "1", "2"])}, f"{_RUN} --drop 0"),
     Proposal(_RUN, "--token-column token", PLAIN, {"e.csv": csv_text(X, "token,d0,d1,d2,d3", ["1", "nan", "3"])}, f"{_RUN} --token-column token"),
     # ── rows and cells

@@ -38,7 +38,6 @@ _MARKED = records(token=TOKENS, **_COLUMNS, **{f"mark{i}": [True] * 3 for i in r
 _WIDE = records(
     token=TOKENS, **_COLUMNS, **{f"x{i}": [i] * 3 for i in range(61)}, **{f"mark{i}": [True] * 3 for i in range(65)}
 )  # both are more
-_OTHER_COLUMNS = ",".join([*(f"x{i}" for i in range(61)), *(f"mark{i}" for i in range(65))])
 _TOKEN_LINES = {"-": "".join(json.dumps({"token": t, "embedding": x}) + "\n" for t, x in zip(TOKENS, X.tolist(), strict=True))}  # fmt: skip
 
 PROPOSALS = [
@@ -50,8 +49,9 @@ PROPOSALS = [
     Proposal(_RUN, "--drop freq", PLAIN, _FREQUENT),
     Proposal(_RUN, "--columns d0,d1,d2,d3,freq", _WITH_FREQUENCY, _FREQUENT),
     Proposal(_RUN, "--columns d0,d1,d2,d3", PLAIN, {"t.json": _COLUMNS}),
-    Proposal(_RUN, "--columns d0,d1,d2,d3", PLAIN, _MARKED),
-    Proposal(_RUN, "--drop COLUMN,… says what is left out", PLAIN, _WIDE, f"{_RUN} --drop {_OTHER_COLUMNS}"),
+    Proposal(_RUN, "--drop place:5:70", PLAIN, _MARKED),
+    Proposal(f"{_RUN} --drop mark0", "--drop place:5:70", PLAIN, _MARKED, f"{_RUN} --drop place:5:70"),
+    Proposal(_RUN, "--drop place:66:131 leaves them out", "unclear-columns", _WIDE, f"{_RUN} --drop place:66:131"),
     Proposal("compute t.parquet --columns token,d0", "--columns COLUMN,… names those that are dimensions", attend(X[:, :1]), _LABELLED, "compute t.parquet --columns d0"),
     # ── the tokens
     Proposal(_RUN, "--token-field text", PLAIN, records(text=TOKENS, title=["x"] * 3, embedding=X.tolist())),

@@ -9,6 +9,8 @@ import pytest
 
 from attncli.errors import InputError
 from attncli.readers import find_reader, parse_problem
+from attncli.readers.columns import find_columns, spell_columns
+from attncli.readers.source import Source
 
 VECTORS = [[0.5, 2.0, -1.0], [3.0, 0.25, 4.0]]
 
@@ -68,19 +70,87 @@ def test_an_index_in_front_is_never_a_dimension_unless_it_is_said(names):
         read(text, header="yes")
     with pytest.raises(InputError, match="unlike the dimensions"):
         read(text, header="yes", token_column="none")
-    np.testing.assert_array_equal(read(text, header="yes", token_column="0").embeddings, VECTORS)
-    np.testing.assert_array_equal(read(text, header="yes", drop="0").embeddings, VECTORS)
-    assert read(text, header="yes", columns="0,1,2,3").embeddings[1].tolist() == [1, *VECTORS[1]]
+    np.testing.assert_array_equal(read(text, header="yes", token_column="place:0").embeddings, VECTORS)
+    np.testing.assert_array_equal(read(text, header="yes", drop="place:0").embeddings, VECTORS)
+    assert read(text, header="yes", columns="place:0:4").embeddings[1].tolist() == [1, *VECTORS[1]]
 
 
-def test_a_number_is_a_place_whatever_columns_are_called():
-    """What pandas writes: a nameless index, then columns called 0, 1, 2."""
-    text = table(",0,1,2", [["10"], ["20"]], 0, False)
+# ── numbers that are the name of one column and the place of another ─────────────────────────────
+NUMBERED = table(",0,1,2", [["10"], ["20"]], 0, False)  # what pandas writes: a nameless index, then 0, 1, 2
+COUNTED = table("token,0,1,2,freq", [["5"], ["6"]], 4, True)
+INDEX = [10, 20]
 
-    problem = read(text, header="yes", token_column="0")
 
-    assert problem.tokens == ("10", "20")
+@pytest.mark.parametrize(
+    ("text", "option", "value", "by_name", "by_place"),
+    [
+        (NUMBERED, "token_column", "0", "unclear-columns", [["10", "20"], VECTORS]),
+        (NUMBERED, "columns", "0,1,2", [None, VECTORS], [None, [[i, *v[:2]] for i, v in zip(INDEX, VECTORS, strict=True)]]),
+        (NUMBERED, "columns", "2,1", [None, [[v[2], v[1]] for v in VECTORS]], [None, [[v[1], v[0]] for v in VECTORS]]),
+        (NUMBERED, "drop", "1", "unclear-tokens", "unclear-tokens"),
+        (COUNTED, "columns", "0,1,2", [["a", "b"], VECTORS], "not-a-number"),
+        (COUNTED, "columns", "freq,2", [["a", "b"], [[5, -1], [6, 4]]], [["a", "b"], [[5, 2], [6, 0.25]]]),
+        (COUNTED, "token_column", "0", "unclear-columns", "unclear-columns"),
+    ],
+)  # fmt: skip
+def test_a_number_that_is_a_name_and_a_place_is_refused_and_both_answers_work(text, option, value, by_name, by_place):
+    with pytest.raises(InputError) as raised:
+        read(text, header="yes", **{option: value})
+
+    assert raised.value.code == "two-readings"
+    spelled = re.fullmatch(r"by names: --\S+ (\S+); by places, counted from 0: --\S+ (\S+)", raised.value.help).groups()
+    for answer, expected in zip(spelled, (by_name, by_place), strict=True):
+        if isinstance(expected, str):
+            with pytest.raises(InputError) as other:
+                read(text, header="yes", **{option: answer})
+            assert other.value.code == expected
+            continue
+        problem = read(text, header="yes", **{option: answer})
+        tokens, vectors = expected
+        assert problem.tokens == (None if tokens is None else tuple(tokens))
+        np.testing.assert_array_equal(problem.embeddings, vectors)
+
+
+@pytest.mark.parametrize(
+    ("names", "value"),
+    [("token,10,20,30", "10,20,30"), ("token,10,20,30", "1,2,3"), ("0,1,2,token", "0,1,2"), ("token,-1,-2,-3", "-1,-2,-3")],
+)  # fmt: skip
+def test_a_number_with_one_reading_is_read(names, value):
+    cells = [
+        [f"{'ab'[i]}", *map(str, v)] if names.startswith("token") else [*map(str, v), "ab"[i]]
+        for i, v in enumerate(VECTORS)
+    ]
+    text = "\n".join([names, *map(",".join, cells), ""])
+
+    problem = read(text, header="yes", columns=value)
+
+    assert problem.tokens == ("a", "b")
     np.testing.assert_array_equal(problem.embeddings, VECTORS)
+
+
+@pytest.mark.parametrize("count", [3, 40, 400])
+def test_what_spells_columns_names_each_of_them(count):
+    """However many there are, and whatever they are called."""
+    for names in (
+        ["", *map(str, range(count))],
+        [*map(str, range(count, 0, -1))],
+        [f"d {c}" for c in range(count)],
+        ["a", "a", *(f"d{c}" for c in range(count))],
+        ["none", "name:0", "place:1", "-1", "007", *map(str, range(count))],
+    ):
+        for columns in (range(len(names)), range(1, len(names)), range(0, len(names), 2), [len(names) - 1]):
+            spelled = spell_columns(names, list(columns))
+            assert find_columns(Source("t", b"", columns=spelled), "columns", names, len(names)) == list(columns)
+            assert count > 40 or "…" not in spelled
+
+
+@pytest.mark.parametrize("value", ["place:4", "place:x", "name:3", "place:2:1", "place:0:9", "-1", "7"])
+def test_a_place_or_a_name_that_is_not_there_is_refused(value):
+    with pytest.raises(InputError) as raised:
+        read(NUMBERED, header="yes", columns=value)
+
+    assert raised.value.code == "no-such-column"
+    assert raised.value.help
 
 
 def test_a_column_of_words_can_be_dropped():

@@ -94,7 +94,10 @@ def test_rows_that_are_called_as_dimensions_may_be_columns():
         error = refuse(text)
         assert error.code == "two-readings"
         command = re.search("yes: (python .*) < FILE", error.help)[1]
-        assert read(run(command, text), header="yes", token_column="0").embeddings.tolist() == [[1, 3, 5], [2, 4, 6]]
+        assert read(run(command, text), header="yes", token_column="place:0").embeddings.tolist() == [
+            [1, 3, 5],
+            [2, 4, 6],
+        ]
         assert read(text, token_column="0").embeddings.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert read("token,x,y\nw0,1,2\nw1,3,4\n").tokens == ("w0", "w1")
 
@@ -125,8 +128,8 @@ def test_two_columns_before_numbered_ones_are_below_a_header():
     text = ",index,0,1,2\n0,the,1,2,3\n1,cat,4,5,6\n"
 
     assert "--header yes" in refuse(text).help
-    assert "--drop 0 leaves them out" in refuse(text, header="yes").help
-    problem = read(text, header="yes", drop="0")
+    assert "--drop place:0 leaves them out" in refuse(text, header="yes").help
+    problem = read(text, header="yes", drop="place:0")
     assert (problem.tokens, problem.embeddings.tolist()) == (("the", "cat"), [[1, 2, 3], [4, 5, 6]])
 
 

@@ -35,7 +35,7 @@ OTHER_TOKENS = {
 # file → its code, and what the help says that is done: options, or a command that writes what is read; with the labels then
 REFUSED: dict[str, list[tuple[str, list[str] | str]]] = {
     "pandas_index.csv": [("unclear-header", ["--header yes"])],
-    "pandas_numbered.csv": [("unclear-header", ["--header yes"]), ("unclear-tokens", ["--drop 0"])],
+    "pandas_numbered.csv": [("unclear-header", ["--header yes"]), ("unclear-tokens", ["--drop place:0"])],
     "pandas_numbered_tokens.csv": [("unclear-tokens", ["--drop 0"])],
     "pandas_texts.csv": [("unclear-tokens", ["--token-column body"])],
     "trailing_comma.csv": [("empty-cell", ["--drop 4"])],
