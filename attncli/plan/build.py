@@ -117,8 +117,18 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
         summary=summarize_plan(problem, variant, size, shapes, chain, is_masked),
         is_first_look=keep is not None and (keep == "shown" or list(keep) == ["shown"]),
     )
-    warning = repeated_positions_warning(outline)
-    return replace(outline, warnings=(*outline.warnings, warning)) if warning else outline
+    found = [
+        warning for warning in (repeated_positions_warning(outline), _uncounted_padding_warning(outline)) if warning
+    ]
+    return replace(outline, warnings=(*outline.warnings, *found)) if found else outline
+
+
+def _uncounted_padding_warning(outline: Plan) -> str:
+    if outline.variant.align != "bottom-right" or (outline.problem.mask is None and outline.problem.bias is None):
+        return ""
+    from attncli.plan.uncounted_padding import uncounted_padding_warning
+
+    return uncounted_padding_warning(outline)
 
 
 def _read_as_batch_warning(problem: Problem, shapes: HeadShapes) -> tuple[str, ...]:

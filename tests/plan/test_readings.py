@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +84,61 @@ def test_bottom_right_counts_the_keys_of_each_item():
     for b, length in enumerate(lengths):
         for i in range(2):
             assert seen[b, i].tolist() == [j <= length - 2 + i for j in range(M)], (b, i)
+
+
+PADDING = np.arange(M) < np.array([[M], [4]])  # (B, Tk)
+TOO_LITTLE = np.where(PADDING, 0, -np.inf)
+
+
+@pytest.mark.parametrize(
+    ("more", "choices"),
+    [
+        ({"mask": PADDING[:, None, None]}, {"mask": "causal"}),
+        ({"mask": np.repeat(PADDING[:, None, None], 2, 2)}, {"mask": "window:left=2"}),
+        ({"bias": TOO_LITTLE[:, None, None]}, {"mask": "causal"}),
+        ({"mask": PADDING[:, None, None]}, {"position": "rope"}),
+        ({"mask": PADDING[:, None, None]}, {"mask": "causal", "mask_by": "index"}),
+    ],
+    ids=str,
+)
+def test_padding_that_bottom_right_counts_is_warned_of_and_lengths_count_without_it(more, choices):
+    q, k = draw_normal(1, 2, 2, D), draw_normal(2, 2, M, D)
+
+    result = run(attncli.Problem(q=q, k=k, v=k, **more), ("weights",), align="bottom-right", heads=1, **choices)
+    [lengths] = re.findall(r'"lengths": (\[.*?\])', result.warnings[0])
+    followed = run(
+        attncli.Problem(q=q, k=k, v=k, lengths=json.loads(lengths), **more),
+        ("weights",),
+        align="bottom-right",
+        heads=1,
+        **choices,
+    )
+    without = run(
+        attncli.Problem(q=q, k=k, v=k, lengths=[M, 4]), ("weights",), align="bottom-right", heads=1, **choices
+    )
+
+    assert codes(result) == ["uncounted-padding"]
+    assert "hides the last keys of item 1 from every query" in result.warnings[0]
+    assert codes(followed) == []
+    np.testing.assert_array_equal(followed["weights"].values, without["weights"].values)
+
+
+@pytest.mark.parametrize(
+    ("more", "choices"),
+    [
+        ({"mask": PADDING[:, None, None, ::-1]}, {"mask": "causal", "align": "bottom-right"}),  # at the front
+        ({"mask": PADDING[:, None, None]}, {"mask": "causal", "align": "top-left"}),
+        ({"mask": PADDING[:, None, None]}, {"align": "bottom-right"}),  # nothing reads positions
+        ({"mask": PADDING[:, None, None], "positions": [4, 5]}, {"mask": "causal"}),
+        ({"mask": PADDING[:, None, None], "lengths": [M, 4]}, {"mask": "causal", "align": "bottom-right"}),
+        ({"mask": np.tri(2, M, M - 2, dtype=bool)[None, None]}, {"mask": "causal", "align": "bottom-right"}),
+    ],
+    ids=str,
+)
+def test_no_warning_where_alignment_counts_no_padding(more, choices):
+    q, k = draw_normal(1, 2, 2, D), draw_normal(2, 2, M, D)
+    result = run(attncli.Problem(q=q, k=k, v=k, **more), ("weights",), heads=1, **choices)
+    assert "uncounted-padding" not in codes(result)
 
 
 def test_more_queries_than_filled_keys_see_nothing_at_first():
