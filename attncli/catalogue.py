@@ -10,7 +10,6 @@ from attncli.parts.links import link
 from attncli.parts.traits import LinkTraits
 from attncli.presets import PRESETS, Preset, parse_preset_name, preset_choices
 from attncli.registry import Member, Option, Parameter, Traits, format_value
-from attncli.synonyms import find_synonym
 from attncli.types import BASE_STEPS, Json
 from attncli.variant import CHOICES, FAMILIES, Variant
 
@@ -105,6 +104,8 @@ def _formula_of_options(member: Member[Traits]) -> str:
 
 def search_catalogue(catalogue: Json, word: str) -> dict[str, Json]:
     """Return the members whose name, formula or description holds a word, or that others call so, by family."""
+    from attncli.synonyms import find_synonym
+
     wanted = word.strip().lower()
     found: dict[str, Json] = {}
     for family, members in catalogue.items():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
 
 from attncli.symbols import SYMBOLS
-from attncli.synonyms import find_synonym, find_way_out
 
 _MIN_LIKENESS = 0.7  # of two names, 0 … 1, as difflib measures it; svg and tsv have 0.67
 
@@ -18,12 +16,16 @@ _MAX_COMPARED_CHARACTERS = 200
 
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that a misspelt one is like, or that others use for it; None where there is none."""
+    import difflib
+
+    from attncli.synonyms import find_synonym, find_way_out
+
     if len(name) > _MAX_COMPARED_CHARACTERS:
         return None
     names = [text for text in map(str, known) if len(text) <= _MAX_COMPARED_CHARACTERS]
     names = sorted(names[:_MAX_COMPARED_NAMES])
     synonym = find_synonym(name, names)
-    if synonym is not None:
+    if synonym is not None or find_way_out(name):  # likeness is no reason to offer what is something else
         return synonym
     bare = {option.lstrip("-").lower(): option for option in reversed(names)}  # the dashes of options are no likeness
     match = difflib.get_close_matches(name.lstrip("-").lower(), sorted(bare), n=1, cutoff=_MIN_LIKENESS)
@@ -32,13 +34,14 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return “did you mean 'causal'?”, or the list of what is known where no name is near; never nothing."""
+    from attncli.synonyms import find_way_out
+
     names = sorted(map(str, known))
-    way_out = find_way_out(name) if find_synonym(name, names) is None else None
-    if way_out:  # likeness is no reason to offer what is something else: dropout_mask for dropout_p
-        return way_out
     match = closest(name, names)
     if match is not None:
         return f"did you mean {match!r}?"
+    if way_out := find_way_out(name):
+        return way_out
     return f"it can be {join_names(map(shorten, names), 'or')}" if names else "there is nothing to choose from"
 
 

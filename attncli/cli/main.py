@@ -150,9 +150,13 @@ def _suggest_option(option: str, context: typer.Context) -> str:
     match = closest(option, names)
     if match is not None:
         return f"did you mean {match!r}?"
+    from attncli.synonyms import find_way_out
+
     if context.parent is None:
         return f"options of a command go after it: attn compute INPUT {option}; attn --help lists the commands"
     name = option.lstrip("-")
+    if way_out := find_way_out(name):
+        return way_out
     commands = [command for command, names in _long_options().items() if option in names]
     if commands:
         has = "has" if len(commands) == 1 else "have"

@@ -107,6 +107,8 @@ def find_unusual_weights(
         unusual["not-finite"] = None
     if is_ratio and has_negative:
         unusual["negative-weights"] = None
+        noise = w.shape[-1] * torch.finfo(w.dtype).eps * w.abs().sum(-1)  # of the scores' sum, as a share of it
+        unusual["rounded-sum"] = noise.isfinite() & (noise >= 1)
     if is_ratio:
         unusual["zero-sum"] = ~any_true(w != 0) & any_true(visible)
     if "entropy" in plan.keep and has_negative:

@@ -37,6 +37,7 @@ class RunWarnings:
             "not-finite": f"some scores, weights or sums of values are not finite: a visible NaN or ∞, or numbers beyond {variant.dtype}",
             "negative-weights": f"with {variant.normalizer.name}, negative scores give negative weights",
             "zero-sum": "{}: scores sum to 0, so weights are 0",
+            "rounded-sum": "{}: scores sum to 0 but for rounding, so no digit of the weights is certain",
             "empty-rows": {
                 "zero": "{} see no key: weights and context are 0",
                 "nan": "{} see no key: weights and context are NaN",

@@ -51,7 +51,7 @@ def _check_tokens(table: TableReading, tokens: int, dimensions: Sequence[int]) -
     labels = [row[tokens] for row in table.body]
     first = printable(shorten(labels[0]))
     takes_all = (
-        f"{table.source.spell_option('token-column', table.spell_columns([tokens]))} takes the tokens as they are"
+        f"{table.source.spell_option('token-column', table.name_columns([tokens]))} takes the tokens as they are"
     )
     if all(len(label) > 1 and label[0] == label[-1] == "'" for label in labels):
         raise table.text_rows.cell_error(
@@ -115,7 +115,7 @@ def transposed_error(table: TableReading, column: int, message: str) -> InputErr
         f"{message}: is each row a dimension, and each column a token?",
         table.first,
         column,
-        help=f"yes: {command}; no: {spell('token-column', table.spell_columns([column]))} makes them the tokens",
+        help=f"yes: {command}; no: {spell('token-column', table.name_columns([column]))} makes them the tokens",
     )
 
 
@@ -142,7 +142,7 @@ def _check_decimal_marks(table: TableReading, dimensions: Sequence[int]) -> None
         message = f"{cell!r} is beside whole numbers: does its point separate thousands?"
     else:
         return
-    columns = table.source.spell_option("columns", table.spell_columns(dimensions))
+    columns = table.source.spell_option("columns", table.name_columns(dimensions))
     other = f"yes: {_TO_POINTS}" if comma else f"no: {columns}"
     raise table.text_rows.cell_error(
         "two-readings", message, row, column, help=f"{other}; the point separates thousands: {_WITHOUT_GROUPS}"
@@ -160,7 +160,7 @@ def _check_no_decimal_commas(table: TableReading, dimensions: Sequence[int]) -> 
         return
     row = table.body[0]
     pair = f"{row[dimensions[0]].strip()},{row[dimensions[1]].strip()}"
-    columns = table.source.spell_option("columns", table.spell_columns(dimensions))
+    columns = table.source.spell_option("columns", table.name_columns(dimensions))
     raise table.text_rows.cell_error(
         "two-readings",
         f"{pair} may be two numbers, or one with a decimal comma",

@@ -48,7 +48,7 @@ def explain_cell(table: TableReading, row: int, column: int) -> tuple[str, str, 
     if not hint and row == table.first and table.header and _is_unlike_next_row(table, others):
         return code, message, f"if line {line} is a second line of header, remove it: sed {line}d"
     if all(not table.holds_number(other[column]) and not looks_like_number(other[column]) for other in table.body):
-        name = table.spell_columns([column])
+        name = table.name_columns([column])
         takes = f"{table.source.spell_option('token-column', name)} makes it the tokens"
         leaves = f"{table.spell_drop(column)} leaves it out"
         if not hint:

@@ -276,14 +276,14 @@ class CsvTable:
             if len(kept) > 1 and is_column_of_dimension_numbers(self, first):
                 raise transposed_error(self, first, f"column {self.header[first]!r} counts {column[0]}, {column[1]} …")
             if self.header and len(kept) > 1 and differs_from_rest([self.header[c] for c in kept]):
-                spell, name = self.source.spell_option, self.spell_columns([first])
+                spell, name = self.source.spell_option, self.name_columns([first])
                 raise self._cell_error(
                     "unclear-tokens",
                     f"column {shorten(self.header[first])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
                     0,
                     first,
                     help=f"{spell('token-column', name)} makes them the tokens, {self.spell_drop(first)} leaves them out, "
-                    f"{spell('columns', self.spell_columns(kept))} takes all as dimensions",
+                    f"{spell('columns', self.name_columns(kept))} takes all as dimensions",
                 )
             return None
         if any(are_numbers) and all(self.holds_number(cell) or looks_like_number(cell) for cell in column):
@@ -295,7 +295,7 @@ class CsvTable:
                     f"column {shorten(self.header[first])!r} holds numbers and {printable(shorten(cell))!r}: tokens, or a mistyped number?",
                     row,
                     first,
-                    help=f"{self.source.spell_option('token-column', self.spell_columns([first]))} makes them the tokens",
+                    help=f"{self.source.spell_option('token-column', self.name_columns([first]))} makes them the tokens",
                 )
             self._parse_cell(row, first)  # raises, and says why
         return first
@@ -329,11 +329,11 @@ class CsvTable:
         """Spell the option that leaves columns out, beside those that are left out already."""
         dropped = self._find_columns("drop")
         return self.source.spell_option(
-            "drop", self.spell_columns([*dropped, *(c for c in columns if c not in dropped)])
+            "drop", self.name_columns([*dropped, *(c for c in columns if c not in dropped)])
         )
 
-    def spell_columns(self, columns: Sequence[int]) -> str:
-        """Spell columns as options take them: by names, or by places where there are none or they cannot be typed."""
+    def name_columns(self, columns: Sequence[int]) -> str:
+        """Name columns as options take them: by names, or by places where there are none or they cannot be typed."""
         return spell_columns(self.header, columns)
 
     def find_dimensions(self, token_column: int | None) -> list[int]:
@@ -363,7 +363,7 @@ class CsvTable:
                 f"column {names} {'has a name' if len(unlike) == 1 else 'have names'} unlike the dimensions: part of the vector?",
                 0,
                 unlike[0],
-                help=f"{self.spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', self.spell_columns(dimensions))} takes all",
+                help=f"{self.spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', self.name_columns(dimensions))} takes all",
             )
         self._refuse_counts(dimensions, token_column)
         return dimensions
@@ -371,7 +371,7 @@ class CsvTable:
     def _texts_error(self, words: Sequence[int], dimensions: Sequence[int], token_column: int | None) -> InputError:
         """The error for columns of texts among those that are left as dimensions."""
         spell = self.source.spell_option
-        numbers = self.spell_columns([c for c in dimensions if c not in words])
+        numbers = self.name_columns([c for c in dimensions if c not in words])
         if self.source.token_column is not None or token_column is None:
             message = f"{'column' if len(words) == 1 else 'columns'} {self._join_columns(words)} {'holds' if len(words) == 1 else 'hold'} texts"
             leaves = f"{self.spell_drop(*words)} leaves {'it' if len(words) == 1 else 'them'} out"
@@ -379,7 +379,7 @@ class CsvTable:
             return self._cell_error("unclear-columns", message, 0, words[0], help=leaves + takes)
         texts = [token_column, *words]
         ways = [
-            f"{spell('token-column', self.spell_columns([c]))} {self.spell_drop(*(other for other in texts if other != c))}"
+            f"{spell('token-column', self.name_columns([c]))} {self.spell_drop(*(other for other in texts if other != c))}"
             for c in texts
         ]
         message = f"columns {self._join_columns(texts)} hold texts: which are the tokens?"
@@ -421,8 +421,8 @@ class CsvTable:
             spell = self.source.spell_option
             ways = [f"{self.spell_drop(column)} leaves it out"]
             if token_column is None and column == dimensions[0]:
-                ways.append(f"{spell('token-column', self.spell_columns([column]))} makes them the tokens")
-            ways.append(f"{spell('columns', self.spell_columns(dimensions))} takes all")
+                ways.append(f"{spell('token-column', self.name_columns([column]))} makes them the tokens")
+            ways.append(f"{spell('columns', self.name_columns(dimensions))} takes all")
             raise self._cell_error(
                 "unclear-columns",
                 f"column {column} holds whole numbers, and all others hold fractions: part of the vector?",
@@ -462,9 +462,9 @@ class CsvTable:
         named = [c for c in words if self.header and self.header[c].lower() in _LABEL_COLUMN_NAMES]
         if len(named) == 1 or len(words) <= 1:
             return next(iter(named or words), None)
-        spelled = " or ".join(self.source.spell_option("token-column", self.spell_columns([c])) for c in words)
+        spelled = " or ".join(self.source.spell_option("token-column", self.name_columns([c])) for c in words)
         message = (
-            f"columns {join_names([self.spell_columns([c]) for c in words], 'and')} hold words: which are the tokens?"
+            f"columns {join_names([self.name_columns([c]) for c in words], 'and')} hold words: which are the tokens?"
         )
         raise self._cell_error("unclear-tokens", message, 0, words[0], help=f"{shorten(spelled, 200)} says which")
 

@@ -27,8 +27,8 @@ class TableReading(Protocol):
     def holds_number(self, cell: str) -> bool:
         """Whether a cell holds a number as this file writes them."""
 
-    def spell_columns(self, columns: Sequence[int]) -> str:
-        """Spell columns as options take them."""
+    def name_columns(self, columns: Sequence[int]) -> str:
+        """Name columns as options take them."""
 
     def spell_drop(self, *columns: int) -> str:
         """Spell the option that leaves columns out."""

@@ -51,7 +51,7 @@ def find_vector_column(table: TableReading, dropped: Collection[int], named: Col
                 found[1],
                 help="put each row on a line of its own: tr ';' '\\n'",
             )
-        spelled = " or ".join(table.source.spell_option("columns", table.spell_columns([c])) for c in found)
+        spelled = " or ".join(table.source.spell_option("columns", table.name_columns([c])) for c in found)
         raise table.text_rows.cell_error(
             "unclear-columns", f"{len(found)} columns hold vectors", 0, found[1], help=f"{spelled} says which"
         )
@@ -63,10 +63,10 @@ def find_vector_column(table: TableReading, dropped: Collection[int], named: Col
         spell = table.source.spell_option
         raise table.text_rows.cell_error(
             "unclear-columns",
-            f"column {table.spell_columns([column])} holds vectors, but there are numbers beside it: are they part of them?",
+            f"column {table.name_columns([column])} holds vectors, but there are numbers beside it: are they part of them?",
             0,
             numbers[0],
-            help=f"{spell('columns', table.spell_columns([column]))} takes the vectors alone, {table.spell_drop(column)} leaves them out",
+            help=f"{spell('columns', table.name_columns([column]))} takes the vectors alone, {table.spell_drop(column)} leaves them out",
         )
     return column
 

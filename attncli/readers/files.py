@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
@@ -137,6 +137,15 @@ def open_input(path: str, display_name: str = "") -> Iterator[IO[bytes]]:
         yield file
 
 
+def _closest_file(name: str, siblings: Sequence[str]) -> str | None:
+    """Return the file that a misspelt name is like: by what stands before the suffix, or in the suffix alone."""
+    stem, suffix = Path(name).stem, Path(name).suffix
+    paths = [Path(sibling) for sibling in sorted(siblings)]
+    others = {path.stem: path.name for path in paths if path.suffix.lower() == suffix.lower()}
+    match = next((path.name for path in paths if path.stem == stem), None)
+    return match or others.get(closest(stem, others) or "")
+
+
 def read_error(path: str, error: Exception, display_name: str = "") -> InputError:
     """Make the error for a file that the system does not let be read."""
     name = shorten(display_name or path)
@@ -144,7 +153,7 @@ def read_error(path: str, error: Exception, display_name: str = "") -> InputErro
         siblings: list[str] = []
         with suppress(OSError), os.scandir(Path(path).parent) as entries:  # links are not followed: some lead nowhere
             siblings = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
-        match = closest(Path(path).name, siblings)
+        match = _closest_file(Path(path).name, siblings)
         hint = f"did you mean {match!r}?" if match else "check the path, which counts from the current folder"
         if not match and (folder := Path(path).parent) and not folder.is_dir():
             hint = f"there is no folder {shorten(str(folder))} either: check the path"

@@ -72,16 +72,28 @@ def find_field(name: str) -> Field:
         message = f"{group} has no field {shorten(rest)!r}"
         raise input_error("unknown-field", message, shorten(name), help=suggestion(rest, in_group))
     message = f"a problem has no field {shorten(name)!r}"
-    parameter_name = name if name in FRAMEWORK_ARRAYS else closest(name, known_parameters())
-    if parameter_name is None and f"{name}.weight" in FRAMEWORK_ARRAYS:
-        parameter_name = f"{name}.weight"
-    if name in CHOICES and name not in INPUT_NAMES:
-        hint = f'a choice goes under variant: "variant": {{"{name}": …}}'
-        raise input_error("unknown-field", message, name, help=hint)
-    if parameter_name and (parameter_name == name or not closest(name, INPUT_NAMES)):
-        hint = f'learned arrays go under parameters: "parameters": {{"{parameter_name}": …}}'
-        raise input_error("unknown-field", message, shorten(name), help=hint)
-    raise input_error("unknown-field", message, shorten(name), help=suggestion(name, INPUT_NAMES))
+    hint = _find_place_elsewhere(name) or suggestion(name, INPUT_NAMES)
+    raise input_error("unknown-field", message, shorten(name), help=hint)
+
+
+def _find_place_elsewhere(name: str) -> str:
+    """Return where a name belongs that is no field, but a choice, a figure or a learned array; "" if it is none of these."""
+    from attncli.synonyms import find_synonym, find_way_out
+
+    if find_synonym(name, INPUT_NAMES):
+        return ""
+    if choice := name if name in CHOICES else find_synonym(name, CHOICES):
+        return f'a choice goes under variant: "variant": {{"{choice}": …}}'
+    of_framework = next((array for array in (name, f"{name}.weight") if array in FRAMEWORK_ARRAYS), "")
+    parameter = name if name in {*known_parameters(), of_framework} else find_synonym(name, known_parameters())
+    if parameter or of_framework:
+        return f'learned arrays go under parameters: "parameters": {{"{parameter or of_framework}": …}}'
+    if find_way_out(name):  # which `suggestion` says
+        return ""
+    if step := name if name in STEP_NAMES else find_synonym(name, STEP_NAMES):
+        return f'a step is computed; figures of your own go under expected: "expected": {{"{step}": …}}'
+    nearest = None if closest(name, INPUT_NAMES) else closest(name, known_parameters())
+    return f'learned arrays go under parameters: "parameters": {{"{nearest}": …}}' if nearest else ""
 
 
 def _suggest_parameter(name: str) -> str:

@@ -52,6 +52,8 @@ def test_there_may_be_fewer_keys_than_are_asked_for_and_more_items():
         ("sum", [[1.0, 2.0]], []),
         ("sum", [[-1.0, 3.0]], ["negative-weights"]),
         ("sum", [[1.0, -1.0]], ["zero-sum"]),
+        ("sum", [[0.1 + 0.2, -0.3]], ["negative-weights", "rounded-sum"]),
+        ("sum", [[1.0, -0.9999]], ["negative-weights"]),
         ("softmax", [[1.0, -1.0]], []),
         ("none", [[-1.0, 3.0]], []),
     ],

@@ -12,7 +12,7 @@ from attncli.step_names import STEP_NAMES
 from attncli.synonyms import _SYNONYMS, _WAYS_OUT
 from attncli.text import closest, suggestion
 from attncli.types import INPUT_NAMES
-from attncli.validation.fields import known_parameters
+from attncli.validation.fields import find_field, known_parameters
 from attncli.variant import CHOICES, FAMILIES
 from tests.helpers import draw_normal
 
@@ -83,3 +83,54 @@ def test_the_width_of_a_linear_layer_has_the_names_of_books(text):
     part = FAMILIES["projection"].parse(text)
 
     assert str(part) == "linear:dim=6,seed=1"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("n_heads", '"variant": {"heads": …}'),
+        ("sm_scale", '"variant": {"scale": …}'),
+        ("attn_weights", '"expected": {"weights": …}'),
+        ("scores", '"expected": {"scores": …}'),
+        ("W_out", '"parameters": {"w_o": …}'),
+        ("q_bias", '"parameters": {"b_q": …}'),
+        ("embed_dim", "the width is that of the vectors"),
+        ("dout", "--projection linear:dim=N"),
+        ("qkv_bias", "--projection linear:bias=qkv"),
+        ("attn_mask", "those of nn.MultiheadAttention and nn.Transformer are the opposite"),
+        ("bias_k", "append them to k and v"),
+        ("rope_theta", "--position rope:theta=10000"),
+        ("sliding_window", "--window W−1,0"),
+    ],
+)
+def test_what_others_call_a_field_is_sent_where_it_belongs(name, words):
+    with pytest.raises(InputError) as raised:
+        find_field(name)
+    assert words in raised.value.help
+
+
+def test_what_means_something_else_is_not_offered_for_its_likeness():
+    """Each of these is like one of our names, and would be read as something else under it."""
+    for name, unlike in (
+        ("bias_k", "bias"),
+        ("memory_mask", "memory"),
+        ("sin", "sinks"),
+        ("embed_dim", "embeddings"),
+        ("d_k", "dim"),
+    ):
+        assert closest(name, [unlike]) is None
+
+
+def test_a_file_is_like_another_by_what_stands_before_its_suffix(tmp_path):
+    for name in ("num.csv", "tokens.csv", "weights.json"):
+        (tmp_path / name).write_text("")
+
+    def offered(name):
+        with pytest.raises(InputError) as raised:
+            attncli.read(tmp_path / name)
+        return raised.value.help
+
+    assert "did you mean" not in offered("nosuch.csv")
+    assert "did you mean" not in offered("heights.csv")
+    assert offered("tokns.csv") == "did you mean 'tokens.csv'?"
+    assert offered("weights.csv") == "did you mean 'weights.json'?"
