@@ -82,7 +82,7 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
     mask = effective_mask(problem, variant)
     is_masked = mask is not None or problem.lengths is not None or _has_minus_infinity(problem.bias)
     chain = build_chain(problem, variant, shapes.d, is_masked)
-    q_pos, k_pos = resolve_positions(problem, variant, size, mask)
+    q_pos, k_pos = resolve_positions(problem, variant, size, None if variant.mask_by == "index" else mask)
     q_order, k_order = resolve_order(problem, variant, size, mask)
     variant = variant.replace(
         mask=mask or variant.mask, seed=_choose_seed(problem, variant), dtype=_choose_dtype(problem, variant)

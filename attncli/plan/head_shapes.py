@@ -11,7 +11,7 @@ from attncli.parts.traits import NormTraits, ParameterTraits, ProjectionTraits
 from attncli.registry import AnyPart, Parameter, Part
 from attncli.text import join_names, pluralize, there_are
 from attncli.types import Problem
-from attncli.validation import ProblemSize
+from attncli.validation import ProblemSize, suggest_layout
 from attncli.validation.fields import shape_of
 from attncli.variant import Variant
 
@@ -91,9 +91,10 @@ def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) 
         ("kv_heads", "k", size.kv_heads, variant.kv_heads),
     ):
         if has is not None and requested not in (None, has):
-            raise input_error(
-                "heads-mismatch", f"{name} is {requested}, but {array} comes in {pluralize(has, 'head')}", array
-            )
+            message = f"{name} is {requested}, but {array} comes in {pluralize(has, 'head')}"
+            layout = suggest_layout(problem, requested if name == "heads" else None)
+            hint = f"leave {name} out: q, k and v have an axis for heads{f'; or {layout}' if layout else ''}"
+            raise input_error("heads-mismatch", message, array, help=hint)
     has_head_axis = size.heads is not None or variant.heads is not None
     heads = size.heads or variant.heads or 1
     kv_heads = size.kv_heads or variant.kv_heads or heads
@@ -105,10 +106,11 @@ def _resolve_head_counts(problem: Problem, variant: Variant, size: ProblemSize) 
         )
     if heads % kv_heads:
         divisors = join_names([n for n in range(1, heads + 1) if heads % n == 0], "or")
+        layout = suggest_layout(problem) if size.heads else ""
         raise input_error(
             "heads-mismatch",
             f"{heads} query heads cannot share {kv_heads} kv heads equally",
-            help=f"with {pluralize(heads, 'head')}, use {divisors} kv heads",
+            help=f"with {pluralize(heads, 'head')}, use {divisors} kv heads{f'; {layout}' if layout else ''}",
         )
     return heads, kv_heads, has_head_axis
 

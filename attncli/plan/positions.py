@@ -57,7 +57,7 @@ def resolve_positions(
     if not variant.position.is_none:
         readers.append(str(variant.position))
     if readers:
-        raise _missing_positions_error(problem, variant, size, join_names(readers))
+        raise _missing_positions_error(problem, variant, size, readers)
     return None, k_pos
 
 
@@ -75,9 +75,11 @@ def resolve_order(
     return resolve_positions(without_positions, variant.replace(position=CHOICES["position"].default), size, mask)
 
 
-def _missing_positions_error(problem: Problem, variant: Variant, size: ProblemSize, needed_by: str) -> InputError:
+def _missing_positions_error(problem: Problem, variant: Variant, size: ProblemSize, readers: list[str]) -> InputError:
+    needed_by, needs = join_names(readers), "needs" if len(readers) == 1 else "need"
+    is_by_index = variant.mask_by == "index" and variant.position.is_none
     if problem.k_positions is not None:
-        message = f"{needed_by} needs positions, but only those of the keys are given"
+        message = f"{needed_by} {needs} positions, but only those of the keys are given"
         return input_error("missing-positions", message, "positions", help="add positions, one for each query")
     queries = pluralize(size.queries, "query", "queries")
     cross_attention = find_cross_attention(variant.name) if problem.memory is not None else ""
@@ -86,7 +88,7 @@ def _missing_positions_error(problem: Problem, variant: Variant, size: ProblemSi
     )
     return input_error(
         "align-needed",
-        f"{queries} {'meets' if size.queries == 1 else 'meet'} {pluralize(size.keys, 'key')}, and {needed_by} needs to know which query is next to which key",
+        f"{queries} {'meets' if size.queries == 1 else 'meet'} {pluralize(size.keys, 'key')}, and {needed_by} {needs} to know which query is next to which key",
         help=f"{hint}--align top-left puts the first query next to the first key, as PyTorch SDPA does; "
-        "--align bottom-right the last next to the last, as FlashAttention does; or give positions",
+        f"--align bottom-right the last next to the last, as FlashAttention does{'' if is_by_index else '; or give positions'}",
     )

@@ -15,6 +15,7 @@ from attncli.types import FIELDS, NESTED_FIELDS, Array, Json, Problem
 from attncli.validation.fields import shape_of, validate_field
 from attncli.variant import Variant
 
+_AXES_OF_LAYOUTS = {"bhtd": "BHTd", "bthd": "BTHd", "htd": "HTd", "thd": "THd"}
 _LAYOUTS_WITHOUT_BATCH = ("htd", "thd")
 
 
@@ -163,12 +164,29 @@ def _check_ranks(problem: Problem, direct: list[str]) -> None:
 
 
 # ── sizes ────────────────────────────────────────────────────────────────────────────────────────
-def _check_batch_axis(name: str, value: Array, rank_with_batch: int, size: ProblemSize) -> None:
+def suggest_layout(problem: Problem, heads: int | None = None) -> str:
+    """Return the other layouts in which q, k and v fit each other, and have so many heads where that is said; "" if there are none."""
+    shapes = [shape_of(x) for x in (problem.q, problem.k, problem.v) if x is not None]
+    fitting = []
+    for layout, axes in _AXES_OF_LAYOUTS.items():
+        if len(axes) != len(shapes[0]) or layout == (problem.layout or ("bhtd" if len(axes) == 4 else "")):
+            continue
+        sizes = [dict(zip(axes, shape, strict=True)) for shape in shapes]
+        q_heads, kv_heads = sizes[0]["H"], sizes[1]["H"]
+        are_alike = all(
+            len({size.get(axis) for size in sizes[first:]}) == 1 for first, axis in ((0, "B"), (1, "T"), (1, "H"))
+        )
+        if are_alike and q_heads % kv_heads == 0 and heads in (None, q_heads):
+            fitting.append(f'"layout": "{layout}" reads ({", ".join(axes)})')
+    return join_names(fitting, "and")
+
+
+def _check_batch_axis(name: str, value: Array, rank_with_batch: int, size: ProblemSize, hint: str = "") -> None:
     """Check that an array, if it has a batch axis, has the problem's."""
     if value.ndim == rank_with_batch and shape_of(value)[0] != (size.batch or 1):
         expected = f"a batch of {size.batch}" if size.batch else "no batch"
         message = f"{name} has a batch of {shape_of(value)[0]}, but the problem has {expected}"
-        raise input_error("batch-mismatch", message, name)
+        raise input_error("batch-mismatch", message, name, help=hint)
 
 
 def _check_memory_batch(problem: Problem) -> None:
@@ -184,7 +202,7 @@ def _check_keys(problem: Problem, size: ProblemSize) -> None:
         if value is None:
             continue
         if problem.layout not in _LAYOUTS_WITHOUT_BATCH:
-            _check_batch_axis(name, value, max(problem.q.ndim, 3), size)
+            _check_batch_axis(name, value, max(problem.q.ndim, 3), size, suggest_layout(problem))
         tokens_first = problem.layout in ("bthd", "thd")
         key_axis = {2: 0, 3: 0 if tokens_first else 1, 4: 1 if tokens_first else 2}[problem.q.ndim]
         if shape_of(value)[key_axis] != size.new_keys:
@@ -215,6 +233,8 @@ def _check_labels(problem: Problem, size: ProblemSize) -> None:
             if len(of_item) != count and not names_new_keys:
                 message = f"{name} has {pluralize(len(of_item), 'label')}, but {there_are(count, 'vector')}"
                 hint = f"give a label for each vector, {count} in all, or leave {name} out"
+                if problem.q is not None and problem.q.ndim == 4 and not problem.layout and len(of_item) == size.heads:
+                    hint += f"; {suggest_layout(problem)}"
                 raise input_error("count-mismatch", message, name, help=hint)
         if is_nested and len(labels) != (size.batch or 1):
             message = f"{name} has {pluralize(len(labels), 'list')}, but the batch has {size.batch or 1}"

@@ -378,3 +378,54 @@ def test_a_memory_under_a_decoders_self_attention_is_told_of(name, cross_attenti
     assert caught.value.help.startswith(
         f"the attention of {name}'s layers to a memory is {cross_attention}; else --align"
     )
+
+
+# ── ways out of layouts and alignment ────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("layout", "wrong", "sizes"),
+    [
+        ("thd", None, (5, 7, 2, 2)),
+        ("thd", "htd", (5, 7, 2, 2)),
+        ("thd", None, (5, 7, 4, 2)),
+        ("htd", None, (5, 7, 4, 2)),
+        ("bthd", None, (5, 7, 2, 2)),
+        ("bthd", "bhtd", (5, 7, 4, 2)),
+        ("bhtd", "bthd", (5, 7, 2, 2)),
+        ("bhtd", "bthd", (5, 5, 2, 2)),
+        ("bthd", None, (5, 5, 2, 2)),
+    ],
+)
+@pytest.mark.parametrize("is_said", [False, True], ids=["heads unsaid", "heads said"])
+def test_a_layout_that_does_not_fit_offers_the_one_that_does(layout, wrong, sizes, is_said):
+    n, m, heads, kv_heads = sizes
+
+    def draw(seed, t, h):
+        lengths = {"b": 2, "h": h, "t": t, "d": D}
+        return draw_normal(seed, *(lengths[axis] for axis in layout))
+
+    fields = {"q": draw(1, n, heads), "k": draw(2, m, kv_heads), "v": draw(3, m, kv_heads)}
+    choices = {"heads": heads} if is_said else {}
+    expected = run(attncli.Problem(**fields, layout=layout))
+    if n == m and not is_said:  # as many tokens everywhere: nothing can speak against it
+        return
+
+    with pytest.raises(attncli.AttnError) as raised:
+        run(attncli.Problem(**fields, layout=wrong), **choices)
+    offered = re.findall('"layout": "([a-z]+)"', raised.value.help)
+    followed = run(attncli.Problem(**fields, layout=offered[0]), **choices)
+
+    assert layout in offered
+    if offered == [layout]:
+        np.testing.assert_array_equal(followed["weights"].values, expected["weights"].values)
+
+
+def test_masks_by_index_do_not_ask_for_positions_which_they_do_not_read():
+    fields = {"q": draw_normal(1, 2, D), "k": draw_normal(2, M, D), "k_positions": list(range(M))}
+
+    with pytest.raises(attncli.AttnError) as by_position:
+        run(attncli.Problem(**fields), ("weights",), mask="causal")
+    with pytest.raises(attncli.AttnError) as by_index:
+        run(attncli.Problem(**fields), ("weights",), mask="causal", mask_by="index")
+
+    assert (by_position.value.code, by_index.value.code) == ("missing-positions", "align-needed")
+    assert by_index.value.help.endswith("as FlashAttention does")
