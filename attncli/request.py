@@ -34,7 +34,7 @@ class ReadOptions:
     """How an input is read."""
 
     input_format: str | None = None  # None: by its suffix
-    token_column: str | None = None  # of CSV: a name, a number from 0, or `none`
+    token_column: str | None = None  # of CSV: a name, a place from 0, or `none`
     columns: str | None = None  # of CSV: those that are dimensions, separated by commas
     drop: str | None = None  # of CSV: those that are left out
     header: str | None = None  # of CSV: yes or no

@@ -107,6 +107,8 @@ def build_outline(problem: Problem, variant: Variant, keep: Collection[str] | No
         k_order=k_order,
         warnings=(
             *_read_as_batch_warning(problem, shapes),
+            *_read_heads_first_warning(problem, size),
+            *_past_layout_warning(problem),
             *_absent_token_warnings(mask, size),
             *_self_attention_of_decoder_warning(problem, variant, mask),
             *(
@@ -152,6 +154,30 @@ def _read_as_batch_warning(problem: Problem, shapes: HeadShapes) -> tuple[str, .
     return (
         f"read-as-batch: q, k and v of three axes are read as (B, T, d): {reading}, {heads}; "
         'where one axis holds heads, add "layout": "thd" for (T, H, d), or "htd" for (H, T, d)',
+    )
+
+
+def _read_heads_first_warning(problem: Problem, size: ProblemSize) -> tuple[str, ...]:
+    """Return the warning that q, k and v of four axes, as many heads as tokens, are taken for (B, H, T, d), if they are."""
+    sizes = (size.heads, size.kv_heads, size.queries, size.new_keys)
+    if problem.q is None or problem.q.ndim != 4 or problem.layout or size.queries == 1 or len({*sizes}) > 1:
+        return ()
+    return (
+        f"read-as-heads-first: q, k and v of four axes are read as (B, H, T, d), {pluralize(size.queries, 'head')} of as many tokens; "
+        'add "layout": "bthd" for (B, T, H, d), or "bhtd", which confirms it',
+    )
+
+
+def _past_layout_warning(problem: Problem) -> tuple[str, ...]:
+    """Return the warning that a cache of as many tokens as heads is read as (B, H, P, d) beside q, k and v with tokens first."""
+    if problem.past is None or problem.layout not in ("bthd", "thd"):
+        return ()
+    _, heads, tokens, _ = shape_of(problem.past["k"])
+    if heads != tokens or heads == 1:
+        return ()
+    return (
+        f"past-layout: past.k and past.v are read as (B, H, P, d), whatever the layout: {pluralize(heads, 'head')} of {pluralize(tokens, 'token')}; "
+        "if they are (B, P, H, d), exchange their axes 1 and 2",
     )
 
 

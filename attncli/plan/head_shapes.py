@@ -292,7 +292,9 @@ def _check_past_shapes(problem: Problem, shapes: HeadShapes) -> None:
         _, has_heads, _, has_width = shape_of(problem.past[name])
         if has_heads != heads:
             message = f"past.{name} has {pluralize(has_heads, 'head')}, but {there_are(heads, 'kv head')}"
-            raise input_error("heads-mismatch", message, f"past.{name}")
+            raise input_error(
+                "heads-mismatch", message, f"past.{name}", help="past is (B, H, P, d), whatever the layout"
+            )
         if has_width != width:
             message = f"past.{name} is {has_width} wide, but {name} of one head {width}"
             raise input_error("shape-mismatch", message, f"past.{name}")

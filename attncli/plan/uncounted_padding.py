@@ -11,6 +11,7 @@ from attncli.types import Array, NumpyArray
 from attncli.validation.fields import as_numpy
 
 _MAX_SPELLED_LENGTHS = 16
+_HIDING_BIAS = -1e4  # and below: what libraries add where a key shall be hidden, if not −∞
 
 
 def uncounted_padding_warning(plan: Plan) -> str:
@@ -47,5 +48,5 @@ def _count_keys(mask: Array, bias: Array, key_count: int) -> NumpyArray:
     if mask is not None:
         seen = seen & as_numpy(mask).any((1, 2))
     if bias is not None:
-        seen = seen & (as_numpy(bias) > -np.inf).any((1, 2))
+        seen = seen & (as_numpy(bias) > _HIDING_BIAS).any((1, 2))
     return np.where(seen.any(-1), key_count - np.argmax(seen[:, ::-1], -1), 0)

@@ -26,7 +26,7 @@ TOKEN_NAMES = frozenset({
 OTHER_NAMES = TOKEN_NAMES | {
     "unnamed: 0", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens",
     "num_tokens", "length", "class", "target", "split", "fold", "year", "date", "timestamp", "score", "weight", "object", "model",
-    "type", "level_0",
+    "type", "level_0", "key", "uid", "uuid", "guid", "n", "num", "no", "nr", "total", "occurrences", "outcome", "label_id",
 }  # fmt: skip
 # Names under which a whole vector stands, as libraries, databases and services spell them.
 VECTOR_NAMES = frozenset({
@@ -34,6 +34,11 @@ VECTOR_NAMES = frozenset({
     "hidden_states", "sentence_embedding",
 })  # fmt: skip
 AXIS_NAMES = frozenset("xyzw")
+# user_id, userId, word_count, n_words, numTokens, doc_idx
+_OTHER_NAME = re.compile(
+    r"(?i:.+[_ .-](?:ids?|idx|index|counts?|freq|frequency|num|nr|no|label|class|year|date|rank))"
+    r"|(?i:(?:n|num|nr|no|count)[_ .-][a-z]+)|[a-z]+(?:I[dD]|Count|Index|Idx)|num[A-Z][A-Za-z]+"
+)
 # Names that say more surely than `id` or `label` which column holds the texts of the tokens.
 TEXT_NAMES = ("token", "tokens", "word", "words", "text", "texts", "term", "content", "document", "sentence", "title")
 _MAX_SPELLED_COLUMNS = 64  # of column names that a way out spells one by one
@@ -229,10 +234,14 @@ def unlike_columns(names: Sequence[str], dimensions: Sequence[int]) -> list[int]
     stem, count = stems.most_common(1)[0] if stems else ("", 0)
     are_numbered = count >= 2 and 2 * count > len(lowered)
     pattern = re.compile(rf"{re.escape(stem)}\d+")
+    are_axes = 2 * sum(name in AXIS_NAMES for name in lowered) > max(3, len(lowered))
     return [
         c
         for c, name in zip(dimensions, lowered, strict=True)
-        if name in OTHER_NAMES or (are_numbered and not pattern.fullmatch(name))
+        if name in OTHER_NAMES
+        or _OTHER_NAME.fullmatch(names[c])
+        or (are_numbered and not pattern.fullmatch(name))
+        or (are_axes and name not in AXIS_NAMES)
     ]
 
 

@@ -14,7 +14,8 @@ from attncli.readers.csv_table_protocol import TableReading
 from attncli.text import printable, shorten
 
 _DIMENSION_LABEL = re.compile(
-    r"(?:d|dims?|dimension|feat|feature|emb|embedding|component|pc)[ _.-]?(\d+)", re.IGNORECASE | re.ASCII
+    r"(?:d|dims?|dimension|f|feat|feature|v|var|col|column|emb|embedding|component|factor|latent|pc)[ _.-]?(\d+)",
+    re.IGNORECASE | re.ASCII,
 )
 _DIMENSION_NAMES = frozenset({"d", "dim", "dims", "dimension", "feature", "component", "pc"})
 _GROUPED_BY_POINT = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)
@@ -61,19 +62,19 @@ def _check_tokens(table: TableReading, tokens: int, dimensions: Sequence[int]) -
             tokens,
             help=f"""no: write double ones, sed "s/'/\\"/g"; yes: {takes_all}""",
         )
-    if table.separator == " ":
-        return
     ends = [_find_number_at_end(label) for label in labels]
     if not all(number for _, number in ends):
         return
-    are_fractions = all(re.search("[.eE]", number) for _, number in ends)
-    are_after_tabs = all(mark == "\t" for mark, _ in ends)
+    are_fractions = any(re.search("[.eE]", number) for _, number in ends)
+    are_after_marks = all(mark in "\t;,|" for mark, _ in ends)
+    if table.separator == " " and (table.source.separator or not are_after_marks):
+        return
     may_be_decimal = (
         len(dimensions) == 1
         and all(row[dimensions[0]].strip().isdigit() for row in table.body)
         and table.separator == ","
     )
-    if are_fractions or are_after_tabs or may_be_decimal:
+    if are_fractions or are_after_marks or may_be_decimal:
         separator = table.separator
         raise table.text_rows.cell_error(
             "unclear-tokens",
@@ -87,7 +88,7 @@ def _check_tokens(table: TableReading, tokens: int, dimensions: Sequence[int]) -
 def _find_number_at_end(label: str) -> tuple[str, str]:
     """Return what stands before the number at the end of a label, a blank or a colon, and the number; neither where there is none."""
     text = label.rstrip()
-    start = max(map(text.rfind, " \t:="))
+    start = max(map(text.rfind, " \t:=;,|"))
     is_number = start > 0 and NUMBER.fullmatch(text[start + 1 :])
     return (text[start], text[start + 1 :]) if is_number else ("", "")
 
@@ -100,6 +101,7 @@ def _check_orientation(table: TableReading, tokens: int, dimensions: Sequence[in
     counted = [int(number[1]) for number in numbers if number]
     names = [table.header[c] for c in dimensions]
     are_dimensions = counted in (list(range(len(table.body))), list(range(1, len(table.body) + 1)))
+    are_dimensions |= table.header[tokens].lower() in _DIMENSION_NAMES
     if are_dimensions and not any(re.search(r"\d", name) for name in names):
         raise transposed_error(
             table, tokens, f"the rows are called {table.body[0][tokens].strip()!r}, {table.body[1][tokens].strip()!r} …"
@@ -156,7 +158,17 @@ def _check_no_decimal_commas(table: TableReading, dimensions: Sequence[int]) -> 
     if any(re.search("[.eE]", row[c]) for row in table.body for c in dimensions):
         return
     ends = [row[c].strip() for row in table.body for c in dimensions[1::2]]
-    if not all(cell.isdigit() for cell in ends) or not any(len(cell) > 1 and cell.startswith("0") for cell in ends):
+    starts = [row[c].strip() for row in table.body for c in dimensions[::2]]
+    if not all(cell.isdigit() for cell in ends):
+        return
+    has_zeros = any(len(cell) > 1 and cell.startswith("0") for cell in ends) or "-0" in starts
+    are_digits_then_decimals = (
+        len(dimensions) > 2
+        and all(re.fullmatch(r"[+-]?\d", cell) for cell in starts)
+        and max(map(len, ends)) > 1
+        and 2 * sum(cell.endswith("0") for cell in ends) < len(ends)
+    )
+    if not (has_zeros or are_digits_then_decimals):
         return
     row = table.body[0]
     pair = f"{row[dimensions[0]].strip()},{row[dimensions[1]].strip()}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from attncli.readers.csv_cells import looks_like_number
 from attncli.readers.csv_non_numbers import DOUBLE_QUOTES, explain_non_number
 from attncli.readers.csv_table_protocol import TableReading
 from attncli.text import shorten
@@ -47,7 +46,7 @@ def explain_cell(table: TableReading, row: int, column: int) -> tuple[str, str, 
     others = [c for c in range(len(cells)) if c != table.token_column_index]
     if not hint and row == table.first and table.header and _is_unlike_next_row(table, others):
         return code, message, f"if line {line} is a second line of header, remove it: sed {line}d"
-    if all(not table.holds_number(other[column]) and not looks_like_number(other[column]) for other in table.body):
+    if not any(table.holds_number(other[column]) for other in table.body):
         name = table.name_columns([column])
         takes = f"{table.source.spell_option('token-column', name)} makes it the tokens"
         leaves = f"{table.spell_drop(column)} leaves it out"

@@ -16,7 +16,6 @@ from attncli.readers.base import make_problem, nest_fields
 from attncli.readers.columns import (
     TOKEN_NAMES,
     ColumnOption,
-    are_alike,
     differs_from_rest,
     find_columns,
     spell_columns,
@@ -33,6 +32,7 @@ from attncli.readers.csv_cells import (
     looks_like_number,
     resembles_vector,
 )
+from attncli.readers.csv_counts import check_counts
 from attncli.readers.csv_hints import describe_empty_columns, explain_cell, explain_ragged_row, find_empty_columns
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
 from attncli.readers.csv_vector_columns import describe_vector_column, find_vector_column, parse_vectors
@@ -42,6 +42,7 @@ from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
 
 _LABEL_COLUMN_NAMES = frozenset({"token", "tokens", "word", "words", "text", "label", "labels", "name"})
+_WITHOUT_FIRST_LINE = "if line 1 is no row, take it out: tail -n +2"
 _NUMBERED_NAME = re.compile(r"([A-Za-z]_?)\d+", re.ASCII)
 
 
@@ -183,13 +184,31 @@ class CsvTable:
                 raise self.unclear_header_error(
                     f"the first row starts with {first!r} and goes on with numbers: is it a header?"
                 )
+        numbers = [cell for cell in names if cell.isdigit()]
         labels = [cell for cell in names if not cell.isdigit()]
-        numbers = list(names[len(labels) :])
-        if 1 < len(labels) < len(names) - 1 and len(self.rows) > 1 and numbers == list(map(str, range(len(numbers)))):
+        counts_words_too = labels and len(numbers) > 1 and numbers == list(map(str, range(len(numbers))))
+        if counts_words_too and len(self.rows) > 1 and not any(map(self.holds_number, labels)):
             raise self.unclear_header_error(
-                f"the first row has {len(labels)} cells without a number, and goes on with 0, 1, 2 …: is it a header?"
+                f"the first row has {pluralize(len(labels), 'cell')} without a number, and counts 0, 1, 2 …: is it a header?"
+            )
+        counted = rest if is_word_first else names
+        if (
+            len(counted) > 1
+            and len(self.rows) > 2
+            and _count_by_one(counted)
+            and self._are_fractions_below(len(names) - len(counted))
+        ):
+            raise self.unclear_header_error(
+                f"the first row counts {counted[0]}, {counted[1]} …, and there are fractions below: is it a header?"
             )
         return ()
+
+    def _are_fractions_below(self, first: int) -> bool:
+        """Whether each column from one on holds a fraction below the first row."""
+        columns = [[row[c].strip() for row in self.rows[1:] if c < len(row)] for c in range(first, len(self.rows[0]))]
+        return all(
+            any(re.search(r"[.,]\d*[1-9]", cell) and self.holds_number(cell) for cell in cells) for cells in columns
+        )
 
     def _is_name_requested(self) -> bool:
         """Whether an option calls a column by a name, so that there is a header."""
@@ -277,15 +296,24 @@ class CsvTable:
                 raise transposed_error(self, first, f"column {self.header[first]!r} counts {column[0]}, {column[1]} …")
             if self.header and len(kept) > 1 and differs_from_rest([self.header[c] for c in kept]):
                 spell, name = self.source.spell_option, self.name_columns([first])
+                numbers = [c for c in kept if any(self.holds_number(row[c]) for row in self.body)]
                 raise self._cell_error(
                     "unclear-tokens",
                     f"column {shorten(self.header[first])!r} holds numbers under a name unlike the others: tokens, or a dimension?",
                     0,
                     first,
                     help=f"{spell('token-column', name)} makes them the tokens, {self.spell_drop(first)} leaves them out, "
-                    f"{spell('columns', self.name_columns(kept))} takes all as dimensions",
+                    f"{spell('columns', self.name_columns(numbers))} takes all as dimensions",
                 )
             return None
+        if len(column) > 2 and are_numbers.count(False) == 1 and not self.header and not looks_like_number(column[0]):
+            raise self._cell_error(
+                "unclear-tokens",
+                f"column {first} holds {printable(shorten(column[0]))!r} and numbers: tokens, or is the first line no row?",
+                self.first,
+                first,
+                help=f"{self.source.spell_option('token-column', self.name_columns([first]))} makes them the tokens; {_WITHOUT_FIRST_LINE}",
+            )
         if any(are_numbers) and all(self.holds_number(cell) or looks_like_number(cell) for cell in column):
             row = self.first + are_numbers.index(False)
             cell = self.rows[row][first].strip()
@@ -365,7 +393,7 @@ class CsvTable:
                 unlike[0],
                 help=f"{self.spell_drop(*unlike)} leaves {'it' if len(unlike) == 1 else 'them'} out; {spell('columns', self.name_columns(dimensions))} takes all",
             )
-        self._refuse_counts(dimensions, token_column)
+        check_counts(self, token_column, dimensions)
         return dimensions
 
     def _texts_error(self, words: Sequence[int], dimensions: Sequence[int], token_column: int | None) -> InputError:
@@ -375,6 +403,9 @@ class CsvTable:
         if self.source.token_column is not None or token_column is None:
             message = f"{'column' if len(words) == 1 else 'columns'} {self._join_columns(words)} {'holds' if len(words) == 1 else 'hold'} texts"
             leaves = f"{self.spell_drop(*words)} leaves {'it' if len(words) == 1 else 'them'} out"
+            if self.source.token_column is None:
+                makes = [spell("token-column", self.name_columns([c])) for c in words]
+                leaves = f"{join_names(makes, 'or', max_names=4)} makes {'it' if len(words) == 1 else 'one of them'} the tokens; {leaves}"
             takes = f"; {spell('columns', numbers)} takes the numbers alone" if numbers else ""
             return self._cell_error("unclear-columns", message, 0, words[0], help=leaves + takes)
         texts = [token_column, *words]
@@ -389,47 +420,6 @@ class CsvTable:
 
     def _join_columns(self, columns: Sequence[int]) -> str:
         return join_names([f"{shorten(self.header[c])!r}" for c in columns], max_names=8)
-
-    def _refuse_counts(self, dimensions: Sequence[int], token_column: int | None) -> None:
-        """Refuse a first or last column of counts beside fractions, where no header says what it is, or of a numbering.
-
-        Raises:
-            InputError: there is one; it may be a dimension as well.
-        """
-        is_of_tokens = self.source.field in ("", "embeddings", "q", "k", "v", "memory")
-        if self.text_rows.declared or len(dimensions) < 3 or len(self.body) < 2 or not is_of_tokens:
-            return
-        if self.header and are_alike([self.header[c] for c in dimensions]):
-            return
-        for column in (dimensions[0], dimensions[-1]):
-            cells = [row[column].strip() for row in self.body]
-            if not all(cell.isascii() and cell.isdigit() for cell in cells):
-                continue
-            first = cells[0].lstrip("0")
-            is_numbering = (
-                len(cells) > 2
-                and first in ("", "1")
-                and all(cell == str(i) for i, cell in enumerate(cells, len(first)))
-            )
-            if not (is_numbering or (len(first) > 1 and not self.header)):
-                continue
-            others = [c for c in dimensions if c != column]
-            if not all(self.holds_number(row[c]) for row in self.body for c in others):
-                continue
-            if any(row[c].strip().lstrip("+-").isdigit() for row in self.body for c in others):
-                continue
-            spell = self.source.spell_option
-            ways = [f"{self.spell_drop(column)} leaves it out"]
-            if token_column is None and column == dimensions[0]:
-                ways.append(f"{spell('token-column', self.name_columns([column]))} makes them the tokens")
-            ways.append(f"{spell('columns', self.name_columns(dimensions))} takes all")
-            raise self._cell_error(
-                "unclear-columns",
-                f"column {column} holds whole numbers, and all others hold fractions: part of the vector?",
-                self.first,
-                column,
-                help="; ".join(ways),
-            )
 
     def _find_columns(self, option: ColumnOption) -> list[int]:
         """Return the numbers of the columns that an option names.
@@ -557,6 +547,14 @@ class CsvTable:
         self, code: str, message: str, row: int, column: int, label: str = "", help: str = ""
     ) -> InputError:
         return self.text_rows.cell_error(code, message, row, column, label, help)
+
+
+def _count_by_one(cells: Sequence[str]) -> bool:
+    """Whether cells are whole numbers that count up by 1, such as 1, 2, 3 or 2019.0, 2020.0."""
+    if not all(re.fullmatch(r"\d{1,9}(?:\.0*)?", cell, re.ASCII) for cell in cells):
+        return False
+    numbers = [int(float(cell)) for cell in cells]
+    return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def _are_numbered_names(cells: Sequence[str]) -> bool:

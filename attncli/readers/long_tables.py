@@ -41,17 +41,26 @@ class LongTable:
         """The question which reading it is."""
         return f"columns {self.dimension!r} and {self.value!r}: does each row hold one number of a vector, or are they two dimensions?"
 
-    def spell_readings(self, source: Source, separator: str = ",") -> str:
-        """Spell both readings: the command that makes a row a token, and the option that takes both as dimensions."""
+    def spell_readings(
+        self, source: Source, separator: str = ",", *, header: Sequence[str] = (), dimensions: str = ""
+    ) -> str:
+        """Spell both readings: the command that makes a row a token, and the option that takes both as dimensions.
+
+        Args:
+            source: the file.
+            separator: of its columns, if it is a text.
+            header: names for the columns of a text that has none.
+            dimensions: the option that takes the columns as they stand; without it, that of the two by their names.
+        """
         from attncli.readers.foreign_formats import spell_path
 
         keys = [key if re.fullmatch(r"[\w .:-]*", key) else "KEY" for key in self.keys]
         pivot = f".pivot('{self.dimension}', index={keys}, values='{self.value}')"
-        dimensions = source.spell_option("columns", f"{self.dimension},{self.value}")
+        dimensions = dimensions or source.spell_option("columns", f"{self.dimension},{self.value}")
         if source.is_value:
             return f"one number a row: polars.DataFrame(x){pivot}; two dimensions: {dimensions}"
         comma = ", decimal_comma=True" if separator == ";" else ""
-        read_text = f"polars.read_csv(sys.argv[1], separator={separator!r}{comma}, infer_schema_length=None)"
+        read_text = f"polars.read_csv(sys.argv[1], separator={separator!r}{comma}, infer_schema_length=None{f', has_header=False, new_columns={[*header]}' if header else ''})"
         frame = _READ_FRAME.get(source.format, read_text)
         modules = "json, pathlib, polars, sys" if "json." in frame else "polars, sys"
         code = f"import {modules}; {frame}{pivot}.write_parquet(sys.argv[2])"

@@ -181,6 +181,19 @@ def suggest_layout(problem: Problem, heads: int | None = None) -> str:
     return join_names(fitting, "and")
 
 
+def _suggest_layout_of(problem: Problem, tokens: int) -> str:
+    """Return the layout in which q has so many tokens, where none is said; "" if there is none."""
+    if problem.q is None or problem.layout:
+        return ""
+    shape = shape_of(problem.q)
+    has_tokens_first = len(shape) > 2 and shape[-3] == tokens != shape[-2]
+    return (
+        f'"layout": "{"thd" if len(shape) == 3 else "bthd"}" reads ({"T" if len(shape) == 3 else "B, T"}, H, d)'
+        if has_tokens_first
+        else ""
+    )
+
+
 def _check_batch_axis(name: str, value: Array, rank_with_batch: int, size: ProblemSize, hint: str = "") -> None:
     """Check that an array, if it has a batch axis, has the problem's."""
     if value.ndim == rank_with_batch and shape_of(value)[0] != (size.batch or 1):
@@ -233,8 +246,7 @@ def _check_labels(problem: Problem, size: ProblemSize) -> None:
             if len(of_item) != count and not names_new_keys:
                 message = f"{name} has {pluralize(len(of_item), 'label')}, but {there_are(count, 'vector')}"
                 hint = f"give a label for each vector, {count} in all, or leave {name} out"
-                if problem.q is not None and problem.q.ndim == 4 and not problem.layout and len(of_item) == size.heads:
-                    hint += f"; {suggest_layout(problem)}"
+                hint += f"; {_suggest_layout_of(problem, len(of_item))}".removesuffix("; ")
                 raise input_error("count-mismatch", message, name, help=hint)
         if is_nested and len(labels) != (size.batch or 1):
             message = f"{name} has {pluralize(len(labels), 'list')}, but the batch has {size.batch or 1}"
@@ -257,13 +269,15 @@ def _check_positions(problem: Problem, size: ProblemSize) -> None:
         if shape_of(value)[-1] != count:
             entries = pluralize(shape_of(value)[-1], "entry", "entries")
             message = f"{name} has {entries}, but {there_are(count, *nouns)}"
-            raise input_error("count-mismatch", message, name)
+            hint = f"give one for each {nouns[0]}"
+            hint += f"; {_suggest_layout_of(problem, shape_of(value)[-1])}".removesuffix("; ")
+            raise input_error("count-mismatch", message, name, help=hint)
     if problem.lengths is not None:
         _check_batch_axis("lengths", problem.lengths, 1, size)
         for b, length in enumerate(problem.lengths.tolist()):
             if not 0 <= length <= size.keys:
                 message = f"lengths[{b}] is {length}, but {there_are(size.keys, 'key')}"
-                raise input_error("out-of-range", message, "lengths", (b,))
+                raise input_error("out-of-range", message, "lengths", (b,), help=_suggest_layout_of(problem, length))
 
 
 def _check_variant(problem: Problem) -> None:

@@ -45,6 +45,16 @@ def test_a_layout_without_batch_is_of_three_axes(layout):
         run(attncli.Problem(q=x, k=x, v=x, layout=layout))
 
 
+@pytest.mark.parametrize(
+    ("heads", "tokens", "layout", "is_warned"),
+    [(3, 3, None, True), (3, 3, "bhtd", False), (3, 3, "bthd", False), (3, 4, None, False), (1, 1, None, False)],
+)
+def test_as_many_heads_as_tokens_are_said_to_come_first(heads, tokens, layout, is_warned):
+    x = draw_normal(1, 2, heads, tokens, D)
+    result = run(attncli.Problem(q=x, k=x, v=x, layout=layout))
+    assert codes(result) == (["read-as-heads-first"] if is_warned else [])
+
+
 def test_three_axes_without_a_layout_are_a_batch_and_it_is_said():
     x = draw_normal(1, T, H, D)
 
@@ -169,6 +179,32 @@ def test_a_window_that_ends_at_the_query_is_as_a_causal_mask(mask):
     assert "lets query 0 see key 3, which comes later" in result.warnings[0]
 
 
+@pytest.mark.parametrize("mask", ["window:left=1", "window:left=1,right=1", "chunk:size=2", "dilated:rate=2"])
+def test_any_mask_that_positions_open_is_warned_of(mask):
+    """Positions [0, 1, 2, 0, 1]: tokens far apart are near by position."""
+    x = attncli.Problem(embeddings=draw_normal(1, T, D), positions=RESTARTED)
+
+    by_position = run(x, ("weights",), mask=mask)
+    by_index = run(x, ("weights",), mask=mask, mask_by="index")
+
+    [warning] = by_position.warnings
+    i, j = map(int, re.search(r"lets query (\d) see key (\d), which its place in the sequence hides", warning).groups())
+    assert by_position["weights"].values[i, j] > 0 == by_index["weights"].values[i, j]
+    assert "repeated-positions" not in codes(by_index)
+
+
+def test_a_cache_of_as_many_tokens_as_heads_is_said_to_be_heads_first():
+    fields = {name: draw_normal(i, 1, 3, 2, D) for i, name in enumerate("qkv")}
+    caches = {tokens: {name: draw_normal(9, 1, 2, tokens, D) for name in "kv"} for tokens in (2, 4)}
+
+    warned = run(attncli.Problem(**fields, layout="bthd", past=caches[2]))
+    others = [run(attncli.Problem(**fields, layout="bthd", past=caches[4])), run(attncli.Problem(**{n: x.swapaxes(1, 2) for n, x in fields.items()}, past=caches[2]))]  # fmt: skip
+
+    assert codes(warned) == ["past-layout"]
+    assert [codes(other) for other in others] == [[], []]
+    np.testing.assert_array_equal(warned["weights"].values, others[1]["weights"].values)
+
+
 def test_positions_that_go_back_are_warned_of():
     result = run(attncli.Problem(embeddings=draw_normal(1, 4, D), positions=[5, 6, 0, 1]), mask="causal")
     assert result.warnings[0].startswith("repeated-positions: positions go back, so the mask lets query 0 see key 2")
@@ -188,7 +224,8 @@ def test_heads_that_another_axis_may_hold_are_said(shape, heads, is_warned):
     ("more", "choices"),
     [
         ({"positions": [0, 1, 2, 3, 4]}, {"mask": "causal"}),
-        ({"positions": RESTARTED}, {"mask": "window:left=1"}),
+        ({"positions": [0, 2, 4, 6, 9]}, {"mask": "window:left=1"}),
+        ({"positions": RESTARTED, "segments": [0, 0, 0, 1, 1]}, {"mask": "window:left=1,right=1 and document"}),
         ({"positions": [3, 3, 3, 3, 3]}, {"position": "rope"}),
         ({"positions": RESTARTED, "segments": [0, 0, 0, 1, 1]}, {"mask": "causal and document"}),
         ({"positions": RESTARTED}, {"mask": "causal", "mask_by": "index"}),

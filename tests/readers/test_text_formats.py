@@ -382,7 +382,8 @@ def test_counts_beside_fractions_are_asked_about_and_every_answer_works(case):
     "text",
     [
         "the 1 0.5 2.5\ncat 0 0.25 1.5\n",  # a coordinate that happens to be whole
-        "the 900 1 0\ncat 12 0 1\n",  # beside whole numbers nothing tells counts
+        "the 9 1 0\ncat 5 0 1\n",  # beside whole numbers of one size nothing tells counts
+        "the 1 10 20\ncat 2 30 40\n",
         "2 3\nthe 900 0.5 2.5\ncat 12 0.25 1.5\n",  # the line with counts says how many numbers there are
         "the 900 0.5 2.5\n",
         "0.5,2.5,900\n0.25,1.5,12.5\n",
