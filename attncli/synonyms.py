@@ -32,6 +32,13 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("attention_scores", "attn_scores", "logits", "energy"), ("scores",)),
     **dict.fromkeys(("attention_output", "attn_output", "context_vector", "context_vectors", "context_vec", "attended"), ("context",)),
     **dict.fromkeys(("lse", "logsumexp", "softmax_lse"), ("log_sum_exp",)),
+    # layouts
+    **dict.fromkeys(("bshd", "bsnd", "blhd", "btnh", "bsnh"), ("bthd",)),
+    **dict.fromkeys(("bhsd", "bnsd", "bhld", "bnth", "bnsh"), ("bhtd",)),
+    **dict.fromkeys(("nhd", "shd", "tnd", "lhd"), ("thd",)),
+    **dict.fromkeys(("hnd", "hsd", "hld"), ("htd",)),
+    **dict.fromkeys(("torch", "pytorch", "nn.linear"), ("out-in",)),
+    **dict.fromkeys(("keras", "flax", "jax", "tensorflow"), ("in-out",)),
     # options of parts, and choices
     **dict.fromkeys(("d_out", "dout", "out_features", "hidden"), ("dim",)),
     **dict.fromkeys(("num_heads", "n_heads", "n_head", "nhead", "nheads", "num_attention_heads"), ("heads",)),
@@ -86,6 +93,7 @@ _WAYS_OUT: dict[str, str] = {
     "attention_bias": "numbers that are added to the scores are `bias`; the biases of W_q, W_k and W_v are the parameters b_q, b_k and b_v",
     **dict.fromkeys(("enable_gqa", "n_rep", "num_key_value_groups"), "--kv-heads G: the keys have fewer heads than the queries"),
     **dict.fromkeys(("need_weights", "average_attn_weights", "output_attentions"), _SHOWN),
+    **dict.fromkeys(("sbhd", "tbhd", "sbnd", "lbhd"), "exchange the first two axes: (B, T, H, d) is the layout bthd"),
     "batch_first": "arrays are (B, T, d); exchange the first two axes of (T, B, d)",
     **dict.fromkeys(("context_length", "block_size", "max_seq_len", "seq_len", "kv_seq_len", "max_position_embeddings", "batch_size", "num_tokens"), _SIZE),
     **dict.fromkeys(("scale_factor", "scaling_factor", "norm_factor"), "`scale` multiplies the scores: 0.125 where they are divided by 8"),

@@ -363,6 +363,10 @@ class _Chooser:
                 f"{self._spell_drop(numbers[:1])} leaves them out, "
                 f"{self._spell_option('columns', spell_columns(self.names, numbers))} takes all as dimensions",
             )
+        if counts := self._find_counts(numbers):
+            raise self._unclear_error(
+                counts, numbers, "holds whole numbers, and all others hold fractions: is it part of the vector?", ""
+            )
         unlike = unlike_columns(self.names, numbers)
         if unlike:
             raise self._unclear_error(
@@ -372,6 +376,13 @@ class _Chooser:
                 "have names unlike the dimensions: are they part of the vector?",
             )
         return numbers
+
+    def _find_counts(self, numbers: list[int]) -> list[int]:
+        """Return the one column of whole numbers beside several of fractions, where no name says that it is a dimension."""
+        integers = [c for c in numbers if self.columns[c].kind == "integers"]
+        have_names = self.names != [str(c) for c in range(len(self.names))]
+        are_dimensions = have_names and are_alike([self.names[c] for c in numbers])
+        return integers if len(integers) == 1 and len(numbers) > 2 and not are_dimensions else []
 
     def _check_vector_is_clear(self, vector: int, numbers: list[int]) -> None:
         """Check that a column of vectors is called as one, and that nothing beside it may be a part of the vector.

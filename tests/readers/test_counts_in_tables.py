@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -59,6 +60,21 @@ def test_a_column_that_counts_is_asked_about_and_both_answers_work(text, tokens,
     assert without.tokens == everything.tokens == (tokens and tuple(tokens))
     if "token-column" in ways:
         np.testing.assert_array_equal(parse(text, token_column=ways["token-column"]).embeddings, vectors)
+
+
+def test_whole_numbers_beside_fractions_are_asked_about_in_json_too():
+    """A row a token: an index, its token and the numbers; or by names that may be of anything."""
+    rows = [[i, token, *vector] for i, (token, vector) in enumerate(zip(TOKENS, VECTORS, strict=True))]
+    named = [dict(zip(("extra", "token", "height", "width", "depth"), row, strict=True)) for row in rows]
+    for data in (rows, named):
+        with pytest.raises(InputError) as raised:
+            parse_problem(json.dumps(data).encode(), "test", find_reader("test", "json"))
+        [dropped] = re.findall(r"--drop (\S+) leaves it out", raised.value.help)
+        problem = parse_problem(json.dumps(data).encode(), "test", find_reader("test", "json"), drop=dropped)
+
+        assert raised.value.code == "unclear-columns"
+        assert problem.tokens == tuple(TOKENS)
+        np.testing.assert_array_equal(problem.embeddings, VECTORS)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,18 @@ def test_every_synonym_leads_to_a_name_that_exists():
     options = {option.name for family in FAMILIES.values() for member in family for option in member.options}
     from attncli.presets import PRESETS
 
-    ours = {*INPUT_NAMES, "embedding", *known_parameters(), *STEP_NAMES, *CHOICES, *members, *options, *PRESETS}
+    layouts = {word for name in ("layout", "w_layout") for word in find_field(name).allowed_values}
+    ours = {
+        *layouts,
+        *INPUT_NAMES,
+        "embedding",
+        *known_parameters(),
+        *STEP_NAMES,
+        *CHOICES,
+        *members,
+        *options,
+        *PRESETS,
+    }
     for other, names in _SYNONYMS.items():
         assert set(names) <= ours, other
         assert other == other.lower().replace("-", "_"), other
@@ -101,11 +112,22 @@ def test_the_width_of_a_linear_layer_has_the_names_of_books(text):
         ("bias_k", "append them to k and v"),
         ("rope_theta", "--position rope:theta=10000"),
         ("sliding_window", "--window W−1,0"),
+        ("memory_mask", "true for what may be seen"),
     ],
 )
 def test_what_others_call_a_field_is_sent_where_it_belongs(name, words):
     with pytest.raises(InputError) as raised:
         find_field(name)
+    assert words in raised.value.help
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("BSND", "did you mean 'bthd'?"), ("NHD", "did you mean 'thd'?"), ("sbhd", "exchange the first two axes")],
+)
+def test_layouts_of_other_libraries_are_ours_or_not(name, words):
+    with pytest.raises(InputError) as raised:
+        attncli.attend(attncli.Problem(q=np.ones((1, 2, 3, 4)), k=np.ones((1, 2, 3, 4)), layout=name))
     assert words in raised.value.help
 
 
