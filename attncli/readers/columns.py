@@ -182,7 +182,7 @@ def _two_readings_error(
     item, place = next((item, c) for item, c in pairs if c is not None)
     return InputError(
         "two-readings",
-        f"{item!r} is the name of one {words.noun}, and the place of another, {printable(shorten(names[place]))!r}",
+        f"{item!r} is the name of one {words.noun}, and the place of another, {quote_name(names[place])}",
         help=f"by names: {spelled[0]}; by places, counted from 0: {spelled[1]}",
     )
 

@@ -19,6 +19,7 @@ from tests.proposals.figures import (
     SLOPED,
     SQUARE,
     TURNED,
+    TWO_HEADS,
     W_K,
     W_Q,
     W_V,
@@ -85,6 +86,12 @@ _CACHED = attend(X, np.vstack([_CACHE["k"][0, 0], X]), np.vstack([_CACHE["v"][0,
 _CACHED_KEYS = {"weights": _CACHED["weights"]}
 _OPEN = np.where(CAUSAL, 0.0, -np.inf)
 
+_GROUPED = {"q": X, "k": X[:, :2], "v": X[:, :2]}
+_UNEQUAL = {"q": HEADED, "k": HEADED[:2], "v": HEADED[:2]}  # (3, H, d) and (2, H, d)
+_FIRST_TOKENS = {"weights": attend(*(x.swapaxes(0, 1) for x in _UNEQUAL.values()))["weights"]}
+_BY_INDEX = {"q": Q, "k": K, "v": V, "positions": [7, 7]}
+_PADDED = {"q": Q, "k": K, "v": V, "mask": [[True] * 4 + [False]] * 2}
+
 PROPOSALS = [
     # ── masks, biases and kept weights
     *two_readings("mask", SEEN, "visible"),
@@ -143,6 +150,28 @@ PROPOSALS = [
     propose("--dropout 0.1", {"weights": PLAIN["weights"]}, LABELLED | {"dropout_p": 0.1}, LABELLED, _RUN, f"{_RUN} --dropout 0.1"),
     propose('"variant": {"mask": "causal"}', HIDDEN_LATER, LABELLED | {"is_causal": True}, LABELLED | {"variant": {"mask": "causal"}}),
     propose("or --causal", HIDDEN_LATER, LABELLED | {"causal": True}, LABELLED, _RUN, f"{_RUN} --causal"),
+    propose('"variant": {"heads": …}', TWO_HEADS, LABELLED | {"n_heads": 2}, LABELLED | {"variant": {"heads": 2}}),
+    propose('"expected": {"weights": …}', PLAIN, LABELLED | {"attn_weights": PLAIN["weights"]}, LABELLED | {"expected": {"weights": PLAIN["weights"]}}),
+    propose("true for what may be seen, as in SDPA, are `mask`", HIDDEN_LATER, LABELLED | {"attn_mask": ~CAUSAL}, LABELLED | {"mask": CAUSAL}),
+    propose("numbers that are added to the scores are `bias`", attend(X, added=ADDED[0]), LABELLED | {"attn_mask": ADDED[0]}, LABELLED | {"bias": ADDED[0]}),
+    propose("append them to k and v", attend(X, np.vstack([X, W_K[:1]]), np.vstack([X, W_V[:1]])), {"q": X, "k": X, "v": X, "bias_k": W_K[0], "bias_v": W_V[0]}, {"q": X, "k": np.vstack([X, W_K[:1]]), "v": np.vstack([X, W_V[:1]])}),
+    propose("--scale 0.0625 for 256", attend(X, scale=1 / 16), LABELLED | {"query_pre_attn_scalar": 256}, LABELLED, _RUN, f"{_RUN} --scale 0.0625"),
+    propose("--projection linear:bias=qkv draws biases", {"weights": (3, 3)}, LABELLED | {"qkv_bias": True}, LABELLED, _RUN, f"{_RUN} --projection linear:bias=qkv,seed=1"),
+    propose("the parameters b_q, b_k and b_v", attend(X @ W_Q + W_K[0], X), LABELLED | {"qkv_bias": W_K[0]}, LABELLED | {"parameters": {"w_q": W_Q, "b_q": W_K[0]}}),
+    propose("--kv-heads G", attend(X, np.tile(X[:, :2], 2), np.tile(X[:, :2], 2), heads=2), _GROUPED | {"enable_gqa": True}, _GROUPED, f"{_RUN} --heads 2", f"{_RUN} --heads 2 --kv-heads 1"),
+    propose("a window of W keys that ends at the query is --window W−1,0", attend(X, visible=CAUSAL & ~np.tri(3, k=-2, dtype=bool)), LABELLED | {"sliding_window": 2}, LABELLED, _RUN, f"{_RUN} --window 1,0"),
+    propose("--position rope:theta=10000", TURNED, LABELLED | {"rope_theta": 10000}, LABELLED, _RUN, f"{_RUN} --position rope:theta=10000"),
+    propose("--position rope:dims=N turns", attend(turn(X, 2), turn(X, 2), X), LABELLED | {"partial_rotary_factor": 0.5}, LABELLED, _RUN, f"{_RUN} --position rope:dims=2"),
+    propose("--position rope turns", TURNED, LABELLED | {"cos": X}, LABELLED, _RUN, f"{_RUN} --position rope"),
+    propose("--alibi computes", SLOPED, LABELLED | {"alibi_slopes": [0.00390625]}, LABELLED, _RUN, f"{_RUN} --alibi"),
+    propose("--projection linear:dim=N draws", {"weights": (3, 3), "context": (3, 2)}, LABELLED | {"embed_dim": 2}, LABELLED, _RUN, f"{_RUN} --projection linear:dim=2,seed=1"),
+    propose("as in --heads 2 --projection linear:dim=8", {"weights": (2, 3, 3), "context": (3, 8)}, LABELLED | {"head_dim": 4}, LABELLED, _RUN, f"{_RUN} --heads 2 --projection linear:dim=8,seed=1"),
+    propose("--only weights shows them", {"weights": PLAIN["weights"]}, LABELLED | {"need_weights": True}, LABELLED, _RUN, f"{_RUN} --only weights"),
+    # ── layouts and alignment
+    propose('"layout": "thd" reads (T, H, d)', _FIRST_TOKENS, _UNEQUAL, _UNEQUAL | {"layout": "thd"}),
+    propose('"layout": "bthd" reads (B, T, H, d)', {"weights": _FIRST_TOKENS["weights"][None]}, {n: x[None] for n, x in _UNEQUAL.items()}, {n: x[None] for n, x in _UNEQUAL.items()} | {"layout": "bthd"}, f"{_RUN} --heads 2"),
+    propose("--align bottom-right the last next to the last", attend(Q, K, V, visible=np.tri(2, 5, 3, dtype=bool)), _BY_INDEX, _BY_INDEX, f"{_RUN} --causal --mask-by index", f"{_RUN} --causal --mask-by index --align bottom-right"),
+    propose('"lengths": [4] puts it next to the last key that is filled', attend(Q, K, V, visible=np.tri(2, 5, 2, dtype=bool)), _PADDED, _PADDED | {"lengths": [4]}, f"{_RUN} --causal --align bottom-right"),
     # ── spelling
     propose('"variant": {"mask": "causal"}', HIDDEN_LATER, LABELLED | {"mask": "causal"}, LABELLED | {"variant": {"mask": "causal"}}),
     propose('write "variant": {"name": "causal"}', HIDDEN_LATER, LABELLED | {"variant": "causal"}, LABELLED | {"variant": {"name": "causal"}}),

@@ -45,7 +45,7 @@ _COMMANDS = [
     ("compute x.json --at query=caat", "caat", "cat", select_rows(PLAIN, slice(1, 2))),
     ("compute x.json --format jsn", "jsn", "json", PLAIN),
     ("compute x.json --input-format jsonn", "jsonn", "json", PLAIN),
-    ("compute xx.json", "xx.json", "x.json", PLAIN),
+    ("compute X.json", "X.json", "x.json", PLAIN),
     ("compute e.csv --drop freqs", "freqs", "freq", PLAIN),
     ("list maskz", "maskz", "masks", ("causal",)),
     ("list masks cauzal", "cauzal", "causal", ("j ≤ i",)),

@@ -184,6 +184,7 @@ NOT_FOLLOWED = {
     ),
     "models are made by tests/capture/": (
         "a newer transformers may know it",
+        "attn capture MODEL --text TEXT makes them",
         "--text 'Hello shiny sun!'",
         "AutoModel.from_pretrained(sys.argv[1])",
         "attn capture MODEL --list shows them",
