@@ -8,6 +8,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import attncli
 from tests.helpers import draw_normal
@@ -466,3 +468,30 @@ def test_masks_by_index_do_not_ask_for_positions_which_they_do_not_read():
 
     assert (by_position.value.code, by_index.value.code) == ("missing-positions", "align-needed")
     assert by_index.value.help.endswith("as FlashAttention does")
+
+
+# ── a law ────────────────────────────────────────────────────────────────────────────────────────
+LENGTH = st.integers(1, 5)
+
+
+@settings(max_examples=200)
+@given(st.integers(3, 4), st.data())
+def test_arrays_without_a_layout_are_read_with_a_warning_where_another_layout_fits(rank, data):
+    """What is computed is the rank-4 spelling; what is refused offers only layouts that compute."""
+    q_shape = [data.draw(LENGTH) for _ in range(rank - 1)]
+    k_shape = [data.draw(st.sampled_from([n, data.draw(LENGTH)])) for n in q_shape]
+    arrays = {"q": draw_normal(1, *q_shape, D), "k": draw_normal(2, *k_shape, D), "v": draw_normal(3, *k_shape, D)}
+
+    try:
+        result = run(attncli.Problem(**arrays), ("weights",))
+    except attncli.AttnError as error:
+        for layout in re.findall('"layout": "([a-z]+)"', error.help):
+            run(attncli.Problem(**arrays, layout=layout), ("weights",))
+        return
+    whole = {name: x if rank == 4 else x[:, None] for name, x in arrays.items()}
+    right = run(attncli.Problem(**whole, layout="bhtd"), ("weights",))["weights"].values
+    is_square = rank == 4 and q_shape[1] == q_shape[2] > 1 and k_shape == q_shape
+
+    np.testing.assert_array_equal(result["weights"].values, right if rank == 4 else right[:, 0])
+    assert ("read-as-batch" in codes(result)) == (rank == 3)
+    assert ("read-as-heads-first" in codes(result)) == is_square
