@@ -49,7 +49,7 @@ class RenderOptions:
     normalize: Normalize | None = None  # None: each row for many weights, else the step
     has_unicode: bool = True  # the console can show more than ASCII
     bare: bool = False  # JSON: without what is the same in every record
-    tidy: bool = False  # CSV: a row for each number, of one step too
+    tidy: bool = False  # CSV, Parquet: a row for each number, of one step too
     standalone: bool = False  # LaTeX: a whole document
     shared_js: bool = False  # HTML: the script is in a file of its own
     figure: FigureOptions = field(default_factory=FigureOptions)
@@ -237,7 +237,7 @@ def refuse_unused_shape(
         message = f"--bare leaves out fields of JSON, but {format.name} is not JSON"
         raise OptionError("bad-option", message, help="--json, or --format ndjson")
     if tidy and "tidy" not in format.shape_options:
-        message = f"--tidy is for CSV, but this is {format.name}"
+        message = f"--tidy is for CSV and Parquet, but this is {format.name}"
         raise OptionError("bad-option", message, help="--format csv, or --format tsv")
     if standalone and "standalone" not in format.shape_options:
         message = f"--standalone makes a whole document in LaTeX, but this is {format.name}"

@@ -73,7 +73,7 @@ class OutputOptions:
     at: tuple[str, ...] = ()  # AXIS=WHICH
     top: int | None = None  # how many of the largest weights of each query
     bare: bool = False  # JSON without what is the same in every record
-    tidy: bool = False  # CSV with a row for each number, of one step too
+    tidy: bool = False  # CSV or Parquet with a row for each number, of one step too
     standalone: bool = False  # LaTeX that compiles as it is
     shared_js: bool = False  # HTML without its script, which stands in a file of its own beside it
     precision: int = 4  # digits after the point, in tables

@@ -65,7 +65,7 @@ def write_with_polars(name: str) -> Callable[[], object]:
 
     from attncli.writers.parquet import table_schema
 
-    schema = table_schema(is_double=True)
+    schema = table_schema(("step", "query", "key", "value", "query_token", "key_token"), is_double=True)
     weights, tokens = make_weights()
 
     def write() -> object:
@@ -79,7 +79,7 @@ def write_with_polars(name: str) -> Callable[[], object]:
             "key_token": labels.gather(key),
             "step": polars.lit("weights"),
         }
-        columns = [known.get(column, polars.lit(None, kind)).alias(column) for column, kind in schema.items()]
+        columns = [known[column].alias(column) for column in schema]
         frame, file = polars.select(columns), io.BytesIO()
         if name == "parquet":
             frame.write_parquet(file)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attncli.arrays import as_numpy
 from attncli.errors import CannotError, OptionError
 from attncli.text import join_names
-from attncli.types import AXES, Attention, Labels, Step
+from attncli.types import Attention, Labels, Step
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped,unused-ignore]
@@ -39,12 +39,11 @@ def make_polars_frame(attention: Attention, step: str | None) -> polars.DataFram
     """Return a row for each number of one step, or of all: step, indices on every axis there is, value, tokens."""
     import polars
 
-    from attncli.writers.parquet import make_frames
+    from attncli.writers.parquet import find_columns, make_frames
 
     chosen = attention if step is None else dataclasses.replace(attention, steps=(attention[step],))
     frame = polars.concat(list(make_frames(chosen, is_double=attention.dtype == "float64")))
-    absent = [name for name in ("source", "line", "id", *AXES) if frame[name].null_count() == frame.height]
-    return frame.drop(absent)
+    return frame.select(find_columns(chosen))
 
 
 def make_pandas_frame(attention: Attention, step: str | None) -> pandas.DataFrame:

@@ -41,7 +41,7 @@ def write(
         force: replace the file if it exists.
         precision: digits after the point, where people read.
         bare: JSON without the fields that are the same in every record.
-        tidy: CSV with one row for each number, even of a single step.
+        tidy: CSV or Parquet with one row for each number, even of a single step.
         standalone: LaTeX as a whole document.
 
     Raises:

@@ -116,7 +116,7 @@ _OUTPUT_OPTIONS = _group_in_panel(
     _declare_option("only", OptionalStrings, "show only these steps: weights,context; all: every step", "STEP,…"),
     _declare_option("at", OptionalStrings, "show part of an axis: query=shiny, head=0, key=2:5", "AXIS=WHICH"),
     _declare_option("bare", bool, "JSON without the fields that are the same in every record", default=False),
-    _declare_option("tidy", bool, "CSV with one row for each number, even of a single step", default=False),
+    _declare_option("tidy", bool, "CSV or Parquet with one row for each number, even of a single step", default=False),
     _declare_option("standalone", bool, "LaTeX as a whole document, which compiles as it is", default=False),
     _declare_option(
         "shared_js", bool, "HTML whose script is in a file beside it, once for all pages of a folder", default=False

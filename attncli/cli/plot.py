@@ -90,6 +90,7 @@ def plot(
 ) -> ExitStatus:
     """Draw a figure: heat maps of any step, where a query looks, entropies, two heads; PNG, SVG or PDF, or an HTML page."""
     from attncli.readers import find_input, read_bytes
+    from attncli.readers.results import RESULT_SUFFIXES
     from attncli.step_names import require_step_name
     from attncli.views.figures.options import MAX_DPI, MIN_DPI, make_figure_options
 
@@ -118,12 +119,14 @@ def plot(
     try:
         problem = read_problem(input_file, read_options, messages)
     except InputError as error:
-        if error.code != "not-a-problem":
+        if error.code != "not-a-problem" or f".{input_file.reader.name}" not in RESULT_SUFFIXES:
             raise
-    else:
-        return run_problem(environment, problem, format, variant_request, output_options)
-    _check_options_of_result(variant_request, read_options, output_options)
-    return _plot_result(environment, input_file, format, output_options, messages)
+        _check_options_of_result(variant_request, read_options, output_options)
+        try:
+            return _plot_result(environment, input_file, format, output_options, messages)
+        except InputError as result_error:  # rows of a result are neither
+            raise error if result_error.code == "not-a-result" else result_error from None
+    return run_problem(environment, problem, format, variant_request, output_options)
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────

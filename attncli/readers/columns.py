@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from attncli.errors import InputError
-from attncli.readers.long_tables import find_long_table
+from attncli.readers.long_tables import find_long_table, is_result, make_result_error
 from attncli.readers.source import Source
 from attncli.registry import parse_index
 from attncli.text import join_names, pluralize, quote_name, shorten, suggestion
@@ -304,6 +304,8 @@ class _Chooser:
         Raises:
             InputError: by the names of the columns it may.
         """
+        if is_result(self.names):
+            raise make_result_error(".feather" if self.source.format == "arrow" else ".parquet")
         long = find_long_table([self.names[c] for c in candidates])
         if long and all(self.columns[c].kind in ("numbers", "integers", "texts") for c in candidates):
             raise InputError("two-readings", long.message, help=long.spell_readings(self.source))

@@ -36,7 +36,7 @@ from attncli.readers.csv_counts import check_counts
 from attncli.readers.csv_hints import describe_empty_columns, explain_cell, explain_ragged_row, find_empty_columns
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
 from attncli.readers.csv_vector_columns import describe_vector_column, find_vector_column, parse_vectors
-from attncli.readers.long_tables import find_long_table
+from attncli.readers.long_tables import find_long_table, is_result, make_result_error
 from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
@@ -334,14 +334,9 @@ class CsvTable:
         Raises:
             InputError: by the names of the columns it may.
         """
-        if self.header[:5] == ("step", "batch", "head", "query", "key"):  # as writers/csv.py writes them
-            raise self._cell_error(
-                "not-a-problem",
-                "these are the steps of a result of attn, not vectors of tokens",
-                0,
-                0,
-                help="compute its input again; --only context -o NEW.csv writes vectors alone, which are read",
-            )
+        if is_result(self.header) and not self.source.columns:
+            error = make_result_error(".csv")
+            raise self._cell_error(error.code, error.message, 0, self.header.index("step"), help=error.help)
         dropped = self._find_columns("drop")
         long = find_long_table([name for c, name in enumerate(self.header) if c not in dropped])
         if long and not self.source.columns and self.source.field_kind != "booleans":

@@ -1,4 +1,5 @@
-"""Ask about long ("tidy") tables, in which each row holds one number of a vector. Entry: `find_long_table`.
+"""Ask about long ("tidy") tables, in which each row holds one number of a vector. Entries: `find_long_table`, and
+`make_result_error` for those that attn writes itself.
 
 `token,dim,value` says in rows what `token,d0,d1` says in columns. Its names may be those of two dimensions as well, so
 both readings are spelled.
@@ -10,7 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from attncli.errors import InputError
 from attncli.readers.source import Source
+from attncli.types import AXES
 
 _DIMENSION_NAMES = frozenset({
     "dim", "dims", "dim_id", "dim_index", "dimension", "dimensions", "component", "components", "feature", "features",
@@ -84,3 +87,21 @@ def find_long_table(names: Sequence[str]) -> LongTable | None:
         return None
     are_dimensions = any(re.fullmatch(r"\D*\d+", key) and key.lower() not in _DIMENSION_NAMES for key in keys)
     return None if are_dimensions else LongTable(keys, dimensions[0], values[0])
+
+
+def is_result(names: Sequence[str]) -> bool:
+    """Tell whether columns of these names are the tidy rows that attn writes of a result."""
+    return {"step", "value"} <= {*names} and not {*AXES}.isdisjoint(names)
+
+
+def make_result_error(suffix: str) -> InputError:
+    """Make the error of tidy rows of a result that are given as an input.
+
+    Args:
+        suffix: of a file in which vectors would be read.
+    """
+    return InputError(
+        "not-a-problem",
+        "these are the steps of a result of attn, and no vectors of tokens",
+        help=f"compute its input again; --only context -o NEW{suffix} writes vectors alone, which are read",
+    )

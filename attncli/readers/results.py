@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import msgspec
 
 _INTEGER_STEPS = ("top_keys", "visible_keys")  # in the others 1 stands for 1.0
-_SUFFIXES = (".json", ".npz", ".safetensors")  # of the formats that results are read back from
+RESULT_SUFFIXES = (".json", ".npz", ".safetensors")  # of the formats that results are read back from
 _DtypeName: TypeAlias = Literal["float64", "float32", "float16", "bfloat16"]
 
 
@@ -173,17 +173,17 @@ def _read_fields(path: str, data: bytes | None) -> object:
         InputError: it cannot be read, or a key stands twice.
     """
     suffix = Path(path).suffix.lower()
-    if data is None and suffix not in _SUFFIXES:
+    if data is None and suffix not in RESULT_SUFFIXES:
         raise OptionError(
             "unknown-format",
             f"{path} is not a result that can be read back",
-            help=f"results are read from {join_names(_SUFFIXES)}",
+            help=f"results are read from {join_names(RESULT_SUFFIXES)}",
         )
     return _decode_fields(".json" if data is not None else suffix, read_bytes(path) if data is None else data)
 
 
 def _decode_fields(suffix: str, data: bytes) -> object:
-    """Decode the record of a result, by one of `_SUFFIXES`.
+    """Decode the record of a result, by one of `RESULT_SUFFIXES`.
 
     Raises:
         InputError: it cannot be decoded, or a key stands twice.

@@ -1,10 +1,11 @@
 """Lay a result out as tidy rows, one for each number: its step, its indices, its value, and the tokens of its query and key.
 
-Entry: `tidy_blocks`, which gives them in blocks, so that no more than one is in memory.
+Entries: `tidy_blocks`, which gives them in blocks, so that no more than one is in memory; `label_rows` for one axis.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -46,6 +47,15 @@ def tidy_blocks(attention: Attention, max_rows: int = _MAX_BLOCK_ROWS) -> Iterat
         values = as_numpy(step.values)
         for start in range(0, values.size, max_rows):
             yield _make_block(attention, step, values, labels, start, min(start + max_rows, values.size))
+
+
+def label_rows(attention: Attention, axis: str, length: int) -> list[str] | None:
+    """Return the tokens of an axis of a result that is no batch; None where it has none, or a selection has left too little."""
+    labels = _flat_labels(attention, axis)
+    if axis not in itertools.chain(*TOKEN_AXES.values()) or len(_label_items(attention, axis)) > 1:
+        return None
+    found = _find_tokens(attention, axis, labels, {axis: np.arange(length)}, length)
+    return None if found is None else [found.labels[place] for place in found.places]
 
 
 def _make_block(

@@ -15,11 +15,13 @@ import pytest
 
 import attncli
 from attncli.output_formats import RenderOptions, load_output_format
-from attncli.types import AXES, Step
-from attncli.writers.parquet import make_frames, write_table
+from attncli.types import Step
+from attncli.writers.parquet import make_frames, table_schema, write_table
 from tests.helpers import ROOT
 
-COLUMNS = ["source", "line", "id", "step", *AXES, "value", "query_token", "key_token"]
+COLUMNS = [  # of `result`: neither a source nor a line, no new_key and no rank
+    "id", "step", "batch", "head", "kv_head", "query", "key", "dim", "value", "query_token", "key_token",
+]  # fmt: skip
 
 
 def result(dtype: str = "float64", keep=("scores", "weights", "mask", "k", "context")) -> attncli.Attention:
@@ -37,8 +39,8 @@ def result(dtype: str = "float64", keep=("scores", "weights", "mask", "k", "cont
     return attncli.attend(problem, attncli.Variant(mask="causal", align="bottom-right", dtype=dtype), keep=set(keep))
 
 
-def write(name: str, attention: attncli.Attention) -> bytes:
-    content = load_output_format(name).write(attention, RenderOptions())
+def write(name: str, attention: attncli.Attention, **options: bool) -> bytes:
+    content = load_output_format(name).write(attention, RenderOptions(**options))
     assert isinstance(content, bytes)
     return content
 
@@ -108,6 +110,77 @@ def test_parquet_carries_the_record_without_the_steps():
     assert json.loads(metadata["attn"]) == record
 
 
+@pytest.mark.parametrize("name", ["context.parquet", "context.feather", "k.parquet"])
+def test_the_vectors_of_one_step_go_in_again(attn, tmp_path, name):
+    step = name.partition(".")[0]
+    (tmp_path / "t.csv").write_text("the,1,0,1,0.25\ncat,0,1,1,2\nsat,2,1,0,1\n")
+
+    attn("compute", "t.csv", "--only", step, "-o", name, "-q")
+
+    held = attn("compute", "t.csv", "--only", step, "--json", "-q").json
+    table = attncli.read(tmp_path / name)
+    assert table.tokens == ("the", "cat", "sat")
+    assert table.embeddings.tolist() == held[step]
+    assert attn("check", "t.csv", "--figures", name, "--step", step, "-q").status == 0
+    assert attn("compute", name, "--with", f"memory={name}", "-q").status == 0
+
+
+def test_columns_are_those_of_the_step_alone():
+    import polars
+
+    problem = attncli.Problem(embeddings=[[1.0, 0.0], [0.0, 1.0]], tokens=["a", "a"])
+    weights, context = (attncli.attend(problem, keep={step}) for step in ("weights", "context"))
+
+    for name, read in (("parquet", polars.read_parquet), ("feather", polars.read_ipc)):
+        found = [
+            read(io.BytesIO(write(name, weights))).columns,
+            read(io.BytesIO(write(name, context))).columns,
+            read(io.BytesIO(write(name, context, tidy=True))).columns,
+        ]
+        assert found == [
+            ["step", "query", "key", "value", "query_token", "key_token"],
+            ["token", "d0", "d1"],
+            ["step", "query", "dim", "value", "query_token"],
+        ]
+
+
+@pytest.mark.parametrize(
+    "name", ["steps.parquet", "steps.arrow", "steps.csv", "frame.csv", "frame.json", "frame.jsonl"]
+)
+def test_tidy_rows_are_figures_and_no_input(attn, tmp_path, name):
+    """Those of attn, and those that a data frame of them writes, with the source in front."""
+    import polars
+
+    (tmp_path / "t.csv").write_text("the,1,0,1,0.25\ncat,0,1,1,2\nsat,2,1,0,1\n")
+    if name.startswith("steps"):
+        attn("compute", "t.csv", "-o", name, "-q")
+    else:
+        attn("compute", "t.csv", "-o", "t.parquet", "-q")
+        frame = polars.read_parquet(tmp_path / "t.parquet")
+        {"csv": frame.write_csv, "json": frame.write_json, "jsonl": frame.write_ndjson}[name.partition(".")[2]](
+            tmp_path / name
+        )
+
+    refused = attn("compute", name)
+    drawn = attn("plot", name, "-o", "x.svg")
+
+    for done in (refused, drawn):
+        assert "error[not-a-problem]: these are the steps of a result of attn, and no vectors of tokens" in done.err
+        assert done.status == 3
+    if not name.endswith(("json", "jsonl")):
+        assert attn("check", "t.csv", "--figures", name, "-q").status == 0
+
+
+def test_rows_of_several_inputs_are_no_figures_of_one(attn, tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("the,1,0\ncat,0,1\n")
+    attn("batch", "a.csv", "b.csv", "-o", "all.parquet", "--only", "weights", "-q")
+
+    done = attn("check", "a.csv", "--figures", "all.parquet")
+
+    assert (done.status, "the rows are of several inputs: source is 'a.csv' and 'b.csv'" in done.err) == (3, True)
+
+
 @pytest.mark.slow
 def test_the_same_rows_are_the_same_bytes_however_many_threads_write_them():
     """A quarter of a million rows, in several groups."""
@@ -132,7 +205,7 @@ def test_a_table_of_no_rows_has_its_columns(name):
     import polars
 
     file = io.BytesIO()
-    write_table(name, file, iter([]), {})
+    write_table(name, file, iter([]), {}, table_schema(COLUMNS, is_double=True))
 
     frame = (polars.read_parquet if name == "parquet" else polars.read_ipc)(io.BytesIO(file.getvalue()))
     assert (frame.columns, len(frame)) == (COLUMNS, 0)
@@ -141,7 +214,7 @@ def test_a_table_of_no_rows_has_its_columns(name):
 @pytest.mark.parametrize("name", ["parquet", "feather"])
 def test_a_full_disk_is_an_error_of_the_system(name):
     with Path("/dev/full").open("wb") as full, pytest.raises(OSError, match="No space left on device") as failed:
-        write_table(name, full, make_frames(result(), is_double=True), {})
+        write_table(name, full, make_frames(result(), is_double=True), {}, table_schema(is_double=True))
 
     assert failed.value.errno == 28
 

@@ -22,9 +22,11 @@ from attncli.check.figures import (
     step_figures_from_texts,
 )
 from attncli.errors import InputError, Location
+from attncli.readers.long_tables import is_result
 from attncli.text import join_names, pluralize, printable, shorten, suggestion
 from attncli.types import AXES, NONFINITE_SPELLINGS, TOKEN_AXES
 
+_NAME_COLUMNS = ("source", "line", "id")  # of tidy rows: which input they are of
 _FRACTION = re.compile(r"[+-]?[0-9]+ */ *[0-9]+")
 _CACHED_TEXTS = 4096  # of cells, since many are the same
 _VALUE_WORDS: dict[str, float] = {
@@ -67,6 +69,8 @@ def figures_from_csv(path: str, text: str, separator: str) -> Figures:
     table = _parse_table(text, separator or detect_separator(split_lines(text), "\t;,"))
     if not table.rows:
         raise InputError("empty", "the file is empty")
+    if is_result(table.stripped(0)):
+        table = _leave_out_names(table)
     first = table.stripped(0)
     if first[0] == "step" and first[_tidy_value_column(first)] == "value":
         return Figures(path, "text", _step_figures_from_tidy_rows(table))
@@ -75,6 +79,31 @@ def figures_from_csv(path: str, text: str, separator: str) -> Figures:
         hint = f"put a column step in front: step,{','.join(first)}"
         raise InputError("bad-row", message, location=Location(line=table.lines[0]), help=hint)
     return Figures(path, "text", (_step_figures_from_matrix(table),), is_layout_known=False)
+
+
+def _leave_out_names(table: _Table) -> _Table:
+    """Leave out the columns of tidy rows that say which input they are of; all must be of one.
+
+    Raises:
+        InputError: they are of several inputs.
+    """
+    header = table.stripped(0)
+    names = [column for column, name in enumerate(header) if name in _NAME_COLUMNS]
+    if not names:
+        return table
+    for i, row in enumerate(table.rows[1:], 1):
+        if len(row) == len(header) and any(row[c] != table.rows[1][c] for c in names):
+            column = next(c for c in names if row[c] != table.rows[1][c])
+            texts = join_names([repr(printable(shorten(table.rows[k][column]))) for k in (1, i)])
+            raise InputError(
+                "no-figures",
+                f"the rows are of several inputs: {header[column]} is {texts}",
+                location=Location(line=table.lines[i]),
+                help=f"keep the rows of one: those whose {header[column]} is {printable(shorten(table.rows[1][column]))}",
+            )
+    kept = [column for column in range(len(header)) if column not in names]
+    rows = [tuple(row[c] for c in kept) if len(row) == len(header) else row for row in table.rows]
+    return _Table(rows, table.lines)
 
 
 def _tidy_value_column(header: Sequence[str]) -> int:
