@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from attncli.arrays import has_finite_sum
 from attncli.errors import InputError, Location
 from attncli.readers.arrow_sizes import count_arrow_bytes, count_parquet_bytes
 from attncli.readers.base import make_problem, reader
@@ -389,12 +390,7 @@ def _check_finite(vectors: NumpyArray, column_name: Callable[[int], str]) -> Non
     """
     import numpy as np
 
-    with np.errstate(all="ignore"):
-        if np.isfinite(
-            np.vdot(vectors, vectors)
-        ):  # NaN and ∞ make a sum that is neither; so may numbers that are large
-            return
-    if np.isfinite(vectors).all():
+    if has_finite_sum(vectors) or np.isfinite(vectors).all():
         return
     row, column = (int(i) for i in np.argwhere(~np.isfinite(vectors))[0])
     name = column_name(column)

@@ -110,16 +110,25 @@ class _ThriftDecoder:
             else:
                 number, position = self._decode_integer(position)
             kind, first = head & 15, data[position]
-            if kind in (5, 6) and first < 128:  # an integer of one byte, which most are
-                self._count_part()
-                fields[number] = (first >> 1) ^ -(first & 1)
+            if kind in (5, 6):  # an integer, as most are: no function is called for it
+                value, shift = first & 127, 7
+                while first > 127:
+                    position += 1
+                    first = data[position]
+                    value |= (first & 127) << shift
+                    shift += 7
+                    if shift > 63 and first > 127:
+                        raise ValueError("a number in a header is too long")
+                fields[number] = (value >> 1) ^ -(value & 1)
                 position += 1
             elif kind == 8 and first < 128 and position + first < len(data):
-                self._count_part()
                 fields[number] = data[position + 1 : position + 1 + first]
                 position += 1 + first
+            elif kind == 12:
+                fields[number], position = self.decode_struct(position, depth + 1)
             else:
                 fields[number], position = self._decode_value(kind, position, depth)
+        self._count_part()
         return fields, position + 1
 
     def _count_part(self) -> None:
@@ -154,11 +163,13 @@ class _ThriftDecoder:
         size, kind = head >> 4, head & 15
         if size == 15:
             size, position = self._decode_varint(position)
-        items = []
+        items: list[Any] = []
         for _ in range(size):
-            if kind in (1, 2):  # within lists a byte each
+            if kind == 12:
+                item, position = self.decode_struct(position, depth + 1)
+            elif kind in (1, 2):  # within lists a byte each
                 position += 1
-                item: Any = None
+                item = None
             else:
                 item, position = self._decode_value(kind, position, depth)
             items.append(item)
@@ -166,8 +177,9 @@ class _ThriftDecoder:
 
     def _decode_varint(self, position: int) -> tuple[int, int]:
         value = shift = 0
+        data = self.data
         while True:
-            byte = self.data[position]
+            byte = data[position]
             position += 1
             value |= (byte & 127) << shift
             shift += 7

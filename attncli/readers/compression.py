@@ -292,7 +292,7 @@ class _ZstandardReader:
     """
 
     def __init__(self, file: IO[bytes], decompressor: zstandard.ZstdDecompressor) -> None:
-        self.file, self.decompressor = file, decompressor
+        self.file, self.decompressor = file, decompressor  # to read the whole, the file is a BytesIO
         self.frame: zstandard.ZstdDecompressionObj | None = None  # in which the file is
 
     def read_whole(self, max_bytes: int) -> bytes:
@@ -307,7 +307,8 @@ class _ZstandardReader:
         self.file.seek(0)
         if size > max_bytes:
             return _join_pieces(self, max_bytes)
-        data: bytes = self.decompressor.stream_reader(self.file, read_across_frames=True).read(size)
+        packed = self.file.getvalue()  # not a copy, and not read piece by piece
+        data: bytes = self.decompressor.stream_reader(packed, read_across_frames=True).read(size)
         return data
 
     def _count_blocks(self) -> int:

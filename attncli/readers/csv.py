@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from attncli.arrays import has_finite_sum
 from attncli.readers.base import make_problem, nest_fields, reader
 from attncli.readers.csv_ambiguities import check_readings
 from attncli.readers.csv_labels import read_labels
@@ -68,7 +69,7 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
             return None
         data = data[counts.end() :]
     head = data[: data.rfind(b"\n", 0, _SNIFF_BYTES) + 1]
-    if not head or b"\r" in data:
+    if not head:
         return None
     import numpy as np
     import polars
@@ -96,7 +97,7 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
     except (Exception, polars.exceptions.PanicException):  # whatever it is, the standard library says where
         return None
     has_gaps = any(frame.null_count().row(0)) or not numeric  # an empty cell, a short row or a blank line
-    if has_gaps or not np.isfinite([vectors.min(), vectors.max()]).all():
+    if has_gaps or not (has_finite_sum(vectors) or np.isfinite(vectors).all()):
         return None
     if counts:
         if (int(counts[1]), int(counts[2])) != vectors.shape or table.first:
@@ -106,10 +107,12 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
 
 
 def _trim_lines(data: bytes) -> bytes:
-    """Return a text with the line ends of Unix, without a byte order mark and blank lines at the end."""
+    """Return a text with the line ends of Unix, without a byte order mark and blank lines at the end; nothing if others stay."""
     data = data.removeprefix(_BYTE_ORDER_MARK)
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
+        if b"\r" in data:
+            return b""
     return data.rstrip(b"\n") if data.endswith(b"\n\n") else data
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attncli.arrays import as_numpy as as_numpy
+from attncli.arrays import has_finite_sum
 from attncli.arrays import is_tensor as is_tensor
 from attncli.errors import InputError, input_error
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from attncli.arrays import ArrayOrTensor
 
 FIGURE_KEYS = {"values", "rows", "columns", "decimals", "rtol", "atol"}  # what a step of `expected` may hold
-
-
-_MIN_BLAS_SIZE = 2**20  # numbers, for which BLAS is worth its memory
 
 
 @cache  # every part has been declared by then
@@ -379,13 +378,8 @@ def _check_finite(value: Array, field: Field) -> None:
     if (not field.finite and not is_bias) or 0 in shape_of(value):
         return
     detached = value.detach() if is_tensor(value) else value
-    if not is_bias and not is_tensor(value):
-        with np.errstate(all="ignore"):
-            # BLAS takes half the time, and some memory of its own.
-            is_fast = value.size >= _MIN_BLAS_SIZE and value.dtype.kind == "f" and value.flags.c_contiguous
-            total = np.vdot(value, value) if is_fast else value.sum()
-            if math.isfinite(total):  # NaN and ∞ leave neither so; what is too large is looked at below
-                return
+    if not is_bias and not is_tensor(value) and has_finite_sum(value):
+        return
     low, high = float(detached.min()), float(detached.max())  # NaN where there is one; nothing is copied
     if is_bias and math.isnan(low):
         raise input_error(
@@ -434,8 +428,9 @@ def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tup
     if not isinstance(value, list | tuple) or not value:
         message = f"{field.name} must be a list of texts, not {quote_value(value)}"
         raise input_error("wrong-type", message, field.name, index, help='write one text per token: ["the", "cat"]')
-    if set(map(type, value)) == {str} and all(map(str.isascii, value)):  # nearly always, and quickly seen
-        return tuple(value)
+    with suppress(TypeError):
+        if "".join(value).isascii():  # nearly always, and quickly seen; what is no text cannot be joined
+            return tuple(value)
     for i, item in enumerate(value):
         if not isinstance(item, str):
             message = f"{field.name} holds {quote_value(item)} instead of a text"
