@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class PageRequest:
     seeds: tuple[int, ...] = ()  # a page for each; none: the seed of the variant
     has_reasons: bool = False  # every step says why it is taken
     title: str = ""  # of each page; empty: it names the query
+    check_words: tuple[str, ...] = ("INPUT", "--figures", "SHEET")  # of `attn check`, before what is computed
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class PlannedPages:
     scopes: tuple[ExplanationScope, ...]  # one for each page
     seed: int | None  # that was asked for by --seeds
     upstream_gradient: object = None
+    check_command: str = ""  # that marks a worksheet, with all that the sheet is made with
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,7 +88,10 @@ class PlannedPages:
             page = explain_query(self.plan, attention, scope, gradients)
             full = scope.shows_whole_vectors
             rendered = tuple(
-                render_page(page, render_options, Worksheet(scope.blank_steps, show), attention.dtype, full=full)
+                dataclasses.replace(
+                    render_page(page, render_options, Worksheet(scope.blank_steps, show), attention.dtype, full=full),
+                    check_command=self.check_command,
+                )
                 for show in answers
             )
             if scope.blank_steps and not rendered[0].formatter.gap_numbers:
@@ -149,7 +155,9 @@ def plan_pages(
         raise OptionError("bad-option", message, help="leave --at key out")
     needs_all_queries = upstream_gradient is not None or len(queries) > 1 or "positioned_embeddings" in gaps
     plan = finish_plan(plan, None if needs_all_queries else {"query": queries})
-    return PlannedPages(plan, scopes, seed, upstream_gradient)
+    options = variant.replace(seed=plan.variant.seed).spell_options()
+    check_command = f"attn check {shlex.join(request.check_words)} {options}".rstrip()
+    return PlannedPages(plan, scopes, seed, upstream_gradient, check_command)
 
 
 def _find_gaps(blank_steps: tuple[str, ...], plan: Plan) -> frozenset[str]:

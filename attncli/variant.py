@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -490,6 +491,15 @@ class Variant:
             else:
                 description[name] = format_value(value)
         return description
+
+    def spell_options(self) -> str:
+        """Return the options of a command line that choose it, but for how and with what precision it is computed."""
+        base = (Variant(name=self.name) if self.name else Variant()).describe()
+        words = ["--variant", self.name] if self.name else []
+        for name, value in self.describe().items():
+            if name not in ("name", "device", "dtype", "schedule") and base.get(name) != value:
+                words += [CHOICES[name].flag, str(value)]
+        return shlex.join(words)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Variant) and self._description == other._description

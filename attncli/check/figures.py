@@ -71,6 +71,7 @@ class Figures:
     notes: tuple[str, ...] = ()
     is_layout_known: bool = True  # heads are where a result has them
     open_gaps: tuple[StepFigures, ...] = ()  # gaps that were left open: their cells, without values
+    options: str | None = None  # of the command that a worksheet says marks it; None: it does not say
 
 
 # ── digits ───────────────────────────────────────────────────────────────────────────────────────

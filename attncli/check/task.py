@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from attncli.check.claims import Claim, assign_steps, largest_claimed_rank, make
 from attncli.check.figures import Figures
 from attncli.check.rules import choose_rule
 from attncli.check.trials import finish_edited_plan
-from attncli.errors import InputError
+from attncli.errors import InputError, OptionError
 from attncli.plan import Plan, outline_plan
 from attncli.types import Json, Problem
 from attncli.validation.fields import as_numpy, is_tensor
-from attncli.variant import Variant
+from attncli.variant import CHOICES, Variant
 from attncli.verdict import Rule
 
 
@@ -75,6 +76,15 @@ def prepare(
     warnings = list(plan.warnings)
     if variant.seed is None and plan.variant.seed is not None:
         warnings.append("drawn-seed: parameters are drawn and no seed is given, so no figures can be right: --seed N")
+    seeded = variant.replace(seed=plan.variant.seed)
+    if figures.options is not None and not _chooses(figures.options, seeded):
+        made, marked = (
+            f"with {text}" if text else "without options" for text in (figures.options, seeded.spell_options())
+        )
+        message = (
+            f"the worksheet was made {made}, but is marked here {marked}; its last line is the command that marks it"
+        )
+        warnings.append(f"other-options: {message}")
     return CheckTask(
         plan=dataclasses.replace(plan, keep=frozenset(claim.step for claim in (*claims, *open_gaps))),
         figures=figures,
@@ -84,6 +94,21 @@ def prepare(
         open_gaps=open_gaps,
         warnings=tuple(warnings),
     )
+
+
+def _chooses(options: str, variant: Variant) -> bool:
+    """Tell whether options, as a worksheet spells them, choose a variant; what cannot be read is no other."""
+    words = shlex.split(options)
+    names = {choice.flag: choice.name for choice in CHOICES.values()} | {"--variant": "name"}
+    if len(words) % 2 or not names.keys() >= {*words[::2]}:
+        return True
+    try:
+        other = Variant(**{names[flag]: value for flag, value in zip(words[::2], words[1::2], strict=True)})
+    except OptionError:
+        return True
+    ignored = ("name", "device", "dtype", "schedule")
+    described = ({k: v for k, v in one.describe().items() if k not in ignored} for one in (other, variant))
+    return next(described) == next(described)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from attncli.check.figures import Figures, StepFigures, parse_index, parse_writt
 from attncli.errors import InputError, Location
 from attncli.text import join_names, pluralize, printable, shorten
 
+_COMMAND = "attn check "  # that marks a worksheet, as it stands below its gaps
 _GAP_OPEN, _GAP_CLOSE = "[⟨<]", "[⟩>]"
 _LEGEND_PATTERN = re.compile(
     rf"^\W*{_GAP_OPEN}(\d+){_GAP_CLOSE}(?:\s+to\s+{_GAP_OPEN}(\d+){_GAP_CLOSE})?:\s*`?(\w+)((?:\[\d+(?::\d+)?\])+)`?\s*$"
@@ -73,7 +75,19 @@ def read_worksheet(name: str, text: str) -> Figures:
             steps.append(_answered_figures(step, answered, cells, answers))
         if unanswered:
             open_gaps.append(_unanswered_figures(step, unanswered, cells))
-    return Figures(name, "worksheet", tuple(steps), open_gaps=tuple(open_gaps))
+    options = next((found for line in lines if (found := _find_options(line)) is not None), None)
+    return Figures(name, "worksheet", tuple(steps), open_gaps=tuple(open_gaps), options=options)
+
+
+def _find_options(line: str) -> str | None:
+    """Return what the command of a worksheet computes, as it is spelled behind the name of the sheet; None of another line."""
+    if not line.strip().startswith(_COMMAND):
+        return None
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quotation mark is open
+        return None
+    return shlex.join(words[words.index("--figures") + 2 :]) if "--figures" in words else None
 
 
 def _answered_figures(

@@ -151,6 +151,7 @@ def run_explain(
     from attncli.views.explain import EXPONENTIALS, RENDERERS
 
     messages = Messages.from_options(environment, output_options)
+    request = dataclasses.replace(request, check_words=_find_check_words(path, read_options, output_options, request))
     for name in request.blank_steps:
         if name not in ("all", "shown", EXPONENTIALS):
             require_step_name(name)
@@ -203,6 +204,22 @@ def run_explain(
         choice = f"to choose another, add its token or index: attn explain {shorten(path)} 0"
         messages.note(f"this is the last of {query_count} queries; {choice}")
     return ExitStatus.OK
+
+
+def _find_check_words(
+    path: str, read_options: ReadOptions, output_options: OutputOptions, request: PageRequest
+) -> tuple[str, ...]:
+    """Return what stands in the command that marks a worksheet before what is computed: the input, how it is read, the sheet."""
+    words = ["INPUT" if path == "-" else path]
+    for name in ("input_format", "token_column", "columns", "drop", "header", "separator"):
+        if (value := getattr(read_options, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", value]
+    for pair in read_options.replacing:
+        words += ["--with", pair]
+    if read_options.state_dict is not None:
+        words += ["--from-state-dict", read_options.state_dict]
+    sheet = output_options.output if output_options.output and _choose_folder(output_options, request) is None else None
+    return (*words, "--figures", sheet or "SHEET")
 
 
 def _choose_folder(output_options: OutputOptions, request: PageRequest) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import jsonschema
 import pytest
@@ -217,3 +218,35 @@ def test_marks_alone_of_other_figures_and_of_a_folder(attn, tmp_path):
     folder = attn("check", SAMPLES, "--no-reveal", "--json").json
     assert all(problem["revealed"] is False for problem in folder["problems"])
     jsonschema.validate(folder, attn("schema", "check").json)
+
+
+@pytest.mark.parametrize("format", ["markdown", "plain"])
+def test_the_last_line_of_a_sheet_marks_it(attn, tmp_path, format):
+    """Whatever it was made with: the seed that was drawn, how the file is read, a mask whose spelling has blanks."""
+    (tmp_path / "n.csv").write_text("7,1,0\n8,0,1\n9,2,1\n")
+    options = "--token-column 0 --projection randn:dim=2 --causal --window 1,0 --blank weights --format"
+    sheet, key = (f"{name}.{'md' if format == 'markdown' else 'txt'}" for name in ("sheet", "key"))
+    attn("explain", "n.csv", *options.split(), format, "-o", sheet, "-q")
+    command = next(line for line in (tmp_path / sheet).read_text().splitlines() if line.startswith("attn check"))
+    attn("explain", "n.csv", *options.split(), format, "--seed", command.split()[-1], "--answers", "-o", key, "-q")
+
+    words = shlex.split(command.replace(sheet, key))[1:]
+    marked, otherwise = attn(*words, "--json"), attn(*words[:-6], "--json")
+
+    assert words[4:-6] == ["--figures", key]
+    assert (marked.status, marked.json["warnings"]) == (0, [])
+    [warning] = otherwise.json["warnings"]
+    made = shlex.join(words[-6:])
+    assert warning == (
+        f"other-options: the worksheet was made with {made}, but is marked here without options; "
+        "its last line is the command that marks it"
+    )
+    assert otherwise.status == 1
+
+
+def test_a_sheet_that_other_options_spell_alike_is_marked_without_a_word(attn, tmp_path):
+    attn("explain", CAT_SAT, "cat", "--causal", "--blank", "weights", "--answers", "-o", "key.txt", "-q")
+
+    for options in (["--causal"], ["--variant", "causal"], ["--mask", "causal", "--scale", "auto"]):
+        done = attn("check", CAT_SAT, "--figures", "key.txt", *options, "--json")
+        assert (done.status, done.json["warnings"]) == (0, [])

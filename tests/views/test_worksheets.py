@@ -150,7 +150,7 @@ def test_exponentials_are_left_blank_beside_the_weights(attn):
 
     assert "e^(0.5 − 3) = e^(-2.5) = 0.0821" in plain
     assert "the       e^(0.5 − ____) = e^(____) = ____" in sheet
-    assert sheet.splitlines()[-1] == plain.splitlines()[-1] == "⟨1⟩ to ⟨3⟩: weights[1][0:3]"
+    assert sheet.splitlines()[-2] == plain.splitlines()[-2] == "⟨1⟩ to ⟨3⟩: weights[1][0:3]"
 
 
 def test_a_sheet_for_each_seed_is_solved_and_marked_right(attn, tmp_path):

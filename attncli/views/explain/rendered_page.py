@@ -11,7 +11,7 @@ from attncli.views.explain.page import ExplanationPage, Section
 from attncli.views.explain.worksheet import Worksheet, gap_lines
 
 ROUNDED_MARK = "†"
-GAPS_NOTE = "which cell each one is; fill them in, and attn check INPUT --figures SHEET, with the options of this page, marks them"
+GAPS_NOTE = "which cell each one is; fill them in, and the last line is the command that marks them"
 _ROUNDED_NOTE = (
     f"{ROUNDED_MARK} the printed terms are rounded; the result comes from all digits, so its last digit can differ."
 )
@@ -44,6 +44,7 @@ class RenderedPage:
     formatter: NumberFormatter
     sections: tuple[RenderedSection, ...]
     dtype: str
+    check_command: str = ""  # that marks a worksheet
 
     @property
     def closing(self) -> str:
@@ -61,8 +62,9 @@ class RenderedPage:
 
     @property
     def gap_lines(self) -> list[str]:
-        """Which cell each gap stands for."""
-        return gap_lines(self.formatter.gap_numbers)
+        """Which cell each gap stands for, and the command that marks the sheet; none where there are no gaps."""
+        lines = gap_lines(self.formatter.gap_numbers)
+        return [*lines, self.check_command] if lines and self.check_command else lines
 
 
 def render_page(
