@@ -179,7 +179,7 @@ def test_where_rounding_shows_the_line_says_so(attn):
     marked = {x["text"]: x["rounded"] for s in record["sections"] for x in s["lines"]}
 
     assert marked["0.0629 + 0.7662 + 0.1710 = 1.0000"]  # the terms printed add up to 1.0001
-    assert not marked["0.0821 + 1 + 0.2231 = 1.3052"]
+    assert not marked["0.0821 + 1.0000 + 0.2231 = 1.3052"]
     assert "†" in attn("explain", CAT, "cat").out
     assert "†" not in attn("explain", CAT, "0", "--normalizer", "hardmax").out
 
@@ -368,9 +368,9 @@ self-attention · 3 tokens × 4 dims · q = k = v = x · score dot · scale 0.5 
      largest   3
      the       e^(0.5 − 3) = e^(-2.5) = 0.0821
      cat       e^(3 − 3)   = e^(0)    = 1.0000
-     sum       0.0821 + 1      = 1.0821
+     sum       0.0821 + 1.0000 = 1.0821
      the       0.0821 / 1.0821 = 0.0759
-     cat       1 / 1.0821      = 0.9241
+     cat       1.0000 / 1.0821 = 0.9241
      Σ e^s     e^(0.5) + e^(3) = 1.6487 + 20.0855 = 21.7343 †   without − max s
      cat       20.0855 / 21.7343 = 0.9241   the same weight
      check     0.0759 + 0.9241   = 1.0000

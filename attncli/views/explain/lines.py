@@ -40,7 +40,9 @@ def print_lines(section: Section, formatter: NumberFormatter) -> list[PrintedLin
     """The lines of a section; the results of one column have equally many digits."""
     formatter.begin_section(section)
     results = [line.sides[-1][0] for line in section.lines if len(line.sides) > 1 and len(line.sides[-1]) == 1]
-    digits = formatter.decimals_needed([item for item in results if isinstance(item, Number)])
+    numbers = [item for item in results if isinstance(item, Number)]
+    digits = formatter.decimals_needed(numbers)
+    formatter.keep_digits(numbers, digits)
     widths = _entry_widths(section.lines, formatter)
     printed: list[PrintedLine] = []
     for line in section.lines:

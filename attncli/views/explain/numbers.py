@@ -53,10 +53,15 @@ class NumberFormatter:
     gap_numbers: dict[StepCell, int] = field(default_factory=dict)
     gap_values: list[float] = field(default_factory=list)
     conceals_working: bool = False  # results on the way are blank too, since they would give a gap away
+    kept_digits: dict[Number, int] = field(default_factory=dict)  # of the results of a section, wherever they stand in it
 
     def begin_section(self, section: Section) -> None:
         """Conceal the working of a section that works with what an earlier one left blank."""
         self.conceals_working = bool(section.used_steps & self.worksheet.blank_steps)
+
+    def keep_digits(self, results: Sequence[Number], digits: int) -> None:
+        """Print the results of a section with as many digits where they stand in its other lines: 1.0000, and not 1."""
+        self.kept_digits = {number: digits for number in results if number.step}
 
     def format_number(
         self, value: float, min_digits: int = 0, *, fixed_digits: bool = False, precision: int | None = None
@@ -90,6 +95,7 @@ class NumberFormatter:
 
     def print_number(self, number: Number, min_digits: int = 0, *, fixed_digits: bool = False) -> PrintedNumber:
         """A number, or the gap that stands for it."""
+        min_digits = max(min_digits, self.kept_digits.get(number, 0))
         if number.step in self.worksheet:
             return self._print_gap(number, min_digits, fixed_digits)
         if number.step == DERIVED and self.conceals_working and not self.worksheet.show_answers:
