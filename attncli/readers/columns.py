@@ -26,7 +26,8 @@ TOKEN_NAMES = frozenset({
 OTHER_NAMES = TOKEN_NAMES | {
     "unnamed: 0", "ids", "token_id", "row", "rank", "freq", "freqs", "frequency", "count", "counts", "n_tokens",
     "num_tokens", "length", "class", "target", "split", "fold", "year", "date", "timestamp", "score", "weight", "object", "model",
-    "type", "level_0", "key", "uid", "uuid", "guid", "n", "num", "no", "nr", "total", "occurrences", "outcome", "label_id",
+    "type", "vector_type", "namespace", "level_0", "key", "uid", "uuid", "guid", "n", "num", "no", "nr", "total", "occurrences", "outcome",
+    "label_id",
 }  # fmt: skip
 # Names under which a whole vector stands, as libraries, databases and services spell them.
 VECTOR_NAMES = frozenset({

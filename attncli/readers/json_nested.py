@@ -9,6 +9,7 @@ from attncli.readers.json_tables import is_vector
 
 _MAX_DEPTH = 8  # of objects and lists within each other
 _MAX_SPELLED_CHARACTERS = 300
+_INTEGER_NAMES = ("input_ids", "attention_mask", "token_type_ids", "offset_mapping")  # beside the vectors of a model
 
 _Path = tuple[str | None, ...]  # names of members; None for each item of a list, or of an object of like objects
 
@@ -45,7 +46,22 @@ def explain_no_table(value: object) -> str:
     texts = list(value.values()) if isinstance(value, dict) else []
     if texts and all(isinstance(text, str) and text.lstrip().startswith("[") for text in texts):
         return "each list is written as a JSON text: jq 'map_values(fromjson)' FILE > NEW.json"
+    matrices = [name for name, inner in value.items() if _is_matrix(inner)] if isinstance(value, dict) else []
+    matrices.sort(key=lambda name: str(name).lower() in _INTEGER_NAMES)
+    if matrices and re.fullmatch(r"[A-Za-z_]\w{0,60}", matrices[0], re.ASCII):
+        return f"name the vectors: jq '{{embeddings: .{matrices[0]}}}' FILE > NEW.json"
     return 'a problem has "embeddings", or "q", "k" and "v"; tokens with their vectors are {"cat": [0.1, 0.2], "sat": [0.3, 0.4]}'
+
+
+def _is_matrix(value: object) -> bool:
+    """Whether a value is a list of lists of numbers, or a list of those; by what is first in each."""
+    for _ in range(3):
+        if not isinstance(value, list) or not value:
+            return False
+        value = value[0]
+        if isinstance(value, list) and value and type(value[0]) in (int, float):
+            return True
+    return False
 
 
 def _find_vector(value: object, depth: int) -> _Path | None:

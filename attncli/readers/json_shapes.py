@@ -94,7 +94,9 @@ def is_token(value: object) -> bool:
     """Whether one line of JSON lines is a token with its vector, so that it is no problem."""
     if isinstance(value, list):
         return is_vector(value) or is_labelled_row(value)
-    if not isinstance(value, dict) or not value or set(value) & (PROBLEM_NAMES | {"embeddings"}):
+    if not isinstance(value, dict) or not value or set(value) & PROBLEM_NAMES:
+        return False
+    if "embeddings" in value and not is_vector(value["embeddings"]):  # of a problem it is a matrix
         return False
     if any(
         is_vector(inner) or (name.lower() in VECTOR_NAMES and is_text_of_vector(inner)) for name, inner in value.items()

@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 import zipfile
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from attncli.errors import InputError, Location
 from attncli.readers.base import decode_metadata, make_problem, merge_fields, nest_fields, reader
@@ -188,8 +188,7 @@ def _read_header(first_bytes: bytes, size: int, name: str, *, is_member: bool = 
             "wrong-type",
             f"{name} holds records with the fields {join_names(map(shorten, dtype.names), max_names=8)}, not numbers",
             location=Location(path=name),
-            help="make a matrix of them: from numpy.lib.recfunctions import structured_to_unstructured; numpy.save('NEW.npy', "
-            "structured_to_unstructured(numpy.load('FILE')))",
+            help=_explain_records(dtype),
         )
     if not all(type(n) is int and n >= 0 for n in shape):
         raise InputError("bad-file", f"{name} declares shape {shape}", location=Location(path=name))
@@ -228,6 +227,15 @@ _MIN_ITEM_BYTES = {"i": 8, "u": 8, "f": 4}  # of numbers once they are computed 
 
 
 # ── arrays ───────────────────────────────────────────────────────────────────────────────────────
+def _explain_records(dtype: Any) -> str:
+    """Return the command that makes a matrix of the numbers of records, with their texts as tokens where one field holds texts."""
+    texts = [name for name in dtype.names if dtype[name].kind == "U"]
+    tokens = f", tokens=a[{texts[0]!r}]" if len(texts) == 1 and re.fullmatch(r"[\w .-]{1,60}", texts[0]) else ""
+    stack = "numpy.stack([a[n] for n in a.dtype.names if a.dtype[n].kind in 'fiu'], -1)"
+    code = f"import sys, numpy; a = numpy.load(sys.argv[1]); numpy.savez(sys.argv[2], embeddings={stack}{tokens})"
+    return f'make a matrix of the numbers: python -c "{code}" FILE NEW.npz'
+
+
 def _read_array(file: IO[bytes], name: str, header: _Header) -> NumpyArray:
     """Read an array whose header has been checked.
 

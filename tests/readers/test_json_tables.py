@@ -376,3 +376,38 @@ def test_tokens_a_line_are_read_packed(attn, tmp_path, pack):
 
     assert computed.json["scores"][0][0] == pytest.approx(10.8717, abs=5e-5)
     assert json.loads((tmp_path / "out" / "x.json").read_text())["tokens"] == list(TOKENS)
+
+
+def test_lines_that_call_one_vector_embeddings_are_tokens(attn, tmp_path):
+    """As data sets of sentences have it; a problem's embeddings are a matrix."""
+    (tmp_path / "x.jsonl").write_text(
+        '{"text": "a", "label": 1, "embeddings": [1, 2]}\n{"text": "b", "label": 0, "embeddings": [0.5, 1]}\n'
+    )
+
+    done = attn("compute", "x.jsonl", "--only", "scores", "--json", "-q").json
+
+    assert (done["tokens"], done["scores"]) == (["a", "b"], [[5.0, 2.5], [2.5, 1.25]])
+
+
+def test_a_kind_of_vector_is_no_token(attn, tmp_path):
+    (tmp_path / "x.json").write_text(
+        '{"model": "e5", "data": [{"vector_type": "dense", "values": [1, 2]}, {"vector_type": "dense", "values": [0, 1]}]}'
+    )
+
+    assert attn("compute", "x.json", "--only", "scores", "--json", "-q").json["tokens"] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"input_ids": [[5, 6]], "last_hidden_state": [[[1.0, 2.0], [0.0, 1.0]]]}', "last_hidden_state"),
+        ('{"vocab": {"a": 0, "b": 1}, "matrix": [[1.0, 2.0], [0.0, 1.0]]}', "matrix"),
+    ],
+)
+def test_a_matrix_of_another_name_is_named_by_jq(attn, tmp_path, text, name):
+    (tmp_path / "x.json").write_text(text)
+
+    done = attn("compute", "x.json")
+
+    assert done.status == 3
+    assert f"help: name the vectors: jq '{{embeddings: .{name}}}' FILE > NEW.json" in done.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import string
 import subprocess
 import sys
@@ -380,3 +381,15 @@ def test_a_bare_number_that_is_not_finite_is_no_problem(document):
         read_as("json", document)
     assert caught.value.code == "wrong-type"
     assert caught.value.message.startswith("a problem must be an object or a list, not ")
+
+
+def test_records_of_numpy_become_a_matrix_by_the_command_that_is_named(attn, tmp_path):
+    rows = [("a", 1.0, 2), ("b", 0.5, 1)]
+    np.save(tmp_path / "x.npy", np.array(rows, dtype=[("token", "U5"), ("d0", "f8"), ("d1", "i4")]))
+
+    refused = attn("compute", "x.npy")
+    code = re.search(r'python -c "(.*)" FILE NEW.npz', refused.err)[1]
+    subprocess.run([sys.executable, "-c", code, tmp_path / "x.npy", tmp_path / "x.npz"], check=True)
+
+    done = attn("compute", "x.npz", "--only", "scores", "--json", "-q").json
+    assert (done["tokens"], done["scores"]) == (["a", "b"], [[5.0, 2.5], [2.5, 1.25]])

@@ -53,7 +53,9 @@ class NumberFormatter:
     gap_numbers: dict[StepCell, int] = field(default_factory=dict)
     gap_values: list[float] = field(default_factory=list)
     conceals_working: bool = False  # results on the way are blank too, since they would give a gap away
-    kept_digits: dict[Number, int] = field(default_factory=dict)  # of the results of a section, wherever they stand in it
+    kept_digits: dict[Number, int] = field(
+        default_factory=dict
+    )  # of the results of a section, wherever they stand in it
 
     def begin_section(self, section: Section) -> None:
         """Conceal the working of a section that works with what an earlier one left blank."""
