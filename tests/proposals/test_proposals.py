@@ -175,7 +175,7 @@ NOT_FOLLOWED = {
     "a package that is missing is taken away by tests/readers/test_packed_text.py": ("pip install zstandard",),
     "a package that does not load is broken by tests/cli/test_plot.py": ("pip install --force-reinstall",),
     "programs that make another file are followed by tests/readers/": (
-        "compute its input again; --only context -o NEW.csv",
+        "compute its input again; --only context -o NEW",
         "labels go beside vectors: attn compute VECTORS --with tokens=",
         "real and imaginary parts side by side: python -c",
         "convert it: python -c",
