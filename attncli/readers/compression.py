@@ -292,7 +292,7 @@ class _ZstandardReader:
     """
 
     def __init__(self, file: IO[bytes], decompressor: zstandard.ZstdDecompressor) -> None:
-        self.file, self.decompressor = file, decompressor  # to read the whole, the file is a BytesIO
+        self.file, self.decompressor = file, decompressor
         self.frame: zstandard.ZstdDecompressionObj | None = None  # in which the file is
 
     def read_whole(self, max_bytes: int) -> bytes:
@@ -307,7 +307,7 @@ class _ZstandardReader:
         self.file.seek(0)
         if size > max_bytes:
             return _join_pieces(self, max_bytes)
-        packed = self.file.getvalue()  # not a copy, and not read piece by piece
+        packed = self.file.getvalue() if isinstance(self.file, io.BytesIO) else self.file.read()  # no copy if possible
         data: bytes = self.decompressor.stream_reader(packed, read_across_frames=True).read(size)
         return data
 

@@ -61,8 +61,6 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
     if len(source.data) < _POLARS_MIN_BYTES or b"\0" in source.data or source.field_kind == "booleans":
         return None
     data = _trim_lines(source.data)
-    if data.startswith(b"\n"):  # it may be refused, and Polars would count it as the header that is passed over
-        return None
     counts = _COUNT_LINE.match(data)
     if counts:
         if int(counts[2]) <= 2:  # they may be a row as well

@@ -79,7 +79,7 @@ def _value_type(*, is_double: bool) -> type[pl.DataType]:
     return pl.Float64 if is_double else pl.Float32
 
 
-def table_schema(columns: Collection[str] | None = None, *, is_double: bool) -> dict[str, type[pl.DataType]]:
+def table_schema(columns: Collection[str] | None = None, *, is_double: bool) -> dict[str, pl.DataType | type[pl.DataType]]:
     """Return the columns of tidy rows in their order, with their types.
 
     Args:
@@ -88,7 +88,7 @@ def table_schema(columns: Collection[str] | None = None, *, is_double: bool) -> 
     """
     import polars as pl
 
-    schema = {
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "source": pl.String,
         "line": pl.Int64,
         "id": pl.String,
@@ -142,7 +142,11 @@ def _find_column(name: str, block: TidyBlock, names: Json) -> object:
 
 
 def write_table(
-    format_name: str, file: IO[bytes], frames: Iterator[pl.DataFrame], record: Json, schema: dict[str, type[pl.DataType]]
+    format_name: str,
+    file: IO[bytes],
+    frames: Iterator[pl.DataFrame],
+    record: Json,
+    schema: dict[str, pl.DataType | type[pl.DataType]],
 ) -> None:
     """Write rows to a file as they come, in groups of rows; the same rows make the same bytes.
 
