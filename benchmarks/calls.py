@@ -23,6 +23,7 @@ def rows() -> list[Row]:
     import attncli
 
     x = np.random.default_rng(0).normal(size=(16, 8))
+    tokens = [f"token {i}" for i in range(16)]
     earlier = torch.ones(16, 16, dtype=torch.bool).tril()
     weights = {"weights": attncli.attend(x, only="weights")["weights"].values}
 
@@ -39,6 +40,18 @@ def rows() -> list[Row]:
             for step in (q.clone(), q.clone(), q.clone(), scores, scaled, largest, total, entropy, visible, w, w @ q)
         ]
 
+    def every_masked_step() -> list[np.ndarray]:
+        q = torch.from_numpy(x)
+        scores = q @ q.T
+        scaled = scores * 8**-0.5
+        masked = scaled.where(earlier, -torch.inf)
+        largest, total = masked.amax(-1), masked.logsumexp(-1)
+        w = torch.softmax(masked, -1)
+        entropy = -torch.special.xlogy(w, w).sum(-1) / 0.6931471805599453
+        visible = earlier.sum(-1)
+        steps = (q.clone(), q.clone(), q.clone(), scores, scaled, earlier.clone(), masked)
+        return [step.numpy() for step in (*steps, largest, total, entropy, visible, w, w @ q)]
+
     def two_steps() -> list[np.ndarray]:
         q = torch.from_numpy(x)
         w = torch.softmax((q @ q.T * 8**-0.5).where(earlier, -torch.inf), -1)
@@ -46,6 +59,13 @@ def rows() -> list[Row]:
 
     return [
         ("attend(x), every step", lambda: attncli.attend(x), every_step, 0.5),
+        ("attend(x, mask='causal')", lambda: attncli.attend(x, mask="causal"), every_masked_step, 0.5),
+        (
+            "attend(x, mask='causal', heads=2, tokens=[…])",
+            lambda: attncli.attend(x, mask="causal", heads=2, tokens=tokens),
+            every_masked_step,
+            0.5,
+        ),
         (
             "attend(x, mask='causal', only=['weights', 'context'])",
             lambda: attncli.attend(x, mask="causal", only=["weights", "context"]),

@@ -38,14 +38,13 @@ from attncli.core.recorder import Recorder, StepAllocator
 from attncli.core.sdpa import try_sdpa
 from attncli.core.statistics import (
     fill_empty_rows,
-    find_empty_rows,
     find_unusual_context,
     find_unusual_output,
     find_unusual_weights,
     iter_row_statistics,
     iter_top_weights,
 )
-from attncli.core.tiles import ProgressCallback, Tile, assemble_tiles, iter_tiles
+from attncli.core.tiles import WHOLE_GRID, ProgressCallback, Tile, assemble_tiles, iter_tiles
 from attncli.derivation import record_intermediate
 from attncli.plan import Plan
 from attncli.types import Attention
@@ -126,7 +125,7 @@ def attend_locally(
     if plan.schedule == "fused":
         z = try_sdpa(plan, q, k, v, inputs, recorder)  # (b, h, n, c)
         if z is not None:
-            yield Tile(), z
+            yield WHOLE_GRID, z
             return
         plan = recorder.plan = plan.with_schedule("tiled")
     nonfinite = nonfinite_mask(v)  # (b, h', m, c), or None where all of v is finite
@@ -165,12 +164,13 @@ def attend_tile(
     visible = append_sink_visibility(grid.visible, sink) if plan.is_masked else None  # the same; None: every key
     w_all = variant.normalizer(upcast_half(s), visible)  # the same
     w, w_sink = split_sink(w_all, grid.visible.shape[-1])  # (b, h, n, m), (b, h, n) or None
-    empty = find_empty_rows(plan, grid.visible)  # (b, h, n); None: there is none
-    recorder.warn(find_unusual_weights(plan, s, w, grid.visible, empty))
+    empty = inputs.find_empty_rows(grid)  # (b, h, n); None: there is none
+    largest = s.amax(-1)  # (b, h, n)
+    recorder.warn(find_unusual_weights(plan, largest, w, grid.visible, empty))
     w, w_sink = fill_empty_rows(plan, w, w_sink, empty)
     record("weights", w, variant.normalizer.formula + ("" if w_sink is None else ", Σ with the sink"))
     record("sink_weights", w_sink, variant.sink.formula)
-    for statistic in iter_row_statistics(plan, s, w_all, w, grid.visible):
+    for statistic in iter_row_statistics(plan, s, largest, w_all, w, grid.visible):
         record(*statistic)  # (b, h, n)
     w = apply_dropout(inputs.dropout_source, variant.dropout, w, tile)  # (b, h, n, m)
     record("dropout_weights", w, variant.dropout.formula)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attncli.core.tiles import Tile, select_keys
+from attncli.core.tiles import WHOLE_GRID, Tile, select_keys
 from attncli.derivation import record_intermediate
 from attncli.parts.traits import DropoutTraits
 from attncli.plan import Plan
@@ -64,7 +64,7 @@ class DropoutStream:
         """Return the survivors of a tile: (b, h, n, m)."""
         b, h = self.plan.size.batch or 1, self.plan.shapes.heads
         queries = self.plan.computed_queries
-        if tile == Tile() and queries is None:
+        if tile == WHOLE_GRID and queries is None:
             return self.draw((b, h, self.n, self.m))
         rows = (np.arange(self.n) if queries is None else queries)[tile.rows]  # (n,)
         order = np.argsort(rows, kind="stable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from attncli.core.dropout import make_dropout_source
-from attncli.core.tiles import Slice, Tile
+from attncli.core.statistics import find_empty_rows
+from attncli.core.tiles import WHOLE_GRID, Slice, Tile
 from attncli.derivation import is_recording
 from attncli.errors import CannotError
 from attncli.parts.projections import PROJECTION_PARAMETERS
@@ -121,12 +122,17 @@ class Inputs:
     def _visible_grid(self, tile: Tile) -> Grid:
         """Return the grid of one tile, with what is visible there: (b or 1, h or 1, n, m)."""
         grid = self.grid
-        if tile != Tile():  # which holds everything
+        if tile != WHOLE_GRID:
             selected: dict[str, Array] = {name: tile.select(x) for name, x in grid_arrays(grid).items()}
             grid = replace(grid, **selected)
         visible = compute_visibility(grid, self.plan.mask)
         shape = np.broadcast_shapes(visible.shape, (1, 1, grid.q_idx.shape[2], grid.k_idx.shape[3]))
         return replace(grid, visible=visible.expand(shape))
+
+    def find_empty_rows(self, grid: Grid) -> Tensor | None:
+        """Return which queries of a tile's grid see no key, (b, h, n); None where every query sees one."""
+        shared = self.shared_grid
+        return shared.empty_rows if shared.visible_grid else find_empty_rows(self.plan, grid.visible)
 
     def _head_slices(self, name: str, x: Tensor, tile: Tile) -> tuple[Slice, ...]:
         """Return the slices that select a tile's heads on the axis that a parameter declares for them."""
@@ -159,19 +165,8 @@ class _SharedGrid:
 
     grid: Grid | None = None
     visible_grid: Grid | None = None  # the same with what is visible, where one tile holds everything
+    empty_rows: Tensor | None = None  # which of its queries see no key, (b, h, n); None: none
     storage_pointers: frozenset[int] = frozenset()  # of their arrays, whose memory no result may share
-
-
-_PLAN_FIELDS_OF_GRID = (
-    "size",
-    "shapes",
-    "variant",
-    "mask",
-    "q_pos",
-    "k_pos",
-    "q_order",
-    "k_order",
-)  # what decides where the scores sit
 
 
 def _find_shared_grid(plan: Plan) -> _SharedGrid | None:
@@ -179,17 +174,15 @@ def _find_shared_grid(plan: Plan) -> _SharedGrid | None:
 
     None: it has changed since it was finished, or someone wants to see how the grid is made.
     """
-    finished_plan = plan.shared.finished_plan if plan.shared else None
-    if plan.shared is None or finished_plan is None or is_recording():
-        return None
-    if not all(getattr(plan, name) is getattr(finished_plan, name) for name in _PLAN_FIELDS_OF_GRID):
+    if plan.shared is None or not plan.is_as_shared or is_recording():
         return None
     if plan.shared.grid is None:
-        inputs = Inputs(replace(finished_plan, problem=plan.problem, shared=None))
-        visible_grid = inputs.grid_of(Tile())
+        inputs = Inputs(replace(plan, shared=None))
+        visible_grid = inputs.grid_of(WHOLE_GRID)
         arrays = [x for grid in (inputs.grid, visible_grid) for x in grid_arrays(grid).values()]
         pointers = frozenset(x.untyped_storage().data_ptr() for x in arrays)
-        plan.shared.grid = _SharedGrid(inputs.grid, visible_grid, pointers)
+        empty_rows = find_empty_rows(plan, visible_grid.visible)
+        plan.shared.grid = _SharedGrid(inputs.grid, visible_grid, empty_rows, pointers)
     shared_grid = plan.shared.grid
     assert isinstance(shared_grid, _SharedGrid)
     return shared_grid
@@ -216,8 +209,9 @@ def as_tensor(x: Array) -> Tensor:
     return torch.as_tensor(x)
 
 
+@cache
 def require_device(name: str) -> torch.device:
-    """Return the device of that name.
+    """Return the device of that name, once it has been found.
 
     Raises:
         CannotError: it is not available on this machine.

@@ -85,7 +85,7 @@ class Recorder:
         if self.current_tile is not None:
             self._store_tile(name, formula, axes, trimmed)
             return values
-        lengths = tuple([self.plan.axis_length(name, axis) for axis in axes])
+        lengths = self.plan.find_step_shape(name).lengths
         trimmed = trimmed if trimmed.shape == lengths else trimmed.expand(lengths)
         recorded = {key: x._replace(values=as_numpy(x.values)) for key, x in intermediates.items()}
         self.steps[name] = Step(name, formula, axes, self._to_result_array(trimmed), recorded)
@@ -93,13 +93,13 @@ class Recorder:
 
     def trim_axes(self, name: str, values: Tensor) -> tuple[tuple[str, ...], Tensor]:
         """Return the axes that a step has on this problem, and its values on those alone."""
-        axes, all_axes = self.plan.present_axes(name), BASE_STEPS.get(name, BASE_STEPS["scores"])
+        axes, all_axes = self.plan.find_step_shape(name).axes, BASE_STEPS.get(name, BASE_STEPS["scores"])
         return axes, values[_trimming(axes, all_axes)]
 
     def _store_tile(self, name: str, formula: str, axes: tuple[str, ...], values: Tensor) -> None:
         """Put the current tile's part of a step where it belongs."""
         if name not in self.assembled_steps:
-            lengths = [self.plan.axis_length(name, axis) for axis in axes]
+            lengths = self.plan.find_step_shape(name).lengths
             dtype = self.dtype if values.is_floating_point() else values.dtype
             self.assembled_steps[name] = self._allocate(name, lengths, dtype)
             self.steps[name] = Step(name, formula, axes, self.assembled_steps[name])
@@ -121,7 +121,8 @@ class Recorder:
 
     def _to_result_array(self, values: Tensor) -> Array:
         """Return an array of the kind that came in, in the run's dtype, which never shares the caller's memory."""
-        values = values.to(self.dtype) if values.is_floating_point() else values
+        if values.dtype is not self.dtype and values.is_floating_point():
+            values = values.to(self.dtype)
         if values.untyped_storage().data_ptr() in self.caller_memory:
             values = values.clone()
         return values if self.returns_tensors else as_numpy(values)
@@ -192,4 +193,5 @@ class Recorder:
 def _trimming(axes: tuple[str, ...], all_axes: tuple[str, ...]) -> tuple[slice[None] | int, ...]:
     """Return the index that takes from all axes of a step those that it has, which are in the same order."""
     present = {*axes, "new_key"} if "key" in axes else {*axes}  # without a past, new keys are the keys
-    return tuple(slice(None) if axis in present else 0 for axis in all_axes)
+    absent_count = max((i for i, axis in enumerate(all_axes, start=1) if axis not in present), default=0)
+    return tuple(slice(None) if axis in present else 0 for axis in all_axes[:absent_count])

@@ -8,16 +8,14 @@ from torch import Tensor
 from attncli.core.inputs import Inputs
 from attncli.core.recorder import Recorder
 from attncli.core.statistics import all_finite, weight_of_empty_row
-from attncli.core.tiles import Tile
+from attncli.core.tiles import WHOLE_GRID, Tile
 from attncli.errors import CannotError
 from attncli.plan import Plan
 from attncli.plan.schedule import is_causal
 
-_WHOLE_GRID = Tile()
-
 
 def try_sdpa(
-    plan: Plan, q: Tensor, k: Tensor, v: Tensor, inputs: Inputs, recorder: Recorder, tile: Tile = _WHOLE_GRID
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor, inputs: Inputs, recorder: Recorder, tile: Tile = WHOLE_GRID
 ) -> Tensor | None:
     """Compute one tile by the kernel, q (b, h, n, d), k and v (b, h, m, d) → (b, h, n, d); None where it cannot.
 

@@ -17,9 +17,17 @@ _TOPK_BLOCK_COLUMNS = 64  # columns whose largest is found together
 NamedStatistic = tuple[str, Tensor, str]  # step, values, formula
 
 
+def find_bounds(x: Tensor) -> tuple[float, float]:
+    """The smallest and the largest of x, without a copy, for x may take most of the memory; NaN if it holds one, 0 if nothing."""
+    if x.numel() == 0:
+        return 0.0, 0.0
+    low, high = x.detach().aminmax()
+    return low.item(), high.item()
+
+
 def all_finite(x: Tensor) -> bool:
-    """Whether x holds neither NaN nor ∞; without a copy, for x may take most of the memory."""
-    return x.numel() == 0 or all(math.isfinite(bound.item()) for bound in x.detach().aminmax())
+    """Whether x holds neither NaN nor ∞."""
+    return all(map(math.isfinite, find_bounds(x)))
 
 
 def any_true(x: Tensor) -> Tensor:
@@ -28,33 +36,40 @@ def any_true(x: Tensor) -> Tensor:
 
 
 # ── rows of scores and weights ───────────────────────────────────────────────────────────────────
-def iter_row_statistics(plan: Plan, s: Tensor, w_all: Tensor, w: Tensor, visible: Tensor) -> Iterator[NamedStatistic]:
+def iter_row_statistics(
+    plan: Plan, s: Tensor, largest: Tensor, w_all: Tensor, w: Tensor, visible: Tensor
+) -> Iterator[NamedStatistic]:
     """Yield the statistics of each row that the plan keeps, (b, h, n).
 
     Args:
         s: what the normaliser was given, a sink's scores included: (b, h, n, m or m + 1).
+        largest: of each row of s, (b, h, n).
         w_all: what it made of them, the sink's weights included.
         w: the weights of the keys alone: (b, h, n, m).
         visible: (b, h, n, m).
     """
     if "max_score" in plan.keep:
-        yield "max_score", s[..., : visible.shape[-1]].amax(-1), "max s"
+        has_sink = s.shape[-1] > visible.shape[-1]
+        yield "max_score", s[..., :-1].amax(-1) if has_sink else largest, "max s"
     if "log_sum_exp" in plan.keep:
         is_exponential = plan.variant.normalizer.traits.is_exponential
         formula = "ln Σ e^s" + (", Σ with the sink" if s.shape[-1] > visible.shape[-1] else "")
-        yield "log_sum_exp", log_sum_exp(s, w_all) if is_exponential else s.logsumexp(-1), formula
+        yield "log_sum_exp", log_sum_exp(largest, w_all) if is_exponential else s.logsumexp(-1), formula
     if "visible_keys" in plan.keep:
         yield "visible_keys", visible.sum(-1).expand(s.shape[:-1]), "number of visible keys"
     if "entropy" in plan.keep:
         yield "entropy", entropy_in_bits(w), "−Σ w log₂ w"
 
 
-def log_sum_exp(s: Tensor, w: Tensor) -> Tensor:
-    """ln Σ e^s of scores whose softmax is w, (b, h, n, m) each → (b, h, n): the largest has the weight e^(max s) / Σ e^s."""
-    largest = s.amax(-1)  # (b, h, n)
-    return (largest - w.amax(-1).log()).where(
-        largest.isfinite(), largest
-    )  # −∞ where nothing is seen; ∞, NaN as they are
+def log_sum_exp(largest: Tensor, w: Tensor) -> Tensor:
+    """ln Σ e^s of scores whose softmax is w: the largest has the weight e^(max s) / Σ e^s.
+
+    Args:
+        largest: score of each row, (b, h, n), as the result; where it is not finite, so is the sum.
+        w: (b, h, n, m).
+    """
+    log_sum = largest - w.amax(-1).log()  # (b, h, n)
+    return log_sum if all_finite(largest) else log_sum.where(largest.isfinite(), largest)
 
 
 def entropy_in_bits(w: Tensor) -> Tensor:
@@ -89,21 +104,22 @@ def fill_empty_rows(plan: Plan, w: Tensor, w_sink: Tensor | None, empty: Tensor 
 
 
 def find_unusual_weights(
-    plan: Plan, s: Tensor, w: Tensor, visible: Tensor, empty: Tensor | None
+    plan: Plan, largest: Tensor, w: Tensor, visible: Tensor, empty: Tensor | None
 ) -> dict[str, Tensor | None]:
     """Return the codes of warnings about weights, with the rows that each names, (b, h, n), or None if it names none.
 
     Args:
-        s: the scores behind them, (b, h, n, m), or one more with a sink.
+        largest: score of each row, a sink's included: (b, h, n).
         w: the weights of the keys, (b, h, n, m), before empty rows are filled.
         visible: (b, h, n, m).
         empty: which rows see no key, (b, h, n); None: none.
     """
     unusual: dict[str, Tensor | None] = {}
     is_ratio = plan.variant.normalizer.traits.is_ratio_of_sum
-    has_negative = (is_ratio or "entropy" in plan.keep) and bool((w < 0).any())
-    has_overflown = (s.amax(-1) == -torch.inf) & any_true(visible)  # a query sees keys, and all of their scores are −∞
-    if not all_finite(w) or has_overflown.any():
+    low, high = find_bounds(w)
+    is_finite = math.isfinite(low) and math.isfinite(high)
+    has_negative = (is_ratio or "entropy" in plan.keep) and (low < 0 if is_finite else bool((w < 0).any()))
+    if not is_finite or _has_overflown(largest, visible):
         unusual["not-finite"] = None
     if is_ratio and has_negative:
         unusual["negative-weights"] = None
@@ -116,6 +132,13 @@ def find_unusual_weights(
     if empty is not None:
         unusual["empty-rows"] = empty
     return unusual
+
+
+def _has_overflown(largest: Tensor, visible: Tensor) -> bool:
+    """Whether a query sees keys, and all of their scores are −∞: the largest of each row, (b, h, n); visible, (b, h, n, m)."""
+    if find_bounds(largest)[0] > -torch.inf:
+        return False
+    return bool(((largest == -torch.inf) & any_true(visible)).any())
 
 
 def find_unusual_context(plan: Plan, z: Tensor, empty: Tensor | None) -> dict[str, Tensor | None]:

@@ -41,6 +41,8 @@ class Tile(NamedTuple):
 
     def select(self, x: Tensor, has_key_axis: bool = True) -> Tensor:
         """Select the tile's part of an array that broadcasts to (b, h, n, m), or to (b, h, n, ·) without a key axis."""
+        if self == WHOLE_GRID:
+            return x
         is_one_slice = has_key_axis and len(self.keys) == 1
         slices = (self.batch, self.heads, self.rows, self.keys[0] if is_one_slice else FULL_SLICE)
         x = x[tuple(part if length > 1 else FULL_SLICE for part, length in zip(slices, x.shape, strict=True))]
@@ -48,7 +50,10 @@ class Tile(NamedTuple):
 
     def select_kv(self, x: Tensor) -> Tensor:
         """Select the tile's part of keys or values, (b, h, m, ·)."""
-        return select_keys(x[self.batch, self.heads], self.keys, 2)
+        return x if self == WHOLE_GRID else select_keys(x[self.batch, self.heads], self.keys, 2)
+
+
+WHOLE_GRID = Tile()  # of a dense run, and of what a kernel computes
 
 
 def select_keys(x: Tensor, keys: KeySlices, axis: int) -> Tensor:
@@ -60,7 +65,7 @@ def select_keys(x: Tensor, keys: KeySlices, axis: int) -> Tensor:
 def iter_tiles(plan: Plan) -> Iterator[Tile]:
     """Yield the tiles of a plan, in the order of the grid."""
     if not plan.tile_size:
-        yield Tile()
+        yield WHOLE_GRID
         return
     torch.empty(_LARGEST_REUSED_BLOCK_BYTES, dtype=torch.uint8)  # once freed, tiles reuse each other's memory
     b, h, n, m = plan.size.batch or 1, plan.shapes.heads, plan.axis_length("scores", "query"), plan.size.keys
@@ -122,7 +127,7 @@ def assemble_tiles(
     whole: Tensor | None = None
     rows_done = 0
     for tile, z in results:
-        if tile == Tile():
+        if tile == WHOLE_GRID:
             return z
         if z is not None:
             if whole is None:

@@ -95,7 +95,7 @@ def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Exponentials divided by their sum; the largest score is subtracted first, which changes only rounding."""
     s = fill_hidden(scores, visible, _MINUS_INFINITY)  # (b, h, n, m)
     top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
-    if top.isfinite().all() and not is_recording():
+    if math.isfinite(top.detach().sum().item()) and not is_recording():  # then each of them is
         return s.softmax(-1)  # (b, h, n, m); the same in one pass
     top = record_intermediate(
         "top", top.masked_fill(top == _MINUS_INFINITY, 0), "bhn1"

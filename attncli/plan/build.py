@@ -65,7 +65,7 @@ def outline_plan(
     key = outline_key(problem, variant, keep, top)
     remembered = OUTLINE_CACHE.get(key) if key else None
     if remembered:
-        return replace(remembered, problem=problem)
+        return remembered.with_problem(problem)
     outline = build_outline(problem, variant, keep, top)
     if key and outline.variant.seed == variant.seed:  # a seed that was drawn is drawn anew for each problem
         OUTLINE_CACHE.add(key, replace(outline.without_data(), shared=SharedPlan()))
@@ -218,7 +218,7 @@ def finish_plan(plan: Plan, selection: Mapping[str, tuple[int, ...]] | None = No
     """
     finished = plan.shared.finished_plan if plan.shared and not selection else None
     if finished is not None:
-        return replace(finished, problem=plan.problem)
+        return finished.with_problem(plan.problem)
     finished = choose_schedule(plan, selection, streamed=streamed)
     _check_empty_rows(finished)
     if plan.shared and not selection and finished.schedule == "dense":  # others depend on how much memory is free

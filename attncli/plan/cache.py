@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
+from dataclasses import fields
+from itertools import repeat
+from operator import attrgetter, is_not
 from typing import NamedTuple
 
 from attncli.plan.plan import Plan
 from attncli.types import SHAPE_ONLY_FIELDS, Problem
 from attncli.validation.fields import is_tensor
 from attncli.variant import Variant
+
+_fields_of_values = attrgetter(*(item.name for item in fields(Problem) if item.name not in SHAPE_ONLY_FIELDS))
 
 
 class OutlineKey(NamedTuple):
@@ -26,7 +31,7 @@ class OutlineKey(NamedTuple):
 
 def outline_key(problem: Problem, variant: Variant, keep: Collection[str] | None, top: int | None) -> OutlineKey | None:
     """Return what the outline depends on; None where it may depend on values too, as with a mask or with tensors."""
-    if any(value is not None and name not in SHAPE_ONLY_FIELDS for name, value in vars(problem).items()):
+    if any(map(is_not, _fields_of_values(problem), repeat(None))):
         return None
     arrays = [("embeddings", problem.embeddings), *problem.parameters.items()]
     if any(is_tensor(x) for _, x in arrays):

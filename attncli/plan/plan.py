@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from attncli.mask_expression import MaskExpression
+from attncli.output_formats import StepShape
 from attncli.parts.projections import ProjectionSizes
 from attncli.plan.chain import Link
 from attncli.plan.head_shapes import HeadShapes, projection_sizes
@@ -29,6 +30,11 @@ class SharedPlan:
 
     finished_plan: Plan | None = None  # without its problem
     grid: object = None  # the grid of the scores, as the core has it
+    step_shapes: dict[str, StepShape] = field(default_factory=dict)  # of the steps that were kept
+
+
+# What decides where the scores sit, and which shapes the steps have.
+_SHARED_FIELDS = ("size", "shapes", "variant", "mask", "steps", "top", "q_pos", "k_pos", "q_order", "k_order")
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,26 @@ class Plan:
         is_needed = [lengths.get(axis, 2) > 1 for axis in axes]
         return axes[is_needed.index(True) :]
 
+    def find_step_shape(self, name: str) -> StepShape:
+        """Return the axes that a step has on this problem, and their lengths; plans of equal shapes find them once."""
+        known = self._known_step_shapes
+        if name not in known:
+            axes = self.present_axes(name)
+            known[name] = StepShape(name, axes, tuple(self.axis_length(name, axis) for axis in axes))
+        return known[name]
+
+    @cached_property
+    def _known_step_shapes(self) -> dict[str, StepShape]:
+        return self.shared.step_shapes if self.shared is not None and self.is_as_shared else {}
+
+    @cached_property
+    def is_as_shared(self) -> bool:
+        """Whether nothing has changed that plans of equal shapes share since the first of them was finished."""
+        finished_plan = self.shared.finished_plan if self.shared else None
+        if finished_plan is None or self.computed_queries is not None:
+            return False
+        return all(getattr(self, name) is getattr(finished_plan, name) for name in _SHARED_FIELDS)
+
     def find_key_ranges(self) -> KeyRanges | None:
         """Find the keys that are computed for each query, as a few ranges; None: all keys."""
         normalizer = self.variant.normalizer
@@ -162,9 +188,15 @@ class Plan:
         """Return the plan with another schedule, which its variant names."""
         return replace(self, schedule=schedule, variant=self.variant.replace(schedule=schedule))
 
+    def with_problem(self, problem: Problem) -> Plan:
+        """Return the plan of another problem of equal shapes; as `replace`, without the time that takes."""
+        plan = object.__new__(Plan)
+        plan.__dict__.update({name: self.__dict__[name] for name in _FIELD_NAMES} | {"problem": problem})
+        return plan
+
     def without_data(self) -> Plan:
         """Return the plan without its problem's arrays and labels, for problems of equal shapes to share."""
-        return replace(self, problem=Problem())
+        return self.with_problem(Problem())
 
     def axis_length(self, step: str, axis: str) -> int:
         """Return how long an axis of a step will be."""
@@ -193,6 +225,9 @@ class Plan:
     def projection_sizes(self) -> ProjectionSizes:
         """Return what a projection must know of the problem."""
         return projection_sizes(self.problem, self.shapes.heads, self.shapes.kv_heads)
+
+
+_FIELD_NAMES = tuple(item.name for item in fields(Plan))
 
 
 def draws_from_seed(problem: Problem, variant: Variant) -> bool:

@@ -17,6 +17,7 @@ from attncli.variant import Variant
 
 _AXES_OF_LAYOUTS = {"bhtd": "BHTd", "bthd": "BTHd", "htd": "HTd", "thd": "THd"}
 _LAYOUTS_WITHOUT_BATCH = ("htd", "thd")
+_MAPPINGS = {item.name for item in dataclasses.fields(Problem) if item.default_factory is dict}
 
 
 def validate(problem: Problem, source: str = "", line: int | None = None) -> Problem:
@@ -33,10 +34,8 @@ def validate(problem: Problem, source: str = "", line: int | None = None) -> Pro
     if problem.validated:
         return problem
     values: Json = {"source": source, "line": line} if source else {}
-    for field in dataclasses.fields(problem):
-        name, value = field.name, getattr(problem, field.name)
-        is_empty_mapping = field.default_factory is dict and isinstance(value, Mapping) and not value
-        if value is None or is_empty_mapping:
+    for name, value in vars(problem).items():
+        if value is None or (name in _MAPPINGS and isinstance(value, Mapping) and not value):
             continue
         if name in NESTED_FIELDS:
             if not isinstance(value, Mapping):
