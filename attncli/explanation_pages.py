@@ -155,6 +155,10 @@ def plan_pages(
         raise OptionError("bad-option", message, help="leave --at key out")
     needs_all_queries = upstream_gradient is not None or len(queries) > 1 or "positioned_embeddings" in gaps
     plan = finish_plan(plan, None if needs_all_queries else {"query": queries})
+    if variant_request.settings:
+        plan = dataclasses.replace(
+            plan, settings=variant_request.used_settings(problem.variant, overruled=("schedule",))
+        )
     options = variant.replace(seed=plan.variant.seed).spell_options()
     check_command = f"attn check {shlex.join(request.check_words)} {options}".rstrip()
     return PlannedPages(plan, scopes, seed, upstream_gradient, check_command)

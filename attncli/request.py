@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypedDict
@@ -106,7 +107,9 @@ class VariantRequest:
     choices: Json = field(default_factory=dict)  # by the names of `variant.CHOICES`, and `name`: a named variant
     extra_masks: tuple[str, ...] = ()  # of --causal and --window, added to the mask by `and`
     settings: Json = field(default_factory=dict)  # choices that hold where neither these nor a file say otherwise
-    origins: Json = field(default_factory=dict)  # by the same names, where they were set
+    origins: Json = field(
+        default_factory=dict
+    )  # where they were set, by the same names; and where `rule`, `rtol` and `atol` were
     variant: Variant | None = None  # every choice, made already: then neither the others nor a file's count
 
     def resolve_variant(self, file_choices: Json) -> Variant:
@@ -121,8 +124,12 @@ class VariantRequest:
             return self._variant_without_file
         return merge_choices(file_choices, self.choices, self.extra_masks, self.settings)
 
-    def used_settings(self, file_choices: Json) -> Json:
-        """The settings that hold for a problem, each with where it was set: what the result says of them.
+    def used_settings(self, file_choices: Json, *, overruled: Collection[str] = ()) -> Json:
+        """The settings that hold for a problem, each with where it was set: what results, verdicts and pages say of them.
+
+        Args:
+            file_choices: of the problem.
+            overruled: choices that the command makes itself, whatever was set.
 
         Raises:
             OptionError: as `resolve_variant`.
@@ -131,7 +138,7 @@ class VariantRequest:
             return {}
         chosen = merge_choices(file_choices, self.choices)
         used = open_choices(chosen, self.settings)
-        return {"variant" if name == "name" else name: self.origins[name] for name in used}
+        return {"variant" if name == "name" else name: self.origins[name] for name in used if name not in overruled}
 
     @cached_property
     def _variant_without_file(self) -> Variant:

@@ -78,6 +78,15 @@ def _figures_schema() -> Json:
     }
 
 
+def _settings_schema(*other_names: str) -> Json:
+    return {
+        "type": "object",
+        "propertyNames": {"enum": ["variant", *CHOICES, *other_names]},
+        "additionalProperties": {"type": "string"},
+        "description": "the choices that came from settings, each with the file or variable that made it",
+    }
+
+
 def _variant_schema() -> Json:
     text, items = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
     properties: Json = {"name": {**text, "description": "a named variant; the other choices override its own"}}
@@ -168,12 +177,7 @@ def result_schema() -> Json:
             "id": _ID_SCHEMA,
             "meta": {"type": "object"},
             "variant": _variant_schema(),
-            "settings": {
-                "type": "object",
-                "propertyNames": {"enum": ["variant", *CHOICES]},
-                "additionalProperties": text,
-                "description": "the choices that came from settings, each with the file or variable that made it",
-            },
+            "settings": _settings_schema(),
             "about": {},
             "layout": {"enum": list(FIELDS["layout"].allowed_values)},
             "dtype": {"enum": ["float64", "float32", "float16", "bfloat16"]},
@@ -294,6 +298,7 @@ def check_schema() -> Json:
             "warnings": items(text),
         },
         answers=items(gap),
+        settings=_settings_schema("rule", "rtol", "atol"),
     )
     marked_step = {name: step["properties"][name] for name in ("step", "axes", "shape", "of", "wrong", "right")}
     marked_gap = {name: rule for name, rule in gap["properties"].items() if name != "reference"}
@@ -302,12 +307,13 @@ def check_schema() -> Json:
         {name: verdict["properties"][name] for name in told}
         | {"revealed": {"const": False}, "steps": items(fields(marked_step))},
         answers=items(fields(marked_gap)),
+        settings=verdict["properties"]["settings"],
     )
     refused = fields({"input": text, "verdict": {"const": "error"}, "error": text})
     folder = fields(
         {
             "schema": {"const": "attn.check/1"},
-            "verdict": {"enum": ["right", "wrong"]},
+            "verdict": {"enum": ["right", "wrong", "too-loose"]},
             "input": text,
             "of": count,
             "right": count,

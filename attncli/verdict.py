@@ -237,6 +237,9 @@ class Verdict:
     is_revealed: bool = True  # whether figures of the reference may be shown
     differences: tuple[StepDifference, ...] = ()  # where they were asked for
     is_complete: bool = True  # whether what is to be searched for has been
+    settings: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what settings chose of variant and rule → where they were set
 
     def hide_answers(self) -> Verdict:
         """Return the marks alone: no figure of the reference, and nothing that says how far off an answer is."""
@@ -269,6 +272,7 @@ class Verdict:
             "input": self.problem_name,
             "figures": self.figures_name,
             "variant": dict(self.variant),
+            **self._settings_record,
             "steps": [_step_record(step) for step in self.steps],
             "first_wrong": self.first_wrong_step,
             "power": [
@@ -292,6 +296,10 @@ class Verdict:
             "warnings": list(self.warnings),
         }
 
+    @property
+    def _settings_record(self) -> Json:
+        return {"settings": dict(self.settings)} if self.settings else {}
+
     def _marks_record(self) -> Json:
         """What a concealed verdict says: which steps and which gaps are right."""
         steps = [
@@ -313,6 +321,7 @@ class Verdict:
             "figures": self.figures_name,
             "revealed": False,
             "variant": dict(self.variant),
+            **self._settings_record,
             "steps": steps,
             "first_wrong": self.first_wrong_step,
             **({"answers": answers} if answers else {}),

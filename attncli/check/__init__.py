@@ -18,13 +18,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from attncli.check.figures import Figures
-from attncli.check.task import CheckTask, prepare
+from attncli.check.task import OVERRULED_CHOICES, CheckTask, prepare
 from attncli.verdict import Verdict
 
 if TYPE_CHECKING:
     from attncli.check.verdicts import check, check_prepared, judge, search_changes
 
-__all__ = ["CheckTask", "Figures", "Verdict", "check", "check_prepared", "judge", "prepare", "search_changes"]
+__all__ = [
+    "OVERRULED_CHOICES",
+    "CheckTask",
+    "Figures",
+    "Verdict",
+    "check",
+    "check_prepared",
+    "judge",
+    "prepare",
+    "search_changes",
+]
 
 
 def __getattr__(name: str) -> object:

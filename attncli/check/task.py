@@ -22,6 +22,9 @@ from attncli.validation.fields import as_numpy, is_tensor
 from attncli.variant import CHOICES, Variant
 from attncli.verdict import Rule
 
+# What the reference is computed with, whatever is chosen.
+OVERRULED_CHOICES: Mapping[str, str | None] = {"dtype": "float64", "device": "cpu", "schedule": None}
+
 
 class CheckOptions(TypedDict, total=False):
     """What can be told of figures besides what their file tells."""
@@ -56,6 +59,7 @@ def prepare(
     rule: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> CheckTask:
     """Find which cells are claimed, and by which rule each claim is judged; this loads no torch.
 
@@ -66,7 +70,7 @@ def prepare(
     with _errors_in(figures.name):
         figures, step_figures = assign_steps(figures, step)
     top = largest_claimed_rank((*step_figures, *figures.open_gaps))
-    variant_in_float64 = variant.replace(dtype="float64", device="cpu", schedule=None)
+    variant_in_float64 = variant.replace(**OVERRULED_CHOICES)
     plan = finish_edited_plan(outline_plan(_with_numpy_arrays(problem), variant_in_float64, (), top=top))
     open_gaps: tuple[Claim, ...] = ()
     with _errors_in(figures.name), np.errstate(all="ignore"):
@@ -86,7 +90,9 @@ def prepare(
         )
         warnings.append(f"other-options: {message}")
     return CheckTask(
-        plan=dataclasses.replace(plan, keep=frozenset(claim.step for claim in (*claims, *open_gaps))),
+        plan=dataclasses.replace(
+            plan, keep=frozenset(claim.step for claim in (*claims, *open_gaps)), settings=settings or {}
+        ),
         figures=figures,
         claims=claims,
         rules=tuple(choose_rule(claim, rule, rtol, atol) for claim in claims),

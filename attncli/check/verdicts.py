@@ -121,6 +121,7 @@ def judge(task: CheckTask, *, identify: bool | None = None, keep_differences: bo
         problem_name=task.plan.problem.source or "the problem",
         figures_name=task.figures.name,
         variant=result.variant,
+        settings=task.plan.settings,
         summary=task.plan.summary,
         steps=steps,
         sensitivity_checks=sensitivity_checks,

@@ -192,8 +192,9 @@ def _prepare_task(
     messages: Messages,
 ) -> CheckTask:
     """Read a problem and its figures, and refuse whatever can be refused, before torch."""
-    from attncli.check import prepare
+    from attncli.check import OVERRULED_CHOICES, prepare
     from attncli.check.figures import figures_from_expected
+    from attncli.cli.settings import VERDICT_SETTINGS
 
     problem = read_problem(path, read_options, messages)
     if figures_path is not None:
@@ -205,8 +206,11 @@ def _prepare_task(
     else:
         hint = 'give your own: --figures MINE; or add to the file what you expect: "expected": {"weights": [[…]]}'
         raise InputError("no-figures", f"there is nothing to check {problem.source} against", help=hint)
+    settings = variant_request.used_settings(problem.variant, overruled=OVERRULED_CHOICES)
+    settings |= {name: variant_request.origins[name] for name in VERDICT_SETTINGS if name in variant_request.origins}
     try:
-        return prepare(problem, variant_request.resolve_variant(problem.variant), figures, **options)
+        variant = variant_request.resolve_variant(problem.variant)
+        return prepare(problem, variant, figures, **options, settings=settings)
     except InputError as error:
         raise error.add_location(file=problem.source) from None
 

@@ -308,13 +308,19 @@ def _add_settings(request: VariantRequest, settings: Mapping[str, Setting]) -> V
     Raises:
         OptionError: a choice cannot be, or contradicts another.
     """
+    from attncli.cli.settings import VERDICT_SETTINGS
+
     names = {name: name for name in settings if name in CHOICES} | (
         {"variant": "name"} if "variant" in settings else {}
     )
     added = replace(
         request,
         settings={choice: settings[name].value for name, choice in names.items()},
-        origins={choice: settings[name].origin for name, choice in names.items()},
+        origins={
+            names.get(name, name): setting.origin
+            for name, setting in settings.items()
+            if name in names or name in VERDICT_SETTINGS
+        },
     )
     added.resolve_variant({})
     return added

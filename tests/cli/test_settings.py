@@ -162,6 +162,23 @@ def test_a_batch_notices_that_a_setting_has_changed(attn, set_up):
     assert json.loads(Path("out/tokens.json").read_text())["variant"]["mask"] == "full"
 
 
+def test_verdicts_and_pages_say_which_choices_were_settings(attn, set_up):
+    import jsonschema
+
+    set_up('mask = "causal"\nrule = "close"\ndtype = "float32"\nprecision = 3\n')
+    Path("mine.json").write_text('{"weights": [[1, 0, 0], [0.0759, 0.9241, 0], [0.1, 0.16, 0.74]]}')
+    words = ("check", "tokens.csv", "--figures", "mine.json", "--json", "--no-identify")
+
+    verdict = attn(*words).json
+
+    assert verdict["settings"] == {"mask": "attn.toml", "rule": "attn.toml"}  # the reference is in float64
+    jsonschema.validate(verdict, attn("schema", "check").json)
+    assert attn(*words, "--no-reveal").json["settings"] == verdict["settings"]
+    assert attn("explain", "tokens.csv", "--json").json["settings"] == {"mask": "attn.toml", "dtype": "attn.toml"}
+    assert "settings" not in attn(*words, "--no-config").json
+    assert "settings" not in attn("explain", "tokens.csv", "--json", "--no-config").json
+
+
 def test_check_says_which_rule_was_set(attn, set_up):
     set_up('rule = "close"\nrtol = 0\natol = 0.02\n')
     Path("mine.json").write_text('{"weights": [[0.38, 0.23, 0.38], [0.06, 0.77, 0.17], [0.1, 0.16, 0.74]]}')

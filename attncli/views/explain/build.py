@@ -59,6 +59,7 @@ def explain_query(
         closing=" ".join(map(summary_sentence, heads)),
         step_axes={step.name: step.axes for step in attention.steps},
         tokens=frozenset([step_values.token("query", focus.query), *step_values.token_counts]),
+        settings=attention.settings,
     )
 
 

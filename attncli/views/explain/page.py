@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from attncli.derivation import Equation
 from attncli.views.explain.worksheet import CONTEXT_STEPS, EXPONENTIALS, VECTOR_STEP_ENDINGS
@@ -37,6 +37,7 @@ class ExplanationPage:
     closing: str
     step_axes: dict[str, tuple[str, ...]]  # the axes of each step, for the addresses of gaps
     tokens: frozenset[str] = frozenset()  # that may stand in labels: they are no formulas
+    settings: Mapping[str, str] = field(default_factory=dict)  # the choices that settings made → where they were set
 
 
 @dataclass(frozen=True)

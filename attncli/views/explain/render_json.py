@@ -16,6 +16,7 @@ def render_json(page: RenderedPage, render_options: RenderOptions) -> str:
         "schema": "attn.explain/1",
         "title": page.explanation.title,
         "summary": page.explanation.summary,
+        **({"settings": dict(page.explanation.settings)} if page.explanation.settings else {}),
         "sections": [_section_record(section) for section in page.sections],
         "closing": page.closing,
     }
