@@ -76,7 +76,11 @@ _MODULE_OF_NAME = {
 
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF_NAME:
-        raise AttributeError(f"module 'attncli' has no attribute {name!r}")
+        if name.startswith("_"):
+            raise AttributeError(f"module 'attncli' has no attribute {name!r}")
+        from attncli.api.attributes import unknown_name_error
+
+        raise unknown_name_error(name)
     from importlib import import_module
 
     module = import_module(_MODULE_OF_NAME[name])

@@ -13,7 +13,7 @@ from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from attncli.arrays import as_numpy
-from attncli.errors import AbsentStepError, InputError
+from attncli.errors import AbsentStepError, InputError, OptionError, UnknownAttributeError
 from attncli.text import closest, join_names, quote_value, shorten, suggestion
 
 if TYPE_CHECKING:
@@ -222,6 +222,9 @@ def _refuse_unknown_fields(init: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(init)
     def check_and_init(self: Problem, *args: object, **values: object) -> None:
+        if args:
+            message = "a problem takes its fields by name"
+            raise InputError("wrong-type", message, help="Problem(embeddings=x), or Problem(q=q, k=k, v=v)")
         if not values.keys() <= self.__dataclass_fields__.keys():
             name = next(name for name in values if name not in self.__dataclass_fields__)
             help = suggestion(name, INPUT_NAMES)
@@ -343,12 +346,43 @@ class Step:
     values: ArrayOrTensor  # a NumPy array, or a tensor where tensors came in
     intermediates: Mapping[str, Intermediate] = field(default_factory=dict, repr=False)  # recorded for `attn explain`
 
+    def __getattr__(self, name: str) -> object:
+        """Say where the array is, whose attributes and methods are often looked for here.
+
+        Raises:
+            UnknownAttributeError: always; Python knows it as AttributeError.
+        """
+        if name.startswith("_"):
+            raise AttributeError(name)
+        step = f"result[{self.__dict__.get('name')!r}]"
+        help = f"numpy.asarray({step})" if name == "numpy" else f"its array is {step}.values"
+        raise UnknownAttributeError("unknown-attribute", f"a step has no attribute {quote_value(name)}", help=help)
+
+    def __getitem__(self, index: object) -> object:
+        """Say where the array is, which can be indexed.
+
+        Raises:
+            OptionError: always.
+        """
+        hint = f"its array can be: result[{self.name!r}].values[{index!r}]"
+        raise OptionError("bad-option", "a step cannot be indexed", help=hint)
+
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NumpyArray:
         """Return the values for NumPy, as in `numpy.asarray(step)`: those of a tensor outside its graph."""
         import numpy as np
 
         values = as_numpy(self.values)
         return np.array(values, dtype, copy=copy)  # type: ignore[call-overload]  # NumPy passes both on
+
+    def __dlpack__(self, **options: object) -> object:
+        """Hand the values to another library, as in `torch.as_tensor(step)`."""
+        values: Any = self.values
+        return values.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Say where the values are."""
+        kind, number = self.values.__dlpack_device__()
+        return int(kind), int(number)
 
     def __repr__(self) -> str:
         """Name, axes with their lengths, formula, and the values, of which long ones are abbreviated."""

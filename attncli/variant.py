@@ -81,7 +81,10 @@ def _text_choice(name: str, allowed_values: tuple[str, ...], default: str | None
     """Make a choice among a few words."""
 
     def parse(value: object) -> str:
-        return str(Option(name, name, str, None, allowed_values=allowed_values).parse(value, "this"))
+        if str(value) not in allowed_values:
+            help = suggestion(str(value), allowed_values)
+            raise OptionError("bad-option", f"{name} cannot be {shorten(str(value))}", help=help)
+        return str(value)
 
     return Choice(name, parse, default, "|".join(allowed_values), help, allowed_values=allowed_values)
 
@@ -94,7 +97,7 @@ def _integer_choice(name: str, low: int, high: int, metavar: str, help: str) -> 
             return int(Option(name, name, int, None, Range(low=low, high=high)).parse(value, "this"))
         except OptionError:
             raise OptionError(
-                "bad-option", f"{name} must be an integer from {low} to {high}, not {shorten(str(value))}"
+                "bad-option", f"{name} must be an integer from {low} to {high}, not {shorten(str(value))}", help=help
             ) from None
 
     return Choice(name, parse, None, metavar, help, accepts_number=True, integer_bounds=(low, high))
@@ -142,14 +145,15 @@ def parse_chain(value: object) -> tuple[str, ...]:
 
 def _parse_dropout(value: object) -> Part[DropoutTraits]:
     """Parse a part, or its probability alone; 0 is none."""
+    message = f"dropout must be a probability ≥ 0 and < 1, not {shorten(str(value))}"
     try:
         probability = parse_number(value)
     except ValueError:
         if str(value).lstrip("+-").lower() in ("nan", "inf", "infinity"):
-            raise OptionError(
-                "bad-option", f"dropout must be a probability ≥ 0 and < 1, not {shorten(str(value))}"
-            ) from None
+            raise OptionError("bad-option", message, help="dropout 0.1 drops a tenth of the weights") from None
         return dropout.parse(value)
+    if not 0 <= probability < 1:
+        raise OptionError("out-of-range", message, help="dropout 0.1 drops a tenth of the weights")
     return dropout.parse("none" if probability == 0 else f"dropout:p={format_value(probability)}")
 
 
@@ -299,7 +303,8 @@ class Variant:
         """Parse choices by name; those that are parsed already are taken as they are."""
         if parsed_choices is not None:
             if not isinstance(parsed_choices, _ParsedChoices):
-                raise TypeError("a variant takes its choices by name")
+                hint = "Variant(name='llama3'), or Variant(mask='causal', heads=2)"
+                raise OptionError("bad-option", "a variant takes its choices by name", help=hint)
             self._choices = parsed_choices
             return
         self._choices = _parse_choices(choices)

@@ -8,18 +8,18 @@ from attncli.api.keywords import (
     optional_text,
     optional_word,
     parse_keywords,
+    parse_query,
     parse_selections,
     parse_steps,
     require_flag,
     spelled_for_python,
 )
 from attncli.api.sources import to_array, to_problem
+from attncli.api.write import make_render_options
 from attncli.errors import AttnError, ExitStatus, OptionError
 from attncli.explanation_pages import PageRequest, plan_pages
-from attncli.output_formats import RenderOptions
 from attncli.pipeline import load_engine
 from attncli.request import OutputOptions, VariantRequest
-from attncli.text import quote_value
 from attncli.types import Problem
 from attncli.variant import Variant
 
@@ -55,6 +55,7 @@ def explain(
     grad: ArrayLike | Literal["ones"] | None = None,
     full: bool = False,
     title: str = "",
+    precision: int = 4,
     format: PageFormat = "table",
     **options: Unpack[Options],
 ) -> Explanation:
@@ -73,6 +74,7 @@ def explain(
         grad: the gradient that arrives at the context, "ones" or an array of its shape: then the way back, too.
         full: show every number.
         title: of the page; empty: it names the query.
+        precision: digits after the point.
         format: table, plain, markdown, latex or json.
         options: as in `attend`.
 
@@ -98,6 +100,7 @@ def explain(
         grad=grad,
         full=full,
         title=title,
+        precision=precision,
         format=format,
     )
 
@@ -114,6 +117,7 @@ def explain_problem(
     grad: ArrayLike | Literal["ones"] | None,
     full: bool,
     title: str,
+    precision: int,
     format: str,
 ) -> Explanation:
     """Return the page of one query. Arguments and errors are those of `explain`."""
@@ -130,8 +134,7 @@ def explain_problem(
         raise OptionError("bad-option", "answers fills a worksheet in", help="add blank=['weights']")
     if blank_steps and grad is not None:
         raise OptionError("bad-option", "a worksheet covers the forward pass only", help="leave grad out, or blank")
-    if query is not None and (isinstance(query, bool) or not isinstance(query, str | int)):
-        raise OptionError("bad-option", f"query is a token or an index, not {quote_value(query)}")
+    query = parse_query(query)
     selections = (*parse_selections(at), *(() if query is None else (f"query={query}",)))
     gradient = grad if grad is None or isinstance(grad, str) else to_array("gradient", grad)
     request = PageRequest(
@@ -145,7 +148,7 @@ def explain_problem(
     if len(planned.scopes) != 1:
         hint = f"at={{'query': {planned.scopes[0].query}}}"
         raise OptionError("bad-option", "one query is explained at a time", help=hint)
-    render_options = RenderOptions()
+    render_options = make_render_options(precision=precision)
     engine = load_engine(owns_process=False)
     [[page]] = planned.render(
         engine, lambda _: None, render_options, answers=(request.show_answers,), told_warnings=set()

@@ -6,6 +6,7 @@ problem, and the rest says how a file is read.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +18,8 @@ from typing import ParamSpec, TypeGuard, TypeVar
 
 from attncli.errors import AttnError, InputError, OptionError
 from attncli.request import SHORT_FORMS, ReadOptions, VariantRequest, make_variant_request
-from attncli.text import join_names, quote_value, shorten, suggestion
-from attncli.types import INPUT_NAMES, Json
+from attncli.text import closest, join_names, quote_value, shorten, suggestion
+from attncli.types import AXES, INPUT_NAMES, Json
 from attncli.variant import CHOICES, Variant
 
 _DEFAULT_READING = ReadOptions()
@@ -79,24 +80,36 @@ def parse_keywords(keywords: Mapping[str, object], variant: object = None) -> Ke
         elif name in READING_NAMES:
             reading[name] = value
         else:
-            raise _unknown_keyword_error(name)
+            raise _unknown_keyword_error(name, value)
     return Keywords(_make_request(variant, choices), fields, _make_read_options(reading), bool(reading))
 
 
-def _unknown_keyword_error(name: str) -> OptionError:
+def _unknown_keyword_error(name: str, value: object) -> OptionError:
     message = f"there is no keyword {shorten(name)!r}"
+    if name in AXES and (isinstance(value, str) or hasattr(value, "__index__")) and getattr(value, "ndim", 0) == 0:
+        return OptionError("unknown-choice", message, help=f"at={{{name!r}: {value!r}}} selects it")
     if name in _ELSEWHERE:
         return OptionError("unknown-choice", message, help=_ELSEWHERE[name])
     from attncli.step_names import STEP_NAMES
     from attncli.validation.fields import known_parameters
 
-    if name in known_parameters():
-        return OptionError("unknown-choice", message, help=f"parameters={{{name!r}: {name}}}")
-    if name in STEP_NAMES:
-        hint = f"put the figures of a step in a dict: attncli.check(x, {{{name!r}: {name}}}); attend returns it: result[{name!r}]"
-        return OptionError("unknown-choice", message, help=hint)
+    elsewhere = {*known_parameters(), *STEP_NAMES}
+    if name in elsewhere:
+        return OptionError("unknown-choice", message, help=_place_of_array(name))
     known = {*CHOICES, *SHORT_FORMS, *FIELD_NAMES, *READING_NAMES, "variant", "only", "at", "top"}
+    match = None if closest(name, known) else closest(name, elsewhere)
+    if match is not None:
+        return OptionError("unknown-choice", message, help=f"did you mean {match!r}? {_place_of_array(match)}")
     return OptionError("unknown-choice", message, help=suggestion(name, known))
+
+
+def _place_of_array(name: str) -> str:
+    """How a learned array, or the figures of a step, are given and had."""
+    from attncli.validation.fields import known_parameters
+
+    if name in known_parameters():
+        return f"parameters={{{name!r}: {name}}}"
+    return f"put its figures in a dict: attncli.check(x, {{{name!r}: {name}}}); attend returns it: result[{name!r}]"
 
 
 # ── choices ──────────────────────────────────────────────────────────────────────────────────────
@@ -325,6 +338,7 @@ def _spell_indices(value: object) -> Sequence[str]:
     """Spell what is selected of an axis as `--at` takes it."""
     if isinstance(value, slice) and value.step in (None, 1):
         return [f"{'' if value.start is None else value.start}:{'' if value.stop is None else value.stop}"]
+    value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's and torch's
     if isinstance(value, range | list | tuple):
         return [str(item) for item in value]
     return [str(value)]
@@ -345,6 +359,20 @@ def parse_top(value: object) -> int | None:
     if not 1 <= number <= 2**31:
         raise OptionError("bad-option", f"top takes an integer from 1 to {2**31}, not {quote_value(value)}")
     return number
+
+
+def parse_query(value: object) -> str | int | None:
+    """Return a token or an index.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, bool):
+        with suppress(TypeError):  # it is no whole number
+            return index(value)  # type: ignore[arg-type]  # NumPy's whole numbers too
+    raise OptionError("bad-option", f"query is a token or an index, not {quote_value(value)}", help="query=2, or 'cat'")
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────
@@ -374,11 +402,29 @@ def spelled_for_python(function: Callable[_Parameters, _Result]) -> Callable[_Pa
             if names and not hasattr(error, "__notes__"):
                 error.add_note(f"  = in Python: {', '.join(names)}")
             raise
+        except TypeError:
+            unknown = _unknown_argument_error(function, kwargs)
+            if unknown is None:
+                raise
+            raise unknown from None
         except RecursionError:
             message = "lists or dicts are nested deeper than anything a problem holds, or hold themselves"
             raise InputError("too-deep", message) from None
 
     return call
+
+
+def _unknown_argument_error(function: Callable[..., object], keywords: Mapping[str, object]) -> OptionError | None:
+    """Return the error that a function of few keywords does not have one that it was given; None where it has them all."""
+    parameters = inspect.signature(function).parameters
+    unknown = next((name for name in keywords if name not in parameters), None)
+    if unknown is None or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return None
+    if "at" in parameters and unknown in AXES:
+        return _unknown_keyword_error(unknown, keywords[unknown])
+    known = [name for name in parameters if name != "self"]
+    message = f"there is no keyword {shorten(unknown)!r}"
+    return OptionError("unknown-choice", message, help=suggestion(unknown, known))
 
 
 def is_path(value: object) -> TypeGuard[str | os.PathLike[str]]:

@@ -7,6 +7,7 @@ from collections.abc import KeysView
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
+from attncli.api.attributes import find_other_attribute
 from attncli.api.keywords import optional_word, spelled_for_python
 from attncli.errors import InputError, UnknownAttributeError
 from attncli.text import closest, printable, quote_value
@@ -62,6 +63,9 @@ class Result(Attention):
         if name.startswith("_"):
             raise AttributeError(name)
         message = f"a result has no attribute {quote_value(name)}"
+        other = find_other_attribute(name)
+        if other:
+            raise UnknownAttributeError("unknown-attribute", message, help=other)
         steps = {step.name: step for step in self.__dict__.get("steps", ())}
         match = name if name in steps else closest(name, [*steps, *dir(type(self))])
         if match in steps:
@@ -261,6 +265,7 @@ class Result(Attention):
         grad: ArrayLike | Literal["ones"] | None = None,
         full: bool = False,
         title: str = "",
+        precision: int = 4,
         format: PageFormat = "table",
     ) -> Explanation:
         """Work out one query, every multiplication from its vector to its context: `attn explain`.
@@ -276,6 +281,7 @@ class Result(Attention):
             grad: the gradient that arrives at the context, "ones" or an array of its shape: then the way back, too.
             full: show every number.
             title: of the page; empty: it names the query.
+            precision: digits after the point.
             format: table, plain, markdown, latex or json.
 
         Raises:
@@ -298,6 +304,7 @@ class Result(Attention):
             grad=grad,
             full=full,
             title=title,
+            precision=precision,
             format=format,
         )
 

@@ -169,7 +169,9 @@ def _problem_in_memory(source: object, options: ReadOptions, has_read_options: b
     elif isinstance(source, Problem):
         problem, is_bare = source if source.validated else _convert_fields(source), False
     elif isinstance(source, Attention):
-        hint = "its context can be the next input: result['context']"
+        known = "result.explain('cat') explains it, result.problem is what it was computed from"
+        hint = f"{known if hasattr(source, 'problem') else ''}, its context can be the next input: result['context']"
+        hint = hint.removeprefix(", ")
         raise InputError("not-a-problem", "this is a result, not a problem", help=hint)
     elif (frame := find_frame(source)) is not None:
         return _problem_of_frame(frame, options), True
@@ -256,7 +258,16 @@ def to_array(name: str, value: object) -> Array:
 
 
 def _to_field(name: str, value: object) -> object:
-    """Return the value of a field as validation takes it: lists, arrays, tensors; labels as lists."""
+    """Return the value of a field as validation takes it: lists, arrays, tensors; labels as lists.
+
+    Raises:
+        InputError: it is a function, a generator, or a layer of a network.
+    """
+    value = list(value) if isinstance(value, range) else value
+    if callable(value) and not _is_array(value) and not isinstance(value, Mapping):
+        raise InputError("wrong-type", f"{name} is {_describe(value)}", help=_help_with_callable(name, value))
+    if hasattr(value, "__next__"):
+        raise InputError("wrong-type", f"{name} is {_describe(value)}", help=f"{name}=list(…) makes a list of it")
     if name in NESTED_FIELDS or name in ("variant", "expected", "meta"):
         if name == "memory" and not isinstance(value, Mapping):
             value = {"embeddings": value}
@@ -269,6 +280,17 @@ def _to_field(name: str, value: object) -> object:
     if is_numbers and isinstance(value, list | tuple):
         return _stack_tensors(name, value)
     return to_array(name, value) if is_numbers and _is_array(value) else value
+
+
+def _help_with_callable(name: str, value: object) -> str:
+    if hasattr(value, "state_dict") and name.startswith("parameters"):
+        inner = name.partition(".")[2] or "w_q"
+        return f"parameters={{{inner!r}: layer.weight.T}}, or all of a layer: parameters=layer.state_dict()"
+    if name == "mask":
+        return (
+            "a mask by name, mask='causal', or booleans: mask=[[j <= i for j in range(keys)] for i in range(queries)]"
+        )
+    return "give the array that it returns"
 
 
 def _stack_tensors(name: str, items: Sequence[object]) -> Tensor | Sequence[object]:

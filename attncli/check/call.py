@@ -47,6 +47,10 @@ class Report(Verdict):
         """What the figures are instead: each computation that gives exactly them, in a sentence, the simplest first."""
         return tuple(diagnosis.sentence for diagnosis in self.identified)
 
+    def __bool__(self) -> bool:
+        """Whether the figures are right, so that `assert check(…)` fails where they are not."""
+        return self.right
+
     def assert_right(self) -> None:
         """Do nothing if the figures are right.
 

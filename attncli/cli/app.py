@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from attncli import __version__
 from attncli.cli.batch import EXAMPLES as BATCH_EXAMPLES
@@ -23,7 +23,7 @@ from attncli.cli.compute import compute
 from attncli.cli.config import EXAMPLES as CONFIG_EXAMPLES
 from attncli.cli.config import config
 from attncli.cli.demo import EXAMPLES as DEMO_EXAMPLES
-from attncli.cli.demo import demo
+from attncli.cli.demo import CommandWithSamples, demo
 from attncli.cli.environment import Environment
 from attncli.cli.explain import EXAMPLES as EXPLAIN_EXAMPLES
 from attncli.cli.explain import explain
@@ -47,10 +47,12 @@ app = typer.Typer(
 )
 
 
-def _register_command(function: Callable[..., object], name: str, examples: str) -> None:
+def _register_command(
+    function: Callable[..., object], name: str, examples: str, cls: type[TyperCommand] = CommandWithTwoHelps
+) -> None:
     lines = [line.strip() for line in examples.strip().splitlines()]
     epilog = "\n".join(["Examples:", *lines])
-    app.command(name, cls=CommandWithTwoHelps, epilog=epilog.replace("[", "\\["))(with_shared_options(function))
+    app.command(name, cls=cls, epilog=epilog.replace("[", "\\["))(with_shared_options(function))
 
 
 _register_command(compute, "compute", COMPUTE_EXAMPLES)
@@ -59,7 +61,7 @@ _register_command(check, "check", CHECK_EXAMPLES)
 _register_command(plot, "plot", PLOT_EXAMPLES)
 _register_command(batch, "batch", BATCH_EXAMPLES)
 _register_command(capture, "capture", CAPTURE_EXAMPLES)
-_register_command(demo, "demo", DEMO_EXAMPLES)
+_register_command(demo, "demo", DEMO_EXAMPLES, CommandWithSamples)
 _register_command(list_catalogue, "list", LIST_EXAMPLES)
 _register_command(config, "config", CONFIG_EXAMPLES)
 _register_command(schema, "schema", SCHEMA_EXAMPLES)

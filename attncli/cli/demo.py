@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from attncli.atomic_file import atomic_write
 from attncli.cli.compute import run_compute
 from attncli.cli.environment import Environment
+from attncli.cli.help import CommandWithTwoHelps
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path
 from attncli.errors import ExitStatus, OptionError
@@ -19,8 +22,6 @@ from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import closest, join_names
 
 EXAMPLES = """
-    attn demo
-    attn demo hello_shiny_sun
     attn demo journey_causal_batch --only weights
     attn demo cat_sat --causal --heat on
     attn demo cat_sat --save
@@ -41,6 +42,17 @@ def read_title(sample: Path) -> str:
 
     about = msgspec.json.decode(sample.read_bytes())["about"]
     return str(about["title"]) if isinstance(about, dict) else re.split("[:;,.]", about, maxsplit=1)[0]
+
+
+class CommandWithSamples(CommandWithTwoHelps):
+    """`attn demo`, whose help lists the worked examples with their titles."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, with the examples that are installed."""
+        shown = copy.copy(self)
+        lines = _list_samples(find_samples(), max_width=formatter.width)
+        shown.help = "\n".join([f"{self.help}\n\n\b", *lines])  # \b: lines stay lines
+        CommandWithTwoHelps.format_help(shown, ctx, formatter)
 
 
 def demo(
@@ -77,10 +89,20 @@ def demo(
     messages.note("Your own numbers: attn compute tokens.csv, one token per row: cat,0.1,0.2,0.3")
     messages.note(f"This example as a file: attn demo {name} --save")
     messages.note("Other examples: attn demo NAME")
-    width = max(map(len, samples))
-    for sample, path in samples.items():
-        messages.note(f"    {sample:<{width}}  {read_title(path)}")
+    for line in _list_samples(samples):
+        messages.note(f"    {line}")
     return status
+
+
+def _list_samples(samples: dict[str, Path], max_width: int | None = None) -> list[str]:
+    """`cat_sat  Three tokens of four numbers`: the name of each example, and its title, which may need several lines."""
+    name_width = max(map(len, samples)) + 2
+    lines = []
+    for name, path in samples.items():
+        title = read_title(path)
+        rows = [title] if max_width is None else textwrap.wrap(title, max(max_width - name_width, 20))
+        lines += [f"{name if i == 0 else '':<{name_width}}{row}" for i, row in enumerate(rows)]
+    return lines
 
 
 def _describe_samples(samples: dict[str, Path]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -150,6 +151,9 @@ def read_error(path: str, error: Exception, display_name: str = "") -> InputErro
     """Make the error for a file that the system does not let be read."""
     name = shorten(display_name or path)
     if isinstance(error, FileNotFoundError):
+        if re.match(r"[a-z][a-z0-9+.-]+://", path):
+            hint = "download it first; only files of this computer are read"
+            return InputError("no-such-file", f"{name} is an address, not a file", help=hint)
         siblings: list[str] = []
         with suppress(OSError), os.scandir(Path(path).parent) as entries:  # links are not followed: some lead nowhere
             siblings = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]

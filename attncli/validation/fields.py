@@ -194,7 +194,7 @@ def validate_array(value: Any, field: Field) -> Array:
         message = f"{name} has shape {shape}, but should be {join_names(expected, 'or')}"
         raise input_error("wrong-shape", message, name, help=_rank_hint(shape, field))
     if 0 in shape and not name.startswith("past."):
-        raise input_error("empty", f"{name} is empty: its shape is {shape}", name)
+        raise input_error("empty", f"{name} is empty: its shape is {shape}", name, help="every axis needs an entry")
     if field.kind == "floats":
         _check_finite(value, field)
     return value
@@ -360,6 +360,8 @@ def _rank_hint(shape: Sequence[int], field: Field) -> str:
     """Say how an array of one axis too few, or of too many, becomes one that the field can have; of others, nothing."""
     if len(shape) + 1 == min(field.ranks):
         return f"one more pair of brackets makes it {(1, *shape)}"
+    if not shape:
+        return "a number is no array: write rows of numbers, [[1, 2], [3, 4]]"
     surplus = len(shape) - max(field.ranks)
     if surplus <= 0:
         return ""
@@ -434,7 +436,11 @@ def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tup
     for i, item in enumerate(value):
         if not isinstance(item, str):
             message = f"{field.name} holds {quote_value(item)} instead of a text"
-            hint = "put it in quotes" if isinstance(item, int | float) else "write a text for each token"
+            hint = "write a text for each token"
+            if isinstance(item, int | float):
+                hint = "put it in quotes; in Python, list(map(str, tokens))"
+            elif isinstance(item, bytes):
+                hint = "item.decode() makes a text of each"
             raise input_error("wrong-type", message, field.name, (*index, i), help=hint)
         if not item.isascii():
             try:

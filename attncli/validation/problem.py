@@ -17,6 +17,7 @@ from attncli.variant import Variant
 
 _AXES_OF_LAYOUTS = {"bhtd": "BHTd", "bthd": "BTHd", "htd": "HTd", "thd": "THd"}
 _LAYOUTS_WITHOUT_BATCH = ("htd", "thd")
+_FIRST_FIELDS = {"memory": "embeddings", "past": "k", "parameters": "w_q"}
 _MAPPINGS = {item.name for item in dataclasses.fields(Problem) if item.default_factory is dict}
 
 
@@ -39,7 +40,8 @@ def validate(problem: Problem, source: str = "", line: int | None = None) -> Pro
             continue
         if name in NESTED_FIELDS:
             if not isinstance(value, Mapping):
-                raise input_error("wrong-type", f"{name} must be an object, not {quote_value(value)}", name)
+                hint = f'name what is in it: "{name}": {{"{_FIRST_FIELDS[name]}": [[…], …]}}'
+                raise input_error("wrong-type", f"{name} must be an object, not {quote_value(value)}", name, help=hint)
             values[name] = {k: validate_field(f"{name}.{k}", v) for k, v in value.items() if v is not None}
         elif name in FIELDS:
             values[name] = validate_field(name, value)

@@ -29,6 +29,8 @@ def test_demo_says_what_each_example_is(attn):
     assert titles["journey_two_heads"] == "Two heads with a causal mask and an output projection"
     assert len(set(titles.values())) == len(titles)
     assert all(10 < len(title) < 80 for title in titles.values())
+    lines = [line.strip() for line in attn("demo", "--help").out.splitlines()]
+    assert "cat_sat                 Three tokens of four numbers" in lines
 
 
 def test_demo_saves_its_file_once(attn, tmp_path):

@@ -47,6 +47,7 @@ def test_wrong_figures_say_what_they_are():
     report = attncli.check(X, {"weights": weigh(X, X, LATER, 1)}, mask="causal")
 
     assert not report.right
+    assert not report
     assert "without 1/√d_k" in report.causes[0]
     with pytest.raises(AssertionError, match="your weights are the reference without 1/√d_k"):
         report.assert_right()

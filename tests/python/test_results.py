@@ -193,6 +193,25 @@ def test_what_was_drawn_is_explained_as_it_was_drawn():
     assert result.explain(0) != attncli.explain(X, 0, projection="randn:dim=2", seed=seed + 1)
 
 
+def test_numbers_of_numpy_are_indices():
+    result = attncli.attend(X, at={"query": np.array([0, 2])}, positions=range(3), mask="causal")
+
+    assert result.at == {"query": (0, 2)}
+    assert result.explain(np.int64(1)) == result.explain(1)
+
+
+def test_a_step_is_an_array_for_other_libraries(result):
+    weights = torch.as_tensor(result["weights"])
+
+    assert weights.tolist() == np.asarray(result["weights"]).tolist()
+
+
+def test_a_page_has_the_precision_that_is_asked_for(result):
+    assert "0.9241" in result.explain("cat")
+    assert "0.92 " in result.explain("cat", precision=2)
+    assert "0.924" not in result.explain("cat", precision=2)
+
+
 def test_a_gradient_is_explained():
     result = attncli.attend(X, mask="causal", tokens=TOKENS)
 
