@@ -513,5 +513,6 @@ def _describe(
         is_bias_given,
     )
     about = {"captured_by": "attn capture", "model": facts.name, **layer.to_record()}
-    layer.problem = replace(problem, about={name: value for name, value in about.items() if value not in ("", False)})
+    told = {name: value for name, value in about.items() if value not in ("", False)}
+    layer.problem = replace(problem, id=f"layer {name}", about=told)
     return layer

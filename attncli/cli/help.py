@@ -58,6 +58,13 @@ _EVERYDAY_OPTIONS: dict[str, str | None] = {
     "dry_run": "say what would be computed or refused",
     # demo
     "save": None,
+    # capture
+    "text": None,
+    "texts": None,
+    "ids": None,
+    "layer": None,
+    "depth": None,
+    "list_layers": "list the layers; write no problems",
 }
 _TEXTS_OF_COMMANDS = {  # where an option means something else in one command; None: it is not shown there
     ("batch", "output"): "the folder for results; - for JSON lines",
@@ -66,6 +73,9 @@ _TEXTS_OF_COMMANDS = {  # where an option means something else in one command; N
     ("plot", "only"): "draw these steps: attn list steps",
     ("plot", "format"): "png, svg, pdf or html",
     ("plot", "dropout"): None,
+    ("capture", "output"): "a file for one layer, a folder for several, or -",
+    ("capture", "format"): "safetensors, npz or json; of --list table or json",
+    ("capture", "json"): None,
     ("explain", "title"): None,
     ("explain", "only"): None,
     ("explain", "dropout"): None,

@@ -47,8 +47,9 @@ def test_layers_go_to_a_folder_or_to_lines(attn, folder):
     assert sorted(path.name for path in Path("layers").iterdir()) == ["layer00.npz", "layer01.npz"]
     assert into_folder.err.splitlines()[-1] == "2 layers: 2 from hidden, 0 from qkv; attn check proves them again"
     assert [sorted(json.loads(line)) for line in into_lines.out.splitlines()] == [
-        ["about", "expected", "k", "k_tokens", "layout", "parameters", "q", "tokens", "v"]
+        ["about", "expected", "id", "k", "k_tokens", "layout", "parameters", "q", "tokens", "v"]
     ] * 2
+    assert [json.loads(line)["id"] for line in into_lines.out.splitlines()] == ["layer 0", "layer 1"]
     again = attn("capture", folder, "--ids", "2,5,6,7,3", "-o", "layers")
     assert (again.status, again.err.splitlines()[0]) == (
         2,

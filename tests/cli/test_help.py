@@ -12,7 +12,7 @@ from attncli.cli.environment import Environment
 from attncli.cli.main import main
 from tests.helpers import SAMPLES
 
-COMMANDS = ("compute", "explain", "check", "plot", "batch", "demo", "list", "config", "schema")
+COMMANDS = ("compute", "explain", "check", "plot", "batch", "capture", "demo", "list", "config", "schema")
 _SCREEN_LINES = 50
 
 

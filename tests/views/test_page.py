@@ -65,9 +65,7 @@ def test_a_page_of_many_numbers_is_exact_to_float32_and_small(page):
 
     weights, every = page(problem, "--only", "weights"), page(problem, "--only", "all")
 
-    computed = attncli.attend(
-        attncli.Problem(embeddings=problem["embeddings"]), attncli.Variant(heads=12), keep="all"
-    )
+    computed = attncli.attend(attncli.Problem(embeddings=problem["embeddings"]), attncli.Variant(heads=12), keep="all")
     for step in record_of(every)["layers"][0]["steps"]:
         np.testing.assert_array_equal(values_of(step), computed[step["name"]].values.astype(np.float32))
     assert len(weights.encode()) < 300_000

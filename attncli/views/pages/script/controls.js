@@ -13,7 +13,11 @@ function make(name, attributes = {}, ...children) {
   return element;
 }
 
-const bdi = (text) => make("bdi", {}, text);
+/* A text in a direction of its own; the index of a token stays before it. */
+function bdi(text) {
+  const [, index, token] = /^(\d+ )?(.*)$/s.exec(String(text ?? ""));
+  return index ? make("bdi", { dir: "ltr" }, index, make("span", { dir: "auto" }, token)) : make("bdi", {}, token);
+}
 const withTokens = (sentence) =>
   sentence.split(/(“[^”]*”)/).map((piece) => (piece.startsWith("“") ? bdi(piece) : piece));
 const button = (text, onclick, more = {}) => make("button", { type: "button", onclick, ...more }, text);
