@@ -60,8 +60,10 @@ def test_every_synonym_leads_to_a_name_that_exists():
     from attncli.presets import PRESETS
 
     layouts = {word for name in ("layout", "w_layout") for word in find_field(name).allowed_values}
+    words = {word for choice in CHOICES.values() for word in choice.allowed_values}
     ours = {
         *layouts,
+        *words,
         *INPUT_NAMES,
         "embedding",
         *known_parameters(),
