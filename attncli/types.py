@@ -376,7 +376,7 @@ class Step:
 
     def __dlpack__(self, **options: object) -> object:
         """Hand the values to another library, as in `torch.as_tensor(step)`."""
-        values: Any = self.values
+        values: Array = self.values
         return values.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -403,7 +403,7 @@ def spelled_for_python(function: Callable[_Parameters, _Result]) -> Callable[_Pa
                 error.add_note(f"  = in Python: {', '.join(names)}")
             raise
         except TypeError:
-            unknown = _unknown_argument_error(function, kwargs)
+            unknown = _unknown_argument_error(inspect.signature(function).parameters, kwargs)
             if unknown is None:
                 raise
             raise unknown from None
@@ -414,9 +414,10 @@ def spelled_for_python(function: Callable[_Parameters, _Result]) -> Callable[_Pa
     return call
 
 
-def _unknown_argument_error(function: Callable[..., object], keywords: Mapping[str, object]) -> OptionError | None:
-    """Return the error that a function of few keywords does not have one that it was given; None where it has them all."""
-    parameters = inspect.signature(function).parameters
+def _unknown_argument_error(
+    parameters: Mapping[str, inspect.Parameter], keywords: Mapping[str, object]
+) -> OptionError | None:
+    """Return the error that a function of few parameters does not have a keyword that it was given; None where it has them all."""
     unknown = next((name for name in keywords if name not in parameters), None)
     if unknown is None or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return None

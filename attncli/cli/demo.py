@@ -7,7 +7,7 @@ import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,10 @@ from attncli.cli.output import check_output_path
 from attncli.errors import ExitStatus, OptionError
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import closest, join_names
+
+if TYPE_CHECKING:
+    from typer._click.core import Context
+    from typer._click.formatting import HelpFormatter
 
 EXAMPLES = """
     attn demo journey_causal_batch --only weights
@@ -47,7 +51,7 @@ def read_title(sample: Path) -> str:
 class CommandWithSamples(CommandWithTwoHelps):
     """`attn demo`, whose help lists the worked examples with their titles."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the help, with the examples that are installed."""
         shown = copy.copy(self)
         lines = _list_samples(find_samples(), max_width=formatter.width)
