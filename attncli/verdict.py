@@ -31,6 +31,7 @@ class Rule:
     atol_is_relative: bool = False  # atol is a share of the step's largest figure
     allowed_error: float | None = None  # flash: the error allowed
     plain_error: float | None = None  # flash: the error of plain attention in that dtype
+    factor: int = 2  # flash: how many times that error is allowed
 
     def __str__(self) -> str:
         if self.name == "digits":
@@ -39,7 +40,7 @@ class Rule:
         if self.name == "exact":
             return "exact: booleans and integers must be equal"
         if self.name == "flash":
-            return f"flash: error ≤ 2 × that of plain {self.dtype} and 2 units in the last place"
+            return f"flash: error ≤ {self.factor} × that of plain {self.dtype} and 2 units in the last place"
         text = f"close: rtol {self.rtol:g}, atol {self.atol:g}"
         return f"{text} of the step's largest" if self.atol_is_relative else text
 

@@ -21,7 +21,7 @@ from attncli.check.labels import (
 )
 from attncli.errors import InputError, OptionError, input_error
 from attncli.plan import Plan
-from attncli.step_names import require_step_name
+from attncli.step_names import find_figure_name, require_step_name
 from attncli.text import join_names, pluralize, printable, suggestion
 from attncli.types import NumpyArray
 
@@ -66,7 +66,10 @@ def assign_steps(figures: Figures, step: str | None) -> tuple[Figures, tuple[Ste
     if step in ("all", ""):
         raise OptionError("bad-option", "--step takes one step", help="leave --step out to check all of them")
     if step is not None:
-        require_step_name(step, is_all_allowed=False)
+        known = find_figure_name(step)
+        if known is None:
+            require_step_name(step, is_all_allowed=False)
+        step = known
     if any(s.step is None for s in figures.steps):
         if step is None:
             hint = "name it: --step weights"

@@ -232,12 +232,13 @@ class Comparison:
         return frozenset(ties.needed_step(plan.steps) for step, ties in TIES_BY_STEP.items() if step in claimed)
 
     def _with_allowed_error(self, claim: Claim, rule: Rule, *, is_drawn: bool = False) -> Rule:
-        """Fill in the error that flash allows: twice that of plain attention in the dtype (FlashAttention's own test)."""
+        """Fill in the error that flash allows: so many times that of plain attention in the dtype, as in FlashAttention's tests."""
         if rule.name != "flash":
             return rule
         error = self.plain_errors.largest_error(claim.step, rule.dtype, is_drawn=is_drawn)
         min_allowed_error = 2 * rules.unit_in_last_place(rule.dtype, self.largest_figures[claim.step])
-        return dataclasses.replace(rule, allowed_error=max(2 * error, min_allowed_error), plain_error=error)
+        allowed_error = max(rule.factor * error, min_allowed_error)
+        return dataclasses.replace(rule, allowed_error=allowed_error, plain_error=error)
 
     def _reconsider_wrong_claims(self) -> None:
         """Judge wrong claims again by rules that suit what a program may have done, and keep a rule by which they are right."""
@@ -260,7 +261,7 @@ class Comparison:
             return
         if rule.dtype == "float32" and self._may_be_plain_error(claim, rule):
             for is_drawn in (False, True):
-                flash = self._with_allowed_error(claim, dataclasses.replace(rule, name="flash"), is_drawn=is_drawn)
+                flash = self._with_allowed_error(claim, dataclasses.replace(rule, name="flash", factor=rules.flash_factor(claim.step)), is_drawn=is_drawn)
                 yield dataclasses.replace(rule, allowed_error=flash.allowed_error, plain_error=flash.plain_error)
         if not rule.reason.startswith("they are"):
             return
@@ -274,7 +275,7 @@ class Comparison:
             yield rules.close_rule(dtype)
         elif dtype != rule.dtype:
             for is_drawn in (False, True):
-                yield self._with_allowed_error(claim, Rule("flash", f"they are {dtype}", dtype), is_drawn=is_drawn)
+                yield self._with_allowed_error(claim, rules.flash_rule(claim.step, dtype), is_drawn=is_drawn)
 
     def _may_be_plain_error(self, claim: Claim, rule: Rule) -> bool:
         """Tell whether a large problem's errors may be those of plain attention, by some queries with large ones."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from attncli.check import figure_precision
 from attncli.errors import InputError
-from attncli.step_names import STEP_NAMES
+from attncli.step_names import find_figure_name, names_like
 from attncli.text import printable, shorten, suggestion
 from attncli.types import Attention, Json, Labels, NumpyArray
 from attncli.validation.fields import as_numpy, is_tensor
@@ -309,16 +309,14 @@ def figures_from_named_arrays(
 
 
 def require_known_step(step: str) -> None:
-    """Check that some variant has a step of this name.
+    """Check that some variant has a step of this name, or that it is a gradient.
 
     Raises:
         InputError: none has.
     """
-    base, _, again = step.rpartition("_")
-    if step not in STEP_NAMES and not (base in STEP_NAMES and again.isdigit()):
-        raise InputError(
-            "unknown-step", f"there is no step called {printable(step)!r}", help=suggestion(step, STEP_NAMES)
-        )
+    if find_figure_name(step) is None:
+        message = f"there is no step called {printable(step)!r}"
+        raise InputError("unknown-step", message, help=suggestion(step, names_like(step)))
 
 
 def _step_figures_from_array(step: str | None, values: NumpyArray, dtype: str | None = None) -> StepFigures:

@@ -13,6 +13,7 @@ import numpy as np
 
 from attncli.check.claims import Claim, assign_steps, largest_claimed_rank, make_claims
 from attncli.check.figures import Figures
+from attncli.check.gradients import resolve_out, take_upstream, with_claimed_gradients, with_known_names
 from attncli.check.rules import choose_rule
 from attncli.check.trials import finish_edited_plan
 from attncli.errors import InputError, OptionError
@@ -68,12 +69,15 @@ def prepare(
         InputError: the figures do not go with the problem.
     """
     with _errors_in(figures.name):
+        figures, upstream = take_upstream(with_known_names(figures))
         figures, step_figures = assign_steps(figures, step)
     top = largest_claimed_rank((*step_figures, *figures.open_gaps))
     variant_in_float64 = variant.replace(**OVERRULED_CHOICES)
     plan = finish_edited_plan(outline_plan(_with_numpy_arrays(problem), variant_in_float64, (), top=top))
     open_gaps: tuple[Claim, ...] = ()
     with _errors_in(figures.name), np.errstate(all="ignore"):
+        step_figures, upstream = resolve_out(step_figures, upstream, plan)
+        plan = with_claimed_gradients(plan, step_figures, upstream, figures, layout)
         claims = make_claims(figures, step_figures, plan, layout)
         if figures.open_gaps:
             open_gaps = make_claims(dataclasses.replace(figures, open_gaps=()), figures.open_gaps, plan, None)

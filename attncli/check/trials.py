@@ -17,6 +17,7 @@ from attncli.check.claims import Claim, step_shape
 from attncli.errors import AttnError
 from attncli.parts.projections import PROJECTION_PARAMETERS
 from attncli.plan import Plan, finish_plan, outline_plan
+from attncli.plan.gradients import with_gradients
 from attncli.plan.schedule import MAX_DENSE_SCORES
 from attncli.types import Array, Attention, Json, NumpyArray, Problem
 from attncli.variant import Variant
@@ -64,6 +65,9 @@ class Trials:
                 raise ValueError("the changed problem has other queries")
             plan = dataclasses.replace(plan, computed_queries=queries, shared=None)
         plan = finish_edited_plan(plan)
+        gradients = self.plan.gradients
+        if gradients is not None:
+            plan = with_gradients(plan, gradients.upstream_step, gradients.upstream, gradients.backward)
         steps = self.claimed_steps if keep is None else keep
         equivalents = (self.equivalent_step(step, plan.steps) for step in steps)
         return dataclasses.replace(plan, keep=frozenset(step for step in equivalents if step))
@@ -201,7 +205,11 @@ def run_projections(plan: Plan, steps: Collection[str]) -> Attention:
 
 
 def _run_plan(plan: Plan) -> Attention:
-    from attncli.core.attention import run_plan  # loads torch
+    if plan.gradients is not None and plan.keep & plan.gradients.axes.keys():
+        from attncli.core.gradient_steps import run_plan_with_gradient_steps  # loads torch
+
+        return run_plan_with_gradient_steps(plan)
+    from attncli.core.attention import run_plan
 
     return run_plan(plan)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from attncli.types import PARAMETER_STEPS, Grid, Labels, NumpyArray, Problem
 from attncli.validation import ProblemSize
 from attncli.validation.fields import is_tensor
 from attncli.variant import Variant
+
+if TYPE_CHECKING:
+    from attncli.plan.gradients import GradientRequest
 
 
 @dataclass(eq=False)
@@ -66,6 +69,7 @@ class Plan:
     q_order: NumpyArray | None = None  # (n,): where queries stand in the sequence, under `mask_by=index`
     k_order: NumpyArray | None = None  # (m,)
     settings: Mapping[str, str] = field(default_factory=dict)  # the choices that settings made → where they were set
+    gradients: GradientRequest | None = None  # which gradients are among the steps, and of what
     shared: SharedPlan | None = field(default=None, repr=False, compare=False)
 
     @cached_property
@@ -199,7 +203,10 @@ class Plan:
         return self.with_problem(Problem())
 
     def axis_length(self, step: str, axis: str) -> int:
-        """Return how long an axis of a step will be."""
+        """Return how long an axis of a step will be; a gradient is as long as that of which it is."""
+        if self.gradients is not None and step in self.gradients.axes:
+            lengths = self.gradients.lengths.get(step)
+            return self.axis_length(step[1:], axis) if lengths is None else lengths[axis]
         if step == "positioned_embeddings" and axis == "dim":
             return self.projection_sizes().d
         if step in PARAMETER_STEPS:

@@ -21,7 +21,7 @@ from attncli.arrays import is_tensor as is_tensor
 from attncli.errors import InputError, input_error
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.registry import Parameter
-from attncli.step_names import STEP_NAMES
+from attncli.step_names import find_figure_name, names_like
 from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
 from attncli.types import FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Array, Field, FieldKind, Json, NumpyArray
 from attncli.validation.identification import validate_id, validate_meta
@@ -451,8 +451,6 @@ def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tup
     return tuple(value)
 
 
-_REPEATED_STEP_PATTERN = re.compile(r"(.+)_[1-9]\d?")  # of a link that stands in the chain more than once
-
 
 def _validate_expected(value: Json) -> Json:
     """Validate the figures that a file expects, step by step: each becomes an object with `values`.
@@ -463,10 +461,9 @@ def _validate_expected(value: Json) -> Json:
     validated: Json = {}
     for step, content in value.items():
         name = f"expected.{shorten(step)}"
-        repeated = _REPEATED_STEP_PATTERN.fullmatch(step)
-        if step not in STEP_NAMES and (repeated is None or repeated.group(1) not in STEP_NAMES):
+        if find_figure_name(step) is None:
             message = f"there is no step called {shorten(step)!r}"
-            raise input_error("unknown-step", message, name, help=suggestion(step, STEP_NAMES))
+            raise input_error("unknown-step", message, name, help=suggestion(step, names_like(step)))
         validated[step] = _validate_figures(
             name, dict(content) if isinstance(content, Mapping) else {"values": content}
         )
