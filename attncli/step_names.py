@@ -19,10 +19,16 @@ STEP_NAMES = (*BASE_STEPS, *(member.traits.step for member in link))
 _STEPS_WITHOUT_GRADIENT = (
     "positioned_embeddings", "mask", "max_score", "log_sum_exp", "entropy", "visible_keys", "sink_weights", "top_keys", "top_weights", "output"
 )  # fmt: skip
-_LEARNED_ARRAYS = dict.fromkeys(p.name for family in (norm, position, score, sink, mixing) for member in family for p in member.parameters)
+_LEARNED_ARRAYS = dict.fromkeys(
+    p.name for family in (norm, position, score, sink, mixing) for member in family for p in member.parameters
+)
 _WITH_GRADIENT = dict.fromkeys(("q", "k", "v", "bias", *_LEARNED_ARRAYS, "embeddings", "memory", *STEP_NAMES))
 GRADIENT_NAMES = tuple(f"d{name}" for name in _WITH_GRADIENT if name not in _STEPS_WITHOUT_GRADIENT)
-UPSTREAM_NAMES = ("dout", "doutput", "dcontext")  # the gradients by which a loss is known; dcontext may be one of its own
+UPSTREAM_NAMES = (
+    "dout",
+    "doutput",
+    "dcontext",
+)  # the gradients by which a loss is known; dcontext may be one of its own
 _NAMES_OF_LAST_STEP = ("out", "o")
 _NAMES_OF_UPSTREAM = ("dout", "d_out", "do", "grad_out", "grad_output", "d_output", "out_grad", "output_grad")
 _GRADIENT_MARKS = (("grad_", ""), ("d_", ""), ("d", ""), ("", "_grad"), ("", ".grad"))

@@ -261,7 +261,11 @@ class Comparison:
             return
         if rule.dtype == "float32" and self._may_be_plain_error(claim, rule):
             for is_drawn in (False, True):
-                flash = self._with_allowed_error(claim, dataclasses.replace(rule, name="flash", factor=rules.flash_factor(claim.step)), is_drawn=is_drawn)
+                flash = self._with_allowed_error(
+                    claim,
+                    dataclasses.replace(rule, name="flash", factor=rules.flash_factor(claim.step)),
+                    is_drawn=is_drawn,
+                )
                 yield dataclasses.replace(rule, allowed_error=flash.allowed_error, plain_error=flash.plain_error)
         if not rule.reason.startswith("they are"):
             return

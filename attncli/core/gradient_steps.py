@@ -165,4 +165,4 @@ def _add_block(
         return
     before, after = own.shape[:query_axis], own.shape[query_axis + 1 :]
     whole = gradients.setdefault(name, np.zeros((*before, query_count, *after)))
-    whole[(*(slice(None) for _ in before), positions)] = own
+    np.moveaxis(whole, query_axis, 0)[positions] = np.moveaxis(own, query_axis, 0)

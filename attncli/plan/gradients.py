@@ -59,7 +59,11 @@ def _shapes_of_inputs(plan: Plan, before: list[str]) -> Iterator[tuple[str, dict
         before: the steps before the one that the loss is known by.
     """
     problem, variant = plan.problem, plan.variant
-    embeddings = {"embeddings": (problem.embeddings, "query"), "memory": ((problem.memory or {}).get("embeddings"), "key")}
+    axes: tuple[str, ...]
+    embeddings = {
+        "embeddings": (problem.embeddings, "query"),
+        "memory": ((problem.memory or {}).get("embeddings"), "key"),
+    }
     for name, (x, token_axis) in embeddings.items():
         if x is not None:
             axes = ("batch", token_axis, "dim")

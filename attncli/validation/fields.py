@@ -6,7 +6,6 @@ Entry: `validate_field`.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -449,7 +448,6 @@ def _validate_labels(value: object, field: Field, index: tuple[int, ...]) -> tup
                 message = f"{field.name} holds half a character (a lone surrogate)"
                 raise input_error("wrong-encoding", message, field.name, (*index, i)) from None
     return tuple(value)
-
 
 
 def _validate_expected(value: Json) -> Json:

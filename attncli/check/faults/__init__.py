@@ -28,6 +28,7 @@ _GROUP_ORDER = (  # of faults that are as plausible and match as well, the first
     "slices",
     "tiles",
     "constants",
+    "backward",
     "rounding",
 )
 

@@ -1,0 +1,147 @@
+"""A backward kernel typed by hand, in NumPy, with the mistakes that such kernels have; it shares no code with the package."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Case:
+    """A problem whose sizes differ pairwise, and what stands around its scores."""
+
+    seed: int = 0
+    batch: int = 2
+    heads: int = 6
+    kv_heads: int = 3
+    queries: int = 11
+    keys: int = 13
+    dim: int = 8
+    width: int = 8
+    causal: int | None = None  # the offset of the diagonal: j ≤ i + causal
+    cap: float | None = None
+    drop: float | None = None
+    sinks: bool = False
+    bias: bool = False
+    arrays: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        r = np.random.default_rng(self.seed)
+        b, h, g, n, m, d, c = self.batch, self.heads, self.kv_heads, self.queries, self.keys, self.dim, self.width
+        self.q, self.k, self.v = (r.normal(size=s) for s in ((b, h, n, d), (b, g, m, d), (b, g, m, c)))
+        self.do = r.normal(size=(b, h, n, c))
+        self.visible = np.ones((n, m), bool) if self.causal is None else np.tri(n, m, self.causal, dtype=bool)
+        self.kept = r.random((b, h, n, m)) >= (self.drop or 0)
+        self.sink = r.normal(size=h) if self.sinks else None
+        self.added = r.normal(size=(h, n, m)) if self.bias else 0.0
+
+    @property
+    def scale(self):
+        return 1 / math.sqrt(self.dim)
+
+    def problem_fields(self):
+        fields = {"q": self.q, "k": self.k, "v": self.v}
+        if self.drop:
+            fields["dropout_mask"] = self.kept
+        if self.sinks:
+            fields["parameters"] = {"sinks": self.sink}
+        if self.bias:
+            fields["bias"] = self.added
+        return fields
+
+    def choices(self):
+        chosen = {}
+        if self.causal is not None:
+            chosen |= {"mask": "causal"}
+            if self.queries != self.keys:
+                chosen["align"] = "top-left" if self.causal == 0 else "bottom-right"
+        if self.cap:
+            chosen["softcap"] = self.cap
+        if self.drop:
+            chosen["dropout"] = self.drop
+        if self.sinks:
+            chosen["sink"] = "given"
+        return chosen
+
+
+def repeat(x, case):
+    return np.repeat(x, case.heads // case.kv_heads, axis=1)
+
+
+def forward(case, visible):
+    k, v = repeat(case.k, case), repeat(case.v, case)
+    raw = case.q @ k.swapaxes(-1, -2) * case.scale
+    capped = case.cap * np.tanh(raw / case.cap) if case.cap else raw
+    s = np.where(visible, capped + case.added, -np.inf)
+    top = s.max(-1, keepdims=True)
+    total = np.exp(s - top).sum(-1, keepdims=True)
+    if case.sink is not None:
+        total = total + np.exp(case.sink[:, None, None] - top)
+    return raw, capped, top + np.log(total), k, v
+
+
+def backward(case, fault=""):
+    """out, dq, dk, dv, dsinks and dbias, with one mistake in them."""
+    raw, capped, lse, k, v = forward(case, case.visible)
+    p = np.where(case.visible, np.exp(capped + case.added - lse), 0)
+    drop = case.kept / (1 - (case.drop or 0)) if case.drop else 1.0
+    out = (p * drop) @ v
+    back, back_drop = p, drop
+    if fault == "no mask":
+        back = np.exp(capped + case.added - lse)
+    if fault == "top-left":
+        back = np.where(np.tri(case.queries, case.keys, 0, dtype=bool), np.exp(capped + case.added - lse), 0)
+    if fault == "no dropout":
+        back_drop = 1.0
+    if fault == "dropout not rescaled":
+        back_drop = case.kept * 1.0
+    if fault == "no sink":
+        back = p / p.sum(-1, keepdims=True)
+    d = (case.do * out).sum(-1, keepdims=True)
+    dp = (case.do @ v.swapaxes(-1, -2)) * back_drop
+    ds = back * (dp - d)
+    if fault == "no row term":
+        ds = back * dp
+    if fault == "no P":
+        ds = dp - d
+    if fault == "softmax skipped":
+        ds = dp
+    bias_gradient = ds.sum(0)
+    if case.cap and fault != "no cap":
+        ds = ds * (1 - (capped / case.cap) ** 2)
+    dq, dk = case.scale * ds @ k, case.scale * ds.swapaxes(-1, -2) @ case.q
+    dv = (back * back_drop).swapaxes(-1, -2) @ case.do
+    if fault == "no scale in dq":
+        dq = dq / case.scale
+    if fault == "no scale in dk":
+        dk = dk / case.scale
+    if fault == "no scale":
+        dq, dk = dq / case.scale, dk / case.scale
+    if fault == "last block of keys":
+        last = (case.keys - 1) // 4 * 4
+        dq = case.scale * ds[..., last:] @ k[..., last:, :]
+    if fault == "first block of queries left out":
+        dk = case.scale * ds[..., 4:, :].swapaxes(-1, -2) @ case.q[..., 4:, :]
+        dv = (back * back_drop)[..., 4:, :].swapaxes(-1, -2) @ case.do[..., 4:, :]
+    size = case.heads // case.kv_heads
+    grouped = [x.reshape(case.batch, case.kv_heads, size, case.keys, -1) for x in (dk, dv)]
+    dk, dv = (x.sum(2) for x in grouped)
+    if fault == "last of group":
+        dk, dv = (x[:, :, -1] for x in grouped)
+    if fault == "first of group in dk":
+        dk = grouped[0][:, :, 0]
+    if fault == "mean of group":
+        dk, dv = (x.mean(2) for x in grouped)
+    if fault == "tiled groups":
+        dk, dv = (x.reshape(case.batch, size, case.kv_heads, case.keys, -1).sum(1) for x in grouped)
+    if fault == "dk and dv exchanged":
+        dk, dv = dv, dk
+    found = {"out": out, "dout": case.do, "dq": dq, "dk": dk, "dv": dv}
+    if case.sink is not None:
+        sink_share = np.exp(case.sink[:, None, None] - lse)
+        found["dsinks"] = -(sink_share * d).sum((0, 2, 3)) * (-1 if fault == "sink sign" else 1)
+    if case.bias:
+        found["dbias"] = bias_gradient * (case.scale if fault == "dbias scaled" else 1)
+    return found
