@@ -214,7 +214,7 @@ def check_schema() -> Json:
 
     rule = fields(
         {"name": {"enum": ["digits", "close", "flash", "exact"]}, "why": text, "dtype": text},
-        **dict.fromkeys(("rtol", "atol", "bound", "plain"), number),
+        **dict.fromkeys(("rtol", "atol", "bound", "plain", "factor"), number),
         atol_of=text,
     )
     cell = {"type": "object", "propertyNames": {"enum": list(AXES)}, "additionalProperties": count}

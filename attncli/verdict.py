@@ -134,6 +134,7 @@ class StepComparison:
     difference: str = ""  # of a step that is otherwise, and not wrong: in what
     decimals: int | None = None  # that the figure there was written with
     region: ErrorRegion | None = None  # of a wrong step
+    is_gradient: bool = False  # which is computed from all steps and a loss, not from an earlier gradient
     is_right_to_float32: bool = False  # right only as what a program printed that computes in float32
     make_tables: Callable[[], Iterator[FigureTable]] | None = field(default=None, repr=False, compare=False)
 
@@ -359,6 +360,7 @@ def _rule_record(rule: Rule) -> Json:
         "atol": rule.atol,
         "bound": rule.allowed_error,
         "plain": rule.plain_error,
+        "factor": rule.factor if rule.name == "flash" else None,
     }
     return {key: value for key, value in values.items() if value is not None and value != ""}
 

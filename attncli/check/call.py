@@ -14,6 +14,7 @@ from attncli.api.sources import to_array, to_problem
 from attncli.check.figures import Figures
 from attncli.errors import InputError, OptionError, UnknownAttributeError
 from attncli.pipeline import load_engine
+from attncli.step_names import UPSTREAM_NAMES, find_figure_name
 from attncli.text import closest, join_names, quote_value
 from attncli.types import Attention, Problem, Step
 from attncli.verdict import Verdict
@@ -221,6 +222,8 @@ def _to_figure_array(name: str, value: object) -> ArrayOrTensor:
     """
     import numpy as np
 
+    if isinstance(value, int | float) and not isinstance(value, bool) and find_figure_name(name) in UPSTREAM_NAMES:
+        return np.array(float(value))  # the same everywhere: of a loss that is a sum
     if isinstance(value, int | float) or value is None:
         raise InputError(
             "wrong-type", f"{name} holds {quote_value(value)}, which is not an array", help=f'{{"{name}": [[…]]}}'

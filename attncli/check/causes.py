@@ -19,6 +19,7 @@ from attncli.check.sensitivity import STEPS_OF_VALUES
 from attncli.check.trials import StepArrays, Trials, compute_or_none, merge_heads
 from attncli.parts.traits import MixingTraits, NormalizerTraits, ScoreTraits
 from attncli.plan import Plan
+from attncli.step_names import GRADIENT_NAMES
 from attncli.types import NumpyArray, Tensor
 from attncli.verdict import Cause, StepComparison
 
@@ -83,7 +84,12 @@ def _follows_from(comparison: Comparison, earlier_index: int, later_index: int) 
 
 
 def can_change(earlier: str, later: str) -> bool:
-    """Tell whether a step is computed from an earlier one: q, k and v never are from each other, nor scores from v."""
+    """Tell whether a step is computed from an earlier one: q, k and v never are from each other, nor scores from v.
+
+    Gradients are computed from all steps and from a loss: they are not resumed from any.
+    """
+    if later in GRADIENT_NAMES:
+        return False
     own, other = _vector_of_step(earlier), _vector_of_step(later)
     if other:
         return not own or own == other

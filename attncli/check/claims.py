@@ -21,7 +21,7 @@ from attncli.check.labels import (
 )
 from attncli.errors import InputError, OptionError, input_error
 from attncli.plan import Plan
-from attncli.step_names import find_figure_name, require_step_name
+from attncli.step_names import GRADIENT_NAMES, find_figure_name, require_step_name
 from attncli.text import join_names, pluralize, printable, suggestion
 from attncli.types import NumpyArray
 
@@ -375,6 +375,8 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
         )
     if len(axes) > 1 and target_shape != _exchange_last(target_shape) == shape:
         hint = f"transpose them: rows are {axes[-2]}, columns {axes[-1]}"
+    if step in GRADIENT_NAMES and len(shape) == len(target_shape):
+        hint = _hint_of_unsummed_gradient(shape, axes, target_shape) or hint
     if _lacks_heads_alone(shape, axes, target_shape):
         hint = f"give the figures of each head, {wanted}; an average over heads cannot be checked"
         if step.endswith("weights"):
@@ -389,6 +391,20 @@ def _wrong_shape_error(step_figures: StepFigures, plan: Plan, target_shape: Shap
             f"or one figure per row under step,{','.join(axes)},value in CSV"
         )
     return input_error("wrong-shape", f"the figures of {step} have shape {shape}, but should be {wanted}", help=hint)
+
+
+def _hint_of_unsummed_gradient(shape: Shape, axes: tuple[str, ...], target_shape: Shape) -> str:
+    """Say over what a gradient is still to be added up: query heads that read one kv head, what a bias is broadcast over."""
+    lengths = list(zip(axes[::-1], shape[::-1], target_shape[::-1], strict=False))
+    longer = [(axis, own, n) for axis, own, n in lengths if own != n]
+    if not longer or any(own % n for _, own, n in longer):
+        return ""
+    if len(longer) == 1 and longer[0][0] == "kv_head":
+        _, own, n = longer[0]
+        return f"add up the gradients of the {own // n} query heads that read each of the {n} kv heads"
+    if all(n == 1 for _, _, n in longer):
+        return f"add it up along {join_names(axis for axis, _, _ in longer[::-1])}, where one number stands for all"
+    return ""
 
 
 def _exchange_last(shape: Shape) -> Shape:

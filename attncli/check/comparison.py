@@ -16,12 +16,14 @@ import numpy as np
 from attncli.check import figure_precision, rules
 from attncli.check.claims import Claim, describe_cell
 from attncli.check.figure_tables import make_figure_tables
+from attncli.check.gradients import has_shared_gradients
 from attncli.check.plain_attention_errors import PlainErrors
 from attncli.check.query_samples import choose_queries, restrict_claim, restrict_figures, restrict_step
 from attncli.check.rules import CellComparison
 from attncli.check.task import CheckTask
 from attncli.check.top_key_ties import TIES_BY_STEP
 from attncli.check.trials import Trials, at_queries, compute_or_none, finish_unedited_plan, run_projections
+from attncli.step_names import GRADIENT_NAMES
 from attncli.types import NumpyArray
 from attncli.verdict import Rule, StepComparison
 
@@ -41,7 +43,7 @@ class Comparison:
         with np.errstate(all="ignore"):
             plan = dataclasses.replace(task.plan, keep=task.plan.keep | self._steps_needed_for_ties())
             self.result = self.trials.run_plan(finish_unedited_plan(plan))
-            self.reference = self.trials.collect_steps(plan, self.result)
+            self.reference = self.trials.reference = self.trials.collect_steps(plan, self.result)
         self.plain_errors = PlainErrors(Trials(task.plan, task.top, task.claims), self.reference, self.score_count)
         self.largest_figures = {step: rules.largest_finite(x) for step, x in self.reference.items()}
         self.rules = tuple(self._with_allowed_error(c, r) for c, r in zip(task.claims, task.rules, strict=True))
@@ -75,12 +77,38 @@ class Comparison:
         some.task = dataclasses.replace(self.task, plan=plan, claims=claims)
         some.trials = Trials(plan, self.task.top, claims)
         some.reference = {step: restrict_step(self.task.plan, step, x, queries) for step, x in self.reference.items()}
+        if self.has_shared_gradients and len(queries) < self.task.plan.size.queries:
+            self._take_shared_gradients_as_right(some)
+        claims, some.trials.reference = some.task.claims, some.reference
         some.decimals = tuple(
             restrict_figures(claim, x, queries) if x is not None else None
             for claim, x in zip(self.task.claims, self.decimals, strict=True)
         )
         some.cell_comparisons = tuple(some.compare(n, some.reference[claim.step]) for n, claim in enumerate(claims))
         return some
+
+    @property
+    def has_shared_gradients(self) -> bool:
+        """Whether a gradient is claimed of what several queries share: each of them adds to it, and no sample shows it."""
+        return has_shared_gradients(claim.step for claim in self.task.claims)
+
+    def _take_shared_gradients_as_right(self, some: Comparison) -> None:
+        """Compute the gradients of what queries share, of a loss of these queries alone, and take them for what is claimed."""
+        shared = {claim.step for claim in some.task.claims if has_shared_gradients([claim.step])}
+        plan = dataclasses.replace(some.task.plan, keep=frozenset(shared))
+        computed = some.trials.collect_steps(plan, some.trials.run_plan(plan, is_trial=False))
+        some.reference |= {step: computed[step] for step in shared}
+        claims = tuple(
+            dataclasses.replace(claim, values=computed[claim.step][claim.index]) if claim.step in shared else claim
+            for claim in some.task.claims
+        )
+        some.task = dataclasses.replace(some.task, claims=claims)
+
+    def as_whole(self) -> Comparison:
+        """Return the same comparison, of which no sample is taken."""
+        whole = copy.copy(self)
+        whole.__dict__["sample"] = whole
+        return whole
 
     def at_all_queries(self) -> Comparison:
         """Return the same comparison with trials that compute all queries at once."""
@@ -208,6 +236,7 @@ class Comparison:
             actual=claim.values[position].item(),
             reference=reference[position].item(),
             decimals=None if decimals is None else int(decimals[position]),
+            is_gradient=claim.step in GRADIENT_NAMES,
             is_right_to_float32=bool(cells.is_right.all()) and self._needs_float32(claim_index),
             make_tables=functools.partial(
                 make_figure_tables, self.task.plan, claim, reference, cells.is_right, decimals

@@ -44,7 +44,7 @@ def _make_diagnosis(comparison: Comparison, group: Sequence[TrialResult], *, is_
     """Make one diagnosis of results that give the same figures, with the sentence of the first."""
     first = group[0]
     steps = join_names(first.explained_steps or [claim.step for claim in comparison.task.claims])
-    verb = "are" if steps.endswith("s") or " and " in steps else "is"
+    verb = "are" if (steps.endswith("s") and steps != "dbias") or " and " in steps else "is"
     if not is_match:
         verb += " like"
     return Diagnosis(

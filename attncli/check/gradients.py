@@ -55,10 +55,8 @@ def take_upstream(figures: Figures) -> tuple[Figures, StepFigures | None]:
     return dataclasses.replace(figures, steps=others), by_name[found[0]]
 
 
-def resolve_out(
-    step_figures: Sequence[StepFigures], upstream: StepFigures | None, plan: Plan
-) -> tuple[tuple[StepFigures, ...], StepFigures | None]:
-    """Give figures called `out` and `dout` the step that they are of: the context, where nothing is made of it.
+def resolve_out(step_figures: Sequence[StepFigures], plan: Plan) -> tuple[StepFigures, ...]:
+    """Give figures called `out` the step that they are of: the context, where nothing is made of it.
 
     Raises:
         InputError: there is an output besides, so that they may be of either.
@@ -68,7 +66,7 @@ def resolve_out(
     twice = next((name for name in names if name is not None and names.count(name) > 1), None)
     if twice is not None:
         raise InputError("two-sources", f"out and {twice} are the same figures here", help="remove one of them")
-    return steps, None if upstream is None else _resolve(upstream, plan)
+    return steps
 
 
 def _resolve(figures: StepFigures, plan: Plan) -> StepFigures:
@@ -89,6 +87,13 @@ def with_claimed_gradients(
 ) -> Plan:
     """Return the plan with gradients among its steps, if some are claimed.
 
+    Args:
+        plan: of the problem.
+        step_figures: what is claimed.
+        upstream: the gradient by which the loss is known.
+        figures: that it is from.
+        layout: that is said of arrays with heads.
+
     Raises:
         InputError: nothing says of which loss they are, or its gradient has another shape than what it is of.
     """
@@ -98,10 +103,11 @@ def with_claimed_gradients(
     if upstream is None:
         message = f"nothing says of which loss {join_names(claimed)} {'is the gradient' if len(claimed) == 1 else 'are the gradients'}"
         raise input_error("no-upstream", message, help=_WAY_OUT)
+    name, upstream = str(upstream.step), _resolve(upstream, plan)
     step = str(upstream.step)[1:]
     if step not in plan.steps:
-        hint = "dcontext" if "context" in plan.steps else "there is no context either, without values"
-        raise input_error("absent-step", f"{upstream.step} is given, but this variant has no {step}", help=hint)
+        hint = "call it dcontext" if "context" in plan.steps else "there is no context either, without values"
+        raise input_error("absent-step", f"{name} is given, but this variant has no {step}", help=hint)
     shape = step_shape(plan, step)
     if upstream.values.ndim == 0:
         values = np.full(shape, float(upstream.values))
@@ -109,14 +115,14 @@ def with_claimed_gradients(
         try:
             [claim] = make_claims(figures, (dataclasses.replace(upstream, step=step),), plan, layout)
         except InputError as error:
-            message = error.message.replace(f"of {step}", f"of {upstream.step}")
+            message = error.message.replace(f"of {step}", f"of {name}")
             raise InputError(error.code, message, location=error.location, help=error.help) from None
         if not claim.is_whole_step:
-            message = f"{upstream.step} is not given for all of the {step}"
+            message = f"{name} is not given for all of the {step}"
             raise input_error("wrong-shape", message, help="gradients need all of it")
         values = claim.values.astype(np.float64)
     if not np.isfinite(values).all():
-        raise input_error("not-finite", f"{upstream.step} holds NaN or ∞, so that no gradient is finite")
+        raise input_error("not-finite", f"{name} holds NaN or ∞, so that no gradient is finite")
     return with_gradients(plan, step, values)
 
 

@@ -15,6 +15,7 @@ from attncli.check.claim_grid import ClaimGrid
 from attncli.check.comparison import Comparison
 from attncli.check.index_sets import axis_noun, describe_indices
 from attncli.plan.head_shapes import kv_head_of
+from attncli.step_names import GRADIENT_NAMES
 from attncli.types import NumpyArray
 
 _MAX_FIGURES = 1 << 22  # of the rows that are looked at
@@ -95,7 +96,7 @@ def _describe_rows(rows: WrongRows) -> Iterator[str]:
     if is_left.any():
         moved = list(_describe_moved_rows(rows, is_left))
         yield from moved
-        if not moved:
+        if not moved and rows.step not in GRADIENT_NAMES:
             yield from _describe_rank(rows, is_left)
     yield from _describe_weights(rows, is_finite)
     yield from _describe_value_range(rows, is_finite)
@@ -173,8 +174,9 @@ def _row_factors(rows: WrongRows, is_left: NumpyArray) -> tuple[NumpyArray, Nump
 def _describe_factors(rows: WrongRows, factors: NumpyArray, is_multiple: NumpyArray) -> Iterator[str]:
     """Say what the factors have in common: one for all, one a head, or what they are of each denominator."""
     subject, own = rows.subject(is_multiple), factors[is_multiple]
-    if _is_constant(own):
-        yield f"{subject} the reference × {own.mean():.6g}"
+    common = _common_factor(rows, is_multiple)
+    if _is_constant(own) or common is not None:
+        yield f"{subject} the reference × {own.mean() if common is None else common:.6g}"
         return
     cells = rows.cells(is_multiple)
     by_head = _value_of_each_head(own, cells)
@@ -182,11 +184,22 @@ def _describe_factors(rows: WrongRows, factors: NumpyArray, is_multiple: NumpyAr
         listed = ", ".join(f"{h}: {factor:.4g}" for h, factor in list(by_head.items())[:8])
         yield f"{subject} the reference × a factor for each head ({listed})"
         return
-    yield f"{subject} the reference × a factor of their own, from {own.min():.4g} to {own.max():.4g}: right except for what they are divided by"
+    divided = "" if rows.step in GRADIENT_NAMES else ": right except for what they are divided by"
+    yield f"{subject} the reference × a factor of their own, from {own.min():.4g} to {own.max():.4g}{divided}"
+    if divided == "":
+        return
     sums = rows.comparison.row_statistic("log_sum_exp")
     log_sums = None if sums is None else _pick_statistic(rows.comparison, "log_sum_exp", sums, cells)
     if log_sums is not None and (own > 0).all():
         yield from _describe_denominator(own, log_sums, cells)
+
+
+def _common_factor(rows: WrongRows, is_multiple: NumpyArray) -> float | None:
+    """Return the one factor that all these rows may have, rounded as they are; None where there is none."""
+    values, reference = rows.values[is_multiple], rows.reference[is_multiple]
+    factor = float((values * reference).sum() / (reference**2).sum())
+    bound = rows.tolerance[is_multiple] * max(1.0, abs(factor))
+    return factor if (np.abs(values - factor * reference) <= bound).all() else None
 
 
 def _describe_denominator(factors: NumpyArray, log_sums: NumpyArray, cells: dict[str, NumpyArray]) -> Iterator[str]:

@@ -49,6 +49,7 @@ _SMALL_PROBLEM_SCORES = 2048
 _LARGE_PROBLEM_SCORES = 1 << 20  # of a larger problem only likely changes are tried
 _MAX_NUMBERS = 1 << 31  # that a search by a sample reads and makes: scores, and keys and values for each head
 _MAX_SCORES_AT_ONCE = 1 << 24  # of what only all queries together show
+_MAX_SCORES_BACK = 1 << 23  # of a problem whose way back is computed again and again; a quarter for less likely changes
 _MAX_CONFIRMED = 3  # of the matches that a sample gives: each is computed for all queries
 _SIGNIFICANCE_MARGIN_DIGITS = 1.0  # digits by which a match must exceed what so many trials reach by chance
 _INDEPENDENT_DIGITS_SHARE = 0.7  # of all digits: figures depend on each other (rows sum to 1)
@@ -99,6 +100,9 @@ class Search:
     def find_changes(self, report_progress: ProgressCallback | None = None) -> SearchResult:
         """Try one change, and two only where no single one matches."""
         report_progress = report_progress or _ignore_progress
+        if self.is_sampled and self.whole.has_shared_gradients:
+            identified = make_diagnoses(self.whole.as_whole(), self._try_ways_back(report_progress))
+            return dataclasses.replace(self._make_result(identified=identified), sampled_queries=0)
         singles = self._try_single_changes(report_progress)
         results = [single.result for single in singles]
         if not self.wrong_claims:
@@ -139,20 +143,27 @@ class Search:
 
     # ── one change ───────────────────────────────────────────────────────────────────────────────
     def _try_single_changes(self, report_progress: ProgressCallback) -> list[SingleTrial]:
-        """Try every single change; rounding comes last, and only where nothing else matches."""
+        """Try every single change: the way back first, and nothing else if that is it; rounding last, where nothing matches."""
         is_large = self.comparison.score_count > _LARGE_PROBLEM_SCORES
         changes = [
             (hypothesis, alternative)
             for hypothesis, alternative in single_changes(self.trials)
             if not is_large or hypothesis.implausibility <= 1
         ]
-        changes.sort(key=lambda change: (change[0].is_rounding, change[0].implausibility if self.is_sampled else 0))
+        changes.sort(
+            key=lambda change: (
+                change[0].is_rounding,
+                not change[0].is_backward,
+                change[0].implausibility if self.is_sampled else 0,
+            )
+        )
         singles: list[SingleTrial] = []
         for i, (hypothesis, alternative) in enumerate(changes):
             report_progress(i / len(changes), "one change")
             is_first_rounding = hypothesis.is_rounding and not changes[i - 1][0].is_rounding
             is_less_likely = self.is_sampled and i and hypothesis.implausibility > changes[i - 1][0].implausibility
-            if is_first_rounding or is_less_likely:
+            is_first_forward = i and changes[i - 1][0].is_backward and not hypothesis.is_backward
+            if is_first_rounding or is_less_likely or is_first_forward:
                 matches = self._significant_matches([single.result for single in singles])
                 if self._confirm(matches):
                     break
@@ -256,6 +267,25 @@ class Search:
             if result is not None and result.is_match:
                 confirmed.append(result)
         return confirmed
+
+    def _try_ways_back(self, report_progress: ProgressCallback) -> list[TrialResult]:
+        """Try what may be wrong on the way back, on all queries: no sample shows what these add up to."""
+        search = Search(self.whole.as_whole())
+        changes = [hypothesis for hypothesis in fault_hypotheses(search.trials) if hypothesis.is_backward]
+        count = self.whole.score_count
+        tried = [
+            hypothesis
+            for hypothesis in changes
+            if hypothesis.is_of_reference or count * max(hypothesis.implausibility, 1) ** 2 <= _MAX_SCORES_BACK
+        ]
+        results: list[TrialResult] = []
+        for i, hypothesis in enumerate(tried):
+            report_progress(i / len(tried), "one change")
+            result = search._try_hypothesis(hypothesis, is_fault=True)
+            results += [result] if result else []
+        self.left_out_count += len(changes) - len(tried)
+        self.trials.trial_count += search.trials.trial_count
+        return search._significant_matches(results)
 
     def _try_changes_across_queries(self) -> list[TrialResult]:
         """Try what no sample shows, on all queries at once, if they are not too many."""

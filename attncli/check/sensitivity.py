@@ -14,6 +14,7 @@ from attncli.check import rules
 from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import equal_weights, with_normalizer
 from attncli.check.trials import StepArrays, Trials, compute_or_none
+from attncli.step_names import GRADIENT_NAMES
 from attncli.text import join_names
 from attncli.types import Json, NumpyArray
 from attncli.verdict import SensitivityCheck
@@ -164,6 +165,8 @@ def _depends_on(step: str, earlier: str, step_order: Sequence[str]) -> bool:
     """Tell whether a step can change with an earlier one: v changes only the context, though other steps come after it."""
     if not earlier:
         return True
+    if step in GRADIENT_NAMES:
+        return earlier != "v" or step != "dv"
     if earlier not in step_order or step_order.index(step) < step_order.index(earlier):
         return False
     return earlier != "v" or step in STEPS_OF_VALUES

@@ -76,7 +76,7 @@ def prepare(
     plan = finish_edited_plan(outline_plan(_with_numpy_arrays(problem), variant_in_float64, (), top=top))
     open_gaps: tuple[Claim, ...] = ()
     with _errors_in(figures.name), np.errstate(all="ignore"):
-        step_figures, upstream = resolve_out(step_figures, upstream, plan)
+        step_figures = resolve_out(step_figures, plan)
         plan = with_claimed_gradients(plan, step_figures, upstream, figures, layout)
         claims = make_claims(figures, step_figures, plan, layout)
         if figures.open_gaps:

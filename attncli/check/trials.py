@@ -43,6 +43,7 @@ class Trials:
         self.top = top
         self.claims = claims
         self.trial_count = 0
+        self.reference: StepArrays = {}  # of the claimed steps, where it has been computed
 
     @property
     def claimed_steps(self) -> frozenset[str]:

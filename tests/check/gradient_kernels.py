@@ -79,63 +79,24 @@ def forward(case, visible):
     total = np.exp(s - top).sum(-1, keepdims=True)
     if case.sink is not None:
         total = total + np.exp(case.sink[:, None, None] - top)
-    return raw, capped, top + np.log(total), k, v
+    return capped, top + np.log(total), k, v
 
 
 def backward(case, fault=""):
     """out, dq, dk, dv, dsinks and dbias, with one mistake in them."""
-    raw, capped, lse, k, v = forward(case, case.visible)
+    capped, lse, k, v = forward(case, case.visible)
     p = np.where(case.visible, np.exp(capped + case.added - lse), 0)
-    drop = case.kept / (1 - (case.drop or 0)) if case.drop else 1.0
+    drop = case.kept / (1 - case.drop) if case.drop else np.ones(p.shape)
     out = (p * drop) @ v
-    back, back_drop = p, drop
-    if fault == "no mask":
-        back = np.exp(capped + case.added - lse)
-    if fault == "top-left":
-        back = np.where(np.tri(case.queries, case.keys, 0, dtype=bool), np.exp(capped + case.added - lse), 0)
-    if fault == "no dropout":
-        back_drop = 1.0
-    if fault == "dropout not rescaled":
-        back_drop = case.kept * 1.0
-    if fault == "no sink":
-        back = p / p.sum(-1, keepdims=True)
     d = (case.do * out).sum(-1, keepdims=True)
+    back, back_drop = recomputed_weights(case, fault, p, np.exp(capped + case.added - lse), drop)
     dp = (case.do @ v.swapaxes(-1, -2)) * back_drop
-    ds = back * (dp - d)
-    if fault == "no row term":
-        ds = back * dp
-    if fault == "no P":
-        ds = dp - d
-    if fault == "softmax skipped":
-        ds = dp
-    bias_gradient = ds.sum(0)
+    ds = {"no row term": back * dp, "no P": dp - d, "softmax skipped": dp}.get(fault, back * (dp - d))
+    bias_gradient = ds.sum(0) * (case.scale if fault == "dbias scaled" else 1)
     if case.cap and fault != "no cap":
         ds = ds * (1 - (capped / case.cap) ** 2)
-    dq, dk = case.scale * ds @ k, case.scale * ds.swapaxes(-1, -2) @ case.q
-    dv = (back * back_drop).swapaxes(-1, -2) @ case.do
-    if fault == "no scale in dq":
-        dq = dq / case.scale
-    if fault == "no scale in dk":
-        dk = dk / case.scale
-    if fault == "no scale":
-        dq, dk = dq / case.scale, dk / case.scale
-    if fault == "last block of keys":
-        last = (case.keys - 1) // 4 * 4
-        dq = case.scale * ds[..., last:] @ k[..., last:, :]
-    if fault == "first block of queries left out":
-        dk = case.scale * ds[..., 4:, :].swapaxes(-1, -2) @ case.q[..., 4:, :]
-        dv = (back * back_drop)[..., 4:, :].swapaxes(-1, -2) @ case.do[..., 4:, :]
-    size = case.heads // case.kv_heads
-    grouped = [x.reshape(case.batch, case.kv_heads, size, case.keys, -1) for x in (dk, dv)]
-    dk, dv = (x.sum(2) for x in grouped)
-    if fault == "last of group":
-        dk, dv = (x[:, :, -1] for x in grouped)
-    if fault == "first of group in dk":
-        dk = grouped[0][:, :, 0]
-    if fault == "mean of group":
-        dk, dv = (x.mean(2) for x in grouped)
-    if fault == "tiled groups":
-        dk, dv = (x.reshape(case.batch, size, case.kv_heads, case.keys, -1).sum(1) for x in grouped)
+    dq, dk, dv = multiply_back(case, fault, ds, back * back_drop, k)
+    dk, dv = sum_groups(case, fault, dk, dv)
     if fault == "dk and dv exchanged":
         dk, dv = dv, dk
     found = {"out": out, "dout": case.do, "dq": dq, "dk": dk, "dv": dv}
@@ -143,5 +104,50 @@ def backward(case, fault=""):
         sink_share = np.exp(case.sink[:, None, None] - lse)
         found["dsinks"] = -(sink_share * d).sum((0, 2, 3)) * (-1 if fault == "sink sign" else 1)
     if case.bias:
-        found["dbias"] = bias_gradient * (case.scale if fault == "dbias scaled" else 1)
+        found["dbias"] = bias_gradient
     return found
+
+
+def recomputed_weights(case, fault, p, unmasked, drop):
+    """The weights and the dropout of the way back."""
+    if fault == "no mask":
+        p = unmasked
+    if fault == "top-left":
+        p = np.where(np.tri(case.queries, case.keys, 0, dtype=bool), unmasked, 0)
+    if fault == "no sink":
+        p = p / p.sum(-1, keepdims=True)
+    if fault == "no dropout":
+        drop = np.ones(p.shape)
+    if fault == "dropout not rescaled":
+        drop = case.kept * 1.0
+    return p, drop
+
+
+def multiply_back(case, fault, ds, weights, k):
+    """dq, and dk and dv of each query head."""
+    keys, queries = slice(None), slice(None)
+    if fault == "last block of keys":
+        keys = slice((case.keys - 1) // 4 * 4, None)
+    if fault == "first block of queries left out":
+        queries = slice(4, None)
+    in_dq = 1 if fault in ("no scale in dq", "no scale") else case.scale
+    in_dk = 1 if fault in ("no scale in dk", "no scale") else case.scale
+    dq = in_dq * ds[..., keys] @ k[..., keys, :]
+    dk = in_dk * ds[..., queries, :].swapaxes(-1, -2) @ case.q[..., queries, :]
+    dv = weights[..., queries, :].swapaxes(-1, -2) @ case.do[..., queries, :]
+    return dq, dk, dv
+
+
+def sum_groups(case, fault, dk, dv):
+    """Add up what the query heads of each kv head send back."""
+    size, g = case.heads // case.kv_heads, case.kv_heads
+    dk, dv = (x.reshape(case.batch, g, size, case.keys, -1) for x in (dk, dv))
+    if fault == "last of group":
+        return dk[:, :, -1], dv[:, :, -1]
+    if fault == "first of group in dk":
+        return dk[:, :, 0], dv.sum(2)
+    if fault == "mean of group":
+        return dk.mean(2), dv.mean(2)
+    if fault == "tiled groups":
+        return tuple(x.reshape(case.batch, size, g, case.keys, -1).sum(1) for x in (dk, dv))
+    return dk.sum(2), dv.sum(2)

@@ -9,7 +9,7 @@ from functools import partial
 
 from attncli.check.backward_routes import Gradients, Routes, query_indices
 from attncli.check.faults.base import Hypothesis, fault
-from attncli.check.trials import Trials
+from attncli.check.trials import StepArrays, Trials
 from attncli.plan import Plan
 from attncli.plan.gradients import with_gradients
 from attncli.plan.head_shapes import kv_head_of
@@ -68,7 +68,7 @@ def wrong_jacobian(trials: Trials) -> Iterator[Hypothesis]:
             f"with dP − D not multiplied by P: {formula}",
             lambda r: r.weights_gradient - r.row_term,
         ),
-        ("softmax not differentiated", f"with dP in the place of dS: {formula}", lambda r: r.weights_gradient),
+        ("dP in the place of dS", f"with dP in the place of dS: {formula}", lambda r: r.weights_gradient),
         (
             "row term added",
             f"with the row term added, dS = P ∘ (dP + D): {formula}",
@@ -82,39 +82,58 @@ def wrong_jacobian(trials: Trials) -> Iterator[Hypothesis]:
     )
     for name, description, gradient_of_scores in cases:
         yield _hypothesis(trials, name, description, wrong(gradient_of_scores))
+        if trials.plan.is_masked and "dP" in name:  # P is 0 where a key is hidden, and dP is not
+
+            def with_hidden(r: Routes, of: Callable[[Routes], Tensor] = gradient_of_scores) -> Gradients:
+                return r.with_scores(r.by_scores(r.unmasked_scores, of(r)))
+
+            yield _hypothesis(trials, f"{name}, of hidden keys either", f"{description}; nor is it masked", with_hidden)
 
 
 # ── factors, and names that were exchanged ───────────────────────────────────────────────────────
+def _of_reference(
+    trials: Trials, name: str, description: str, edit: Callable[[StepArrays], StepArrays], implausibility: int = 1
+) -> Hypothesis:
+    """Make the hypothesis of figures that are the reference's, edited."""
+
+    def compute() -> StepArrays:
+        reference = trials.reference or trials.compute_steps(trials.plan)
+        return reference | edit(reference)
+
+    return Hypothesis(name, description, compute, implausibility, is_backward=True, is_of_reference=True)
+
+
+def _multiplied(names: tuple[str, ...], factor: float) -> Callable[[StepArrays], StepArrays]:
+    return lambda reference: {name: reference[name] * factor for name in names}
+
+
 @fault
 def factors(trials: Trials) -> Iterator[Hypothesis]:
     """A factor that dq or dk lacks, or has twice: the scale, or ln 2 of a kernel that works with powers of 2."""
-    claimed = _claimed(trials) & {"dq", "dk"}
-    scale = next((link.value for link in trials.plan.chain if link.is_scale and link.value), None)
+    claimed = _claimed(trials) & {"dq", "dk", "dbias", "dsinks"}
+    link = next((link for link in trials.plan.chain if link.is_scale and link.value), None)
     cases: list[tuple[str, str, float]] = []
-    if scale is not None:
-        text = next(link.value_formula for link in trials.plan.chain if link.is_scale) or f"{scale:.6g}"
+    if link is not None and link.value is not None:
+        text = link.value_formula or f"{link.value:.6g}"
         cases += [
-            (
-                "no scale",
-                f"without the scale {text}: what multiplies the scores multiplies their gradient, too",
-                1 / scale,
-            ),
-            ("scale twice", f"with the scale {text} twice", scale),
-        ]
+            ("no scale", f"without the scale {text}: what multiplies the scores multiplies their gradient, too", 1 / link.value),
+            ("scale twice", f"with the scale {text} twice", link.value),
+        ]  # fmt: skip
     cases += [
         ("ln 2 missing", "× log₂ e = 1.4427: the kernel takes powers of 2, and the derivative of 2^x is ln 2 · 2^x", 1 / math.log(2)),
         ("ln 2 too much", "× ln 2 = 0.693147: a factor of powers of 2 that does not belong here", math.log(2)),
         ("sign", "× −1", -1.0),
     ]  # fmt: skip
     for names in (("dq", "dk"), ("dq",), ("dk",)):
-        if not set(names) <= claimed:
-            continue
-        for name, description, factor in cases:
-
-            def wrong(r: Routes, names: tuple[str, ...] = names, factor: float = factor) -> Gradients:
-                return r.right | {n: r.right[n] * factor for n in names}
-
-            yield _hypothesis(trials, f"{name} in {' and '.join(names)}", description, wrong)
+        if set(names) <= claimed:
+            for name, description, factor in cases:
+                yield _of_reference(trials, f"{name} in {' and '.join(names)}", description, _multiplied(names, factor))
+    if link is not None and link.value is not None and "dbias" in claimed:
+        description = f"× the scale {link.value:.6g}: a bias is added to scores that are scaled already"
+        yield _of_reference(trials, "scale in dbias", description, _multiplied(("dbias",), link.value))
+    if "dsinks" in claimed:
+        description = "× −1: a sink takes weight from the keys, dsink = −Σ p_sink · D"
+        yield _of_reference(trials, "sign of dsinks", description, _multiplied(("dsinks",), -1.0))
 
 
 @fault
@@ -127,10 +146,10 @@ def exchanged(trials: Trials) -> Iterator[Hypothesis]:
         shapes = [[plan.axis_length(name, axis) for axis in plan.steps[name]] for name in (one, other)]
         if shapes[0] == shapes[1]:
 
-            def wrong(r: Routes, one: str = one, other: str = other) -> Gradients:
-                return r.right | {one: r.right[other], other: r.right[one]}
+            def edit(reference: StepArrays, one: str = one, other: str = other) -> StepArrays:
+                return {one: reference[other], other: reference[one]}
 
-            yield _hypothesis(trials, f"{one} and {other} exchanged", f"with {one} and {other} exchanged", wrong, 0)
+            yield _of_reference(trials, f"{one} and {other} exchanged", f"with {one} and {other} exchanged", edit, 0)
 
 
 # ── the mask ─────────────────────────────────────────────────────────────────────────────────────
@@ -257,7 +276,7 @@ def groups_not_summed(trials: Trials) -> Iterator[Hypothesis]:
             yield _hypothesis(
                 trials,
                 f"only the {which} query head of each group in {listed}",
-                f"of the {which} query head of each group alone: the gradients of all {h // g} heads that read a head of k and v are added up",
+                f"with the {which} query head of each group alone: the gradients of all {h // g} heads that read a head of k and v are added up",
                 of_one,
             )
 
@@ -316,7 +335,7 @@ def dropout_of_the_way_back(trials: Trials) -> Iterator[Hypothesis]:
 
 @fault
 def sink_of_the_way_back(trials: Trials) -> Iterator[Hypothesis]:
-    """The weights are computed again without the sink's share; or its gradient has another sign."""
+    """The weights are computed again without the sink's share."""
     claimed = _claimed(trials)
     if not claimed or not _has_softmax(trials) or trials.plan.variant.sink.is_none:
         return
@@ -326,13 +345,6 @@ def sink_of_the_way_back(trials: Trials) -> Iterator[Hypothesis]:
         return r.with_both(r.by_scores(r.last_scores, p * (r.weights_gradient - r.row_term)), r.by_values(p))
 
     yield _hypothesis(trials, "no sink on the way back", "without the sink in the sums of the way back", without_sink)
-    if "dsinks" in claimed:
-        yield _hypothesis(
-            trials,
-            "sign of dsinks",
-            "× −1: a sink takes weight from the keys, dsink = −Σ p_sink · D",
-            lambda r: r.right | {"dsinks": -r.right["dsinks"]},
-        )
 
 
 # ── blocks ───────────────────────────────────────────────────────────────────────────────────────
@@ -356,8 +368,8 @@ def blocks_overwritten(trials: Trials) -> Iterator[Hypothesis]:
 
 def _chosen_blocks(size: int, length: int, noun: str) -> Iterator[tuple[str, str, Callable[[Tensor], Tensor]]]:
     last = (length - 1) // size * size
-    yield f"only the last block of {size} {noun}", f"of the last block of {size} {noun} alone: blocks overwrite each other, and should be added up", lambda i: i >= last  # fmt: skip
-    yield f"only the first block of {size} {noun}", f"of the first block of {size} {noun} alone", lambda i: i < size
+    yield f"only the last block of {size} {noun}", f"with the last block of {size} {noun} alone: blocks overwrite each other, and should be added up", lambda i: i >= last  # fmt: skip
+    yield f"only the first block of {size} {noun}", f"with the first block of {size} {noun} alone", lambda i: i < size
     yield f"without the last block of {size} {noun}", f"without the last block of {size} {noun}", lambda i: i < last
     if last > size:
         yield (

@@ -24,6 +24,7 @@ class Hypothesis:
     decimals: int | None = None  # that it leaves of what it rounds
     is_rounding: bool = False  # rounding is looked for where nothing else matches
     mixes_queries: bool = False  # a query's figures come from other queries, too: no sample of them shows it
+    is_of_reference: bool = False  # made of the reference's figures: nothing is computed again
     is_backward: bool = False  # the way forward is right, and gradients alone are wrong
     combinable: bool = False  # common enough that other faults are tried on top of it
 

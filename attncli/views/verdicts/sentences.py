@@ -62,21 +62,24 @@ def cause_lines(verdict: Verdict) -> Iterator[str]:
     if not wrong:
         return
     first = wrong[0]
-    line = f"{first.step} is the first step that is wrong"
+    has_order = not first.is_gradient  # gradients are not computed one from the other
+    line = f"{first.step} is the first step that is wrong" if has_order else f"{first.step} is wrong"
     if first.figure_count > 1:
         if first.wrong_count == first.figure_count:
             line += f", all {first.figure_count} of its figures"
         else:
             line += f", {first.wrong_count} of {first.figure_count} figures"
-    right_before = [
-        comparison.step for comparison in verdict.steps[: verdict.steps.index(first)] if comparison.is_right
-    ]
-    if right_before:
-        line += f"; {join_names(right_before)} before it {'is' if len(right_before) == 1 else 'are'} right"
+    others = verdict.steps[: verdict.steps.index(first)] if has_order else verdict.steps
+    right = [comparison.step for comparison in others if comparison.is_right]
+    if right:
+        place = " before it" if has_order else ""
+        line += f"; {join_names(right)}{place} {'is' if len(right) == 1 else 'are'} right"
     yield line
     for comparison in wrong[1:]:
         if comparison.cause:
             yield f"{comparison.step}: {comparison.cause_text}"
+        elif not has_order:
+            yield f"{comparison.step} is wrong too, {comparison.wrong_count} of {comparison.figure_count} figures"
         else:
             yield f"{comparison.step} is wrong too, and may follow from it"
 
