@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-MAX_RATIOS = {"float32": 3, "bfloat16": 4}  # of a verdict to the computation; half precision is judged by a second one
+MAX_RATIO = 3  # of a verdict to the computation
 MAX_MEGABYTES = 1024  # beside twice the inputs
 CASES = {  # label → heads, kv heads, tokens, dtype, whether the figures are wrong
     "B1 H8 T1024, float32, right": (8, 8, 1024, "float32", False),

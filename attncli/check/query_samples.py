@@ -7,7 +7,7 @@ is confirmed on all queries.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -50,6 +50,25 @@ def choose_queries(task: CheckTask, are_wrong: Sequence[NumpyArray]) -> NumpyArr
         taken = np.unique(np.concatenate(chosen))
         candidates[taken] = False
         chosen.append(_spread(np.flatnonzero(candidates), count - len(taken)))
+    return np.unique(np.concatenate(chosen))
+
+
+def choose_large_queries(plan: Plan, steps: Mapping[str, NumpyArray]) -> NumpyArray:
+    """Choose queries with the largest figures, whose roundings are the largest, and some others.
+
+    Args:
+        plan: of the problem.
+        steps: steps that have queries, on all their axes.
+
+    Returns:
+        Ascending indices.
+    """
+    chosen = [_spread(np.arange(plan.size.queries), _MAX_QUERIES // 2)]
+    for step, values in steps.items():
+        axis = plan.steps[step].index("query")
+        others = tuple(i for i in range(values.ndim) if i != axis)
+        largest = np.abs(np.where(np.isfinite(values), values, 0)).max(axis=others)
+        chosen.append(np.argsort(-largest, kind="stable")[: _MAX_QUERIES // 2 // len(steps)])
     return np.unique(np.concatenate(chosen))
 
 

@@ -16,7 +16,7 @@ from attncli.core.attention import forward, run_plan
 from attncli.core.inputs import Inputs
 from attncli.core.recorder import Recorder
 from attncli.plan import Plan
-from attncli.plan.gradients import GradientRequest
+from attncli.plan.gradient_request import GradientRequest
 from attncli.types import Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy
 

@@ -7,29 +7,16 @@ respect to the context or the output.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
+from attncli.plan.gradient_request import Backward, GradientRequest
 from attncli.plan.plan import Plan
 from attncli.registry import AnyPart
 from attncli.step_names import GRADIENT_NAMES
 from attncli.types import PARAMETER_STEPS, NumpyArray
 from attncli.validation.fields import shape_of
 
-Backward = Callable[[Any], Mapping[str, Any]]  # what the core has computed forwards → the gradient of each target
 _ARRAY_AXES = ("batch", "head", "query", "key")
-
-
-@dataclass(frozen=True)
-class GradientRequest:
-    """The gradients that are steps of a plan."""
-
-    upstream_step: str  # context or output
-    upstream: NumpyArray  # the gradient of the loss with respect to it, on all its axes and of all queries
-    axes: Mapping[str, tuple[str, ...]]  # of each gradient, by its name
-    lengths: Mapping[str, Mapping[str, int]]  # of those that are of no step
-    backward: Backward | None = None  # in the place of differentiation: a fault that `attn check` tries
 
 
 def with_gradients(plan: Plan, upstream_step: str, upstream: NumpyArray, backward: Backward | None = None) -> Plan:

@@ -24,7 +24,7 @@ from attncli.validation.fields import is_tensor
 from attncli.variant import Variant
 
 if TYPE_CHECKING:
-    from attncli.plan.gradients import GradientRequest
+    from attncli.plan.gradient_request import GradientRequest
 
 
 @dataclass(eq=False)

@@ -104,3 +104,16 @@ def test_the_verdict_is_written_before_the_search(attn, qkv, tmp_path, monkeypat
     assert whole.startswith(before)
     assert len(whole) > len(before)
     assert attn(*arguments, "--json").out == ""
+
+
+def test_half_precision_is_judged_by_some_queries_first_and_by_all_where_these_do_not_do(qkv):
+    half = [x.to(torch.bfloat16) for x in qkv]
+    context = attend(*half)
+
+    right = check(half, context)
+    wrong = check(half, torch.where(torch.arange(TOKENS)[:, None] < 300, context, 0.0), identify=False)
+
+    assert (right.right, wrong.first_wrong_step) == (True, "head_context")
+    asked_first, of_all = (report.steps[0].rule.plain_error for report in (right, wrong))
+    assert of_all / 2 < asked_first <= of_all
+    assert wrong.steps[0].region.words.startswith("in queries 300 to 399")
