@@ -343,6 +343,9 @@ class Comparison:
         elif dtype != rule.dtype:
             for is_drawn in (False, True):
                 yield self._with_allowed_error(claim, rules.flash_rule(claim.step, dtype), is_drawn=is_drawn)
+        elif claim.decimals is not None:
+            for narrow in figure_precision.possible_dtypes_of_short_figures(claim.values, claim.decimals, reference):
+                yield self._with_allowed_error(claim, rules.flash_rule(claim.step, narrow), is_drawn=True)
 
     def _may_be_plain_error(self, claim: Claim, rule: Rule) -> bool:
         """Tell whether a large problem's errors may be those of plain attention, by some queries with large ones."""

@@ -80,6 +80,31 @@ def infer_dtype(
 
 
 @np.errstate(all="ignore")
+def possible_dtypes_of_short_figures(values: NumpyArray, decimals: NumpyArray, exact: NumpyArray) -> Iterator[str]:
+    """Yield the half precisions whose numbers may be so short that they look exact: 82.0 and 57.5, as programs write all of them.
+
+    Each must be a number of the dtype, with the digits that it takes; and where it is not the reference rounded, the dtype
+    cannot hold that, and the figure is next to it.
+
+    Args:
+        values: in float64.
+        decimals: how many each is written with.
+        exact: what each should be.
+    """
+    is_finite = np.isfinite(values) & np.isfinite(exact)
+    x, places, target = values[is_finite], decimals[is_finite], exact[is_finite]
+    without_last = x * 10.0 ** (places.astype(np.float64) - 1)
+    if ((places > 1) & (np.rint(without_last) == without_last)).any():
+        return  # a zero at the end: somebody chose how many digits there are
+    for dtype in ("float16", "bfloat16"):
+        is_inexact = to_dtype(dtype, target) != target
+        allowed = np.maximum(np.where(is_inexact, spacing(dtype, target), 0.0), 10.0 ** -places.astype(np.float64) / 2)
+        is_next = np.abs(x - target) <= allowed
+        if (to_dtype(dtype, x) == x).all() and is_next.all():
+            yield dtype
+
+
+@np.errstate(all="ignore")
 def may_be_printed_float32(values: NumpyArray, decimals: NumpyArray) -> bool:
     """Tell whether figures can be float32 numbers with so many decimals as programs print of them, however many digits that is.
 

@@ -65,6 +65,9 @@ DIGITS = Rule("digits", "they are written with few digits", "float32")
         ([1.23, 0.35], [1.2299, 0.35], True),  # 1.2299999999999998 cut off
         ([1.15, 0.3579], [1.14, 0.35], True),  # 1.15 · 100 is a little less than 115
         ([2.0, 0.35], [1.0, 0.35], False),
+        ([12.35, 0.5, 1.25], [12.34, 0.5, 1.25], True),  # added up in another order it is 12.349999999999998
+        ([12.35, 0.5, 3.25], [12.35, 0.5, 3.24], False),  # 3.25 is exact in any order
+        ([12.35, 3.47, 0.7], [12.34, 3.46, 0.7], False),  # most of them are lower
         ([1.23, 0.354], [1.22, 0.36], False),  # the other is not cut off
         ([0.30000000000000004, 1.23], [0.3, 1.22], True),  # a computation whose last bits differ
     ],
@@ -118,3 +121,19 @@ def test_large_scores_in_float32_are_allowed_what_flash_allows():
     assert (
         check(problem, None, figures_from_arrays({"weights": w + np.float32(1e-2)}), identify=False).verdict == "wrong"
     )
+
+
+@pytest.mark.parametrize(
+    ("figures", "decimals", "exact", "dtypes"),
+    [
+        ([15.0, -11.0, 82.0], [1, 1, 1], [15.0, -11.0, 81.943526], ["float16", "bfloat16"]),
+        ([57.5, 77.5, 65.0], [1, 1, 1], [57.5, 77.4, 64.666667], ["bfloat16"]),
+        ([15.0, -11.0, 82.0], [1, 1, 1], [16.0, -11.0, 81.943526], []),  # 16 is a number of each
+        ([15.0, -11.0, 82.00], [1, 1, 2], [15.0, -11.0, 81.943526], []),  # nobody's program ends in 82.00 and 15.0
+        ([15.0, 0.3, 82.0], [1, 1, 1], [15.0, 0.3, 81.943526], []),  # 0.3 is none of them
+    ],
+)
+def test_short_numbers_may_be_all_that_half_precision_holds(figures, decimals, exact, dtypes):
+    found = figure_precision.possible_dtypes_of_short_figures(np.array(figures), np.array(decimals), np.array(exact))
+
+    assert list(found) == dtypes
