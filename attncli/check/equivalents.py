@@ -134,14 +134,15 @@ def _has_row_constants(comparison: Comparison, n: int) -> bool:
     if comparison.task.claims[n].step_figures.cells is not None:
         return False  # single cells: there are no rows
     claim = comparison.task.claims[n]
-    is_seen = np.isfinite(values) & np.isfinite(reference) & _visible_cells(comparison, claim)
+    is_visible = _visible_cells(comparison, claim)
+    is_seen = np.isfinite(values) & np.isfinite(reference) & is_visible
     rows = is_seen.sum(-1, keepdims=True)
     if int(np.maximum(rows - 1, 0).sum()) < _MIN_FITTED_FIGURES:
         return False
     constants = np.where(is_seen, values - reference, 0.0).sum(-1, keepdims=True) / np.maximum(rows, 1)
     step_values = comparison.reference[claim.step].astype(np.float64).copy()
-    otherwise = values if _is_hidden_later(comparison, claim) else reference
-    step_values[claim.index] = np.where(is_seen, reference + constants, otherwise)
+    hidden = values if _is_hidden_later(comparison, claim) else reference
+    step_values[claim.index] = np.where(is_seen, reference + constants, np.where(is_visible, reference, hidden))
     return _fits(comparison, n, step_values)
 
 

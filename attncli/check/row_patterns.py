@@ -254,7 +254,9 @@ def _describe_row_numbers(grid: ClaimGrid) -> Iterator[str]:
     difference = (grid.values - grid.reference)[is_told]
     with np.errstate(all="ignore"):
         ratio = grid.values[is_told] / grid.reference[is_told]
-    if _is_constant(difference):
+    if not grid.values[is_told].any():
+        yield "the wrong figures are all 0"
+    elif _is_constant(difference):
         yield f"the wrong figures are the reference {_format_signed(float(difference.mean()))}"
     elif np.isfinite(ratio).all() and _is_constant(ratio):
         yield f"the wrong figures are the reference × {ratio.mean():.6g}"

@@ -113,3 +113,11 @@ def test_every_form_says_that_it_is_not_wrong(attn, tmp_path, format):
     assert "not wrong, but otherwise: the reference × 0.5" in run.out.replace("\\", "")
     if format == "json":
         assert (run.json["verdict"], run.json["first_wrong"]) == ("otherwise", None)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_no_constant_in_their_row(value):
+    scores = S.copy()
+    scores[1] = value
+
+    assert judge({"scaled_scores": scores}).verdict == "wrong"
