@@ -79,7 +79,9 @@ def _value_type(*, is_double: bool) -> type[pl.DataType]:
     return pl.Float64 if is_double else pl.Float32
 
 
-def table_schema(columns: Collection[str] | None = None, *, is_double: bool) -> dict[str, pl.DataType | type[pl.DataType]]:
+def table_schema(
+    columns: Collection[str] | None = None, *, is_double: bool
+) -> dict[str, pl.DataType | type[pl.DataType]]:
     """Return the columns of tidy rows in their order, with their types.
 
     Args:
