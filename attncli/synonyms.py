@@ -108,7 +108,7 @@ _WAYS_OUT: dict[str, str] = {
     **dict.fromkeys(("rotary_dim", "rotary_pct", "partial_rotary_factor"), "--position rope:dims=N turns N columns of each head"),
     **dict.fromkeys(("rope_scaling", "cos", "sin", "freqs_cis", "position_embeddings"), _TURNED),
     **dict.fromkeys(("alibi", "alibi_slopes", "slopes"), "--alibi computes the slopes of the heads"),
-    "input_ids": "attn reads vectors, and no numbers of tokens: attn capture MODEL --text TEXT makes them with a model",
+    "input_ids": "attn reads vectors, not token ids: attn capture MODEL --text TEXT makes them with a model",
     "context": "`memory` holds the tokens that are attended to; figures of your own go under expected",
 }  # fmt: skip
 

@@ -39,11 +39,11 @@ def make_polars_frame(attention: Attention, step: str | None) -> polars.DataFram
     """Return a row for each number of one step, or of all: step, indices on every axis there is, value, tokens."""
     import polars
 
-    from attncli.writers.parquet import find_columns, make_frames
+    from attncli.writers.parquet import find_result_columns, make_frames
 
     chosen = attention if step is None else dataclasses.replace(attention, steps=(attention[step],))
     frame = polars.concat(list(make_frames(chosen, is_double=attention.dtype == "float64")))
-    return frame.select(find_columns(chosen))
+    return frame.select(find_result_columns(chosen))
 
 
 def make_pandas_frame(attention: Attention, step: str | None) -> pandas.DataFrame:

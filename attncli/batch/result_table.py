@@ -32,7 +32,7 @@ def write_rows(path: Path, results: Iterable[Attention]) -> int:
     Raises:
         CannotError: they cannot be written.
     """
-    from attncli.writers.parquet import find_columns, make_frames, table_schema, write_table
+    from attncli.writers.parquet import find_result_columns, make_frames, table_schema, write_table
 
     names_by_variant: dict[str, list[str]] = {}
     columns: set[str] = set()
@@ -41,7 +41,7 @@ def write_rows(path: Path, results: Iterable[Attention]) -> int:
         for attention in results:
             name = attention.source if attention.line is None else f"{attention.source}:{attention.line}"
             names_by_variant.setdefault(json.dumps(attention.variant), []).append(name)
-            columns.update(find_columns(attention))
+            columns.update(find_result_columns(attention))
             yield from make_frames(attention, is_double=True)
 
     with atomic_write(path, durable=False) as file:

@@ -67,7 +67,7 @@ def _read_with_polars(source: Source, separator: str | None) -> Problem | None:
             return None
         data = data[counts.end() :]
     head = data[: data.rfind(b"\n", 0, _SNIFF_BYTES) + 1]
-    if not head:
+    if not head or data.startswith(b"\n"):  # Polars would count a blank line as the header
         return None
     import numpy as np
     import polars

@@ -22,7 +22,7 @@ from attncli.readers.base import (
     make_problem,
     reader,
 )
-from attncli.readers.json_nested import explain_nested_vectors, explain_no_table
+from attncli.readers.json_nested import explain_nested_vectors, explain_no_table, name_matrix
 from attncli.readers.json_shapes import (
     check_finite_values,
     expand_embeddings,
@@ -34,7 +34,7 @@ from attncli.readers.json_shapes import (
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
 from attncli.text import quote_value, shorten
-from attncli.types import NESTED_FIELDS, Json, Problem
+from attncli.types import INPUT_NAMES, NESTED_FIELDS, Json, Problem
 
 _WHITESPACE = b" \t\r\n"
 _MAX_TOKEN_BYTES = 2**22  # of a line; a vector of a hundred thousand numbers takes less
@@ -117,6 +117,8 @@ def _read_object(data: bytes, source: Source) -> Problem:
             error.help = explain_nested_vectors(value, is_line=source.format == "ndjson") or error.help
             if error.help.startswith("it can be about"):  # it has no field of a problem at all
                 error.help = explain_no_table(value)
+            elif error.code == "unknown-field" and isinstance(value, dict) and not value.keys() & set(INPUT_NAMES):
+                error.help = name_matrix(value) or error.help
         raise
 
 

@@ -1,4 +1,4 @@
-"""Find vectors that stand deeper in JSON than tables are looked for, and say how jq takes them out. Entries: `explain_nested_vectors`, `explain_no_table`."""
+"""Find vectors that stand deeper in JSON than tables are looked for, and say how jq takes them out. Entries: `explain_nested_vectors`, `explain_no_table`, `name_matrix`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,20 @@ def explain_no_table(value: object) -> str:
     texts = list(value.values()) if isinstance(value, dict) else []
     if texts and all(isinstance(text, str) and text.lstrip().startswith("[") for text in texts):
         return "each list is written as a JSON text: jq 'map_values(fromjson)' FILE > NEW.json"
-    matrices = [name for name, inner in value.items() if _is_matrix(inner)] if isinstance(value, dict) else []
-    matrices.sort(key=lambda name: str(name).lower() in _INTEGER_NAMES)
+    named = name_matrix(value) if isinstance(value, dict) else ""
+    return (
+        named
+        or 'a problem has "embeddings", or "q", "k" and "v"; tokens with their vectors are {"cat": [0.1, 0.2], "sat": [0.3, 0.4]}'
+    )
+
+
+def name_matrix(value: dict[str, object]) -> str:
+    """Return the command that gives a matrix the name of vectors, or "" where there is none."""
+    matrices = [name for name, inner in value.items() if _is_matrix(inner)]
+    matrices.sort(key=lambda name: name.lower() in _INTEGER_NAMES)
     if matrices and re.fullmatch(r"[A-Za-z_]\w{0,60}", matrices[0], re.ASCII):
         return f"name the vectors: jq '{{embeddings: .{matrices[0]}}}' FILE > NEW.json"
-    return 'a problem has "embeddings", or "q", "k" and "v"; tokens with their vectors are {"cat": [0.1, 0.2], "sat": [0.3, 0.4]}'
+    return ""
 
 
 def _is_matrix(value: object) -> bool:

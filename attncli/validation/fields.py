@@ -20,7 +20,7 @@ from attncli.arrays import is_tensor as is_tensor
 from attncli.errors import InputError, input_error
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.registry import Parameter
-from attncli.step_names import find_figure_name, names_like
+from attncli.step_names import STEP_NAMES, find_figure_name, names_like
 from attncli.text import closest, join_names, pluralize, quote_value, shorten, suggestion
 from attncli.types import FIELDS, INPUT_NAMES, NONFINITE_SPELLINGS, Array, Field, FieldKind, Json, NumpyArray
 from attncli.validation.identification import validate_id, validate_meta
@@ -88,7 +88,7 @@ def _find_place_elsewhere(name: str) -> str:
         return f'learned arrays go under parameters: "parameters": {{"{parameter or of_framework}": …}}'
     if find_way_out(name):  # which `suggestion` says
         return ""
-    if step := name if name in STEP_NAMES else find_synonym(name, STEP_NAMES):
+    if step := find_figure_name(name) or find_synonym(name, STEP_NAMES):
         return f'a step is computed; figures of your own go under expected: "expected": {{"{step}": …}}'
     nearest = None if closest(name, INPUT_NAMES) else closest(name, known_parameters())
     return f'learned arrays go under parameters: "parameters": {{"{nearest}": …}}' if nearest else ""

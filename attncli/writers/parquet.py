@@ -47,7 +47,7 @@ def _write_result(format_name: str, attention: Attention, options: RenderOptions
     file = io.BytesIO()
     vectors = None if options.tidy else _make_vector_frame(attention, is_double=is_double)
     if vectors is None:
-        columns = find_columns(attention)
+        columns = find_result_columns(attention)
         rows = (frame.select(columns) for frame in make_frames(attention, is_double=is_double))
         write_table(format_name, file, rows, record, table_schema(columns, is_double=is_double))
     else:
@@ -102,7 +102,7 @@ def table_schema(
     return schema if columns is None else {name: kind for name, kind in schema.items() if name in columns}
 
 
-def find_columns(attention: Attention) -> list[str]:
+def find_result_columns(attention: Attention) -> list[str]:
     """Return the columns of tidy rows of which a result holds something."""
     axes = {axis for step in attention.steps for axis in step.axes}
     tokens = {name for name, token_axes in TOKEN_AXES.items() if not axes.isdisjoint(token_axes)}

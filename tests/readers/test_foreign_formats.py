@@ -332,7 +332,7 @@ def test_pickled_arrays_are_saved_as_texts_and_numbers_by_the_way_out(tmp_path):
         assert problem.tokens == labels
 
 
-def test_records_of_numpy_and_a_single_vector_have_a_way_out(tmp_path):
+def test_records_of_numpy_and_a_single_vector_have_a_way_out(tmp_path, monkeypatch):
     x = np.array([tuple(row) for row in VECTORS], [("a", "f8"), ("b", "f8"), ("c", "f8")])
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", X[0])
@@ -342,11 +342,8 @@ def test_records_of_numpy_and_a_single_vector_have_a_way_out(tmp_path):
     with pytest.raises(InputError, match="shape") as single:
         attncli.read(tmp_path / "y.npy")
 
-    code = (
-        caught.value.help.partition(": ")[2]
-        .replace("FILE", str(tmp_path / "x.npy"))
-        .replace("NEW.npy", str(tmp_path / "x.npy"))
-    )
-    exec(code, {"numpy": np})
-    np.testing.assert_array_equal(attncli.read(tmp_path / "x.npy").embeddings, VECTORS)
+    words = shlex.split(caught.value.help.partition(": ")[2].replace("NEW.npz", str(tmp_path / "new.npz")))
+    monkeypatch.setattr("sys.argv", words[2:])
+    exec(words[2], {})
+    np.testing.assert_array_equal(attncli.read(tmp_path / "new.npz").embeddings, VECTORS)
     assert single.value.help == "one more pair of brackets makes it (1, 3)"
