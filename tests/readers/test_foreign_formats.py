@@ -342,8 +342,9 @@ def test_records_of_numpy_and_a_single_vector_have_a_way_out(tmp_path, monkeypat
     with pytest.raises(InputError, match="shape") as single:
         attncli.read(tmp_path / "y.npy")
 
-    words = shlex.split(caught.value.help.partition(": ")[2].replace("NEW.npz", str(tmp_path / "new.npz")))
-    monkeypatch.setattr("sys.argv", words[1:2] + words[3:])
+    words = shlex.split(caught.value.help.partition(": ")[2])
+    assert words[:2] == ["python", "-c"]
+    monkeypatch.setattr("sys.argv", ["-c", str(tmp_path / "x.npy"), str(tmp_path / "new.npz")])
     exec(words[2], {})
     np.testing.assert_array_equal(attncli.read(tmp_path / "new.npz").embeddings, VECTORS)
     assert single.value.help == "one more pair of brackets makes it (1, 3)"
