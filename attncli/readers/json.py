@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import GenericAlias
-from typing import Any
+from typing import Any, TypeGuard
 
 from attncli.errors import AttnError, InputError, Location, input_error
 from attncli.readers.base import (
@@ -117,9 +117,13 @@ def _read_object(data: bytes, source: Source) -> Problem:
             error.help = explain_nested_vectors(value, is_line=source.format == "ndjson") or error.help
             if error.help.startswith("it can be about"):  # it has no field of a problem at all
                 error.help = explain_no_table(value)
-            elif error.code == "unknown-field" and isinstance(value, dict) and not value.keys() & set(INPUT_NAMES):
+            elif _is_of_other_names(value) and "did you mean" not in error.help:
                 error.help = name_matrix(value) or error.help
         raise
+
+
+def _is_of_other_names(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict) and not value.keys() & set(INPUT_NAMES)
 
 
 # Of errors that say what a value is not, where its vectors may stand deeper.

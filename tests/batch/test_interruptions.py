@@ -135,7 +135,7 @@ CAN_MOUNT = (
 
 
 @pytest.mark.skipif(not CAN_MOUNT, reason="no file system can be mounted here")
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_a_full_disk_stops_the_batch_and_the_rerun_completes_it(many, tmp_path, jobs):
     (tmp_path / "out").mkdir()
     done = mounted(

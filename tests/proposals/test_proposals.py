@@ -181,6 +181,7 @@ NOT_FOLLOWED = {
         "convert it: python -c",
         "convert it: iconv -f MACINTOSH",
         "name them: python -c",
+        "make a matrix of the numbers: python -c",
     ),
     "models are made by tests/capture/": (
         "a newer transformers may know it",
