@@ -125,12 +125,13 @@ def _report_broken_installation(error: BaseException) -> int:
         import traceback
 
         traceback.print_exc()
-    from attncli.errors import CannotError  # which needs the standard library alone
+    from attncli.errors import CannotError  # these need the standard library alone
+    from attncli.package_errors import package_error
 
     first_line = next(iter(str(error).splitlines()), "")
     message = f"attn does not load: {type(error).__name__}: {first_line}"
     hint = "install it again with its dependencies: python -m pip install --force-reinstall attncli"
-    reported = CannotError("cannot-load", message, help=hint)
+    reported = package_error(error) or CannotError("cannot-load", message, help=hint)
     lines = (f"error[{reported.code}]: {reported.message}", f"  = help: {reported.help}")
     try:
         for line in lines if sys.stderr is not None else ():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.output_formats import StepShape
+from attncli.package_errors import INSTALLATION_CODES, first_line_of, package_error
 from attncli.request import OutputOptions, VariantRequest
 from attncli.text import escape_json_controls, replace_undecodable
 
@@ -166,7 +167,7 @@ def compute_stream(
 ) -> Iterator[tuple[str, AttnError | None]]:
     """Compute a stream of problems: for each a line of JSON, and the error where the line holds one.
 
-    A problem that fails does not stop the others.
+    A problem that fails does not stop the others, unless each of them would fail in the same way.
 
     Args:
         problems: line number and problem, or why the line holds none.
@@ -176,6 +177,7 @@ def compute_stream(
 
     Raises:
         OptionError: the request is wrong, whatever the problem.
+        CannotError: torch or another package does not load.
     """
     from attncli.output_formats import RenderOptions, choose_output_format
 
@@ -204,11 +206,13 @@ def compute_each(
                 raise problem
             answer: Attention | AttnError = compute(problem, variant_request, output_options, seed, format)
         except AttnError as error:
-            if error.status == ExitStatus.USAGE and not has_answered:
+            if (error.status == ExitStatus.USAGE and not has_answered) or error.code in INSTALLATION_CODES:
                 raise
             answer = error  # of a later line it is its own variant that contradicts the request
         except Exception as error:  # a bug costs one line, not the stream
             answer = internal_error(error)
+            if answer.code in INSTALLATION_CODES:
+                raise answer from error
         if isinstance(answer, AttnError) and not isinstance(problem, AttnError):
             answer.add_location(file=problem.source, line=number)
             answer.identity = {name: x for name in ("id", "meta") if (x := getattr(problem, name)) is not None}
@@ -234,7 +238,7 @@ def error_record_line(error: Json, source: str, line: int | None = None, identit
 
 def internal_error(error: Exception) -> AttnError:
     """Turn an unexpected exception into an `AttnError`, so that the other inputs go on."""
-    return AttnError("bug", f"a bug in attn: {type(error).__name__}: {error}")
+    return package_error(error) or AttnError("bug", f"a bug in attn: {type(error).__name__}: {error}")
 
 
 @cache
@@ -252,10 +256,8 @@ def load_engine(*, owns_process: bool = True) -> RunPlan:
     try:
         from attncli.core.attention import run_plan
     except (ImportError, OSError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CannotError(
-            "torch-missing", f"torch does not load: {why}", help="pip install torch, as described in the README"
-        ) from error
+        message = f"torch does not load: {first_line_of(error)}"
+        raise CannotError("torch-missing", message, help="pip install torch, as described in the README") from error
     finally:
         if owns_process:
             gc.freeze()

@@ -22,7 +22,7 @@ from tests.validation.bad_files import cases
 # From the bottom up. A package or module may import from layers below its own, and from itself.
 LAYERS = (
     {"symbols", "synonyms", "arrays"},
-    {"errors", "text"},
+    {"errors", "package_errors", "text"},
     {"types", "derivation", "registry", "verdict", "atomic_file"},
     {"framework_arrays", "mask_expression", "output_formats", "parts", "presets"},
     {"variant", "step_names"},

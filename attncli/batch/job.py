@@ -28,6 +28,7 @@ from attncli.batch.result_paths import figure_path, refuse_link
 from attncli.batch.sources import open_source
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format, write_shared_file
+from attncli.package_errors import INSTALLATION_CODES
 from attncli.pipeline import (
     add_workings,
     apply_selection,
@@ -60,7 +61,7 @@ _FATAL_ERRNOS = (
     errno.EROFS,
     errno.EIO,
 )  # those stop the batch: every input would meet them
-_FATAL_CODES = ("torch-missing", "no-device", "worker-differs")  # of errors that stop the batch
+_FATAL_CODES = (*INSTALLATION_CODES, "no-device", "worker-differs")  # of errors that stop the batch
 _CHUNK_BYTES = 1 << 20  # of a file, read at a time where it is hashed
 
 

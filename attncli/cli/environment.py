@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -10,6 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
+
+from attncli.errors import CannotError
+
+
+def closed_output_error() -> CannotError:
+    """Return the error of a command that has something to print and nowhere to print it."""
+    return CannotError("cannot-write", "standard output is closed")
+
+
+class ClosedOutput(io.TextIOBase):
+    """Stands for a standard output that was closed: to print there is an error, where Python's `print` would say nothing."""
+
+    def write(self, text: str) -> int:
+        """Refuse.
+
+        Raises:
+            CannotError: always.
+        """
+        raise closed_output_error()
 
 
 @dataclass(frozen=True)
@@ -37,7 +57,7 @@ class Environment:
     def installed(self) -> Iterator[None]:
         """Let `sys` name these streams for a while: Typer prints help to `sys.stdout`, readers read `sys.stdin` for `-`."""
         before = sys.stdin, sys.stdout, sys.stderr
-        sys.stdin, sys.stdout, sys.stderr = self.stdin, self.stdout, self.stderr
+        sys.stdin, sys.stdout, sys.stderr = self.stdin, self.stdout or ClosedOutput(), self.stderr
         try:
             yield
         finally:

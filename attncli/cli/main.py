@@ -18,6 +18,7 @@ from attncli.cli.environment import Environment
 from attncli.cli.input import file_mode
 from attncli.cli.messages import Messages, replace_with_ascii, replace_with_json_escape, usage_sentence
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.package_errors import package_error
 from attncli.text import closest, join_names, shorten
 
 _ERRNOS_OF_THE_SYSTEM = (  # of errors that are nobody's mistake: files, memory or processes have run out, or are not allowed
@@ -79,7 +80,7 @@ def _run_and_report(arguments: Sequence[str], environment: Environment) -> int:
         messages.error(CannotError("out-of-memory", "the computation does not fit in memory"))
         return int(ExitStatus.CANNOT)
     except Exception as error:
-        return _report_bug(error, messages, debug)
+        return _report_unforeseen(error, messages, debug)
 
 
 def _run_command_line(arguments: Sequence[str], environment: Environment) -> int:
@@ -224,6 +225,8 @@ def _signal_status(error: BaseException) -> int | None:
 
 def _report_system_error(error: OSError, messages: Messages, debug: bool) -> int:
     """Write what the system refuses, and that no command expects it to refuse; nothing where the reader has gone."""
+    if package_error(error) is not None:  # a library of the system, which a package needs
+        return _report_unforeseen(error, messages, debug)
     if isinstance(error, BrokenPipeError) or error.errno == errno.EPIPE:
         _discard_output(messages.environment)
         return int(ExitStatus.BROKEN_PIPE)
@@ -232,7 +235,7 @@ def _report_system_error(error: OSError, messages: Messages, debug: bool) -> int
         messages.error(CannotError("cannot-write", f"standard output cannot be written: {error.strerror}"))
         return int(ExitStatus.CANNOT)
     if error.errno not in _ERRNOS_OF_THE_SYSTEM:
-        return _report_bug(error, messages, debug)
+        return _report_unforeseen(error, messages, debug)
     if debug:
         messages.write_traceback(error)
     where = f"{error.filename}: " if isinstance(error.filename, str) else ""
@@ -242,12 +245,15 @@ def _report_system_error(error: OSError, messages: Messages, debug: bool) -> int
     return int(ExitStatus.CANNOT)
 
 
-def _report_bug(error: Exception, messages: Messages, debug: bool) -> int:
-    """Write an error that nobody foresaw as a bug to report; with `--debug` its traceback stands before it."""
+def _report_unforeseen(error: Exception, messages: Messages, debug: bool) -> int:
+    """Write an error that nobody foresaw: a package that does not load, or a bug to report. With `--debug` its traceback comes first."""
     if (status := _signal_status(error)) is not None:
         return status
     if debug:
         messages.write_traceback(error)
+    if (of_package := package_error(error)) is not None:
+        messages.error(of_package)
+        return int(of_package.status)
     first_line = next(iter(str(error).splitlines()), "")
     traceback_words = "the traceback above" if debug else "the traceback, which the same command with --debug shows"
     messages.error(

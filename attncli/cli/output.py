@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from attncli.atomic_file import to_bytes
-from attncli.cli.environment import Environment
-from attncli.errors import CannotError
+from attncli.cli.environment import Environment, closed_output_error
 from attncli.output_files import check_output_path as check_output_path
 from attncli.output_files import open_output_file as open_output_file
 from attncli.output_formats import Codec, Content, Format, RenderOptions, write_shared_file
@@ -91,7 +90,7 @@ def standard_output_writer(environment: Environment, console_errors: Codec = "at
     """
     stdout, encoding = environment.stdout, environment.stdout_encoding
     if stdout is None:
-        raise CannotError("cannot-write", "standard output is closed")
+        raise closed_output_error()
     is_text = environment.stdout_has_unicode or console_errors == "attn"
     buffer: IO[bytes] | None = None if is_text else getattr(stdout, "buffer", None)
 

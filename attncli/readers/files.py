@@ -37,6 +37,8 @@ def read_into_memory(path: str) -> memoryview:
     Raises:
         InputError, CannotError: as `read_bytes`.
     """
+    import numpy  # noqa: F401  # here, where what it raises is no error of the file
+
     return memoryview(_read_whole(path, _fill_buffer))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from attncli.errors import AttnError, CannotError, InputError, Location
+from attncli.package_errors import package_error
 from attncli.text import shorten
 
 
@@ -21,7 +22,7 @@ def translate_parser_errors(code: str, statement: str, help: str = "", path: str
 
     Raises:
         InputError: the library has raised something.
-        CannotError: there is not enough memory.
+        CannotError: there is not enough memory, or the library does not load.
     """
     try:
         yield
@@ -32,5 +33,7 @@ def translate_parser_errors(code: str, statement: str, help: str = "", path: str
     except RecursionError:
         raise InputError("too-deep", f"{statement}: it is nested too deep", location=Location(path=path)) from None
     except Exception as error:
+        if (of_package := package_error(error)) is not None:
+            raise of_package from error
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(code, f"{statement}: {shorten(reason)}", location=Location(path=path), help=help) from None

@@ -309,6 +309,11 @@ def _check_leaves(value: object, field: Field, index: tuple[int, ...]) -> object
         return float(value)
     if type(value) in _LEAF_TYPES[field.kind]:
         return value
+    if field.kind == "integers" and type(value) is float and value.is_integer():  # 3.0, which many programs print for 3
+        if abs(value) > _MAX_ABS_INTEGER:
+            message = f"{field.name} holds {quote_value(value)}, beyond ±2^53"
+            raise input_error("out-of-range", message, field.name, index)
+        return int(value)
     if field.kind == "booleans":
         if field.name == "mask" and isinstance(value, str) and not index:
             hint = f'name a mask under variant: "variant": {{"mask": "{shorten(value)}"}}'
@@ -477,7 +482,7 @@ def _validate_figures(name: str, figures: Json) -> Json:
             )
     if "values" not in figures:
         raise input_error("missing-field", f"{name} has no values", name)
-    kind: FieldKind = "booleans" if _holds_booleans(figures["values"]) else "floats"
+    kind: FieldKind = "booleans" if are_booleans(figures["values"], allow_others=name == "expected.mask") else "floats"
     validated = {"values": validate_array(figures["values"], Field(f"{name}.values", kind, ("*",), finite=False))}
     for key in ("rows", "columns"):
         if key in figures:
@@ -489,11 +494,12 @@ def _validate_figures(name: str, figures: Json) -> Json:
     return figures | validated
 
 
-def _holds_booleans(values: object) -> bool:
-    """Whether an array, or the first leaf of nested lists, is boolean."""
+def are_booleans(values: object, *, allow_others: bool = False) -> bool:
+    """Tell whether an array or the leaves of nested lists are booleans; with `allow_others`, whether the first of them is."""
     if isinstance(values, np.ndarray):
         return bool(values.dtype == bool)
-    return isinstance(next(_iter_leaves(values), None), bool)
+    leaves = _iter_leaves(values)
+    return isinstance(next(leaves, None), bool) and (allow_others or all(isinstance(leaf, bool) for leaf in leaves))
 
 
 def _iter_leaves(values: object) -> Iterator[object]:

@@ -123,6 +123,14 @@ def test_what_is_no_whole_number_is_not_made_one(checked, step, number):
         ("r.csv", "step,query,value\nvisible_keys,0,true\nvisible_keys,1,true\n", "where whole numbers should be"),
         ("r.csv", "step,query,key,value\nweights,0,0,true\nweights,0,1,0.5\n", "it mixes true and false with numbers"),
         ("r.json", '{"mask": [[0.5, 1], [1, 1]]}', "mask has 0.5 where true or false should be"),
+        ("r.json", '{"mask": [[true, 3], [true, true]]}', "mask holds 3, but a mask must hold booleans"),
+        ("r.json", "[true, 3, 3]", "figures holds true where a number should be\n --> r.json at $.figures[0]"),
+        ("r.json", '{"weights": [[true, 0.5], [0.5, 0.5]]}', "weights holds true where a number should be"),
+        (
+            "r.json",
+            '{"expected": {"weights": [[true, 0.5], [0.5, 0.5]]}}',
+            "weights.values holds true where a number should be",
+        ),
         ("r.json", f'{{"weights": {{"values": {RIGHT}, "decimals": 2.5}}}}', "decimals of weights is 2.5"),
     ],
 )
@@ -136,6 +144,12 @@ def test_whole_numbers_in_any_spelling_are_right(checked):
     assert checked("r.json", '{"visible_keys": [1, 2], "mask": [[1, 0], [1, 1]]}', "--causal").status == 0
     assert checked("r.npz", archive(visible_keys=np.array([2.0, 2.0]), scores=np.array([[1, 0], [0, 1]]))).status == 0
     assert checked("r.csv", "step,query,value\nvisible_keys,0,2.0\nvisible_keys,1,2\n").status == 0
+    assert (
+        checked(
+            "r.json", '{"visible_keys": [2, 2.0], "top_keys": [[0.0, 1], [1.0, 0e0]], "q": [[1, 0.0], [0, 1.0]]}'
+        ).status
+        == 0
+    )
 
 
 def test_a_fraction_in_a_gap_for_a_whole_number_is_wrong(checked):

@@ -130,9 +130,18 @@ def test_streams_that_are_closed_are_said_where_they_can_be(tmp_path):
     from attncli.cli import main
     from attncli.cli.environment import Environment
 
-    err = io.StringIO()
-
-    assert main(["schema", "problem"], Environment(None, None, err)) == 4
-    assert err.getvalue() == "error[cannot-write]: standard output is closed\n"
+    for words in (
+        ["schema", "problem"],
+        ["list"],
+        ["--version"],
+        ["--help"],
+        ["check", "--help"],
+        ["--show-completion", "bash"],
+    ):
+        err = io.StringIO()
+        assert (main(words, Environment(None, None, err)), err.getvalue()) == (
+            4,
+            "error[cannot-write]: standard output is closed\n",
+        ), words
     assert main(["compute", "-", "--input-format", "json"], Environment(None, io.StringIO(), err)) == 3
     assert "standard input is closed" in err.getvalue()

@@ -36,6 +36,7 @@ MODULES = {  # name → module below tests.fuzz
 SHARES = {"readers": 5, "parts": 2, "figures": 3, "schemas": 2}  # of the time; the others have 1
 # Those that measure what is made of an input by themselves, apart from the making of it, or give it to a process of its own.
 MEASURED_INSIDE = ("costs", "command-lines", "manifests", "kills")
+MEMORY_FOLDER = Path("/dev/shm")  # a disk would take longer to write the same file again than the program to read it
 HANG_SECONDS = 60
 MAX_CPU_SECONDS = 2.0  # of an input below 1 MB
 SPARE_BYTES, BYTES_PER_BYTE = 64 << 20, 16  # what an input below 1 MB may take
@@ -220,7 +221,8 @@ def _work(name: str, seed: int, first: int, step: int, count: int | None, second
             current.value = i
             yield i
 
-    with tempfile.TemporaryDirectory(prefix=f"attn-fuzz-{name}-") as folder:
+    in_memory = MEMORY_FOLDER.is_dir() and name not in MEASURED_INSIDE
+    with tempfile.TemporaryDirectory(prefix=f"attn-fuzz-{name}-", dir=MEMORY_FOLDER if in_memory else None) as folder:
         pipe.send(try_inputs(name, load_fuzz(name), seed, indices(), Path(folder)))
 
 

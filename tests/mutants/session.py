@@ -39,6 +39,7 @@ HANG_FACTOR = 20
 WALL_FACTOR = 8  # between processor time and time, where others use the machine
 
 KILLED, SURVIVED, TIMED_OUT, NOT_RUN = "killed", "survived", "timed out", "no test runs it"
+NOT_BEGUN = "not begun"  # pytest itself did not start
 PYTEST_WORDS = ["-n", "0", "-s", "-p", "no:cacheprovider"]
 COPIED = ("attncli", "tests", "sample_inputs", "docs")
 
@@ -137,9 +138,10 @@ def read_outcome(report: dict[str, Any]) -> Outcome:
         out.test = ""
     elif report["late"] or report["status"] == -signal.SIGPROF:
         out.outcome = TIMED_OUT
+    elif not out.test:
+        out.outcome = NOT_BEGUN  # the fault is in these modules, and says nothing about the mutant
     else:
         out.outcome = KILLED  # the process died
-        out.test = out.test or "the tests cannot be collected"
     return out
 
 
@@ -195,9 +197,14 @@ class MutantSession:
 
     def pytest_runtestloop(self, session: Any) -> bool:
         """Measure what has not been, then try the mutants."""
+        gc.unfreeze()  # what the tests' own configuration has frozen: caches and functions are looked for below
         self.items = {item.nodeid: item for item in session.items}
         if session.testsfailed:
             raise SystemExit("the tests cannot be collected")
+        if "polars-0" in thread_names():
+            raise SystemExit(
+                "a module of tests uses Polars when it is imported: its threads are missing in forks, which would wait for ever"
+            )
         self.map.measure_imports()
         print(f"{len(self.items)} tests", flush=True)
         known = self.map.measured_tests()
@@ -305,6 +312,15 @@ class MutantSession:
         tell({"tests": len(chosen), "done": True})
 
 
+def thread_names() -> set[str]:
+    """Return the names of this process's threads, those of libraries too, where the system tells."""
+    names = set()
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):
+            names.add(path.read_text().strip())
+    return names
+
+
 def settle_hypothesis() -> None:
     from hypothesis import HealthCheck, Phase, settings
 
@@ -364,9 +380,8 @@ class Nursery:
             sys.path[:] = [str(self.folder), *(p for p in sys.path if p not in ("", str(ROOT)))]
             for name in [n for n in sys.modules if n.partition(".")[0] in ("tests", "attncli")]:
                 del sys.modules[name]
-            import hypothesis  # noqa: F401
             import numpy  # noqa: F401
-            import pytest  # noqa: F401
+            import pytest  # noqa: F401  # and not hypothesis, of whose early import pytest warns
             import torch  # noqa: F401
 
             with os.fdopen(self._requests[0]) as requests, os.fdopen(self._answers[1], "w") as answers:

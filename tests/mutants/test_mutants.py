@@ -17,7 +17,7 @@ from tests.mutants.places import (
     find_invisible,
     list_places,
 )
-from tests.mutants.session import KILLED, SURVIVED, TIMED_OUT, changed_functions, order_tests, read_outcome
+from tests.mutants.session import KILLED, NOT_BEGUN, SURVIVED, TIMED_OUT, changed_functions, order_tests, read_outcome
 
 MASKS = "attncli/parts/masks.py"
 
@@ -98,6 +98,7 @@ def test_the_first_tests_are_quick_and_of_different_files_and_all_fit_the_limit(
         ({"tests": 3, "done": True, "status": -9, "late": True}, SURVIVED),
         ({"test": "t", "tests": 3, "status": -27, "late": False}, TIMED_OUT),
         ({"test": "t", "tests": 3, "status": -9, "late": True}, TIMED_OUT),
+        ({"test": "", "status": -9, "late": False}, NOT_BEGUN),
     ],
 )
 def test_a_mutant_that_hangs_is_not_one_that_is_noticed(report, outcome):

@@ -45,7 +45,7 @@ NO_INTEGERS = [
     np.array([1j, 0]),
     np.array([True, False]),
     np.array(["1", "2"]),
-    [1.0, 0],
+    [1.5, 0],
     [True, 0],
     ["1", 0],
     [None, 0],
@@ -102,3 +102,13 @@ def test_no_number_is_changed_and_no_warning_is_raised(tmp_path, recwarn):
             attncli.read(tmp_path / name)
         assert caught.value.location.path == "$.positions[0]"
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("text", ["[7, 0.0, 1e2]", "[7.0, 0, 100.0]"])
+def test_a_whole_number_may_be_printed_with_a_point(tmp_path, text):
+    """To JSON 7.0 is the number 7, and programs print either."""
+    (tmp_path / "a.json").write_text(f'{{"embeddings": [[1], [1], [1]], "positions": {text}}}')
+
+    positions = attncli.read(tmp_path / "a.json").positions
+
+    assert (positions.dtype, positions.tolist()) == (np.int64, [7, 0, 100])

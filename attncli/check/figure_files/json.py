@@ -27,7 +27,7 @@ from attncli.errors import InputError, Location, input_error
 from attncli.readers.base import bare_record_error, is_bare_record
 from attncli.text import printable, shorten
 from attncli.types import Field, FieldKind, Json, NumpyArray
-from attncli.validation.fields import validate_array, validate_field
+from attncli.validation.fields import are_booleans, validate_array, validate_field
 
 _MAX_LIST_DEPTH = 8  # lists within lists; an array has at most four axes
 _MAX_AXES = 4
@@ -207,8 +207,8 @@ def _array_of_numbers(step: str | None, nested: object) -> NumpyArray | None:
     if types != {_NumberWithText}:
         return None
     if kind_of_step(step) == "integers":
-        integers = [leaf.plain for leaf in leaves]  # type: ignore[attr-defined]
-        is_valid = all(type(x) is int and abs(x) <= _MAX_ABS_INTEGER for x in integers)
+        integers: list[int | float] = [leaf.plain for leaf in leaves]  # type: ignore[attr-defined]
+        is_valid = all(abs(x) <= _MAX_ABS_INTEGER and x == int(x) for x in integers)  # 3.0 is whole, too
         return np.array(integers, np.int64).reshape(shape) if is_valid else None
     values = np.array(leaves, np.float64).reshape(shape)
     return values if not np.isinf(values).any() else None
@@ -219,11 +219,8 @@ def _step_figures_from_lists(step: str | None, nested: object, name: str = "figu
     values = _array_of_numbers(step, nested)
     if values is None:
         plain = _as_plain_numbers(nested, name)
-        first = plain
-        while isinstance(first, list) and first:
-            first = first[0]
         kind: FieldKind = "integers" if kind_of_step(step) == "integers" else "floats"
-        kind = "booleans" if isinstance(first, bool) else kind
+        kind = "booleans" if are_booleans(plain, allow_others=kind_of_step(step) == "booleans") else kind
         values = validate_array(plain, Field(name, kind, ("*",), finite=False))
         del plain
     if values.dtype.kind != "f":
