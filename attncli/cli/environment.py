@@ -20,7 +20,7 @@ def closed_output_error() -> CannotError:
     return CannotError("cannot-write", "standard output is closed")
 
 
-class ClosedOutput(io.TextIOBase):
+class _ClosedOutput(io.TextIOBase):
     """Stands for a standard output that was closed: to print there is an error, where Python's `print` would say nothing."""
 
     def write(self, text: str) -> int:
@@ -57,7 +57,7 @@ class Environment:
     def installed(self) -> Iterator[None]:
         """Let `sys` name these streams for a while: Typer prints help to `sys.stdout`, readers read `sys.stdin` for `-`."""
         before = sys.stdin, sys.stdout, sys.stderr
-        sys.stdin, sys.stdout, sys.stderr = self.stdin, self.stdout or ClosedOutput(), self.stderr
+        sys.stdin, sys.stdout, sys.stderr = self.stdin, self.stdout or _ClosedOutput(), self.stderr
         try:
             yield
         finally:
