@@ -204,6 +204,7 @@ SHARED_NAMES = {
     "read": "return what a file holds",
     "submit": "give a task to a pool of workers",
     "to_record": "an object as plain values, as JSON holds it",
+    "write": "write a text to a stream, or a result to a file",
     "worker_count": "how many tasks a pool of workers computes at a time",
 }
 
