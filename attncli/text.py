@@ -99,6 +99,15 @@ def quote_value(value: object) -> str:
 _CONTROL_PICTURES = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x1b": "␛", "\x7f": "␡"}
 
 
+def split_final_digits(name: str) -> tuple[str, str]:
+    """Split a name into what stands before the digits at its end, and these: `d12` into `d` and `12`.
+
+    A regular expression would look at a long row of digits from each of them on.
+    """
+    stem = name.rstrip("0123456789")
+    return stem, name[len(stem) :]
+
+
 def printable(text: str) -> str:
     """Make untrusted text safe to print: it stays on one line, and no control or direction character takes effect."""
     if text.isprintable():

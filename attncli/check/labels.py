@@ -14,7 +14,7 @@ import numpy as np
 
 from attncli.errors import InputError
 from attncli.plan import Plan
-from attncli.text import join_names, pluralize, printable, quote_name, shorten, suggestion
+from attncli.text import join_names, pluralize, printable, quote_name, shorten, split_final_digits, suggestion
 from attncli.types import TOKEN_AXES, Labels, NumpyArray
 
 _MAX_NUMBER_DIGITS = 15  # of a label that counts; no axis is longer
@@ -180,12 +180,11 @@ def _find_by_name(labels: Sequence[str], names: Sequence[str]) -> list[int] | No
 
 def _find_by_number(labels: Sequence[str], length: int, axis: str, *, is_numbered: bool) -> list[int] | None:
     """Find labels that count: all from 0 or from 1, or some with the name that attn writes (d2, head 1), from 0."""
-    parts = [re.fullmatch(r"(.*?)([0-9]+)", label.strip(), re.DOTALL) for label in labels]
-    matches = [part for part in parts if part and len(part[2]) <= _MAX_NUMBER_DIGITS]
-    stems = {part[1] for part in matches}
-    if len(matches) < len(labels) or len(stems) > 1:
+    parts = [split_final_digits(label.strip()) for label in labels]
+    stems = {stem for stem, _ in parts}
+    if len(stems) > 1 or not all(0 < len(digits) <= _MAX_NUMBER_DIGITS for _, digits in parts):
         return None
-    stem, numbers = next(iter(stems)), [int(part[2]) for part in matches]
+    stem, numbers = next(iter(stems)), [int(digits) for _, digits in parts]
     if stem and not is_numbered and stem.strip().lower() != axis:
         return None
     if len(set(numbers)) < len(numbers):

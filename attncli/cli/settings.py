@@ -29,6 +29,7 @@ _TABLE_OF_PYTHON = ("tool", "attn")
 _PREFIX = "ATTN_"
 _SWITCH = "ATTN_CONFIG"  # `none`: no settings
 _MAX_BYTES = 2**18  # of a file
+_MAX_KEY_DOTS = 32  # the parser takes time that grows with the cube of a key's parts
 COMMANDS = ("compute", "explain", "check", "plot", "batch", "demo")  # those that have settings
 
 VARIANT_SETTINGS = ("variant", *CHOICES)  # they change numbers, and so are recorded in results
@@ -231,7 +232,12 @@ def _has_table(path: str) -> bool:
             data = file.read(_MAX_BYTES)
     except OSError:
         return False
-    return re.search(rb"(?m)^\s*\[\s*tool\s*(\.\s*attn\b|\]\s*(#.*)?$)|^\s*tool\s*\.\s*attn\b", data) is not None
+    return (
+        re.search(
+            rb"(?m)^[ \t]*+(\[[ \t]*+tool[ \t]*+(\.[ \t]*+attn\b|\][ \t\r]*+(#.*)?$)|tool[ \t]*+\.[ \t]*+attn\b)", data
+        )
+        is not None
+    )
 
 
 def _read_file(file: _File) -> str | None:
@@ -266,6 +272,7 @@ def _parse_file(file: _File, text: str) -> Iterator[Setting]:
     """
     import tomllib
 
+    _check_keys_are_short(file, text)
     try:
         content: Json = tomllib.loads(text)
         for name in file.table:
@@ -291,6 +298,29 @@ def _parse_file(file: _File, text: str) -> Iterator[Setting]:
             )
         for key, value in table.items():
             yield _make_setting(file, text, key, value, command)
+
+
+_STRING_OR_COMMENT = re.compile(r"""\"(?:[^"\\\n]|\\.)*+\"|'[^'\n]*+'|#[^\n]*+""")
+_DOTTED_WORDS = re.compile(r"[\w\-. \t]*+")
+
+
+def _check_keys_are_short(file: _File, text: str) -> None:
+    """Check that no key has so many parts, between dots, that the parser of TOML would take long.
+
+    Raises:
+        OptionError: one has.
+    """
+    for number, line in enumerate(text.split("\n") if text.count(".") > _MAX_KEY_DOTS else (), 1):
+        if line.count(".") <= _MAX_KEY_DOTS:
+            continue
+        if any(run.count(".") > _MAX_KEY_DOTS for run in _DOTTED_WORDS.findall(_STRING_OR_COMMENT.sub("", line))):
+            location = Location(file=file.shown, line=number)
+            raise OptionError(
+                "bad-setting",
+                f"a key of settings has at most {_MAX_KEY_DOTS} dots",
+                location=location,
+                help='a table is [compute], and a key of it mask = "causal"',
+            )
 
 
 def _toml_error(file: _File, text: str, error: Exception) -> OptionError:

@@ -16,7 +16,7 @@ from attncli.errors import InputError
 from attncli.readers.long_tables import find_long_table, is_result, make_result_error
 from attncli.readers.source import Source
 from attncli.registry import parse_index
-from attncli.text import join_names, pluralize, quote_name, shorten, suggestion
+from attncli.text import join_names, pluralize, quote_name, shorten, split_final_digits, suggestion
 
 TOKEN_NAMES = frozenset({
     "", "#", "token", "tokens", "word", "words", "text", "label", "labels", "name", "id", "index", "idx", "pos", "position",
@@ -231,17 +231,17 @@ def spell_option(source: Source, option: ColumnOption, value: str, words: TableW
 def unlike_columns(names: Sequence[str], dimensions: Sequence[int]) -> list[int]:
     """Return the columns whose names say something else, or are unlike the numbered names of most others."""
     lowered = [names[c].lower() for c in dimensions]
-    stems = Counter(match[1] for name in lowered if (match := re.fullmatch(r"(.*?)\d+", name)))
+    parts = [split_final_digits(name) for name in lowered]
+    stems = Counter(stem for stem, digits in parts if digits)
     stem, count = stems.most_common(1)[0] if stems else ("", 0)
     are_numbered = count >= 2 and 2 * count > len(lowered)
-    pattern = re.compile(rf"{re.escape(stem)}\d+")
     are_axes = 2 * sum(name in AXIS_NAMES for name in lowered) > max(3, len(lowered))
     return [
         c
-        for c, name in zip(dimensions, lowered, strict=True)
+        for c, name, part in zip(dimensions, lowered, parts, strict=True)
         if name in OTHER_NAMES
         or _OTHER_NAME.fullmatch(names[c])
-        or (are_numbered and not pattern.fullmatch(name))
+        or (are_numbered and not (part[0] == stem and part[1]))
         or (are_axes and name not in AXIS_NAMES)
     ]
 
@@ -249,15 +249,15 @@ def unlike_columns(names: Sequence[str], dimensions: Sequence[int]) -> list[int]
 def are_alike(names: Sequence[str]) -> bool:
     """Whether all names are those of dimensions: d0, d1, d2, or x, y, z."""
     lowered = [name.lower() for name in names]
-    stems = {re.sub(r"\d+$", "", name) for name in lowered}
+    stems = {split_final_digits(name)[0] for name in lowered}
     return set(lowered) <= AXIS_NAMES or (len(stems) == 1 and all(name[-1:].isdigit() for name in lowered))
 
 
 def differs_from_rest(names: Sequence[str]) -> bool:
     """Whether the first of some column names is of another kind than the rest: id, d0, d1, d2."""
-    stems = {re.sub(r"\d+$", "", name) for name in names[1:]}
+    stems = {split_final_digits(name)[0] for name in names[1:]}
     are_numbered = len(names) > 2 and len(stems) == 1 and all(name[-1:].isdigit() for name in names[1:])
-    return names[0].lower() in TOKEN_NAMES or (are_numbered and re.sub(r"\d+$", "", names[0]) not in stems)
+    return names[0].lower() in TOKEN_NAMES or (are_numbered and split_final_digits(names[0])[0] not in stems)
 
 
 # ── columns with types ───────────────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ from attncli.readers.json_tables import (
     unwrap_vector,
 )
 from attncli.readers.source import Source
-from attncli.text import closest, join_names, printable, shorten
+from attncli.text import closest, join_names, printable, shorten, split_final_digits
 from attncli.types import INPUT_NAMES, Json
 
 # Fields of a problem that other things have too, so that they alone make no problem.
@@ -320,7 +320,7 @@ def _are_column_names(names: list[str]) -> bool:
     lowered = [name.lower() for name in names]
     if set(lowered) <= AXIS_NAMES:
         return True
-    stems = {re.sub(r"\d+$", "", name) for name in lowered}
+    stems = {split_final_digits(name)[0] for name in lowered}
     return len(stems) == 1 and all(name[-1:].isdigit() for name in lowered) and stems != {""}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import SAMPLES
+from tests.readers.test_costs import MAX_CPU_SECONDS
 
 
 @pytest.fixture
@@ -316,3 +318,31 @@ def test_every_option_is_a_setting_or_is_only_typed():
         if parameter.param_type_name == "option"
     }
     assert options - {"no_config", "help_all"} == {*SETTING_NAMES, *_ONLY_TYPED, *_OTHER_WAYS}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "status"),
+    [
+        ("attn.toml", ".".join("a" * 100_000) + " = 1", 2),
+        ("attn.toml", "[" + '."a"' * 50_000 + "]", 2),
+        ("attn.toml", f'mask = "causal"\ncompute = {{{"b." * 100_000}b = 1}}', 2),
+        ("attn.toml", "\n" * 150_000 + "[compute]\nmask = 'causal'\nscore = 'dot'\n", 0),
+        ("attn.toml", "# " + "." * 200_000 + '\nprecision = 2 # "a.b" ' + "." * 100 + "\n", 0),
+        ("pyproject.toml", "\n" * 250_000, 0),
+        ("pyproject.toml", " \t" * 100_000 + "\n[tool.attn]\nmask = 'causal'\n", 0),
+    ],
+    ids=range(7),
+)
+def test_a_file_of_settings_is_parsed_in_a_second_whatever_is_in_it(attn, set_up, name, text, status):
+    """Anybody may have left it in the folder."""
+    attn("compute", "tokens.csv")
+    set_up(text, name)
+
+    began = time.process_time()
+    done = attn("compute", "tokens.csv", "-q")
+
+    assert time.process_time() - began < MAX_CPU_SECONDS
+    assert done.status == status
+    assert status == 0 or done.err.startswith(
+        "error[bad-setting]: a key of settings has at most 32 dots\n --> attn.toml:"
+    )

@@ -21,6 +21,7 @@ _MAX_CROWDED_LABELS = 16  # of an axis on which not every label has room
 _GAP = 6.0  # between two labels that stand side by side
 _ROW_PITCH = 9.0  # from one label to the next below it
 _SLANTED_PITCH = 11.5  # and to the next beside it, where they are slanted
+_MEASURED_CHARACTERS = 1000  # of a text
 _MEASURING_SCALE = 8.0  # text is measured larger than it is drawn: in whole pixels, widths would be rounded
 SLANT = 45.0  # degrees
 
@@ -37,7 +38,9 @@ def _font(size: float, weight: str) -> FontProperties:
 
 @lru_cache(4096)
 def text_width(text: str, size: float = LABEL_SIZE, weight: str = "normal") -> float:
-    """Return the width of a line of text."""
+    """Return the width of a line of text; of one that is longer than any figure is wide, as its beginning has it."""
+    if len(text) > _MEASURED_CHARACTERS:
+        return text_width(text[:_MEASURED_CHARACTERS], size, weight) * (len(text) / _MEASURED_CHARACTERS)
     measure: Any = _renderer().get_text_width_height_descent  # which has no types
     width, _, _ = measure(text, _font(size * _MEASURING_SCALE, weight), ismath=False)
     return float(width) / _MEASURING_SCALE
