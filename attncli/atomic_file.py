@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all: `atomic_write` writes to a temporary file, and gives it its name at the end."""
+"""Files that appear whole or not at all: `atomic_write` writes to a temporary file, and gives it its name at the end.
+
+`refuse_link` is asked before a file is written into a folder that somebody else may have filled.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from attncli.errors import CannotError
+from attncli.text import shorten
 
 
 @contextmanager
@@ -128,3 +132,29 @@ def to_bytes(content: str | bytes | Iterable[str | bytes | memoryview]) -> bytes
     if isinstance(content, bytes):
         return content
     return b"".join(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece for piece in content)
+
+
+def refuse_link(folder: str | os.PathLike[str], path: str) -> None:
+    """Refuse to write a file below a folder where a link or a device would be written through. The folder may be a link.
+
+    Args:
+        folder: the folder that is named for results.
+        path: of the file below it, with slashes.
+
+    Raises:
+        CannotError: the file, or a folder above it, is a link; or the file is neither a file nor a folder.
+    """
+    location, mode = os.fspath(folder), 0
+    for part in path.split("/"):
+        location = os.path.join(location, part)  # noqa: PTH118  a name may hold what Path would simplify
+        try:
+            mode = os.lstat(location).st_mode
+        except (OSError, ValueError):
+            return  # there is none; or it cannot be written, and whoever writes it says so
+        if stat.S_ISLNK(mode):
+            message = f"{shorten(location)} is a link, but results are not written through links"
+            hint = "remove the link, or name another folder: -o DIR (which may itself be a link)"
+            raise CannotError("link-in-results", message, help=hint)
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        message = f"{shorten(location)} is neither a file nor a folder, so no result is written to it"
+        raise CannotError("link-in-results", message, help="remove it, or name another folder: -o DIR")

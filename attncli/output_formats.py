@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeAlias, get_args
 
-from attncli.atomic_file import atomic_write
+from attncli.atomic_file import atomic_write, refuse_link
 from attncli.errors import OptionError
 from attncli.text import join_names, shorten, suggestion
 from attncli.types import Attention, Step
@@ -298,13 +298,16 @@ def choose_output_format(path: str | None, format_name: str | None, default: str
 def write_shared_file(format: Format, folder: Path) -> None:
     """Write what the files of a format share into their folder, unless it is there; its name changes with its content.
 
+    What is there by that name and differs is replaced: pages would run a script that somebody else has left.
+
     Raises:
-        CannotError: it cannot be written.
+        CannotError: it cannot be written, or a link is in its place.
     """
     if format.shared_file is None:
         return
     name, text = format.shared_file()
-    path = folder / name
-    if not path.is_file():
+    path, content = folder / name, text.encode()
+    refuse_link(folder, name)
+    if not (path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content):
         with atomic_write(path) as file:
-            file.write(text.encode())
+            file.write(content)

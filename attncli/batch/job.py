@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from attncli import __version__
-from attncli.atomic_file import atomic_write, to_bytes, write_error
+from attncli.atomic_file import atomic_write, refuse_link, to_bytes, write_error
 from attncli.batch.address_limits import AddressLimits
 from attncli.batch.addresses import absolute_path, hide_secrets, path_part
 from attncli.batch.inputs import Input, reader_for
 from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
-from attncli.batch.result_paths import figure_path, refuse_link
+from attncli.batch.result_paths import figure_path
 from attncli.batch.sources import open_source
 from attncli.errors import AttnError, CannotError, ExitStatus, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format, write_shared_file

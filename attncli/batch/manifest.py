@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from attncli.atomic_file import atomic_write, temporary_prefix, write_error
+from attncli.atomic_file import atomic_write, refuse_link, temporary_prefix, write_error
 from attncli.batch.name_lists import quote_name
-from attncli.batch.result_paths import has_link, is_result_path, refuse_link
+from attncli.batch.result_paths import has_link, is_result_path
 from attncli.errors import CannotError
 from attncli.text import printable
 from attncli.types import Json

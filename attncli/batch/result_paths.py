@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 
+from attncli.atomic_file import refuse_link
 from attncli.errors import CannotError
-from attncli.text import shorten
 
 _MAX_PATH_BYTES = 3000  # of a result below its folder: systems allow 4096 bytes with the folder
 _MAX_NAME_BYTES = 255  # of one part of it, as file systems allow
@@ -53,32 +52,6 @@ def figure_path(result_path: str, format_name: str) -> str:
 def is_result_path(path: str) -> bool:
     """Whether this could be the path of a result below its folder, as `safe_name` and `valid_file_name` make them."""
     return safe_name(path) == path and valid_file_name(path) == path
-
-
-def refuse_link(folder: str | os.PathLike[str], path: str) -> None:
-    """Refuse to write a file below a folder where a link or a device would be written through. The folder may be a link.
-
-    Args:
-        folder: the folder that is named for results.
-        path: of the file below it, with slashes.
-
-    Raises:
-        CannotError: the file, or a folder above it, is a link; or the file is neither a file nor a folder.
-    """
-    location, mode = os.fspath(folder), 0
-    for part in path.split("/"):
-        location = os.path.join(location, part)
-        try:
-            mode = os.lstat(location).st_mode
-        except (OSError, ValueError):
-            return  # there is none; or it cannot be written, and whoever writes it says so
-        if stat.S_ISLNK(mode):
-            message = f"{shorten(location)} is a link, but results are not written through links"
-            hint = "remove the link, or name another folder: -o DIR (which may itself be a link)"
-            raise CannotError("link-in-results", message, help=hint)
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        message = f"{shorten(location)} is neither a file nor a folder, so no result is written to it"
-        raise CannotError("link-in-results", message, help="remove it, or name another folder: -o DIR")
 
 
 def has_link(folder: str | os.PathLike[str], path: str) -> bool:

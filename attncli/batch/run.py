@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Literal, NamedTuple, TypeAlias
 
 from attncli import __version__
+from attncli.atomic_file import refuse_link
 from attncli.batch.address_limits import AddressLimits
 from attncli.batch.addresses import hide_secrets
 from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
@@ -25,7 +26,7 @@ from attncli.batch.executors import Executor, LocalExecutor, PendingInput, PoolE
 from attncli.batch.inputs import Input, real_path
 from attncli.batch.job import BytesWriter, Job, dry_run_input
 from attncli.batch.manifest import Manifest, Receipt
-from attncli.batch.result_paths import figure_path, refuse_link
+from attncli.batch.result_paths import figure_path
 from attncli.batch.result_table import ROWS_FORMAT, merge_rows
 from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
 from attncli.batch.task_pool import TaskPool

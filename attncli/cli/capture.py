@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from attncli.atomic_file import atomic_write
+from attncli.atomic_file import atomic_write, refuse_link
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, standard_output_writer
@@ -243,6 +243,7 @@ def _open_folder(folder: Path, format: str, options: OutputOptions) -> Iterator[
 
     def write_layer(layer: CapturedLayer) -> str:
         path = folder / f"{file_stem(layer.name)}.{format}"
+        refuse_link(folder, path.name)
         if path.exists() and not options.force:
             raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
         try:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attncli.atomic_file import refuse_link
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, render_options_for, write_output
@@ -36,10 +37,11 @@ def write_page_folder(
 
     Raises:
         OptionError: a file exists, and `--force` was not given.
-        CannotError: the folder cannot be made, or a file cannot be written.
+        CannotError: the folder cannot be made, a file cannot be written, or a link is in the place of one or of the folder of keys.
     """
     folders = (folder, folder / KEYS_FOLDER) if has_gaps else (folder,)
     for made in folders:
+        refuse_link(folder, KEYS_FOLDER)
         try:
             made.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -52,6 +54,7 @@ def write_page_folder(
         for name in planned.names
     ]
     for target in (target for both in targets for target in both):
+        refuse_link(folder, Path(str(target.output)).relative_to(folder).as_posix())
         check_output_path(target)
     messages = Messages.from_options(environment, output_options)
     for both, rendered in zip(

@@ -239,3 +239,57 @@ def test_an_odd_input_of_a_manifest_is_told_as_it_is(attn, tmp_path, name):
     assert (other.status, again.status, listed.status) == (2, 1, 1)
     assert "out/x.json is the result of" in other.err
     assert set(failure_codes(tmp_path / "more")) == {name, "b.csv"}
+
+
+# ── other commands that write into a folder ──────────────────────────────────────────────────────
+@pytest.mark.parametrize("place", ["seed1.md", "keys", "keys/seed1.md"])
+@pytest.mark.parametrize("target", ["victim", "absent", "outside"])
+@pytest.mark.parametrize("words", [[], ["--force"]])
+def test_no_worksheet_is_written_through_a_link(attn, tmp_path, place, target, words):
+    write(tmp_path, {"x.csv": "1,2\n3,4\n", "victim": "precious", "outside/keep": ""})
+    sheets = (
+        "explain",
+        "x.csv",
+        "--projection",
+        "randn",
+        "--seeds",
+        "1..2",
+        "--blank",
+        "weights",
+        "-f",
+        "markdown",
+        "-o",
+    )
+    assert attn(*sheets, "made").status == 0
+    (tmp_path / "sent" / place).parent.mkdir(parents=True)
+    name = next(path.name for path in (tmp_path / "made" / place).parent.iterdir() if path.suffix == Path(place).suffix)
+    link = (tmp_path / "sent" / place).with_name(name)
+    link.symlink_to(tmp_path / target)
+    before = contents(tmp_path)
+
+    done = attn(*sheets, "sent", *words)
+
+    assert (done.status, "error[link-in-results]" in done.err) == (4, True)
+    assert contents(tmp_path) == before
+
+
+def test_a_shared_script_that_somebody_else_has_left_is_replaced(attn, tmp_path):
+    """A page would run it."""
+    write(tmp_path, {"x.csv": "1,2\n3,4\n", "victim": "precious"})
+    assert attn("compute", "x.csv", "-o", "own/x.html", "--shared-js").status == 4
+    assert attn("batch", "x.csv", "-o", "own", "-f", "html", "--shared-js").status == 0
+    script = next((tmp_path / "own").glob("*.js"))
+    planted = [b"alert(1)", script.read_bytes()[:-1] + b"!"]
+    for i, words in enumerate([["batch", "x.csv", "-o", "out{}"], ["compute", "x.csv", "-o", "out{}/x.html"]] * 2):
+        folder = tmp_path / f"out{i}"
+        folder.mkdir()
+        (folder / script.name).write_bytes(planted[i // 2])
+
+        assert attn(*(word.format(i) for word in words), "-f", "html", "--shared-js").status == 0
+        assert (folder / script.name).read_bytes() == script.read_bytes()
+
+        (folder / script.name).unlink()
+        (folder / script.name).symlink_to(tmp_path / "victim")
+        again = attn(*(word.format(i) for word in words), "-f", "html", "--shared-js", "--force")
+        assert "link-in-results" in again.err
+        assert (tmp_path / "victim").read_text() == "precious"

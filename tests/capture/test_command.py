@@ -58,6 +58,16 @@ def test_layers_go_to_a_folder_or_to_lines(attn, folder):
 
 
 @pytest.mark.slow
+def test_no_layer_is_written_through_a_link(attn, folder, tmp_path):
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "layer01.npz").symlink_to(tmp_path / "elsewhere")
+
+    done = attn("capture", folder, "--ids", "5,6,7", "-f", "npz", "-o", "layers", "--force")
+
+    assert (done.status, done.err.splitlines()[-2].partition(":")[0]) == (4, "error[link-in-results]")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_texts_are_a_batch(attn, folder):
     Path("lines.txt").write_text("hello sun\nhello shiny sun!\n")
 
