@@ -250,3 +250,13 @@ def test_a_sheet_that_other_options_spell_alike_is_marked_without_a_word(attn, t
     for options in (["--causal"], ["--variant", "causal"], ["--mask", "causal", "--scale", "auto"]):
         done = attn("check", CAT_SAT, "--figures", "key.txt", *options, "--json")
         assert (done.status, done.json["warnings"]) == (0, [])
+
+
+def test_a_range_of_gaps_and_of_figures_that_differ_in_length_are_counted(attn, tmp_path):
+    (tmp_path / "p.json").write_text('{"embeddings": [[1, 0], [0, 1], [1, 1]]}')
+    (tmp_path / "s.md").write_text("⟨2⟩0.5\n\n⟨2⟩ to ⟨4⟩: weights[0][1:3]\n")
+
+    done = attn("check", "p.json", "--figures", "s.md")
+
+    assert done.status == 3
+    assert done.err.startswith("error[bad-gap]: ⟨2⟩ to ⟨4⟩: weights[0][1:3]: 3 gaps, 2 figures\n")

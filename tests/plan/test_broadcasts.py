@@ -111,3 +111,27 @@ def test_padding_an_item_is_not_read_a_query():
     assert "(1, 1, Tq, Tk) = (1, 1, 3, 3): the same for each item" in raised.value.help
     assert "(B, 1, 1, Tk) = (3, 1, 1, 3): keys of each item" in raised.value.help
     assert (right["weights"].values[2] > 0).tolist() == [[True, False, False]] * 3
+
+
+@pytest.mark.parametrize(
+    ("batch", "heads", "shape", "said"),
+    [
+        (None, 2, (4, 3, 5), "there are 2 heads: give one mask per head, (2, 3, 5), or one for all, of two axes"),
+        (None, 1, (4, 3, 5), "there is one head: one mask for it has two axes, (3, 5)"),
+        (None, 2, (2, 2, 3, 5), "the problem has no batch: give one mask, or a batch of 2 problems"),
+        (None, 2, (1, 2, 4, 5), "Tq is 4, not 3"),
+        (2, 2, (4, 3, 5), "items and heads share one axis: reshape it to (2, 2, 3, 5)"),
+        (2, 2, (7, 3, 5), "one per item is (2, 1, 3, 5), one per head (1, 2, 3, 5)"),
+        (2, 2, (7, 4, 5), "H is 7, not 2"),
+        (2, 2, (3, 2, 3, 5), "B is 3, not 2"),
+    ],
+)
+def test_an_array_that_fits_in_no_way_is_told_what_would(batch, heads, shape, said):
+    lead = () if batch is None else (batch,)
+    q, k, v = (draw_normal(1, *lead, n, 4) for n in (3, 5, 5))
+
+    with pytest.raises(InputError) as raised:
+        attncli.attend(attncli.Problem(q=q, k=k, v=v, mask=np.ones(shape, bool)), heads=heads)
+
+    assert raised.value.code == "shape-mismatch"
+    assert said in f"{raised.value.message} {raised.value.help}"
