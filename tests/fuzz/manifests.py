@@ -59,6 +59,8 @@ def change_field(draw: random.Random, line: bytes) -> bytes:
         key = draw.choice([*fields, "result", "error", "seed", "extra"])
     except (ValueError, TypeError, RecursionError):
         return line
+    if not isinstance(fields, dict):
+        return line
     kind = draw.random()
     if kind < 0.15:
         fields.pop(key, None)
