@@ -18,7 +18,9 @@ from attncli.plan.gradients import with_gradients
 from attncli.step_names import GRADIENT_NAMES, UPSTREAM_NAMES, find_figure_name
 from attncli.text import join_names
 
-_WAY_OUT = 'beside it, "dout": the gradient of the loss with respect to the context, or 1 if the loss is its sum'
+_WAY_OUT = (
+    'add "dout", the gradient of the loss with respect to the context; "dout": 1 if the loss is the sum of the context'
+)
 
 
 def with_known_names(figures: Figures) -> Figures:

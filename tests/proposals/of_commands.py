@@ -25,6 +25,7 @@ from tests.proposals.figures import (
 
 _RIGHT = ("right",)
 _CHECK = "check x.json --figures w.json"
+_SENT_BACK = {"dv": PLAIN["weights"].T @ np.ones((3, 4))}
 _MINE = FILE | {"w.json": PLAIN["weights"]}
 _STEPS = FILE | {"w.json": {"weights": PLAIN["weights"], "output": X}}
 _AS_HEADS = {"q": HEADED[None, :2], "k": HEADED[None, :2], "v": HEADED[None, :2]}  # (B, H, T, d): two of two
@@ -59,6 +60,9 @@ PROPOSALS = [
     Proposal(f"{_CHECK} --step all", "leave --step out to check all of them", _RIGHT, FILE | {"w.json": PLAIN}, _CHECK),
     Proposal("check x.json", "--figures MINE", _RIGHT, FILE | {"w.json": {"weights": PLAIN["weights"]}}, _CHECK),
     Proposal("check x.json", '"expected": {"weights": [[…]]}', _RIGHT, FILE, "check x.json", {"x.json": LABELLED | {"expected": {"weights": PLAIN["weights"]}}}),
+    Proposal("check x.json --figures w.json", '"dout": 1 if the loss is the sum of the context', _RIGHT, FILE | {"w.json": _SENT_BACK}, _CHECK, {"w.json": _SENT_BACK | {"dout": 1}}),
+    Proposal("check x.json --figures w.json", 'add "dout", the gradient of the loss', _RIGHT, FILE | {"w.json": _SENT_BACK}, _CHECK, {"w.json": _SENT_BACK | {"dout": np.ones((3, 4))}}),
+    Proposal("check x.json --figures w.json", "call it dcontext", _RIGHT, FILE | {"w.json": _SENT_BACK | {"doutput": 1}}, _CHECK, {"w.json": _SENT_BACK | {"dcontext": 1}}),
     Proposal("check x.json --figures -", "--figures FILE", _RIGHT, FILE | {"w.json": {"weights": PLAIN["weights"]}}, _CHECK),
     Proposal(f"{_CHECK} --rule digits --rtol 1e-3", "they go with --rule close", _RIGHT, FILE | {"w.json": {"weights": PLAIN["weights"]}}, f"{_CHECK} --rule close --rtol 1e-3"),
     Proposal("check there --figures w.json", "each problem in a folder holds what it expects, under `expected`", _RIGHT, {"there/x.json": LABELLED | {"expected": {"weights": PLAIN["weights"]}}, "w.json": "[[1]]"}, "check there"),
