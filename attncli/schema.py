@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
-from attncli.step_names import STEP_NAMES
+from attncli.step_names import GRADIENT_NAMES, STEP_NAMES, UPSTREAM_NAMES
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json
 from attncli.validation.fields import find_field, known_parameters
 from attncli.validation.identification import MAX_ID_CHARACTERS
@@ -41,7 +41,9 @@ def _kind_schema(field: Field) -> Json:
     if field.kind == "expected":
         return {
             "type": "object",
-            "propertyNames": {"pattern": _STEP_NAME_PATTERN},
+            "propertyNames": {
+                "pattern": f"{_STEP_NAME_PATTERN}|^({'|'.join((*GRADIENT_NAMES, *UPSTREAM_NAMES, 'out'))})$"
+            },
             "additionalProperties": {"anyOf": [_figures_schema(), _array_schema(_leaf_schema(), (0, 1, 2, 3, 4))]},
         }
     if field.kind == "any":

@@ -85,6 +85,53 @@ def test_no_gradient_of_pytorchs_kernels_is_called_wrong(dtype, backend):
         assert {s.rule.factor for s in report.steps if s.is_gradient and s.rule.name == "flash"} <= {3}
 
 
+def eager_gradients(case, dtype):
+    """The case's formula in PyTorch, every intermediate rounded to the dtype, and differentiated there."""
+    import torch
+
+    names = {"q": case.q, "k": case.k, "v": case.v, "dout": case.do}
+    x = {name: torch.tensor(array).to(dtype).requires_grad_() for name, array in names.items()}
+    sinks = None if case.sink is None else torch.tensor(case.sink).to(dtype).requires_grad_()
+    added = torch.tensor(case.added).to(dtype).requires_grad_() if case.bias else None
+    k, v = (x[name].repeat_interleave(case.heads // case.kv_heads, 1) for name in "kv")
+    s = (x["q"] @ k.mT) * case.scale
+    s = case.cap * torch.tanh(s / case.cap) if case.cap else s
+    s = (s if added is None else s + added).masked_fill(~torch.tensor(case.visible), -torch.inf)
+    if sinks is not None:
+        s = torch.cat([s, sinks[None, :, None, None].expand(*s.shape[:3], 1)], -1)
+    p = s.softmax(-1)[..., : case.keys]
+    p = p * torch.tensor(case.kept) / (1 - case.drop) if case.drop else p
+    out = p.to(dtype) @ v
+    targets = {"dq": x["q"], "dk": x["k"], "dv": x["v"]} | ({} if sinks is None else {"dsinks": sinks})
+    targets |= {} if added is None else {"dbias": added}
+    gradients = torch.autograd.grad(out, list(targets.values()), x["dout"].detach())
+    fields = {name: x[name].detach() for name in "qkv"}
+    fields |= {"parameters": {"sinks": sinks.detach()}} if sinks is not None else {}
+    fields |= {"bias": added.detach()} if added is not None else {}
+    fields |= {"dropout_mask": case.kept} if case.drop else {}
+    claims = {"out": out.detach(), "dout": x["dout"].detach(), **dict(zip(targets, gradients, strict=True))}
+    return attncli.Problem(**fields), claims
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_gradients_of_a_formula_in_any_dtype_are_right(dtype):
+    import torch
+
+    for seed, case in enumerate(
+        (
+            Case(causal=0, sinks=True, cap=2.0),
+            Case(drop=0.3, width=5, causal=2),
+            Case(bias=True, heads=4, kv_heads=1),
+            Case(batch=1, heads=2, kv_heads=1, cap=3.0, drop=0.25, sinks=True, bias=True, causal=2),
+        )
+    ):
+        problem, claims = eager_gradients(case, getattr(torch, dtype))
+
+        report = attncli.check(problem, claims, identify=False, **case.choices())
+
+        assert report.right, (seed, str(report))
+
+
 def test_gradients_of_a_multihead_module_are_right():
     import torch
 
