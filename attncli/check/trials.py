@@ -172,6 +172,11 @@ def finish_unedited_plan(plan: Plan) -> Plan:
     """Give a large plan that nothing has edited the fastest schedule that keeps its steps; a small one is dense."""
     if plan.schedule != "tiled":
         return plan
+    if plan.gradients is not None:
+        names = plan.gradients.axes.keys()
+        steps = {name: axes for name, axes in plan.steps.items() if name not in names}
+        finished = finish_unedited_plan(dataclasses.replace(plan, steps=steps, keep=plan.keep - names, gradients=None))
+        return dataclasses.replace(finished, steps=plan.steps, keep=plan.keep, gradients=plan.gradients)
     schedule = "tiled" if "schedule" in plan.variant.explicit else None
     outline = dataclasses.replace(
         plan, variant=plan.variant.replace(schedule=schedule), schedule="", tile_size=0, shared=None

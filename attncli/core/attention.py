@@ -91,7 +91,7 @@ def forward(
     z_formula = "normed_context" if "normed_context" in plan.steps else sum_formula
     z_formula += ", heads side by side" if shapes.has_head_axis else ""
 
-    with torch.set_grad_enabled(torch.is_grad_enabled() and plan.schedule == "dense"):
+    with torch.set_grad_enabled(torch.is_grad_enabled() and (plan.schedule == "dense" or inputs.track_gradients)):
         # x and y are None where q, k and v are given
         x = record("positioned_embeddings", query_embeddings(inputs), position.formula)  # (b, n, x)
         y = key_embeddings(inputs, x)  # (b, s, y)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from attncli.core.inputs import Inputs
 from attncli.core.recorder import Recorder
 from attncli.plan import Plan
 from attncli.plan.gradient_request import GradientRequest
-from attncli.types import Attention, NumpyArray, Step
+from attncli.plan.schedule import STEPS_OUTSIDE_TILES
+from attncli.types import PARAMETER_STEPS, Attention, NumpyArray, Step
 from attncli.validation.fields import as_numpy
 
 _MAX_BLOCK_SCORES = 1 << 20  # whose graph is in memory at once
@@ -68,12 +70,16 @@ def run_plan_with_gradient_steps(plan: Plan) -> Attention:
     steps = {name: axes for name, axes in plan.steps.items() if name not in request.axes}
     forward_plan = replace(plan, steps=steps, keep=plan.keep & steps.keys(), gradients=None, shared=None)
     queries = np.arange(plan.size.queries) if plan.computed_queries is None else plan.computed_queries
-    blocks = list(_iter_blocks(forward_plan, queries))
-    is_whole = len(blocks) == 1
+    is_fused = _is_differentiated_by_sdpa(forward_plan, request, names)
+    blocks = [np.arange(len(queries))] if is_fused else list(_iter_blocks(forward_plan, queries))
+    is_whole = len(blocks) == 1 and not is_fused
     attention = None if is_whole else run_plan(forward_plan)
     gradients: dict[str, NumpyArray] = {}
     for positions in blocks:
-        inputs, recorder = _run_forward(forward_plan, request, names, queries[positions], is_whole=is_whole)
+        schedule: Literal["dense", "fused"] = "fused" if is_fused else "dense"
+        inputs, recorder = _run_forward(
+            forward_plan, request, names, queries[positions], schedule=schedule, is_whole=is_whole
+        )
         if attention is None:
             attention = recorder.make_attention()
             attention = replace(attention, steps=tuple(s for s in attention.steps if s.name in plan.keep))
@@ -87,6 +93,18 @@ def run_plan_with_gradient_steps(plan: Plan) -> Attention:
     return replace(attention, steps=(*attention.steps, *made))
 
 
+def _is_differentiated_by_sdpa(plan: Plan, request: GradientRequest, names: list[str]) -> bool:
+    """Whether PyTorch's kernel computes the plan, and nothing is asked for between what goes into it and what comes out.
+
+    Of values that are not finite it computes nothing.
+    """
+    if plan.schedule != "fused" or request.backward is not None:
+        return False
+    before = {"embeddings", "memory", *PARAMETER_STEPS, *STEPS_OUTSIDE_TILES}
+    arrays = (plan.problem.q, plan.problem.k, plan.problem.v)
+    return all(name[1:] in before for name in names) and all(x is None or np.isfinite(x).all() for x in arrays)
+
+
 def _iter_blocks(plan: Plan, queries: NumpyArray) -> Iterator[NumpyArray]:
     """Yield the positions of the queries of each block: all at once where they have few scores."""
     scores_of_query = (plan.size.batch or 1) * plan.shapes.heads * plan.size.keys
@@ -96,7 +114,13 @@ def _iter_blocks(plan: Plan, queries: NumpyArray) -> Iterator[NumpyArray]:
 
 
 def _run_forward(
-    plan: Plan, request: GradientRequest, names: list[str], queries: NumpyArray, *, is_whole: bool
+    plan: Plan,
+    request: GradientRequest,
+    names: list[str],
+    queries: NumpyArray,
+    *,
+    schedule: Literal["dense", "fused"],
+    is_whole: bool,
 ) -> tuple[Inputs, Recorder]:
     """Compute a block of queries with its graph."""
     sources = request.axes if request.backward else names
@@ -106,8 +130,8 @@ def _run_forward(
         plan,
         keep=frozenset(needed | plan.keep) if is_whole else frozenset(needed),
         computed_queries=None if is_all else queries,
-        variant=plan.variant.replace(schedule="dense"),
-        schedule="dense",
+        variant=plan.variant.replace(schedule=schedule),
+        schedule=schedule,
         tile_size=0,
     )
     with torch.enable_grad():

@@ -19,7 +19,7 @@ MAX_DENSE_SCORES = 2**21  # scores of a run that is computed whole
 MAX_TILE_SCORES = 2**20  # scores of a tile: a few of them lie in a processor's cache
 MAX_FIRST_LOOK_SCORES = 2**24  # scores beyond which a first look shows no matrix
 MAX_SDPA_MASK_BYTES = 2**28  # bytes of a mask that PyTorch's kernel may be handed
-_STEPS_OUTSIDE_TILES = {  # steps that no tile makes: they are learned, of tokens, or of the assembled tiles
+STEPS_OUTSIDE_TILES = {  # steps that no tile makes: they are learned, of tokens, or of the assembled tiles
     *PARAMETER_STEPS,
     "positioned_embeddings", "q", "k", "v", "normed_q", "normed_k", "positioned_q", "positioned_k", "present_k", "present_v",
     "head_context", "normed_context", "context", "output",
@@ -104,7 +104,7 @@ def why_not_sdpa(plan: Plan, requested: bool) -> str:
     unsupported = _unsupported_by_sdpa(plan)
     if unsupported:
         return f"it does not have {unsupported[0]}"
-    inner_steps = sorted(plan.keep - _STEPS_OUTSIDE_TILES)
+    inner_steps = sorted(plan.keep - STEPS_OUTSIDE_TILES)
     if inner_steps:
         return f"it does not return {inner_steps[0]}"
     if shapes.c != shapes.d:

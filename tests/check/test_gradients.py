@@ -107,7 +107,7 @@ def eager_gradients(case, dtype):
     gradients = torch.autograd.grad(out, list(targets.values()), x["dout"].detach())
     fields = {name: x[name].detach() for name in "qkv"}
     fields |= {"parameters": {"sinks": sinks.detach()}} if sinks is not None else {}
-    fields |= {"bias": added.detach()} if added is not None else {}
+    fields |= {"bias": added.detach()[None]} if added is not None else {}
     fields |= {"dropout_mask": case.kept} if case.drop else {}
     claims = {"out": out.detach(), "dout": x["dout"].detach(), **dict(zip(targets, gradients, strict=True))}
     return attncli.Problem(**fields), claims
@@ -127,7 +127,7 @@ def test_gradients_of_a_formula_in_any_dtype_are_right(dtype):
     ):
         problem, claims = eager_gradients(case, getattr(torch, dtype))
 
-        report = attncli.check(problem, claims, identify=False, **case.choices())
+        report = attncli.check(problem, claims, identify=False, layout="bhtd", **case.choices())
 
         assert report.right, (seed, str(report))
 
@@ -257,6 +257,22 @@ def test_blocks_of_queries_add_up_to_the_whole(monkeypatch):
     monkeypatch.setattr(attncli.core.gradient_steps, "_MAX_BLOCK_SCORES", 2 * 6 * 13 * 4)
 
     assert check(case, backward(case)).right
+
+
+def test_the_kernel_of_pytorch_differentiates_what_is_large(monkeypatch):
+    from attncli.core.sdpa import try_sdpa
+
+    case, calls = Case(causal=0, queries=11, keys=11), []
+    monkeypatch.setattr("attncli.plan.schedule.MAX_DENSE_SCORES", 100)
+    monkeypatch.setattr("attncli.check.trials.MAX_DENSE_SCORES", 100)
+    monkeypatch.setattr("attncli.core.attention.try_sdpa", lambda *a: calls.append(a[0]) or try_sdpa(*a))
+
+    report = check(case, backward(case))
+
+    assert report.right, report
+    assert any("q" in plan.keep for plan in calls)  # where dq is made
+    wrong = check(case, backward(case, "no row term"))
+    assert [d.names[0] for d in wrong.identified] == ["no row term in softmax's derivative"]
 
 
 def test_a_large_problem_is_judged_whole_and_its_way_back_searched():
