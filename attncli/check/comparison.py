@@ -194,13 +194,22 @@ class Comparison:
             values: figures in the place of the claimed ones.
             largest_figure: the largest finite figure of the step; the reference's, unless it is given.
         """
-        claim = self.task.claims[claim_index]
+        claim, rule = self.task.claims[claim_index], self.rules[claim_index]
+        own_largest = self.largest_figures[claim.step]
+        if (
+            rule.name == "flash"
+            and rule.allowed_error
+            and largest_figure is not None
+            and largest_figure > own_largest > 0
+        ):
+            # larger figures are rounded to larger units
+            rule = dataclasses.replace(rule, allowed_error=rule.allowed_error * largest_figure / own_largest)
         cells = rules.compare_cells(
-            self.rules[claim_index],
+            rule,
             claim.values if values is None else values,
             step_values[claim.index],
             self.decimals[claim_index],
-            self.largest_figures[claim.step] if largest_figure is None else largest_figure,
+            own_largest if largest_figure is None else largest_figure,
         )
         ties = TIES_BY_STEP.get(claim.step)
         if ties is None or values is not None:
