@@ -1,6 +1,6 @@
 """Checking that the figures could fail: a few plainly wrong computations, compared by the rules of the claims.
 
-`check_sensitivity` is the entry.
+`check_sensitivity` is the entry; `plainly_wrong_computations` yields them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def check_sensitivity(comparison: Comparison) -> tuple[SensitivityCheck, ...]:
     """Find out whether the claimed figures would have told each wrong computation from the right one."""
     checks = []
     sample = comparison.sample
-    for wrong in _wrong_computations(sample.trials, sample.reference):
+    for wrong in plainly_wrong_computations(sample.trials, sample.reference):
         figures = compute_or_none(wrong.compute)
         if figures is None:
             continue
@@ -50,7 +50,7 @@ def _check_all_queries(comparison: Comparison, name: str) -> SensitivityCheck | 
     """Check what a sample of the queries did not tell, block by block, until one tells; None where none can be computed."""
     found: SensitivityCheck | None = None
     for block in comparison.iter_blocks():
-        wrong = next((w for w in _wrong_computations(block.trials, block.reference) if w.name == name), None)
+        wrong = next((w for w in plainly_wrong_computations(block.trials, block.reference) if w.name == name), None)
         figures = None if wrong is None else compute_or_none(wrong.compute)
         if wrong is None or figures is None:
             return None
@@ -73,7 +73,7 @@ def _check_one(comparison: Comparison, wrong: WrongComputation, figures: StepArr
         cells, reference_cells = wrong_step[claim.index], reference[claim.index]
         decimals, largest_figure = comparison.decimals[n], comparison.largest_figures[claim.step]
         written = cells if decimals is None else rules.round_to_decimals(cells, decimals)
-        if not _are_nearly_equal(cells, reference_cells, largest_figure).all():
+        if not are_nearly_equal(cells, reference_cells, largest_figure).all():
             differs = True
             all_digits = None if decimals is None else decimals + 12
             error = rules.compare_cells(comparison.rules[n], cells, reference_cells, all_digits, largest_figure).error
@@ -88,7 +88,7 @@ def _check_one(comparison: Comparison, wrong: WrongComputation, figures: StepArr
 
 
 # ── computations that are plainly wrong ──────────────────────────────────────────────────────────
-def _wrong_computations(trials: Trials, reference: StepArrays) -> Iterator[WrongComputation]:
+def plainly_wrong_computations(trials: Trials, reference: StepArrays) -> Iterator[WrongComputation]:
     """Yield uniform weights, shuffled values, no scale and another head's figures, as far as the problem has such things."""
     plan = trials.plan
     yield WrongComputation(
@@ -133,7 +133,7 @@ def _shift_heads(trials: Trials, reference: StepArrays) -> StepArrays:
 
 
 # ── what cannot be told ──────────────────────────────────────────────────────────────────────────
-def _are_nearly_equal(values: NumpyArray, reference: NumpyArray, largest_figure: float) -> NumpyArray:
+def are_nearly_equal(values: NumpyArray, reference: NumpyArray, largest_figure: float) -> NumpyArray:
     """Tell which figures are too near each other for any ordinary tolerance."""
     values, reference = values.astype(np.float64), reference.astype(np.float64)
     with np.errstate(all="ignore"):

@@ -73,7 +73,7 @@ def prepare(
         figures, step_figures = assign_steps(figures, step)
     top = largest_claimed_rank((*step_figures, *figures.open_gaps))
     variant_in_float64 = variant.replace(**OVERRULED_CHOICES)
-    plan = finish_edited_plan(outline_plan(_with_numpy_arrays(problem), variant_in_float64, (), top=top))
+    plan = finish_edited_plan(outline_plan(with_numpy_arrays(problem), variant_in_float64, (), top=top))
     open_gaps: tuple[Claim, ...] = ()
     with _errors_in(figures.name), np.errstate(all="ignore"):
         step_figures = resolve_out(step_figures, plan)
@@ -130,7 +130,7 @@ def _errors_in(name: str) -> Iterator[None]:
         raise error.add_location(file=name) from None
 
 
-def _with_numpy_arrays(problem: Problem) -> Problem:
+def with_numpy_arrays(problem: Problem) -> Problem:
     """Return the same problem with its tensors in numpy."""
     fields: Json = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
     arrays: Json = {name: _to_numpy(x) for name, x in fields.items() if name not in ("variant", "about")}

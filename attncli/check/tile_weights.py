@@ -123,10 +123,11 @@ def _weigh_block_by_block(
 
     running = torch.full_like(s[..., :1], -math.inf)
     sums = torch.zeros_like(running)
-    parts = torch.zeros_like(s)  # numerators of all keys so far
+    numerators: list[Tensor] = []
+    factors: list[Tensor] = []  # by which each block multiplies the context before it
+    divisors: list[Tensor] = []
     for start in range(0, s.shape[-1], block):
-        stop = min(start + block, s.shape[-1])
-        s_block = s[..., start:stop]
+        s_block = s[..., start : start + block]
         block_max = s_block.amax(-1, keepdim=True)
         new = torch.maximum(running, block_max)
         has_key, had_key = new > -math.inf, running > -math.inf
@@ -134,11 +135,16 @@ def _weigh_block_by_block(
         base = torch.where(block_max > -math.inf, block_max, 0.0) if own_max else torch.where(has_key, new, 0.0)
         p = (s_block - base).exp()
         sums = (sums * total(moved) if keep_total else 0) + p.sum(-1, keepdim=True)
-        parts = parts * acc(moved) if keep_acc else torch.zeros_like(parts)
-        parts[..., start:stop] = p
-        if divide_each:
-            parts = divide_where_nonzero(parts, sums)
+        numerators.append(p)
+        factors.append(acc(moved) if keep_acc else torch.zeros_like(moved))
+        divisors.append(sums.masked_fill(sums == 0, 1) if divide_each else torch.ones_like(sums))
         running = new
+    after = torch.ones_like(running)  # the product of what the later blocks multiply by
+    for i in reversed(range(len(numerators))):
+        after = after / divisors[i]
+        numerators[i] = torch.where(numerators[i] == 0, 0.0, numerators[i] * after)
+        after = after * factors[i]
+    parts = torch.cat(numerators, -1)
     divided = divide_where_nonzero(exponentials(s), sums)
     return divided, parts if divide_each else divide_where_nonzero(parts, sums)
 

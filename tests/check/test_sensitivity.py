@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attncli.check.sensitivity import _are_nearly_equal
+from attncli.check.sensitivity import are_nearly_equal
 
 INF, NAN = np.inf, np.nan
 
@@ -26,4 +26,4 @@ INF, NAN = np.inf, np.nan
     ],
 )
 def test_figures_are_near_if_no_ordinary_tolerance_tells_them_apart(value, reference, is_near):
-    assert _are_nearly_equal(np.array([value]), np.array([reference]), 4.0).tolist() == [is_near]
+    assert are_nearly_equal(np.array([value]), np.array([reference]), 4.0).tolist() == [is_near]

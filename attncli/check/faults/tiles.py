@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -63,13 +63,25 @@ def _block_sizes(keys: int) -> list[int]:
 def _mistakes(keys: int) -> Iterator[tuple[str, str, Weigh]]:
     """Yield the names, descriptions and weights of all ways."""
     for block in _block_sizes(keys):
-        yield from _mistakes_of_single_blocks(keys, block)
-        yield from _mistakes_at_block_edges(keys, block)
-        start = f"with blocks of {block} keys, where"
-        for name, (text, weigh_blocks) in ONLINE_MISTAKES.items():
-            yield f"blocks of {block} keys: {name}", f"{start} {text}", partial(_in_blocks, weigh_blocks, block)
-    sizes = {math.ceil(keys / count): f"{count} parts" for count in _SPLITS if keys >= 2 * count}
-    sizes |= {block: f"parts of {block} keys" for block in _block_sizes(keys)}
+        yield from mistakes_with_blocks(keys, block)
+    yield from mistakes_of_merging(keys, _SPLITS, _block_sizes(keys))
+
+
+def mistakes_with_blocks(keys: int, block: int) -> Iterator[tuple[str, str, Weigh]]:
+    """Yield what may happen to the blocks of one size: names, descriptions and weights."""
+    yield from _mistakes_of_single_blocks(keys, block)
+    yield from _mistakes_at_block_edges(keys, block)
+    start = f"with blocks of {block} keys, where"
+    for name, (text, weigh_blocks) in ONLINE_MISTAKES.items():
+        yield f"blocks of {block} keys: {name}", f"{start} {text}", partial(_in_blocks, weigh_blocks, block)
+
+
+def mistakes_of_merging(
+    keys: int, splits: Iterable[int], blocks: Iterable[int] = ()
+) -> Iterator[tuple[str, str, Weigh]]:
+    """Yield what may happen where the keys are computed in parts and merged: in so many parts, or in parts of so many keys."""
+    sizes = {math.ceil(keys / count): f"{count} parts" for count in splits if keys >= 2 * count}
+    sizes |= {block: f"parts of {block} keys" for block in blocks}
     for size, parts in sizes.items():
         for name, (text, weigh_blocks) in MERGE_MISTAKES.items():
             yield (
