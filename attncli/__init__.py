@@ -10,12 +10,13 @@
     result.to_pandas("weights"); result.save("x.json")       # a data frame with labels; any format of `attn compute -o`
     result.explain("cat")                                    # every multiplication of one query: `attn explain`
     attncli.check(x, {"context": mine}).assert_right()       # figures of your own: `attn check`
+    attncli.judge_tolerance(x, rtol=1e-2, atol=1e-2)         # which wrong answers a tolerance would pass
 
 Rows are queries, columns are keys; indices count from 0. Every step has a name, a formula, axes and values; the steps in order are
 q, k, v, scores, scaled_scores, …, masked_scores, weights, …, context, output (`attn list steps`). Every mistake raises an
 `AttnError` that says what is wrong, where, and the way out.
 
-Nothing is imported until it is used: torch only by `attend`, `check` and `explain`. No other module either, not even
+Nothing is imported until it is used: torch only by `attend`, `check`, `judge_tolerance` and `explain`. No other module either, not even
 `__future__`: of `python -m attncli` this file runs while Python still finds modules in the current folder, whoever put them there.
 """
 
@@ -32,10 +33,12 @@ __all__ = [
     "Report",
     "Result",
     "Step",
+    "ToleranceReport",
     "Variant",
     "attend",
     "check",
     "explain",
+    "judge_tolerance",
     "read",
     "write",
 ]
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from attncli.api.write import write
     from attncli.check.call import Report
     from attncli.check.call import check_figures as check
+    from attncli.check.tolerance_call import ToleranceReport, judge_tolerance
     from attncli.errors import AttnError, CannotError, InputError, OptionError
     from attncli.types import Attention, Problem, Step
     from attncli.variant import Variant
@@ -65,10 +69,12 @@ _MODULE_OF_NAME = {
     "Report": "attncli.check.call",
     "Result": "attncli.api.result",
     "Step": "attncli.types",
+    "ToleranceReport": "attncli.check.tolerance_call",
     "Variant": "attncli.variant",
     "attend": "attncli.api.attend",
     "check": "attncli.check",  # the package, which can be called
     "explain": "attncli.api.explain",
+    "judge_tolerance": "attncli.check.tolerance_call",
     "read": "attncli.api.attend",
     "write": "attncli.api.write",
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.step_names import GRADIENT_NAMES, STEP_NAMES, UPSTREAM_NAMES
+from attncli.tolerance import MEASURES, TOLERANCE_SCHEMA_ID
 from attncli.types import AXES, FIELDS, NONFINITE_SPELLINGS, Field, Json
 from attncli.validation.fields import find_field, known_parameters
 from attncli.validation.identification import MAX_ID_CHARACTERS
@@ -202,7 +205,7 @@ def result_schema() -> Json:
 
 
 def check_schema() -> Json:
-    """Return the schema of what `attn check --json` writes, for one problem or for a folder."""
+    """Return the schema of what `attn check --json` writes: for one problem, for a folder, or for a judged tolerance."""
     text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, _ANY_NUMBER_SCHEMA
     text_or_null = {"anyOf": [text, {"type": "null"}]}
     boolean = {"type": "boolean"}
@@ -322,4 +325,35 @@ def check_schema() -> Json:
             "problems": items({"anyOf": [verdict, marks, refused]}),
         }
     )
-    return {"$schema": _JSON_SCHEMA_DRAFT, "title": "attn verdict", "anyOf": [verdict, marks, folder]}
+    judged = _judged_tolerance_schema(fields, items)
+    return {"$schema": _JSON_SCHEMA_DRAFT, "title": "attn verdict", "anyOf": [verdict, marks, folder, judged]}
+
+
+def _judged_tolerance_schema(fields: Callable[..., Json], items: Callable[[Json], Json]) -> Json:
+    """The schema of a tolerance that is judged without figures."""
+    text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, _ANY_NUMBER_SCHEMA
+    tolerance = fields(dict.fromkeys(("rtol", "atol", "matched"), number))
+    names = [measure.name for measure in MEASURES]
+    deviation = dict.fromkeys(("within", *names, "factor"), number)
+    passes = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
+    return fields(
+        {
+            "schema": {"const": TOLERANCE_SCHEMA_ID},
+            "verdict": {"enum": ["tight-enough", "too-loose"]},
+            "input": text,
+            "tolerance": tolerance,
+            "step": text,
+            "of": count,
+            "sampled": {"anyOf": [count, {"type": "null"}]},
+            "variant": _variant_schema(),
+            "passed": items(text),
+            "wrong_answers": items(fields({"name": text, "passes": passes}, **deviation)),
+            "right_answers": items(fields({"dtype": text, **deviation})),
+            "loosest": {"anyOf": [tolerance, {"type": "null"}]},
+            "unnoticeable": items(text),
+            "bounds": items(
+                fields({"dtype": text, "measure": {"enum": names}, "bound": number, "noticed": items(text)})
+            ),
+            "warnings": items(text),
+        }
+    )

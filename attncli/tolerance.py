@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from attncli.verdict import CHECK_SCHEMA_ID
-
 if TYPE_CHECKING:
     from attncli.types import Json
 
+TOLERANCE_SCHEMA_ID = "attn.tolerance/1"
 _SHOWN_DIGITS = 2  # of a tolerance that is proposed; the others are cut off, so that it is not looser
 
 
@@ -183,10 +182,10 @@ class ToleranceJudgement:
         return max(bounds, key=lambda bound: len(bound.noticed), default=None)
 
     def to_record(self) -> Json:
-        """Everything as plain values: of the schema attn.check/1."""
+        """Everything as plain values: the schema attn.tolerance/1."""
         loosest = self.loosest
         return {
-            "schema": CHECK_SCHEMA_ID,
+            "schema": TOLERANCE_SCHEMA_ID,
             "verdict": self.verdict,
             "input": self.problem_name,
             "tolerance": _tolerance_record(self.tolerance),
@@ -216,7 +215,7 @@ def _tolerance_record(tolerance: Tolerance) -> Json:
 def _deviation_record(deviation: Deviation | None) -> Json:
     if deviation is None:
         return {}
-    measures = {measure.name: deviation.measured(measure) for measure in MEASURES}
+    measures: Json = {measure.name: deviation.measured(measure) for measure in MEASURES}
     return {"within": deviation.within, **measures, "factor": deviation.passing_factor}
 
 

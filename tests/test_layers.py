@@ -23,7 +23,7 @@ from tests.validation.bad_files import cases
 LAYERS = (
     {"symbols", "synonyms", "arrays"},
     {"errors", "text"},
-    {"types", "derivation", "registry", "verdict", "atomic_file", "package_errors"},
+    {"types", "derivation", "registry", "verdict", "tolerance", "atomic_file", "package_errors"},
     {"framework_arrays", "mask_expression", "output_formats", "parts", "presets"},
     {"variant", "step_names"},
     {"catalogue", "validation", "request"},

@@ -7,6 +7,8 @@ The package is the function of that name, too (`attncli.check.call.check_figures
     check_prepared    task → verdict: `judge` compares, `search_changes` looks for what the figures are instead
     check     both at once
 
+Without figures `attncli.judge_tolerance` says which wrong answers a tolerance would pass: `tolerances`, `wrong_answers`.
+
 The reference is the problem computed in float64 from its inputs as stored. Faults are small edits of the problem, the
 variant or the plan; the algebra knows nothing of them.
 """

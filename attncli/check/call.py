@@ -5,13 +5,14 @@ Beside what `check_prepared` finds, a `Report` shows itself: as text, in a noteb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Unpack
 
 from attncli.api.keywords import is_path, optional_text, optional_word, parse_keywords, require_flag, spelled_for_python
 from attncli.api.sources import to_array, to_problem
 from attncli.check.figures import Figures
+from attncli.check.text_report import TextReport
 from attncli.errors import InputError, OptionError, UnknownAttributeError
 from attncli.pipeline import load_engine
 from attncli.step_names import UPSTREAM_NAMES, find_figure_name
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     from attncli.api.types import FigureSource, SharedOptions, Source, VariantLike
     from attncli.arrays import ArrayOrTensor
     from attncli.check.task import CheckOptions
+    from attncli.output_formats import RenderOptions
 
 _RULES = ("digits", "close", "flash")
 _LAYOUTS = ("bhtd", "bthd", "htd", "thd")
 
 
 @dataclass(frozen=True, repr=False)
-class Report(Verdict):
+class Report(TextReport, Verdict):
     """The answer to: are these figures right? It shows itself.
 
     report = attncli.check(problem, {"context": mine}, mask="causal")
@@ -61,29 +63,10 @@ class Report(Verdict):
         if not self.right:
             raise AssertionError(f"\n{self}")
 
-    def to_text(self, format: Literal["table", "plain", "markdown"] = "table") -> str:
-        """Return the report as text: what `attn check` prints.
-
-        Raises:
-            OptionError: there is no such format.
-        """
-        from attncli.output_formats import RenderOptions
+    def _views(self) -> Mapping[str, Callable[[Any, RenderOptions], str]]:
         from attncli.views.verdicts.formats import VERDICT_VIEWS
 
-        optional_word("format", format, VERDICT_VIEWS, "unknown-format")
-        return VERDICT_VIEWS[format](self, RenderOptions())
-
-    def __str__(self) -> str:
-        return self.to_text().rstrip("\n")
-
-    def __repr__(self) -> str:
-        """Return the last line of the report: `<Report: wrong: 9 of 9 figures, in weights>`."""
-        return f"<Report: {str(self).splitlines()[-1]}>"
-
-    def _repr_html_(self) -> str:
-        from attncli.views.html import write_html_text
-
-        return write_html_text(str(self))
+        return VERDICT_VIEWS
 
     def __getattr__(self, name: str) -> object:
         """Say which attribute is meant.
@@ -144,8 +127,8 @@ def check_figures(
         "step": optional_text("step", step),
         "layout": optional_word("layout", layout, _LAYOUTS),
         "rule": optional_word("rule", rule, _RULES),
-        "rtol": _require_tolerance("rtol", rtol),
-        "atol": _require_tolerance("atol", atol),
+        "rtol": require_tolerance("rtol", rtol),
+        "atol": require_tolerance("atol", atol),
     }
     if (check_options["rtol"] or check_options["atol"]) and rule not in (None, "close"):
         raise OptionError("bad-option", f"rtol and atol do not apply to rule {rule}", help="they go with rule='close'")
@@ -165,7 +148,7 @@ def check_figures(
     return Report(**{item.name: getattr(verdict, item.name) for item in fields(verdict)})
 
 
-def _require_tolerance(name: str, value: object) -> float | None:
+def require_tolerance(name: str, value: object) -> float | None:
     """Return a tolerance.
 
     Raises:

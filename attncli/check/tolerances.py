@@ -1,7 +1,7 @@
 """Judging a tolerance by itself: which wrong answers to a problem it would pass, and what would tell them from right ones.
 
-    prepare_judgement   problem × variant × tolerance → task: everything that can be refused is refused, without torch
-    judge_tolerance     task → judgement: the reference, wrong answers, and plain attention in narrow dtypes
+    prepare_judgement     problem × variant × tolerance → task: everything that can be refused is refused, without torch
+    judge_tolerance_task  task → judgement: the reference, wrong answers, and plain attention in narrow dtypes
 
 A large problem is judged on some of its queries, at equal distances: the tolerance is of a test, and no figures are claimed.
 """
@@ -19,13 +19,13 @@ from attncli.check.figures import kind_of_step
 from attncli.check.rules import largest_finite
 from attncli.check.sensitivity import are_nearly_equal
 from attncli.check.task import with_numpy_arrays
-from attncli.check.trials import StepArrays, Trials, at_queries, finish_edited_plan, compute_or_none
+from attncli.check.trials import StepArrays, Trials, at_queries, compute_or_none, finish_edited_plan
 from attncli.check.wrong_answers import wrong_answers
 from attncli.errors import InputError, OptionError
 from attncli.plan import Plan, outline_plan
 from attncli.plan.steps import resolve_keep
-from attncli.types import NumpyArray, Problem
 from attncli.tolerance import Deviation, RightAnswer, Tolerance, ToleranceJudgement, WrongAnswer, sort_by_difficulty
+from attncli.types import NumpyArray, Problem
 from attncli.variant import Variant
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -83,12 +83,14 @@ def _choose_queries(plan: Plan) -> NumpyArray | None:
 
 
 @np.errstate(all="ignore")  # what is not finite is measured, and nothing to warn of
-def judge_tolerance(task: ToleranceTask) -> ToleranceJudgement:
+def judge_tolerance_task(task: ToleranceTask) -> ToleranceJudgement:
     """Compute the reference, wrong answers and right ones, and measure how far they are from it; this loads torch."""
     queries = _choose_queries(task.plan)
     plan = at_queries(task.plan, np.arange(task.plan.size.queries) if queries is None else queries)
     trials = Trials(plan, None)
-    if plan.problem.q is not None and (laid_out := trials.projected_plan):  # in the layout and dtype of all that is computed
+    if plan.problem.q is not None and (
+        laid_out := trials.projected_plan
+    ):  # in the layout and dtype of all that is computed
         plan, trials = laid_out, Trials(laid_out, None)
     result = trials.run_plan(plan, is_trial=False)
     reference = trials.collect_steps(plan, result)
@@ -111,7 +113,7 @@ def judge_tolerance(task: ToleranceTask) -> ToleranceJudgement:
 def _measure_wrong_answers(task: ToleranceTask, trials: Trials, reference: StepArrays) -> Iterator[WrongAnswer]:
     """Yield the wrong answers; of those that give the same figures, the first."""
     values = reference[task.step]
-    largest, seen = largest_finite(values), set()
+    largest, seen = largest_finite(values), set[bytes]()
     for wrong in wrong_answers(trials, reference):
         figures = compute_or_none(wrong.compute)
         wrong_values = None if figures is None else figures.get(task.step)
@@ -138,7 +140,7 @@ def _measure_right_answers(task: ToleranceTask, trials: Trials, values: NumpyArr
 # ── measures ─────────────────────────────────────────────────────────────────────────────────────
 def _measure_deviation(task: ToleranceTask, plan: Plan, values: NumpyArray, reference: NumpyArray) -> Deviation:
     """Measure how far figures are from the reference, by each measure."""
-    is_same = (values == reference) | (np.isnan(values) & np.isnan(reference))
+    is_same = are_nearly_equal(values, reference, largest_finite(reference))
     difference = np.where(is_same, 0.0, values - reference)
     difference = np.where(np.isfinite(difference), difference, np.inf)
     size = np.where(np.isfinite(reference), np.abs(reference), 0.0)

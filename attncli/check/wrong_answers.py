@@ -48,12 +48,7 @@ FAULTS = (
     "rope: keys only",
     "slopes of the next head",
 )
-ONLINE_MISTAKES = (
-    "context not rescaled",
-    "sum not rescaled",
-    "context rescaled in base 2",
-    "each block's own maximum",
-)
+ONLINE_MISTAKES = ("context not rescaled", "sum not rescaled", "context rescaled in base 2", "each block's own maximum")
 
 
 def wrong_answers(trials: Trials, reference: StepArrays) -> Iterator[WrongComputation]:

@@ -13,6 +13,7 @@ import typer
 
 from attncli.cli.environment import Environment
 from attncli.cli.input import file_mode, read_problem
+from attncli.cli.json_text import to_json_text
 from attncli.cli.messages import Messages
 from attncli.cli.output import check_output_path, open_output_file, render_options_for, write_output
 from attncli.cli.progress import load_engine_with_message, show_progress
@@ -20,8 +21,8 @@ from attncli.errors import AttnError, ExitStatus, InputError, OptionError
 from attncli.output_files import check_output_file
 from attncli.output_formats import Format, choose_output_format
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
-from attncli.text import escape_json_controls, join_names, pluralize
-from attncli.types import Json, to_json_number
+from attncli.text import join_names, pluralize
+from attncli.types import Problem
 
 if TYPE_CHECKING:
     from attncli.check.task import CheckOptions, CheckTask
@@ -34,6 +35,7 @@ EXAMPLES = """
     attn check qkv.npz --figures kernel.npy --step context --rule flash
     attn check tokens.csv --figures mine.csv --step weights --identify
     attn check answers/
+    attn check qkv.npz --causal --rtol 1e-2 --atol 1e-2
 """
 _SECONDS_BEFORE_NOTE = 3.0  # of computing, after which a search is announced
 _VERDICT_FORMATS = ("table", "plain", "markdown", "html", "json", "npz")
@@ -52,7 +54,10 @@ def check(
         str | None,
         typer.Option(
             "--figures",
-            help="your figures: a result, arrays, JSON, CSV or a filled-in worksheet; without it, the problem's `expected`",
+            help=(
+                "your figures: a result, arrays, JSON, CSV or a filled-in worksheet; without it, the problem's `expected`; "
+                "none: judge the tolerance of --rtol and --atol by itself, as where nothing is expected"
+            ),
             metavar="MINE",
         ),
     ] = None,
@@ -75,6 +80,14 @@ def check(
         typer.Option("--rtol", help="the relative part of the tolerance: |Δ| ≤ atol + rtol·|reference|", metavar="X"),
     ] = None,
     atol: Annotated[str | None, typer.Option("--atol", help="the absolute part of that tolerance", metavar="X")] = None,
+    matched: Annotated[
+        str | None,
+        typer.Option(
+            "--matched",
+            help="without figures: the share of them that the judged tolerance asks to be right, all unless it is given",
+            metavar="SHARE",
+        ),
+    ] = None,
     identify: Annotated[
         bool | None,
         typer.Option(
@@ -128,6 +141,9 @@ def check(
 
         read_bytes(input)  # raises the error that says so
     if input != "-" and stat.S_ISDIR(file_mode(input)):
+        if matched is not None:
+            hint = "judge the tolerance by one problem of the folder"
+            raise OptionError("bad-option", "--matched is for one problem, not for a folder", help=hint)
         if figures is not None:
             hint = "each problem in a folder holds what it expects, under `expected`"
             raise OptionError("bad-option", "--figures is for one problem, not for a folder", help=hint)
@@ -140,7 +156,18 @@ def check(
         return ExitStatus.OK if folder_verdict.is_right else ExitStatus.NO
     from attncli.verdict import ProblemVerdict
 
-    task = _prepare_task(input, figures, variant_request, read_options, options, messages)
+    problem = read_problem(input, read_options, messages)
+    if figures == "none" or (figures is None and not problem.expected and {rtol, atol, matched} != {None}):
+        from attncli.cli.tolerance import parse_judged_tolerance, refuse_options_of_figures, write_judged_tolerance
+
+        refuse_options_of_figures(layout=layout, rule=rule, identify=identify, no_reveal=no_reveal, junit=junit)
+        tolerance = parse_judged_tolerance(options["rtol"], options["atol"], matched)
+        variant = variant_request.resolve_variant(problem.variant)
+        return write_judged_tolerance(problem, variant, tolerance, step, environment, verdict_options, format, messages)
+    if matched is not None:
+        hint = "leave --matched out, or say --figures none"
+        raise OptionError("bad-option", "--matched is for a tolerance that is judged without figures", help=hint)
+    task = _prepare_task(problem, figures, variant_request, options)
     judgement = _judge_task(task, identify, messages, keep_differences=format.name == "npz")
     for warning in judgement.verdict.warnings:
         messages.warning(warning)
@@ -184,19 +211,13 @@ def _verdict_format(output_options: OutputOptions) -> Format:
 
 
 def _prepare_task(
-    path: str,
-    figures_path: str | None,
-    variant_request: VariantRequest,
-    read_options: ReadOptions,
-    options: CheckOptions,
-    messages: Messages,
+    problem: Problem, figures_path: str | None, variant_request: VariantRequest, options: CheckOptions
 ) -> CheckTask:
-    """Read a problem and its figures, and refuse whatever can be refused, before torch."""
+    """Read the figures of a problem, and refuse whatever can be refused, before torch."""
     from attncli.check import OVERRULED_CHOICES, prepare
     from attncli.check.figures import figures_from_expected
     from attncli.cli.settings import VERDICT_SETTINGS
 
-    problem = read_problem(path, read_options, messages)
     if figures_path is not None:
         from attncli.check.figure_files import read_figures
 
@@ -204,7 +225,10 @@ def _prepare_task(
     elif problem.expected:
         figures = figures_from_expected(problem.expected, problem.source)
     else:
-        hint = 'give your own: --figures MINE; or add to the file what you expect: "expected": {"weights": [[…]]}'
+        hint = (
+            'give your own: --figures MINE; or add to the file what you expect: "expected": {"weights": [[…]]}; '
+            "--rtol 1e-2 --atol 1e-2 judges a tolerance without figures"
+        )
         raise InputError("no-figures", f"there is nothing to check {problem.source} against", help=hint)
     settings = variant_request.used_settings(problem.variant, overruled=OVERRULED_CHOICES)
     settings |= {name: variant_request.origins[name] for name in VERDICT_SETTINGS if name in variant_request.origins}
@@ -288,9 +312,8 @@ def _check_problem_folder(
     for file in files:
         name = file.relative_to(path).as_posix()
         try:
-            task = _prepare_task(
-                str(file), None, variant_request, read_options, options, Messages(messages.environment, quiet=True)
-            )
+            problem = read_problem(str(file), read_options, Messages(messages.environment, quiet=True))
+            task = _prepare_task(problem, None, variant_request, options)
             judgement = _judge_task(task, bool(identify), messages)
             problems.append(ProblemVerdict(name, _search_changes(judgement, output_options, messages)))
         except AttnError as error:
@@ -343,7 +366,7 @@ def _write_verdict(
 
     render_options = render_options_for(environment, output_options)
     if format.name == "json":
-        content: str | bytes = _to_json(verdict.to_record(), indented=render_options.is_terminal)
+        content: str | bytes = to_json_text(verdict.to_record(), indented=render_options.is_terminal)
     elif isinstance(verdict, Verdict) and format.name == "npz":
         content = _pack_differences(verdict)
     elif format.name == "html":
@@ -379,22 +402,5 @@ def _pack_differences(verdict: Verdict) -> bytes:
     arrays = {f"{each.step}.difference": each.difference for each in verdict.differences}
     arrays |= {f"{each.step}.wrong": each.is_wrong for each in verdict.differences}
     file = io.BytesIO()
-    np.savez(file, attn=np.array(_to_json(verdict.to_record(), indented=False)), **arrays)  # type: ignore[arg-type]  # names are keywords here
+    np.savez(file, attn=np.array(to_json_text(verdict.to_record(), indented=False)), **arrays)  # type: ignore[arg-type]  # names are keywords here
     return file.getvalue()
-
-
-def _to_json(record: Json, *, indented: bool) -> str:
-    """A record as JSON text, its non-finite numbers as strings."""
-    import json
-
-    style: Json = {"indent": 2} if indented else {"separators": (",", ":")}
-    text = json.dumps(_with_json_numbers(record), ensure_ascii=False, **style)  # names of files may be no UTF-8
-    return escape_json_controls(text) + "\n"
-
-
-def _with_json_numbers(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _with_json_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_json_numbers(inner) for inner in value]
-    return to_json_number(value) if isinstance(value, float) else value

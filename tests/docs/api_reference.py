@@ -16,17 +16,19 @@ from attncli.views.text import escape_markdown
 from tests.helpers import ROOT
 
 _SECTIONS = ("Args", "Returns", "Raises")
-_FUNCTIONS = ("attend", "check", "explain", "read", "write")
-_CLASSES = ("Result", "Figure", "Step", "Report", "Problem", "Variant", "AttnError")
+_FUNCTIONS = ("attend", "check", "judge_tolerance", "explain", "read", "write")
+_CLASSES = ("Result", "Figure", "Step", "Report", "ToleranceReport", "Problem", "Variant", "AttnError")
 _VARIABLES = {
     "Result": "result",
     "Figure": "figure",
     "Step": "step",
     "Report": "report",
+    "ToleranceReport": "report",
     "Problem": "problem",
     "Variant": "variant",
     "AttnError": "error",
 }
+_MODULES_OF_SHARED_MEMBERS = ("attncli.check.text_report", "attncli.tolerance")
 _READING = {
     "input_format": "the format, where the suffix does not name it",
     "token_column": "tables: the column that holds the tokens: a name, a number or none",
@@ -192,7 +194,8 @@ def _describe_class(name: str) -> Iterator[str]:
             "Its choices are the keywords above, without the short forms; [variants](variants.md) describes them.",
         )
     yield ""
-    for member, value in vars(subject).items():
+    shared = [base for base in subject.__mro__[1:] if base.__module__ in _MODULES_OF_SHARED_MEMBERS]
+    for member, value in ((n, x) for owner in (subject, *shared) for n, x in vars(owner).items()):
         function = value.fget if isinstance(value, property) else value
         if (
             member.startswith("_")

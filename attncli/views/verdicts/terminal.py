@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Sequence
-
-from rich import box
 from rich.cells import cell_len
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from attncli.output_formats import RenderOptions
-from attncli.text import printable, to_ascii
+from attncli.text import printable
 from attncli.verdict import FolderVerdict, StepComparison, Verdict
-from attncli.views.console import console_for
-from attncli.views.table_style import wrap_items
 from attncli.views.verdicts.error_map import error_map_lines
 from attncli.views.verdicts.gap_marks import CHECK_MARKS, format_gap_mark
 from attncli.views.verdicts.numbers import format_error, format_shape, format_ulp_error, format_worst_figures
+from attncli.views.verdicts.printer import CHECK_STYLES, Printer
 from attncli.views.verdicts.rows import claimed_steps, is_step_right, step_mark_text
 from attncli.views.verdicts.sentences import (
     allowed_error_lines,
@@ -33,69 +27,19 @@ from attncli.views.verdicts.sentences import (
 )
 
 _MIN_WIDE_TABLE_WIDTH = 100  # columns of a terminal on which a table of steps has all its columns
-_CHECK_STYLES = {True: "green", False: "red", None: "yellow"}
-
-
-class _Printer:
-    """Prints lines and tables in the width and the characters that there are."""
-
-    def __init__(self, render_options: RenderOptions) -> None:
-        self.width = render_options.width
-        self.has_unicode = render_options.has_unicode
-        self.text = io.StringIO()
-        self.console = console_for(self.text, render_options)
-
-    def displayable(self, text: str) -> str:
-        return text if self.has_unicode else to_ascii(text)
-
-    def cell(self, text: str, style: str = "") -> Text:
-        """Make a cell of a table."""
-        return Text(self.displayable(text), style=style)
-
-    def print_blank_line(self) -> None:
-        self.console.print()
-
-    def print_headline(self, parts: Sequence[str]) -> None:
-        for line in wrap_items(parts, " · ", self.width):
-            self.console.print(self.cell(line, "bold"), soft_wrap=True)
-
-    def print_line(self, line: str, style: str = "") -> None:
-        """Print a sentence, folded on a terminal below where it begins."""
-        line = self.displayable(line)
-        margin = len(line) - len(line.lstrip(" –✓✗-"))
-        if self.width and cell_len(line) > self.width and margin:
-            self.console.print(Padding(Text(line.lstrip(), style=style), (0, 0, 0, margin - 2)))
-        else:
-            self.console.print(Text(line, style=style), soft_wrap=not self.width)
-
-    def make_table(self) -> Table:
-        return Table(
-            box=box.SIMPLE_HEAD if self.has_unicode else box.ASCII2,
-            pad_edge=False,
-            show_edge=False,
-            padding=(0, 1),
-            header_style="",
-        )
-
-    def print_table(self, table: Table) -> None:
-        self.console.print(table, soft_wrap=not self.width)
-
-    def get_text(self) -> str:
-        """Return all that was printed, without the spaces that fill a table's last column."""
-        return "".join(line.rstrip() + "\n" for line in self.text.getvalue().splitlines())
 
 
 def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
     """Render a verdict as tables and sentences, for a terminal or a pipe; of one not complete, what comes before the search."""
-    printer = _Printer(render_options)
+    printer = Printer(render_options)
     printer.print_headline(headline_parts(verdict))
     for line in (*rule_lines(verdict), *allowed_error_lines(verdict)):
         printer.print_line(line, "dim")
     printer.print_blank_line()
     printer.print_table(_gap_table(printer, verdict) if verdict.gap_marks else _step_table(printer, verdict))
-    _print_section(printer, ((line, "") for line in cause_lines(verdict)))
+    printer.print_section((line, "") for line in cause_lines(verdict))
     if verdict.is_revealed:
-        _print_section(printer, ((line, "") for line in region_lines(verdict)))
+        printer.print_section((line, "") for line in region_lines(verdict))
         for comparison in verdict.steps:
             if comparison.is_wrong and comparison.region and comparison.region.error_map and comparison.wrong_count > 1:
                 printer.print_blank_line()
@@ -104,7 +48,7 @@ def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
     if not verdict.is_complete:
         return printer.get_text()
     diagnoses = map(printable, diagnosis_lines(verdict))
-    _print_section(printer, ((line, "" if line.startswith(" ") else "bold") for line in diagnoses))
+    printer.print_section((line, "" if line.startswith(" ") else "bold") for line in diagnoses)
     name_width = max((cell_len(diagnosis.names[0]) for diagnosis in verdict.nearest_candidates), default=0)
     for diagnosis in verdict.nearest_candidates:
         name = diagnosis.names[0] + " " * (name_width - cell_len(diagnosis.names[0]))
@@ -114,21 +58,13 @@ def verdict_table(verdict: Verdict, render_options: RenderOptions) -> str:
         printer.print_blank_line()
         printer.print_line("would wrong work be noticed?")
         for caught, line in sensitivities:
-            printer.print_line(f"  {CHECK_MARKS[caught]} {line}", _CHECK_STYLES[caught] if caught is False else "dim")
+            printer.print_line(f"  {CHECK_MARKS[caught]} {line}", CHECK_STYLES[caught] if caught is False else "dim")
     printer.print_blank_line()
-    printer.print_line(conclusion_line(verdict), f"bold {_CHECK_STYLES[verdict.verdict in ('right', 'otherwise')]}")
+    printer.print_line(conclusion_line(verdict), f"bold {CHECK_STYLES[verdict.verdict in ('right', 'otherwise')]}")
     return printer.get_text()
 
 
-def _print_section(printer: _Printer, styled_lines: Iterable[tuple[str, str]]) -> None:
-    """Print lines below a blank one, if there are any."""
-    for i, (line, style) in enumerate(styled_lines):
-        if i == 0:
-            printer.print_blank_line()
-        printer.print_line(line, style)
-
-
-def _step_table(printer: _Printer, verdict: Verdict) -> Table:
+def _step_table(printer: Printer, verdict: Verdict) -> Table:
     if not verdict.is_revealed:
         return _marks_table(printer, verdict)
     is_wide = not printer.width or printer.width >= _MIN_WIDE_TABLE_WIDTH
@@ -149,11 +85,11 @@ def _step_table(printer: _Printer, verdict: Verdict) -> Table:
             cells += [format_error(comparison.max_rel_error), format_ulp_error(comparison.max_ulp_error)]
         cells += [comparison.worst_cell_text, *format_worst_figures(comparison)]
         is_right = is_step_right(comparison)
-        table.add_row(*map(printer.cell, cells), printer.cell(CHECK_MARKS[is_right], _CHECK_STYLES[is_right]))
+        table.add_row(*map(printer.cell, cells), printer.cell(CHECK_MARKS[is_right], CHECK_STYLES[is_right]))
     return table
 
 
-def _marks_table(printer: _Printer, verdict: Verdict) -> Table:
+def _marks_table(printer: Printer, verdict: Verdict) -> Table:
     """Make the table of steps without what says how far off they are."""
     table = printer.make_table()
     table.add_column(Text("step", style="dim"), no_wrap=True)
@@ -166,7 +102,7 @@ def _marks_table(printer: _Printer, verdict: Verdict) -> Table:
     return table
 
 
-def _gap_table(printer: _Printer, verdict: Verdict) -> Table:
+def _gap_table(printer: Printer, verdict: Verdict) -> Table:
     table = printer.make_table()
     table.add_column(Text("gap", style="dim"), no_wrap=True)
     table.add_column(Text("figure", style="dim"), no_wrap=True)
@@ -177,13 +113,13 @@ def _gap_table(printer: _Printer, verdict: Verdict) -> Table:
     for gap_mark in verdict.gap_marks:
         *cells, mark = format_gap_mark(gap_mark)
         cells = cells if verdict.is_revealed else cells[:-1]
-        table.add_row(*map(printer.cell, cells), printer.cell(mark, _CHECK_STYLES[gap_mark.is_right]))
+        table.add_row(*map(printer.cell, cells), printer.cell(mark, CHECK_STYLES[gap_mark.is_right]))
     return table
 
 
 def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -> str:
     """Render a folder as a table of problems and steps, with the errors of files below it."""
-    printer = _Printer(render_options)
+    printer = Printer(render_options)
     steps = claimed_steps(folder_verdict)
     name_width = max(cell_len(printable(problem.name)) for problem in folder_verdict.problems)
     needed_width = name_width + 14 + sum(len(step) + 3 for step in steps)
@@ -205,7 +141,7 @@ def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -
             marks = [Text("  ").join(labelled)]
         outcome = problem.verdict.verdict if problem.verdict else "error"
         name = printer.cell(printable(problem.name))
-        table.add_row(name, Text(outcome, style=_CHECK_STYLES[outcome == "right"]), *marks)
+        table.add_row(name, Text(outcome, style=CHECK_STYLES[outcome == "right"]), *marks)
     printer.print_table(table)
     printer.print_blank_line()
     for problem in folder_verdict.problems:
@@ -213,11 +149,11 @@ def folder_table(folder_verdict: FolderVerdict, render_options: RenderOptions) -
             printer.print_line(printable(f"{problem.name}: {problem.error}"), "red")
     word = {"too-loose": "too loose"}.get(folder_verdict.verdict, folder_verdict.verdict)
     printer.print_line(
-        f"{word}: {count_right_problems(folder_verdict)}", f"bold {_CHECK_STYLES[folder_verdict.is_right]}"
+        f"{word}: {count_right_problems(folder_verdict)}", f"bold {CHECK_STYLES[folder_verdict.is_right]}"
     )
     return printer.get_text()
 
 
-def _step_mark(printer: _Printer, comparison: StepComparison | None) -> Text:
+def _step_mark(printer: Printer, comparison: StepComparison | None) -> Text:
     """Make the mark of a step in a table of problems, with how many of its figures are wrong."""
-    return printer.cell(step_mark_text(comparison), _CHECK_STYLES[comparison.is_right] if comparison else "dim")
+    return printer.cell(step_mark_text(comparison), CHECK_STYLES[comparison.is_right] if comparison else "dim")
