@@ -19,12 +19,13 @@ from attncli.check.trials import StepArrays, Trials
 from attncli.plan import Plan
 
 _BLOCKS = (128, 64, 32, 16, 8)  # of keys and of queries: the largest that does not hold all of them
-# faults that tests are written against, by name; {block} is the size of a block of keys
+# faults by name, in the order in which one of several with the same figures is named; {block}: keys in a block
 FAULTS = (
     "uniform weights over all keys",
     "scale applied twice",
     "softmax base 2",
     "exponentials not divided",
+    "lengths ignored",
     "mask forgotten",
     "0/1 mask added",
     "mask after softmax, not renormalised",
@@ -33,7 +34,6 @@ FAULTS = (
     "mask by tiles of {block}",
     "window one too wide",
     "window one too narrow",
-    "lengths ignored",
     "lengths off by +1",
     "lengths off by -1",
     "lengths of the next item",
@@ -66,10 +66,10 @@ def wrong_answers(trials: Trials, reference: StepArrays) -> Iterator[WrongComput
             make = partial(trials.with_choices, **{alternative.choice_name: alternative.value})
             yield WrongComputation(alternative.option_text, "", partial(_compute_plan, trials, make))
     block = _block_size(trials.plan.size.keys)
-    names = {name.format(block=block) for name in FAULTS}
-    for hypothesis in fault_hypotheses(trials):
-        if hypothesis.name in names:
-            yield WrongComputation(hypothesis.name, "", partial(_compute_plan, trials, hypothesis.compute))
+    hypotheses = {hypothesis.name: hypothesis for hypothesis in fault_hypotheses(trials)}
+    for name in (name.format(block=block) for name in FAULTS):
+        if name in hypotheses:
+            yield WrongComputation(name, "", partial(_compute_plan, trials, hypotheses[name].compute))
     yield from _wrong_blocks(trials, block)
     yield from _rows_not_written(trials, reference)
 
