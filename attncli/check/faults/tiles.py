@@ -76,7 +76,9 @@ def mistakes_with_blocks(keys: int, block: int) -> Iterator[tuple[str, str, Weig
         yield f"blocks of {block} keys: {name}", f"{start} {text}", partial(_in_blocks, weigh_blocks, block)
 
 
-def mistakes_of_merging(keys: int, splits: Iterable[int], blocks: Iterable[int] = ()) -> Iterator[tuple[str, str, Weigh]]:
+def mistakes_of_merging(
+    keys: int, splits: Iterable[int], blocks: Iterable[int] = ()
+) -> Iterator[tuple[str, str, Weigh]]:
     """Yield what may happen where the keys are computed in parts and merged: in so many parts, or in parts of so many keys."""
     sizes = {math.ceil(keys / count): f"{count} parts" for count in splits if keys >= 2 * count}
     sizes |= {block: f"parts of {block} keys" for block in blocks}
