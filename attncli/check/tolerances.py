@@ -21,7 +21,7 @@ from attncli.check.sensitivity import are_nearly_equal
 from attncli.check.task import with_numpy_arrays
 from attncli.check.trials import StepArrays, Trials, at_queries, compute_or_none, finish_edited_plan
 from attncli.check.wrong_answers import wrong_answers
-from attncli.errors import InputError, OptionError
+from attncli.errors import OptionError
 from attncli.plan import Plan, outline_plan
 from attncli.plan.steps import resolve_keep
 from attncli.tolerance import Deviation, RightAnswer, Tolerance, ToleranceJudgement, WrongAnswer, sort_by_difficulty
@@ -56,7 +56,7 @@ def prepare_judgement(
 
     Raises:
         OptionError: no variant has such a step, or it does not hold floats.
-        InputError: this variant does not have it; or the problem has no queries.
+        InputError: this variant does not have it.
     """
     in_float64 = variant.replace(dtype="float64", device="cpu", schedule=None)
     plan = finish_edited_plan(outline_plan(with_numpy_arrays(problem), in_float64, (), top=None))
@@ -68,8 +68,6 @@ def prepare_judgement(
         hint = "leave --step out for the last step"
         raise OptionError("bad-option", f"{step} must be exactly right: no tolerance applies to it", help=hint)
     keep = resolve_keep([step], plan.steps, None)
-    if not plan.size.queries or not plan.size.keys:
-        raise InputError("no-tokens", f"{problem.source} has no tokens to judge a tolerance by")
     return ToleranceTask(dataclasses.replace(plan, keep=keep), step, tolerance)
 
 
@@ -106,7 +104,7 @@ def judge_tolerance_task(task: ToleranceTask) -> ToleranceJudgement:
         summary=task.plan.summary,
         wrong_answers=sort_by_difficulty(tuple(_measure_wrong_answers(task, trials, reference))),
         right_answers=tuple(_measure_right_answers(task, trials, values)),
-        warnings=(*task.plan.warnings, *(w for w in result.warnings if w not in task.plan.warnings)),
+        warnings=(*task.plan.warnings, *(w for w in result.warnings if w not in plan.warnings)),
     )
 
 

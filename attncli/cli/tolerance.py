@@ -73,7 +73,7 @@ def write_judged_tolerance(
 
     Raises:
         OptionError: the format is none of a judged tolerance, or no variant has the step.
-        InputError: the problem lacks the step, or has no tokens.
+        InputError: this variant does not have it.
     """
     if format.name not in _FORMATS:
         help = f"it can be {join_names(_FORMATS, 'or')}"
