@@ -251,12 +251,14 @@ def _describe_row_numbers(grid: ClaimGrid) -> Iterator[str]:
             yield f"{count:,} of the {int(grid.is_wrong.sum()):,} wrong figures {'is' if count == 1 else 'are'} {word}"
     if is_told.sum() < _MIN_ROW_NUMBERS:
         return
-    difference = (grid.values - grid.reference)[is_told]
+    values = grid.values[is_told]
+    if (values == values[0]).all():
+        yield f"the wrong figures are all {values[0] + 0.0:.6g}"
+        return
+    difference = values - grid.reference[is_told]
     with np.errstate(all="ignore"):
-        ratio = grid.values[is_told] / grid.reference[is_told]
-    if not grid.values[is_told].any():
-        yield "the wrong figures are all 0"
-    elif _is_constant(difference):
+        ratio = values / grid.reference[is_told]
+    if _is_constant(difference):
         yield f"the wrong figures are the reference {_format_signed(float(difference.mean()))}"
     elif np.isfinite(ratio).all() and _is_constant(ratio):
         yield f"the wrong figures are the reference × {ratio.mean():.6g}"

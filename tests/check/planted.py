@@ -208,3 +208,15 @@ for _block in (4, 8, 16):
         return {"q": q, "k": k, "v": v}, {"mask": "causal"}, {"context": z}
 
     plant(f"last rows of blocks of {_block} not written", "the last block of queries", tags=("tile",))(_rows_missing)
+
+    def _rows_and_sums_missing(r, block=_block):
+        q, k, v = draw(r, n=27)
+        s = scores_of(q, k, True)
+        z, log_sum_exp = softmax_rows(s) @ v, np.log(np.exp(s).sum(-1))
+        z[:, :, 27 - 27 % block :] = log_sum_exp[..., 27 - 27 % block :] = 0
+        claims = {"context": side_by_side(z), "log_sum_exp": log_sum_exp}
+        return {"q": q, "k": k, "v": v}, {"mask": "causal"}, claims
+
+    plant(f"last rows and log-sum-exp of blocks of {_block} not written", "the last block of queries", tags=("tile",))(
+        _rows_and_sums_missing
+    )

@@ -199,6 +199,7 @@ def test_weights_say_their_sums_and_signs():
     ("mine", "said"),
     [
         (np.log2(SUMS[..., 0]), "the wrong figures are the reference × 1.4427"),
+        (np.zeros(SUMS.shape[:-1]), "the wrong figures are all 0"),
         (np.log(SUMS[..., 0]) + 0.75, "the wrong figures are the reference + 0.75"),
         (np.log(SUMS[..., 0] + 3), "their denominators are too large by 3: 3 more keys with score 0, as padding has"),
     ],

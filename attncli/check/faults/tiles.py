@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from attncli.check.claims import to_step_array
+from attncli.check.claims import Claim, to_step_array
 from attncli.check.faults.base import Hypothesis, fault
 from attncli.check.plan_edits import with_mask, with_mixed_weights, with_score
 from attncli.check.score_rows import WeightPair, score_rows, with_weights_of_scores
@@ -23,7 +23,7 @@ from attncli.check.tile_weights import (
     values_of_block_before,
     without_keys,
 )
-from attncli.check.trials import Trials
+from attncli.check.trials import StepArrays, Trials
 from attncli.plan import Plan
 from attncli.registry import AnyPart
 from attncli.types import Array, Grid, Tensor
@@ -31,6 +31,8 @@ from attncli.types import Array, Grid, Tensor
 _BLOCKS = (8, 16, 32, 64, 128, 256)
 _MAX_BLOCKS_OF_KEYS = 64  # of so many keys that there are more, smaller blocks are not tried
 _SPLITS = (2, 3, 4, 8)
+_STATISTICS = ("max_score", "log_sum_exp")  # of each query
+_WRITTEN_STEPS = ("context", "head_context", "output", *_STATISTICS)
 _COST_DIGITS = 2.5  # digits of evidence: some hundred ways are compared with a few rows
 
 
@@ -210,29 +212,44 @@ def _skip_diagonal_tile(block: int, grid: Grid, visible: Array) -> Array:
 
 @fault
 def last_rows_not_written(trials: Trials) -> Iterator[Hypothesis]:
-    """The context of the last queries is 0."""
+    """The figures of the last queries are 0: their context, and the statistics that are written beside it."""
     plan = trials.plan
-    claim = next(
-        (c for c in trials.claims if c.step in ("context", "head_context", "output") and c.is_whole_step), None
-    )
-    if claim is None or "query" not in claim.axes:
+    claims = [c for c in trials.claims if c.step in _WRITTEN_STEPS and c.is_whole_step and "query" in c.axes]
+    if not claims:
         return
     queries = np.arange(plan.size.queries) if plan.computed_queries is None else plan.computed_queries
-    axis = claim.axes.index("query")
-    rows = np.moveaxis(to_step_array(claim, claim.values.shape), axis, 0).reshape(len(queries), -1)
-    is_written = np.flatnonzero((rows != 0).any(-1))
-    written = int(is_written[-1]) + 1 if len(is_written) else len(queries)
+    written = max(_count_rows_before_zeros(claim) for claim in claims)
     if written == len(queries):
         return
     first, count = int(queries[written]), plan.size.queries - int(queries[written])
     blocks = [block for block in _BLOCKS if first % block == 0]
-    seam = f", a multiple of {blocks[-1]}" if blocks else ""
+    edge = f", a multiple of {blocks[-1]}" if blocks else ""
     yield Hypothesis(
         "last queries not written",
-        f"with 0 for the last {count} queries, from query {first} on{seam}: the last block of queries is not written",
-        lambda: with_mixed_weights(plan, partial(_clear_rows, written)),
+        f"with 0 for the last {count} queries, from query {first} on{edge}: the last block of queries is not written",
+        partial(_leave_rows_at_zero, trials, written),
         evidence_cost=2.0,
     )
+
+
+def _count_rows_before_zeros(claim: Claim) -> int:
+    """Count the queries of a claim before those at its end whose figures are all 0; all of them where every figure is 0."""
+    axis = claim.axes.index("query")
+    rows = np.moveaxis(to_step_array(claim, claim.values.shape), axis, 0).reshape(claim.values.shape[axis], -1)
+    is_written = np.flatnonzero((rows != 0).any(-1))
+    return int(is_written[-1]) + 1 if len(is_written) else len(rows)
+
+
+def _leave_rows_at_zero(trials: Trials, first: int) -> StepArrays | None:
+    """Compute the steps with a context of 0 from a query on, and so the statistics whose claimed figures are 0 there."""
+    edited = with_mixed_weights(trials.plan, partial(_clear_rows, first))
+    if edited is None:
+        return None
+    figures = trials.compute_steps(edited)
+    for claim in trials.claims:
+        if claim.step in _STATISTICS and claim.step in figures and _count_rows_before_zeros(claim) <= first:
+            figures[claim.step][..., first:] = 0  # query is their last axis
+    return figures
 
 
 def _clear_rows(first: int, w: Tensor) -> Tensor:
