@@ -25,6 +25,7 @@ from attncli.types import NumpyArray, Tensor
 
 _COST_DIGITS = 16.0  # digits of evidence: one number can be chosen so that one figure fits
 _MAX_STEPS = 14  # of Gauss and Newton
+_MAX_RELATIVE_STEP = 0.4  # of a step that does not halve the error
 _STEPS_TO_HALF = 4  # after so many the error must have halved
 _MAX_SHARE_LEFT = 0.05  # of the reference's error, for a number that is no chance
 _NAMED_TO = 1e-4  # relative: so near a number with a name, it is meant
@@ -165,10 +166,10 @@ def _solve(trials: Trials, edit: Edit, starts: Sequence[float]) -> float | None:
     if not tried:
         return None
     _, number = min(tried)
-    steepness = 0.0
+    here, steepness = residuals(number), 0.0
     for i in range(_MAX_STEPS):
         step = 1e-6 * max(abs(number), 1e-3)
-        here, there = residuals(number), residuals(number + step)
+        there = residuals(number + step)
         if here is None or there is None or here.shape != there.shape:
             return None
         slope = (there - here) / step
@@ -176,15 +177,23 @@ def _solve(trials: Trials, edit: Edit, starts: Sequence[float]) -> float | None:
         if not steepness > 0 or (i >= _STEPS_TO_HALF and not float(here @ here) < 0.25 * before):
             return None
         change = -float(slope @ here) / steepness
-        limit = 0.4 * abs(number) if number else abs(change)
-        number += max(-limit, min(limit, change))
+        limit = _MAX_RELATIVE_STEP * abs(number) if number else abs(change)
+        after = residuals(number + change)
+        if abs(change) > limit and not _is_much_smaller(after, here):
+            change = max(-limit, min(limit, change))
+            after = residuals(number + change)
+        number, here = number + change, after
         if abs(change) <= 1e-13 * abs(number):
             break
-    last = residuals(number)
-    error = math.inf if last is None else float(last @ last)
+    error = math.inf if here is None else float(here @ here)
     if not error < _MAX_SHARE_LEFT**2 * before:
         return None
     return _round_within(number, 3 * math.sqrt(error / len(own) / steepness))
+
+
+def _is_much_smaller(after: NumpyArray | None, before: NumpyArray) -> bool:
+    """Whether a step has halved the error, so that it may be as long as it is."""
+    return after is not None and after.shape == before.shape and float(after @ after) < 0.25 * float(before @ before)
 
 
 def _round_within(x: float, uncertainty: float) -> float:
