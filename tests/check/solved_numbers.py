@@ -19,6 +19,7 @@ from tests.check.planted import side_by_side, softmax_rows
 
 KINDS = ("scale", "softcap", "theta", "temperature", "slope")
 HEADS, TOKENS, WIDTH = 2, 14, 8
+SCALE = 1 / math.sqrt(WIDTH)
 
 
 def rotate(x, theta):
@@ -29,7 +30,7 @@ def rotate(x, theta):
     return np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], -1)
 
 
-def weigh(q, k, *, scale=1 / math.sqrt(WIDTH), softcap=None, theta=None, temperature=1.0, slope=0.0):
+def weigh(q, k, *, scale=SCALE, softcap=None, theta=None, temperature=1.0, slope=0.0):
     """Causal weights, retyped."""
     if theta is not None:
         q, k = rotate(q, theta), rotate(k, theta)
@@ -56,7 +57,7 @@ def draw_number(kind: str, r: np.random.Generator) -> float:
     while True:
         factor = float(np.exp(r.uniform(-1.5, 1.5)))
         if abs(factor - 1) > 0.05:
-            right = {"scale": 1 / math.sqrt(WIDTH), **RIGHT[kind][1]}[kind]
+            right = {"scale": SCALE, **RIGHT[kind][1]}[kind]
             return right * (factor**3 if kind == "theta" else factor)
 
 
@@ -77,7 +78,7 @@ def is_solved(kind: str, number: float, sentences: list[str]) -> bool:
     """Whether the first cause names the number: the scale may stand for a temperature, and a factor for a slope."""
     names = [number]
     if kind == "temperature":
-        names += [1 / math.sqrt(WIDTH) * 1.5 / number, 1.5 / number]
+        names += [SCALE * 1.5 / number, 1.5 / number]
     found = [float(x) for x in re.findall(r"\d+\.?\d*(?:e[-+]?\d+)?", sentences[0])] if sentences else []
     return any(math.isclose(x, wanted, rel_tol=1e-4) for x in found for wanted in names)
 
