@@ -61,7 +61,7 @@ def draw_number(kind: str, r: np.random.Generator) -> float:
             return right * (factor**3 if kind == "theta" else factor)
 
 
-def said_numbers(kind: str, seed: int, step: str) -> tuple[float, list[str]]:
+def said_numbers(kind: str, seed: int, step: str, decimals: int | None = None) -> tuple[float, list[str]]:
     """Return the wrong number, and the sentences of the causes."""
     r = np.random.default_rng([KINDS.index(kind), seed])
     q, k, v = r.standard_normal((3, HEADS, TOKENS, WIDTH))
@@ -69,31 +69,34 @@ def said_numbers(kind: str, seed: int, step: str) -> tuple[float, list[str]]:
     choices, right = RIGHT[kind]
     w = weigh(2 * q, k, **{**right, kind: number})
     claims = {"weights": w[None]} if step == "weights" else {"context": side_by_side((w @ v)[None])}
+    if decimals is not None:
+        claims = {name: np.round(x, decimals) for name, x in claims.items()}
     problem = attncli.Problem(q=2 * q[None], k=k[None], v=v[None])
     verdict = check(problem, attncli.Variant(mask="causal", **choices), figures_from_arrays(claims))
     return number, [diagnosis.sentence for diagnosis in verdict.identified]
 
 
-def is_solved(kind: str, number: float, sentences: list[str]) -> bool:
+def is_solved(kind: str, number: float, sentences: list[str], rel_tol: float = 1e-4) -> bool:
     """Whether the first cause names the number: the scale may stand for a temperature, and a factor for a slope."""
     names = [number]
     if kind == "temperature":
         names += [SCALE * 1.5 / number, 1.5 / number]
     found = [float(x) for x in re.findall(r"\d+\.?\d*(?:e[-+]?\d+)?", sentences[0])] if sentences else []
-    return any(math.isclose(x, wanted, rel_tol=1e-4) for x in found for wanted in names)
+    return any(math.isclose(x, wanted, rel_tol=rel_tol) for x in found for wanted in names)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--only", default="")
+    parser.add_argument("--decimals", type=int, help="of the figures; the number is then solved for to 2 digits")
     options = parser.parse_args()
     for step in ("weights", "context"):
         solved = 0
         for kind in (kind for kind in KINDS if options.only in kind):
             for seed in range(options.count):
-                number, sentences = said_numbers(kind, seed, step)
-                if is_solved(kind, number, sentences):
+                number, sentences = said_numbers(kind, seed, step, options.decimals)
+                if is_solved(kind, number, sentences, 1e-4 if options.decimals is None else 1e-2):
                     solved += 1
                 else:
                     print(f"{kind} {seed} from {step}, {number:.6g}: {sentences[:3]}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -211,19 +212,18 @@ def wrong_dropout(trials: Trials) -> Iterator[Hypothesis]:
     for name, (text, drop) in ways.items():
         if p or "p" not in name:
             base = with_normalizer(plan, remember) if name == "dropout of scores" else plan
-            yield Hypothesis(name, text, partial(_with_drop, base, dropout, drop), 0)
+            is_transposed = name == "dropout transposed"
+            yield Hypothesis(name, text, partial(_with_drop, base, dropout, drop), 0, mixes_queries=is_transposed)
 
 
 def _with_drop(plan: Plan, dropout: AnyPart, drop: Callable[[Tensor, Tensor], Tensor]) -> Plan:
     """Make the plan that drops the same weights in another way."""
 
-    def draw(shape: tuple[int, ...], generator: Generator | None) -> Tensor:
-        if dropout.is_set("seed"):
-            import torch
-
-            generator = torch.Generator().manual_seed(dropout.option_value("seed"))
-        kept: Tensor = dropout(shape, generator)
+    def draw(shape: tuple[int, ...], generator: Generator, *, seed: int | None = None) -> Tensor:
+        kept: Tensor = dropout(shape, generator)  # of its own seed, where it has one
         return kept
 
     traits = DropoutTraits(**vars(dropout.traits) | {"drop": lambda w, kept, _: drop(w, kept)})
-    return with_part(plan, "dropout", unregistered_part("dropout", "rewritten", draw, traits))
+    part = unregistered_part("dropout", "rewritten", draw, traits)
+    seed = {"seed": dropout.option_value("seed")} if dropout.is_set("seed") else {}
+    return with_part(plan, "dropout", dataclasses.replace(part, option_values=seed))

@@ -233,18 +233,17 @@ def context_of_another(trials: Trials) -> Iterator[Hypothesis]:
             f"with 0 for the last item of the batch, {batch - 1}",
             partial(_clear_slice, -1, 0),
         )
-    if plan.computed_queries is None:
-        for offset, where in ((1, "before"), (-1, "after")):
-            yield hypothesis(
-                f"context of the query {where}",
-                f"with the context of the query {where} in the place of each query's: rows are off by one",
-                partial(_shift_slices, offset, False),
+    for offset, where in ((1, "before"), (-1, "after")):
+        for suffix, clears, text in (
+            ("", False, ": rows are off by one"),
+            (", 0 at the end", True, ", and 0 where there is none"),
+        ):
+            shifted = hypothesis(
+                f"context of the query {where}{suffix}",
+                f"with the context of the query {where} in the place of each query's{text}",
+                partial(_shift_slices, offset, clears),
             )
-            yield hypothesis(
-                f"context of the query {where}, 0 at the end",
-                f"with the context of the query {where} in the place of each query's, and 0 where there is none",
-                partial(_shift_slices, offset, True),
-            )
+            yield dataclasses.replace(shifted, mixes_queries=True)
     yield hypothesis("dims in reverse", "with the dims of each head's context in reverse order", lambda z: z.flip(-1))
 
 
