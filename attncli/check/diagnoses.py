@@ -47,8 +47,9 @@ def _make_diagnosis(comparison: Comparison, group: Sequence[TrialResult], *, is_
     verb = "are" if (steps.endswith("s") and steps != "dbias") or " and " in steps else "is"
     if not is_match:
         verb += " like"
+    named = [result for result in group if not result.hypothesis.is_solved] or group
     return Diagnosis(
-        tuple(dict.fromkeys(name for result in group for name in result.names)),
+        tuple(dict.fromkeys(name for result in named for name in result.names)),
         f"your {steps} {verb} the reference {first.description}",
         first.explained_steps,
         first.max_error,

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+import attncli
 from attncli.check import check
 from attncli.check.alternatives import Alternative
 from attncli.check.comparison import Comparison, _worst_position
@@ -237,3 +238,16 @@ def test_faults_on_another_choice_are_tried_on_the_steps_that_are_claimed():
     assert trials.claimed_steps == {"weights", "context"}
     assert trials.plan.variant.scale == "none"
     assert "softmax over the queries" in faults
+
+
+def test_a_number_that_is_solved_for_is_not_named_beside_a_cause_with_a_name():
+    x = np.random.default_rng(1).standard_normal((9, 4))
+    scores = x @ x.T
+
+    def names(scale):
+        report = attncli.check(x, {"weights": softmax(scores * scale)})
+        return [diagnosis.names for diagnosis in report.identified]
+
+    assert names(1.0) == [("no scale", "--scale none")]
+    assert names(2.0) == [("scale √d_k",)]
+    assert names(0.37) == [("another scale",)]

@@ -26,6 +26,7 @@ class Hypothesis:
     mixes_queries: bool = False  # a query's figures come from other queries, too: no sample of them shows it
     is_of_reference: bool = False  # made of the reference's figures: nothing is computed again
     is_backward: bool = False  # the way forward is right, and gradients alone are wrong
+    is_solved: bool = False  # its number is solved for: beside a cause with a name of its own it says nothing more
     combinable: bool = False  # common enough that other faults are tried on top of it
 
 

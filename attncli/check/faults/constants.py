@@ -147,7 +147,7 @@ def _solved_hypothesis(
         hypothesis.description = describe(number)
         return edit(number)
 
-    hypothesis = Hypothesis(name, name, compute, 3, evidence_cost=_COST_DIGITS)
+    hypothesis = Hypothesis(name, name, compute, 3, evidence_cost=_COST_DIGITS, is_solved=True)
     return hypothesis
 
 

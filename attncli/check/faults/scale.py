@@ -29,17 +29,18 @@ def wrong_scale(trials: Trials) -> Iterator[Hypothesis]:
         ("scale 1/√d_model", f"1/√d_model = 1/√{width}", 1 / math.sqrt(width), 1),
         ("scale 1/√(heads · d_k)", f"1/√(heads · d_k) = 1/√{d * heads}", 1 / math.sqrt(d * heads), 1),
         ("scale 1/√d_k", f"1/√d_k = 1/√{d}", 1 / math.sqrt(d), 1),
-        ("scale √d_k", f"√d_k = √{d}, multiplied instead of divided", math.sqrt(d), 1),
-        ("scale d_k", f"d_k = {d}, multiplied instead of divided", float(d), 2),
-        ("scale 1/√n", f"1/√n = 1/√{keys}, n the number of keys", 1 / math.sqrt(keys), 2),
+        ("scale √d_k", f"√d_k = √{d}", math.sqrt(d), 1),
+        ("scale d_k", f"d_k = {d}", float(d), 2),
+        ("scale 1/√n", f"1/√n = 1/√{keys} (n keys)", 1 / math.sqrt(keys), 2),
         ("scale 1/d_model", f"1/d_model = 1/{width}", 1 / width, 2),
         ("scale applied twice", f"{scale:.6g} twice", scale**2, 2),
     )
     for name, wrong_scale_text, value, implausibility in others:
         if not math.isclose(value, scale):
+            hint = ": the scores are divided by √d_k, not multiplied" if name in ("scale √d_k", "scale d_k") else ""
             yield Hypothesis(
                 name,
-                f"scaled by {wrong_scale_text} instead of {scale_text}",
+                f"scaled by {wrong_scale_text} instead of {scale_text}{hint}",
                 partial(trials.with_choices, scale=value),
                 implausibility,
                 combinable=implausibility < 2,
