@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attncli.framework_arrays import FRAMEWORK_ARRAYS
 from attncli.step_names import GRADIENT_NAMES, STEP_NAMES, UPSTREAM_NAMES
 from attncli.tolerance import MEASURES, TOLERANCE_SCHEMA_ID
@@ -204,19 +202,24 @@ def result_schema() -> Json:
     }
 
 
+def _items_schema(item: Json) -> Json:
+    """Return the schema of a list of such items."""
+    return {"type": "array", "items": item}
+
+
+def _fields_schema(required: Json, **optional: Json) -> Json:
+    """Return the schema of an object with these fields, some of which it may lack, and no others."""
+    schema = {"type": "object", "required": list(required), "additionalProperties": False}
+    return {**schema, "properties": {**required, **optional}}
+
+
 def check_schema() -> Json:
     """Return the schema of what `attn check --json` writes: for one problem, for a folder, or for a judged tolerance."""
     text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, _ANY_NUMBER_SCHEMA
     text_or_null = {"anyOf": [text, {"type": "null"}]}
     boolean = {"type": "boolean"}
 
-    def items(item: Json) -> Json:
-        return {"type": "array", "items": item}
-
-    def fields(required: Json, **optional: Json) -> Json:
-        schema = {"type": "object", "required": list(required), "additionalProperties": False}
-        return {**schema, "properties": {**required, **optional}}
-
+    fields, items = _fields_schema, _items_schema
     rule = fields(
         {"name": {"enum": ["digits", "close", "flash", "exact"]}, "why": text, "dtype": text},
         **dict.fromkeys(("rtol", "atol", "bound", "plain", "factor"), number),
@@ -325,12 +328,13 @@ def check_schema() -> Json:
             "problems": items({"anyOf": [verdict, marks, refused]}),
         }
     )
-    judged = _judged_tolerance_schema(fields, items)
+    judged = _judged_tolerance_schema()
     return {"$schema": _JSON_SCHEMA_DRAFT, "title": "attn verdict", "anyOf": [verdict, marks, folder, judged]}
 
 
-def _judged_tolerance_schema(fields: Callable[..., Json], items: Callable[[Json], Json]) -> Json:
-    """The schema of a tolerance that is judged without figures."""
+def _judged_tolerance_schema() -> Json:
+    """Return the schema of a tolerance that is judged without figures."""
+    fields, items = _fields_schema, _items_schema
     text, count, number = {"type": "string"}, {"type": "integer", "minimum": 0}, _ANY_NUMBER_SCHEMA
     tolerance = fields(dict.fromkeys(("rtol", "atol", "matched"), number))
     names = [measure.name for measure in MEASURES]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 from attncli.api.keywords import is_path, optional_text, optional_word, parse_keywords, require_flag, spelled_for_python
 from attncli.api.sources import to_array, to_problem
@@ -63,7 +63,7 @@ class Report(TextReport, Verdict):
         if not self.right:
             raise AssertionError(f"\n{self}")
 
-    def _views(self) -> Mapping[str, Callable[[Any, RenderOptions], str]]:
+    def _views(self) -> Mapping[str, Callable[[Self, RenderOptions], str]]:
         from attncli.views.verdicts.formats import VERDICT_VIEWS
 
         return VERDICT_VIEWS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from attncli.api.keywords import optional_word
 
@@ -16,7 +16,7 @@ class TextReport(ABC):
     """A report that shows itself: as text, at a prompt, in a notebook, as the message of a failed assertion."""
 
     @abstractmethod
-    def _views(self) -> Mapping[str, Callable[[Any, RenderOptions], str]]:
+    def _views(self) -> Mapping[str, Callable[[Self, RenderOptions], str]]:
         """Return a function for each format: the report → text."""
 
     def to_text(self, format: Literal["table", "plain", "markdown"] = "table") -> str:

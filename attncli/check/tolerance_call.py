@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from attncli.api.keywords import optional_text, parse_keywords, spelled_for_python
 from attncli.api.sources import to_problem
@@ -31,6 +31,10 @@ class ToleranceReport(TextReport, ToleranceJudgement):
     report.assert_tight()  # raises AssertionError; its message is the report
     """
 
+    def __bool__(self) -> bool:
+        """Whether every wrong answer would be noticed, so that `assert judge_tolerance(…)` fails where one would not."""
+        return self.is_tight
+
     def assert_tight(self) -> None:
         """Do nothing if every wrong answer would be noticed.
 
@@ -40,7 +44,7 @@ class ToleranceReport(TextReport, ToleranceJudgement):
         if not self.is_tight:
             raise AssertionError(f"\n{self}")
 
-    def _views(self) -> Mapping[str, Callable[[Any, RenderOptions], str]]:
+    def _views(self) -> Mapping[str, Callable[[Self, RenderOptions], str]]:
         from attncli.views.verdicts.tolerances import TOLERANCE_VIEWS
 
         return TOLERANCE_VIEWS

@@ -272,6 +272,7 @@ def test_python_says_the_same():
     report = attncli.judge_tolerance(attncli.Problem(**draw()), rtol=0.5, atol=0.5, mask="causal")
 
     assert not report.is_tight
+    assert not report
     assert report.passed == judge(draw(), Tolerance(0.5, 0.5), mask="causal").passed
     with pytest.raises(AssertionError, match="too loose: "):
         report.assert_tight()
