@@ -176,7 +176,10 @@ def _to_figures(value: object, problem: Problem, step: str | None) -> Figures:
     if value is None:
         if problem.expected:
             return figures_from_expected(problem.expected, problem.source or "expected")
-        hint = 'check(problem, {"weights": mine}); or the problem says what it expects: expected={"weights": [[…]]}'
+        hint = (
+            'check(problem, {"weights": mine}); or the problem says what it expects: expected={"weights": [[…]]}; '
+            "judge_tolerance(problem, rtol=1e-2, atol=1e-2) takes no figures"
+        )
         raise InputError("no-figures", "there is nothing to check the problem against", help=hint)
     if isinstance(value, Attention):
         return figures_from_result(value, "the result")
