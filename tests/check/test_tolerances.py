@@ -260,6 +260,20 @@ def test_refusals(attn, qkv, words, status, code):
     assert f"error[{code}]" in run.err
 
 
+@pytest.mark.parametrize(
+    ("refused", "followed"),
+    [
+        (["--atol", "1", "--step", "all"], ["--atol", "1"]),
+        (["--atol", "1", "--step", "mask"], ["--atol", "1"]),
+        (["--atol", "1", "--matched", "most"], ["--atol", "1", "--matched", "0.95"]),
+        (["--figures", "none"], ["--figures", "none", "--rtol", "1e-2", "--atol", "1e-2"]),
+    ],
+)
+def test_the_way_out_of_a_refusal_works(attn, qkv, refused, followed):
+    assert attn("check", qkv, *refused).status == 2
+    assert attn("check", qkv, *followed, "-f", "plain").out.startswith("verdict: ")
+
+
 def test_a_folder_has_no_tolerance_of_its_own(attn, tmp_path):
     run = attn("check", ".", "--atol", "1", "--matched", "0.5")
 

@@ -209,6 +209,12 @@ NOT_FOLLOWED = {
     ),
     "thousands of tokens, as tests/plan/test_schedule.py has": ("--only log_sum_exp,entropy", "--at query=… one row"),
     "a page of too many numbers is made by tests/views/test_page.py": ("a part of them: --at query=0:100",),
+    "a judged tolerance holds no figures, and is followed by tests/check/test_tolerances.py": (
+        "leave --step out for the last",
+        "leave --matched out, or say --figures none",
+        "give them: --figures MINE; or leave the option out",
+        "--matched 0.95",
+    ),
     "what a seed draws is known by tests/parts/test_projections.py": ("no figures can be right: --seed N",),
 }
 
