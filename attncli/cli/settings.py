@@ -53,6 +53,7 @@ _ONLY_TYPED = (  # options that belong to one command line: what is read and wri
         "layout",
         "identify",
         "junit",
+        "matched",
         "no_reveal",
         "blank",
         "answers",
