@@ -46,6 +46,7 @@ def test_a_packed_stream_answers_each_line(attn, tmp_path):
     assert "1 of 3 lines failed" in checked.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data", "code"),
     [

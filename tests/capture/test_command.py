@@ -68,6 +68,7 @@ def test_no_layer_is_written_through_a_link(attn, folder, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_texts_are_a_batch(attn, folder):
     Path("lines.txt").write_text("hello sun\nhello shiny sun!\n")
 

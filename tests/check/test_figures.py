@@ -45,6 +45,7 @@ def test_a_part_of_a_result_is_checked_where_it_is(attn, tmp_path, file):
     assert other.json["steps"][0]["at"]["head"] == 1
 
 
+@pytest.mark.slow
 def test_csv_matrices_need_their_step(attn, tmp_path):
     for selected in ([], ["--at", "query=sat"]):
         attn("compute", CAT_SAT, "--only", "weights", *selected, "-o", "w.csv", "--force")

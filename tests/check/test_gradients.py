@@ -285,6 +285,7 @@ def test_the_kernel_of_pytorch_differentiates_what_is_large(monkeypatch):
     assert [d.names[0] for d in wrong.identified] == ["no row term in softmax's derivative"]
 
 
+@pytest.mark.slow
 def test_a_large_problem_is_judged_whole_and_its_way_back_searched():
     case = Case(batch=1, heads=4, kv_heads=2, queries=300, keys=300, causal=0, dim=4, width=3)
 

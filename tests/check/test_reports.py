@@ -35,6 +35,7 @@ def cells(text: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_wrong_cells_are_marked_in_their_matrix(report):
     weights = [[1, 0, 0], [0.0759, 0.9241, 0], [0.0996, 0.2643, 0.7361]]
 
@@ -69,6 +70,7 @@ def test_every_batch_item_and_head_has_its_matrix(report):
     assert [row[0] for row in cells(text)] == ["a", "<b>"] * 2 + ["c", "d"] * 2
 
 
+@pytest.mark.slow
 def test_a_figure_alone_and_a_row_have_their_tables(report):
     text = report(SAMPLES / "cat_sat.json", {"entropy": [1.5, 0.1, 0.2]}, "--causal")
 

@@ -17,6 +17,7 @@ def test_right_figures_are_not_called_wrong_however_they_are_printed(seed, tmp_p
     assert list(accusations(seed, WAYS, tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_wrong_figures_are_called_wrong(tmp_path):
     verdicts = {
         (wrong.damage, way): verdict.verdict
@@ -36,6 +37,7 @@ def test_noise_is_given_no_cause(seed, tmp_path):
     assert (verdict.verdict, verdict.identified) == ("wrong", ())
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_off_is_noticed_in_every_way_of_printing(tmp_path):
     """What accuses nobody might see nothing."""
     from tests.check.right_sets import draw_set, judge, narrowed

@@ -37,6 +37,7 @@ def test_right_figures_are_right_and_wrong_work_would_be_noticed(qkv):
     assert [x.caught for x in report.sensitivity_checks] == [True] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("context_of", "words"),
     [
@@ -58,6 +59,7 @@ def scores_of(q, k):
     return scores.masked_fill(~torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril(), -torch.inf)
 
 
+@pytest.mark.slow
 def test_a_cause_that_one_query_contradicts_is_none(qkv):
     context = attend(*qkv, scale=1.0)
     context[0, 1, 201, 3] += 0.01  # of the 400, one that no sample need hold

@@ -157,6 +157,7 @@ def test_where_nothing_is_claimed_nothing_is_searched():
     assert comparison.wrong_claims == frozenset()
 
 
+@pytest.mark.slow
 def test_of_a_large_problem_only_likely_changes_are_tried(monkeypatch):
     case = Case(0)
     s, v = case.scores()
@@ -240,6 +241,7 @@ def test_faults_on_another_choice_are_tried_on_the_steps_that_are_claimed():
     assert "softmax over the queries" in faults
 
 
+@pytest.mark.slow
 def test_a_number_that_is_solved_for_is_not_named_beside_a_cause_with_a_name():
     x = np.random.default_rng(1).standard_normal((9, 4))
     scores = x @ x.T

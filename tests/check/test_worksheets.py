@@ -220,6 +220,7 @@ def test_marks_alone_of_other_figures_and_of_a_folder(attn, tmp_path):
     jsonschema.validate(folder, attn("schema", "check").json)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["markdown", "plain"])
 def test_the_last_line_of_a_sheet_marks_it(attn, tmp_path, format):
     """Whatever it was made with: the seed that was drawn, how the file is read, a mask whose spelling has blanks."""

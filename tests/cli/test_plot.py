@@ -26,6 +26,7 @@ def save(path, **fields):
 
 
 # ── from a problem, from compute, and from a saved result ────────────────────────────────────────
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_plot_compute_and_a_saved_result_give_the_same_bytes(attn, tmp_path, suffix):
     runs = [

@@ -95,6 +95,7 @@ def theirs(function, queries, keys):
     return function(0, 0, i, j).expand(len(queries), len(keys)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

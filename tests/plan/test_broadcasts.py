@@ -49,6 +49,7 @@ def wanted_shapes(batch, heads, queries, keys, shape):
     return {p for p in placed if all(n in (1, m) for n, m in zip(p, grid, strict=True))}
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.one_of(st.none(), LENGTH), LENGTH, LENGTH, LENGTH, FIELD, st.data())
 def test_one_reading_equals_four_axes_and_two_are_refused(batch, heads, queries, keys, name, data):

@@ -118,6 +118,7 @@ def test_arrays(tmp_path, case):
     assert caught.value.code == "two-sources"
 
 
+@pytest.mark.slow
 def test_the_look_takes_time_in_proportion_to_the_text():
     def seconds(count: int) -> float:
         text = json.dumps({f"a{i}": 1 for i in range(count)})

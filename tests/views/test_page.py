@@ -206,6 +206,7 @@ def test_too_many_numbers_are_refused_before_anything_is_computed(attn, tmp_path
     assert attn(*words).status == 0
 
 
+@pytest.mark.slow
 def test_a_saved_result_is_drawn_without_torch(tmp_path):
     run_process("compute", SAMPLES / "cat_sat.json", "-o", tmp_path / "result.json")
     code = (
