@@ -28,8 +28,8 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     **{f"{x}_bias": (f"b_{x}",) for x in "kv"},  # bias_k and bias_v are something else
     "attention_sinks": ("sinks",),
     # steps
-    **dict.fromkeys(("attention_weights", "attn_weights", "attention", "attn", "probs", "attention_probs"), ("weights",)),
-    **dict.fromkeys(("attention_scores", "attn_scores", "logits", "energy"), ("scores",)),
+    **dict.fromkeys(("attention_weights", "attn_weights", "attention", "attn", "attentions", "probs", "probabilities", "attention_probs", "attn_probs"), ("weights",)),
+    **dict.fromkeys(("attention_scores", "attn_scores", "logits", "energy", "similarity", "similarities"), ("scores",)),
     **dict.fromkeys(("attention_output", "attn_output", "context_vector", "context_vectors", "context_vec", "attended"), ("context",)),
     **dict.fromkeys(("lse", "logsumexp", "softmax_lse"), ("log_sum_exp",)),
     # layouts
@@ -40,15 +40,16 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("torch", "pytorch", "nn.linear"), ("out-in",)),
     **dict.fromkeys(("keras", "flax", "jax", "tensorflow"), ("in-out",)),
     # options of parts, and choices
-    **dict.fromkeys(("d_out", "dout", "out_features", "hidden"), ("dim",)),
+    **dict.fromkeys(("d_out", "dout", "out_dim", "dim_out", "output_dim", "out_features", "hidden"), ("dim",)),
     **dict.fromkeys(("num_heads", "n_heads", "n_head", "nhead", "nheads", "num_attention_heads"), ("heads",)),
     **dict.fromkeys(("num_kv_heads", "n_kv_heads", "num_key_value_heads", "n_head_kv", "num_query_groups", "num_groups"), ("kv_heads",)),
     **dict.fromkeys(("logit_softcapping", "attn_logit_softcapping", "logits_soft_cap", "logit_cap"), ("softcap",)),
     **dict.fromkeys(("softmax_scale", "sm_scale", "scaling", "attention_multiplier"), ("scale",)),
     "tau": ("temperature",),
     **dict.fromkeys(("dropout_rate", "attn_dropout", "attention_dropout", "attn_pdrop", "attn_drop"), ("dropout",)),
-    "local": ("window",),
-    **dict.fromkeys(("none", "no_mask", "unmasked"), ("full",)),
+    **dict.fromkeys(("local", "sliding", "swa", "banded"), ("window",)),
+    **dict.fromkeys(("block_diagonal", "varlen", "packed"), ("document",)),
+    **dict.fromkeys(("none", "no_mask", "unmasked", "bidirectional"), ("full",)),
     **dict.fromkeys(("is_causal", "triu", "tril", "lower_triangular", "autoregressive", "look_ahead"), ("causal",)),
     **dict.fromkeys(("mha", "multihead", "multi_head", "multi_head_attention"), ("multi-head", "torch-mha")),
     **dict.fromkeys(("multiheadattention", "nn.multiheadattention", "torch.nn.multiheadattention"), ("torch-mha", "multi-head")),
@@ -83,6 +84,7 @@ _WAYS_OUT: dict[str, str] = {
     **dict.fromkeys(
         ("key_padding_mask", "src_key_padding_mask", "tgt_key_padding_mask", "memory_key_padding_mask"), _NO_PADDING
     ),
+    **dict.fromkeys(("padding", "key_padding", "pad"), "`lengths` in the file counts the keys of each item that are no padding; or give `mask`, as (B, 1, 1, Tk)"),
     "padding_mask": "libraries differ: `mask` is true for what may be seen, as (B, 1, 1, Tk); or give `lengths`",
     **dict.fromkeys(("attn_mask", "src_mask", "tgt_mask", "memory_mask"), _MASK),
     **dict.fromkeys(("cu_seqlens", "cu_seqlens_q", "cu_seqlens_k", "cu_seq_lens"), _OFFSETS),

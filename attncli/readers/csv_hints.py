@@ -46,12 +46,17 @@ def explain_cell(table: TableReading, row: int, column: int) -> tuple[str, str, 
     others = [c for c in range(len(cells)) if c != table.token_column_index]
     if not hint and row == table.first and table.header and _is_unlike_next_row(table, others):
         return code, message, f"if line {line} is a second line of header, remove it: sed {line}d"
-    if not any(table.holds_number(other[column]) for other in table.body):
+    words = sum(not table.holds_number(other[column]) for other in table.body)
+    if 2 * words > len(table.body):
         name = table.name_columns([column])
         takes = f"{table.source.spell_option('token-column', name)} makes it the tokens"
         leaves = f"{table.spell_drop(column)} leaves it out"
         if not hint:
-            return code, message, f"the column holds words: {takes}, {leaves}"
+            return (
+                code,
+                message,
+                f"the column holds {'words' if words == len(table.body) else 'mostly words'}: {takes}, {leaves}",
+            )
     if table.separator in "\t| " and hint.startswith("write a decimal point"):
         hint = f"write decimal points: {_TO_POINTS}"
     return code, message, hint

@@ -31,6 +31,7 @@ from attncli.readers.json_shapes import (
     is_token,
     table_of_tokens,
 )
+from attncli.readers.json_tables import is_labelled_row
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
 from attncli.text import quote_value, shorten
@@ -193,7 +194,7 @@ def read_token_lines(source: Source) -> Problem:
             shown = tuple((number, text) for _, text in error.location.source_lines)
             error.location = replace(error.location, line=number, source_lines=shown)
             raise
-        if not is_token(value):
+        if not is_token(value) and not is_labelled_row(value):
             raise InputError(
                 "wrong-type",
                 "this line is not a token with its vector, unlike the lines before",

@@ -6,6 +6,8 @@ import re
 
 from attncli.readers.columns import TEXT_NAMES, VECTOR_NAMES
 from attncli.readers.json_tables import is_vector
+from attncli.text import closest
+from attncli.types import INPUT_NAMES
 
 _MAX_DEPTH = 8  # of objects and lists within each other
 _MAX_SPELLED_CHARACTERS = 300
@@ -54,10 +56,12 @@ def explain_no_table(value: object) -> str:
 
 
 def name_matrix(value: dict[str, object]) -> str:
-    """Return the command that gives a matrix the name of vectors, or "" where there is none."""
+    """Return the command that gives a matrix the name of vectors; "" where there is none, or a field whose name is misspelt."""
     matrices = [name for name, inner in value.items() if _is_matrix(inner)]
     matrices.sort(key=lambda name: name.lower() in _INTEGER_NAMES)
-    if matrices and re.fullmatch(r"[A-Za-z_]\w{0,60}", matrices[0], re.ASCII):
+    if not matrices or closest(matrices[0], INPUT_NAMES):
+        return ""
+    if re.fullmatch(r"[A-Za-z_]\w{0,60}", matrices[0], re.ASCII):
         return f"name the vectors: jq '{{embeddings: .{matrices[0]}}}' FILE > NEW.json"
     return ""
 

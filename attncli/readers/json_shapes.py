@@ -15,6 +15,7 @@ from attncli.errors import InputError, Location
 from attncli.readers.columns import AXIS_NAMES, OTHER_NAMES, VECTOR_NAMES, spell_columns
 from attncli.readers.json_tables import (
     Table,
+    has_word,
     is_labelled_row,
     is_matrix,
     is_text_of_vector,
@@ -31,6 +32,9 @@ from attncli.types import INPUT_NAMES, Json
 # Fields of a problem that other things have too, so that they alone make no problem.
 _SHARED_NAMES = frozenset({"id", "meta", "embeddings"})
 PROBLEM_NAMES = INPUT_NAMES - _SHARED_NAMES
+# Fields that hold several rows in a problem; a single vector beside a token may have one of these names, too.
+_MATRIX_NAMES = frozenset("qkv")
+_NAMES_OF_WORDS = frozenset({"token", "word", "text", "label", "name"})
 # What services and vector stores say beside the vectors, in an object that is no problem.
 _ANSWER_NAMES = frozenset({
     "object", "model", "usage", "id", "meta", "created", "texts", "images", "response_type", "total_duration", "load_duration",
@@ -93,8 +97,13 @@ def expand_embeddings(value: object, source: Source) -> tuple[Json, str] | None:
 def is_token(value: object) -> bool:
     """Whether one line of JSON lines is a token with its vector, so that it is no problem."""
     if isinstance(value, list):
-        return is_vector(value) or is_labelled_row(value)
-    if not isinstance(value, dict) or not value or set(value) & PROBLEM_NAMES:
+        return is_vector(value) or (is_labelled_row(value) and has_word(value))
+    if not isinstance(value, dict) or not value:
+        return False
+    fields = set(value) & PROBLEM_NAMES
+    if fields and not (
+        _NAMES_OF_WORDS & set(value) and fields < _MATRIX_NAMES and all(is_vector(value[f]) for f in fields)
+    ):
         return False
     if "embeddings" in value and not is_vector(value["embeddings"]):  # of a problem it is a matrix
         return False
@@ -123,7 +132,7 @@ def table_of_tokens(values: list[object]) -> Table | None:
 def _table_of_list(items: list[object]) -> Table | None:
     if items and isinstance(items[0], dict):
         return table_of_records(items)
-    if items and all(map(is_labelled_row, items)):
+    if items and all(map(is_labelled_row, items)) and any(map(has_word, items)):
         return table_of_rows(items)
     return table_of_mixed_rows(items)
 

@@ -197,12 +197,15 @@ def is_matrix(value: object) -> bool:
 
 
 def is_labelled_row(value: object) -> bool:
-    """Whether a value is `["cat", 0.1, 0.2]` or `["cat", [0.1, 0.2]]`."""
+    """Whether a value is `["cat", 0.1, 0.2]` or `["cat", [0.1, 0.2]]`; `["2008", 0.1]` is, too."""
     if not isinstance(value, list) or len(value) < 2 or not isinstance(value[0], str):
         return False
-    if _is_like_number(value[0]):
-        return False
     return (len(value) == 2 and is_vector(value[1])) or all(type(item) in (int, float) for item in value[1:])
+
+
+def has_word(row: object) -> bool:
+    """Whether the first item of a row is no number in quotes."""
+    return isinstance(row, list) and not _is_like_number(str(row[0]))
 
 
 def table_of_mixed_rows(rows: list[object]) -> Table | None:
@@ -212,7 +215,8 @@ def table_of_mixed_rows(rows: list[object]) -> Table | None:
         return None
     columns = [list(column) for column in zip(*lists, strict=True)]
     has_texts = any(
-        all(isinstance(value, str) and not _is_like_number(value) for value in column) for column in columns
+        all(isinstance(value, str) for value in column) and not all(map(_is_like_number, map(str, column)))
+        for column in columns
     )
     return Table([str(i) for i in range(len(columns))], columns, paths="$[{row}][{name}]") if has_texts else None
 

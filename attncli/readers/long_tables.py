@@ -1,5 +1,5 @@
-"""Ask about long ("tidy") tables, in which each row holds one number of a vector. Entries: `find_long_table`, and
-`make_result_error` for those that attn writes itself.
+"""Ask about long ("tidy") tables, in which each row holds one number of a vector. Entries: `find_long_table`,
+`is_stacked_frame`, and `make_result_error` for those that attn writes itself.
 
 `token,dim,value` says in rows what `token,d0,d1` says in columns. Its names may be those of two dimensions as well, so
 both readings are spelled.
@@ -45,14 +45,21 @@ class LongTable:
         return f"columns {self.dimension!r} and {self.value!r}: does each row hold one number of a vector, or are they two dimensions?"
 
     def spell_readings(
-        self, source: Source, separator: str = ",", *, header: Sequence[str] = (), dimensions: str = ""
+        self,
+        source: Source,
+        separator: str = ",",
+        *,
+        header: Sequence[str] = (),
+        skip_rows: int = 0,
+        dimensions: str = "",
     ) -> str:
         """Spell both readings: the command that makes a row a token, and the option that takes both as dimensions.
 
         Args:
             source: the file.
             separator: of its columns, if it is a text.
-            header: names for the columns of a text that has none.
+            header: names for the columns of a text that has none, or none that tell them apart.
+            skip_rows: how many rows of the text come before the first token's, then.
             dimensions: the option that takes the columns as they stand; without it, that of the two by their names.
         """
         from attncli.readers.foreign_formats import spell_path
@@ -63,7 +70,9 @@ class LongTable:
         if source.is_value:
             return f"one number a row: polars.DataFrame(x){pivot}; two dimensions: {dimensions}"
         comma = ", decimal_comma=True" if separator == ";" else ""
-        read_text = f"polars.read_csv(sys.argv[1], separator={separator!r}{comma}, infer_schema_length=None{f', has_header=False, new_columns={[*header]}' if header else ''})"
+        skipped = f", skip_rows={skip_rows}" if skip_rows else ""
+        names = f", has_header=False{skipped}, new_columns={[*header]}" if header else ""
+        read_text = f"polars.read_csv(sys.argv[1], separator={separator!r}{comma}, infer_schema_length=None{names})"
         frame = _READ_FRAME.get(source.format, read_text)
         modules = "json, pathlib, polars, sys" if "json." in frame else "polars, sys"
         code = f"import {modules}; {frame}{pivot}.write_parquet(sys.argv[2])"
@@ -87,6 +96,13 @@ def find_long_table(names: Sequence[str]) -> LongTable | None:
         return None
     are_dimensions = any(re.fullmatch(r"\D*\d+", key) and key.lower() not in _DIMENSION_NAMES for key in keys)
     return None if are_dimensions else LongTable(keys, dimensions[0], values[0])
+
+
+def is_stacked_frame(names: Sequence[str]) -> bool:
+    """Tell whether columns have the names that pandas' `stack` leaves: none for the dimensions, 0 for the numbers."""
+    return (
+        3 <= len(names) <= _MAX_KEYS + 2 and names[-1] == "0" and re.fullmatch(r"(level_\d+)?", names[-2]) is not None
+    )
 
 
 def is_result(names: Sequence[str]) -> bool:

@@ -369,6 +369,8 @@ def _rank_hint(shape: Sequence[int], field: Field) -> str:
     surplus = len(shape) - max(field.ranks)
     if surplus <= 0:
         return ""
+    if field.name == "lengths":
+        return "it is one number for each item, the count of its keys that are no padding: attention_mask.sum(-1)"
     if any(n != 1 for n in shape[:surplus]):
         return f"it has {pluralize(surplus, 'axis', 'axes')} too many: write one problem for each part"
     return "remove the first axis" if surplus == 1 else f"remove the first {surplus} axes"

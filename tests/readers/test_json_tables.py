@@ -389,6 +389,30 @@ def test_lines_that_call_one_vector_embeddings_are_tokens(attn, tmp_path):
     assert (done["tokens"], done["scores"]) == (["a", "b"], [[5.0, 2.5], [2.5, 1.25]])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[["2008", 1, 2], ["the", 3, 4]]',
+        '[["2008", [1, 2]], ["the", [3, 4]]]',
+        '[[1, 2, "2008"], [3, 4, "the"]]',
+        '["the", 3, 4]\n["2008", 1, 2]\n',
+    ],
+)
+def test_a_token_that_is_a_number_in_quotes_is_one_beside_words(text):
+    problem = read(json.loads(text)) if text.startswith("[[") else read(text, "ndjson-tokens")
+    assert dict(zip(problem.tokens, problem.embeddings.tolist(), strict=True)) == {"2008": [1, 2], "the": [3, 4]}
+
+
+def test_lines_whose_vector_is_called_like_a_field_are_tokens(attn, tmp_path):
+    """A problem's v is a matrix."""
+    (tmp_path / "x.jsonl").write_text('{"token": "a", "v": [1, 2]}\n{"token": "b", "v": [0.5, 1]}\n')
+
+    asked = attn("compute", "x.jsonl")
+    assert "help: --vector-field v takes them as the vectors" in asked.err
+    done = attn("compute", "x.jsonl", "--vector-field", "v", "--only", "scores", "--json", "-q").json
+    assert (done["tokens"], done["scores"]) == (["a", "b"], [[5.0, 2.5], [2.5, 1.25]])
+
+
 def test_a_kind_of_vector_is_no_token(attn, tmp_path):
     (tmp_path / "x.json").write_text(
         '{"model": "e5", "data": [{"vector_type": "dense", "values": [1, 2]}, {"vector_type": "dense", "values": [0, 1]}]}'

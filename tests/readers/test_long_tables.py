@@ -87,3 +87,20 @@ def test_other_names_are_not_asked_about(tmp_path):
     (tmp_path / "a.csv").write_text("token,height,value\na,1,2\nb,3,4\n")
 
     np.testing.assert_array_equal(attncli.read(tmp_path / "a.csv").embeddings, [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize("header", ["token,,0", ",,0", "token,level_1,0"])
+def test_what_stack_leaves_without_names_is_one_number_a_row(tmp_path, header):
+    """`df.stack().to_csv()`: the level of the columns has no name, and the numbers are called 0."""
+    path = tmp_path / "a.csv"
+    rows = zip(COLUMNS["token"], COLUMNS["dim"], COLUMNS["value"], strict=True)
+    path.write_text(f"{header}\n" + "".join(f"{token},d{dim},{value}\n" for token, dim, value in rows))
+
+    error = refuse(path)
+    _, _, code, *files = shlex.split(re.search("(python -c .*); two", error.help)[1])
+    with contextlib.chdir(tmp_path), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["-c", *files])
+        exec(code, {})
+    problem = attncli.read(tmp_path / files[-1])
+
+    assert (problem.tokens, problem.embeddings.tolist()) == (TOKENS, X)

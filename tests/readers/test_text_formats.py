@@ -436,3 +436,23 @@ def test_numbered_names_that_resemble_numbers_are_a_header(attn, header):
     run = attn("compute", "h.csv", "--only", "scores", "--json", "--scale", "none")
     assert run.json["scores"] == [[5, 4], [4, 5]]
     assert "header row" in run.err
+
+
+@pytest.mark.parametrize("header", ["token,e1,e2,norm", "token,norm,e1,e2", "token,E1,E2,norm"])
+def test_numbered_names_beside_another_name_are_a_header(attn, header):
+    Path("h.csv").write_text(f"{header}\nking,.5,.3,2\nqueen,.2,.1,3\n")
+    assert "--drop norm leaves it out" in attn("compute", "h.csv").err
+    kept = [[0.3, 2], [0.1, 3]] if header.startswith("token,norm") else [[0.5, 0.3], [0.2, 0.1]]
+    assert attn("compute", "h.csv", "--drop", "norm", "--only", "scores", "--json", "--scale", "none").json["scores"][
+        0
+    ][0] == pytest.approx(np.dot(kept[0], kept[0]))
+
+
+def test_tokens_behind_the_numbers_may_be_numbers_in_part(attn):
+    Path("x.txt").write_text("1 2 the\n3 4 2008\n5 6 to\n")
+    assert "the column holds mostly words: --token-column 2 makes it the tokens" in attn("compute", "x.txt").err
+    assert attn("compute", "x.txt", "--token-column", "2", "--only", "scores", "--json", "-q").json["tokens"] == [
+        "the",
+        "2008",
+        "to",
+    ]

@@ -216,6 +216,13 @@ def test_a_mask_of_too_many_axes_is_told_how_it_has_fewer(shape, way_out):
     assert caught.value.help == way_out
 
 
+def test_lengths_that_are_a_mask_are_told_to_count():
+    with pytest.raises(InputError, match="lengths has shape") as caught:
+        compute({"embeddings": np.zeros((2, 3, 2)), "lengths": [[1, 1, 0], [1, 0, 0]]})
+
+    assert "one number for each item" in caught.value.help
+
+
 @pytest.mark.parametrize(
     ("width", "position", "way_out"),
     [
