@@ -1,9 +1,13 @@
-"""Refuse tables of text whose numbers may count something: tokens, rows, or the dimensions of a long table. Entry: `check_counts`."""
+"""Refuse tables of text whose numbers may count something: tokens, rows, or the dimensions of a long table.
+
+Entries: `check_counts`, `make_stacked_frame_error`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attncli.errors import InputError
 from attncli.readers.columns import are_alike
 from attncli.readers.csv_table_protocol import TableReading
 from attncli.readers.long_tables import LongTable
@@ -108,3 +112,20 @@ def _check_is_not_long(table: TableReading, tokens: int | None, dimensions: Sequ
             dimensions=table.source.spell_option("columns", table.name_columns(dimensions)),
         ),
     )
+
+
+def make_stacked_frame_error(table: TableReading) -> InputError:
+    """Make the error of a table whose header is that of pandas' `stack`, which may hold one number of a vector a row."""
+    *keys, dimension, value = header = [f"c{c}" for c in range(len(table.header))]
+    places = [len(keys), len(keys) + 1]
+    hint = LongTable(tuple(keys), dimension, value).spell_readings(
+        table.source,
+        table.separator,
+        header=header,
+        skip_rows=1,
+        dimensions=table.source.spell_option("columns", table.name_columns(places)),
+    )
+    message = (
+        f"columns {places[0]} and {places[1]}: does each row hold one number of a vector, or are they two dimensions?"
+    )
+    return table.text_rows.cell_error("two-readings", message, 0, places[0], help=hint)

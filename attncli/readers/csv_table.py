@@ -32,11 +32,11 @@ from attncli.readers.csv_cells import (
     looks_like_number,
     resembles_vector,
 )
-from attncli.readers.csv_counts import check_counts
+from attncli.readers.csv_counts import check_counts, make_stacked_frame_error
 from attncli.readers.csv_hints import describe_empty_columns, explain_cell, explain_ragged_row, find_empty_columns
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
 from attncli.readers.csv_vector_columns import describe_vector_column, find_vector_column, parse_vectors
-from attncli.readers.long_tables import LongTable, find_long_table, is_result, is_stacked_frame, make_result_error
+from attncli.readers.long_tables import find_long_table, is_result, is_stacked_frame, make_result_error
 from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, printable, shorten
 from attncli.types import NumpyArray, Problem
@@ -169,9 +169,7 @@ class CsvTable:
             return ()
         rest = names[1:] or names  # without what may be the token column
         cells = self._strip_empty_ends(names if names[0] else rest)
-        has_name = not all(
-            _NUMBERED_NAME.fullmatch(cell) for cell in rest
-        )  # e1 is one beside norm, alone a slip for 1e1
+        has_name = not all(map(_NUMBERED_NAME.fullmatch, rest))  # beside norm, e1 is one; alone it is a slip for 1e1
         doubtful = [cell for cell in cells if not (has_name and _NUMBERED_NAME.fullmatch(cell))]
         has_words_only = not any(self.holds_number(cell) or looks_like_number(cell) for cell in doubtful)
         is_word_first = not (self.holds_number(names[0]) or looks_like_number(names[0]))
@@ -345,13 +343,7 @@ class CsvTable:
             raise self._cell_error(error.code, error.message, 0, self.header.index("step"), help=error.help)
         dropped = self._find_columns("drop")
         if is_stacked_frame(self.header) and not self.source.columns and not dropped:
-            *keys, dimension, value = header = [f"c{c}" for c in range(len(self.header))]
-            place = len(keys)
-            dimensions = self.source.spell_option("columns", self.name_columns([place, place + 1]))
-            long = LongTable(tuple(keys), dimension, value)
-            hint = long.spell_readings(self.source, self.separator, header=header, skip_rows=1, dimensions=dimensions)
-            message = f"columns {place} and {place + 1}: does each row hold one number of a vector, or are they two dimensions?"
-            raise self._cell_error("two-readings", message, 0, place, help=hint)
+            raise make_stacked_frame_error(self)
         long = find_long_table([name for c, name in enumerate(self.header) if c not in dropped])
         if long and not self.source.columns and self.source.field_kind != "booleans":
             raise self._cell_error(

@@ -339,7 +339,7 @@ def _suggest_numbers(value: object, name: str) -> str:
 
 
 def _numeric_mask_error(field: Field, statement: str, index: tuple[int, ...] = ()) -> InputError:
-    hint = "write true and false; to add numbers to the scores use bias"
+    hint = "write true where a key is visible and false where it is hidden; to add numbers to the scores use bias"
     return input_error("numeric-mask", f"{statement}, but a mask must hold booleans", field.name, index, help=hint)
 
 

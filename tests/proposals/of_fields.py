@@ -106,7 +106,7 @@ PROPOSALS = [
     propose("the problem has no batch: give one mask", attend(X, visible=SEEN[0]), LABELLED | {"mask": SEEN[:, None]}, LABELLED | {"mask": SEEN[:1, None]}),
     propose("or a batch of 2 problems", attend(BATCH, visible=SEEN), LABELLED | {"mask": SEEN[:, None]}, {"embeddings": BATCH, "mask": SEEN[:, None]}),
     propose("each axis must be as long as the problem's, or 1", attend(X, visible=KEYS_SEEN[:1]), LABELLED | {"mask": KEYS_SEEN[:2]}, LABELLED | {"mask": KEYS_SEEN[:1]}),
-    propose("write true and false", HIDDEN_LATER, LABELLED | {"mask": CAUSAL * 1}, LABELLED | {"mask": CAUSAL}),
+    propose("write true where a key is visible and false", HIDDEN_LATER, LABELLED | {"mask": CAUSAL * 1}, LABELLED | {"mask": CAUSAL}),
     propose("to add numbers to the scores use bias", attend(X, added=CAUSAL * 1), LABELLED | {"mask": CAUSAL * 1}, LABELLED | {"bias": CAUSAL * 1}),
     propose("fill with −∞ instead", HIDDEN_LATER, LABELLED | {"bias": [["NaN"] * 3] * 3}, LABELLED | {"bias": [[0, "-Infinity", "-Infinity"], [0, 0, "-Infinity"], [0, 0, 0]]}),
     propose("or give a boolean mask", HIDDEN_LATER, LABELLED | {"bias": [["NaN"] * 3] * 3}, LABELLED | {"mask": CAUSAL}),

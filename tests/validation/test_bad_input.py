@@ -61,7 +61,7 @@ def test_the_message_is_the_specification(attn, tmp_path):
             {"embeddings": X, "mask": [[1, 0, 0]]},
             [],
             "mask holds 1, but a mask must hold booleans",
-            "write true and false; to add numbers to the scores use bias",
+            "write true where a key is visible and false where it is hidden; to add numbers to the scores use bias",
         ),
         ({"embeddings": X, "bias": [[0, "NaN", 0]]}, [], "bias holds NaN", "0 × −∞ is NaN: a mask multiplied by −∞"),
         ({"embeddings": X, "paramters": {}}, [], "a problem has no field 'paramters'", "did you mean 'parameters'?"),
