@@ -148,6 +148,14 @@ _MATRIX_TRIPLES = (  # the names of w_q, w_k and w_v that stand together
 )
 
 
+_INPUT_TARGETS = frozenset(f"{letter}_{x}" for letter in "wb" for x in ("q", "k", "v", "qkv"))
+
+
+def makes_inputs(name: str) -> bool:
+    """Whether a learned array of this name, ours or a framework's, is applied to make q, k or v."""
+    return (FRAMEWORK_ARRAYS[name].target if name in FRAMEWORK_ARRAYS else name) in _INPUT_TARGETS
+
+
 def find_missing_arrays(names: Collection[str]) -> tuple[str, list[str]] | None:
     """Return one of the names, and those that must stand beside it and do not; None where nothing is missing.
 

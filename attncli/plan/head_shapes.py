@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from attncli.errors import InputError, input_error
+from attncli.framework_arrays import makes_inputs
 from attncli.parts.projections import PROJECTION_PARAMETERS, ProjectionSizes, default_projection, projection_shapes
 from attncli.parts.traits import NormTraits, ParameterTraits, ProjectionTraits
 from attncli.registry import AnyPart, Parameter, Part
@@ -125,20 +126,20 @@ def choose_projection(problem: Problem, variant: Variant) -> Part[ProjectionTrai
     projection: Part[ProjectionTraits] | None = variant.projection
     if projection is None:
         return default_projection(has_parameters)
-    if projection.traits.is_from_file and not has_parameters:
-        raise input_error(
-            "missing-parameters",
-            "projection is given, but the file has none of w_q, w_k, w_v, w_o",
-            "parameters",
-            help="add them, or draw them: --projection linear:dim=…",
-        )
-    matrices = [name for name in ("w_q", "w_k", "w_v", "b_q", "b_k", "b_v") if name in problem.parameters]
+    matrices = [name for name in problem.parameters if makes_inputs(name)]
     if problem.q is not None and projection.traits.is_from_file and matrices:
         raise input_error(
             "already-projected",
             f"projection is given, but the file holds q and k, which count as already projected, together with {join_names(matrices)}",
             f"parameters.{matrices[0]}",
             help="give embeddings (and memory) instead of q, k and v, or leave the projection out",
+        )
+    if projection.traits.is_from_file and not has_parameters:
+        raise input_error(
+            "missing-parameters",
+            "projection is given, but the file has none of w_q, w_k, w_v, w_o",
+            "parameters",
+            help="add them, or draw them: --projection linear:dim=…",
         )
     if problem.q is not None and projection.traits.is_drawn:
         raise input_error(

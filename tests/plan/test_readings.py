@@ -307,6 +307,23 @@ def test_a_projection_that_is_asked_for_is_done_or_refused():
     np.testing.assert_allclose(output_only["output"].values, output_only["context"].values @ w)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("q_proj.weight", "k_proj.weight", "v_proj.weight"), ("in_proj_weight",), ("c_attn.weight",), ("qkv_proj.bias",)],
+    ids=str,
+)
+def test_arrays_by_their_names_in_frameworks_are_not_left_out_under_a_projection_that_is_asked_for(names):
+    q, w = draw_normal(1, T, D), draw_normal(2, *((D, D) if len(names) == 3 else (3 * D, D)))
+    arrays = {name: w[:, 0] if name.endswith("bias") else w for name in names}
+    problem = attncli.Problem(q=q, k=q, v=q, parameters=arrays)
+
+    with pytest.raises(attncli.AttnError) as raised:
+        run(problem, projection="given", heads=1)
+
+    assert raised.value.code == "already-projected"
+    assert codes(run(problem, heads=1)) == ["unused-field"] * len(names)
+
+
 # ── empty rows ───────────────────────────────────────────────────────────────────────────────────
 def test_a_query_that_sees_nothing_is_named_by_its_token():
     x, mask = draw_normal(1, 3, D), np.array([[False] * 3, [True] * 3, [False] * 3])
