@@ -541,7 +541,7 @@ def _parse_choices(choices: Json) -> _ParsedChoices:
             raise OptionError(
                 "unknown-choice",
                 f"a variant has no choice called {shorten(key)!r}",
-                help=suggestion(key, [*CHOICES, "name"]),
+                help=f"name={shorten(str(value))!r}" if key == "variant" else suggestion(key, [*CHOICES, "name"]),
             )
         if isinstance(value, bool | dict):
             raise OptionError("bad-option", f"{key} must be {CHOICES[key].metavar}, not {quote_value(value)}")

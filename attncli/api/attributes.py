@@ -14,6 +14,7 @@ _OTHER_NAMES = {
     **dict.fromkeys(("load", "open", "read_csv", "read_json", "read_file", "from_csv", "from_file"), "attncli.read('tokens.csv')"),
     **dict.fromkeys(("save", "dump", "to_json", "to_csv"), "result.save('x.json'), or attncli.write(result, 'x.json')"),
     **dict.fromkeys(("plot", "heatmap", "show", "visualize", "draw"), "attncli.attend(x).plot()"),
+    **dict.fromkeys(("version", "version_info"), "attncli.__version__"),
     **dict.fromkeys(("masks", "variants", "list", "parts"), _IN_TERMINAL.format("list")),
     **{name: _IN_TERMINAL.format(name) for name in ("batch", "capture", "config", "demo", "schema")},
 }  # fmt: skip

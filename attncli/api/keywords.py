@@ -18,9 +18,10 @@ from typing import ParamSpec, TypeGuard, TypeVar
 
 from attncli.errors import AttnError, InputError, OptionError
 from attncli.request import SHORT_FORMS, ReadOptions, VariantRequest, make_variant_request
+from attncli.synonyms import find_synonym
 from attncli.text import closest, join_names, quote_value, shorten, suggestion
 from attncli.types import AXES, INPUT_NAMES, Json
-from attncli.variant import CHOICES, Variant
+from attncli.variant import CHOICES, FAMILIES, Variant
 
 _DEFAULT_READING = ReadOptions()
 _Parameters = ParamSpec("_Parameters")
@@ -80,8 +81,26 @@ def parse_keywords(keywords: Mapping[str, object], variant: object = None) -> Ke
         elif name in READING_NAMES:
             reading[name] = value
         else:
-            raise _unknown_keyword_error(name, value)
+            raise _option_of_part_error(name, value, keywords) or _unknown_keyword_error(name, value)
     return Keywords(_make_request(variant, choices), fields, _make_read_options(reading), bool(reading))
+
+
+def _option_of_part_error(name: str, value: object, keywords: Mapping[str, object]) -> OptionError | None:
+    """Return the error that an option of a part was given as a keyword, beside the part: `position='rope', theta=500`."""
+    for choice, part in keywords.items():
+        family = FAMILIES.get(choice.replace("_", "-"))
+        if family is None or not isinstance(part, str):
+            continue
+        member = family.members.get(part.partition(":")[0])
+        options = [one.name for one in member.options] if member is not None else []
+        spelled = name.replace("_", "-")
+        option = spelled if spelled in options else find_synonym(name, options)
+        if option is not None:
+            word = ("yes" if value else "no") if isinstance(value, bool) else shorten(str(value))
+            text = f"{part}{',' if ':' in part else ':'}{option}={word}"
+            hint = f"options of a part follow its name: {choice}={text!r}"
+            return OptionError("unknown-choice", f"there is no keyword {shorten(name)!r}", help=hint)
+    return None
 
 
 def _unknown_keyword_error(name: str, value: object) -> OptionError:
