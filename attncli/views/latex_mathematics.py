@@ -423,11 +423,11 @@ def _is_balanced(text: str) -> bool:
 
 def _typeset_number(text: str) -> str:
     """`1.5e-06` → 1.5 × 10⁻⁶, and `1e-5` → 10⁻⁵"""
-    digits, has_exponent, exponent = text.partition("e")
-    if not has_exponent:
+    match = re.fullmatch(r"([\d.]+)e([+-]?\d+)", text)
+    if match is None:
         return text
-    power = f"10^{{{int(exponent)}}}"
-    return power if digits == "1" else rf"{digits} \times {power}"
+    power = f"10^{{{int(match[2])}}}"
+    return power if match[1] == "1" else rf"{match[1]} \times {power}"
 
 
 def _typeset_gap(text: str) -> str:

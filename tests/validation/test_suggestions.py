@@ -72,6 +72,7 @@ def test_every_synonym_leads_to_a_name_that_exists():
         *members,
         *options,
         *PRESETS,
+        "force",
     }
     for other, names in _SYNONYMS.items():
         assert set(names) <= ours, other

@@ -132,6 +132,7 @@ def test_the_words_of_a_formula_are_text(formula, latex):
         ("1.5e-07", r"1.5 \times 10^{-7}"),
         ("0.5 + (2 more: 0.25)", r"0.5 + (\text{2 more: } 0.25)"),
         ("−∞", r"-\infty"),
+        ("[e]", r"\begin{pmatrix}e\end{pmatrix}"),
     ],
 )
 def test_the_side_of_an_equation_is_mathematics(side, latex):
