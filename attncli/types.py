@@ -329,9 +329,7 @@ BASE_STEPS: Mapping[str, tuple[str, ...]] = {
     **_PARAMETERS_OF_OUTPUT,
     "output": ("batch", "query", "dim"),
 }
-DEFAULT_STEPS = (  # where none is named
-    "scores", "scaled_scores", "masked_scores", "weights", "dropout_weights", "mixed_weights", "context", "output",
-)  # fmt: skip
+DEFAULT_STEPS = ("scores", "scaled_scores", "masked_scores", "weights", "context", "output")  # where none is named
 PROJECTED_STEPS = ("q", "k", "v")  # and these, where a projection makes them
 
 

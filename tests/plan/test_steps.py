@@ -19,11 +19,6 @@ from attncli.step_names import require_step_name
         (["q", "k", "v", "weights", "w_o", "output"], None, ["weights", "output"]),
         (["w_k", "q", "k", "v", "normed_q", "weights"], None, ["q", "k", "v", "weights"]),
         (["b_v", "q", "k", "v"], None, ["q", "k", "v"]),
-        (
-            ["weights", "dropout_weights", "mixed_weights", "context"],
-            None,
-            ["weights", "dropout_weights", "mixed_weights", "context"],
-        ),
     ],
 )
 def test_a_first_look_shows_the_steps_that_exist_and_links_that_are_repeated(steps, top, shown):
