@@ -20,7 +20,7 @@ from attncli.readers.compression import (
     strip_packed_suffix,
     unpack,
 )
-from attncli.readers.files import read_bytes, read_into_memory
+from attncli.readers.files import read_bytes, read_error, read_into_memory
 from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
 from attncli.text import join_names, shorten, suggestion
@@ -124,9 +124,11 @@ def find_reader(path: str, format_name: str | None = None) -> Reader:
         if packing:
             foreign.help = f"{explain_unpacking(path)}; then {foreign.help}"
         raise foreign.add_location(file=path)
-    is_folder = False
+    is_folder, is_missing = False, False
     with suppress(OSError, ValueError):  # nothing can have that name
-        is_folder = Path(path).is_dir()
+        is_folder, is_missing = Path(path).is_dir(), path != "-" and "://" not in path and not Path(path).exists()
+    if is_missing:
+        raise read_error(path, FileNotFoundError())
     if is_folder:
         raise InputError(
             "not-a-file",

@@ -1,16 +1,26 @@
-"""Say the way out of a row or a cell of a text file that cannot be read. Entries: `explain_cell`, `explain_ragged_row`."""
+"""Say the way out of a row or a cell of a text file that cannot be read. Entries: `explain_cell`, `explain_labels_alone`, `explain_ragged_row`."""
 
 from __future__ import annotations
 
 import re
 
 from attncli.readers.csv_non_numbers import DOUBLE_QUOTES, explain_non_number
+from attncli.readers.csv_rows import SEPARATORS
 from attncli.readers.csv_table_protocol import TableReading
 from attncli.text import shorten
 
 _TO_POINTS = r"sed -E 's/([0-9]),([0-9])/\1.\2/g'"
 _WITHOUT_FIRST_LINE = "if line 1 is a title, remove it: tail -n +2"
 _COMMENT_START = re.compile("#|%|//|--")
+
+
+def explain_labels_alone(table: TableReading) -> str:
+    """Return the way out of rows without a number: another separator where each row has as many of it, or labels beside vectors."""
+    for name, character in SEPARATORS.items():
+        counts = {sum(cell.count(character) for cell in row) for row in table.body}
+        if character != table.separator and len(counts) == 1 and counts != {0}:
+            return f"every row holds a {name}: {table.source.spell_option('separator', name)}"
+    return "separate columns with a comma, a semicolon, a tab or spaces; labels alone go beside vectors: --with tokens=FILE"
 
 
 def explain_cell(table: TableReading, row: int, column: int) -> tuple[str, str, str]:

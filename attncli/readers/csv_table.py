@@ -33,7 +33,13 @@ from attncli.readers.csv_cells import (
     resembles_vector,
 )
 from attncli.readers.csv_counts import check_counts, make_stacked_frame_error
-from attncli.readers.csv_hints import describe_empty_columns, explain_cell, explain_ragged_row, find_empty_columns
+from attncli.readers.csv_hints import (
+    describe_empty_columns,
+    explain_cell,
+    explain_labels_alone,
+    explain_ragged_row,
+    find_empty_columns,
+)
 from attncli.readers.csv_rows import SEPARATOR_NAMES, CsvRows
 from attncli.readers.csv_vector_columns import describe_vector_column, find_vector_column, parse_vectors
 from attncli.readers.long_tables import find_long_table, is_result, is_stacked_frame, make_result_error
@@ -96,11 +102,7 @@ class CsvTable:
         numeric = self.find_dimensions(column)
         if not numeric:
             raise self._cell_error(
-                "not-a-number",
-                "there are no numbers beside the tokens",
-                self.first,
-                0,
-                help="separate columns with a comma, a semicolon, a tab or spaces; labels alone go beside vectors: --with tokens=FILE",
+                "not-a-number", "there are no numbers beside the tokens", self.first, 0, help=explain_labels_alone(self)
             )
         if self.source.field_kind == "booleans":
             return self._to_problem_of_field(self._parse_booleans(numeric), column)

@@ -140,9 +140,11 @@ def _validate_text(value: object, field: Field) -> str:
     """
     if isinstance(value, str) and value in field.allowed_values:
         return value
-    given = quote_value(value) if isinstance(value, str) else "anything but a text"
-    nearest = suggestion(value if isinstance(value, str) else "", field.allowed_values)
-    raise input_error("wrong-type", f"{field.name} cannot be {given}", field.name, help=nearest)
+    text = value if isinstance(value, str) else ""
+    is_text = isinstance(value, str)
+    message = f"{field.name} cannot be {quote_value(value)}" if is_text else f"{field.name} must be a text"
+    nearest = suggestion(text, field.allowed_values)
+    raise input_error("wrong-type", message, field.name, help=nearest)
 
 
 def _check_no_arrays(value: object, name: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,3 +205,20 @@ def test_quotation_marks_between_commas_are_asked_about():
 
 def test_a_line_break_in_a_token_is_one_where_nothing_else_fits():
     assert read('"\n",1,0\n"two\nlines",0,1\n', header="no").tokens == ("\n", "two\nlines")
+
+
+def test_rows_of_another_separator_are_named_with_the_option_that_reads_them(attn):
+    Path("x.tsv").write_text("the,1,2\ncat,3,4.5\n")
+
+    refused = attn("compute", "x.tsv")
+    followed = attn("compute", "x.tsv", "--separator", "comma", "--json")
+
+    assert (refused.status, "help: every row holds a comma: --separator comma\n" in refused.err) == (3, True)
+    assert json.loads(followed.out)["scores"][0] == [5.0, 12.0]
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing_whatever_its_suffix(attn):
+    for name in ("nosuch", "nosuch.foo", "nosuch.csv"):
+        done = attn("compute", name)
+
+        assert (done.status, done.err.partition("\n")[0]) == (3, f"error[no-such-file]: there is no file {name}")

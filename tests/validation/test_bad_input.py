@@ -102,6 +102,7 @@ def test_the_message_is_the_specification(attn, tmp_path):
             'a choice goes under variant: "variant": {"projection": …}',
         ),
         ({"embeddings": X, "inputs": X}, [], "a problem has no field 'inputs'", "did you mean 'embeddings'?"),
+        ({"q": X, "k": X, "v": X, "layout": 5}, [], "layout must be a text", "it can be bhtd, bthd, htd or thd"),
         (
             {"embeddings": X, "W_query": X},
             [],
