@@ -207,16 +207,31 @@ class Recorder:
 
     def _on_traced_softmax(self, traced: TracedSoftmax) -> None:
         """A softmax with its score product and its value product, of a module that called no attention function."""
-        call = None if self._is_in_interface else traced.to_heads(self.batch_size)
+        if self._is_in_interface:
+            return
+        module = next((one for one in reversed(self._stack) if any(True for _ in one.children())), self.model)
+        call = traced.to_heads(self._count_batch_items(self.paths.get(id(module), ""), traced))
         if call is None:
             return
         query, key, value, logits, weights, context = call
-        module = next((one for one in reversed(self._stack) if any(True for _ in one.children())), self.model)
         self._begin(
             AttentionCall(
                 self.paths.get(id(module), ""), module, query, key, value, 0.0, weights, context, None, {}, logits
             )
         )
+
+    def _count_batch_items(self, path: str, traced: TracedSoftmax) -> int:
+        """Count what stands in the batch of a softmax: texts or images, or their windows, as the module's own projections have it."""
+        if traced.scores is None or traced.scores.left.dim() != 3:
+            return self.batch_size
+        groups, tokens = traced.scores.left.shape[:2]  # of batch and heads
+        counts = [
+            record.output.numel() // record.output.shape[-1] / max(tokens, 1)
+            for record in self._projections
+            if record.path.startswith(f"{path}.") and record.output.numel()
+        ]
+        possible = [int(count) for count in counts if count >= 1 and count.is_integer() and groups % count == 0]
+        return possible[0] if possible and self.batch_size not in possible else self.batch_size
 
     def _begin(self, call: AttentionCall) -> None:
         self._pass_on_pending_call()

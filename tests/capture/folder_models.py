@@ -117,7 +117,7 @@ def _shrunk(config: Any, strategy: str, depth: int = 0) -> Any:
     is_set = "attn_layer_indices" not in names and not isinstance(getattr(cls, "layer_types", None), property)
     if is_set and isinstance(layer_types, list | tuple) and layer_types and strategy != "eight":
         kinds = list(dict.fromkeys(layer_types))
-        kinds = kinds if len(kinds) > 1 else kinds * 2
+        kinds = kinds if len(kinds) > 1 and strategy != "filled" else kinds * 2
         changed["layer_types"] = kinds
         for name in names:
             if re.fullmatch(r"num_hidden_layers|n_layer|num_layers", name):
@@ -208,7 +208,7 @@ def _shrink_heads(name: str, value: Any, config: Any, strategy: str) -> Any:
 
 _FILLED = {  # what stands in for None where a model cannot be built without
     "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 64, "n_group": 1, "topk_group": 1,
-    "head_dim": 16, "prediction_length": 4, "attn_layer_indices": [1], "vocab_size": 128, "num_key_value_heads": 2, "vocabulary_map": {"<image>": 4},
+    "head_dim": 16, "prediction_length": 4, "attn_layer_indices": [1], "vocab_size": 128, "num_key_value_heads": 2, "vocabulary_map": {"<image>": 4}, "top_k_experts": 2, "default_language": "en_XX", "clip_qkv": 8.0, "context_length": 16,
 }  # fmt: skip
 _RULES: tuple[tuple[str, Any], ...] = (  # names of integers → what they become
     (r"attn_layer_period", lambda v: 2),
@@ -249,11 +249,17 @@ def _shrink_special(name: str, value: Any, config: Any, strategy: str) -> Any:
 
 def _shrink_width(name: str, value: Any, config: Any, strategy: str) -> Any:
     if (
+        name.endswith("hidden_size")
+        and name != "hidden_size"
+        and value == 2 * (_get(config, "hidden_size", None) or 0) > 128
+    ):
+        return 128  # twice the width stays so
+    if (
         isinstance(value, int)
         and not isinstance(value, bool)
         and value > 64
         and re.search(
-            r"(hidden_size|d_model|n_embd|embed_dim|_dim|_size|_channels|^dim|^width|ffn_dim|d_ff|d_inner)$", name
+            r"(hidden_size|d_model|n_embd|embed_dim|_dim|_size|_channels|^dim|^width|ffn_dim|d_ff|d_inner|d_latents)$", name
         )
     ):
         return 64
@@ -264,7 +270,7 @@ def _shrink_depth(name: str, value: Any, depth: int) -> Any:
     if name == "depths" and isinstance(value, list | tuple):
         return [1] * (len(value) - 1) + [2]
     is_count = isinstance(value, int) and not isinstance(value, bool) and value > depth
-    is_depth = re.fullmatch(r".*(hidden_layers|n_layers?|_layers|num_blocks)|depth", name)
+    is_depth = re.fullmatch(r".*(hidden_layers|n_layers?|_layers|num_blocks|self_attends_per_block)|depth", name)
     return depth if is_count and is_depth else _SAME
 
 
@@ -277,32 +283,78 @@ def build_model(cls: type, strategy: str) -> torch.nn.Module:
     """
     config = shrink_config(cls.config_class, strategy)
     with torch.device("meta"):
-        count = sum(p.numel() for p in cls(config).parameters())
+        count = sum(p.numel() for p in _make(cls, config).parameters())
     if count > MAX_PARAMETERS:
         raise ValueError(f"{count:,} parameters")
     torch.manual_seed(0)
-    config = shrink_config(cls.config_class, strategy)
-    model = cls(config).eval()
+    model = _make(cls, shrink_config(cls.config_class, strategy)).eval()
     draw_parameters(model)
     return model
+
+
+_USUAL_VALUES = {"rope_theta": 10000.0, "initializer_range": 0.02}  # which a model reads, and its configuration lacks
+
+
+def _make(cls: type, config: Any) -> torch.nn.Module:
+    """Make a model; what it reads from its configuration and is not there has its usual value."""
+    for _ in _USUAL_VALUES:
+        try:
+            return cls(config)
+        except AttributeError as error:
+            missing = re.search(r"'(\w+)' object has no attribute '(\w+)'", str(error))
+            if missing is None or missing[2] not in _USUAL_VALUES:
+                raise
+            for holder in (config, *(value for value in vars(config).values() if hasattr(value, "model_type"))):
+                if type(holder).__name__ == missing[1]:
+                    setattr(holder, missing[2], _USUAL_VALUES[missing[2]])
+    return cls(config)
 
 
 def propose_inputs(model: torch.nn.Module) -> Iterator[dict[str, Any]]:
     """Propose what a model is called with, by the names of its arguments."""
     proposals = _Proposals(model)
-    yield from proposals.of_text()
-    yield from proposals.of_pixels()
-    yield from proposals.of_sound()
-    yield from proposals.of_vectors()
-    yield from proposals.of_series()
-    yield from proposals.of_codebooks()
+    for propose in (
+        proposals.of_text,
+        proposals.of_pixels,
+        proposals.of_sound,
+        proposals.of_vectors,
+        proposals.of_series,
+        proposals.of_codebooks,
+    ):
+        for inputs in propose():
+            yield proposals.complete(inputs)
+
+
+_WIDTHS = (  # what is said of an input that is too narrow or too wide: its width here, the width that is wanted
+    r"shapes cannot be multiplied \(\d+x(?P<here>\d+) and (?P<wanted>\d+)x\d+\)",
+    r"size of tensor a \((?P<here>\d+)\) must match the size of tensor b \((?P<wanted>\d+)\) at non-singleton dimension 2",
+    r"expected input with shape \[\*, (?P<wanted>\d+)\], but got input of size\[.*?(?P<here>\d+)\]",
+)
+
+
+def mend_inputs(inputs: dict[str, Any], error: Exception) -> dict[str, Any] | None:
+    """Return inputs as wide as a model wants them, or without negative indices, by what it said; None where it said neither."""
+    if isinstance(error, IndexError) and any((x < 0).any() for x in inputs.values() if isinstance(x, torch.Tensor)):
+        return {name: x.abs() if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
+    said = next(filter(None, (re.search(pattern, str(error)) for pattern in _WIDTHS)), None)
+    vectors = {name: x for name, x in inputs.items() if isinstance(x, torch.Tensor) and x.is_floating_point()}
+    if said is None or not vectors:
+        return None
+    here, wanted = int(said["here"]), int(said["wanted"])
+    name = next((name for name, x in reversed(vectors.items()) if x.shape[-1] == here), next(iter(vectors)))
+    width = vectors[name].shape[-1] + wanted - here
+    if width < 1:
+        return None
+    generator = torch.Generator().manual_seed(6)
+    return inputs | {name: torch.randn(*vectors[name].shape[:-1], width, generator=generator)}
 
 
 class _Proposals:
     """Inputs of one model, all of which its `forward` names."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self.names = list(inspect.signature(model.forward).parameters)
+        self.parameters = inspect.signature(model.forward).parameters
+        self.names = list(self.parameters)
         self.generator = torch.Generator().manual_seed(5)
         self.config: Any = model.config
         self.main = getattr(model, "main_input_name", "input_ids")
@@ -337,12 +389,34 @@ class _Proposals:
             "visual_feats": lambda: self.draw(2, 4, size),
             "visual_pos": lambda: self.draw(2, 4, 4),
             "context_hidden_states": lambda: self.draw(2, 9, self.width),
+            "attention_mask": lambda: torch.ones(2, TOKENS + 9),
             "image_attention_mask": lambda: torch.ones(2, TOKENS, 1),
             "task_inputs": lambda: self.draw_ids(2, 77),
             "image_encoder_embeddings": lambda: self.draw(2, 1, 5, int(_first(vision, "embed_dim", default=64))),
         }
         vision = _first(self.config, "vision_config", default=None)
-        return rest | {name: make() for name, make in others.items() if name in self.names}
+        wanted = set(self.names) - ({"attention_mask"} if "context_hidden_states" not in self.names else set())
+        return rest | {name: make() for name, make in others.items() if name in wanted}
+
+    def complete(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Add what else a model's `forward` requires: of the shape of what it stands beside, or drawn by its name."""
+        pixels = inputs.get("pixel_values")
+        if "prompt_pixel_values" in self.names and pixels is not None:  # which stand below one another
+            inputs = inputs | {"pixel_values": pixels[..., : pixels.shape[-2] // 2, :]}
+            pixels = inputs["pixel_values"]
+        makers = {
+            "prompt_pixel_values": lambda: torch.zeros_like(pixels) if pixels is not None else None,
+            "prompt_masks": lambda: torch.zeros_like(pixels) if pixels is not None else None,
+            "input_values": lambda: self.draw(2, 1, 320 * inputs["input_features"].shape[1]),
+            "input_features_mask": lambda: torch.ones(inputs["input_features"].shape[:2], dtype=torch.long),
+        }
+        missing = [
+            name
+            for name, parameter in self.parameters.items()
+            if parameter.default is parameter.empty and name in makers and name not in inputs
+        ]
+        is_sound = "input_features" in inputs
+        return inputs | {name: makers[name]() for name in missing if is_sound or not name.startswith("input_")}
 
     def of_text(self) -> Iterator[dict[str, Any]]:
         if "input_ids" in self.names:
@@ -374,7 +448,7 @@ class _Proposals:
             width = int(_first(self.config, "encoder_hidden_size", default=self.width))
             yield {"query_embeds": self.draw(2, TOKENS, self.width), "encoder_hidden_states": self.draw(2, 9, width)}
         if self.main in self.names and self.main != "input_ids":
-            yield {self.main: self.draw(2, TOKENS, self.width)}
+            yield {self.main: self.draw(2, TOKENS, self.width), **self.rest}
 
     def of_series(self) -> Iterator[dict[str, Any]]:
         if "past_values" not in self.names:

@@ -25,6 +25,7 @@ from attncli.capture.run import find_facts
 from tests.capture import folder_models
 
 MAX_CALLS = 4  # of a class
+MAX_MENDINGS = 12  # of the inputs of a model
 TIME_LIMIT = 40.0  # seconds of the processor for a folder; four times as many of the clock
 
 
@@ -75,7 +76,10 @@ def run_model(
             new[name].append({"class": name, "depth": "bug", "unread": problem, "line": "", "proven": []})
 
     error_text = ""
-    for inputs in folder_models.propose_inputs(model):
+    pending = folder_models.propose_inputs(model)
+    mended: list[dict[str, Any]] = []
+    attempts = 0
+    while (inputs := mended.pop() if mended else next(pending, None)) is not None:
         if time.process_time() > deadline:
             break
         batch = next(x.shape[0] for x in inputs.values() if isinstance(x, torch.Tensor))
@@ -89,6 +93,10 @@ def run_model(
         except Exception as error:
             new.clear()
             error_text = error_text or f"{type(model).__name__}: {type(error).__name__}: {str(error)[:100]}"
+            better = folder_models.mend_inputs(inputs, error)
+            if better is not None and attempts < MAX_MENDINGS:
+                mended.append(better)
+                attempts += 1
             continue
         for name, layers in new.items():
             if layers:
