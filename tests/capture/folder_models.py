@@ -118,7 +118,7 @@ def _shrunk(config: Any, strategy: str, depth: int = 0) -> Any:
     if is_set and isinstance(layer_types, list | tuple) and layer_types and strategy != "eight":
         kinds = list(dict.fromkeys(layer_types))
         kinds = kinds if len(kinds) > 1 and strategy != "filled" else kinds * 2
-        changed["layer_types"] = kinds
+        changed[getattr(cls, "attribute_map", {}).get("layer_types", "layer_types")] = kinds
         for name in names:
             if re.fullmatch(r"num_hidden_layers|n_layer|num_layers", name):
                 changed[name] = len(kinds)
@@ -224,7 +224,7 @@ _RULES: tuple[tuple[str, Any], ...] = (  # names of integers → what they becom
     (r"max_position.*|n_ctx|n_positions|max_source_positions|max_target_positions", lambda v: min(v, 512)),
 )
 _LISTS: dict[str, Any] = {"attn_layer_indices": [1], "attention_types": [[["global", "local"], 1]]}
-_KEPT = r".*(mel_bins|kernel|stride|num_channels|in_channels|feature_size|patch_size|image_size|window_size).*"
+_KEPT = r".*(mel_bins|kernel|stride|num_channels|in_channels|feature_size|patch_size|image_size|img_size|prompt_size|window_size).*"
 
 
 def _shrink_special(name: str, value: Any, config: Any, strategy: str) -> Any:
@@ -259,7 +259,8 @@ def _shrink_width(name: str, value: Any, config: Any, strategy: str) -> Any:
         and not isinstance(value, bool)
         and value > 64
         and re.search(
-            r"(hidden_size|d_model|n_embd|embed_dim|_dim|_size|_channels|^dim|^width|ffn_dim|d_ff|d_inner|d_latents)$", name
+            r"(hidden_size|d_model|n_embd|embed_dim|_dim|_size|_channels|^dim|^width|ffn_dim|d_ff|d_inner|d_latents)$",
+            name,
         )
     ):
         return 64
@@ -333,9 +334,11 @@ _WIDTHS = (  # what is said of an input that is too narrow or too wide: its widt
 
 
 def mend_inputs(inputs: dict[str, Any], error: Exception) -> dict[str, Any] | None:
-    """Return inputs as wide as a model wants them, or without negative indices, by what it said; None where it said neither."""
+    """Return inputs as wide as a model wants them, with a mask, or without negative indices, by what it said; else None."""
     if isinstance(error, IndexError) and any((x < 0).any() for x in inputs.values() if isinstance(x, torch.Tensor)):
         return {name: x.abs() if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
+    if isinstance(error, AttributeError) and "NoneType" in str(error) and "input_ids" in inputs:
+        return None if "attention_mask" in inputs else inputs | {"attention_mask": torch.ones_like(inputs["input_ids"])}
     said = next(filter(None, (re.search(pattern, str(error)) for pattern in _WIDTHS)), None)
     vectors = {name: x for name, x in inputs.items() if isinstance(x, torch.Tensor) and x.is_floating_point()}
     if said is None or not vectors:

@@ -39,6 +39,8 @@ def draw_parameters(model: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter in model.parameters():
+            if not parameter.requires_grad:  # such as a table of sinusoids
+                continue
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.dtype)
             if parameter.dim() >= 2 and parameter.numel():
                 parameter.copy_(noise * max(parameter[0].numel(), 1) ** -0.5)
