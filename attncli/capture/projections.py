@@ -62,11 +62,25 @@ class ProjectionTable:
         widths = [y.shape[-1] for y in outputs]
         self.starts = [sum(widths[:i]) for i in range(len(widths))]
         self.owners = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths, dtype=torch.long))
+        self._sums: torch.Tensor | None = None
+
+    def sum_columns(self, factors: torch.Tensor) -> torch.Tensor:
+        """Return a sum of each column (D) over the batch and the tokens, with a factor (B, T) for each; it is kept."""
+        assert self.outputs is not None
+        if self._sums is None:
+            self._sums = torch.einsum("bt,btD->D", factors, self.outputs.double())
+        return self._sums
 
     def gather(self, columns: Columns) -> torch.Tensor:
         """Return the array (B, H, T, d) that the columns make."""
         assert self.outputs is not None
-        x = self.outputs[..., columns.indices].movedim(2, 1) * columns.factor
+        heads, d = columns.indices.shape
+        first = int(columns.indices[0, 0])
+        if torch.equal(columns.indices.reshape(-1), torch.arange(first, first + heads * d)):  # a run, as in most models
+            x = self.outputs[..., first : first + heads * d].unflatten(-1, (heads, d)).movedim(2, 1)
+        else:
+            x = self.outputs[..., columns.indices].movedim(2, 1)
+        x = x * columns.factor if columns.factor != 1 else x
         return x if columns.offset is None else x + columns.offset[:, None]
 
 
@@ -148,7 +162,7 @@ def find_columns(target: torch.Tensor, table: ProjectionTable, factors: Sequence
     generator = torch.Generator().manual_seed(0)
     r = torch.randn(target.shape[0], target.shape[2], generator=generator, dtype=torch.float64)
     wanted = torch.einsum("bt,bhtd->hd", r, target.double())
-    given = torch.einsum("bt,btD->D", r, table.outputs.double())
+    given = table.sum_columns(r)
     for factor in factors:
         columns = Columns(_nearest(wanted / factor, given), factor)
         if is_close(table.gather(columns), target):
@@ -221,7 +235,7 @@ def _nearest(wanted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
 
 def is_close(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two arrays are the same but for rounding."""
-    return bool(((a - b).abs() <= 10 * tolerance_of(b) * max(float(b.abs().max()), 1e-30)).all())
+    return float((a - b).abs().max()) <= 10 * tolerance_of(b) * max(float(b.abs().max()), 1e-30)
 
 
 # ── norms ────────────────────────────────────────────────────────────────────────────────────────

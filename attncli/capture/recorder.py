@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
+from types import CodeType, FunctionType
 from typing import Any, ParamSpec, TypeAlias
 
 import torch
@@ -244,13 +245,29 @@ def computes_its_own_softmax(model: nn.Module) -> bool:
     """Whether some module computes attention itself, instead of calling a function that transformers looks up."""
     for cls in {type(module) for module in model.modules()}:
         if re.search(r"Attention|Attn", cls.__name__):
-            try:
-                source = inspect.getsource(cls).lower()
-            except (OSError, TypeError):
-                continue
-            if "get_interface" not in source and ("softmax" in source or "scaled_dot_product_attention" in source):
+            names = _names_in(cls)
+            if "get_interface" not in names and any(
+                re.search("softmax|scaled_dot_product_attention", n) for n in names
+            ):
                 return True
     return False
+
+
+def _names_in(cls: type) -> set[str]:
+    """Return the names that the methods of a class use, in small letters."""
+    found: set[str] = set()
+    codes = [
+        function.__code__ for value in vars(cls).values() if isinstance(function := _function_of(value), FunctionType)
+    ]
+    while codes:
+        code = codes.pop()
+        found.update(map(str.lower, code.co_names))
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return found
+
+
+def _function_of(method: object) -> object:
+    return inspect.unwrap(method) if callable(method) else getattr(method, "__func__", None)
 
 
 def attend_in_steps(
