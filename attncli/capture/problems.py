@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 
 from attncli.capture.biases import propose_biases
-from attncli.capture.projections import ProjectionTable, Side, SideReader, norm_choice, paired_order, tokens_first
+from attncli.capture.projections import (
+    Columns,
+    ProjectionTable,
+    Side,
+    SideReader,
+    norm_choice,
+    paired_order,
+    tokens_first,
+)
 from attncli.capture.recorder import AttentionCall, ModuleRecord
 from attncli.capture.scores import ScoreReading, propose_masks, read_scores
 from attncli.errors import AttnError
@@ -32,6 +40,7 @@ class ModelFacts:
     bases: list[float]  # of rotations, from its configuration
     factors: list[float]  # that something may have been multiplied by
     tables: list[tuple[str, torch.Tensor]]  # learned (rows, heads), which may be biases by distance
+    columns: list[Columns] = field(default_factory=list)  # where q, k and v stood in the layers that have been read
 
 
 @dataclass
@@ -146,7 +155,9 @@ def _read_hidden(call: AttentionCall, facts: ModelFacts, projections: Sequence[M
     positions = _positions_of(call)
     factors = [1.0, *dict.fromkeys(f for f in (d**-0.5, call.scale, d**-0.25, *facts.factors) if f and f != 1)]
     q_reader, k_reader = (
-        SideReader(table, call.norms, positions if n == m else torch.arange(t)[None], facts.frequencies, factors)
+        SideReader(
+            table, call.norms, positions if n == m else torch.arange(t)[None], facts.frequencies, factors, facts.columns
+        )
         for table, t in ((q_table, n), (k_table, m))
     )
     if (q := q_reader.read(call.query, has_position=True)) is None:
@@ -283,26 +294,26 @@ def _gather_weights(
     flat = side.columns.indices.reshape(-1)
     owners = table.owners[flat]
     dtype = table.outputs.dtype if table.outputs is not None else torch.float32
-    weight = torch.zeros(sum(x.shape[-1] for x in inputs), len(flat), dtype=dtype)
-    bias = torch.zeros(len(flat), dtype=dtype)
-    starts = [sum(x.shape[-1] for x in inputs[:i]) for i in range(len(inputs))]
     used = sorted(set(owners.tolist()))
+    bias = torch.zeros(len(flat), dtype=dtype)
     if len(used) == len(inputs) == 1 and bool(
         (flat[1:] - flat[:-1] == 1).all()
     ):  # columns side by side, as in most models
         matrix, shift = matrix_of(table.records[used[0]])
         columns = slice(int(flat[0]) - table.starts[used[0]], int(flat[-1]) + 1 - table.starts[used[0]])
         weight, bias = matrix[:, columns], bias if shift is None else shift[columns]
-        used = []
-    for index in used:
-        place = next(i for i, x in enumerate(inputs) if _is_same(x, table.inputs[index]))
-        matrix, shift = matrix_of(table.records[index])
-        here = owners == index
-        local = flat[here] - table.starts[index]
-        rows = slice(starts[place], starts[place] + inputs[place].shape[-1])
-        weight[rows, here] = matrix[:, local].to(dtype)
-        if shift is not None:
-            bias[here] = shift[local].to(dtype)
+    else:
+        weight = torch.zeros(sum(x.shape[-1] for x in inputs), len(flat), dtype=dtype)
+        starts = [sum(x.shape[-1] for x in inputs[:i]) for i in range(len(inputs))]
+        for index in used:
+            place = next(i for i, x in enumerate(inputs) if _is_same(x, table.inputs[index]))
+            matrix, shift = matrix_of(table.records[index])
+            here = owners == index
+            local = flat[here] - table.starts[index]
+            rows = slice(starts[place], starts[place] + inputs[place].shape[-1])
+            weight[rows, here] = matrix[:, local].to(dtype)
+            if shift is not None:
+                bias[here] = shift[local].to(dtype)
     if side.columns.factor != 1:
         weight, bias = weight * side.columns.factor, bias * side.columns.factor
     if side.columns.offset is not None:
@@ -318,7 +329,7 @@ def matrix_of(record: ModuleRecord) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
     weight = record.module.weight.detach()
     bias = getattr(record.module, "bias", None)
-    x, y = record.input.reshape(-1, record.input.shape[-1])[:4], record.output.reshape(-1, record.output.shape[-1])[:4]
+    x, y = (a.reshape(-1, a.shape[-1])[:2] for a in (record.input, record.output))
     shift = bias.detach() if isinstance(bias, torch.Tensor) else None
     for matrix in (weight.T, weight):
         if matrix.shape == (x.shape[-1], y.shape[-1]):
@@ -455,7 +466,7 @@ def _without_batch(name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def _as_numpy(x: torch.Tensor) -> NumpyArray:
-    return x.detach().contiguous().numpy()
+    return x.detach().numpy()
 
 
 def _largest_difference(problem: Problem) -> float:

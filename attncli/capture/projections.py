@@ -8,7 +8,7 @@ the same: a list of columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -71,6 +71,10 @@ class ProjectionTable:
             self._sums = torch.einsum("bt,btD->D", factors, self.outputs.double())
         return self._sums
 
+    def has(self, columns: Columns, target: torch.Tensor) -> bool:
+        """Whether columns may be those of an array (B, H, T, d): there are as many of them, and the table is wide enough."""
+        return columns.indices.shape == target.shape[1::2] and int(columns.indices.max()) < len(self.owners)
+
     def gather(self, columns: Columns) -> torch.Tensor:
         """Return the array (B, H, T, d) that the columns make."""
         assert self.outputs is not None
@@ -105,6 +109,7 @@ class SideReader:
     positions: torch.Tensor  # (B or 1, T)
     buffers: Sequence[torch.Tensor]  # frequencies that the model holds
     factors: Sequence[float]  # that something may have been multiplied by
+    known_columns: list[Columns]  # of layers before, which are tried first
 
     def read(self, target: torch.Tensor, *, has_position: bool) -> Side | None:
         """Read how an array (B, H, T, d) was made; None where it cannot be read."""
@@ -117,7 +122,13 @@ class SideReader:
         return self._read_normed_last(target) or self._read_rotated_last(target)
 
     def _find(self, target: torch.Tensor) -> Columns | None:
-        return find_columns(target, self.table, self.factors)
+        for columns in self.known_columns:
+            if self.table.has(columns, target) and is_close(self.table.gather(columns), target):
+                return replace(columns)
+        found = find_columns(target, self.table, self.factors)
+        if found is not None and found.offset is None:
+            self.known_columns.append(replace(found))
+        return found
 
     def _rotation(self, before: torch.Tensor, after: torch.Tensor) -> Rotation | None:
         return find_rotation(before, after, self.positions, self.buffers, self.factors, tolerance_of(after))

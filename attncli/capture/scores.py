@@ -48,9 +48,15 @@ def read_scores(call: AttentionCall) -> ScoreReading:
     if not call.scale:
         call.scale = _estimate_scale(products, logits, visible, call.query.shape[-1])
     scaled = products * call.scale
-    if logits is not None:
-        scaled = _read_softcap(call, reading, logits, scaled, visible)
-    added = _read_added(call, reading, logits, scaled, visible, sinks)
+    added = None
+    if (
+        sinks is not None
+        or logits is None
+        or not _is_nothing(_where_visible(logits - scaled, visible), visible, scaled)
+    ):
+        if logits is not None:
+            scaled = _read_softcap(call, reading, logits, scaled, visible)
+        added = _read_added(call, reading, logits, scaled, visible, sinks)
     if added is not None and not _is_nothing(added, visible, scaled):
         reading.bias = _shrink(added)
     if sinks is not None and "sink" not in reading.choices:

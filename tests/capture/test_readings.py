@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from attncli.capture.model import dtype_throughout
-from tests.capture.tiny_models import IDS, capture, make_model
+from attncli.capture.model import dtype_throughout, use_eager
+from tests.capture.tiny_models import IDS, capture, draw_parameters, make_model
 from tests.helpers import compute
 
 pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
@@ -194,3 +194,18 @@ def test_a_problem_is_what_is_written_and_read_back(tmp_path):
         np.testing.assert_array_equal(np.float32(problem.parameters["w_q"]), layer.problem.parameters["w_q"])
         assert problem.variant == json.loads(json.dumps(layer.problem.variant))
         assert problem.about["module"] == "layers.0.self_attn"
+
+
+def test_attention_over_windows_is_read_per_window():
+    from transformers import DonutSwinConfig, DonutSwinModel
+
+    config = DonutSwinConfig(image_size=32, patch_size=4, embed_dim=24, depths=[2], num_heads=[2], window_size=4)
+    use_eager(config)
+    model = DonutSwinModel(config).eval()
+    draw_parameters(model)
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+    layers = capture(model, inputs={"pixel_values": pixels})
+
+    assert [(layer.depth, layer.heads, layer.proven) for layer in layers] == [("hidden", 2, ("weights", "output"))] * 2
+    assert layers[0].problem.embeddings.shape == (3 * 4, 16, 24)  # four windows of 4 × 4 patches an image
