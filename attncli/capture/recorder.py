@@ -223,12 +223,13 @@ class Recorder:
 
     def _count_batch_items(self, path: str, traced: TracedSoftmax) -> int:
         """Count what stands in the batch of a softmax: texts or images, or their windows, as the module's own projections have it."""
-        if traced.scores is None or traced.scores.left.dim() != 3:
+        if traced.scores is None or traced.scores.left.dim() != 3 or not traced.logits.numel():
             return self.batch_size
-        groups, tokens = traced.scores.left.shape[:2]  # of batch and heads
+        groups = traced.scores.left.shape[0]  # of batch and heads
         counts = [
-            record.output.numel() // record.output.shape[-1] / max(tokens, 1)
+            record.output.numel() / record.output.shape[-1] / tokens
             for record in self._projections
+            for tokens in traced.logits.shape[-2:]  # of queries, of keys
             if record.path.startswith(f"{path}.") and record.output.numel()
         ]
         possible = [int(count) for count in counts if count >= 1 and count.is_integer() and groups % count == 0]

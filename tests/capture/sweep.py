@@ -26,9 +26,7 @@ from tests.capture import folder_models
 
 MAX_CALLS = 4  # of a class
 MAX_MENDINGS = 12  # of the inputs of a model
-TIME_LIMIT = (
-    40.0  # seconds of the processor for a folder; twelve times as many of the clock, as a machine may be shared
-)
+TIME_LIMIT = 40.0  # seconds of the processor for a folder; six times as many of the clock, as a machine may be shared
 
 
 def sweep_folder(folder: str, time_limit: float = TIME_LIMIT) -> dict[str, Any]:
@@ -135,7 +133,7 @@ def sweep(folders: list[str], output: Path, jobs: int) -> None:
                 os.close(writer)
                 running[pid] = (folder, reader, time.monotonic(), io.StringIO())
             for pid, (folder, reader, began, _) in list(running.items()):
-                is_late = time.monotonic() - began > 12 * TIME_LIMIT
+                is_late = time.monotonic() - began > 6 * TIME_LIMIT
                 if is_late:
                     os.kill(pid, 9)
                 import select
