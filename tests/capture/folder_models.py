@@ -487,7 +487,10 @@ def _propose_pixels(config: Any, draw: Any) -> Iterator[torch.Tensor]:
         size = size if isinstance(size, list | tuple) else [size, size]
         channels = int(_first(holder, "num_channels", "in_channels", default=3))
         frames = _first(holder, "num_frames", "frames_per_clip", default=None)
-        for height, width in (size, (64, 64), (224, 224)) if isinstance(size[0], int) else ((64, 64), (224, 224)):
+        sizes = [(64, 64), (224, 224)]
+        if isinstance(size[0], int):
+            sizes.insert(2 if max(size) > 512 else 0, size)  # large images, which are slow, come last
+        for height, width in sizes:
             if isinstance(frames, int):
                 yield draw(2, frames, channels, height, width)
             yield draw(2, channels, height, width)
