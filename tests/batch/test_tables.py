@@ -116,7 +116,7 @@ def test_a_table_in_a_folder_of_inputs_is_no_input(attn, tmp_path):
     [
         (["--retry-failed"], "one table keeps no list of what failed"),
         (["--dry-run"], "--dry-run needs a folder for the results"),
-        (["--scheduler", "tcp://127.0.0.1:9"], "a folder that all of them see, and not one table"),
+        (["--scheduler", "tcp://127.0.0.1:9"], "a folder that all of them see, not one table"),
         (["--format", "json"], "--format json contradicts the suffix of all.parquet, which stands for parquet"),
         (["--bare"], "--bare leaves out fields of JSON, but parquet is not JSON"),
     ],

@@ -288,7 +288,7 @@ def test_a_matrix_of_the_score_may_be_transposed(name):
         ("scale 1/√d_model", "auto", "scaled by 1/√d_model = 1/√12 instead of 1/√4"),
         ("scale 1/d_model", "auto", "scaled by 1/d_model = 1/12 instead of 1/√4"),
         ("scale 1/d_k", 0.3, "scaled by 1/d_k = 1/4 instead of 0.3"),
-        ("scale 1/√n", 0.3, "scaled by 1/√n = 1/√7, n the number of keys instead of 0.3"),
+        ("scale 1/√n", 0.3, "scaled by 1/√n = 1/√7 (n keys) instead of 0.3"),
         ("no scale", "auto", "without 1/√d_k (d_k = 4): divide the scores by 2 before the softmax"),
         ("no scale", 3.0, "without the scale 3: multiply the scores by 3 before the softmax"),
     ],

@@ -263,6 +263,6 @@ def test_members_and_errors_travel():
     for family in FAMILIES.values():
         for member in family:
             assert pickle.loads(pickle.dumps(member)) is member
-    error = InputError("bad", "it is bad", location=Location("a.csv", 3), help="mend it").add_location(column=5)
+    error = InputError("bad", "it is bad", location=Location("a.csv", 3), help="mend it").add_location(path="$.q")
     there = pickle.loads(pickle.dumps(error))
     assert (type(there), there.to_record(), str(there)) == (InputError, error.to_record(), str(error))

@@ -147,7 +147,7 @@ def test_a_first_call_computes_what_is_meant(folder, name):
 REFUSED = {
     "nothing": (lambda f: attncli.attend(), InputError, "missing-field", "or q, k and v"),
     "a number": (lambda f: attncli.attend(5), InputError, "wrong-type", "an input is an array"),
-    "a word": (lambda f: attncli.attend("hello"), OptionError, "unknown-format", "--input-format"),
+    "a word": (lambda f: attncli.attend("hello"), InputError, "no-such-file", "check the path"),
     "a file that is not there": (lambda f: attncli.attend("nosuch.csv"), InputError, "no-such-file", ""),
     "JSON as a text": (lambda f: attncli.attend('{"embeddings": [[1]]}'), InputError, "no-such-file", "io.StringIO"),
     "bytes": (lambda f: attncli.attend(b"1,2"), InputError, "wrong-type", "io.BytesIO"),
@@ -231,7 +231,7 @@ REFUSED = {
     "a misspelt mask": (lambda f: attncli.attend(X, mask="casual"), OptionError, "unknown-mask", "'causal'"),
     "mask=True": (lambda f: attncli.attend(X, mask=True), OptionError, "bad-option", "causal=True"),
     "a mask in a file": (lambda f: attncli.attend(X, mask="mask.npy"), OptionError, "bad-option", "pathlib.Path('mask.npy')"),
-    "a mask of numbers": (lambda f: attncli.attend(X, mask=np.tril(np.ones((3, 3)))), InputError, "numeric-mask", "true and false"),
+    "a mask of numbers": (lambda f: attncli.attend(X, mask=np.tril(np.ones((3, 3)))), InputError, "numeric-mask", "true where a key is visible"),
     "causal='yes'": (lambda f: attncli.attend(X, causal="yes"), OptionError, "bad-option", ""),
     "a window of one": (lambda f: attncli.attend(X, window=2), OptionError, "bad-option", "window=(2, 0)"),
     "too many heads": (lambda f: attncli.attend(X, heads=3), InputError, "heads-mismatch", "1, 2 or 4"),
