@@ -50,7 +50,8 @@ def parse_assignment(pair: str) -> Assignment:
         OptionError: it is no `name=path`, there is no field of that name, what follows is no file, or an option has no
             such value.
     """
-    from attncli.validation.fields import find_field
+    from attncli.framework_arrays import FRAMEWORK_ARRAYS
+    from attncli.validation.fields import find_field, known_parameters
 
     name, equals, path = pair.partition("=")
     if not equals or not name or not path:
@@ -59,7 +60,11 @@ def parse_assignment(pair: str) -> Assignment:
         try:
             find_field(name)
         except AttnError as error:
-            raise OptionError(error.code, error.message, help=error.help) from None
+            is_parameter = name in known_parameters() or name in FRAMEWORK_ARRAYS
+            hint = (
+                f"learned arrays go under parameters: --with parameters.{name}={path}" if is_parameter else error.help
+            )
+            raise OptionError(error.code, error.message, help=hint) from None
     path, *rest = _OPTIONS_START.split(path, maxsplit=1)
     options: dict[str, str] = {}
     for text in _NEXT_OPTION.split(rest[0]) if rest else ():

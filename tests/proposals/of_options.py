@@ -133,6 +133,7 @@ PROPOSALS = [
     Proposal("compute p.ndjson --format csv", "--format ndjson", {"weights": attend(np.eye(2))["weights"]}, _STREAM, "compute p.ndjson --format ndjson"),
     # ── fields from other files
     Proposal("compute x.json --with w_q.csv", "--with parameters.w_q=w_q.csv", PROJECTED, FILE | {"w_q.csv": csv_text(W_Q)}, "compute x.json --with parameters.w_q=w_q.csv"),
+    Proposal("compute x.json --with w_q=w.csv", "learned arrays go under parameters: --with parameters.w_q=w.csv", PROJECTED, FILE | {"w.csv": csv_text(W_Q)}, "compute x.json --with parameters.w_q=w.csv"),
     Proposal("compute x.json --with parameters.w_q=w.csv", "--with parameters.w_q=FILE:drop=0", PROJECTED, FILE | {"w.csv": csv_text(W_Q, labels=["a", "b", "c", "d"])}, "compute x.json --with parameters.w_q=w.csv:drop=0"),
     Proposal("compute x.json --with parameters.w_q=w.csv", "a file with only the numbers is read as w_q", PROJECTED, FILE | {"w.csv": csv_text(W_Q, labels=["a", "b", "c", "d"])}, "compute x.json --with parameters.w_q=w.csv", {"w.csv": csv_text(W_Q)}),
     Proposal("compute x.json --with mask=m.csv", "--with mask=m.csv:ones=visible as in Hugging Face's attention_mask", HIDDEN_LATER, FILE | {"m.csv": _LOWER}, "compute x.json --with mask=m.csv:ones=visible"),

@@ -274,3 +274,16 @@ def test_a_table_of_columns_names_the_options_that_reach_it():
         [[1.0]],
         [[1.0, 2.0]],
     ]
+
+
+def test_a_learned_array_is_sent_below_parameters_by_a_way_out_that_works(attn):
+    write("x.csv", "the,1,0\ncat,2,1\n")
+    write("w.csv", "1,2\n0,3\n")
+
+    refused = attn("compute", "x.csv", "--with", "w_q=w.csv")
+    way_out = refused.err.rpartition("--with ")[2].strip()
+    both = [word for letter in "kv" for word in ("--with", f"parameters.w_{letter}=w.csv")]
+    followed = attn("compute", "x.csv", "--with", way_out, *both, "--json", "--only", "q")
+
+    assert (refused.status, way_out) == (2, "parameters.w_q=w.csv")
+    assert json.loads(followed.out)["q"] == [[1.0, 2.0], [2.0, 7.0]]
