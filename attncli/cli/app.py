@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.models import CommandInfo
 
 from attncli import __version__
 from attncli.cli.batch import EXAMPLES as BATCH_EXAMPLES
@@ -70,21 +71,37 @@ _register_command(schema, "schema", SCHEMA_EXAMPLES)
 def make_program(arguments: Sequence[str] = ()) -> TyperGroup:
     """Make the program that parses a command line, with no command but the one that its first word names, if it names one.
 
-    A command has some seventy options; to make those of every command takes longer than many a command does. `attn config` looks
-    at the options of all.
+    A command has some seventy options; to make those of every command takes longer than many a command does. The list of commands
+    that `attn --help` prints needs none of them; `attn config` looks at the options of all.
     """
     command_names = {str(command.name) for command in app.registered_commands} - {"config"}
+    if arguments and arguments[0] in ("--help", "-h", "--version"):
+        return _make_program(None, has_options=False)
     return _make_program(next((word for word in arguments[:1] if word in command_names), None))
 
 
 @functools.cache
-def _make_program(command_name: str | None) -> TyperGroup:
+def _make_program(command_name: str | None, *, has_options: bool = True) -> TyperGroup:
     program = copy.copy(app)
     if command_name is not None:
         program.registered_commands = [command for command in app.registered_commands if command.name == command_name]
+    elif not has_options:
+        program.registered_commands = [_without_options(command) for command in app.registered_commands]
     made = typer.main.get_command(program)
     assert isinstance(made, TyperGroup)
     return made
+
+
+def _without_options(command: CommandInfo) -> CommandInfo:
+    """Return a command as the list of commands shows it: with its name and its summary."""
+
+    def describe() -> None:
+        """Stand for the command, which is not run."""
+
+    describe.__doc__ = command.callback.__doc__
+    listed = copy.copy(command)
+    listed.callback = describe
+    return listed
 
 
 @app.callback(invoke_without_command=True)
