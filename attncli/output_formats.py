@@ -3,7 +3,7 @@ a command asks `choose_output_format` for one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path, PurePath
@@ -256,8 +256,10 @@ def refuse_unused_shape(
         raise OptionError("bad-option", message, help="--heat on")
 
 
-def choose_output_format(path: str | None, format_name: str | None, default: str = "table") -> Format:
-    """The format that is named, or else that the suffix of a file names.
+def choose_output_format(
+    path: str | None, format_name: str | None, default: str = "table", offered: Collection[str] = FORMAT_MODULES
+) -> Format:
+    """The format that is named, or else that the suffix of a file names; an error names those that are offered.
 
     Raises:
         OptionError: there is no such format, none for the suffix, or the two differ; or it is a binary one and there is
@@ -272,7 +274,7 @@ def choose_output_format(path: str | None, format_name: str | None, default: str
             raise OptionError(
                 "unknown-format",
                 f"there is no output format for {suffix!r}" if suffix else has_none,
-                help=f"add --format {join_names(FORMAT_MODULES, 'or')}",
+                help=f"add --format {join_names(offered, 'or')}",
             )
         chosen = load_output_format(names[0])
     else:

@@ -64,7 +64,7 @@ class Figure:
             raise OptionError("bad-option", f"{quote_value(path)} is not the name of a file", help="save('figure.png')")
         require_flag("force", force)
         name = str(path.__fspath__() if isinstance(path, PathLike) else path)
-        chosen = choose_output_format(name, optional_text("format", format))
+        chosen = choose_output_format(name, optional_text("format", format), offered=FIGURE_FORMATS)
         if chosen.name not in FIGURE_FORMATS:
             message = f"a figure is {join_names(FIGURE_FORMATS, 'or')}, not {chosen.name}"
             raise OptionError("bad-option", message, help="result.save(path) writes results in the other formats")

@@ -200,7 +200,7 @@ def _parse_tolerance(option_name: str, text: str | None) -> float | None:
 
 def _verdict_format(output_options: OutputOptions) -> Format:
     """Choose the output format among those of a verdict."""
-    format = choose_output_format(output_options.output, output_options.format)
+    format = choose_output_format(output_options.output, output_options.format, offered=_VERDICT_FORMATS)
     if format.name not in _VERDICT_FORMATS:
         raise OptionError(
             "unknown-format",

@@ -139,7 +139,7 @@ def _choose_figure_format(output_options: OutputOptions) -> Format:
     if output_options.output is None and output_options.format is None:
         hint = "-o FILE.png, .svg, .pdf or .html; or --format svg for standard output"
         raise OptionError("missing-option", "no file was given for the figure", help=hint)
-    format = choose_output_format(output_options.output, output_options.format)
+    format = choose_output_format(output_options.output, output_options.format, offered=_FORMATS)
     if format.name not in _FORMATS:
         message = f"attn plot draws {join_names(_FORMATS, 'or')}, not {format.name}"
         raise OptionError("bad-option", message, help="attn compute writes results in the other formats")

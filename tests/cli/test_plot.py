@@ -159,6 +159,7 @@ def test_options_change_the_figure(attn, tmp_path):
         (["-o", "a.png", "--kind", "flow"], 3, "several-queries", "--at query=0 chooses the first"),
         (["-o", "a.png", "--kind", "heads"], 3, "other-head-count", "there is 1"),
         (["-o", "a.png", "--only", "mask"], 3, "absent-step", "this variant has no step 'mask'"),
+        (["-o", "a.jpg"], 2, "unknown-format", "add --format png, svg, pdf or html"),
         (["-o", "a.png", "--bare"], 2, "usage", "No such option: --bare"),
         (["-o", "nowhere/a.png"], 4, "cannot-write", "there is no folder nowhere"),
     ],

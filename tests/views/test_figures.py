@@ -275,6 +275,17 @@ def test_two_heads_are_points_where_both_have_a_number():
     assert len(panels(figure)) == 2
 
 
+def test_names_of_points_at_one_place_do_not_lie_on_each_other():
+    scores = np.full((2, 3, 3), 0.0)
+    scores[0, :, 0] = scores[1, :, 1] = (
+        50  # each query of head 0 looks at key 0, and of head 1 at key 1: two places for six points
+    )
+    attention = compute({"q": scores, "k": np.stack([np.eye(3)] * 2), "layout": "htd"})
+    scatter = draw(attention, kind="heads").axes[-1]
+
+    assert [text.get_text() for text in scatter.texts if "→" in text.get_text()] == ["0 → 0", "0 → 1"]
+
+
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────
 def test_tokens_are_text_and_never_mathematics():
     attention = compute({"tokens": HOSTILE, "embeddings": draw_normal(1, len(HOSTILE), 3)})

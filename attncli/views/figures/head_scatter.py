@@ -16,7 +16,7 @@ _AXIS_NAME = LABEL_SIZE * LINE_HEIGHT
 _LEFT = 46.0
 _BELOW = NUMBER_SIZE * LINE_HEIGHT + 6 + _AXIS_NAME
 _NATURAL_SIDE, _LARGEST_SIDE = 260.0, 420.0
-_NAMED_POINTS = 3  # those furthest from the diagonal
+_NAMED_POINTS = 3  # those furthest from the diagonal; a name that would lie on another is left out
 _MAX_OUTLINED_POINTS = 2000
 
 
@@ -78,9 +78,14 @@ class HeadScatter:
         axes.xaxis.label.set_verticalalignment("center")
         furthest = np.argsort(-np.abs(x - y), kind="stable")[:_NAMED_POINTS]
         queries, keys = np.nonzero(is_shown)
+        line = NUMBER_SIZE * LINE_HEIGHT * (high - low + 2 * margin) / self.side  # as high as a name
+        named: list[tuple[bool, float]] = []  # the side and the height of each
         for i in furthest.tolist():
             query, key = first.row_labels[queries[i]], first.column_labels[keys[i]]
-            is_right = x[i] > (low + high) / 2
+            is_right = bool(x[i] > (low + high) / 2)
+            if any(is_right == side and abs(y[i] - height) < line for side, height in named):
+                continue
+            named.append((is_right, float(y[i])))
             axes.annotate(
                 f"{query} → {key}",
                 (x[i], y[i]),
