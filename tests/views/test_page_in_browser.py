@@ -94,9 +94,18 @@ def test_a_cell_shows_its_arithmetic_as_explain_does(page, attn):
     lines = [line["text"] for section in explained["sections"] for line in section["lines"] if line["label"] == "cat"]
     assert browser.text(".cell h2") == "query 2 sat, key 1 cat"
     assert browser.text(".cell .figure").startswith("0.16425162762508783"[:12])
-    shown = [text.removesuffix(" †") for text in browser.texts(".cell .lines td:nth-child(2)")]
+    shown = [text.removesuffix("\u00a0†") for text in browser.texts(".cell .lines td:nth-child(2)")]
     assert [line for line in lines[1:] if line not in shown] == []  # the first is the key itself
     assert "2·0 + 1·1 + 0·1 + 1·2 = 3" in shown
+
+
+def test_a_long_token_leaves_room_for_the_arithmetic(page):
+    browser = page({"tokens": ["a_token_of_a_hundred_letters" * 4, "b"], "embeddings": [[1, 0.5], [0.25, 2]]})
+    browser.hover(".numbers tbody tr:nth-child(2) td:nth-of-type(1)")
+
+    for panel in (".cell", ".working"):
+        cut = f"[...document.querySelectorAll('{panel} .lines')].filter(table => table.scrollWidth > table.parentElement.clientWidth).length"
+        assert browser.evaluate(cut) == 0, panel
 
 
 def test_a_click_draws_the_lines_of_a_query(page):

@@ -18,7 +18,7 @@ from attncli.views.explain.reasons import STEP_REASONS
 from attncli.views.labelled_matrices import SlicedStep
 
 MAX_EXACT_NUMBERS = 2**13  # of a whole result, that are held as float64; more are held as float32
-_WHY_NO_WORKINGS = "only pages of at most 12 tokens, written by attn compute or attn batch, can compute"
+_WHY_NO_WORKINGS = "only pages of at most 12 tokens and 128 queries in all heads together, written by attn compute or attn batch, can compute"
 _TITLE_TOKENS = 6
 _TOKEN_AXES = ("query", "key", "new_key")
 _HIDDEN, _DROPPED = 1, 2  # marks of cells; 0: the cell is its number

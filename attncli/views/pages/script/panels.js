@@ -13,7 +13,7 @@ function lineTable(lines) {
       "tr",
       {},
       make("td", { class: "quiet" }, bdi(line.label)),
-      make("td", {}, line.equation + (line.rounded ? " †" : "")),
+      make("td", {}, line.equation + (line.rounded ? "\u00a0†" : "")),
       make("td", { class: "quiet" }, line.remark),
     ),
   );
