@@ -334,8 +334,9 @@ def _find_order(rows: WrongRows, chosen: NumpyArray) -> str:
     for shift in range(1, min(width, 257)):
         if fits(np.roll(reference, shift, axis=1)):
             return f"shifted by {shift}" if shift <= width // 2 else f"shifted by −{width - shift}"
-    bound = tolerance.max(axis=1, keepdims=True)
-    if bool((np.abs(np.sort(values, axis=1) - np.sort(reference, axis=1)) <= bound).all()):
+    ascending = np.argsort(values, axis=1)
+    allowed = np.take_along_axis(tolerance, ascending, axis=1)  # what is allowed to each figure goes with it
+    if bool((np.abs(np.sort(values, axis=1) - np.sort(reference, axis=1)) <= allowed).all()):
         return "in another order"
     return ""
 

@@ -14,7 +14,7 @@ from attncli.check import check
 from attncli.check.figures import figures_from_arrays
 from attncli.check.index_sets import describe_indices
 from attncli.variant import Variant
-from tests.helpers import softmax
+from tests.helpers import SAMPLES, softmax
 
 B, H, T, D = 2, 4, 24, 6
 CAUSAL = np.tri(T, dtype=bool)
@@ -259,3 +259,12 @@ def test_what_hides_the_reference_hides_the_region(attn, files):
     assert "queries 16" not in attn(*files, "--no-reveal").out
     refused = attn(*files, "--no-reveal", "-o", "errors.npz")
     assert (refused.status, "the differences that npz holds" in refused.err) == (2, True)
+
+
+def test_figures_of_few_digits_are_not_said_to_be_the_references_in_another_order(attn, tmp_path):
+    (tmp_path / "mine.json").write_text('{"weights": [[1, 0, 0], [0.2, 0.8, 0], [0.1, 0.1, 0.8]]}')
+
+    done = attn("check", SAMPLES / "cat_sat.json", "--causal", "--figures", "mine.json", "--no-identify")
+
+    assert (done.status, "weights: wrong in queries 1 and 2" in done.out) == (1, True)
+    assert "own numbers" not in done.out  # 0.2 is none of 0.0759, 0.9241 and 0
