@@ -517,9 +517,9 @@ class CsvTable:
                 help=f"{spell('ones', 'visible')} as in Hugging Face's attention_mask, {spell('ones', 'hidden')} as in nn.MultiheadAttention; "
                 f"--with bias={self.source.name} adds the numbers to the scores",
             )
-        if first_number:
-            self.text_rows.remarks.append(f"1 is {self.source.ones}")
-        return ~flags if first_number and self.source.ones == "hidden" else flags
+        if self.source.ones:
+            self.text_rows.remarks.append(f"{'1' if first_number else 'true'} is {self.source.ones}")
+        return ~flags if self.source.ones == "hidden" else flags
 
     def _ragged_row_error(self, row: int, width: int) -> InputError:
         cells = self.rows[row]

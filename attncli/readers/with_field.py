@@ -38,6 +38,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "drop": (),
     "ones": ("visible", "hidden"),
 }
+_TABLES_OF_TEXT = ("csv", "tsv", "txt")  # they read what 1 means themselves
 _OPTION_NAMES = "|".join(_OPTIONS)
 _OPTIONS_START = re.compile(rf":(?=(?:{_OPTION_NAMES})=)")
 _NEXT_OPTION = re.compile(rf",(?=(?:{_OPTION_NAMES})=)")
@@ -112,7 +113,10 @@ def replace_field(problem: Problem, pair: str, header: str | None = None) -> Pro
             assignment=pair,
         )
         other = parse_source(reader, source)
-        value = _validate_value(name, _drop_unit_axis(_find_value(other, assignment), name, reader))
+        value = _drop_unit_axis(_find_value(other, assignment), name, reader)
+        if "ones" in options and reader.name not in _TABLES_OF_TEXT:
+            value = _read_ones(value, options["ones"])
+        value = _validate_value(name, value)
     except AttnError as error:
         raise error.add_location(file=path) from None
     group, dot, inner = name.partition(".")
@@ -131,6 +135,18 @@ def assign_name_of_array(problem: Problem, reader: Reader, replacing: Sequence[s
     if "k" not in names or "q" in names or not reader.holds_one_array or problem.embeddings is None:
         return problem
     return dataclasses.replace(problem, q=problem.embeddings, embeddings=None)
+
+
+def _read_ones(value: Array, ones: str) -> Array:
+    """Return a mask of booleans, or of 1 and 0, as whether each key is visible, where 1 is a key that is visible or hidden."""
+    import numpy as np
+
+    array = np.asarray(value)
+    if array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all():
+        array = array == 1
+    if array.dtype.kind != "b":  # which is refused
+        return value
+    return ~array if ones == "hidden" else array
 
 
 def _drop_unit_axis(value: Array, name: str, reader: Reader) -> Array:

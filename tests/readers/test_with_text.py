@@ -287,3 +287,19 @@ def test_a_learned_array_is_sent_below_parameters_by_a_way_out_that_works(attn):
 
     assert (refused.status, way_out) == (2, "parameters.w_q=w.csv")
     assert json.loads(followed.out)["q"] == [[1.0, 2.0], [2.0, 7.0]]
+
+
+@pytest.mark.parametrize("name", ["m.npy", "m.json", "words.csv", "n.npy", "n.json"])
+@pytest.mark.parametrize("ones", ["visible", "hidden"])
+def test_what_1_means_in_a_mask_holds_for_every_format(name, ones):
+    mask = np.array([[True, False], [True, True]])
+    write("x.csv", "the,1,0\ncat,2,1\n")
+    write("words.csv", "true,false\ntrue,true\n")
+    Path("m.json").write_text(json.dumps(mask.tolist()))
+    Path("n.json").write_text(json.dumps(mask.astype(int).tolist()))
+    np.save("m.npy", mask)
+    np.save("n.npy", mask.astype(np.int64))
+
+    problem = attncli.read("x.csv", replacing=[f"mask={name}:ones={ones}"])
+
+    np.testing.assert_array_equal(problem.mask, mask if ones == "visible" else ~mask)
