@@ -6,7 +6,7 @@ InputError with what it knows of the place; the file is added by `read`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -163,6 +163,21 @@ def is_input_name(path: str, *, with_streams: bool = True) -> bool:
         return False
     reader = load_reader(name)
     return (with_streams or not reader.is_stream) and (reader.is_text or not packed_suffix(path))
+
+
+_FORMATS_OF_ARRAYS = ("npy", "npz", "safetensors")  # they have no columns to choose
+
+
+def refuse_table_options(reader: Reader, path: str, options: Iterable[str]) -> None:
+    """Refuse options that choose columns, as they are spelled, for a file of arrays, which would not heed them.
+
+    Raises:
+        OptionError: there are some.
+    """
+    option = next(iter(options), None)
+    if option is not None and reader.name in _FORMATS_OF_ARRAYS:
+        message = f"{option} is about the columns of a table, but {shorten(path)} holds arrays ({reader.name})"
+        raise OptionError("bad-option", message, help="leave it out; NumPy chooses columns of an array: x[:, 1:]")
 
 
 def parse_source(reader: Reader, source: Source) -> Problem:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from attncli.errors import InputError, OptionError
-from attncli.readers.base import Reader, load_reader, parse_source, read_source
+from attncli.readers.base import Reader, load_reader, parse_source, read_source, refuse_table_options
 from attncli.readers.files import open_input, read_bytes, read_error
 from attncli.readers.json_line_readers import detect_reader
 from attncli.readers.source import Source
@@ -104,6 +104,12 @@ def read(path: str | Path | InputFile, format: str | None = None, **keywords: Un
             "attn compute reads it line by line; if each line is a token with its vector, --input-format ndjson-tokens"
         )
         raise OptionError("many-problems", f"{input_file.path} holds one problem per line", help=hint)
+    chosen = {
+        "columns": keywords.get("columns"),
+        "drop": keywords.get("drop"),
+        "token-column": keywords.get("token_column"),
+    }
+    refuse_table_options(reader, display_name, (f"--{name}" for name, value in chosen.items() if value is not None))
     if data is None:
         try:
             data = read_source(input_file.path, reader)

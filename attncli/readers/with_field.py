@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from attncli.errors import AttnError, InputError, OptionError
-from attncli.readers.base import FORMAT_MODULES, Reader, parse_source, read_source
+from attncli.readers.base import FORMAT_MODULES, Reader, parse_source, read_source, refuse_table_options
 from attncli.readers.json_line_readers import detect_reader
 from attncli.readers.source import Source
 from attncli.text import join_names, pluralize, shorten, suggestion
@@ -38,6 +38,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "drop": (),
     "ones": ("visible", "hidden"),
 }
+_OPTIONS_OF_TABLES = ("header", "separator", "token-column", "columns", "drop")
 _TABLES_OF_TEXT = ("csv", "tsv", "txt")  # they read what 1 means themselves
 _OPTION_NAMES = "|".join(_OPTIONS)
 _OPTIONS_START = re.compile(rf":(?=(?:{_OPTION_NAMES})=)")
@@ -98,6 +99,9 @@ def replace_field(problem: Problem, pair: str, header: str | None = None) -> Pro
     assignment = parse_assignment(pair)
     name, path, options = assignment
     reader = detect_reader(path, options.get("format"))
+    refuse_table_options(
+        reader, path, (f"--with {name}: {option}" for option in options if option in _OPTIONS_OF_TABLES)
+    )
     try:
         source = Source(
             path,

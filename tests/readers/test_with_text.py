@@ -303,3 +303,24 @@ def test_what_1_means_in_a_mask_holds_for_every_format(name, ones):
     problem = attncli.read("x.csv", replacing=[f"mask={name}:ones={ones}"])
 
     np.testing.assert_array_equal(problem.mask, mask if ones == "visible" else ~mask)
+
+
+@pytest.mark.parametrize("option", ["header=no", "separator=comma", "token-column=0", "columns=0,1", "drop=0"])
+def test_options_of_columns_are_refused_for_arrays_which_have_none(option):
+    write("x.csv", "the,1,0\ncat,2,1\n")
+    np.save("b.npy", np.ones((2, 2)))
+
+    with pytest.raises(OptionError, match=rf"--with bias: {option.partition('=')[0]} is about the columns of a table"):
+        attncli.read("x.csv", replacing=[f"bias=b.npy:{option}"])
+
+
+@pytest.mark.parametrize("option", [{"columns": "0,1"}, {"drop": "0"}, {"token_column": "0"}])
+def test_the_same_holds_for_the_input(option, attn):
+    np.save("x.npy", np.ones((2, 3)))
+    name, value = next(iter(option.items()))
+
+    with pytest.raises(
+        OptionError, match=f"--{name.replace('_', '-')} is about the columns of a table, but x.npy holds"
+    ):
+        attncli.read("x.npy", **option)
+    assert attn("compute", "x.npy", f"--{name.replace('_', '-')}", value).status == 2
