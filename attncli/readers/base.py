@@ -168,14 +168,17 @@ def is_input_name(path: str, *, with_streams: bool = True) -> bool:
 _FORMATS_OF_ARRAYS = ("npy", "npz", "safetensors")  # they have no columns to choose
 
 
-def refuse_table_options(reader: Reader, path: str, options: Iterable[str]) -> None:
+def refuse_table_options(reader: Reader, path: str, options: Iterable[str], *, is_table: bool = True) -> None:
     """Refuse options that choose columns, as they are spelled, for a file of arrays, which would not heed them.
+
+    Args:
+        is_table: whether a format that may hold a table does so here.
 
     Raises:
         OptionError: there are some.
     """
     option = next(iter(options), None)
-    if option is not None and reader.name in _FORMATS_OF_ARRAYS:
+    if option is not None and (reader.name in _FORMATS_OF_ARRAYS or not is_table):
         message = f"{option} is about the columns of a table, but {shorten(path)} holds arrays ({reader.name})"
         raise OptionError("bad-option", message, help="leave it out; NumPy chooses columns of an array: x[:, 1:]")
 

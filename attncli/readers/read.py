@@ -109,7 +109,8 @@ def read(path: str | Path | InputFile, format: str | None = None, **keywords: Un
         "drop": keywords.get("drop"),
         "token-column": keywords.get("token_column"),
     }
-    refuse_table_options(reader, display_name, (f"--{name}" for name, value in chosen.items() if value is not None))
+    spelled = [f"--{name}" for name, value in chosen.items() if value is not None]
+    refuse_table_options(reader, display_name, spelled)
     if data is None:
         try:
             data = read_source(input_file.path, reader)
@@ -118,6 +119,8 @@ def read(path: str | Path | InputFile, format: str | None = None, **keywords: Un
     elif reader.shares_memory:
         data = memoryview(bytearray(data))
     problem = parse_problem(data, display_name, reader, **keywords)
+    # Of JSON, a table says in a note how it was read; a problem and a bare matrix have nothing to say.
+    refuse_table_options(reader, display_name, spelled, is_table=reader.name != "json" or bool(problem.notes))
     return replace(problem, notes=(input_file.note, *problem.notes)) if input_file.note else problem
 
 

@@ -324,3 +324,6 @@ def test_the_same_holds_for_the_input(option, attn):
     ):
         attncli.read("x.npy", **option)
     assert attn("compute", "x.npy", f"--{name.replace('_', '-')}", value).status == 2
+    for text in ("[[1, 0, 2], [0, 1, 3]]", '{"embeddings": [[1, 0, 2], [0, 1, 3]]}'):
+        write("x.json", text)
+        assert attn("compute", "x.json", f"--{name.replace('_', '-')}", value).status == 2
