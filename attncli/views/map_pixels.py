@@ -93,10 +93,12 @@ class MapLook:
         return _draw_pair(self.color(upper), self.color(lower))
 
     def kind_legend(self, kind: int) -> Text:
-        """`· hidden key`: how a pixel that is no number looks."""
+        """`██ NaN`: how a pixel that is no number looks."""
         text = Text()
-        if kind == HIDDEN or not self.colors:
-            text.append("·" if self.colors else self.glyph(kind), "dim")
+        if kind == HIDDEN and self.colors:  # beside a coloured pixel in one character a hidden one has no room for its dot
+            text.append("· or no colour:", "dim")
+        elif not self.colors:
+            text.append(self.glyph(kind), "dim")
         else:
             text.append("██", self.color(kind) or "")
         return text.append(f" {KIND_NAMES[kind]}", "dim")

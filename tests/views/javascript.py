@@ -27,9 +27,11 @@ _SCOPES = (
 BROWSER_NAMES = frozenset(
     [
         "Array",
+        "ArrayBuffer",
         "BigInt",
         "Blob",
         "Boolean",
+        "DataView",
         "DecompressionStream",
         "Float32Array",
         "Float64Array",
@@ -49,7 +51,6 @@ BROWSER_NAMES = frozenset(
         "Uint32Array",
         "Uint8Array",
         "addEventListener",
-        "atob",
         "devicePixelRatio",
         "document",
         "getComputedStyle",
@@ -98,6 +99,15 @@ def lint(script: str, known: frozenset[str] = BROWSER_NAMES) -> list[str]:
             if not (declared.is_used or declared.may_be_unused):
                 findings.append(f"{declared.line}: {name} is never used")
     return sorted(findings, key=lambda finding: int(finding.partition(":")[0]))
+
+
+def words_of(script: str) -> list[str]:
+    """Return a script word by word, without its comments."""
+    return [
+        _text(node)
+        for node in _walk(tree_sitter.Parser(_LANGUAGE).parse(script.encode()).root_node)
+        if not node.children and node.type != "comment"
+    ]
 
 
 def _resolve(node: Node, scope: _Scope, known: frozenset[str], findings: list[str], scopes: list[_Scope]) -> None:

@@ -71,9 +71,13 @@ def test_hidden_dropped_infinite_and_nan_are_told_apart(monkeypatch, terminal):
 
     text = draw(kinds_of_cells(), color=True)
 
-    legends = [line for line in read_screen(text) if "".join(g.character for g in line).startswith("· hidden key")]
+    legends = [line for line in read_screen(text) if "".join(g.character for g in line).startswith("· or no colour")]
     shown = ["".join(glyph.character for glyph in line) for line in legends]
-    assert shown == ["· hidden key   ██ infinite", "· hidden key   ██ NaN", "· hidden key   ██ dropped   ██ NaN"]
+    assert shown == [
+        "· or no colour: hidden key   ██ infinite",
+        "· or no colour: hidden key   ██ NaN",
+        "· or no colour: hidden key   ██ dropped   ██ NaN",
+    ]
     inks = [glyph.ink for line in legends for glyph in line if glyph.character == "█"]
     assert len(set(inks)) == 3
     scale = next(line for line in read_screen(text) if line and line[0].character == "s")

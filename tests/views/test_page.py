@@ -24,8 +24,12 @@ def record_of(page: str) -> dict:
     return json.loads(text)
 
 
+def inflate(text: str) -> bytes:
+    return zlib.decompress(base64.b85decode(text.translate(str.maketrans(",.:", "&<>"))))
+
+
 def unpack(text: str, kind: str) -> np.ndarray:
-    data = zlib.decompress(base64.b64decode(text))
+    data = inflate(text)
     size = int(TYPES[kind][-1])
     return np.frombuffer(data, np.uint8).reshape(size, -1).T.copy().view(TYPES[kind])[:, 0]
 
@@ -59,9 +63,10 @@ def test_a_page_holds_every_step_exactly(page):
         assert (step["axes"], step["formula"]) == (list(own.axes), own.formula)
 
 
-def test_a_page_of_many_numbers_is_exact_to_float32_and_small(page):
+@pytest.mark.parametrize("size", [0.01, 1, 1000])  # even weights, plain ones, and such as underflow
+def test_a_page_of_many_numbers_is_exact_to_float32_and_small(size, page):
     draw = np.random.default_rng(0)
-    problem = {"embeddings": draw.normal(size=(64, 96)), "variant": {"heads": 12}}
+    problem = {"embeddings": size * draw.normal(size=(64, 96)), "variant": {"heads": 12}}
 
     weights, every = page(problem, "--only", "weights"), page(problem, "--only", "all")
 
@@ -99,7 +104,7 @@ def test_a_page_holds_the_weights_that_values_are_summed_with(page):
 def test_the_lines_of_every_query_are_those_of_explain(page, attn):
     layer = record_of(page(SAMPLES / "cat_sat.json", "--causal"))["layers"][0]
 
-    packed = zlib.decompress(base64.b64decode(layer["explanations"]))
+    packed = inflate(layer["explanations"])
     [[queries]] = json.loads(packed)
     for query, explanation in enumerate(queries):
         explained = attn("explain", SAMPLES / "cat_sat.json", query, "--causal", "--why", "--json").json
@@ -124,7 +129,7 @@ def test_every_step_says_why_it_is_taken_however_many_keys_there_are(page):
 def test_a_token_that_is_called_like_a_line_is_no_line(page):
     layer = record_of(page({"tokens": ["sum", "cat"], "embeddings": [[1, 0], [1, 2]]}))["layers"][0]
 
-    [[queries]] = json.loads(zlib.decompress(base64.b64decode(layer["explanations"])))
+    [[queries]] = json.loads(inflate(layer["explanations"]))
     [weights] = [section for section in queries[1]["sections"] if section["title"] == "weights"]
     keys = {line["label"]: line["key"] for line in weights["lines"]}
     assert (keys["0 sum"], keys["cat"], keys["sum"], keys["largest"]) == (0, 1, None, None)

@@ -6,8 +6,10 @@ import pytest
 
 pytest.importorskip("tree_sitter_javascript", reason="the extra dev installs the parser of JavaScript")
 
-from attncli.views.pages.document import read_script
-from tests.views.javascript import BROWSER_NAMES, lint
+from importlib.resources import files
+
+from attncli.views.pages.document import _SCRIPT_FILES, read_script
+from tests.views.javascript import BROWSER_NAMES, lint, words_of
 
 
 def test_the_script_of_a_page_is_sound():
@@ -15,6 +17,14 @@ def test_the_script_of_a_page_is_sound():
 
     assert lint(script) == []
     assert [name for name in sorted(BROWSER_NAMES) if name not in script] == []
+
+
+def test_a_page_holds_every_word_of_the_script_but_its_comments():
+    folder = files("attncli.views.pages") / "script"
+    whole = "".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPT_FILES)
+
+    assert words_of(read_script()) == words_of(whole)
+    assert "/*" not in read_script()
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from importlib.resources import files
 
 from attncli.text import escape_json_controls
 from attncli.types import Json
 
 _SCRIPT_FILES = ("numbers.js", "controls.js", "maps.js", "panels.js", "editing.js")
+_COMMENT = re.compile(r"^ *(/\*.*?\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)  # one that has its lines for itself
 # Nothing is loaded from anywhere: not by a mistake of ours either, nor by what an input holds.
 STATIC_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 SHARED_SCRIPT_POLICY = "default-src 'none'; script-src 'self' file:; style-src 'unsafe-inline'; img-src data: blob:"
@@ -56,5 +58,6 @@ def read_part(name: str) -> str:
 
 
 def read_script() -> str:
-    """Return the script of a page: its files one after the other."""
-    return "\n".join(read_part(f"script/{name}") for name in _SCRIPT_FILES)
+    """Return the script of a page: its files one after the other, without what only their readers need."""
+    script = "".join(read_part(f"script/{name}") for name in _SCRIPT_FILES)
+    return re.sub(r"\n\s+", "\n", _COMMENT.sub("", script))

@@ -21,6 +21,7 @@ MAX_EXACT_NUMBERS = 2**13  # of a whole result, that are held as float64; more a
 _WHY_NO_WORKINGS = "only pages of at most 12 tokens and 128 queries in all heads together, written by attn compute or attn batch, can compute"
 _TITLE_TOKENS = 6
 _TOKEN_AXES = ("query", "key", "new_key")
+_HTML_DIGITS = str.maketrans("&<>", ",.:")  # digits of base 85, and others in their place; as in the script
 _HIDDEN, _DROPPED = 1, 2  # marks of cells; 0: the cell is its number
 
 
@@ -157,7 +158,7 @@ def _find_marks(step: SlicedStep) -> NumpyArray | None:
 
 
 def _pack(values: NumpyArray) -> str:
-    """Return an array as text: its bytes, all first ones together, then all second ones, and so on, deflated, in base64.
+    """Return an array as text: its bytes, all first ones together, then all second ones, and so on, deflated, in base 85.
 
     Numbers that are near each other share their first bytes, so that these deflate well.
     """
@@ -165,7 +166,7 @@ def _pack(values: NumpyArray) -> str:
 
 
 def _pack_json(value: object) -> str | None:
-    """Return JSON deflated, in base64."""
+    """Return JSON deflated, in base 85."""
     if value is None:
         return None
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -173,4 +174,8 @@ def _pack_json(value: object) -> str | None:
 
 
 def _deflate(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data, 9)).decode()
+    """Return bytes deflated, in base 85: a quarter longer than they are, where base64 is a third longer.
+
+    Characters that would have to be escaped in HTML are exchanged for others.
+    """
+    return base64.b85encode(zlib.compress(data, 9)).decode().translate(_HTML_DIGITS)

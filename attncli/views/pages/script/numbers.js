@@ -22,6 +22,8 @@ const PLAIN = 0,
 const MARK_TEXTS = ["", "·", "–", "NaN", "−∞", "∞"];
 const MARK_NAMES = ["", "hidden key", "dropped", "not a number", "minus infinity", "infinity"];
 const ARRAYS = { f8: Float64Array, f4: Float32Array, i4: Int32Array, u1: Uint8Array };
+const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%,()*+-;.=:?@^_`{|}~"; // of base 85
+const DIGIT_VALUES = Object.fromEntries([...DIGITS].map((digit, value) => [digit, value]));
 const CIVIDIS = "00224e 1a386f 434e6c 61656f 7d7c78 9b9476 bcae6c dec958 fee838"; // small to large
 const RED_BLUE = "053061 2a71b2 6bacd1 c2ddec f7f6f6 fbccb4 e48066 ba2832 67001f"; // negative, 0, positive
 
@@ -116,9 +118,19 @@ const layer = () => page.layers[state.layer];
 const currentStep = () => layer().steps[state.step];
 const findStep = (name, from = layer()) => from.steps.find((step) => step.name === name);
 
+/* The bytes of a text in base 85: five digits are four bytes, and the last digits are one byte fewer than they are. */
+function bytesOf(text) {
+  const bytes = new DataView(new ArrayBuffer(4 * Math.ceil(text.length / 5)));
+  for (let start = 0; start < text.length; start += 5) {
+    let value = 0;
+    for (const digit of text.slice(start, start + 5).padEnd(5, "~")) value = value * 85 + DIGIT_VALUES[digit];
+    bytes.setUint32((start / 5) * 4, value);
+  }
+  return new Uint8Array(bytes.buffer, 0, Math.floor((text.length * 4) / 5));
+}
+
 async function unpack(text, kind) {
-  const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   const size = ARRAYS[kind].BYTES_PER_ELEMENT,
     count = bytes.length / size;
