@@ -221,6 +221,7 @@ def public_names(package: Path) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_public_name_means_three_things():
     found = {name: sorted(modules) for name, modules in public_names(ROOT / "attncli").items() if len(modules) > 2}
 
@@ -242,6 +243,7 @@ def untold_types(source: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_few_types_are_any():
     untold = {name: untold_types(source) for name, source in sources_of(ROOT / "attncli").items()}
 

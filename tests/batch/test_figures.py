@@ -66,6 +66,7 @@ def test_a_figure_replaces_no_file_of_yours(attn, folder):
     assert names(folder / "out") == ["a.svg"]
 
 
+@pytest.mark.slow
 def test_results_may_be_figures_themselves(attn, folder):
     assert attn("batch", "in", "-o", "out", "--format", "pdf").status == 0
     assert names(folder / "out") == ["a.pdf", "manifest.ndjson", "sub/b.pdf"]

@@ -138,6 +138,7 @@ def write_folder(path: Path, config: object = CONFIG, *files: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
     good = write_folder(tmp_path / "good", CONFIG, "model.safetensors")
     empty = tmp_path / "empty"

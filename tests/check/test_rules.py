@@ -103,6 +103,7 @@ def test_close(dtype, near, far):
     assert case.verdict({"weights": (w * (1 + far)).astype(dtype)}, identify=False).verdict == "wrong"
 
 
+@pytest.mark.slow
 def test_tolerances_of_expected_and_of_the_command_line_are_numpys():
     problem = attncli.Problem(**{**ONE, "v": [[2.0]]})
 
@@ -147,6 +148,7 @@ def test_flash_allows_two_units_where_plain_attention_makes_no_error():
     assert (step.rule.plain_error, step.rule.allowed_error) == (0, 2 * 2.0**-9)
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_must_be_the_same():
     case = Case(0, mask="causal")
     s, _ = case.scores()

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers import ROOT, TIMEOUT
 
 
+@pytest.mark.slow
 def test_a_stream_answers_each_line_before_the_next():
     """A script keeps the process open: it writes a problem and has its answer before it writes another."""
     with subprocess.Popen(

@@ -45,6 +45,7 @@ def take_time():
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [(raise_error, "bug"), (lambda: time.sleep(60), "hang"), (take_memory, "cost"), (take_time, "cost")],

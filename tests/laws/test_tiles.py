@@ -105,7 +105,7 @@ def test_the_context_is_the_same_to_the_last_digits(choices, dtype, rtol, atol):
     rows=st.sampled_from([1, 2, 3, 5, 100]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_random_products_are_the_same_in_tiles(
     heads, text, softcap, scale, chain, log_n, normalize, sinks, position, dropout, empty_rows, mixed, batch, shuffled,
     padded, rows, seed,

@@ -106,6 +106,7 @@ def test_values_are_spelled_so_that_they_read_back(value):
     assert option.parse(format_value(value), "this") == value
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30))
 def test_no_text_breaks_the_parser(text):
     for read in (

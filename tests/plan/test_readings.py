@@ -491,6 +491,7 @@ def test_masks_by_index_do_not_ask_for_positions_which_they_do_not_read():
 LENGTH = st.integers(1, 5)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.integers(3, 4), st.data())
 def test_arrays_without_a_layout_are_read_with_a_warning_where_another_layout_fits(rank, data):

@@ -143,6 +143,7 @@ def test_a_result_explains_a_query_as_the_command_line_does(attn, tmp_path):
     assert "<pre" in result.explain("cat")._repr_html_()
 
 
+@pytest.mark.slow
 def test_a_result_draws_the_figure_of_the_command_line(attn, tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "x.csv").write_text("the,1,0\ncat,0,1\n")

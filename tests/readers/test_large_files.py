@@ -43,6 +43,7 @@ CELLS = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(
     cells=st.lists(st.lists(CELLS, min_size=1, max_size=4), min_size=1, max_size=5),
     plain=st.booleans(),
@@ -118,6 +119,7 @@ def rows_of(count: int, width: int) -> str:
     return "".join(f"w{i}," + ",".join(f"{i}.{j % 97}" for j in range(width)) + "\n" for i in range(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["token," + ",".join(map(str, range(12000))), "id," + ",".join(["1.5"] * 12000)])
 def test_the_header_of_a_wide_file_is_as_unclear_as_that_of_a_narrow_one(header):
     text = f"{header}\n{rows_of(25, 12000)}".encode()

@@ -81,6 +81,7 @@ def test_what_unpacks_to_far_more_is_refused_before_it_is_parsed(tmp_path, suffi
     assert re.search(r"(gunzip -k|zstd -d) \S+a\.csv\.", caught.value.help)
 
 
+@pytest.mark.slow
 def test_numbers_are_read_packed_however_many_they_are(tmp_path):
     x = np.random.default_rng(0).normal(size=(20_000, 20)).round(6)
     np.savetxt(tmp_path / "x.txt.gz", x, fmt="%.6f")

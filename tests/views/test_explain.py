@@ -197,6 +197,7 @@ def test_long_rows_are_left_out_in_sum_and_shown_in_full(attn, tmp_path):
     check_arithmetic(full, 4)
 
 
+@pytest.mark.slow
 def test_of_a_long_run_the_query_alone_is_computed_and_addressed_in_the_whole(attn, tmp_path):
     x = draw_normal(3, 1500, 4)  # 2.25 million scores
     np.save(tmp_path / "x.npy", x)

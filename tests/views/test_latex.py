@@ -139,6 +139,7 @@ def test_the_side_of_an_equation_is_mathematics(side, latex):
     assert typeset_mathematics(side) == latex
 
 
+@pytest.mark.slow
 @given(st.text("es12+−·×/^√Σ()[]|⌊⌋,=ⱼ²⟨⟩_{}%∘ ab", max_size=25))
 @settings(max_examples=150, deadline=None)
 def test_no_text_hangs_or_is_lost(text):

@@ -153,6 +153,7 @@ def test_exponentials_are_left_blank_beside_the_weights(attn):
     assert sheet.splitlines()[-2] == plain.splitlines()[-2] == "⟨1⟩ to ⟨3⟩: weights[1][0:3]"
 
 
+@pytest.mark.slow
 def test_a_sheet_for_each_seed_is_solved_and_marked_right(attn, tmp_path):
     """Filled in from the sheet alone, and marked with the seed that is its name; the key of another seed is wrong."""
     words = [SAMPLES / "tokens.csv", "--projection", "randn:dim=2"]
