@@ -254,7 +254,9 @@ IN_PROCESS_ROWS = (
     RunPair("causal, context and 8 largest weights", "causal", "SDPA, is_causal", "sdpa-causal", 3),
     RunPair("reading 80 MB of JSON", "read .json", "msgspec into a float array", "msgspec", 1.25),
     *(
-        RunPair(f"reading {what}", f"read {suffix}", "polars into a float array", f"polars:read {suffix}", 1.25)
+        RunPair(
+            f"reading {what}", f"read {suffix}", "polars into tokens and a float array", f"polars:read {suffix}", 1.25
+        )
         for what, suffix in (
             ("80 MB of CSV", ".csv"),
             ("the same, .gz", ".csv.gz"),

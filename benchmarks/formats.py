@@ -47,7 +47,7 @@ def read_json_with_msgspec() -> object:
 
 
 def read_with_polars(suffix: str) -> Callable[[], object]:
-    """Reading by Polars alone, into an array: of the bytes, as attn reads them, and after `gzip` has unpacked them.
+    """Reading by Polars alone, into tokens and an array: of the bytes, as attn reads them, and after `gzip` has unpacked them.
 
     By its name, Polars would map a Feather file, so that its numbers change where someone writes to it. Rows of
     the array are contiguous, as those of torch are.
@@ -56,7 +56,12 @@ def read_with_polars(suffix: str) -> Callable[[], object]:
 
     read = {".parquet": polars.read_parquet, ".feather": polars.read_ipc}.get(suffix, polars.read_csv)
     unpack = gzip.decompress if suffix.endswith(".gz") else bytes
-    return lambda: read(io.BytesIO(unpack(_large_file(suffix).read_bytes()))).drop("token").to_numpy(order="c")
+
+    def read_tokens_and_array() -> object:
+        frame = read(io.BytesIO(unpack(_large_file(suffix).read_bytes())))
+        return frame["token"].to_list(), frame.drop("token").to_numpy(order="c")
+
+    return read_tokens_and_array
 
 
 def write_with_polars(name: str) -> Callable[[], object]:
