@@ -65,6 +65,14 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("scaled_dot", "dot_product", "scaled_dot_product"), ("dot",)),
     **dict.fromkeys(("rotary", "rotary_embedding"), ("rope",)),
     **dict.fromkeys(("theta_base", "base", "rope_theta"), ("theta",)),
+    # commands
+    **dict.fromkeys(("heatmap", "figure", "draw", "visualize", "visualise", "imshow"), ("plot",)),
+    **dict.fromkeys(("verify", "compare", "diff", "validate", "test", "allclose"), ("check",)),
+    **dict.fromkeys(("run", "calculate", "attend", "forward", "calc"), ("compute",)),
+    **dict.fromkeys(("show", "why", "derive", "walkthrough", "worksheet"), ("explain",)),
+    **dict.fromkeys(("variants", "ls", "catalogue", "catalog", "parts"), ("list",)),
+    **dict.fromkeys(("example", "examples", "sample", "samples", "tour"), ("demo",)),
+    **dict.fromkeys(("settings", "configure"), ("config",)),
 }  # fmt: skip
 # Names that have no counterpart: what to do instead.
 _WIDTH = "the width is that of the vectors; --projection linear:dim=N draws W_q, W_k and W_v of another"

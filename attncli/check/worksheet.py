@@ -24,7 +24,7 @@ _NUMBER_IN_GAP_PATTERN = re.compile(
     r" ?[*`]*+_*+[*`]*+([-+−]?(?:(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?|∞|inf(?:inity)?(?![^\W_])|nan(?![^\W_])))",
     re.IGNORECASE,
 )
-_TRAILING_TEXT_PATTERN = re.compile(r"[*`_]*([^\W_]|[√^%]|[.,/·×*]\d)")  # after a number, this makes it another
+_TRAILING_TEXT_PATTERN = re.compile(r"[*`_]*([^\W_]|[√^%]|[.,/·×*+−-]\d)")  # after a number, this makes it another
 _WORD_IN_GAP_PATTERN = re.compile(
     r" ?[*`]*+_++([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~(][^\s_|]*)|[*`]*([^\W\d_][^\s_|]*|[-+−]?[√½⅓⅔¼¾≈~][^\s_|]*)"
 )

@@ -95,7 +95,9 @@ class MapLook:
     def kind_legend(self, kind: int) -> Text:
         """`██ NaN`: how a pixel that is no number looks."""
         text = Text()
-        if kind == HIDDEN and self.colors:  # beside a coloured pixel in one character a hidden one has no room for its dot
+        if (
+            kind == HIDDEN and self.colors
+        ):  # beside a coloured pixel in one character a hidden one has no room for its dot
             text.append("· or no colour:", "dim")
         elif not self.colors:
             text.append(self.glyph(kind), "dim")

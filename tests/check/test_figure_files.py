@@ -27,7 +27,8 @@ def test_a_gap_may_hold_minus_infinity(attn, tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["0.5x", "1/2", "sqrt(2)", "√2", "__0.5x__", "__1/2__", "-√2", "50%", "____√2", "infinite"]
+    "text",
+    ["0.5x", "1/2", "sqrt(2)", "√2", "__0.5x__", "__1/2__", "-√2", "50%", "____√2", "infinite", "7-0.19", "0.5+1"],
 )
 def test_what_is_no_number_in_a_gap_is_refused(attn, tmp_path, text):
     (tmp_path / "sheet.md").write_text(f"a ⟨1⟩{text} b\n\n⟨1⟩: weights[0][0]\n", encoding="utf-8")

@@ -91,6 +91,8 @@ def test_a_shell_completes_options_that_the_short_help_leaves_out():
         (["nosuch.csv"], "to compute a file: attn compute nosuch.csv"),
         ([str(SAMPLES)], f"to compute every file in it: attn batch {SAMPLES} -o DIR"),
         (["chek", "x.json"], "did you mean 'check'?"),
+        (["heatmap", "x.json"], "did you mean 'plot'?"),
+        (["verify", "x.json"], "did you mean 'check'?"),
         (["frob"], "the commands are batch, capture, check, compute, config, demo, explain, list, plot and schema"),
         (["--json", "x.csv"], "options of a command go after it: attn compute INPUT --json; attn --help lists the commands"),
         (["compute", "x.csv", "--explain"], "attn compute --help-all lists every option"),
