@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import GOLDEN, SAMPLES, run_without_torch, softmax
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 
 CAT_SAT = SAMPLES / "cat_sat.json"
 

@@ -13,7 +13,7 @@ from attncli.check.figures import figures_from_arrays
 from tests.check.faulty import Case, masked, merge, steps, triangle
 from tests.helpers import SAMPLES, softmax
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.uncounted]
 
 CAT_SAT = SAMPLES / "cat_sat.json"
 EMPTY = {

@@ -39,7 +39,7 @@ def cells(text: str) -> list[list[str]]:
 def test_wrong_cells_are_marked_in_their_matrix(report):
     weights = [[1, 0, 0], [0.0759, 0.9241, 0], [0.0996, 0.2643, 0.7361]]
 
-    text = report(SAMPLES / "cat_sat.json", {"weights": weights}, "--causal")
+    text = report(SAMPLES / "cat_sat.json", {"weights": weights}, "--causal", "--no-identify")
 
     assert cells(text) == [
         ["the", "1", "0", "0"],
@@ -64,7 +64,7 @@ def test_every_batch_item_and_head_has_its_matrix(report):
     x = [[[1, 0, 0, 1], [0, 1, 1, 0]], [[0, 0, 1, 1], [1, 1, 0, 0]]]
     half = [[[[0.5, 0.5]] * 2] * 2] * 2
 
-    text = report({"embeddings": x, "tokens": [["a", "<b>"], ["c", "d"]], "variant": {"heads": 2}}, {"weights": half})
+    text = report({"embeddings": x, "tokens": [["a", "<b>"], ["c", "d"]], "variant": {"heads": 2}}, {"weights": half}, "--no-identify")
 
     assert re.findall(r"<h3>(.*?)</h3>", text) == [f"batch {b}, head {h}" for b in (0, 1) for h in (0, 1)]
     assert [row[0] for row in cells(text)] == ["a", "<b>"] * 2 + ["c", "d"] * 2
@@ -72,7 +72,7 @@ def test_every_batch_item_and_head_has_its_matrix(report):
 
 @pytest.mark.slow
 def test_a_figure_alone_and_a_row_have_their_tables(report):
-    text = report(SAMPLES / "cat_sat.json", {"entropy": [1.5, 0.1, 0.2]}, "--causal")
+    text = report(SAMPLES / "cat_sat.json", {"entropy": [1.5, 0.1, 0.2]}, "--causal", "--no-identify")
 
     assert [row[0] for row in cells(text)] == ["the", "cat", "sat"]
     assert [row[1][:5] for row in cells(text)] == ["✗ 1.5", "✗ 0.1", "✗ 0.2"]

@@ -232,7 +232,7 @@ def test_the_last_line_of_a_sheet_marks_it(attn, tmp_path, format):
     attn("explain", "n.csv", *options.split(), format, "--seed", command.split()[-1], "--answers", "-o", key, "-q")
 
     words = shlex.split(command.replace(sheet, key))[1:]
-    marked, otherwise = attn(*words, "--json"), attn(*words[:-6], "--json")
+    marked, otherwise = attn(*words, "--json"), attn(*words[:-6], "--json", "--no-identify")
 
     assert words[4:-6] == ["--figures", key]
     assert (marked.status, marked.json["warnings"]) == (0, [])
