@@ -15,6 +15,7 @@ from attncli.plan.plan import Plan
 MEMORY_CHECK_THRESHOLD_BYTES = 2**24  # a plan that needs no more is not checked
 _NUMBERS_PER_SCORE = 4  # numbers that the algebra holds for each score at a time
 _BYTES_PER_DRAWN_NUMBER = 12  # float32 as it is drawn, and float64 as it is computed with
+_FEWER_NUMBERS = "use fewer tokens or a narrower projection"
 
 
 class _NeededBytes(NamedTuple):
@@ -42,13 +43,14 @@ def check_memory(plan: Plan, streamed: bool) -> None:
     if available is None or sum(needed) <= available:
         return
     if needed.scores >= max(needed.vectors, needed.projections):
-        what = _describe_scores(plan, streamed)
+        what, hint = _describe_scores(plan, streamed), _suggest_smaller_run(plan)
     else:
         what = "the vectors" if needed.vectors > needed.projections else "the drawn projections"
+        hint = _FEWER_NUMBERS
     raise CannotError(
         "out-of-memory",
         f"{what} need about {sum(needed) / 2**30:,.1f} GiB, but only {available / 2**30:,.1f} GiB are free",
-        help=_suggest_smaller_run(plan),
+        help=hint,
     )
 
 
@@ -93,7 +95,7 @@ def _suggest_smaller_run(plan: Plan) -> str:
     if plan.matrix_steps:
         return "--only context,log_sum_exp or --top 8 keep less; --at query=… keeps one row; a .safetensors file is written piece by piece"
     if plan.schedule != "dense":
-        return "use fewer tokens or a narrower projection"
+        return _FEWER_NUMBERS
     if plan.requires_grad:
         return "without requires_grad it can be computed in tiles"
     return "--schedule tiled computes it piece by piece"

@@ -99,6 +99,17 @@ class LineMap:
         return found
 
 
+    def tests_in(self, folder: str) -> dict[str, float]:
+        """Return the tests of a folder, whatever they run: name → seconds. Those that fail are left out."""
+        return {
+            name: seconds
+            for path, content in self.files.items()
+            if path.startswith(folder)
+            for name, seconds, passed in content["tests"]
+            if passed
+        }
+
+
 class Measurement:
     """Runs tests with coverage, in this process, and adds what they ran to a map."""
 

@@ -261,8 +261,10 @@ class MutantSession:
             first = min(key[2] for key in replaced)
             tests = self.map.tests_of(mutant.path, range(max(first + 1, mutant.line - 3), mutant.line))
             tests = {} if not tests or self._is_statement(mutant) else tests
-        if replaced is None and not tests:  # nothing of the file runs after its import
-            tests = self.map.tests_of(f"attncli/{mutant.package}/", None)
+        if replaced is None:  # what is declared there is looked at through the registry, too
+            tests = (tests or self.map.tests_of(f"attncli/{mutant.package}/", None)) | self.map.tests_in(
+                f"tests/{mutant.package}/"
+            )
         tests = {name: seconds for name, seconds in tests.items() if name in self.items}
         chosen, left = order_tests(tests, mutant.package, limit)
         if not chosen:

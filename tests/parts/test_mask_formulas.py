@@ -151,6 +151,15 @@ def test_bigbird_is_itc(block: int, window: int, first: int, random: int, seed: 
         assert any((other != got).any() for other in others)
 
 
+def test_bigbird_draws_the_same_blocks_for_new_queries_behind_a_cache() -> None:
+    x, variant = np.zeros((1, 1, 9, 2)), attncli.Variant(mask="bigbird:block=1,window=1,global=0,random=2")
+    whole = attncli.attend(attncli.Problem(q=x, k=x), variant, keep={"mask"})
+    new = {name: x[:, :, 5:] for name in "qkv"}
+    behind = attncli.attend(attncli.Problem(**new, past={name: x[:, :, :5] for name in "kv"}), variant, keep={"mask"})
+
+    assert_identical(step_values(behind, "mask"), step_values(whole, "mask")[..., 5:, :])
+
+
 @pytest.mark.parametrize("rate", [1, 3, 4])
 def test_dilated_and_chunk_and_prefix_read_positions(rate: int) -> None:
     assert_identical(seen(f"dilated:rate={rate}"), brute(lambda i, j: (i - j) % rate == 0))

@@ -50,6 +50,23 @@ def test_bounds_pass_through_and_and_or(text, spans):
     assert [tuple(x[0].tolist() for x in span) for span in made.find_key_ranges()] == spans
 
 
+def test_each_item_reaches_the_keys_at_its_own_positions():
+    q_pos, k_pos = [2, 0, 1], [[0, 1, 2, 3], [1, 2, 3, 4], [0, 2, 4, 6]]
+    problem = attncli.Problem(
+        q=draw_normal(1, 3, 3, 2),
+        k=draw_normal(2, 3, 4, 2),
+        v=draw_normal(3, 3, 4, 2),
+        positions=q_pos,
+        k_positions=k_pos,
+    )
+    made = make_plan(problem, Variant(mask="causal", heads=1), ["context"])
+
+    [(first, last)] = made.find_key_ranges()
+
+    assert np.broadcast_to(first, (3, 3)).tolist() == [[0, 0, 0]] * 3
+    assert last.tolist() == [[sum(k <= q for k in keys) for q in q_pos] for keys in k_pos]
+
+
 def test_many_spans_are_brought_to_one():
     problem = attncli.Problem(embeddings=draw_normal(1, 11, 2))
     made = make_plan(problem, Variant(mask="global:tokens=0+2+4+6+8"), ["context"])

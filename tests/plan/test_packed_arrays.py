@@ -220,6 +220,21 @@ def test_what_is_open_or_does_not_fit_is_refused(what):
     assert help in refused.value.help
 
 
+@pytest.mark.parametrize(
+    ("wide", "said"),
+    [
+        ("q", r"q_proj\.weight takes 5 columns, but the embeddings have 12"),
+        ("k", r"k_proj\.weight takes 5 columns, but the memory have 7"),
+    ],
+)
+def test_a_matrix_that_does_not_fit_is_held_against_what_it_takes(wide, said):
+    widths = {"q": E, "k": 7, "v": 7} | {wide: 5}
+    parameters = {f"{x}_proj.weight": np.ones((E, n)) for x, n in widths.items()}
+
+    with pytest.raises(InputError, match=said):
+        compute({"embeddings": X, "memory": {"embeddings": np.ones((2, 7))}, "parameters": parameters}, heads=H)
+
+
 @pytest.mark.parametrize("name", ["in_proj_weight", "c_attn", "q_proj.weight", "qkv"])
 def test_a_frameworks_name_beside_the_embeddings_is_sent_into_its_group(name):
     with pytest.raises(InputError, match="has no field") as refused:

@@ -108,6 +108,7 @@ TOO_LITTLE = np.where(PADDING, 0, -np.inf)
         ({"mask": PADDING[:, None, None]}, {"mask": "causal"}),
         ({"mask": np.repeat(PADDING[:, None, None], 2, 2)}, {"mask": "window:left=2"}),
         ({"bias": TOO_LITTLE[:, None, None]}, {"mask": "causal"}),
+        ({"bias": np.where(PADDING, 0, -1e4)[:, None, None]}, {"mask": "causal"}),  # as libraries hide
         ({"mask": PADDING[:, None, None]}, {"position": "rope"}),
         ({"mask": PADDING[:, None, None]}, {"mask": "causal", "mask_by": "index"}),
     ],
@@ -144,6 +145,7 @@ def test_padding_that_bottom_right_counts_is_warned_of_and_lengths_count_without
         ({"mask": PADDING[:, None, None], "positions": [4, 5]}, {"mask": "causal"}),
         ({"mask": PADDING[:, None, None], "lengths": [M, 4]}, {"mask": "causal", "align": "bottom-right"}),
         ({"mask": np.tri(2, M, M - 2, dtype=bool)[None, None]}, {"mask": "causal", "align": "bottom-right"}),
+        ({"bias": np.where(PADDING, 0, -9999.5)[:, None, None]}, {"mask": "causal", "align": "bottom-right"}),
     ],
     ids=str,
 )
@@ -197,14 +199,15 @@ def test_any_mask_that_positions_open_is_warned_of(mask):
 
 def test_a_cache_of_as_many_tokens_as_heads_is_said_to_be_heads_first():
     fields = {name: draw_normal(i, 1, 3, 2, D) for i, name in enumerate("qkv")}
-    caches = {tokens: {name: draw_normal(9, 1, 2, tokens, D) for name in "kv"} for tokens in (2, 4)}
+    caches = {tokens: {name: draw_normal(9, 1, 2, tokens, D) for name in "kv"} for tokens in (1, 2, 4)}
 
     warned = run(attncli.Problem(**fields, layout="bthd", past=caches[2]))
-    others = [run(attncli.Problem(**fields, layout="bthd", past=caches[4])), run(attncli.Problem(**{n: x.swapaxes(1, 2) for n, x in fields.items()}, past=caches[2]))]  # fmt: skip
+    others = [run(attncli.Problem(**fields, layout="bthd", past=caches[n])) for n in (1, 4)]
+    others += [run(attncli.Problem(**{n: x.swapaxes(1, 2) for n, x in fields.items()}, past=caches[2]))]
 
     assert codes(warned) == ["past-layout"]
-    assert [codes(other) for other in others] == [[], []]
-    np.testing.assert_array_equal(warned["weights"].values, others[1]["weights"].values)
+    assert [codes(other) for other in others] == [[], [], []]
+    np.testing.assert_array_equal(warned["weights"].values, others[2]["weights"].values)
 
 
 def test_positions_that_go_back_are_warned_of():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,40 @@ def test_a_first_look_at_a_long_run_leaves_matrices_out_and_says_so(monkeypatch)
     assert "weights" in attncli.attend(problem, keep=["shown", "weights"])
     with pytest.raises(InputError, match="there is no v"):
         make_plan(attncli.Problem(q=draw_normal(1, 4, 2), k=draw_normal(2, 4, 2)), keep="shown")
+
+
+@pytest.mark.parametrize(("tokens", "has_matrices"), [(4096, True), (4097, False)])
+def test_a_first_look_shows_matrices_of_16_million_scores_and_no_more(tokens, has_matrices):
+    problem = attncli.Problem(embeddings=np.zeros((tokens, 1), np.float32))
+
+    assert ("weights" in make_plan(problem, Variant(), keep="shown").keep) is has_matrices
+
+
+@pytest.mark.parametrize(
+    ("fields", "choices", "rows", "expected"),
+    [
+        ({}, {}, None, True),
+        ({"positions": [0, 1, 2]}, {}, None, True),
+        ({"positions": [0, 2, 1]}, {}, None, False),
+        ({}, {"mask": "window:left=1"}, None, False),
+        ({"keys": 5}, {"align": "top-left"}, None, False),
+        ({}, {}, [0, 2], False),  # of some queries alone
+    ],
+)
+def test_a_kernel_is_told_that_a_square_of_all_queries_and_keys_is_causal(fields, choices, rows, expected):
+    fields = dict(fields)
+    x, y = draw_normal(1, 3, 2), draw_normal(2, fields.pop("keys", 3), 2)
+    made = make_plan(attncli.Problem(q=x, k=y, v=y, **fields), Variant(**{"mask": "causal"} | choices), ["context"])
+
+    assert schedule.is_causal(replace(made, computed_queries=None if rows is None else np.array(rows))) is expected
+
+
+def test_drawn_projections_that_cannot_fit_are_said_to_be_what_is_large(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 2**20)
+
+    with pytest.raises(CannotError, match=r"the drawn projections need about 0\.4 GiB") as e:
+        make_plan(attncli.Problem(embeddings=np.zeros((2, 12))), Variant(projection="randn:dim=6000"), ["context"])
+    assert e.value.help == "use fewer tokens or a narrower projection"  # tiles would need as much
 
 
 def test_what_cannot_fit_is_refused_with_sizes_and_the_way_out(monkeypatch):

@@ -92,6 +92,25 @@ def test_the_bias_of_a_projection_is_as_wide_as_what_it_is_added_to():
         attncli.attend(attncli.Problem(embeddings=x, parameters=parameters))
 
 
+def test_a_matrix_takes_vectors_as_wide_as_its_rows():
+    parameters = {"w_q": np.ones((5, 3)), "w_k": np.ones((4, 3)), "w_v": np.ones((4, 3))}
+
+    with pytest.raises(InputError, match=r"w_q takes 5 columns, but the embeddings have 4"):
+        attncli.attend(attncli.Problem(embeddings=draw_normal(1, 3, 4), parameters=parameters))
+
+
+def test_what_is_not_projected_is_as_wide_as_the_memory():
+    parameters = {"w_k": draw_normal(3, 6, 4)}
+    problem = attncli.Problem(
+        embeddings=draw_normal(1, 3, 4), memory={"embeddings": draw_normal(2, 5, 6)}, parameters=parameters
+    )
+
+    plan = make_plan(problem, Variant())
+
+    assert (plan.shapes.d, plan.shapes.d_k, plan.shapes.c) == (4, 4, 6)
+    assert attncli.attend(problem)["context"].values.shape == (3, 6)
+
+
 def test_a_rotation_scaled_as_yarn_may_come_from_two_positions():
     assert (
         str(FAMILIES["position"].parse("rope:scaling=yarn,factor=2,original=2"))
