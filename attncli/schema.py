@@ -359,5 +359,6 @@ def _judged_tolerance_schema() -> Json:
                 fields({"dtype": text, "measure": {"enum": names}, "bound": number, "noticed": items(text)})
             ),
             "warnings": items(text),
-        }
+        },
+        settings=_settings_schema("rtol", "atol"),
     )

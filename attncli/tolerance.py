@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class ToleranceJudgement:
     wrong_answers: tuple[WrongAnswer, ...]  # the hardest to notice first
     right_answers: tuple[RightAnswer, ...]
     warnings: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)  # the choices that settings made → where they were set
 
     @property
     def telling(self) -> tuple[WrongAnswer, ...]:
@@ -193,6 +194,7 @@ class ToleranceJudgement:
             "of": self.figure_count,
             "sampled": self.sampled_queries or None,
             "variant": dict(self.variant),
+            **({"settings": dict(self.settings)} if self.settings else {}),
             "passed": list(self.passed),
             "wrong_answers": [
                 {"name": x.name, "passes": x.passes, **_deviation_record(x.deviation)} for x in self.wrong_answers

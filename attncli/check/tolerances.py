@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,12 @@ class ToleranceTask:
 
 
 def prepare_judgement(
-    problem: Problem, variant: Variant, tolerance: Tolerance, *, step: str | None = None
+    problem: Problem,
+    variant: Variant,
+    tolerance: Tolerance,
+    *,
+    step: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> ToleranceTask:
     """Plan the reference, and choose the step and the queries that are judged; this loads no torch.
 
@@ -53,6 +58,7 @@ def prepare_judgement(
         variant: of it.
         tolerance: the one that is judged.
         step: the step that a test compares; the last one, unless it is given.
+        settings: the choices that settings made, and where.
 
     Raises:
         OptionError: no variant has such a step, or it does not hold floats.
@@ -68,7 +74,7 @@ def prepare_judgement(
         hint = "leave --step out for the last step"
         raise OptionError("bad-option", f"{step} must be exactly right: no tolerance applies to it", help=hint)
     keep = resolve_keep([step], plan.steps, None)
-    return ToleranceTask(dataclasses.replace(plan, keep=keep), step, tolerance)
+    return ToleranceTask(dataclasses.replace(plan, keep=keep, settings=settings or {}), step, tolerance)
 
 
 def _choose_queries(plan: Plan) -> NumpyArray | None:
@@ -105,6 +111,7 @@ def judge_tolerance_task(task: ToleranceTask) -> ToleranceJudgement:
         wrong_answers=sort_by_difficulty(tuple(_measure_wrong_answers(task, trials, reference))),
         right_answers=tuple(_measure_right_answers(task, trials, values)),
         warnings=(*task.plan.warnings, *(w for w in result.warnings if w not in plan.warnings)),
+        settings=task.plan.settings,
     )
 
 

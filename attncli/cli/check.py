@@ -160,10 +160,14 @@ def check(
     if figures == "none" or (figures is None and not problem.expected and {rtol, atol, matched} != {None}):
         from attncli.cli.tolerance import parse_judged_tolerance, refuse_options_of_figures, write_judged_tolerance
 
-        refuse_options_of_figures(layout=layout, rule=rule, identify=identify, no_reveal=no_reveal, junit=junit)
+        settings = _used_settings(variant_request, problem)
+        typed_rule = None if settings.pop("rule", None) else rule
+        refuse_options_of_figures(layout=layout, rule=typed_rule, identify=identify, no_reveal=no_reveal, junit=junit)
         tolerance = parse_judged_tolerance(options["rtol"], options["atol"], matched)
         variant = variant_request.resolve_variant(problem.variant)
-        return write_judged_tolerance(problem, variant, tolerance, step, environment, verdict_options, format, messages)
+        return write_judged_tolerance(
+            problem, variant, tolerance, step, environment, verdict_options, format, messages, settings=settings
+        )
     if matched is not None:
         hint = "leave --matched out, or say --figures none"
         raise OptionError("bad-option", "--matched is for a tolerance that is judged without figures", help=hint)
@@ -214,9 +218,8 @@ def _prepare_task(
     problem: Problem, figures_path: str | None, variant_request: VariantRequest, options: CheckOptions
 ) -> CheckTask:
     """Read the figures of a problem, and refuse whatever can be refused, before torch."""
-    from attncli.check import OVERRULED_CHOICES, prepare
+    from attncli.check import prepare
     from attncli.check.figures import figures_from_expected
-    from attncli.cli.settings import VERDICT_SETTINGS
 
     if figures_path is not None:
         from attncli.check.figure_files import read_figures
@@ -230,13 +233,21 @@ def _prepare_task(
             "--rtol 1e-2 --atol 1e-2 judges a tolerance without figures"
         )
         raise InputError("no-figures", f"there is nothing to check {problem.source} against", help=hint)
-    settings = variant_request.used_settings(problem.variant, overruled=OVERRULED_CHOICES)
-    settings |= {name: variant_request.origins[name] for name in VERDICT_SETTINGS if name in variant_request.origins}
     try:
         variant = variant_request.resolve_variant(problem.variant)
-        return prepare(problem, variant, figures, **options, settings=settings)
+        return prepare(problem, variant, figures, **options, settings=_used_settings(variant_request, problem))
     except InputError as error:
         raise error.add_location(file=problem.source) from None
+
+
+def _used_settings(variant_request: VariantRequest, problem: Problem) -> dict[str, str]:
+    """Return the choices of the variant and of what is right that came from settings, and where each was made."""
+    from attncli.check import OVERRULED_CHOICES
+    from attncli.cli.settings import VERDICT_SETTINGS
+
+    used = variant_request.used_settings(problem.variant, overruled=OVERRULED_CHOICES)
+    origins = variant_request.origins
+    return used | {name: origins[name] for name in VERDICT_SETTINGS if name in origins}
 
 
 def _judge_task(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -51,14 +51,24 @@ def apply_settings(
     chosen = settings.for_command(str(context.info_name), parameters)
     checked = {name: check_setting(one, parameters[name], context, check_value) for name, one in chosen.items()}
     held = {name: one for name, one in chosen.items() if not _is_typed(context, name)}
-    if _has_format(values):
-        held.pop("format", None)
+    for name in _overruled_settings(context, values):
+        held.pop(name, None)
     return held, values | {name: checked[name] for name in held if name not in VARIANT_SETTINGS}
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def _overruled_settings(context: typer.Context, values: Values) -> Iterator[str]:
+    """Yield the settings that give way to another option of the command line: a rule to a tolerance, and so on."""
+    if _has_format(values):
+        yield "format"
+    if _is_typed(context, "rule") and values["rule"] != "close":
+        yield from ("rtol", "atol")
+    if _is_typed(context, "rtol") or _is_typed(context, "atol"):
+        yield "rule"
 
 
 def _has_format(values: Values) -> bool:

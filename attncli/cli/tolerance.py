@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from attncli.cli.environment import Environment
@@ -68,6 +69,8 @@ def write_judged_tolerance(
     output_options: OutputOptions,
     format: Format,
     messages: Messages,
+    *,
+    settings: Mapping[str, str],
 ) -> ExitStatus:
     """Judge a tolerance and write the judgement; the exit status is 1 if a wrong answer would pass.
 
@@ -81,7 +84,7 @@ def write_judged_tolerance(
     from attncli.check.tolerances import judge_tolerance_task, prepare_judgement
 
     try:
-        task = prepare_judgement(problem, variant, tolerance, step=step)
+        task = prepare_judgement(problem, variant, tolerance, step=step, settings=settings)
     except InputError as error:
         raise error.add_location(file=problem.source) from None
     load_engine_with_message(messages)  # loads torch, or says why not

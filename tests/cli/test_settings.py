@@ -191,6 +191,34 @@ def test_check_says_which_rule_was_set(attn, set_up):
     assert done.status == 0, done.out
 
 
+def test_a_judged_tolerance_says_which_choices_were_settings(attn, set_up):
+    import jsonschema
+
+    set_up('mask = "causal"\nrule = "flash"\natol = 0.5\ndtype = "float32"\n')
+
+    judged = attn("check", "tokens.csv", "--rtol", "1e-3", "--json").json
+
+    assert judged["tolerance"] == {"rtol": 0.001, "atol": 0.5, "matched": 1}
+    assert judged["settings"] == {"mask": "attn.toml", "atol": "attn.toml"}  # there are no figures for a rule
+    jsonschema.validate(judged, attn("schema", "check").json)
+    assert "settings" not in attn("check", "tokens.csv", "--rtol", "1e-3", "--json", "--no-config").json
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "rule"),
+    [("rtol = 0.01\n", ("--rule", "digits"), "digits"), ('rule = "digits"\n', ("--rtol", "0.01"), "close")],
+)
+def test_a_rule_and_a_tolerance_on_the_command_line_overrule_each_others_settings(attn, set_up, text, option, rule):
+    set_up(text)
+    Path("mine.json").write_text('{"weights": [[0.4, 0.2, 0.4], [0.1, 0.8, 0.2], [0.1, 0.2, 0.7]]}')
+    words = ("check", "tokens.csv", "--figures", "mine.json", "--no-identify", "--json")
+
+    verdict = attn(*words, *option).json
+
+    assert [step["rule"]["name"] for step in verdict["steps"]] == [rule]
+    assert "settings" not in verdict
+
+
 # ── formats ──────────────────────────────────────────────────────────────────────────────────────
 def test_a_format_gives_way_to_a_suffix_and_to_json(attn, set_up):
     set_up('format = "csv"\nonly = "weights"\n')
