@@ -9,8 +9,9 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -34,33 +35,73 @@ def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) ->
     Raises:
         CannotError: the disk is full, or may not be written to.
     """
+    with _open_descriptor(path, display_name, durable=durable) as descriptor:
+        is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        with os.fdopen(descriptor, "wb+" if is_regular else "wb", closefd=False) as file:
+            yield file
+
+
+def atomic_write_bytes(
+    path: Path,
+    content: bytes,
+    display_name: str = "",
+    *,
+    durable: bool = True,
+    before_it_appears: Callable[[], object] = lambda: None,
+) -> None:
+    """Write a file as `atomic_write` does, all at once: many small ones in a third less time.
+
+    Args:
+        path: the file that is to appear.
+        content: what it will hold.
+        display_name: its name in messages; empty: the path.
+        durable: as in `atomic_write`.
+        before_it_appears: called once all is written; whatever it raises, there will be no file.
+
+    Raises:
+        CannotError: the disk is full, or may not be written to.
+    """
+    with _open_descriptor(path, display_name, durable=durable) as descriptor:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        before_it_appears()
+
+
+@contextmanager
+def _open_descriptor(path: Path, display_name: str, *, durable: bool) -> Iterator[int]:
+    """Open a file as `atomic_write` does, and yield its descriptor."""
     is_special, mode = False, None
     try:
         mode = _file_mode(path)
         is_special = mode is not None and not stat.S_ISREG(mode)
         if is_special:
-            with path.open("wb") as file:
-                yield file
+            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
             return
-        temporary = path.parent / (temporary_prefix(path.name) + secrets.token_hex(4))
+        descriptor, temporary = _open_temporary(path)
         try:
-            descriptor, is_nameless = _open_temporary(temporary)
-            with os.fdopen(descriptor, "wb+") as file:
-                yield file
-                file.flush()
+            try:
+                yield descriptor
                 if durable:
                     os.fsync(descriptor)
                 if mode is not None:
                     os.fchmod(descriptor, stat.S_IMODE(mode))
-                if is_nameless:
-                    _give_name(descriptor, path, temporary)
-            if not is_nameless:
+                if temporary is None:
+                    _give_name(descriptor, path)
+            finally:
+                os.close(descriptor)
+            if temporary is not None:
                 temporary.replace(path)
             if durable:
                 _sync_folder(path.parent)
         except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
+            if temporary is not None:
+                with suppress(OSError):
+                    temporary.unlink()
             raise
     except OSError as error:
         if error.errno == errno.EPIPE:
@@ -68,21 +109,33 @@ def atomic_write(path: Path, display_name: str = "", *, durable: bool = True) ->
         raise write_error(error, display_name or str(path), may_remain=is_special) from error
 
 
-def _open_temporary(path: Path) -> tuple[int, bool]:
-    """Open a file for what is written: (its descriptor, whether it has no name yet).
+def _open_temporary(path: Path) -> tuple[int, Path | None]:
+    """Open a file for what is to appear at a path: (its descriptor, where it is until then; None: it has no name yet).
 
-    A file without a name is gone when the process ends, however it ends. Where the file system has none, it is at `path`.
+    A file without a name is gone when the process ends, however it ends. Where the file system has none, it stands beside
+    the path.
     """
     flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
     nameless = getattr(os, "O_TMPFILE", 0)
-    if nameless and Path("/proc/self/fd").is_dir():  # by which `_give_name` finds it
+    if nameless and _has_descriptors_folder():  # by which `_give_name` finds it
         with suppress(OSError):
-            return os.open(path.parent, flags | nameless, 0o666), True
-    return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), False
+            return os.open(path.parent, flags | nameless, 0o666), None
+    temporary = _temporary_path(path)
+    return os.open(temporary, flags | os.O_CREAT | os.O_EXCL, 0o666), temporary
 
 
-def _give_name(descriptor: int, path: Path, temporary: Path) -> None:
-    """Let a file without a name appear at `path`, in place of what is there: by way of `temporary`, as only renaming replaces."""
+def _temporary_path(path: Path) -> Path:
+    """A hidden name beside a path that no other file has."""
+    return path.parent / (temporary_prefix(path.name) + secrets.token_hex(4))
+
+
+@cache
+def _has_descriptors_folder() -> bool:
+    return Path("/proc/self/fd").is_dir()
+
+
+def _give_name(descriptor: int, path: Path) -> None:
+    """Let a file without a name appear at `path`, in place of what is there: by way of another, as only renaming replaces."""
     source = f"/proc/self/fd/{descriptor}"
     # O_PATH asks for no permission to list the folder; where there is O_TMPFILE, there is O_PATH
     folder = os.open(path.parent, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
@@ -90,8 +143,14 @@ def _give_name(descriptor: int, path: Path, temporary: Path) -> None:
         try:
             os.link(source, path.name, dst_dir_fd=folder, follow_symlinks=True)
         except FileExistsError:
-            os.link(source, temporary.name, dst_dir_fd=folder, follow_symlinks=True)
-            os.replace(temporary.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            temporary = _temporary_path(path)
+            try:
+                os.link(source, temporary.name, dst_dir_fd=folder, follow_symlinks=True)
+                os.replace(temporary.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink()
+                raise
     finally:
         os.close(folder)
 

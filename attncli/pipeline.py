@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, wraps
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.output_formats import StepShape
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+MAX_GROUP_SIZE = 128  # problems that are begun before the first of them is answered
+MAX_GROUP_SCORES = 2**17  # scores of those problems, beyond which no other is begun
 
 
 class RunPlan(Protocol):
@@ -73,7 +76,9 @@ def plan_request(
         plan = outline_plan(problem, variant, keep, top=output_options.top)
         if seed is not None and variant.seed is None and plan.variant.seed is not None:
             plan = outline_plan(problem, variant.replace(seed=seed), keep, top=output_options.top)
-        selection = add_kv_heads(plan, resolve_selection(Selectable.of_plan(plan), output_options.at))
+        selection: Selection = {}
+        if output_options.at:
+            selection = add_kv_heads(plan, resolve_selection(Selectable.of_plan(plan), output_options.at))
         plan = finish_plan(plan, selection, streamed=streamed and selects_only_queries(selection))
         if variant_request.settings:
             plan = replace(plan, settings=variant_request.used_settings(problem.variant))
@@ -164,6 +169,7 @@ def compute_stream(
     variant_request: VariantRequest,
     output_options: OutputOptions,
     seed: int | None = None,
+    has_arrived: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[str, AttnError | None]]:
     """Compute a stream of problems: for each a line of JSON, and the error where the line holds one.
 
@@ -174,6 +180,7 @@ def compute_stream(
         variant_request: as for `plan_request`, and so the others.
         output_options: which steps, and which part of them.
         seed: the seed where one would be drawn.
+        has_arrived: tells whether the next problem is there already: those that wait are computed together. None is waited for.
 
     Raises:
         OptionError: the request is wrong, whatever the problem.
@@ -183,7 +190,7 @@ def compute_stream(
 
     write = choose_output_format(None, "ndjson").write
     render_options = RenderOptions(bare=output_options.bare)
-    for answer in compute_each(problems, variant_request, output_options, seed):
+    for answer in compute_each(problems, variant_request, output_options, seed, has_arrived=has_arrived):
         if isinstance(answer, AttnError):
             yield error_line(answer), answer
         else:
@@ -196,28 +203,134 @@ def compute_each(
     output_options: OutputOptions,
     seed: int | None = None,
     format: Format | None = None,
+    has_arrived: Callable[[], bool] = lambda: False,
 ) -> Iterator[Attention | AttnError]:
     """Compute a stream of problems: for each its result, or why it has none. Arguments and errors are those of `compute_stream`
     and `compute`."""
     has_answered = False
-    for number, problem in problems:
+    for group in _group_arrived(problems, variant_request, output_options, seed, format, has_arrived):
+        for begun, answer in zip(group, _compute_group(group, format), strict=True):
+            if isinstance(answer, AttnError):
+                is_of_request = answer.status == ExitStatus.USAGE and not has_answered
+                if is_of_request or answer.code in INSTALLATION_CODES:
+                    raise answer from answer.__cause__
+                if not isinstance(begun.problem, AttnError):  # of a later line it is its own variant that contradicts
+                    answer.add_location(file=begun.problem.source, line=begun.line)
+                    answer.identity = {
+                        name: x for name in ("id", "meta") if (x := getattr(begun.problem, name)) is not None
+                    }
+            yield answer
+            has_answered = True
+
+
+class _BegunProblem(NamedTuple):
+    """A problem of a stream that is planned, or why it cannot be."""
+
+    line: int
+    problem: Problem | AttnError
+    planned: tuple[Plan, Selection] | AttnError
+
+
+def _group_arrived(
+    problems: Iterator[tuple[int, Problem | AttnError]],
+    variant_request: VariantRequest,
+    output_options: OutputOptions,
+    seed: int | None,
+    format: Format | None,
+    has_arrived: Callable[[], bool],
+) -> Iterator[list[_BegunProblem]]:
+    """Plan the problems of a stream, and yield those together that have arrived together.
+
+    Raises:
+        Exception: whatever reading the stream raises, once what came before has been yielded.
+    """
+    ended: Exception | None = None
+    while ended is None:
+        group: list[_BegunProblem] = []
+        score_count = 0
+        while not group or (has_arrived() and len(group) < MAX_GROUP_SIZE and score_count < MAX_GROUP_SCORES):
+            try:
+                line, problem = next(problems)
+            except Exception as error:
+                ended = error
+                break
+            planned: tuple[Plan, Selection] | AttnError
+            try:
+                if isinstance(problem, AttnError):
+                    raise problem
+                planned = plan_request(problem, variant_request, output_options, seed)
+                if format is not None:
+                    refuse_too_many_numbers(*planned, format)
+                score_count += planned[0].score_count
+            except AttnError as error:
+                planned = error
+            except Exception as error:  # a bug costs one line, not the stream
+                planned = internal_error(error)
+                planned.__cause__ = error
+            group.append(_BegunProblem(line, problem, planned))
+        if group:
+            yield group
+    if not isinstance(ended, StopIteration):
+        raise ended
+
+
+def _compute_group(group: Sequence[_BegunProblem], format: Format | None) -> Iterator[Attention | AttnError]:
+    """Compute problems that are planned: for each its result, or why it has none."""
+    results = run_plans([begun.planned[0] for begun in group if not isinstance(begun.planned, AttnError)])
+    for begun in group:
+        if isinstance(begun.planned, AttnError):
+            yield begun.planned
+            continue
+        answer = next(results)
         try:
-            if isinstance(problem, AttnError):
-                raise problem
-            answer: Attention | AttnError = compute(problem, variant_request, output_options, seed, format)
+            if isinstance(answer, Exception):
+                raise answer
+            attention = apply_selection(answer, *begun.planned)
+            if format is not None and format.shows_workings:
+                attention = add_workings(attention, begun.planned[0], load_engine())
+            yield attention
         except AttnError as error:
-            if (error.status == ExitStatus.USAGE and not has_answered) or error.code in INSTALLATION_CODES:
-                raise
-            answer = error  # of a later line it is its own variant that contradicts the request
+            yield error
         except Exception as error:  # a bug costs one line, not the stream
-            answer = internal_error(error)
-            if answer.code in INSTALLATION_CODES:
-                raise answer from error
-        if isinstance(answer, AttnError) and not isinstance(problem, AttnError):
-            answer.add_location(file=problem.source, line=number)
-            answer.identity = {name: x for name in ("id", "meta") if (x := getattr(problem, name)) is not None}
-        yield answer
-        has_answered = True
+            bug = internal_error(error)
+            bug.__cause__ = error
+            yield bug
+
+
+def run_plans(plans: Sequence[Plan]) -> Iterator[Attention | Exception]:
+    """Compute plans: for each, when it is asked for, its result, or what was raised instead.
+
+    Small problems of equal shapes are computed in one call, as the items of a batch; torch is loaded for the first.
+    """
+    waiting: dict[int, list[int]] = {}  # indices of the plans that may be computed together, by what these share
+    computed: dict[int, Attention] = {}
+    for i, plan in enumerate(plans):
+        try:
+            run_plan = load_engine()
+            if not i:
+                waiting = _find_stackable(plans)
+            together = waiting.pop(id(plan.shared), ())
+            if len(together) > 1:
+                from attncli.core.stacked import run_stacked
+
+                with suppress(Exception):  # what is wrong is found, and said, where each is computed by itself
+                    computed |= zip(together, run_stacked([plans[j] for j in together]) or (), strict=False)
+            yield computed.pop(i) if i in computed else run_plan(plan)
+        except Exception as error:
+            yield error
+
+
+def _find_stackable(plans: Sequence[Plan]) -> dict[int, list[int]]:
+    """Return the indices of plans that may be computed in one call, by the identity of what they share."""
+    if len(plans) < 2:
+        return {}
+    from attncli.core.stacked import is_stackable
+
+    found: dict[int, list[int]] = {}
+    for i, plan in enumerate(plans):
+        if is_stackable(plan):
+            found.setdefault(id(plan.shared), []).append(i)
+    return found
 
 
 def error_line(error: AttnError) -> str:

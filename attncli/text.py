@@ -139,7 +139,7 @@ def replace_undecodable(name: str) -> str:
 
 def escape_json_controls(text: str) -> str:
     """Escape what a terminal would act on in JSON text, which stays the same value: `\\u009b` for a control sequence."""
-    if text.isascii() and "\x7f" not in text:  # what is below a space, every writer of JSON has escaped
+    if text.isprintable():  # nearly always, and quickly seen
         return text
     return _CONTROL_CHARACTERS.sub(lambda match: json_escape(match[0]), text)
 

@@ -7,16 +7,17 @@ which is small, so that computing an input again after the death of a worker doe
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol
 
 from attncli.batch.dask_cluster import scheduler_gone_error
 from attncli.batch.inputs import Input
-from attncli.batch.job import BytesWriter, Job, LineProgressCallback, process_input
+from attncli.batch.job import Job
 from attncli.batch.manifest import Receipt, ResultRecord
+from attncli.batch.process import MAX_INPUTS_TOGETHER, BytesWriter, LineProgressCallback, PendingInput, process_inputs
 from attncli.batch.task_pool import TaskLost, TaskPool, WorkersDied, limit_worker_to_one_thread
 
-PendingInput = tuple[Input, "ResultRecord | None"]  # an input, and what the manifest says of its result
 _TARGET_TASK_SECONDS = 0.1  # how long a task should take, to be worth sending
 # Inputs in a task. If everything is killed, two tasks of each worker are computed again at most.
 _MAX_INPUTS_PER_TASK = 64
@@ -43,32 +44,42 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Computes in this process, one input after the other."""
+    """Computes in this process. A few inputs are read before the first of them is computed; they are written one by one."""
 
     def __init__(
         self, job: Job, variant_hash: str, write_bytes: BytesWriter | None, report_progress: LineProgressCallback
     ) -> None:
         self.job, self.variant_hash = job, variant_hash
         self.write_bytes, self.report_progress = write_bytes, report_progress
-        self.pending: list[PendingInput] = []
+        self.waiting: deque[PendingInput] = deque()
+        self.unfinished_count = 0
+        self.receipts: Iterator[tuple[Input, Receipt]] = iter(())
 
     @property
     def is_busy(self) -> bool:
-        return bool(self.pending)
+        return self.unfinished_count > 0
 
     def has_capacity(self) -> bool:
-        return not self.pending
+        return len(self.waiting) < MAX_INPUTS_TOGETHER
 
     def submit(self, input: Input, recorded: ResultRecord | None) -> None:
-        self.pending.append((input, recorded))
+        self.waiting.append((input, recorded))
+        self.unfinished_count += 1
 
     def cancel_unstarted(self) -> None:
-        """Do nothing: what was submitted is begun."""
+        self.waiting.clear()
+        self.receipts = iter(())
+        self.unfinished_count = 0
 
     def next_receipt(self) -> tuple[Input, Receipt]:
-        input, recorded = self.pending.pop()
-        receipt = process_input(self.job, self.variant_hash, input, recorded, self.write_bytes, self.report_progress)
-        return input, receipt
+        finished = next(self.receipts, None)
+        if finished is None:  # all that were waiting then have been computed
+            self.receipts = process_inputs(
+                self.job, self.variant_hash, self.waiting, self.write_bytes, self.report_progress
+            )
+            finished = next(self.receipts)
+        self.unfinished_count -= 1
+        return finished
 
 
 class PoolExecutor:
@@ -163,4 +174,4 @@ class PoolExecutor:
 def process_chunk(job: Job, variant_hash: str, chunk: list[PendingInput]) -> list[Receipt]:
     """Compute the inputs of one task, on a worker."""
     limit_worker_to_one_thread()
-    return [process_input(job, variant_hash, input, recorded) for input, recorded in chunk]
+    return [receipt for _, receipt in process_inputs(job, variant_hash, deque(chunk))]

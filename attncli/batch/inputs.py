@@ -115,11 +115,18 @@ def _make_input(
         is_stream = False  # it is refused when its turn comes
     name = file.relative_name
     if not keep_suffix:
-        name = str(PurePosixPath(strip_packed_suffix(name)).with_suffix(""))
+        name = _without_suffix(strip_packed_suffix(name))
     known_result = known_results.get(without_secrets(file.path)) if file.is_from_list else None
     if known_result and is_result_path(known_result):
-        name = str(PurePosixPath(known_result).with_suffix(""))
+        name = _without_suffix(known_result)
     return Input(file.path, valid_file_name(name, ".ndjson" if is_stream else result_suffix), is_stream)
+
+
+def _without_suffix(name: str) -> str:
+    """The name of a result or an input without its suffix, if it has one."""
+    folder, slash, last = name.rpartition("/")
+    dot = last.rfind(".")
+    return folder + slash + last[:dot] if 0 < dot < len(last) - 1 else name
 
 
 def reader_for(path: str, input_format: str | None) -> Reader:
@@ -165,6 +172,8 @@ def _refuse_name_clashes(inputs: list[Input], results_folder: Path) -> None:
             message = f"the result of {input.display_name} would replace the input {source.display_name}"
             raise OptionError("name-clash", message, help="another folder for the results: -o DIR")
     for input in inputs:
+        if "/" not in input.result_path:
+            continue
         for folder in map(str, PurePosixPath(input.result_path).parents):
             if other_input := by_result.get(folder):
                 name = other_input.display_name

@@ -1,7 +1,4 @@
-"""One input of a batch, in this process or on a worker: read, compute, write the result, return a receipt.
-
-`Job` is what is done to every input, and `process_input` does it.
-"""
+"""What is done to every input of a batch, and what one input is before it is computed: `Job`, `plan_input`, `dry_run_input`."""
 
 from __future__ import annotations
 
@@ -9,38 +6,25 @@ import errno
 import hashlib
 import json
 import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from attncli import __version__
-from attncli.atomic_file import atomic_write, refuse_link, to_bytes, write_error
 from attncli.batch.address_limits import AddressLimits
-from attncli.batch.addresses import absolute_path, hide_secrets, path_part
+from attncli.batch.addresses import absolute_path, path_part
 from attncli.batch.inputs import Input, reader_for
-from attncli.batch.manifest import RUN_ID_FILE, Receipt, ResultRecord
+from attncli.batch.manifest import ResultRecord
 from attncli.batch.result_paths import figure_path
-from attncli.batch.sources import open_source
-from attncli.errors import AttnError, CannotError, ExitStatus, InputError
-from attncli.output_formats import Format, RenderOptions, choose_output_format, write_shared_file
+from attncli.batch.sources import open_source, read_source
+from attncli.errors import AttnError, InputError
+from attncli.output_formats import Format, RenderOptions, choose_output_format
 from attncli.package_errors import INSTALLATION_CODES
-from attncli.pipeline import (
-    add_workings,
-    apply_selection,
-    compute_each,
-    compute_stream,
-    internal_error,
-    load_engine,
-    plan_request,
-    planned_shapes,
-    refuse_too_many_numbers,
-)
-from attncli.readers.compression import CountedReader, unpack_lines
+from attncli.pipeline import plan_request, planned_shapes
+from attncli.readers.compression import ArrivingLines, unpack_lines
 from attncli.readers.state_dict import read_layer, split_file_and_prefix
 from attncli.readers.with_field import parse_assignment
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
@@ -50,7 +34,6 @@ from attncli.types import Json
 if TYPE_CHECKING:
     from attncli.plan import Plan
     from attncli.select import Selection
-    from attncli.types import Attention
 
 BytesWriter = Callable[[bytes], None]
 # Called while a file of JSON lines is computed: how many lines are done, how many of them failed, how much of the file, 0 … 1
@@ -212,64 +195,6 @@ def _hash_file(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def process_input(
-    job: Job,
-    variant_hash: str,
-    input: Input,
-    recorded: ResultRecord | None = None,
-    write_bytes: BytesWriter | None = None,
-    report_progress: LineProgressCallback = lambda line_count, failed_count, fraction: None,
-) -> Receipt:
-    """Compute one input and write its result. Whatever goes wrong is in the receipt; nothing is raised.
-
-    Args:
-        job: what to do.
-        variant_hash: the hash of all choices, for the receipt.
-        input: what to compute.
-        recorded: what the manifest says of its result; if that still holds, the input is skipped.
-        write_bytes: called with the bytes of the result, instead of writing a file.
-        report_progress: called after each line of a file of JSON lines.
-    """
-    started = time.perf_counter()
-    receipt = Receipt(input.display_name, input.result_path, "done", variant=variant_hash)
-    try:
-        if job.attn_version != __version__:
-            raise CannotError(
-                "worker-differs", f"a worker has attn {__version__}, but this command is {job.attn_version}"
-            )
-        if job.is_for_table:
-            receipt = _compute_rows(job, input, receipt, report_progress)
-        elif input.is_stream:
-            receipt = _compute_lines(job, input, receipt, recorded, write_bytes, report_progress)
-        else:
-            data = read_content(job, input)
-            receipt = replace(receipt, sha256=hashlib.sha256(data).hexdigest())  # a failure has it too
-            receipt = _compute_single(job, input, receipt, recorded, write_bytes, data)
-    except AttnError as error:
-        receipt = _record_failure(receipt, error)
-    except MemoryError:
-        receipt = _record_failure(receipt, CannotError("out-of-memory", "the computation does not fit in memory"))
-    except Exception as error:  # a bug costs one input, not the batch
-        receipt = _record_failure(receipt, internal_error(error))
-    if receipt.error is not None:
-        receipt = replace(receipt, error=_hide_secrets_in_record(receipt.error, input.path))
-    return replace(receipt, seconds=round(time.perf_counter() - started, 6))
-
-
-def _hide_secrets_in_record(record: Json, address: str) -> Json:
-    """The record of an error without the secrets of the address that it is about: libraries repeat whole addresses."""
-    return {name: hide_secrets(text, address) if isinstance(text, str) else text for name, text in record.items()}
-
-
-def _record_failure(receipt: Receipt, error: AttnError) -> Receipt:
-    """The receipt of an input that failed; of status `stopped` where every other input would meet the same error."""
-    cause = error.__cause__
-    is_of_disk = isinstance(cause, OSError) and cause.errno in _FATAL_ERRNOS and error.code == "cannot-write"
-    if is_of_disk or error.status == ExitStatus.USAGE or error.code in _FATAL_CODES:
-        return replace(receipt, status="stopped", error=error.to_record() | {"status": int(error.status)})
-    return replace(receipt, status="failed", error=error.to_record())
-
-
 def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
     """Parse an input and plan what will be computed of it: everything that can be refused without torch.
 
@@ -291,70 +216,6 @@ def plan_input(job: Job, input: Input, data: bytes) -> tuple[Plan, Selection]:
         if format is not None and format.check_shapes is not None:
             format.check_shapes(planned_shapes(plan, selection), job.render_options)
     return plan, selection
-
-
-def _compute_single(
-    job: Job,
-    input: Input,
-    receipt: Receipt,
-    recorded: ResultRecord | None,
-    write_bytes: BytesWriter | None,
-    data: bytes,
-) -> Receipt:
-    """Compute an input that is one problem."""
-    if is_up_to_date(job, input, recorded, receipt.sha256):
-        return replace(receipt, status="skipped")
-    plan, selection = plan_input(job, input, data)
-    refuse_too_many_numbers(plan, selection, job.result_format)
-    run_plan = load_engine()
-    computed = apply_selection(run_plan(plan), plan, selection)
-    attention = job.result_format.prepare_result(computed, job.render_options)
-    if job.result_format.shows_workings:
-        attention = add_workings(attention, plan, run_plan)
-    result = to_bytes(job.result_format.write(attention, job.render_options))
-    with _open_result(job, input.result_path, write_bytes) as write:
-        write(result)
-    if job.output_options.shared_js:
-        write_shared_file(job.result_format, Path(job.results_folder, input.result_path).parent)
-    if job.figure_format is not None:  # after the result: a figure that is older is of an earlier one
-        drawn = job.figure_format.prepare_result(computed, job.render_options)
-        attention = replace(attention, warnings=tuple(dict.fromkeys((*attention.warnings, *drawn.warnings))))
-        with _open_result(job, figure_path(input.result_path, job.figure_format.name), None) as write:
-            write(to_bytes(job.figure_format.write(drawn, job.render_options)))
-    result_sha256 = hashlib.sha256(result).hexdigest() if write_bytes is None else None
-    return replace(receipt, bytes=len(result), result_sha256=result_sha256, warnings=attention.warnings)
-
-
-def _compute_rows(job: Job, input: Input, receipt: Receipt, report_progress: LineProgressCallback) -> Receipt:
-    """Compute an input into rows of a table; of a file of JSON lines, the rows of each line that can be computed."""
-    from attncli.batch.result_table import write_rows
-
-    path = Path(job.results_folder, input.result_path)
-    if not input.is_stream:
-        plan, selection = plan_input(job, input, read_content(job, input))
-        attention = apply_selection(load_engine()(plan), plan, selection)
-        return replace(receipt, bytes=write_rows(path, [attention]), warnings=attention.warnings)
-    from attncli.readers.json import read_json_lines
-
-    error_counts: Counter[str] = Counter()  # by error code
-    line_count = 0
-    with open_source(job.source_path(input), input.display_name, job.address_limits) as file:
-        counted = CountedReader(file)
-
-        def results() -> Iterator[Attention]:
-            nonlocal line_count
-            problems = read_json_lines(unpack_lines(counted, path_part(input.path)), input.display_name)
-            for answer in compute_each(problems, job.variant_request, job.output_options, job.seed):
-                line_count += 1
-                if isinstance(answer, AttnError):
-                    error_counts[answer.code] += 1
-                else:
-                    yield answer
-                fraction = counted.bytes_read / file.total_bytes if file.total_bytes else 0.0
-                report_progress(line_count, error_counts.total(), fraction)
-
-        receipt = replace(receipt, bytes=write_rows(path, results()), problems=line_count)
-    return _with_failed_lines(receipt, error_counts, line_count)
 
 
 def is_up_to_date(job: Job, input: Input, recorded: ResultRecord | None, sha256: str | None) -> bool:
@@ -399,14 +260,15 @@ def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool
             return True
         plan_input(job, input, data)
         return False
-    if recorded is not None and is_up_to_date(job, input, recorded, _hash_input(job, input)):
+    if recorded is not None and is_up_to_date(job, input, recorded, hash_input(job, input)):
         return True
     from attncli.readers.json import read_json_lines
 
     error_counts: Counter[str] = Counter()  # by error code
     line_count = 0
     with open_source(job.source_path(input), input.display_name, job.address_limits) as file:
-        for _, problem in read_json_lines(unpack_lines(file, path_part(input.path)), input.display_name):
+        lines = ArrivingLines(unpack_lines(file, path_part(input.path)))
+        for _, problem in read_json_lines(lines, input.display_name):
             line_count += 1
             try:
                 if isinstance(problem, AttnError):
@@ -415,17 +277,18 @@ def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool
             except AttnError as error:
                 error_counts[error.code] += 1
     if error_counts:
-        raise _lines_failed_error(error_counts, line_count)
+        raise lines_failed_error(error_counts, line_count)
     return False
 
 
-def _lines_failed_error(error_counts: Counter[str], line_count: int) -> InputError:
+def lines_failed_error(error_counts: Counter[str], line_count: int) -> InputError:
     """The error of a file of JSON lines some of which failed; `error_counts` by error code."""
     codes = join_names(f"{count} {code}" for code, count in error_counts.most_common())
     return InputError("lines-failed", f"{error_counts.total()} of {line_count} lines failed: {codes}")
 
 
-def _hash_input(job: Job, input: Input) -> str:
+def hash_input(job: Job, input: Input) -> str:
+    """The SHA-256 of an input's content, read in chunks."""
     return hash_content(job.source_path(input), input.display_name, job.address_limits)
 
 
@@ -435,97 +298,4 @@ def read_content(job: Job, input: Input) -> bytes:
     Raises:
         InputError: it cannot be read.
     """
-    with open_source(job.source_path(input), input.display_name, job.address_limits) as file:
-        return file.read()
-
-
-def _compute_lines(
-    job: Job,
-    input: Input,
-    receipt: Receipt,
-    recorded: ResultRecord | None,
-    write_bytes: BytesWriter | None,
-    report_progress: LineProgressCallback,
-) -> Receipt:
-    """Compute a file of JSON lines, line by line: a result or an error for each, in the same memory however many there are."""
-    from attncli.readers.json import read_json_lines
-
-    if recorded is not None and is_up_to_date(job, input, recorded, _hash_input(job, input)):
-        return replace(receipt, status="skipped", sha256=recorded.sha256)
-    input_digest, result_digest = hashlib.sha256(), hashlib.sha256()
-    bytes_written = line_count = 0
-    error_counts: Counter[str] = Counter()  # by error code
-    with (
-        open_source(job.source_path(input), input.display_name, job.address_limits) as file,
-        _open_result(job, input.result_path, write_bytes) as write,
-    ):
-        hashed = CountedReader(file, input_digest)
-        problems = read_json_lines(unpack_lines(hashed, path_part(input.path)), input.display_name)
-        for text, error in compute_stream(problems, job.variant_request, job.output_options, job.seed):
-            encoded = to_bytes(text)
-            write(encoded)
-            result_digest.update(encoded)
-            bytes_written += len(encoded)
-            line_count += 1
-            if error is not None:
-                error_counts[error.code] += 1
-            fraction = hashed.bytes_read / file.total_bytes if file.total_bytes else 0.0
-            report_progress(line_count, error_counts.total(), fraction)
-    receipt = replace(
-        receipt,
-        sha256=input_digest.hexdigest(),
-        bytes=bytes_written,
-        result_sha256=result_digest.hexdigest(),
-        problems=line_count,
-    )
-    return _with_failed_lines(receipt, error_counts, line_count)
-
-
-def _with_failed_lines(receipt: Receipt, error_counts: Counter[str], line_count: int) -> Receipt:
-    """The receipt of a file of JSON lines: it has failed where some lines have."""
-    if not error_counts:
-        return receipt
-    lines_failed = _lines_failed_error(error_counts, line_count).add_location(file=receipt.input)
-    return replace(receipt, status="failed", error=lines_failed.to_record())
-
-
-@contextmanager
-def _open_result(job: Job, result_path: str, write_bytes: BytesWriter | None) -> Iterator[BytesWriter]:
-    """Open the file of a result or of its figure, which appears whole or not at all, and yield a function that writes to it.
-
-    Raises:
-        CannotError: it cannot be written, or the run that sent the job has ended.
-    """
-    if write_bytes is not None:
-        yield write_bytes
-        return
-    path = Path(job.results_folder, result_path)
-    refuse_link(job.results_folder, result_path)
-    if "/" in result_path:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(error, str(path)) from error
-    with atomic_write(path, durable=False) as file:
-
-        def write(data: bytes) -> None:
-            file.write(data)
-
-        yield write
-        _refuse_ended_run(job)
-
-
-def _refuse_ended_run(job: Job) -> None:
-    """Refuse to write a result once the run that sent the job has ended: another may have the folder by now.
-
-    Raises:
-        CannotError: it has ended.
-    """
-    if not job.run_id:
-        return
-    try:
-        current_run_id = Path(job.results_folder, RUN_ID_FILE).read_text()
-    except FileNotFoundError:
-        current_run_id = ""
-    if current_run_id != job.run_id:
-        raise CannotError("not-wanted", "the run that requested this has ended")
+    return read_source(job.source_path(input), input.display_name, job.address_limits)

@@ -22,10 +22,11 @@ from attncli.atomic_file import refuse_link
 from attncli.batch.address_limits import AddressLimits
 from attncli.batch.addresses import hide_secrets
 from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
-from attncli.batch.executors import Executor, LocalExecutor, PendingInput, PoolExecutor
+from attncli.batch.executors import Executor, LocalExecutor, PoolExecutor
 from attncli.batch.inputs import Input, real_path
-from attncli.batch.job import BytesWriter, Job, dry_run_input
+from attncli.batch.job import Job, dry_run_input
 from attncli.batch.manifest import Manifest, Receipt
+from attncli.batch.process import BytesWriter, PendingInput
 from attncli.batch.result_paths import figure_path
 from attncli.batch.result_table import ROWS_FORMAT, merge_rows
 from attncli.batch.runner import BatchStats, order_receipts, parse_max_failures, recorded_result, run_batch
@@ -295,14 +296,13 @@ class BatchRun:
             )
             raise OptionError("output-exists", what, help=hint)
         for input in self.inputs:
-            path = results_folder / input.result_path
             receipt = manifest.receipts.get(input.result_path)
             if receipt is not None and not _is_same_file(receipt.input, input.display_name):
-                message = f"{path} is the result of {receipt.input}, not of {input.display_name}"
+                message = f"{results_folder / input.result_path} is the result of {receipt.input}, not of {input.display_name}"
                 raise OptionError("output-exists", message, help=hint)
-            for file in (results_folder / name for name in self._file_paths(input)):
-                if not manifest.exists and os.path.lexists(file):
-                    message = f"{file} exists, but was not made by attn batch in this folder"
+            for name in () if manifest.exists else self._file_paths(input):
+                if os.path.lexists(os.path.join(results_folder, name)):
+                    message = f"{results_folder / name} exists, but was not made by attn batch in this folder"
                     raise OptionError("output-exists", message, help=hint)
 
     def _file_paths(self, input: Input) -> list[str]:

@@ -163,11 +163,13 @@ def run_batch(
         input, receipt = finished
         if receipt.status == "stopped":
             fatal_error = fatal_error or _fatal_error(receipt)
+            executor.cancel_unstarted()
             continue
         stats.count_receipt(receipt)
         on_receipt(input, receipt)
         if stats.failed > max_failures and not stats.stop_reason:
             stats.stop_reason = "too many failures" if max_failures else "a failure"
+            executor.cancel_unstarted()
     if fatal_error is not None:
         raise fatal_error
 

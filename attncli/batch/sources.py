@@ -103,6 +103,15 @@ def open_source(path: str, display_name: str = "", limits: AddressLimits | None 
         guard.stop_watching()
 
 
+def read_source(path: str, display_name: str = "", limits: AddressLimits | None = None) -> bytes:
+    """Read all bytes of a file or of an address; arguments and errors are those of `open_source`."""
+    if is_address(path):
+        with open_source(path, display_name, limits) as source:
+            return source.read()
+    with open_input("./-" if path == "-" else path, display_name) as file:
+        return _CheckedReader(file, path, display_name, None, None).readall()
+
+
 def _open_address(address: str, guard: TransferGuard) -> IO[bytes]:
     """Open an address by the standard library, or by fsspec."""
     if is_web_address(address):

@@ -433,13 +433,14 @@ def _show_batch_progress(messages: Messages, output_options: OutputOptions) -> I
         yield lambda stats: None
         return
     environment = messages.environment
+    is_terminal = environment.stderr_is_terminal
     bar: ProgressBar | None = None
     last_line_at: float | None = None
 
     def report_progress(stats: BatchStats) -> None:
         nonlocal bar, last_line_at
         now = time.monotonic()
-        if environment.stderr_is_terminal:
+        if is_terminal:
             if bar is None and now - stats.started_at > SECONDS_WITHOUT_BAR:
                 from attncli.views.progress import open_batch_progress
 

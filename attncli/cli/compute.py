@@ -243,12 +243,13 @@ def _run_stream(
             "bad-option",
             "--with, --from-state-dict, --token-column, --columns, --drop, --header and --separator cannot be used with a stream of problems",
         )
-    problems = read_json_lines(input_file.read_lines(), input_file.display_name)
+    lines = input_file.read_lines()
+    problems = read_json_lines(lines, input_file.display_name)
     if format.write_layers is not None:
         return _write_layers(environment, problems, variant_request, output_options, format)
     status = ExitStatus.OK
     with open_output(environment, output_options, format) as write:
-        for line, error in compute_stream(problems, variant_request, output_options):
+        for line, error in compute_stream(problems, variant_request, output_options, has_arrived=lines.has_arrived):
             if error is not None:
                 status = ExitStatus.NO
             write(line)

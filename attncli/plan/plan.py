@@ -34,6 +34,7 @@ class SharedPlan:
     finished_plan: Plan | None = None  # without its problem
     grid: object = None  # the grid of the scores, as the core has it
     step_shapes: dict[str, StepShape] = field(default_factory=dict)  # of the steps that were kept
+    is_stackable: bool | None = None  # whether many of them may be computed in one call; None: nobody has asked
 
 
 # What decides where the scores sit, and which shapes the steps have.

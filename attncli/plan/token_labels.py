@@ -9,7 +9,9 @@ from attncli.validation import ProblemSize
 def token_labels(problem: Problem, size: ProblemSize) -> tuple[Labels, Labels]:
     """Return labels of queries and of keys: the file's, or their numbers; a batch has one tuple of labels an item."""
     has_batch = size.batch is not None
-    numbers = tuple(map(str, range(max(size.queries, size.keys))))
+
+    def number(first: int, last: int) -> Labels:
+        return tuple(map(str, range(first, last)))
 
     def per_item(labels: Labels) -> Labels:
         is_nested = bool(labels) and isinstance(labels[0], tuple)
@@ -17,13 +19,13 @@ def token_labels(problem: Problem, size: ProblemSize) -> tuple[Labels, Labels]:
             return labels
         return (labels,) * (size.batch or 1) if has_batch else labels[0]
 
-    tokens = per_item(numbers[: size.queries] if problem.tokens is None else problem.tokens)
+    tokens = per_item(number(0, size.queries) if problem.tokens is None else problem.tokens)
     new = _new_key_labels(problem, size)
     if new is not None and len(new[0] if isinstance(new[0], tuple) else new) == size.keys:
         return tokens, per_item(new)  # they name the keys of the past too
     past = (problem.past or {}).get("tokens")
-    past = per_item(numbers[: size.past] if past is None else past)
-    new = per_item(numbers[size.past : size.past + size.new_keys] if new is None else new)
+    past = per_item(number(0, size.past) if past is None else past)
+    new = per_item(number(size.past, size.past + size.new_keys) if new is None else new)
     keys = tuple(a + b for a, b in zip(past, new, strict=True)) if has_batch else past + new
     return tokens, keys
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections import deque
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -24,6 +25,7 @@ _MAGIC_NUMBERS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _UNPACK_COMMANDS = {"gzip": "gunzip -k", "zstd": "zstd -d"}
 # First bytes, or a suffix → the packing's name, and what unpacks it.
 _OTHER_MAGIC_NUMBERS = {b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz", b"PK\x03\x04": ".zip", b"7z\xbc\xaf": ".7z"}
+_ALL_MAGIC_NUMBERS = (*_MAGIC_NUMBERS, *_OTHER_MAGIC_NUMBERS)
 _OTHER_PACKINGS = {
     ".bz2": ("bzip2", "bunzip2 -k"),
     ".xz": ("xz", "unxz -k"),
@@ -45,6 +47,7 @@ _COST_PER_BYTE = (
 # What text takes in memory while it is parsed: for each byte, and for each character that ends a row, a cell, or a key.
 _BYTE_COST, _ROW_COST, _CELL_COST, _KEY_COST = 8, 200, 40, 160
 _MAX_LINES_RATIO = 64  # of the bytes of all lines to those of the file
+_ARRIVING_BYTES = 2**18  # of lines that are not packed, read at a time at most
 _PACKED_PIECE_BYTES = 2**16  # that are read at a time
 _MAX_BLOCK_BYTES = 2**17  # of Zstandard
 _SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # of frames that hold no data, after a byte from 50 to 5F
@@ -62,6 +65,8 @@ class _Hash(Protocol):
 
 def packed_suffix(path: str) -> str:
     """Return the suffix of a path that says how it is packed: .gz or .zst; empty where none does."""
+    if not path.lower().endswith((*PACKED_SUFFIXES,)):
+        return ""
     suffix = PurePath(path).suffix.lower()
     return suffix if suffix in PACKED_SUFFIXES else ""
 
@@ -108,8 +113,27 @@ def unpack(data: bytes, name: str) -> tuple[bytes, str]:
         return whole, kind
 
 
-def unpack_lines(file: Any, name: str) -> Iterator[bytes]:
-    """Yield the lines of an open file as they come in, unpacked if they are packed.
+class ArrivingLines(Iterator[bytes]):
+    """The lines of a file, one after the other; `has_arrived` tells whether the next can be had without waiting for it."""
+
+    def __init__(self, groups: Iterator[list[bytes]]) -> None:
+        """Begin with lines as `unpack_lines` yields them."""
+        self._groups = groups
+        self._lines: deque[bytes] = deque()
+
+    def __next__(self) -> bytes:
+        """Return the next line, with its line feed, where it has one; wait for it if it has not come in."""
+        while not self._lines:
+            self._lines.extend(next(self._groups))
+        return self._lines.popleft()
+
+    def has_arrived(self) -> bool:
+        """Whether another line that is not blank has come in."""
+        return any(line.strip() for line in self._lines)
+
+
+def unpack_lines(file: Any, name: str) -> Iterator[list[bytes]]:
+    """Yield the lines of an open file, those together that come in together, unpacked if they are packed.
 
     Args:
         file: a buffered reader, or a `CountedReader` of one.
@@ -123,7 +147,7 @@ def unpack_lines(file: Any, name: str) -> Iterator[bytes]:
     head = file.peek(8)[:8]
     kind = _find_packing(head, name)
     if not kind:
-        yield from iter(file.readline, b"")
+        yield from _split_lines(file)
         return
     counted = file if isinstance(file, CountedReader) else CountedReader(file)
     rest: list[bytes] = []  # the pieces of a line that has not ended
@@ -143,11 +167,26 @@ def unpack_lines(file: Any, name: str) -> Iterator[bytes]:
         is_too_long = rest_cost > _UNPACKED_COST + _COST_PER_BYTE * counted.bytes_read
         if is_too_long or total > _UNPACKED_COST + _MAX_LINES_RATIO * counted.bytes_read:
             raise _too_compressed_error(counted.bytes_read, kind, name)
-        yield from (line + b"\n" for line in lines)
+        yield [line + b"\n" for line in lines]
         if not piece:
             if any(rest):
-                yield b"".join(rest)
+                yield [b"".join(rest)]
             return
+
+
+def _split_lines(file: Any) -> Iterator[list[bytes]]:
+    """Yield the lines of a file that is not packed: those that are there, and no byte is waited for that completes none."""
+    rest: list[bytes] = []  # the pieces of a line that has not ended
+    while piece := file.read1(_ARRIVING_BYTES):
+        first, *lines = io.BytesIO(piece).readlines()
+        rest.append(first)
+        if not first.endswith(b"\n"):
+            continue
+        lines.insert(0, b"".join(rest))
+        rest = [] if lines[-1].endswith(b"\n") else [lines.pop()]
+        yield lines
+    if rest:
+        yield [b"".join(rest)]
 
 
 def read_first_line(file: Any, name: str, max_bytes: int) -> bytes:
@@ -193,6 +232,10 @@ class CountedReader:
         """Read a line."""
         return self._count_bytes(self.file.readline())
 
+    def read1(self, size: int) -> bytes:
+        """Read what is there, so many bytes at most; wait only where there is nothing."""
+        return self._count_bytes(self.file.read1(size))
+
     def _count_bytes(self, data: bytes) -> bytes:
         self.bytes_read += len(data)
         if self.digest is not None:
@@ -206,6 +249,8 @@ def _find_packing(head: bytes, name: str) -> str:
     Raises:
         InputError: it is packed in a way that is not read.
     """
+    if not head.startswith(_ALL_MAGIC_NUMBERS) and not packed_suffix(name):
+        return ""
     for magic, suffix in _OTHER_MAGIC_NUMBERS.items():
         if head.startswith(magic):
             packing, command = _OTHER_PACKINGS[suffix]

@@ -133,7 +133,7 @@ def open_input(path: str, display_name: str = "") -> Iterator[IO[bytes]]:
         yield sys.stdin.buffer
         return
     try:
-        file = Path(path).open("rb")  # noqa: SIM115  closed below
+        file = open(path or os.curdir, "rb")  # noqa: PTH123, SIM115  closed below; a Path takes its time to be made
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise read_error(path, error, display_name) from None
     with file:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from types import GenericAlias
 from typing import Any, TypeGuard
 
@@ -267,20 +268,43 @@ def _decode_json(data: bytes, type: object = object) -> Any:
     """
     import msgspec
 
-    with translate_parser_errors("bad-json", "this JSON cannot be read"):
-        try:
-            return msgspec.json.decode(data, type=type)
-        except RecursionError:
-            raise InputError("too-deep", "the JSON is nested deeper than anything a problem holds") from None
-        except UnicodeDecodeError:
-            decode_text(bytes(data), format_name="JSON")
-            raise
-        except msgspec.ValidationError as error:
-            if type is object:
-                raise _number_size_error(str(error)) from None
-        except msgspec.DecodeError as error:
-            raise _malformed_json_error(str(error), bytes(data)) from None
-    raise _WrongTypeError
+    try:
+        return msgspec.json.decode(data) if type is object else _decoder_of(type).decode(data)
+    except msgspec.ValidationError as error:
+        if type is not object:
+            raise _WrongTypeError from None
+        raise _number_size_error(str(error)) from None
+    except Exception as error:
+        raise _decoding_error(error, data) from None
+
+
+@cache
+def _decoder_of(type: object) -> Any:
+    """Return what decodes JSON as values of a type."""
+    import msgspec
+
+    return msgspec.json.Decoder(type)
+
+
+def _decoding_error(error: Exception, data: bytes) -> AttnError:
+    """Make the error for text that is no JSON, from what the decoder raised.
+
+    Raises:
+        CannotError: it does not fit in memory.
+    """
+    import msgspec
+
+    try:
+        with translate_parser_errors("bad-json", "this JSON cannot be read"):
+            if isinstance(error, RecursionError):
+                raise InputError("too-deep", "the JSON is nested deeper than anything a problem holds")
+            if isinstance(error, UnicodeDecodeError):
+                decode_text(bytes(data), format_name="JSON")
+            if isinstance(error, msgspec.DecodeError):
+                raise _malformed_json_error(str(error), bytes(data))
+            raise error
+    except AttnError as translated:
+        return translated
 
 
 class _WrongTypeError(Exception):
@@ -491,17 +515,20 @@ def _decode_field(text: bytes, name: str, document: bytes) -> object:
         raise
 
 
+@cache
+def _nested_type(kind: str, depth: int) -> object:
+    """Return the type of lists within each other, so many, of values of a kind."""
+    return GenericAlias(list, (_nested_type(kind, depth - 1),)) if depth else _TYPE_OF_KIND[kind]
+
+
 def _decode_array(text: bytes, kind: str) -> Any:
     """Decode nested lists, typed by how deep they open, as an array; what does not fit is left for validation to name."""
     import numpy as np
 
     opening = re.match(rb"[\[\s]*", text)
     depth = opening.group().count(b"[") if opening else 0
-    nested_type: object = _TYPE_OF_KIND[kind]
-    for _ in range(min(depth, 6)):
-        nested_type = GenericAlias(list, (nested_type,))
     try:
-        value = _decode_json(text, nested_type)
+        value = _decode_json(text, _nested_type(kind, min(depth, 6)))
     except _WrongTypeError:
         return _decode_json(text)
     try:

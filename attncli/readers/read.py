@@ -20,6 +20,7 @@ from attncli.readers.with_field import assign_name_of_array, replace_field
 from attncli.types import Problem
 
 if TYPE_CHECKING:
+    from attncli.readers.compression import ArrivingLines
     from attncli.request import ReaderKeywords, TableKeywords
 
 
@@ -37,12 +38,13 @@ class InputFile:
         """Its name for messages."""
         return "<stdin>" if self.path == "-" else self.path
 
-    def read_lines(self) -> Iterator[bytes]:
-        """Yield its lines as they come in, unpacked if they are packed.
+    def read_lines(self) -> ArrivingLines:
+        """Return its lines as they come in, unpacked if they are packed; they raise InputError where it cannot be read."""
+        from attncli.readers.compression import ArrivingLines
 
-        Raises:
-            InputError: it cannot be read.
-        """
+        return ArrivingLines(self._unpack_lines())
+
+    def _unpack_lines(self) -> Iterator[list[bytes]]:
         from attncli.readers.compression import unpack_lines
 
         if self.data is not None:

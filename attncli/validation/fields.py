@@ -171,7 +171,12 @@ def to_bfloat16(values: NumpyArray) -> NumpyArray:
 
 def shape_of(value: ArrayOrTensor) -> tuple[int, ...]:
     """Return the shape of an array or tensor, as plain integers."""
+    if isinstance(value, np.ndarray):
+        return value.shape
     return tuple(int(n) for n in value.shape)
+
+
+_COMPUTED_DTYPES = (np.dtype(np.float64), np.dtype(np.float32))  # what arrays of floats become
 
 
 def validate_array(value: Any, field: Field) -> Array:
@@ -181,6 +186,8 @@ def validate_array(value: Any, field: Field) -> Array:
         InputError: ragged, empty, of another kind, of a rank the field cannot have, or not finite.
     """
     name = field.name
+    if field.kind == "floats" and isinstance(value, np.ndarray) and value.dtype in _COMPUTED_DTYPES and value.size:
+        return _check_array(value, field)
     is_array = isinstance(value, np.ndarray) or is_tensor(value)
     if is_array and math.prod(max(n, 1) for n in shape_of(value)) >= 2**60:  # of no elements: 0 is among them
         raise input_error("wrong-shape", f"{name} has shape {shape_of(value)}, which no array can have", name)
@@ -189,7 +196,16 @@ def validate_array(value: Any, field: Field) -> Array:
     else:
         with np.errstate(all="ignore"):  # what does not fit is found, and is no warning
             value = _convert_dtype(as_numpy(value) if is_array else _array_from_lists(value, field), field)
-    shape = shape_of(value)
+    return _check_array(value, field)
+
+
+def _check_array(value: Array, field: Field) -> Array:
+    """Return an array of the field's kind, once its rank is one that the field can have, and its numbers are finite.
+
+    Raises:
+        InputError: it is not so.
+    """
+    name, shape = field.name, shape_of(value)
     if len(shape) not in field.ranks:
         expected = [f"({', '.join(s.split())})" for s in field.shapes if s != "*"] or ["at most (B, H, Tq, Tk)"]
         message = f"{name} has shape {shape}, but should be {join_names(expected, 'or')}"

@@ -45,7 +45,7 @@ def validate(problem: Problem, source: str = "", line: int | None = None) -> Pro
             values[name] = {k: validate_field(f"{name}.{k}", v) for k, v in value.items() if v is not None}
         elif name in FIELDS:
             values[name] = validate_field(name, value)
-    validated = dataclasses.replace(problem, **values, validated=True)
+    validated = problem.with_fields(**values, validated=True)
     _check_sources(validated)
     size = problem_size(validated)
     _check_memory_batch(validated)

@@ -61,18 +61,20 @@ def to_json_numbers(values: NumpyArray, dtype: str) -> object:
     """Turn an array into nested lists whose numbers print as the shortest text of their dtype; those not finite are strings."""
     if values.dtype.kind != "f":
         return values.tolist()
-    if dtype == "bfloat16":
-        short = _shortest_bfloat16(values)
-    elif values.dtype == np.float64:
-        short = values
-    else:
-        short = values.astype("U").astype(np.float64)
+    short = shortest_numbers(values, dtype)
     finite = np.isfinite(short)
     if finite.all():
         return short.tolist()
     spelled = short.astype(object)
     spelled[~finite] = [to_json_number(x) for x in short[~finite]]
     return spelled.tolist()
+
+
+def shortest_numbers(values: NumpyArray, dtype: str) -> NumpyArray:
+    """Return floats as the float64 numbers whose text is the shortest that reads back to the same value of their dtype."""
+    if dtype == "bfloat16":
+        return _shortest_bfloat16(values)
+    return values if values.dtype == np.float64 else values.astype("U").astype(np.float64)
 
 
 def _shortest_bfloat16(values: NumpyArray) -> NumpyArray:

@@ -184,16 +184,16 @@ def test_a_dry_run_says_what_would_be_done(attn, mixed, tmp_path):
 
 def test_an_input_deleted_meanwhile_is_one_failure(attn, tmp_path, monkeypatch):
     write(tmp_path, {"in/a.json": GOOD, "in/b.json": GOOD, "in/c.json": GOOD})
-    import attncli.batch.job as work
+    import attncli.batch.process as work
 
-    was = work.process_input
+    was = work.read_content
 
-    def perform(job, variant, input, *rest):
+    def read(job, input):
         (tmp_path / "in/b.json").unlink(missing_ok=True)
-        return was(job, variant, input, *rest)
+        return was(job, input)
 
     with monkeypatch.context() as patch:
-        patch.setattr("attncli.batch.executors.process_input", perform)
+        patch.setattr(work, "read_content", read)
         done = attn("batch", "in", "-o", "out")
 
     assert done.status == 1
@@ -204,8 +204,10 @@ def test_an_input_deleted_meanwhile_is_one_failure(attn, tmp_path, monkeypatch):
 
 
 def test_a_bug_costs_one_input(attn, tmp_path, monkeypatch):
+    """Those of equal shapes are computed together, unless that is what fails."""
     write(tmp_path, {"in/a.json": GOOD, "in/b.json": GOOD.replace("0.5", "0.25")})
-    import attncli.batch.job as work
+    import attncli.core.stacked as stacked
+    import attncli.pipeline as work
 
     was = work.load_engine()
 
@@ -215,6 +217,7 @@ def test_a_bug_costs_one_input(attn, tmp_path, monkeypatch):
         return was(plan)
 
     monkeypatch.setattr(work, "load_engine", lambda: broken)
+    monkeypatch.setattr(stacked, "run_stacked", lambda plans: 1 / 0)
     done = attn("batch", "in", "-o", "out")
 
     assert (done.status, names(tmp_path / "out")) == (1, ["b.json", "failed.txt", "manifest.ndjson"])

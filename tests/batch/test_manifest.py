@@ -153,8 +153,9 @@ def test_a_dry_run_reads_json_lines_too(attn, tmp_path):
 def test_what_a_run_that_has_ended_still_makes_is_not_wanted(tmp_path):
     """A task goes on when whoever sent it is killed; the next run has the folder by then."""
     from attncli.batch.inputs import Input
-    from attncli.batch.job import Job, process_input
+    from attncli.batch.job import Job
     from attncli.batch.manifest import Manifest
+    from attncli.batch.process import process_input
     from attncli.request import OutputOptions, ReadOptions, VariantRequest
 
     write(tmp_path, {"a.json": GOOD, "out/keep": ""})

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from attncli.batch.inputs import Input
-from attncli.batch.job import Job, process_input
+from attncli.batch.job import Job
 from attncli.batch.manifest import Manifest
+from attncli.batch.process import process_input
 from attncli.batch.result_paths import is_result_path, safe_name, valid_file_name
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from tests.batch.helpers import GOOD, failure_codes, lines, names, write
