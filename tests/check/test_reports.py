@@ -64,7 +64,11 @@ def test_every_batch_item_and_head_has_its_matrix(report):
     x = [[[1, 0, 0, 1], [0, 1, 1, 0]], [[0, 0, 1, 1], [1, 1, 0, 0]]]
     half = [[[[0.5, 0.5]] * 2] * 2] * 2
 
-    text = report({"embeddings": x, "tokens": [["a", "<b>"], ["c", "d"]], "variant": {"heads": 2}}, {"weights": half}, "--no-identify")
+    text = report(
+        {"embeddings": x, "tokens": [["a", "<b>"], ["c", "d"]], "variant": {"heads": 2}},
+        {"weights": half},
+        "--no-identify",
+    )
 
     assert re.findall(r"<h3>(.*?)</h3>", text) == [f"batch {b}, head {h}" for b in (0, 1) for h in (0, 1)]
     assert [row[0] for row in cells(text)] == ["a", "<b>"] * 2 + ["c", "d"] * 2

@@ -98,7 +98,6 @@ class LineMap:
                         found[name] = seconds
         return found
 
-
     def tests_in(self, folder: str) -> dict[str, float]:
         """Return the tests of a folder, whatever they run: name → seconds. Those that fail are left out."""
         return {

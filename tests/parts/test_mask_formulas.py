@@ -154,8 +154,8 @@ def test_bigbird_is_itc(block: int, window: int, first: int, random: int, seed: 
 def test_bigbird_draws_the_same_blocks_for_new_queries_behind_a_cache() -> None:
     x, variant = np.zeros((1, 1, 9, 2)), attncli.Variant(mask="bigbird:block=1,window=1,global=0,random=2")
     whole = attncli.attend(attncli.Problem(q=x, k=x), variant, keep={"mask"})
-    new = {name: x[:, :, 5:] for name in "qkv"}
-    behind = attncli.attend(attncli.Problem(**new, past={name: x[:, :, :5] for name in "kv"}), variant, keep={"mask"})
+    new = dict.fromkeys("qkv", x[:, :, 5:])
+    behind = attncli.attend(attncli.Problem(**new, past=dict.fromkeys("kv", x[:, :, :5])), variant, keep={"mask"})
 
     assert_identical(step_values(behind, "mask"), step_values(whole, "mask")[..., 5:, :])
 
