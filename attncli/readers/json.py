@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from types import GenericAlias
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from attncli.errors import AttnError, InputError, Location, input_error
 from attncli.readers.base import (
@@ -37,6 +37,9 @@ from attncli.readers.parser_errors import translate_parser_errors
 from attncli.readers.source import Source
 from attncli.text import quote_value, shorten
 from attncli.types import INPUT_NAMES, NESTED_FIELDS, Json, Problem
+
+if TYPE_CHECKING:
+    import msgspec
 
 _WHITESPACE = b" \t\r\n"
 _MAX_TOKEN_BYTES = 2**22  # of a line; a vector of a hundred thousand numbers takes less
@@ -279,11 +282,11 @@ def _decode_json(data: bytes, type: object = object) -> Any:
 
 
 @cache
-def _decoder_of(type: object) -> Any:
+def _decoder_of(type: object) -> msgspec.json.Decoder[object]:
     """Return what decodes JSON as values of a type."""
     import msgspec
 
-    return msgspec.json.Decoder(type)
+    return msgspec.json.Decoder[object](type)
 
 
 def _decoding_error(error: Exception, data: bytes) -> AttnError:
