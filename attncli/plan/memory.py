@@ -42,15 +42,15 @@ def check_memory(plan: Plan, streamed: bool) -> None:
     available = available_memory_bytes()
     if available is None or sum(needed) <= available:
         return
-    if needed.scores >= max(needed.vectors, needed.projections):
-        what, hint = _describe_scores(plan, streamed), _suggest_smaller_run(plan)
+    are_scores_most = needed.scores >= max(needed.vectors, needed.projections)
+    if are_scores_most:
+        what = _describe_scores(plan, streamed)
     else:
         what = "the vectors" if needed.vectors > needed.projections else "the drawn projections"
-        hint = _FEWER_NUMBERS
     raise CannotError(
         "out-of-memory",
         f"{what} need about {sum(needed) / 2**30:,.1f} GiB, but only {available / 2**30:,.1f} GiB are free",
-        help=hint,
+        help=_suggest_smaller_run(plan) if are_scores_most else _FEWER_NUMBERS,
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import attncli
+from attncli.cli.app import app
 from attncli.errors import InputError
 from attncli.parts.masks import mask
 from attncli.step_names import STEP_NAMES
@@ -73,6 +74,7 @@ def test_every_synonym_leads_to_a_name_that_exists():
         *options,
         *PRESETS,
         "force",
+        *(command.name for command in app.registered_commands),
     }
     for other, names in _SYNONYMS.items():
         assert set(names) <= ours, other
