@@ -232,6 +232,7 @@ def proposed_options() -> dict[str, str]:
             node for node in nodes if isinstance(node, ast.Call) and not ast.unparse(node.func).startswith("typer.")
         ]
         helps = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "help"]
+        helps += [part for help in helps if isinstance(help, ast.IfExp) for part in (help.body, help.orelse)]
         makers = {ast.unparse(help.func) for help in helps if isinstance(help, ast.Call)}
         helps += [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name in makers]
         for node in nodes:
