@@ -137,6 +137,13 @@ def test_a_header_is_no_row_of_figures_with_a_mistake(first_row, is_header):
     assert _is_header(table, names_labels=False) is is_header
 
 
+@pytest.mark.parametrize(("labels", "is_header"), [(["a", "b"], True), (["", "b"], False), (["a", " "], False)])
+def test_numbers_behind_an_empty_cell_are_a_header_where_each_row_has_a_label(labels, is_header):
+    table = _Table([("", "0", "1"), *((label, "0.1", "0.2") for label in labels)], array("q", [1, 2, 3]))
+
+    assert _is_header(table, names_labels=False) is is_header
+
+
 def test_only_ranks_say_how_many_are_claimed():
     figures = figures_from_arrays({"weights": np.zeros((2, 5)), "top_keys": np.zeros((2, 3), int)}).steps
 

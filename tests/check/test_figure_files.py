@@ -113,6 +113,17 @@ def test_files_of_figures(attn, tmp_path, name, text, status, said):
     assert (run.status, said in run.out + run.err) == (status, True), run.out + run.err
 
 
+@pytest.mark.parametrize(("inputs", "line", "said"), [("aba", 3, "'a' and 'b'"), ("aab", 4, "'a' and 'b'"), ("ba", 3, "'b' and 'a'")])  # fmt: skip
+def test_rows_of_several_inputs_are_refused_where_the_second_begins(attn, tmp_path, inputs, line, said):
+    rows = [f"{name}.csv,weights,0,{i},0.3" for i, name in enumerate(inputs)]
+    (tmp_path / "r.csv").write_text("\n".join(["source,step,query,key,value", *rows]) + "\n")
+
+    run = attn("check", CAT_SAT, "--figures", "r.csv")
+
+    said = said.replace("'a'", "'a.csv'").replace("'b'", "'b.csv'")
+    assert (run.status, f"r.csv:{line}" in run.err, f"several inputs: source is {said}" in run.err) == (3, True, True)
+
+
 def test_one_result_of_a_stream_is_read(attn, tmp_path):
     attn("compute", CAT_SAT, "--only", "weights", "-o", "r.json")
     (tmp_path / "r.ndjson").write_text(json.dumps(json.loads((tmp_path / "r.json").read_text())) + "\n")

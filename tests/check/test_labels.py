@@ -251,3 +251,36 @@ def test_tidy_rows_that_say_no_cell_are_refused_with_a_way_out(attn, tmp_path, t
     word, err = verdict(attn, tmp_path, text)
 
     assert (word, f"error[{code}]" in err, said in err, way_out in err) == ("refused", True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "is_refused"), [(["0", "2", "1"], True), (["1", "2", "0"], True), (["1", "0", "2"], False)]
+)
+def test_numbers_that_are_tokens_are_refused_whichever_reading_comes_first(attn, tmp_path, tokens, is_refused):
+    """Rows 1, 0, 2 by their tokens are 2, 0, 1, or 0, 2, 1, or as they stand; by their numbers they are 1, 0, 2."""
+    word, err = verdict(attn, tmp_path, table(["1", "0", "2"], tokens, weights(tokens)), tokens)
+
+    assert (word, "ambiguous-label" in err) == (("refused", True) if is_refused else ("right", False))
+
+
+@pytest.mark.parametrize(
+    ("step", "row", "problem_is_right"),
+    [
+        ("k", "0,down,0", True),  # of the new keys, which stand behind the cached ones
+        ("k", "0,the,0", False),
+        ("weights", "0,ask,0", True),
+        ("weights", "0,why,0", False),
+    ],
+)
+def test_tokens_of_tidy_rows_are_those_of_their_indices_behind_a_cache_too(attn, tmp_path, step, row, problem_is_right):
+    cache = {"k": [[[[1, 0], [0, 1], [1, 1]]]], "v": [[[[1, 0], [0, 1], [1, 1]]]]}
+    new = [[[[1, 2], [3, 1]]]]
+    names = {"tokens": ["ask", "why"], "k_tokens": ["the", "cat", "sat", "down", "there"]}
+    (tmp_path / "p.json").write_text(json.dumps({"q": new, "k": new, "v": new, "past": cache, **names}))
+    index, token, other = row.split(",")
+    header = "step,new_key,dim,value,key_token" if step == "k" else "step,query,key,value,query_token"
+    (tmp_path / "mine.csv").write_text(f"{header}\n{step},{index},{other},1,{token}\n")
+
+    run = attn("check", "p.json", "--figures", "mine.csv", "--no-identify")
+
+    assert ("unknown-label" in run.err) is not problem_is_right, run.err

@@ -80,6 +80,12 @@ def test_pairs_are_as_far_fetched_as_both_changes():
     ]
 
 
+def test_two_faults_that_may_be_combined_are_tried_together_once():
+    faults = (trial(name, 1, combinable=True) for name in ("a", "b", "c"))
+
+    assert pairs_of(*faults) == [("b", "a", 2), ("c", "a", 2), ("c", "b", 2)]
+
+
 def test_what_cannot_be_one_of_two_changes_is_not_tried():
     base = trial("no scale", 1, combinable=True)
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+import torch
 
 import attncli
 from attncli.check import check, figure_precision
-from attncli.check.claims import largest_claimed_rank
-from attncli.check.comparison import Comparison
-from attncli.check.evidence import Evidence, _differ_beyond_noise
-from attncli.check.figures import figures_from_arrays, figures_from_result, step_figures_from_texts
+from attncli.check.claims import Claim, largest_claimed_rank
+from attncli.check.comparison import Comparison, _is_constant
+from attncli.check.evidence import Evidence, _differ_beyond_noise, _has_more_decimals
+from attncli.check.faults import fault_hypotheses
+from attncli.check.faults.rounding import _dot_products_in_float16
+from attncli.check.figures import StepFigures, figures_from_arrays, figures_from_result, step_figures_from_texts
+from attncli.check.plain_attention_errors import PlainErrors
 from attncli.check.query_samples import choose_large_queries, choose_queries
 from attncli.check.regions import _MAX_MAP_COLUMNS, _make_bins
+from attncli.check.rules import Rule, choose_rule, compare_cells
 from attncli.check.task import prepare
+from attncli.check.wrong_answers import wrong_answers
 from attncli.errors import InputError
 from attncli.variant import Variant
 from tests.helpers import draw_normal
@@ -88,6 +96,151 @@ def test_the_reference_itself_is_no_evidence():
     assert not evidence.differs_from_reference
     assert evidence.residual == evidence.residual_before == pytest.approx(9 * 0.25**2 / weights.max() ** 2)
     assert evidence.gained_digits == 0
+
+
+# ── what is tried ────────────────────────────────────────────────────────────────────────────────
+def trials_of(fields, step="context", **choices):
+    """The trials of a problem whose figures are right, and the reference."""
+    problem, variant = attncli.Problem(**fields), Variant(**choices)
+    comparison = Comparison(prepare(problem, variant, figures_from_arrays({step: attncli.attend(problem, variant)[step].values})))  # fmt: skip
+    return comparison.trials, comparison.reference
+
+
+def test_each_choice_is_left_out_once_to_see_whether_the_figures_would_tell():
+    trials, reference = trials_of(
+        {"embeddings": draw_normal(1, 5, 8)}, heads=2, mask="causal", softcap=2.0, position="rope", qk_norm="l2"
+    )
+
+    names = [wrong.name for wrong in wrong_answers(trials, reference)]
+
+    assert {name for name in names if name.startswith("--")} == {
+        *("--qk-norm none", "--position none", "--scale none", "--softcap none")
+    }
+
+
+def test_the_options_of_a_scaled_rotation_are_left_out_together():
+    trials, _ = trials_of(
+        {"embeddings": draw_normal(1, 5, 8)}, position="rope:theta=500,scaling=linear,factor=2", qk_norm="rms:eps=0.1"
+    )
+
+    names = [hypothesis.name for hypothesis in fault_hypotheses(trials)]
+
+    assert [name for name in names if name.startswith("rope without")] == ["rope without theta", "rope without scaling"]
+    assert "rms without eps" in names
+
+
+def test_blocks_are_of_the_usual_sizes_up_to_the_number_of_keys():
+    trials, _ = trials_of({"embeddings": draw_normal(1, 130, 2)})
+
+    sizes = [re.findall(r"^last key repeated in the last block, blocks of (\d+)", h.name) for h in fault_hypotheses(trials)]  # fmt: skip
+
+    assert [int(size) for found in sizes for size in found] == [8, 16, 32, 64, 128]
+
+
+def test_what_no_scale_changes_is_not_offered_where_nothing_is_scaled():
+    names = {h.name for h in fault_hypotheses(trials_of({"embeddings": draw_normal(1, 5, 4)}, scale="none")[0])}
+
+    assert "scale 1/√d_k" in names
+    assert not names & {"no scale", "scale applied twice"}
+
+
+def test_rounding_is_named_after_whatever_else_may_be():
+    hypotheses = [*fault_hypotheses(trials_of({"embeddings": draw_normal(1, 9, 4)}, mask="causal")[0])]
+
+    assert {h.implausibility for h in hypotheses if h.is_rounding} == {max(h.implausibility for h in hypotheses)} == {3}
+
+
+@pytest.mark.parametrize(("rows", "edge"), [(27, "from query 16 on, a multiple of 16:"), (28, "from query 17 on:")])
+def test_the_edge_from_which_rows_are_missing_is_named_by_the_largest_block(rows, edge):
+    context = draw_normal(2, rows, 4)
+    context[rows - 11 :] = 0
+    task = prepare(attncli.Problem(embeddings=draw_normal(1, rows, 4)), Variant(), figures_from_arrays({"context": context}))  # fmt: skip
+
+    [said] = [h.description for h in fault_hypotheses(Comparison(task).trials) if h.name == "last queries not written"]
+
+    assert said.startswith(f"with 0 for the last 11 queries, {edge}")
+
+
+def test_a_product_in_float16_rounds_each_term_and_each_sum():
+    q, k = draw_normal(1, 1, 1, 2, 5), draw_normal(2, 1, 1, 3, 5)
+    expected = np.zeros((2, 3), np.float16)
+    for i in range(5):
+        terms = np.outer(q[0, 0, :, i].astype(np.float16), k[0, 0, :, i].astype(np.float16)).astype(np.float16)
+        expected = (expected + terms).astype(np.float16)
+
+    scores = _dot_products_in_float16(None, torch.tensor(q), torch.tensor(k), {})
+
+    np.testing.assert_array_equal(scores[0, 0].numpy(), expected)
+
+
+def test_plain_arithmetic_is_computed_once_and_drawn_only_where_it_is_asked_for():
+    fields = {"embeddings": draw_normal(1, 5, 8)}
+    trials, reference = trials_of(fields, "weights")
+    computed = attncli.attend(attncli.Problem(**fields), dtype="float16")["weights"].values.astype(np.float64)
+    errors = PlainErrors(trials, reference, 25)
+
+    plain = errors.largest_error("weights", "float16")
+
+    assert plain == np.abs(computed - reference["weights"]).max()
+    assert errors.largest_error("weights", "float16", is_drawn=True) > plain
+
+
+# ── comparing ────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("values", "is_constant"),
+    [([1.0, 1.0], True), ([1.0, 2.0], False), ([NAN, NAN], True), ([NAN, 1.0], False), ([1, 2], False), ([3, 3], True)],
+)
+def test_figures_are_constant_where_all_are_equal_or_none_is_a_number(values, is_constant):
+    assert _is_constant(np.array(values)) is is_constant
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("flash", 0.1), ("close", 0.01)])
+def test_larger_figures_are_rounded_to_larger_units_under_flash_alone(name, allowed):
+    problem = attncli.Problem(embeddings=draw_normal(1, 3, 4))
+    weights = attncli.attend(problem)["weights"].values
+    comparison = Comparison(prepare(problem, Variant(), figures_from_arrays({"weights": weights})))
+    comparison.rules = (Rule(name, "", "float32", rtol=0.0, atol=0.0, allowed_error=0.01),)
+
+    cells = comparison.compare(0, weights, largest_figure=10 * weights.max())
+
+    np.testing.assert_allclose(cells.tolerance, allowed, rtol=1e-12)
+
+
+def test_a_tolerance_beside_the_digits_of_a_worksheet_is_relative_to_the_reference():
+    rule = Rule("digits", "", "float64", rtol=0.1, atol=0.01)
+    reference, zero = np.array([8.0, -4.0]), np.zeros(2, np.int64)
+
+    cells = compare_cells(rule, np.array([8.8, -4.42]), reference, zero + 3, 8.0)
+
+    np.testing.assert_allclose(cells.tolerance, [0.81, 0.41], rtol=1e-12)
+    assert cells.is_right.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("dtype", "judged"), [("text", "float32"), ("float64", "float32"), ("float16", "float16")])
+def test_flash_judges_what_says_no_narrow_dtype_as_float32(dtype, judged):
+    figures = StepFigures("weights", np.zeros((2, 2)), dtype, np.full((2, 2), 3))
+    index = tuple(np.indices((2, 2)))
+
+    rule = choose_rule(Claim("weights", ("query", "key"), figures.values, index, True, figures, None), "flash", None, None)  # fmt: skip
+
+    assert (rule.name, rule.dtype, rule.reason) == ("flash", judged, "--rule flash")
+
+
+def test_a_statistic_of_many_scores_costs_too_much(monkeypatch):
+    comparison = Comparison(
+        prepare(
+            attncli.Problem(embeddings=draw_normal(1, 3, 4)), Variant(), figures_from_arrays({"weights": np.eye(3)})
+        )
+    )
+
+    assert comparison.row_statistic("log_sum_exp").shape == (3,)
+    monkeypatch.setattr("attncli.check.comparison._MAX_STATISTIC_SCORES", 8)
+    assert comparison.row_statistic("log_sum_exp") is None
+
+
+@pytest.mark.parametrize(("values", "decimals", "has_more"), [([0.123], 2, True), ([0.12, NAN], 2, False), ([3.0], 0, False), ([2.5], 0, True)])  # fmt: skip
+def test_decimals_are_counted_of_what_is_a_number(values, decimals, has_more):
+    assert _has_more_decimals(np.array(values), decimals) is has_more
 
 
 # ── samples of queries ───────────────────────────────────────────────────────────────────────────

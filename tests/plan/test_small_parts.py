@@ -10,7 +10,7 @@ import torch
 
 import attncli
 from attncli.check import index_sets
-from attncli.check.alternatives import _other_option_values
+from attncli.check.alternatives import _SMALL_INTEGERS, _other_option_values
 from attncli.check.faults.constants import _factor_names, _round_within
 from attncli.core.inputs import require_device
 from attncli.core.remote import _shift_rows
@@ -42,6 +42,23 @@ def test_numbers_near_an_option_are_tried_on_both_sides():
     option = next(option for option in FAMILIES["position"]["rope"].options if option.name == "dims")
 
     assert list(_other_option_values(option, 8, [4], words_only=False)) == [4, 9, 7, 10, 6]
+
+
+@pytest.mark.parametrize(
+    ("family", "member", "name", "small"),
+    [
+        ("mask", "window", "left", True),  # without a bound, unless one is given
+        ("mask", "bigbird", "block", False),
+        ("position", "rope", "theta", False),
+        ("position", "rope", "factor", False),
+    ],
+)
+def test_small_numbers_are_tried_for_what_counts_and_may_be_left_out(family, member, name, small):
+    option = next(option for option in FAMILIES[family][member].options if option.name == name)
+
+    others = [x for x in _other_option_values(option, option.default, [], words_only=True) if not isinstance(x, str)]
+
+    assert others == ([*_SMALL_INTEGERS] if small else [])
 
 
 def test_a_number_is_rounded_to_the_digits_that_figures_tell():
