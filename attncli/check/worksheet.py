@@ -179,7 +179,7 @@ def _collect_answers(line: str, line_number: int, answers: dict[int, str]) -> No
             pattern = _TEXT_IN_GAP_PATTERN if number else _WORD_IN_GAP_PATTERN
             word = pattern.match(line, mark.end())
             if word:
-                text = printable(shorten(word[1] or word[word.lastindex or 0]))
+                text = printable(shorten(next(filter(None, word.groups()), "")))
                 raise InputError(
                     "not-a-number",
                     f"gap {gap} holds {text!r}",

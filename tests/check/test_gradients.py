@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 
 import attncli
+from attncli.check.comparison import Comparison
+from attncli.check.faults import fault_hypotheses
+from attncli.check.figures import figures_from_arrays
+from attncli.check.task import prepare
 from tests.check.gradient_kernels import Case, backward
 
 
@@ -214,6 +218,41 @@ def test_a_mistake_of_the_way_back_is_named(fault):
     assert {step.step for step in report.steps if step.is_right} == {step.step for step in report.steps} - set(
         report.identified[0].explained_steps
     )
+
+
+def descriptions(claimed, **choices):
+    """What may be said of gradients of some names: description by name of the hypothesis."""
+    case = Case(queries=5, keys=5)
+    figures = figures_from_arrays(
+        {name: x for name, x in backward(case).items() if name in {*claimed, "dcontext", "dout"}}
+    )
+    task = prepare(attncli.Problem(**case.problem_fields()), attncli.Variant(**choices), figures)
+    return {h.name: h.description for h in fault_hypotheses(Comparison(task).trials)}
+
+
+@pytest.mark.parametrize(
+    ("claimed", "said"),
+    [
+        (["dq"], {"dq not rotated back": "it is that of positioned_q"}),
+        (["dk", "dv"], {"dk not rotated back": "it is that of positioned_k"}),
+        (["dq", "dk"], {
+            "dq and dk not rotated back": "they are those of positioned_q and positioned_k",
+            "dq not rotated back": "it is that of positioned_q",
+            "dk not rotated back": "it is that of positioned_k",
+        }),
+    ],
+)  # fmt: skip
+def test_what_is_not_rotated_back_is_what_is_claimed_alone(claimed, said):
+    found = descriptions(claimed, position="rope")
+
+    assert {name: text.partition(": ")[2] for name, text in found.items() if "rotated back" in name} == said
+
+
+def test_groups_are_of_as_many_query_heads_as_read_one_head_of_k_and_v():
+    found = descriptions(["dk"])
+
+    assert "all 2 heads that read a head of k and v" in found["only the last query head of each group in dk"]
+    assert "over the 2 query heads of each group" in found["averaged over groups in dk"]
 
 
 def in_half(case, fault):

@@ -120,6 +120,7 @@ def of_offsets(*letters):
 
 WRONG = {
     "scale 1/√(heads · d_k)": of_scale(lambda c: 1 / np.sqrt(c.h * c.d)),
+    "scale 1/√d_k": of_scores(lambda c, s: softmax(s), scale=0.3),
     "scale √d_k": of_scale(lambda c: np.sqrt(c.d)),
     "scale d_k": of_scale(lambda c: c.d),
     "scale 1/√n": of_scale(lambda c: 1 / np.sqrt(c.n)),

@@ -153,6 +153,18 @@ def test_what_the_wrong_rows_look_like(values, said):
         assert any(words in observation for observation in observations), observations
 
 
+@pytest.mark.parametrize(("sign", "limit", "told"), [(1, 2**20, True), (-1, 2**20, False), (1, 0, False)])
+def test_denominators_are_told_of_where_factors_are_positive_and_sums_are_computed(monkeypatch, sign, limit, told):
+    monkeypatch.setattr("attncli.check.comparison._MAX_STATISTIC_SCORES", limit)
+    factors = 1 / (1 + 3 / SUMS)
+    factors[1, 2, 5:9] *= sign
+
+    observations = region_of(CONTEXT * factors).observations
+
+    assert any("the reference × a factor of their own" in words for words in observations)
+    assert any("their denominators are too large by 3" in words for words in observations) is told
+
+
 def test_one_value_changed_leaves_a_difference_of_rank_one():
     v = V.copy()
     v[0, 1, 7] += np.arange(1, D + 1)

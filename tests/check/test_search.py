@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from attncli.check.evidence import Evidence, _count_gained_digits, _have_same_no
 from attncli.check.faults import Hypothesis
 from attncli.check.figures import figures_from_arrays
 from attncli.check.rules import CellComparison
-from attncli.check.search import Search
+from attncli.check.search import _MAX_PAIR_TRIALS, PairTrial, Search
 from attncli.check.task import prepare
 from attncli.check.trial_results import SingleTrial, TrialResult
 from attncli.types import Problem
@@ -84,6 +85,27 @@ def test_two_faults_that_may_be_combined_are_tried_together_once():
     faults = (trial(name, 1, combinable=True) for name in ("a", "b", "c"))
 
     assert pairs_of(*faults) == [("b", "a", 2), ("c", "a", 2), ("c", "b", 2)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "is_sampled", "numbers_left", "tried"),
+    [
+        (2048, False, 0, _MAX_PAIR_TRIALS),  # of a small problem
+        (4096, False, 0, _MAX_PAIR_TRIALS // 2),
+        (2048, True, 7, 3),
+        (2048, True, -1, 0),  # single changes have used it up
+    ],
+)
+def test_fewer_pairs_are_tried_where_each_costs_more(scores, is_sampled, numbers_left, tried):
+    search, ran = Search.__new__(Search), []
+    search.comparison = SimpleNamespace(score_count=scores)
+    search.whole = object() if is_sampled else search.comparison
+    search.numbers_left, search.numbers_of_trial, search.left_out_count = numbers_left, 2, 0
+    search._pair_trials = lambda _: [PairTrial(1, lambda: ran.append(1))] * (_MAX_PAIR_TRIALS + 5)
+
+    assert search._try_pairs([], lambda *_: None) == []
+    assert len(ran) == tried
+    assert search.left_out_count == _MAX_PAIR_TRIALS + 5 - tried
 
 
 def test_what_cannot_be_one_of_two_changes_is_not_tried():
