@@ -284,3 +284,11 @@ def test_tokens_of_tidy_rows_are_those_of_their_indices_behind_a_cache_too(attn,
     run = attn("check", "p.json", "--figures", "mine.csv", "--no-identify")
 
     assert ("unknown-label" in run.err) is not problem_is_right, run.err
+
+
+def test_a_step_of_one_axis_is_a_row_whatever_its_corner_says(attn, tmp_path):
+    sums = attncli.attend(attncli.Problem(embeddings=X), keep=["log_sum_exp"])["log_sum_exp"].values
+
+    text = "query,0,1,2\nx," + ",".join(f"{x:.4f}" for x in sums) + "\n"
+
+    assert verdict(attn, tmp_path, text, tokens=None, step="log_sum_exp") == ("right", "")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import attncli
+from attncli.core.inputs import _find_shared_grid
+from attncli.derivation import recording_intermediates
 from attncli.mask_expression import MaskExpression
 from attncli.parts.masks import mask
 from attncli.parts.mixing import mixing
@@ -16,7 +18,7 @@ from attncli.parts.norms import norm
 from attncli.parts.positions import position
 from attncli.parts.scores import score
 from attncli.parts.sinks import sink
-from attncli.plan import make_plan
+from attncli.plan import finish_plan, make_plan, outline_plan
 from attncli.registry import Part
 from attncli.variant import Variant
 from tests.helpers import draw_normal
@@ -26,7 +28,6 @@ N, M, D, H, B = 7, 5, 30, 3, 2  # queries, keys of a memory, width, heads, batch
 
 
 def test_an_outline_that_is_remembered_is_the_one_that_would_be_made():
-    from attncli.plan import outline_plan
     from attncli.plan.build import OUTLINE_CACHE, build_outline
     from attncli.validation import validate
 
@@ -45,6 +46,21 @@ def test_an_outline_that_is_remembered_is_the_one_that_would_be_made():
         np.testing.assert_array_equal(made.problem.embeddings, draw_normal(seed, n, 6))
         np.testing.assert_array_equal(made.q_pos, anew.q_pos)
     assert len(OUTLINE_CACHE) == 2
+
+
+def test_problems_alike_share_their_grid_unless_one_was_changed_or_its_making_is_shown():
+    variant = Variant(mask="causal")
+    _, one, other = (
+        finish_plan(outline_plan(attncli.Problem(embeddings=draw_normal(i, 4, 2)), variant)) for i in range(3)
+    )
+
+    shared = _find_shared_grid(one)
+
+    assert shared is _find_shared_grid(other)
+    assert shared.visible_grid.visible[0, 0].tolist() == np.tri(4, dtype=bool).tolist()
+    assert _find_shared_grid(dataclasses.replace(one, q_pos=one.q_pos + 1)) is None
+    with recording_intermediates():
+        assert _find_shared_grid(one) is None
 
 
 @pytest.mark.parametrize(

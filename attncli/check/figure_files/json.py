@@ -109,7 +109,7 @@ def figures_from_json(path: str, data: bytes) -> Figures:
         return Figures(path, "text", tuple(_step_figures_from_json(step, entry) for step, entry in content.items()))
     figures = figures_from_problem(path)  # refuses what is no problem
     expected: Json = content["expected"]
-    steps = tuple(_step_figures_from_json(step, entry, in_problem=True) for step, entry in expected.items())
+    steps = tuple(_step_figures_from_json(step, entry) for step, entry in expected.items())
     return replace(figures, steps=steps)
 
 
@@ -122,18 +122,17 @@ def figures_from_ndjson(path: str, data: bytes) -> Figures:
     return figures_from_json(path, lines[0] if lines else data)
 
 
-def _step_figures_from_json(step: str, entry: object, *, in_problem: bool = False) -> StepFigures:
+def _step_figures_from_json(step: str, entry: object) -> StepFigures:
     """Make figures of one entry of an object, which follows the grammar of `expected`, with the digits that are written."""
     require_known_step(step)
     properties: Json = entry if isinstance(entry, dict) else {"values": entry}
-    name = f"expected.{step}" if in_problem else step
-    paths = {key: f"{name}.{key}" if isinstance(entry, dict) else name for key in properties}
+    paths = {key: f"{step}.{key}" if isinstance(entry, dict) else step for key in properties}
     arrays = {"values": _array_of_numbers(step, properties["values"])} if "values" in properties else {}
     numbers = {
         key: _as_plain_numbers(x, paths[key]) if arrays.get(key) is None else arrays[key]
         for key, x in properties.items()
     }
-    checked = _validate_entry(step, numbers, in_problem=in_problem, is_object=isinstance(entry, dict))
+    checked = _validate_entry(step, numbers, is_object=isinstance(entry, dict))
     rows, columns = (tuple(map(int, checked[key])) if key in checked else None for key in ("rows", "columns"))
     del numbers
     return replace(
@@ -146,14 +145,12 @@ def _step_figures_from_json(step: str, entry: object, *, in_problem: bool = Fals
     )
 
 
-def _validate_entry(step: str, properties: Json, *, in_problem: bool, is_object: bool) -> Json:
-    """Validate a step's entry as `expected` is; outside a problem, errors name the step as the file does."""
+def _validate_entry(step: str, properties: Json, *, is_object: bool) -> Json:
+    """Validate a step's entry as `expected` is; errors name the step as the file does, which is no problem."""
     try:
         checked: Json = validate_field("expected", {step: properties})[step]
         return checked
     except InputError as error:
-        if in_problem:
-            raise
         message, path = error.message, error.location.path
         for name in (f"expected.{step}",) if is_object else (f"expected.{step}.values", f"expected.{step}"):
             message, path = message.replace(name, step), path.replace(name, step)
