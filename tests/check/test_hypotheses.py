@@ -165,6 +165,7 @@ WRONG = {
     "packed qkv cut in three": of_qkv(lambda c, q, k, v: cut_in_three(np.concatenate([q, k, v], -1), c.h), heads=6),
     "q not projected": of_qkv(lambda c, q, k, v: (split(c.x, c.h), k, v)),
     "k not projected": of_qkv(lambda c, q, k, v: (q, split(c.x, c.h), v)),
+    "v not projected": of_qkv(lambda c, q, k, v: (q, k, split(c.x, c.h))),
     "keys for queries": of_qkv(lambda c, q, k, v: (k, k, v)),
     "queries for keys": of_qkv(lambda c, q, k, v: (q, q, v)),
     "keys for values": of_qkv(lambda c, q, k, v: (q, k, k)),
