@@ -118,6 +118,15 @@ def test_each_choice_is_left_out_once_to_see_whether_the_figures_would_tell():
     }
 
 
+@pytest.mark.parametrize(
+    ("parameters", "choices"), [({f"w_{x}": np.eye(4) for x in "qkv"}, {}), ({}, {"projection": "randn:seed=1,dim=4"})]
+)
+def test_v_that_is_not_projected_is_tried_once_whether_its_matrix_is_given_or_drawn(parameters, choices):
+    trials, _ = trials_of({"embeddings": draw_normal(1, 5, 4), "parameters": parameters}, **choices)
+
+    assert [h.name for h in fault_hypotheses(trials)].count("v not projected") == 1
+
+
 def test_the_options_of_a_scaled_rotation_are_left_out_together():
     trials, _ = trials_of(
         {"embeddings": draw_normal(1, 5, 8)}, position="rope:theta=500,scaling=linear,factor=2", qk_norm="rms:eps=0.1"

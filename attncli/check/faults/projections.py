@@ -174,8 +174,9 @@ def qkv_exchanged(trials: Trials) -> Iterator[Hypothesis]:
     yield Hypothesis("queries for values", "with q in place of v", lambda: exchange(v="q"))
     yield Hypothesis("k and v swapped", "with k and v exchanged", lambda: exchange(v="k", k="v"))
     yield Hypothesis("q and v swapped", "with q and v exchanged", lambda: exchange(v="q", q="v"))
-    embeddings = trials.plan.problem.embeddings
-    if embeddings is not None and trials.plan.problem.memory is None:
+    problem = trials.plan.problem
+    embeddings = problem.embeddings
+    if embeddings is not None and problem.memory is None and "w_v" not in problem.parameters:  # which is drawn
         yield Hypothesis(
             "v not projected",
             "with v not projected: it is x itself, not x W_v",
