@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeAlias, get_args
 
-from attncli.atomic_file import atomic_write, refuse_link
+from attncli.atomic_file import atomic_write, refuse_link, to_bytes
 from attncli.errors import OptionError
 from attncli.text import join_names, shorten, suggestion
 from attncli.types import Attention, Step
@@ -98,6 +98,7 @@ class Format:
     suffixes: tuple[str, ...]
     write: Writer
     is_binary: bool = False
+    encode: Callable[[Attention, RenderOptions], bytes] | None = None  # the bytes of a file, sooner than by `write`
     console_errors: Codec = "attn"
     unsupported_dtypes: tuple[str, ...] = ()  # dtypes it cannot hold, and widens
     shape_options: tuple[
@@ -116,6 +117,12 @@ class Format:
     check_shapes: Callable[[Sequence[StepShape], RenderOptions], None] | None = None
     # (result, options) → what is not shown of the result, "code: sentence"
     find_warnings: Callable[[Attention, RenderOptions], tuple[str, ...]] | None = None
+
+    def make_bytes(self, attention: Attention, options: RenderOptions) -> bytes:
+        """Return a result as the bytes of a file."""
+        if self.encode is not None:
+            return self.encode(attention, options)
+        return to_bytes(self.write(attention, options))
 
     def prepare_result(self, attention: Attention, options: RenderOptions) -> Attention:
         """The result as this format can hold it: a dtype it lacks is widened, and warnings say what is not as it was."""

@@ -170,8 +170,8 @@ def compute_stream(
     output_options: OutputOptions,
     seed: int | None = None,
     has_arrived: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[str, AttnError | None]]:
-    """Compute a stream of problems: for each a line of JSON, and the error where the line holds one.
+) -> Iterator[tuple[bytes, AttnError | None]]:
+    """Compute a stream of problems: for each a line of JSON in UTF-8, and the error where the line holds one.
 
     A problem that fails does not stop the others, unless each of them would fail in the same way.
 
@@ -188,13 +188,13 @@ def compute_stream(
     """
     from attncli.output_formats import RenderOptions, choose_output_format
 
-    write = choose_output_format(None, "ndjson").write
+    format = choose_output_format(None, "ndjson")
     render_options = RenderOptions(bare=output_options.bare)
     for answer in compute_each(problems, variant_request, output_options, seed, has_arrived=has_arrived):
         if isinstance(answer, AttnError):
-            yield error_line(answer), answer
+            yield error_line(answer).encode("utf-8", "surrogatepass"), answer
         else:
-            yield str(write(answer, render_options)), None
+            yield format.make_bytes(answer, render_options), None
 
 
 def compute_each(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attncli import __version__
-from attncli.atomic_file import atomic_write, atomic_write_bytes, refuse_link, to_bytes, write_error
+from attncli.atomic_file import atomic_write, atomic_write_bytes, refuse_link, write_error
 from attncli.batch.addresses import hide_secrets, path_part
 from attncli.batch.inputs import Input
 from attncli.batch.job import Job, hash_input, is_up_to_date, lines_failed_error, plan_input, read_content
@@ -205,14 +205,14 @@ def _write_result(job: Job, begun: _BegunInput, computed: Attention, write_bytes
     attention = job.result_format.prepare_result(computed, job.render_options)
     if job.result_format.shows_workings:
         attention = add_workings(attention, plan, load_engine())
-    result = to_bytes(job.result_format.write(attention, job.render_options))
+    result = job.result_format.make_bytes(attention, job.render_options)
     _write_file(job, input.result_path, result, write_bytes)
     if job.output_options.shared_js:
         write_shared_file(job.result_format, Path(job.results_folder, input.result_path).parent)
     if job.figure_format is not None:  # after the result: a figure that is older is of an earlier one
         drawn = job.figure_format.prepare_result(computed, job.render_options)
         attention = replace(attention, warnings=tuple(dict.fromkeys((*attention.warnings, *drawn.warnings))))
-        figure = to_bytes(job.figure_format.write(drawn, job.render_options))
+        figure = job.figure_format.make_bytes(drawn, job.render_options)
         _write_file(job, figure_path(input.result_path, job.figure_format.name), figure, None)
     result_sha256 = hashlib.sha256(result).hexdigest() if write_bytes is None else None
     begun.outcome |= {"bytes": len(result), "result_sha256": result_sha256, "warnings": attention.warnings}
@@ -243,8 +243,7 @@ def _compute_lines(
         lines = ArrivingLines(unpack_lines(hashed, path_part(input.path)))
         problems = read_json_lines(lines, input.display_name)
         answers = compute_stream(problems, job.variant_request, job.output_options, job.seed, lines.has_arrived)
-        for text, error in answers:
-            encoded = to_bytes(text)
+        for encoded, error in answers:
             write(encoded)
             result_digest.update(encoded)
             bytes_written += len(encoded)

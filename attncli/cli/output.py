@@ -95,6 +95,8 @@ def standard_output_writer(environment: Environment, console_errors: Codec = "at
     buffer: IO[bytes] | None = None if is_text else getattr(stdout, "buffer", None)
 
     def write(piece: str | bytes | memoryview) -> None:
+        if isinstance(piece, bytes):
+            piece = piece.decode("utf-8", "surrogatepass")
         if buffer is None:
             stdout.write(str(piece))
         elif console_errors == "utf-8":

@@ -17,7 +17,7 @@ from attncli.plan import Plan
 from attncli.plan.hidden_keys import PlannedHiddenKeys
 from attncli.types import PARAMETER_STEPS, Attention, NumpyArray, Problem
 
-MAX_STACKED_SCORES = 2**12  # scores of a problem beyond which it gains nothing from being one of many
+MAX_STACKED_SCORES = 2**14  # scores of a problem beyond which it gains nothing from being one of many
 _PROJECTION_NAMES = {parameter.name for parameter in PROJECTION_PARAMETERS}
 
 

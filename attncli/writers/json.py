@@ -7,46 +7,65 @@ import numpy as np
 
 from attncli.output_formats import RenderOptions, output_format
 from attncli.text import escape_json_controls
-from attncli.types import Attention, Json
+from attncli.types import Attention, Json, NumpyArray
 from attncli.writers.record import shortest_numbers, to_json_numbers, to_record
 
 # What --bare leaves out: it is the same in every record of a command, or the arrays show it.
 FIELDS_NOT_IN_BARE = ("schema", "attn_version", "variant", "settings", "layout", "dtype", "axes", "shapes", "formulas")
 
 
-@output_format("json", ".json", console_errors="attn.json", shape_options=("bare",))
-def write_json(attention: Attention, options: RenderOptions) -> str:
-    """Write one document: on one line, or for a terminal indented, with a matrix row on each line."""
-    record = to_record(attention, as_lists=True)
-    if options.bare:
-        record = {name: value for name, value in record.items() if name not in FIELDS_NOT_IN_BARE}
-    text = "" if options.is_terminal else _encode_finite(record, attention.dtype)
-    if not text:
-        fields = {
-            name: to_json_numbers(value, attention.dtype) if isinstance(value, np.ndarray) else value
-            for name, value in record.items()
-        }
-        text = _format_indented(fields) if options.is_terminal else msgspec.json.encode(fields).decode()
-    return escape_json_controls(text) + "\n"
-
-
-def _encode_finite(record: Json, dtype: str) -> str:
-    """Encode a record whose numbers are finite, as nearly always, without looking at each; "" where one may not be.
-
-    A number that is not finite would stand there as null.
-    """
-    fields = dict(record)
+def encode_json(attention: Attention, options: RenderOptions) -> bytes:
+    """Write one document on one line, as bytes. Where numbers are many, their text is made once and not looked at again."""
+    record, pieces, others = _select_fields(attention, options), [], dict[str, object]()
     for name, value in record.items():
         if isinstance(value, np.ndarray):
-            fields[name] = (shortest_numbers(value, dtype) if value.dtype.kind == "f" else value).tolist()
-    encoded = msgspec.json.encode(fields)
-    return "" if b"null" in encoded else encoded.decode()
+            if others:
+                pieces.append(_encode_members(others))
+                others = {}
+            pieces.append(f'"{name}":'.encode() + _encode_array(value, attention.dtype))
+        else:
+            others[name] = value
+    pieces.append(_encode_members(others))  # the warnings are the last
+    return b"{" + b",".join(pieces) + b"}\n"
 
 
-@output_format("ndjson", ".ndjson", ".jsonl", console_errors="attn.json", shape_options=("bare",))
+def _select_fields(attention: Attention, options: RenderOptions) -> Json:
+    """Return the fields of a result's record, without those that --bare leaves out."""
+    record = to_record(attention, as_lists=True)
+    return {name: x for name, x in record.items() if name not in FIELDS_NOT_IN_BARE} if options.bare else record
+
+
+def _encode_members(fields: Json) -> bytes:
+    """Encode fields that hold text as the members of an object, without its braces."""
+    text = msgspec.json.encode(fields)[1:-1].decode()
+    return escape_json_controls(text).encode()
+
+
+def _encode_array(values: NumpyArray, dtype: str) -> bytes:
+    """Encode the numbers of a step."""
+    short = shortest_numbers(values, dtype) if values.dtype.kind == "f" else values
+    encoded = msgspec.json.encode(short.tolist())
+    if b"null" in encoded:  # which stands for a number that is not finite
+        return msgspec.json.encode(to_json_numbers(values, dtype))
+    return encoded
+
+
+@output_format("json", ".json", console_errors="attn.json", shape_options=("bare",), encode=encode_json)
+def write_json(attention: Attention, options: RenderOptions) -> str:
+    """Write one document: on one line, or for a terminal indented, with a matrix row on each line."""
+    if not options.is_terminal:
+        return encode_json(attention, options).decode()
+    fields = {
+        name: to_json_numbers(value, attention.dtype) if isinstance(value, np.ndarray) else value
+        for name, value in _select_fields(attention, options).items()
+    }
+    return escape_json_controls(_format_indented(fields)) + "\n"
+
+
+@output_format("ndjson", ".ndjson", ".jsonl", console_errors="attn.json", shape_options=("bare",), encode=encode_json)
 def write_json_line(attention: Attention, options: RenderOptions) -> str:
     """Write one document on one line."""
-    return str(write_json(attention, RenderOptions(bare=options.bare)))
+    return encode_json(attention, options).decode()
 
 
 def _format_indented(value: object, margin: str = "") -> str:
