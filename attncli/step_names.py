@@ -29,7 +29,11 @@ UPSTREAM_NAMES = (
     "doutput",
     "dcontext",
 )  # the gradients by which a loss is known; dcontext may be one of its own
-_NAMES_OF_LAST_STEP = ("out", "o")
+_NAMES_OF_LAST_STEP = ("out", "o", "attn_output", "attention_output")
+_OTHER_NAMES = {  # of steps, where others agree on what they mean by them
+    **dict.fromkeys(("attention_weights", "attn_weights"), "weights"),
+    **dict.fromkeys(("lse", "logsumexp", "softmax_lse"), "log_sum_exp"),
+}
 _NAMES_OF_UPSTREAM = ("dout", "d_out", "do", "grad_out", "grad_output", "d_output", "out_grad", "output_grad")
 _GRADIENT_MARKS = (("grad_", ""), ("d_", ""), ("d", ""), ("", "_grad"), ("", ".grad"))
 
@@ -76,6 +80,8 @@ def find_figure_name(name: str) -> str | None:
     spelled = name.lower()
     if spelled in _NAMES_OF_LAST_STEP:
         return "out"
+    if spelled in _OTHER_NAMES:
+        return _OTHER_NAMES[spelled]
     if spelled in _NAMES_OF_UPSTREAM:
         return "dout"
     for prefix, suffix in _GRADIENT_MARKS:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from attncli.check import figure_precision, rules
+from attncli.check import rules
 from attncli.check.claims import Claim, step_shape, to_step_array
 from attncli.check.comparison import Comparison
 from attncli.check.plan_edits import unregistered_part, with_chain, with_part
@@ -78,7 +78,7 @@ def _follows_from(comparison: Comparison, earlier_index: int, later_index: int) 
     cells = comparison.compare(later_index, resumed, largest_figure=rules.largest_finite(resumed))
     if cells.is_right.all():
         return True
-    units = _units_of_last_place(comparison, earlier_index)
+    units = comparison.units_in_last_place(earlier_index)
     shift = _largest_shift(comparison, earlier, units, resumed, later, compute_later_step)
     return bool(shift is not None and (cells.error <= cells.tolerance + shift).all())
 
@@ -100,14 +100,6 @@ def _vector_of_step(step: str) -> str:
     """Return which of q, k and v a step belongs to; "" if it belongs to none alone: positioned_q, w_q, present_k."""
     found = _LETTER_PATTERN.fullmatch(step)
     return found[1] if found else ""
-
-
-def _units_of_last_place(comparison: Comparison, claim_index: int) -> NumpyArray:
-    """Return what one unit in the last place is of each figure of a claim: of what is printed, or of its dtype."""
-    claim, decimals = comparison.task.claims[claim_index], comparison.decimals[claim_index]
-    rule = comparison.rules[claim_index]
-    units = figure_precision.spacing(rule.dtype, claim.values.astype(np.float64))
-    return units if decimals is None else np.maximum(units, 10.0 ** -decimals.astype(np.float64))
 
 
 def _largest_shift(

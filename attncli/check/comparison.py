@@ -149,6 +149,12 @@ class Comparison:
         """The indices of the claims that are not right everywhere."""
         return {n for n, cells in enumerate(self.cell_comparisons) if not cells.is_right.all()}
 
+    def units_in_last_place(self, claim_index: int) -> NumpyArray:
+        """Return what one unit in the last place is of each figure of a claim: of what is printed, or of its dtype."""
+        claim, decimals = self.task.claims[claim_index], self.decimals[claim_index]
+        units = figure_precision.spacing(self.rules[claim_index].dtype, claim.values.astype(np.float64))
+        return units if decimals is None else np.maximum(units, 10.0 ** -decimals.astype(np.float64))
+
     def row_statistic(self, name: str) -> NumpyArray | None:
         """A statistic of the rows of scores, on the axes that the plan says; None where there is none, or it costs too much.
 

@@ -12,11 +12,14 @@ from attncli.text import join_names
 from attncli.verdict import Diagnosis
 
 _MAX_NEAREST_CANDIDATES = 5
+_ERROR_DECIMALS = 11  # of errors as shares of the largest figure, to which two ways of computing the same are equal
 
 
 def make_diagnoses(comparison: Comparison, matches: list[TrialResult]) -> tuple[Diagnosis, ...]:
     """Turn matches into diagnoses, the simplest first; matches that the figures cannot tell apart share one."""
-    matches = sorted(matches, key=lambda r: (r.implausibility, not r.is_fault, r.max_error))
+    matches = sorted(
+        matches, key=lambda r: (r.implausibility, not r.is_fault, round(r.max_relative_error, _ERROR_DECIMALS))
+    )
     groups: list[list[TrialResult]] = []
     for match in matches:
         group = next((group for group in groups if _are_indistinguishable(comparison, group[0], match)), None)

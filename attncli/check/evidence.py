@@ -18,6 +18,9 @@ from attncli.types import NumpyArray
 _MAX_LIKENESS_ERROR_SHARE, _MAX_LARGEST_ERROR_SHARE = 0.25, 0.4
 _NONFINITE_PATTERN_DIGITS = 6.0  # digits of evidence, for NaN and ∞ in exactly the claimed cells
 _EXTREME_DIGITS = 0.35  # of evidence that a figure is worth which is 0, 1 or NaN: many computations give that
+_MIN_ROUNDING_SHARE = 1e-12  # of the largest figure: so much two ways of computing the same differ by
+_MAX_DEVIATIONS = 6  # standard deviations of a sum of squares, by which that of a cause may exceed the least
+_RESIDUAL_RATIOS = 1.25, 4.0  # of the residual of a cause to the least: of so many figures, and of so few
 _MIN_SCALE = 1e-300  # an error is divided by this where the largest figure is 0
 
 
@@ -95,11 +98,32 @@ class Evidence:
         return self.residual < self.residual_before and self.max_relative_error < self.max_error_before
 
 
+def largest_residual_of_cause(comparison: Comparison, nearest: float) -> float:
+    """Return how large `Evidence.residual` of a cause may be: as large as the nearest computation's, but for chance.
+
+    Args:
+        comparison: with the wrong claims.
+        nearest: the residual of the nearest computation that gives the figures; what rounding the figures leaves counts, if
+            that is more.
+    """
+    figure_count, rounding = 0, 0.0
+    for n in comparison.wrong_claims:
+        scale = max(comparison.largest_figures[comparison.task.claims[n].step], _MIN_SCALE)
+        with np.errstate(all="ignore"):
+            units = comparison.units_in_last_place(n) / scale
+        units = np.maximum(units[np.isfinite(units)], _MIN_ROUNDING_SHARE)
+        figure_count += units.size
+        rounding += float((units**2).sum()) / 12
+    by_chance = _MAX_DEVIATIONS * math.sqrt(2 / max(figure_count, 1))
+    least, most = _RESIDUAL_RATIOS
+    return min(max(1 + by_chance, least), most) * max(nearest, rounding)
+
+
 def _differ_beyond_noise(values: NumpyArray, reference: NumpyArray, scale: float) -> bool:
     """Tell whether figures differ from the reference by more than rounding errors of float64."""
     with np.errstate(all="ignore"):
         is_same = (values == reference) | ((values != values) & (reference != reference))
-        is_same |= np.abs(values.astype(np.float64) - reference) <= 1e-12 * scale
+        is_same |= np.abs(values.astype(np.float64) - reference) <= _MIN_ROUNDING_SHARE * scale
     return not is_same.all()
 
 

@@ -29,7 +29,7 @@ from attncli.check.changes import (
 )
 from attncli.check.comparison import Comparison
 from attncli.check.diagnoses import find_nearest_candidates, make_diagnoses
-from attncli.check.evidence import Evidence, is_within_own_rounding
+from attncli.check.evidence import Evidence, is_within_own_rounding, largest_residual_of_cause
 from attncli.check.faults import Hypothesis, fault_hypotheses
 from attncli.check.trial_results import (
     RebuildHypothesis,
@@ -87,6 +87,7 @@ class Search:
         self.trials = self.comparison.trials
         self.wrong_claims = self.comparison.wrong_claims
         self.distinct_figures_keys: set[bytes] = set()
+        self.nearest_residual = math.inf  # of what gives the figures, whether or not that is evidence enough
         self.left_out_count = 0
         self.numbers_left = _MAX_NUMBERS
         self.numbers_of_trial = _count_numbers(self.trials.plan)
@@ -219,6 +220,8 @@ class Search:
         )
         figures_key = b"".join(evidence.figures_keys)
         self.distinct_figures_keys.add(figures_key)
+        if is_match and evidence.differs_from_reference:
+            self.nearest_residual = min(self.nearest_residual, evidence.residual)
         return TrialResult(
             names=names or (hypothesis.name,),
             description=hypothesis.description,
@@ -228,6 +231,7 @@ class Search:
             evidence_digits=_INDEPENDENT_DIGITS_SHARE * digits - hypothesis.evidence_cost,
             max_error=evidence.max_error,
             max_relative_error=evidence.max_relative_error,
+            residual=evidence.residual,
             explained_steps=tuple(dict.fromkeys(steps)),
             figures_key=figures_key,
             differs_from_reference=evidence.differs_from_reference,
@@ -247,9 +251,17 @@ class Search:
         return figures
 
     def _significant_matches(self, results: Iterable[TrialResult]) -> list[TrialResult]:
-        """Select the matches with more evidence than so many trials would reach by chance."""
+        """Select the matches with more evidence than so many trials would reach by chance, but none that another is nearer than.
+
+        The rule of half precision allows so much that another number may do in the place of the right one.
+        """
         needed_digits = math.log10(max(len(self.distinct_figures_keys), 10)) + _SIGNIFICANCE_MARGIN_DIGITS
-        return [r for r in results if is_real_match(r) and r.evidence_digits >= needed_digits]
+        largest_residual = largest_residual_of_cause(self.comparison, self.nearest_residual)
+        return [
+            r
+            for r in results
+            if is_real_match(r) and r.evidence_digits >= needed_digits and r.residual <= largest_residual
+        ]
 
     # ── all queries ──────────────────────────────────────────────────────────────────────────────
     def _confirm(self, matches: list[TrialResult]) -> list[TrialResult]:

@@ -27,6 +27,7 @@ class TrialResult:
     evidence_digits: float  # by which it is nearer to the figures than the reference is, over all wrong figures
     max_error: float
     max_relative_error: float  # the same as a share of each step's largest figure
+    residual: float  # Σ error², over the wrong claims, of such shares
     explained_steps: tuple[str, ...]  # wrong steps that it gives
     figures_key: bytes  # equal for computations that give the same figures
     differs_from_reference: bool  # somewhere in the claimed cells

@@ -154,7 +154,7 @@ for _block, _n in ((8, 44), (16, 44), (32, 72)):
             ("context rescaled twice", "the context so far is multiplied by e^(old maximum − new maximum) twice", {"acc": "2e"}),
             ("sum rescaled in base 2", "the sum so far is multiplied by 2^", {"total": "2"}),
             ("both rescaled in base 2", "the sum and the context so far are multiplied by 2^", {"acc": "2", "total": "2"}),
-            ("block maximum", "relative to its own maximum", {"own_max": True, "acc": "1", "total": "1"}),
+            ("block maximum", ("relative to its own maximum", "merged by their sums of e^"), {"own_max": True, "acc": "1", "total": "1"}),
             ("block maximum, rescaled", "relative to its own maximum, not to the running one", {"own_max": True}),
             ("sum overwritten", "the sum is overwritten", {"keep": (True, False)}),
             ("context overwritten", "the context is overwritten", {"keep": (False, True)}),

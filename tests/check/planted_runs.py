@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import torch
 import attncli
 from attncli.check import check
 from attncli.check.figures import figures_from_arrays
-from tests.check import planted_inputs  # noqa: F401  registers the second part
+from tests.check import planted_inputs, planted_layouts  # noqa: F401  register the other parts
 from tests.check.planted import PLANTED, Planted
 
 
@@ -25,6 +27,11 @@ class Way:
     dtype: str = "float64"
     is_computed: bool = False
     decimals: int | None = None
+
+    @property
+    def tolerance(self) -> float:
+        """By what share a number that is solved for may be off."""
+        return 0.01 if "16" in self.dtype else 0.001
 
     def inputs(self, seed: int) -> Inputs:
         return Inputs(seed, self.dtype, "float64" if not self.is_computed else self.dtype)
@@ -77,10 +84,27 @@ def outcome(planted: Planted, seed: int, way: Way = WAYS["float64"]) -> tuple[st
     if verdict.verdict != "wrong":
         return "called " + verdict.verdict, ""
     said = [f"{' / '.join(d.names)}: {d.sentence}" for d in verdict.identified]
-    ranks = [i for i, text in enumerate(said) if any(words in text for words in planted.says)]
+    ranks = [i for i, text in enumerate(said) if any(is_said(words, text, way.tolerance) for words in planted.says)]
     if ranks:
         return ("first" if ranks[0] == 0 else "named"), said[0]
     return ("FALSE", said[0]) if said else ("missed", "")
+
+
+_NUMBER = re.compile(r"[-−]?\d+\.?\d*(?:e[-+]?\d+)?")
+
+
+def is_said(words: str, text: str, tolerance: float) -> bool:
+    """Whether a text holds words, in which a number with a point may be another that is as near as the figures can tell."""
+    if words in text:
+        return True
+    numbers = [x for x in _NUMBER.findall(words) if "." in x]
+    pattern = re.escape(words)
+    for x in numbers:
+        pattern = pattern.replace(re.escape(x), f"({_NUMBER.pattern})")
+    return bool(numbers) and any(
+        all(math.isclose(float(x), float(y), rel_tol=tolerance) for x, y in zip(numbers, found.groups(), strict=True))
+        for found in re.finditer(pattern, text)
+    )
 
 
 def main() -> int:

@@ -42,6 +42,7 @@ def trial(name, implausibility, *, choice=None, combinable=False, **changed):
             "evidence_digits": 0.0,
             "max_error": 1.0,
             "max_relative_error": 1.0,
+            "residual": 0.0,
             "explained_steps": (),
             "figures_key": name.encode(),
             "differs_from_reference": True,

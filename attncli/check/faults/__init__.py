@@ -19,6 +19,7 @@ _GROUP_ORDER = (  # of faults that are as plausible and match as well, the first
     "positions",
     "links",
     "heads",
+    "layouts",
     "projections",
     "weights",
     "sinks",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from attncli.check.claims import Claim
 from attncli.check.faults.base import Hypothesis, fault
 from attncli.check.plan_edits import (
     divide_where_nonzero,
@@ -18,7 +20,7 @@ from attncli.check.plan_edits import (
     with_mask_link,
     with_normalizer,
 )
-from attncli.check.trials import Trials, compute_or_none
+from attncli.check.trials import StepArrays, Trials, compute_or_none
 from attncli.plan import Plan
 from attncli.registry import AnyPart
 from attncli.types import NumpyArray, Tensor
@@ -28,6 +30,7 @@ _MAX_STEPS = 14  # of Gauss and Newton
 _MAX_RELATIVE_STEP = 0.4  # of a step that does not halve the error
 _STEPS_TO_HALF = 4  # after so many the error must have halved
 _MAX_SHARE_LEFT = 0.05  # of the reference's error, for a number that is no chance
+_MAX_DEVIATIONS = 3  # standard deviations by which a number may be off
 _NAMED_TO = 1e-4  # relative: so near a number with a name, it is meant
 _POWERS_OF_TWO = tuple(2.0**i for i in range(-6, 7))
 _FACTORS = (*_POWERS_OF_TWO, *(-x for x in _POWERS_OF_TWO))
@@ -44,6 +47,7 @@ def wrong_number(trials: Trials) -> Iterator[Hypothesis]:
         yield _solved_hypothesis(
             trials, "another scale", partial(_with_scale, trials),
             [own * f for f in _FACTORS], partial(_describe_scale, plan, own),
+            [*_scale_names(plan).values(), *(own * f for f in _factor_names(plan).values())],
         )  # fmt: skip
     if isinstance(plan.variant.softcap, int | float):
         cap = float(plan.variant.softcap)
@@ -55,7 +59,7 @@ def wrong_number(trials: Trials) -> Iterator[Hypothesis]:
         if any(link.name == link_name for link in plan.chain):
             yield _solved_hypothesis(
                 trials, f"{what} × a number", partial(_multiply_link, plan, link_name),
-                _FACTORS, partial(_describe_factor, plan, what),
+                _FACTORS, partial(_describe_factor, plan, what), _factor_names(plan).values(),
             )  # fmt: skip
     yield from _other_sinks(trials)
     if plan.is_masked:
@@ -79,8 +83,45 @@ def wrong_number(trials: Trials) -> Iterator[Hypothesis]:
     if plan.shapes.c is not None:
         yield _solved_hypothesis(
             trials, "context × a number", lambda f: with_head_context(plan, lambda z, *_: z * f),
-            _FACTORS, partial(_describe_factor, plan, "the context"),
+            _FACTORS, partial(_describe_factor, plan, "the context"), _factor_names(plan).values(),
         )  # fmt: skip
+
+
+@fault
+def steps_times_a_number(trials: Trials) -> Iterator[Hypothesis]:
+    """The figures of a step alone are the reference's × a number: the slope of the one on the other."""
+    for claim in trials.claims:
+        if claim.step in trials.reference and claim.step != "context" and claim.values.dtype.kind == "f":
+            yield _factor_hypothesis(trials, claim)
+            if claim.step.endswith("weights"):
+                yield Hypothesis(
+                    f"{claim.step} in percent",
+                    "× 100, in percent",
+                    partial(_multiply_step, trials, claim.step, 100.0),
+                    is_of_reference=True,
+                )
+
+
+def _factor_hypothesis(trials: Trials, claim: Claim) -> Hypothesis:
+    def compute() -> StepArrays | None:
+        reference = trials.reference[claim.step]
+        own, mine = (np.where(np.isfinite(x), x, 0).ravel() for x in (reference[claim.index], claim.values))
+        square = float(own @ own)
+        if not square > 0:
+            return None
+        factor = float(own @ mine) / square
+        off = _MAX_DEVIATIONS * float(np.linalg.norm(own * (mine - factor * own))) / square
+        factor = _Solution(factor, off).plainest(_factor_names(trials.plan).values())
+        hypothesis.description = _describe_factor(trials.plan, claim.step, factor)
+        return _multiply_step(trials, claim.step, factor)
+
+    name = f"{claim.step} × a number"
+    hypothesis = Hypothesis(name, name, compute, 3, evidence_cost=_COST_DIGITS, is_solved=True, is_of_reference=True)
+    return hypothesis
+
+
+def _multiply_step(trials: Trials, step: str, factor: float) -> StepArrays:
+    return {**trials.reference, step: factor * trials.reference[step]}
 
 
 def _other_sinks(trials: Trials) -> Iterator[Hypothesis]:
@@ -95,6 +136,7 @@ def _other_sinks(trials: Trials) -> Iterator[Hypothesis]:
     yield _solved_hypothesis(
         trials, "sinks × a number", lambda f: with_sinks(sinks * f), _FACTORS,
         lambda f: f"with the sinks × {_spell_number(f, _factor_names(plan))}: a sink's logit is taken as it is",
+        _factor_names(plan).values(),
     )  # fmt: skip
     yield _solved_hypothesis(
         trials, "sinks + a number", lambda c: with_sinks(sinks + c), (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0),
@@ -135,15 +177,47 @@ def _with_added_to_sum(plan: Plan, added: float) -> Plan | None:
 
 
 # ── solving ──────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class _Solution:
+    """A number that was solved for, and how far it may be off as far as the figures tell."""
+
+    number: float
+    uncertainty: float
+
+    def may_be(self, x: float) -> bool:
+        return abs(self.number - x) <= max(self.uncertainty, 1e-13 * abs(x))
+
+    def plainest(self, named: Iterable[float]) -> float:
+        """Return the named number that it may be, the nearest; or else the one of the fewest digits."""
+        rounded = (float(f"{self.number:.{digits}g}") for digits in range(1, 13))
+        nearest = min(filter(self.may_be, named), key=lambda x: abs(x - self.number), default=None)
+        return next(filter(self.may_be, rounded), self.number) if nearest is None else nearest
+
+
 def _solved_hypothesis(
-    trials: Trials, name: str, edit: Edit, starts: Sequence[float], describe: Callable[[float], str]
+    trials: Trials,
+    name: str,
+    edit: Edit,
+    starts: Sequence[float],
+    describe: Callable[[float], str],
+    named: Iterable[float] = (),
 ) -> Hypothesis:
-    """Make a hypothesis whose number is solved for when it is computed; its description then says which it is."""
+    """Make a hypothesis whose number is solved for when it is computed; its description then says which it is.
+
+    Args:
+        trials: of the problem.
+        name: of the hypothesis.
+        edit: makes the plan of a number.
+        starts: numbers to begin with.
+        describe: makes the description of a number.
+        named: numbers that have a name: one of them is meant where the figures cannot tell it from the one that is found.
+    """
 
     def compute() -> Plan | None:
-        number = _solve(trials, edit, starts)
-        if number is None:
+        solution = _solve(trials, edit, starts)
+        if solution is None:
             return None
+        number = solution.plainest(named)
         hypothesis.description = describe(number)
         return edit(number)
 
@@ -151,7 +225,7 @@ def _solved_hypothesis(
     return hypothesis
 
 
-def _solve(trials: Trials, edit: Edit, starts: Sequence[float]) -> float | None:
+def _solve(trials: Trials, edit: Edit, starts: Sequence[float]) -> _Solution | None:
     """Find the number that gives the claimed figures, from the best of some starts by Gauss and Newton; None: there is none."""
 
     def residuals(number: float) -> NumpyArray | None:
@@ -166,7 +240,7 @@ def _solve(trials: Trials, edit: Edit, starts: Sequence[float]) -> float | None:
     if not tried:
         return None
     _, number = min(tried)
-    here, steepness = residuals(number), 0.0
+    here, slope, steepness = residuals(number), own, 0.0
     for i in range(_MAX_STEPS):
         step = 1e-6 * max(abs(number), 1e-3)
         there = residuals(number + step)
@@ -185,21 +259,14 @@ def _solve(trials: Trials, edit: Edit, starts: Sequence[float]) -> float | None:
         number, here = number + change, after
         if abs(change) <= 1e-13 * abs(number):
             break
-    error = math.inf if here is None else float(here @ here)
-    if not error < _MAX_SHARE_LEFT**2 * before:
+    if here is None or not float(here @ here) < _MAX_SHARE_LEFT**2 * before:
         return None
-    return _round_within(number, 3 * math.sqrt(error / len(own) / steepness))
+    return _Solution(number, _MAX_DEVIATIONS * float(np.linalg.norm(slope * here)) / steepness)
 
 
 def _is_much_smaller(after: NumpyArray | None, before: NumpyArray) -> bool:
     """Whether a step has halved the error, so that it may be as long as it is."""
     return after is not None and after.shape == before.shape and float(after @ after) < 0.25 * float(before @ before)
-
-
-def _round_within(x: float, uncertainty: float) -> float:
-    """Round to the fewest digits that are as near as the figures can tell."""
-    candidates = (float(f"{x:.{digits}g}") for digits in range(1, 13))
-    return next((rounded for rounded in candidates if abs(rounded - x) <= uncertainty + 1e-13 * abs(x)), x)
 
 
 def _residuals(trials: Trials, plan: Plan) -> NumpyArray | None:
@@ -241,7 +308,7 @@ def _scale_names(plan: Plan) -> dict[str, float]:
     shapes = plan.shapes
     d, c = shapes.d, shapes.c or shapes.d
     widths = {"2 d_k": 2 * d, "d_k/2": d / 2, "d_v": c, "H": shapes.heads, "kv heads · d_k": shapes.kv_heads * d}
-    widths |= {f"{n}": n for n in (16, 32, 64, 80, 96, 128, 256)}
+    widths |= {f"{n}": n for n in (8, 16, 32, 64, 80, 96, 128, 256)}
     named = {f"1/√({name}) = 1/√{width:g}": 1 / math.sqrt(width) for name, width in widths.items()}
     return named | {"d_k^(−1/4)": d**-0.25, "d_k^(−3/4)": d**-0.75}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -23,25 +23,15 @@ from attncli.check.plan_edits import (
 from attncli.check.trials import Trials
 from attncli.plan import Plan
 from attncli.registry import AnyPart
-from attncli.types import Array, Grid, Tensor
+from attncli.types import Array, Grid, NumpyArray, Tensor
 
-_MIN_LARGE_FILL = 1000  # such a large fill value leaves hidden keys no weight beside visible ones
-_MAX_ADDED_FILL = -1e4  # a value as low as this is also tried as an addend to hidden scores
-_FILL_VALUES = {  # in the place of −∞
-    "0": 0.0,
-    "−1": -1.0,
-    "−100": -100.0,
-    "−1e4": -1e4,
-    "−1e9": -1e9,
-    "−65504": -65504.0,
-    "−1e10": -1e10,
-    "−1e20": -1e20,
-    "the least float32": float(np.finfo(np.float32).min),
-    "1e-9": 1e-9,
-    "−1e6": -1e6,
-    "−1e5": -1e5,
-    "−1e8": -1e8,
-}
+_FILL_VALUES = {"0": 0.0, "1e-9": 1e-9, "−1": -1.0, "−100": -100.0, "−1e4": -1e4, "−1e9": -1e9}  # in the place of −∞
+_MIN_LARGE_FILL = (
+    1000  # such a large fill value leaves hidden keys no weight beside visible ones, and one is as good as another
+)
+_ADDED_VALUES = {  # to hidden scores: in a row that sees nothing they decide how the scores are rounded
+    "−1e4": -1e4, "−65504": -65504.0, "−1e6": -1e6, "−1e8": -1e8, "−1e9": -1e9, "−1e10": -1e10, "−1e15": -1e15,
+}  # fmt: skip
 
 
 def _mask_link_hypothesis(
@@ -121,22 +111,27 @@ def mask_as_numbers(trials: Trials) -> Iterator[Hypothesis]:
         lambda s, mask: s - (~mask).to(s.dtype),
     )
     for name, value in _FILL_VALUES.items():
-        description = f"with hidden scores set to {name} instead of −∞"
-        if abs(value) < _MIN_LARGE_FILL:
-            description += ", so that hidden keys keep weight"
-        else:
-            description += ": a row that sees nothing then spreads its weight over all keys"
-        implausibility = 1 if abs(value) >= 1 or not value else 3
-        yield _mask_link_hypothesis(
-            trials, f"fill {name} instead of −∞", description, _fill_hidden(value), implausibility
+        is_large = abs(value) >= _MIN_LARGE_FILL
+        effect = (
+            ": a row that sees nothing then spreads its weight over all keys"
+            if is_large
+            else ", so that hidden keys keep weight"
         )
-        if value <= _MAX_ADDED_FILL:
-            yield _mask_link_hypothesis(
-                trials,
-                f"{name} added instead of −∞",
-                f"with {name} added to the hidden scores instead of −∞: a row that sees nothing then attends as if nothing were hidden",
-                _add_to_hidden(value),
-            )
+        implausibility = {"1e-9": 3, "−100": 2}.get(name, 1)
+        yield _mask_link_hypothesis(
+            trials,
+            f"fill {name} instead of −∞",
+            f"with hidden scores set to {'a number like ' if is_large else ''}{name} instead of −∞{effect}",
+            _fill_hidden(value),
+            implausibility,
+        )
+    for name, value in _ADDED_VALUES.items():
+        yield _mask_link_hypothesis(
+            trials,
+            f"{name} added instead of −∞",
+            f"with {name} added to the hidden scores instead of −∞: a row that sees nothing then attends as if nothing were hidden",
+            _add_to_hidden(value),
+        )
     yield _mask_link_hypothesis(
         trials,
         "triu(ones) * -inf",
@@ -228,6 +223,44 @@ def wrong_mask(trials: Trials) -> Iterator[Hypothesis]:
         yield from _window_off_by_one(trials, offset, side)
 
 
+@fault
+def window_on_both_sides(trials: Trials) -> Iterator[Hypothesis]:
+    """A causal window reaches as far ahead as back: what is given as one number is read as two."""
+    mask = trials.plan.mask
+    windows = [part for part in mask.iter_parts() if part.traits.is_window] if mask else []
+    reaches = {max(window.option_value("left"), window.option_value("right")) for window in windows}
+    if len(reaches) != 1 or trials.plan.q_pos is None:
+        return
+    own = reaches.pop()
+    for reach in (own, own + 1):
+        yield Hypothesis(
+            f"window of {reach} on both sides",
+            f"with a window of {reach} keys on both sides of the query: what is ahead is hidden",
+            partial(with_mask, trials, partial(_see_within, reach)),
+        )
+
+
+def _see_within(reach: int, grid: Grid, visible: Array) -> Array:
+    return abs(grid.k_pos - grid.q_pos) <= reach
+
+
+@fault
+def segments_taken_as_one(trials: Trials) -> Iterator[Hypothesis]:
+    """Segments of several tokens, such as images, are one segment."""
+    segments = trials.plan.problem.segments
+    if segments is None or trials.plan.problem.k_segments is not None:
+        return
+    segments = np.asarray(segments)
+    sizes = (segments[..., :, None] == segments[..., None, :]).sum(-1)
+    joined = np.where(sizes > 1, segments[sizes > 1].min(initial=segments.max(initial=0)), segments)
+    if not np.array_equal(joined, segments):
+        yield Hypothesis(
+            "segments taken as one",
+            "with all segments of more than one token as one segment: each sees itself alone",
+            partial(trials.with_fields, segments=joined),
+        )
+
+
 def _shift_mask_queries(trials: Trials, offset: int) -> Plan | None:
     """Shift the positions of the queries, for the mask alone."""
     mask = trials.plan.mask
@@ -296,6 +329,25 @@ def wrong_lengths(trials: Trials) -> Iterator[Hypothesis]:
     yield Hypothesis(
         "lengths ignored", "without the lengths: padding is seen", partial(trials.with_fields, lengths=None), 0
     )
+    own = np.asarray(lengths)
+    without = Trials(trials.with_fields(lengths=None), trials.top, trials.claims)
+    yield Hypothesis(
+        "padding on the other side",
+        "with the padding taken to be on the left: lengths count the first keys",
+        partial(_with_limit, without, own, lambda grid, limit: grid.k_idx >= key_count - limit),
+    )
+    if trials.plan.size.queries == key_count:
+        for row, text in (
+            ("uniform", ", whose rows are then uniform"),
+            ("zero", ""),
+            ("nan", ", whose rows are then NaN"),
+        ):
+            yield Hypothesis(
+                f"padded queries masked, not keys, rows {row}",
+                f"with the padded queries masked instead of the padded keys{text}: the mask belongs to the axis of the keys",
+                partial(_mask_queries, without, own, row),
+                0,
+            )
     for offset in (1, -1):
         changed = np.clip(np.asarray(lengths) + offset, 0, key_count)
         yield Hypothesis(
@@ -309,6 +361,23 @@ def wrong_lengths(trials: Trials) -> Iterator[Hypothesis]:
             "with the padded queries masked as well as the padded keys",
             partial(with_mask, trials, lambda grid, visible: visible & (grid.q_idx < grid.lengths)),
         )
+
+
+def _with_limit(trials: Trials, lengths: NumpyArray, is_within: Callable[[Grid, Array], Array]) -> Plan:
+    """Make the plan whose mask hides besides what is beyond the lengths of the items: lengths (b,)"""
+
+    def is_visible(grid: Grid, visible: Array) -> Array:
+        limit = lengths.reshape(-1, 1, 1, 1)
+        if not isinstance(grid.k_idx, np.ndarray):
+            limit = grid.k_idx.new_tensor(limit.tolist())
+        return visible & is_within(grid, limit)
+
+    return with_mask(trials, is_visible)
+
+
+def _mask_queries(trials: Trials, lengths: NumpyArray, empty_rows: str) -> Plan:
+    plan = _with_limit(trials, lengths, lambda grid, limit: (grid.q_idx < limit) & (grid.k_idx >= 0))
+    return dataclasses.replace(plan, variant=plan.variant.replace(empty_rows=empty_rows))
 
 
 @fault

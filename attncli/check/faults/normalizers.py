@@ -56,6 +56,30 @@ def normalized_over_wrong_axis(trials: Trials) -> Iterator[Hypothesis]:
     yield dataclasses.replace(over_all, mixes_queries=True)
 
 
+@fault
+def sum_of_own_chunk(trials: Trials) -> Iterator[Hypothesis]:
+    """The sum of each row is of the newest chunk of keys, as where linear attention carries its values on but not its sum."""
+    plan = trials.plan
+    if plan.variant.normalizer.name != "sum":
+        return
+    for size in (2, 4, 8, 16, 32, 64, 128, 256):
+        if size < plan.size.keys:
+            yield _normalizer_hypothesis(
+                trials,
+                f"sum over chunks of {size}",
+                f"with each row divided by the sum over the newest chunk of {size} keys: the sum of the chunks before belongs to it",
+                partial(_divide_by_chunk, size),
+            )
+
+
+def _divide_by_chunk(size: int, _: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
+    import torch
+
+    s, indices = s.masked_fill(~visible, 0), torch.arange(s.shape[-1])
+    newest = indices.where(visible, -1).amax(-1, keepdim=True)
+    return divide_where_nonzero(s, s.where(indices >= newest // size * size, 0).sum(-1, keepdim=True))
+
+
 def _normalize_over_axis(axis: int) -> Replacement:
     def normalize(normalizer: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
         visible = visible.expand(s.shape)

@@ -107,6 +107,15 @@ def wrong_distance_bias(trials: Trials) -> Iterator[Hypothesis]:
         f"with {name} of the wrong sign: it is added where it should be subtracted",
         lambda: with_link(plan, "position", lambda link, s, grid: 2 * s - link.run(s, grid)),
     )
+    yield Hypothesis(
+        f"{name} in the other direction",
+        f"with {name} by i − j instead of j − i: it is the key's position less the query's",
+        lambda: with_link(
+            plan,
+            "position",
+            lambda link, s, grid: link.run(s, dataclasses.replace(grid, q_pos=-grid.q_pos, k_pos=-grid.k_pos)),
+        ),
+    )
     if not plan.variant.position.traits.has_head_slopes:
         return
     yield Hypothesis(

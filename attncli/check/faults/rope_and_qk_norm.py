@@ -64,6 +64,10 @@ def rope_wrong_within(trials: Trials) -> Iterator[Hypothesis]:
             "with rope over all heads' columns together, before they are split: rotate each head",
             _rotate_before_split,
         ),
+        "rope: the first columns, of rest and turned": (
+            "with the first columns of each head turned, where what is turned comes last and was moved to the front",
+            _rotate_as_moved,
+        ),
         "rope: cos and sin exchanged": ("with cos and sin exchanged in rope", partial(_rotate, is_exchanged=True)),
     }
     for name, (text, rotate) in ways.items():
@@ -124,6 +128,14 @@ def _rotate_by_other_angles(x: Tensor, positions: Tensor, rope: AnyPart) -> Tens
     return _rotate(x, positions, rope, has_other_angles=True)
 
 
+def _rotate_as_moved(x: Tensor, positions: Tensor, rope: AnyPart) -> Tensor:
+    """Put the turned columns back behind the others, and turn as many of the first."""
+    d = x.shape[-1]
+    shift = d - _count_columns(d, rope)
+    shift = shift if rope.option_value("columns") == "first" else -shift
+    return _rotate(x.roll(shift, -1), positions, rope).roll(-shift, -1)
+
+
 def _rotate_along_heads(x: Tensor, positions: Tensor, rope: AnyPart) -> Tensor:
     import torch
 
@@ -142,8 +154,10 @@ def options_left_out(trials: Trials) -> Iterator[Hypothesis]:
     variant = trials.plan.variant
     for choice in ("position", "qk_norm", "score", "normalizer"):
         part: AnyPart = variant[choice]
+        required = {option.name for option in part.member.options if option.required}
+        scaling = _SCALING_OPTIONS if choice == "position" else ()
         groups: dict[str, tuple[str, ...]] = {
-            name: (name,) for name in part.option_values if name not in _SCALING_OPTIONS or choice != "position"
+            name: (name,) for name in part.option_values if name not in (*scaling, *required)
         }
         if choice == "position" and "scaling" in part.option_values:
             groups["scaling"] = _SCALING_OPTIONS

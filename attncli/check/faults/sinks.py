@@ -51,6 +51,13 @@ def wrong_sink(trials: Trials) -> Iterator[Hypothesis]:
                 f"with the sinks {text}: a sink's logit is taken as it is, once",
                 partial(trials.with_fields, parameters=parameters),
             )
+    for sign, text in ((1, "the largest score is subtracted from the scores, but not from the sink"),
+                       (-1, "the largest score is subtracted from the sink twice")):  # fmt: skip
+        yield Hypothesis(
+            f"sink {'+' if sign > 0 else '−'} the largest score",
+            f"with a sink that is off by the largest score of each row: {text}",
+            partial(with_normalizer, plan, partial(_shift_sink, sign)),
+        )
     yield Hypothesis(
         "sink as a value",
         "with the sink's weight on the mean of all values: a sink has no value",
@@ -66,6 +73,14 @@ def wrong_sink(trials: Trials) -> Iterator[Hypothesis]:
         "with the weight of the first key dropped as if it were the sink's",
         partial(with_mixed_weights, plan, _without_first_key),
     )
+
+
+def _shift_sink(sign: int, normalizer: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
+    """Add the largest score to the sink's, or subtract it."""
+    s = s.clone()
+    row_max = s[..., :-1].masked_fill(~visible[..., :-1], -math.inf).amax(-1)
+    s[..., -1] += sign * row_max.masked_fill(row_max == -math.inf, 0)
+    return normalizer(s, visible)
 
 
 def _give_sink_the_mean(plan: Plan) -> Plan | None:
