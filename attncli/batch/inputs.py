@@ -20,7 +20,7 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
 from attncli.batch.addresses import is_address, is_web_address, path_part, without_secrets
-from attncli.batch.manifest import MANIFEST_SCHEMA
+from attncli.batch.manifest import LAYERS_SCHEMA, MANIFEST_SCHEMA
 from attncli.batch.name_lists import read_name_list
 from attncli.batch.result_paths import is_result_path, safe_name, valid_file_name
 from attncli.batch.sources import resolve_file_system, unreadable_error
@@ -193,7 +193,11 @@ class _InputSearch:
         self.left_out_count = 0
         self.real_path = cache(real_path)
         self.results_folder = None if results_folder is None else self.real_path(str(results_folder))
-        self.is_results_folder: Callable[[str], bool] = cache(_is_results_folder)  # by real path
+        self.manifest_schema: Callable[[str], str] = cache(_read_manifest_schema)  # by real path
+
+    def is_results_folder(self, folder: str) -> bool:
+        """Whether a folder holds the results of a batch, by its manifest."""
+        return self.manifest_schema(folder) == MANIFEST_SCHEMA
 
     def expand_argument(self, argument: str) -> Iterator[FoundFile]:
         """Find the files of an argument: a file, a folder, a glob, an address, or a list of names.
@@ -301,7 +305,7 @@ class _InputSearch:
     def _accept_file(self, path: str) -> bool:
         """Whether a path that was found is a file, or a link to one that is gone. A pipe is not: it might never end."""
         folder, name = os.path.split(path)
-        if name in RESERVED_FILE_NAMES and self.is_results_folder(self.real_path(folder or ".")):
+        if name in RESERVED_FILE_NAMES and self.manifest_schema(self.real_path(folder or ".")):
             return False
         is_file = os.path.isfile(path) or not os.path.exists(path)
         if not is_file:
@@ -321,16 +325,17 @@ def _matches_pattern(parts: tuple[str, ...], pattern_parts: tuple[str, ...]) -> 
     return fnmatchcase(parts[0], pattern_parts[0]) and _matches_pattern(parts[1:], pattern_parts[1:])
 
 
-def _is_results_folder(folder: str) -> bool:
-    """Whether a folder holds the results of a batch, by its manifest."""
+def _read_manifest_schema(folder: str) -> str:
+    """Return the schema of the manifest of a folder, of results or of layers; empty: it has none of ours."""
     path = os.path.join(folder, "manifest.ndjson")
     try:
         if not os.path.isfile(path):
-            return False
+            return ""
         with Path(path).open("rb") as file:
-            return bool(json.loads(file.readline(1 << 20))["schema"] == MANIFEST_SCHEMA)
+            schema = json.loads(file.readline(1 << 20))["schema"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):  # whatever it holds, it is none of ours
-        return False
+        return ""
+    return schema if schema in (MANIFEST_SCHEMA, LAYERS_SCHEMA) else ""
 
 
 def real_path(path: str) -> str:

@@ -23,6 +23,8 @@ from attncli.text import printable
 from attncli.types import Json
 
 MANIFEST_SCHEMA = "attn.batch/1"
+LAYERS_SCHEMA = "attn.capture/1"  # of a folder of layers, which attn capture has written
+_PROGRAMS = {MANIFEST_SCHEMA: "attn batch", LAYERS_SCHEMA: "attn capture"}
 FAILED_LIST_FILE = "failed.txt"
 RUN_ID_FILE = ".attn-batch"  # it exists while a run has workers on other machines
 RESUME_HINT = "finished results are kept; run the same command to resume"
@@ -67,8 +69,8 @@ class Manifest:
     the file anew at the end, each input once.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "manifest.ndjson"
+    def __init__(self, folder: Path, schema: str = MANIFEST_SCHEMA) -> None:
+        self.folder, self.path, self.schema = folder, folder / "manifest.ndjson", schema
         self.header: Json = {}
         self.header_error = ""  # what is wrong with a header that is none
         self.receipts: dict[str, Receipt] = {}  # by result
@@ -98,7 +100,7 @@ class Manifest:
             if "schema" not in fields:
                 if receipt := _make_receipt(fields):
                     self.receipts[receipt.result] = receipt
-            elif fields["schema"] == MANIFEST_SCHEMA:
+            elif fields["schema"] == self.schema:
                 if _is_seed(fields.get("seed")):
                     self.header = fields
                 else:
@@ -129,13 +131,15 @@ class Manifest:
             self._lock_folder()
             if self._read_file() != self.content:
                 hint = "run the command again"
-                raise CannotError("folder-in-use", f"another attn batch has just written to {self.folder}", help=hint)
+                raise CannotError(
+                    "folder-in-use", f"another {_PROGRAMS[self.schema]} has just written to {self.folder}", help=hint
+                )
             self.file_descriptor = os.open(self.path, _APPEND_FLAGS, 0o666)
         except OSError as error:
             raise write_error(error, str(self.path)) from error
         if self.has_torn_line:
             self._append_line(b"\n")
-        header = {"schema": MANIFEST_SCHEMA, **header}
+        header = {"schema": self.schema, **header}
         if header != self.header:
             self._append_line(_json_line(header))
             self.header = header
@@ -152,7 +156,9 @@ class Manifest:
             os.close(self.lock_descriptor)
             self.lock_descriptor = -1
             hint = "wait for it, or name another folder"
-            raise CannotError("folder-in-use", f"another attn batch is writing to {self.folder}", help=hint) from None
+            raise CannotError(
+                "folder-in-use", f"another {_PROGRAMS[self.schema]} is writing to {self.folder}", help=hint
+            ) from None
         except OSError:  # a file system without locks
             return
 

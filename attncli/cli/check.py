@@ -343,6 +343,7 @@ def _find_problem_files(folder: Path) -> tuple[list[Path], int]:
 
     A link to a file that is gone is among the files: it fails when its turn comes.
     """
+    from attncli.batch.inputs import RESERVED_FILE_NAMES
     from attncli.readers import is_input_name
 
     files, left_out_count = [], 0
@@ -351,6 +352,8 @@ def _find_problem_files(folder: Path) -> tuple[list[Path], int]:
             left_out_count += not os.access(path, os.R_OK | os.X_OK)
         elif path.exists() and not path.is_file():
             left_out_count += 1
+        elif path.name in RESERVED_FILE_NAMES and (path.parent / "manifest.ndjson").is_file():
+            continue
         elif is_input_name(path.name, with_streams=False):
             files.append(path)
     return files, left_out_count
