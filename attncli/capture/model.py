@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,15 @@ from attncli.types import Json
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-_LOADING = {"trust_remote_code": False}
+
+def loading_arguments(source: ModelSource, request: CaptureRequest) -> Json:
+    """Return the arguments of every loading function: where to look, and whether code may run."""
+    where: Json = {"local_files_only": not source.is_on_hub, "trust_remote_code": request.trusts_remote_code}
+    return where | ({"gguf_file": source.gguf_file} if source.gguf_file else {})
+
+
+def _spell_ids(ids: Sequence[int]) -> list[str]:
+    return [str(i) for i in ids]
 
 
 @dataclass
@@ -28,13 +37,19 @@ class Tokens:
     ids: list[list[int]]  # (B, T)
     visible: list[list[int]]  # (B, T) 0: padding
     labels: list[list[str]]
+    label_ids: Callable[[Sequence[int]], list[str]] = _spell_ids  # of other tokens of the vocabulary
 
     @property
     def is_padded(self) -> bool:
         return any(0 in row for row in self.visible)
 
 
-def _import_transformers() -> ModuleType:
+def import_transformers() -> ModuleType:
+    """Import transformers, and let it say nothing.
+
+    Raises:
+        CannotError: it is missing, or too old.
+    """
     try:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         import transformers
@@ -57,7 +72,7 @@ def _import_transformers() -> ModuleType:
 
 
 @contextmanager
-def _translate_errors(source: ModelSource, what: str) -> Iterator[None]:
+def translate_errors(source: ModelSource, what: str) -> Iterator[None]:
     """Turn whatever transformers raises while it loads into an error of the input."""
     try:
         yield
@@ -94,22 +109,20 @@ def load_tokens(source: ModelSource, request: CaptureRequest) -> Tokens:
         InputError: there is no tokenizer, or it cannot be loaded; or a text is too long.
     """
     if request.ids:
-        return Tokens([list(request.ids)], [[1] * len(request.ids)], [[str(i) for i in request.ids]])
-    transformers = _import_transformers()
-    with _translate_errors(source, "the tokenizer"):
-        arguments: Json = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source.path, local_files_only=not source.is_on_hub, **_LOADING, **arguments
-        )
+        return Tokens([list(request.ids)], [[1] * len(request.ids)], [_spell_ids(request.ids)])
+    transformers = import_transformers()
+    with translate_errors(source, "the tokenizer"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.path, **loading_arguments(source, request))
         if len(request.texts) > 1 and tokenizer.pad_token_id is None:
             tokenizer.pad_token_id = tokenizer.eos_token_id or 0
         encoded = tokenizer([*request.texts], padding=len(request.texts) > 1)
         ids = [list(map(int, row)) for row in encoded["input_ids"]]
-        labels = [_label_tokens(tokenizer, row) for row in ids]
+        label_ids = partial(_label_tokens, tokenizer)
+        labels = [label_ids(row) for row in ids]
     if not ids or not ids[0]:
         raise InputError("empty", "the text has no tokens", help="--text 'Hello shiny sun!'")
-    check_length(source, len(ids[0]))
-    return Tokens(ids, [list(map(int, row)) for row in encoded["attention_mask"]], labels)
+    check_length(source, len(ids[0]) + request.generated_count)
+    return Tokens(ids, [list(map(int, row)) for row in encoded["attention_mask"]], labels, label_ids)
 
 
 def _label_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
@@ -125,16 +138,16 @@ def load_model(source: ModelSource, request: CaptureRequest) -> PreTrainedModel:
         InputError: its weights are not there, or do not go with its configuration; or it is unknown.
         CannotError: a package is missing.
     """
-    transformers = _import_transformers()
+    transformers = import_transformers()
     import torch
 
-    arguments: Json = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    where = {"local_files_only": not source.is_on_hub, **_LOADING, **arguments}
-    with _translate_errors(source, "the model"):
-        _check_architecture(source)
+    where = loading_arguments(source, request)
+    with translate_errors(source, "the model"):
+        _check_architecture(source, trusts_code=request.trusts_remote_code)
         config = transformers.AutoConfig.from_pretrained(source.path, **where)
         use_eager(config)
-        model, info = transformers.AutoModel.from_pretrained(
+        loader = _name_loader_of_generators(config, source) if request.generated_count else "AutoModel"
+        model, info = getattr(transformers, loader).from_pretrained(
             source.path,
             config=config,
             attn_implementation="eager",
@@ -143,6 +156,8 @@ def load_model(source: ModelSource, request: CaptureRequest) -> PreTrainedModel:
             **({} if source.gguf_file else {"use_safetensors": True}),
             **where,
         )
+    if request.generated_count:
+        _check_head(model, info["missing_keys"], source)
     missing = sorted(name for name in info["missing_keys"] if _is_of_attention(name))
     if missing:
         raise InputError(
@@ -158,7 +173,42 @@ def _is_of_attention(name: str) -> bool:
     return any(word in name.lower() for word in ("attn", "attention", "query", "key", "q_proj", "k_proj"))
 
 
-def _check_architecture(source: ModelSource) -> None:
+def _name_loader_of_generators(config: PreTrainedConfig, source: ModelSource) -> str:
+    """Return the name of the class of transformers that loads a model with the head that says the next token.
+
+    Raises:
+        InputError: the model has no such head.
+    """
+    from transformers.models.auto import modeling_auto
+
+    is_pair = bool(getattr(config, "is_encoder_decoder", False))
+    name = "AutoModelForSeq2SeqLM" if is_pair else "AutoModelForCausalLM"
+    known = vars(modeling_auto)[f"MODEL_FOR_{'SEQ_TO_SEQ_' if is_pair else ''}CAUSAL_LM_MAPPING_NAMES"]
+    if config.model_type not in known and name not in source.config.get("auto_map", {}):
+        message = f"{source.model_name} generates no text, so it has no decode step"
+        raise InputError("no-decode-step", message, help="leave --decode out")
+    return name
+
+
+def _check_head(model: PreTrainedModel, missing: Collection[str], source: ModelSource) -> None:
+    """Check that the head which says the next token was in the folder.
+
+    Raises:
+        InputError: it was not, and transformers has drawn it at random.
+    """
+    head = model.get_output_embeddings()
+    named = model.named_parameters(remove_duplicate=False)
+    lacking = [name for name, parameter in named if head is not None and parameter is head.weight and name in missing]
+    if lacking:
+        raise InputError(
+            "missing-parameters",
+            f"the folder lacks the head that says the next token: {printable(lacking[0])}",
+            location=Location(file=source.path),
+            help=f"save the whole model, {type(model).__name__}; or leave --decode out",
+        )
+
+
+def _check_architecture(source: ModelSource, *, trusts_code: bool) -> None:
     if not source.model_type:
         return
     from transformers.models.auto import configuration_auto
@@ -166,12 +216,16 @@ def _check_architecture(source: ModelSource) -> None:
     if source.model_type in vars(configuration_auto)["CONFIG_MAPPING_NAMES"]:
         return
     has_code = bool(source.config.get("auto_map"))
+    if has_code and trusts_code:
+        return
     raise InputError(
         "unknown-architecture",
         f"transformers does not know the architecture {shorten(source.model_type)}"
-        + (", and code in the folder is never run" if has_code else ""),
+        + (", and code in the folder is not run" if has_code else ""),
         location=Location(file=f"{source.path}/config.json"),
-        help="a newer transformers may know it: pip install --upgrade transformers",
+        help="--trust-remote-code runs the code in the folder: read it first"
+        if has_code
+        else "a newer transformers may know it: pip install --upgrade transformers",
     )
 
 
@@ -183,6 +237,12 @@ def use_eager(config: PreTrainedConfig) -> None:
     for value in list(vars(config).values()):
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
             use_eager(value)
+
+
+def find_start(model: PreTrainedModel) -> int:
+    """Return the token with which a decoder begins."""
+    start = getattr(model.config, "decoder_start_token_id", None)
+    return 0 if start is None else int(start)
 
 
 @contextmanager

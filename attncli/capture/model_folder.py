@@ -5,11 +5,12 @@ Only `config.json` and the headers of safetensors files are read. What could run
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attncli.capture.request import CaptureRequest
+from attncli.capture.request import RANDOM_IMAGE, CaptureRequest
 from attncli.errors import CannotError, InputError, Location, OptionError
 from attncli.readers.files import read_bytes
 from attncli.text import join_names, pluralize, shorten
@@ -26,6 +27,8 @@ _TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+_IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+_VISION_FIELDS = ("vision_config", "image_size", "patch_size", "num_channels", "backbone_config", "in_channels")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
 _POSITION_COUNTS = ("max_position_embeddings", "n_positions", "n_ctx")
 _LEARNED_POSITIONS = {  # models whose positions are a table, which ends
@@ -197,7 +200,8 @@ def check_request(source: ModelSource, request: CaptureRequest) -> None:
             "bad-option",
             f"--ids has {max(request.ids)}, and the model's vocabulary has {vocabulary:,} tokens, 0 to {vocabulary - 1}",
         )
-    check_length(source, len(request.ids))
+    check_length(source, len(request.ids) + request.generated_count * bool(request.ids))
+    _check_image(source, request)
     if request.texts and not source.is_on_hub and not source.gguf_file:
         folder = Path(source.path)
         if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -208,6 +212,47 @@ def check_request(source: ModelSource, request: CaptureRequest) -> None:
             )
     if not source.is_on_hub:
         _check_memory(source, request.dtype)
+
+
+def _check_image(source: ModelSource, request: CaptureRequest) -> None:
+    """Check that an image file can be made ready for the model."""
+    if not request.image or request.image == RANDOM_IMAGE or source.is_on_hub:
+        return
+    folder = Path(source.path)
+    if source.config and not any(name in source.config for name in _VISION_FIELDS):
+        raise InputError("other-input", f"{source.model_name} reads no images", help="--text 'Hello shiny sun!'")
+    if source.gguf_file or not any((folder / name).is_file() for name in _IMAGE_PROCESSOR_FILES):
+        raise InputError(
+            "no-image-processor",
+            f"{folder} holds no preprocessor_config.json, so it is not known how an image is made ready",
+            help="--image random, or save it there: image_processor.save_pretrained('FOLDER')",
+        )
+
+
+def describe_source(source: ModelSource, request: CaptureRequest) -> Json:
+    """Return what decides the layers that are captured: versions, the model by its files, and the request."""
+    from attncli import __version__
+
+    files: Json = {}
+    if not source.is_on_hub:
+        folder = Path(source.path)
+        paths = [folder / source.gguf_file] if source.gguf_file else sorted(folder.glob("*"))
+        for path in paths:
+            if path.suffix in (".gguf", ".safetensors", ".json", ".py"):
+                status = path.stat()
+                files[path.name] = [status.st_size, status.st_mtime_ns]
+    asked = {
+        "texts": request.texts,
+        "ids": request.ids,
+        "from": request.depth,
+        "dtype": request.dtype,
+        "decode": request.generated_count,
+        "image": request.image,
+    }
+    if request.image not in ("", RANDOM_IMAGE):
+        asked["image_sha256"] = hashlib.sha256(read_bytes(request.image)).hexdigest()
+    decided = {name: value for name, value in asked.items() if value}
+    return {"attn_version": __version__, "model": source.model_name, "files": files, "request": decided}
 
 
 def check_length(source: ModelSource, token_count: int) -> None:

@@ -56,6 +56,17 @@ class AttentionCall:
     projections: list[ModuleRecord] = field(default_factory=list)  # since the call before, in order
     norms: list[ModuleRecord] = field(default_factory=list)
     output_projection: ModuleRecord | None = None  # the first whose input is the context
+    is_decode_step: bool = False  # a single token, behind a cache
+    past_length: int = 0  # how many tokens came before, in a decode step
+    past_count: int = 0  # of keys that come from the cache; a sliding one has dropped others
+
+    @property
+    def new_key(self) -> torch.Tensor:
+        return self.key[:, :, self.past_count :]
+
+    @property
+    def new_value(self) -> torch.Tensor:
+        return self.value[:, :, self.past_count :]
 
 
 class Recorder:

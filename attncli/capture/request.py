@@ -10,6 +10,7 @@ from attncli.errors import OptionError
 from attncli.text import shorten
 
 Depth = Literal["hidden", "qkv"]
+RANDOM_IMAGE = "random"  # in the place of an image file
 _LAYERS = re.compile(r"(?:(?P<tower>[A-Za-z_][\w.]*?)(?:\.(?=\d|$)|$))?(?P<low>\d+)?(?P<colon>:)?(?P<high>\d+)?")
 _MAX_LAYER_DIGITS = 6
 
@@ -98,3 +99,7 @@ class CaptureRequest:
     layers: LayerSelection = LayerSelection()
     depth: Depth = "hidden"
     dtype: Literal["float32", "float64"] = "float32"
+    image: str = ""  # a file, or `random`
+    generated_count: int = 0  # tokens that the model generates before the step that is captured; 0: the text is
+    trusts_remote_code: bool = False  # whether code in the folder may run
+    steps: tuple[str, ...] = ()  # of results; none: layers are written as problems

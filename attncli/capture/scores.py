@@ -148,11 +148,12 @@ def propose_masks(call: AttentionCall, reading: ScoreReading) -> Iterator[tuple[
     if visible is None:
         yield {}, {}
         return
-    i, j = torch.arange(n)[:, None], torch.arange(m)[None]
+    first = call.past_length - call.past_count  # of the keys
+    i, j = torch.arange(call.past_length, call.past_length + n)[:, None], torch.arange(first, first + m)[None]
     lengths = _find_lengths(visible)
     if lengths is not None and bool((visible == (j < lengths[:, None, None, None])).all()):
         yield {}, {"lengths": lengths}
-    if n == m:
+    if n == m or call.past_count:
         for expression, pattern in _patterns(call, visible, i, j):
             if bool((visible == pattern).all()):
                 yield {"mask": expression}, {}
@@ -177,12 +178,12 @@ def _patterns(
             yield f"causal and window:left={w - 1}", causal & (i - j < w)
     for chunk in _named_numbers(call, _CHUNK_NAMES):
         c = int(chunk)
-        if c > 0 and bool((visible == (causal & (i // c == j // c))).all()) and c < i.shape[0]:
+        if c > 0 and bool((visible == (causal & (i // c == j // c))).all()) and c < j.shape[1]:
             yield f"causal and chunk:size={c}", causal & (i // c == j // c)
     yield "causal", causal
-    if left < i.shape[0] - 1:
+    if left < j.shape[1] - 1:
         yield f"causal and window:left={left}", causal & (i - j <= left)
-    if max(left, right) < i.shape[0] - 1:
+    if max(left, right) < j.shape[1] - 1:
         yield f"window:left={left},right={right}", (i - j <= left) & (j - i <= right)
 
 

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from attncli.atomic_file import atomic_write, refuse_link
 from attncli.cli.environment import Environment
+from attncli.cli.layer_files import LayerTarget, parse_target
 from attncli.cli.messages import Messages
-from attncli.cli.output import check_output_path, standard_output_writer
-from attncli.cli.progress import has_progress
-from attncli.errors import CannotError, ExitStatus, InputError, OptionError
+from attncli.cli.options import parse_whole_number
+from attncli.cli.output import standard_output_writer
+from attncli.cli.progress import SECONDS_WITHOUT_BAR, has_progress
+from attncli.errors import ExitStatus, InputError, OptionError
 from attncli.request import OutputOptions
 from attncli.text import pluralize, printable, shorten
 from attncli.types import Json
 
 if TYPE_CHECKING:
-    from attncli.capture.model import Tokens
+    from PIL.Image import Image
+
     from attncli.capture.model_folder import ModelSource
     from attncli.capture.problems import CapturedLayer
     from attncli.capture.request import CaptureRequest
+    from attncli.views.progress import ProgressBar
 
 EXAMPLES = """
     attn capture MiniLM --text 'Hello shiny sun!' --layer 5 -o layer.safetensors
     attn capture MiniLM --texts lines.txt -o layers
     attn capture MiniLM --ids 101,7592,102 --layer 3:6 --from qkv -o layers
     attn capture MiniLM --list
+    attn capture MiniLM --text 'Hello shiny sun!' --only weights -f npz -o weights
+    attn capture SmolLM2 --text 'The sun is' --decode 3 -o layers
+    attn capture ViT --image cat.png -o layers
 """
-_IDS_OF_LIST = 12  # tokens that --list runs the model on, where no text is given
 
 
 def capture(
@@ -52,6 +56,16 @@ def capture(
     ids: Annotated[
         str | None, typer.Option("--ids", help="the numbers of the tokens, instead of a text", metavar="N,…")
     ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", help="the image that a vision model sees; random: random numbers", metavar="FILE"),
+    ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            "--decode", help="let the model generate N tokens, and capture the step that reads the last", metavar="N"
+        ),
+    ] = None,
     layer: Annotated[
         str, typer.Option("--layer", help="which layers: all, 5, 3:6 for 3 to 5, decoder.5", metavar="LAYERS")
     ] = "all",
@@ -62,6 +76,18 @@ def capture(
     dtype: Annotated[
         Literal["float32", "float64"], typer.Option("--dtype", help="the numbers that the model computes with")
     ] = "float32",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            "--steps",
+            help="write only these steps of each layer, as attn compute would: weights,context",
+            metavar="STEP,…",
+        ),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="run the code that the folder brings along, if it does")
+    ] = False,
     list_layers: Annotated[
         bool, typer.Option("--list", help="list the layers and how deep each can be read; write no problems")
     ] = False,
@@ -80,7 +106,7 @@ def capture(
         typer.Option(
             "--format",
             "-f",
-            help="safetensors, npz or json; of --list table or json",
+            help="safetensors, npz or json; of --only also csv, tsv, parquet, feather; of --list table or json",
             metavar="FORMAT",
             rich_help_panel="Output",
         ),
@@ -89,32 +115,34 @@ def capture(
     verdict_options: OutputOptions,
 ) -> ExitStatus:
     """Run a model, and write its attention layers as problems whose expected figures are the model's own."""
-    from attncli.capture.model_folder import check_request, find_model
+    from attncli.capture.model_folder import check_request, describe_source, find_model
     from attncli.capture.request import CaptureRequest, parse_layers
 
     messages = Messages.from_options(environment, verdict_options)
-    layers = parse_layers(layer)
     request = CaptureRequest(
-        *_parse_texts(text, texts, ids, is_optional=list_layers), layers=layers, depth=depth, dtype=dtype
+        *_parse_texts(text, texts, ids, is_optional=list_layers or image is not None),
+        layers=parse_layers(layer),
+        depth=depth,
+        dtype=dtype,
+        image=_parse_image(image),
+        generated_count=0 if decode is None else parse_whole_number("decode", decode, 1, 10**6),
+        trusts_remote_code=trust_remote_code,
+        steps=_parse_steps(only),
     )
-    target = None if list_layers else _parse_target(output, format, request, verdict_options)
-    if list_layers and output is not None:
-        raise OptionError(
-            "bad-option", "--list writes no problems, so -o does not apply", help="leave -o or --list out"
-        )
-    if list_layers and format not in (None, "table", "json"):
-        raise OptionError(
-            "unknown-format", f"--list is shown as a table or as JSON, not as {format}", help="--format json"
-        )
+    _check_decode(request)
+    if list_layers:
+        _check_list(output, format, request)
+        open_target = None
+    else:
+        open_target = parse_target(output, format, request, verdict_options)
     source = find_model(model)
     check_request(source, request)
-    _note_loading(messages, environment, verdict_options, source)
-    tokens = _read_tokens(source, request)
-    run = _Run(messages, source, request, tokens)
-    if target is None:
+    picture = _read_picture(request)
+    run = _Run(messages, verdict_options, source, request, picture)
+    if open_target is None:
         return _list(run, environment, is_json=verdict_options.format == "json" or format == "json")
-    with target(environment, verdict_options) as write:
-        run.capture(write)
+    with open_target(environment, describe_source(source, request)) as target:
+        run.capture(target)
     return run.summarize()
 
 
@@ -144,11 +172,11 @@ def _parse_texts(
             raise OptionError("bad-option", "--text is empty", help="--text 'Hello shiny sun!'")
         return (text,), ()
     if is_optional:
-        return (), tuple(range(3, 3 + _IDS_OF_LIST))
+        return (), ()
     raise OptionError(
         "missing-option",
         "there is no text for the model to read",
-        help="--text 'Hello shiny sun!', --texts FILE or --ids 101,7592,102",
+        help="--text 'Hello shiny sun!', --texts FILE or --ids 101,7592,102; an image: --image FILE",
     )
 
 
@@ -167,154 +195,196 @@ def _read_texts(path: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
-Write = Callable[["CapturedLayer"], str]  # writes a layer, and returns where it is
-OpenTarget = Callable[[Environment, OutputOptions], AbstractContextManager[Write]]
+def _parse_image(image: str | None) -> str:
+    if image is not None and not image:
+        raise OptionError("bad-option", "--image is empty", help="--image FILE, or --image random")
+    return image or ""
 
 
-def _parse_target(
-    output: str | None, format: str | None, request: CaptureRequest, options: OutputOptions
-) -> OpenTarget:
-    """Return where layers go: a file, a folder or standard output; whatever is wrong with it is refused now.
+def _parse_steps(only: list[str] | None) -> tuple[str, ...]:
+    """Return the names of the steps that are asked for.
 
     Raises:
-        OptionError: there is no target, or it cannot take what is asked for.
-        CannotError: it cannot be written to.
+        OptionError: there is none, or no step of a name.
     """
-    from attncli.writers.problem import choose_problem_format
+    steps = tuple(step.strip() for text in only or () for step in text.split(",") if step.strip())
+    if only and not steps:
+        raise OptionError("bad-option", "--only is empty", help="--only weights")
+    if steps:
+        from attncli.step_names import require_step_name
 
-    if output is None or not output:
+        for step in steps:
+            if step != "all":
+                require_step_name(step)
+    return steps
+
+
+def _check_decode(request: CaptureRequest) -> None:
+    if not request.generated_count:
+        return
+    if len(request.texts) > 1:
+        raise OptionError("bad-option", "--decode continues a single text, and there are several", help="--text TEXT")
+    if request.image:
+        raise OptionError("bad-option", "--decode continues a text, not an image", help="leave --decode or --image out")
+    if not request.texts and not request.ids:
+        raise OptionError("missing-option", "there is no text for --decode to continue", help="--text 'The sun is'")
+
+
+def _check_list(output: str | None, format: str | None, request: CaptureRequest) -> None:
+    if output is not None:
         raise OptionError(
-            "missing-option",
-            "no output was given for the layers",
-            help="-o FILE for one layer, -o DIR for several, or -o - for JSON lines",
+            "bad-option", "--list writes no problems, so -o does not apply", help="leave -o or --list out"
         )
-    if output == "-":
-        if format not in (None, "json", "ndjson"):
-            raise OptionError(
-                "bad-option", f"only JSON lines are written to standard output, not {format}", help="-o DIR"
-            )
-        return _open_lines
-    path = Path(output)
-    is_folder = path.is_dir() or output.endswith("/") or not path.suffix
-    if is_folder:
-        name = choose_problem_format("x.safetensors", format)
-        if path.exists() and not path.is_dir():
-            raise OptionError("output-exists", f"{output} is a file", help="-o DIR, or a file with a suffix")
-        return lambda environment, options: _open_folder(path, name, options)
-    name = choose_problem_format(output, format)
-    if not request.layers.is_one:
+    if request.steps:
+        raise OptionError("bad-option", "--list writes no steps, so --only does not apply", help="leave --only out")
+    if format not in (None, "table", "json"):
         raise OptionError(
-            "bad-option",
-            f"a file holds one layer, but --layer {request.layers.text} may be several",
-            help=f"--layer 5 -o {output}, or -o {path.with_suffix('')} for a folder",
+            "unknown-format", f"--list is shown as a table or as JSON, not as {format}", help="--format json"
         )
-    check_output_path(replace(options, output=output, format=None if path.suffix != ".json" else "json"))
-    return lambda environment, options: _open_file(path, name)
 
 
-@contextmanager
-def _open_lines(environment: Environment, options: OutputOptions) -> Iterator[Write]:
-    from attncli.writers.problem import write_problem
+def _read_picture(request: CaptureRequest) -> Image | None:
+    """Read the image file that is named."""
+    from attncli.capture.request import RANDOM_IMAGE
 
-    write = standard_output_writer(environment, "attn.json")
+    if request.image in ("", RANDOM_IMAGE):
+        return None
+    from attncli.capture.images import read_image
 
-    def write_layer(layer: CapturedLayer) -> str:
-        write(write_problem(layer.problem, "json").decode())
-        return ""
-
-    yield write_layer
-
-
-@contextmanager
-def _open_file(path: Path, format: str) -> Iterator[Write]:
-    from attncli.writers.problem import write_problem
-
-    def write_layer(layer: CapturedLayer) -> str:
-        with atomic_write(path) as file:
-            file.write(write_problem(layer.problem, format))
-        return str(path)
-
-    yield write_layer
-
-
-@contextmanager
-def _open_folder(folder: Path, format: str, options: OutputOptions) -> Iterator[Write]:
-    from attncli.writers.problem import write_problem
-
-    def write_layer(layer: CapturedLayer) -> str:
-        path = folder / f"{file_stem(layer.name)}.{format}"
-        refuse_link(folder, path.name)
-        if path.exists() and not options.force:
-            raise OptionError("output-exists", f"{path} exists", help="--force replaces it")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CannotError("cannot-write", f"{folder} cannot be made: {error.strerror}") from None
-        with atomic_write(path, durable=False) as file:
-            file.write(write_problem(layer.problem, format))
-        return str(path)
-
-    if folder.is_dir() and not options.force and (found := next(folder.glob("*layer*"), None)):
-        raise OptionError(
-            "output-exists", f"{folder} already holds layers, such as {found.name}", help="--force replaces them"
-        )
-    yield write_layer
-
-
-def file_stem(name: str) -> str:
-    """Return what the file of a layer is called: 5 → layer05, decoder.5 → decoder.layer05."""
-    tower, _, number = name.rpartition(".")
-    return f"{tower}.layer{int(number):02}" if tower else f"layer{int(number):02}"
+    return read_image(request.image)
 
 
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────
-def _note_loading(messages: Messages, environment: Environment, options: OutputOptions, source: ModelSource) -> None:
-    if environment.stderr_is_terminal and has_progress(messages, options):
-        messages.note(f"loading {source.model_name} …")
-
-
-def _read_tokens(source: ModelSource, request: CaptureRequest) -> Tokens:
-    from attncli.capture.model import load_tokens
-
-    return load_tokens(source, request)
-
-
 class _Run:
     """One run of a model, and what is said about it."""
 
-    def __init__(self, messages: Messages, source: ModelSource, request: CaptureRequest, tokens: Tokens) -> None:
-        self.messages, self.source, self.request, self.tokens = messages, source, request, tokens
+    def __init__(
+        self,
+        messages: Messages,
+        options: OutputOptions,
+        source: ModelSource,
+        request: CaptureRequest,
+        picture: Image | None,
+    ) -> None:
+        self.messages, self.options, self.source, self.request = messages, options, source, request
+        self.picture = picture
         self.layers: list[Json] = []
         self.unread: list[str] = []
+        self.done_count = 0  # of layers that an earlier run wrote
+        self._held: list[Callable[[], None]] = []  # messages that wait while a bar is shown
+        self._bar: ProgressBar | None = None
 
-    def capture(self, write: Write | None) -> None:
-        from attncli.capture.run import capture_layers
+    def capture(self, target: LayerTarget | None) -> None:
+        """Run the model; layers go to a target where there is one."""
+        environment = self.messages.environment
+        if environment.stderr_is_terminal and has_progress(self.messages, self.options):
+            self.messages.note(f"loading {self.source.model_name} …")
+        from attncli.capture.images import prepare_image
+        from attncli.capture.model import load_tokens
+        from attncli.capture.run import CaptureCallbacks, capture_layers
 
-        if self.source.is_encoder_decoder:
+        tokens = load_tokens(self.source, self.request) if self.request.texts or self.request.ids else None
+        pixels = None if self.picture is None else prepare_image(self.source, self.request, self.picture)
+        if self.source.is_encoder_decoder and not self.request.generated_count:
             self.messages.note("the decoder reads the same tokens, behind its start token")
-        capture_layers(
-            self.source, self.request, self.tokens, lambda layer: self._take(layer, write), self._take_unread
-        )
+        is_done: Callable[[str], bool] = (lambda name: False) if target is None else self._count_done(target.is_done)
+        with self._showing_bar() as report_progress:
+            capture_layers(
+                self.source,
+                self.request,
+                tokens,
+                pixels,
+                CaptureCallbacks(
+                    lambda layer: self._take(layer, target),
+                    lambda name, why: self._take_unread(name, "not-captured", why, target),
+                    is_done,
+                    report_progress,
+                    self._note_generated,
+                ),
+            )
 
-    def _take(self, layer: CapturedLayer, write: Write | None) -> None:
+    def _count_done(self, is_done: Callable[[str], bool]) -> Callable[[str], bool]:
+        def count_done(name: str) -> bool:
+            answer = is_done(name)
+            self.done_count += answer
+            return answer
+
+        return count_done
+
+    def _take(self, layer: CapturedLayer, target: LayerTarget | None) -> None:
         record = layer.to_record()
-        self.layers.append(record)
-        if write is None:
+        if target is None:
+            self.layers.append(record)
             return
-        where = write(layer)
+        try:
+            where = target.write(layer)
+        except InputError as error:  # it lacks a step that is asked for
+            if self.request.layers.is_one:
+                raise
+            self._take_unread(layer.name, error.code, error.message, target)
+            return
+        self.layers.append(record)
         bound = "1e-10" if self.request.dtype == "float64" else "1e-5"
         proven = f"{' and '.join(layer.proven)} within {bound} of the model's"
         line = f"layer {layer.name}: {pluralize(layer.heads, 'head')}, from {layer.depth}; {proven}"
-        self.messages.note(f"{where}: {line}" if where else line)
+        self._note(f"{where}: {line}" if where else line)
         if layer.unread:
-            self.messages.note(f"layer {layer.name}: {layer.unread}")
+            self._note(f"layer {layer.name}: {layer.unread}")
 
-    def _take_unread(self, name: str, why: str) -> None:
+    def _take_unread(self, name: str, code: str, why: str, target: LayerTarget | None) -> None:
         self.unread.append(name)
-        self.messages.warning(f"not-captured: layer {name} is not captured: {why}")
+        if target is not None:
+            target.note_failure(name, code, why)
+        self._tell(lambda: self.messages.warning(f"{code}: layer {name} is not captured: {why}"))
+
+    def _note_generated(self, tokens: list[str]) -> None:
+        generated = pluralize(len(tokens), "generated token")
+        self._note(f"{generated}: {shorten(' '.join(tokens), 200)}; the step reads the last")
+
+    # ── what is said meanwhile ───────────────────────────────────────────────────────────────────
+    def _note(self, text: str) -> None:
+        self._tell(lambda: self.messages.note(text))
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        """Write a message, or keep it until the bar is gone."""
+        if self._bar is None:
+            tell()
+        else:
+            self._held.append(tell)
+
+    @contextmanager
+    def _showing_bar(self) -> Iterator[Callable[[int, int, str], None]]:
+        """Show on a terminal how many layers have run while the block does; it yields the function that moves the bar."""
+        environment = self.messages.environment
+        if not has_progress(self.messages, self.options) or not environment.stderr_is_terminal:
+            yield lambda done, total, name: None
+            return
+        began_at = time.monotonic()
+
+        def report_progress(done: int, total: int, name: str) -> None:
+            if self._bar is None and time.monotonic() - began_at > SECONDS_WITHOUT_BAR and done < total:
+                from attncli.views.progress import open_batch_progress
+
+                columns, color = environment.stderr_columns, self.messages.color
+                self._bar = open_batch_progress(environment.stderr, columns, total, color=color)
+            if self._bar is not None:
+                self._bar.update(done, f"layer {name}")
+
+        try:
+            yield report_progress
+        finally:
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
+            while self._held:
+                self._held.pop(0)()
 
     def summarize(self) -> ExitStatus:
+        """Say how many layers there are, and return the status of the command."""
         count = len(self.layers)
+        if self.done_count:
+            count_done = pluralize(self.done_count, "layer")
+            self.messages.note(f"left as an earlier run wrote them: {count_done}; --force captures them again")
         total = sum(record["depth"] == "hidden" for record in self.layers)
         if count > 1:
             self.messages.note(

@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from attncli.capture.problems import NotReadError, build_layer
+from attncli.capture.problems import Labels, build_layer
 from attncli.capture.recorder import Recorder
 from attncli.capture.run import find_facts
+from attncli.capture.sources import NotReadError
 from tests.capture import folder_models
 
 MAX_CALLS = 4  # of a class
@@ -68,7 +69,7 @@ def run_model(
         if name in reached or len(new[name]) >= MAX_CALLS:
             return
         try:
-            new[name].append({"class": name, **build_layer(call, facts, str(len(new)), []).to_record()})
+            new[name].append({"class": name, **build_layer(call, facts, str(len(new)), Labels()).to_record()})
         except NotReadError as error:
             new[name].append({"class": name, "depth": "none", "unread": str(error), "line": "", "proven": []})
         except Exception as error:

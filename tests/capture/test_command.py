@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 from tests.helpers import run_without_torch
@@ -44,17 +47,124 @@ def test_layers_go_to_a_folder_or_to_lines(attn, folder):
     into_folder = attn("capture", folder, "--ids", "2,5,6,7,3", "-o", "layers", "--format", "npz")
     into_lines = attn("capture", folder, "--ids", "2,5,6,7,3", "--from", "qkv", "-o", "-")
 
-    assert sorted(path.name for path in Path("layers").iterdir()) == ["layer00.npz", "layer01.npz"]
+    assert sorted(path.name for path in Path("layers").iterdir()) == ["layer00.npz", "layer01.npz", "manifest.ndjson"]
     assert into_folder.err.splitlines()[-1] == "2 layers: 2 from hidden, 0 from qkv; attn check proves them again"
     assert [sorted(json.loads(line)) for line in into_lines.out.splitlines()] == [
         ["about", "expected", "id", "k", "k_tokens", "layout", "parameters", "q", "tokens", "v"]
     ] * 2
     assert [json.loads(line)["id"] for line in into_lines.out.splitlines()] == ["layer 0", "layer 1"]
-    again = attn("capture", folder, "--ids", "2,5,6,7,3", "-o", "layers")
-    assert (again.status, again.err.splitlines()[0]) == (
-        2,
-        "error[output-exists]: layers already holds layers, such as layer00.npz",
+
+
+@pytest.mark.slow
+def test_a_folder_of_layers_has_a_manifest_by_which_it_is_resumed(attn, folder):
+    command = ("capture", folder, "--ids", "2,5,6,7,3", "-o", "layers")
+    attn(*command)
+    header, *receipts = map(json.loads, Path("layers/manifest.ndjson").read_text().splitlines())
+    content = Path("layers/layer00.safetensors").read_bytes()
+    Path("layers/layer01.safetensors").write_bytes(b"edited")
+
+    again = attn(*command)
+    other = attn("capture", folder, "--ids", "2,5,6", "-o", "layers")
+    forced = attn("capture", folder, "--ids", "2,5,6", "-o", "layers", "--force")
+
+    assert (header["schema"], header["model"], header["request"]["ids"]) == ("attn.capture/1", "tiny", [2, 5, 6, 7, 3])
+    assert [(one["input"], one["result"], one["status"]) for one in receipts] == [
+        ("layer 0", "layer00.safetensors", "done"),
+        ("layer 1", "layer01.safetensors", "done"),
+    ]
+    assert receipts[0]["result_sha256"] == hashlib.sha256(content).hexdigest()
+    assert [line.partition(":")[0] for line in again.err.splitlines()] == [
+        "layers/layer01.safetensors",
+        "left as an earlier run wrote them",
+    ]
+    assert (other.status, other.err.partition(" was ")[0]) == (2, "error[output-exists]: layers/layer00.safetensors")
+    assert forced.status == 0
+    assert Path("layers/layer00.safetensors").read_bytes() != content
+    assert attn("check", "layers").out.splitlines()[-1] == "right: 2 of 2 problems right"
+    assert attn("batch", "layers", "-o", "results").status == 0
+    assert sorted(path.name for path in Path("results").glob("l*")) == ["layer00.json", "layer01.json"]
+
+
+@pytest.mark.slow
+def test_only_the_steps_that_are_asked_for_are_written_as_compute_would(attn, folder):
+    asked = ("capture", folder, "--ids", "2,5,6,7,3", "--layer", "1")
+    attn(*asked, "-o", "layer.safetensors")
+    attn("compute", "layer.safetensors", "--only", "weights,context", "-o", "computed.npz")
+
+    done = attn(*asked, "--only", "weights,context", "-o", "steps.npz")
+    table = attn(*asked, "--steps", "weights", "-o", "weights.parquet")
+    lines = attn("capture", folder, "--ids", "2,5,6", "--only", "weights", "-o", "-")
+    absent = attn(*asked, "--only", "positioned_q", "-o", "steps.json")
+
+    assert (done.status, table.status) == (0, 0)
+    ours, theirs = np.load("steps.npz"), np.load("computed.npz")
+    assert sorted(ours) == sorted(theirs) == ["attn", "context", "weights"]
+    assert json.loads(str(ours["attn"]))["axes"] == {"weights": ["head", "query", "key"], "context": ["query", "dim"]}
+    np.testing.assert_allclose(ours["context"], theirs["context"], atol=1e-5)
+    np.testing.assert_array_equal(ours["weights"], own_weights(folder, [2, 5, 6, 7, 3])[1])
+    assert pl.read_parquet("weights.parquet")["value"].to_numpy().reshape(4, 5, 5).tolist() == ours["weights"].tolist()
+    assert [np.shape(json.loads(line)["weights"]) for line in lines.out.splitlines()] == [(4, 3, 3)] * 2
+    assert (absent.status, absent.err.partition(":")[0]) == (3, "error[absent-step]")
+    assert not Path("steps.json").exists()
+
+
+def own_weights(folder, ids):
+    """The weights of each layer, as the model returns them."""
+    import torch
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    with torch.no_grad():
+        return [w[0].numpy() for w in model(torch.tensor([ids]), output_attentions=True).attentions]
+
+
+@pytest.mark.slow
+def test_a_bar_counts_the_layers_on_a_terminal_alone(attn, folder, monkeypatch):
+    monkeypatch.setattr("attncli.cli.capture.SECONDS_WITHOUT_BAR", -1.0)
+    command = ("capture", folder, "--ids", "5,6,7", "-o", "layers", "--force")
+
+    shown, silent, piped = attn(*command, columns=80), attn(*command, "--no-progress", columns=80), attn(*command)
+
+    assert "layers/layer01.safetensors: layer 1: 4 heads" in shown.err.partition("2/2")[2]  # when the bar is gone
+    assert "/2" not in silent.err + piped.err
+    assert "loading" not in silent.err + piped.err
+
+
+@pytest.mark.slow
+def test_code_in_a_folder_runs_only_where_it_is_trusted(attn, tmp_path, monkeypatch):
+    from transformers import dynamic_module_utils
+
+    from tests.capture.tiny_models import make_model
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    path = tmp_path / "own"
+    make_model("llama").save_pretrained(path)
+    config = json.loads((path / "config.json").read_text())
+    config |= {
+        "model_type": "own_llama",
+        "auto_map": {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"},
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "configuration_own.py").write_text(
+        f"from transformers import LlamaConfig\nopen({str(tmp_path / 'ran')!r}, 'w').close()\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own_llama'\n"
     )
+    (path / "modeling_own.py").write_text(
+        "from transformers import LlamaModel\nfrom .configuration_own import OwnConfig\n"
+        "class OwnModel(LlamaModel):\n    config_class = OwnConfig\n"
+    )
+    command = ("capture", path, "--ids", "5,6,7", "-o", "layers")
+
+    refused = attn(*command)
+    was_run = (tmp_path / "ran").exists()
+    trusted = attn(*command, "--trust-remote-code")
+
+    assert (refused.status, was_run) == (3, False)
+    assert refused.err.startswith("error[unknown-architecture]: transformers does not know the architecture own_llama")
+    assert "= help: --trust-remote-code runs the code in the folder" in refused.err
+    assert trusted.status == 0, trusted.err
+    assert (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow
@@ -150,7 +260,14 @@ def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
     pair = write_folder(tmp_path / "pair", {"model_type": "t5", "is_encoder_decoder": True}, "model.safetensors")
     broken = write_folder(tmp_path / "broken", CONFIG)
     (broken / "model.safetensors").write_bytes(b"\xff" * 20)
+    vision = write_folder(tmp_path / "vision", {"model_type": "vit", "image_size": 32}, "model.safetensors")
+    ready = write_folder(
+        tmp_path / "ready", {"model_type": "vit", "image_size": 32}, "model.safetensors", "preprocessor_config.json"
+    )
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "layer00.safetensors").write_bytes(b"somebody's")
     (tmp_path / "blank.txt").write_text("a\n\nb\n")
+    (tmp_path / "two.txt").write_text("a\nb\n")
     out = ("-o", tmp_path / "out")
     cases = [
         ((tmp_path / "nowhere", "--ids", "1", *out), 3, "no-model"),
@@ -178,6 +295,23 @@ def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
         ((good, "--ids", "1", "--layer", "1", "-o", "layer.csv"), 2, "unknown-format"),
         ((good, "--list", "-o", "x"), 2, "bad-option"),
         ((good, "--list", "--layer", "7"), 2, "no-such-layer"),
+        ((good, "--list", "--only", "weights"), 2, "bad-option"),
+        ((good, "--ids", "1", "--only", ",", *out), 2, "bad-option"),
+        ((good, "--ids", "1", "--only", "wieghts", *out), 2, "unknown-step"),
+        ((good, "--ids", "1", "--only", "weights", "-f", "html", *out), 2, "unknown-format"),
+        ((good, "--ids", "1", "--only", "weights", "-o", "all.npz"), 2, "bad-option"),
+        ((good, "--ids", "1", "--decode", "0", *out), 2, "bad-option"),
+        ((good, "--ids", ",".join(["1"] * 15), "--decode", "2", *out), 3, "too-long"),
+        ((good, "--decode", "2", "--list"), 2, "missing-option"),
+        ((good, "--texts", tmp_path / "two.txt", "--decode", "2", *out), 2, "bad-option"),
+        ((good, "--ids", "1", "--image", "random", "--decode", "2", *out), 2, "bad-option"),
+        ((good, "--image", "", *out), 2, "bad-option"),
+        ((good, "--image", tmp_path / "two.txt", *out), 3, "other-input"),
+        ((vision, "--image", tmp_path / "two.txt", *out), 3, "no-image-processor"),
+        ((ready, "--image", tmp_path / "none.png", *out), 3, "no-such-file"),
+        ((ready, "--image", tmp_path / "two.txt", *out), 3, "bad-file"),
+        ((ready, "--image", tmp_path, *out), 3, "not-a-file"),
+        ((good, "--ids", "1", "-o", tmp_path / "layers"), 2, "output-exists"),
     ]
 
     answers = run_without_torch([["capture", *map(str, words)] for words, _, _ in cases])

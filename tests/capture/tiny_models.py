@@ -6,7 +6,7 @@ import torch
 
 from attncli.capture.model import Tokens, use_eager
 from attncli.capture.request import CaptureRequest
-from attncli.capture.run import capture_model
+from attncli.capture.run import CaptureCallbacks, capture_model, make_inputs
 
 SIZES = {
     "hidden_size": 64,
@@ -24,13 +24,20 @@ SIZES = {
 IDS = torch.randint(3, 90, (2, 12), generator=torch.Generator().manual_seed(7)).tolist()
 
 
-def make_model(model_type: str, **changed: object):
-    """Make a model of a type. Its arrays are drawn large and its biases and gains moved: at their defaults all weights are nearly uniform."""
-    from transformers import AutoConfig, AutoModel
+def make_model(model_type: str, *, head: bool = False, **changed: object):
+    """Make a model of a type. Its arrays are drawn large and its biases and gains moved: at their defaults all weights are nearly uniform.
 
-    config = AutoConfig.for_model(model_type, **SIZES | changed)
+    Args:
+        model_type: as transformers has it.
+        head: whether it has the head that says the next token; its text then has no end unless one is given.
+        changed: fields of its configuration.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = AutoConfig.for_model(model_type, **SIZES | ({"eos_token_id": None} if head else {}) | changed)
     use_eager(config)
-    model = AutoModel.from_config(config, attn_implementation="eager").eval()
+    loader = (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM) if head else AutoModel
+    model = loader.from_config(config, attn_implementation="eager").eval()
     draw_parameters(model)
     return model
 
@@ -54,6 +61,8 @@ def capture(model, ids=None, visible=None, depth="hidden", dtype="float32", inpu
     tokens = Tokens(ids, visible or [[1] * len(row) for row in ids], [[f"t{i}" for i in row] for row in ids])
     layers, unread = [], []
     request = CaptureRequest(depth=depth, dtype=dtype)
-    capture_model(model, "tiny", request, tokens, layers.append, lambda *why: unread.append(why), inputs)
+    callbacks = CaptureCallbacks(layers.append, lambda *why: unread.append(why))
+    given = make_inputs(model, "tiny", tokens) if inputs is None else inputs
+    capture_model(model, "tiny", request, tokens, callbacks, given)
     assert unread == []
     return layers
