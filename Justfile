@@ -55,3 +55,4 @@ bench:
     python benchmarks
     python benchmarks/batch.py
     python benchmarks/batch_kill.py
+    python benchmarks/capture.py
