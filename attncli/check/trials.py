@@ -18,7 +18,7 @@ from attncli.errors import AttnError
 from attncli.parts.projections import PROJECTION_PARAMETERS
 from attncli.plan import Plan, finish_plan, outline_plan
 from attncli.plan.gradients import with_gradients
-from attncli.plan.schedule import MAX_DENSE_SCORES
+from attncli.plan.schedule import MAX_DENSE_SCORES, with_whole_rows
 from attncli.types import Array, Attention, Json, NumpyArray, Problem
 from attncli.variant import Variant
 
@@ -165,7 +165,10 @@ class Trials:
 def finish_edited_plan(outline: Plan) -> Plan:
     """Give an outline a schedule that any edit of it survives: PyTorch's kernel would not know of the edit."""
     schedule = "dense" if outline.score_count <= MAX_DENSE_SCORES else "tiled"
-    return finish_plan(dataclasses.replace(outline, variant=outline.variant.replace(schedule=schedule)))
+    finished = finish_plan(dataclasses.replace(outline, variant=outline.variant.replace(schedule=schedule)))
+    return (
+        with_whole_rows(finished) if finished.keys_per_block else finished
+    )  # what replaces a part may read whole rows
 
 
 def finish_unedited_plan(plan: Plan) -> Plan:
@@ -179,7 +182,7 @@ def finish_unedited_plan(plan: Plan) -> Plan:
         return dataclasses.replace(finished, steps=plan.steps, keep=plan.keep, gradients=plan.gradients)
     schedule = "tiled" if "schedule" in plan.variant.explicit else None
     outline = dataclasses.replace(
-        plan, variant=plan.variant.replace(schedule=schedule), schedule="", tile_size=0, shared=None
+        plan, variant=plan.variant.replace(schedule=schedule), schedule="", tile_size=0, keys_per_block=0, shared=None
     )
     return finish_plan(outline)
 
@@ -193,7 +196,7 @@ def at_queries(plan: Plan, queries: NumpyArray) -> Plan:
     """
     variant = plan.variant.replace(schedule="dense")
     return dataclasses.replace(
-        plan, computed_queries=queries, variant=variant, schedule="dense", tile_size=0, shared=None
+        plan, computed_queries=queries, variant=variant, schedule="dense", tile_size=0, keys_per_block=0, shared=None
     )
 
 

@@ -34,6 +34,7 @@ from attncli.core.layers import (
     visible_after_mixing,
     weighted_sum,
 )
+from attncli.core.merged_rows import MergedRows
 from attncli.core.recorder import Recorder, StepAllocator
 from attncli.core.sdpa import try_sdpa
 from attncli.core.statistics import (
@@ -44,10 +45,11 @@ from attncli.core.statistics import (
     iter_row_statistics,
     iter_top_weights,
 )
-from attncli.core.tiles import WHOLE_GRID, ProgressCallback, Tile, assemble_tiles, iter_tiles
+from attncli.core.tiles import WHOLE_GRID, KeysValues, ProgressCallback, Tile, assemble_tiles, iter_tiles
 from attncli.derivation import record_intermediate
 from attncli.plan import Plan
-from attncli.types import Attention
+from attncli.plan.schedule import with_whole_rows
+from attncli.types import Attention, Grid
 
 TileResults = Iterator[tuple[Tile, Tensor | None]]  # tiles, and their weights · v: (b, h', n, c)
 # Computes the tiles of a plan, in this process (`attend_locally`) or on workers (`attend_remotely`).
@@ -128,37 +130,66 @@ def attend_locally(
             yield WHOLE_GRID, z
             return
         plan = recorder.plan = plan.with_schedule("tiled")
-    nonfinite = nonfinite_mask(v)  # (b, h', m, c), or None where all of v is finite
+    keys_values = KeysValues(k, v, nonfinite_mask(v))
     for tile in iter_tiles(plan):
-        yield tile, attend_tile(plan, tile.select(q, has_key_axis=False), k, v, nonfinite, inputs, recorder, tile)
+        yield tile, attend_tile(plan, tile.select(q, has_key_axis=False), keys_values, inputs, recorder, tile)
 
 
 def attend_tile(
-    plan: Plan,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    nonfinite: Tensor | None,
-    inputs: Inputs,
-    recorder: Recorder,
-    tile: Tile,
+    plan: Plan, q: Tensor, keys_values: KeysValues, inputs: Inputs, recorder: Recorder, tile: Tile
+) -> Tensor | None:
+    """Attend one tile, q (b, h, n, d) of its rows: with all their keys, or with blocks of keys that are merged."""
+    if not (plan.keys_per_block and plan.tile_size):
+        return attend_whole_rows(plan, q, keys_values, inputs, recorder, tile)
+    recorder.begin_tile(tile)
+    merged = MergedRows(plan)
+    for block in tile.split_keys(plan.keys_per_block):
+        grid, (k, v, nonfinite) = inputs.grid_of(block), keys_values.select(block)  # m are the block's keys
+        is_full = inputs.is_fully_visible(grid)
+        s = score_and_chain(plan, q, k, grid, recorder, is_full=is_full)  # (b, h, n, m)
+        merged.merge_block(s, grid, v, nonfinite, block, is_full=is_full)
+    if merged.is_ordered:
+        return merged.finish_rows(recorder, plan.variant.sink(grid.parameters, s), q.dtype)  # (b, h, n, c)
+    plan = with_whole_rows(plan)
+    parts = [
+        attend_whole_rows(
+            plan,
+            q[:, :, part.rows.start - tile.rows.start :][:, :, : part.row_count],
+            keys_values,
+            inputs,
+            recorder,
+            part,
+        )
+        for part in tile.split_rows(max(1, plan.tile_size // tile.key_count))
+    ]
+    return None if keys_values.v is None else torch.cat([z for z in parts if z is not None], 2)
+
+
+def score_and_chain(
+    plan: Plan, q: Tensor, k: Tensor, grid: Grid, recorder: Recorder, *, is_full: bool = False
+) -> Tensor:
+    """Score keys, and run the chain: (b, h, n, d), (b, h, m, d) → (b, h, n, m), −∞ where hidden, unless the grid `is_full`."""
+    s = plan.variant.score(q, k, grid.parameters)  # (b, h, n, m)
+    recorder.record("scores", s, plan.variant.score.formula)
+    after_mask = False  # from the mask on, what is masked stays masked
+    for link in plan.chain:
+        s = s if link.is_mask and is_full else link.run(s, grid)  # (b, h, n, m)
+        s = s.where(grid.visible, -torch.inf) if after_mask and not is_full else s
+        recorder.record(link.step, s, link.formula)
+        after_mask = after_mask or link.is_mask
+    return s
+
+
+def attend_whole_rows(
+    plan: Plan, q: Tensor, keys_values: KeysValues, inputs: Inputs, recorder: Recorder, tile: Tile
 ) -> Tensor | None:
     """Score, chain, normalise, drop, mix and sum one tile: n are its rows, all of q; m the keys that they can reach."""
     variant, record = plan.variant, recorder.record
-    grid = inputs.grid_of(tile)  # its arrays broadcast to (b, h, n, m)
+    grid, (k, v, nonfinite) = inputs.grid_of(tile), keys_values.select(tile)  # arrays that broadcast to (b, h, n, m)
     recorder.begin_tile(tile)
     has_mask = any(link.grid_field == "visible" for link in plan.chain)
     record("mask", grid.visible if has_mask else None, "may attend")
-
-    s = variant.score(q, tile.select_kv(k), grid.parameters)  # (b, h, n, m)
-    record("scores", s, variant.score.formula)
-    after_mask = False  # from the mask on, what is masked stays masked
-    for link in plan.chain:
-        s = link.run(s, grid)  # (b, h, n, m)
-        s = s.where(grid.visible, -torch.inf) if after_mask else s
-        record(link.step, s, link.formula)
-        after_mask = after_mask or link.is_mask
-
+    s = score_and_chain(plan, q, k, grid, recorder)  # (b, h, n, m)
     sink = record_intermediate("sink", variant.sink(grid.parameters, s), is_input=True)  # (1, h, 1, 1), or None
     s = append_sink(s, sink)  # (b, h, n, m), + 1 with a sink
     visible = append_sink_visibility(grid.visible, sink) if plan.is_masked else None  # the same; None: every key
@@ -180,7 +211,6 @@ def attend_tile(
         record(*statistic)  # (b, h', n, top)
     if v is None:
         return None
-    nonfinite = None if nonfinite is None else tile.select_kv(nonfinite)  # (b, h', m, c)
-    z = weighted_sum(w, tile.select_kv(v), nonfinite, visible_after_mixing(plan, grid))  # (b, h', n, c)
+    z = weighted_sum(w, v, nonfinite, visible_after_mixing(plan, grid))  # (b, h', n, c)
     recorder.warn(find_unusual_context(plan, z, empty))
     return z

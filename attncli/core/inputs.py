@@ -123,11 +123,25 @@ class Inputs:
         """Return the grid of one tile, with what is visible there: (b or 1, h or 1, n, m)."""
         grid = self.grid
         if tile != WHOLE_GRID:
-            selected: dict[str, Array] = {name: tile.select(x) for name, x in grid_arrays(grid).items()}
+            selected: dict[str, Array] = {name: tile.select(x) for name, x in self._grid_arrays.items()}
             grid = replace(grid, **selected)
-        visible = compute_visibility(grid, self.plan.mask)
+        visible = compute_visibility(grid, self.plan.mask) if self.plan.is_masked else self._every_key
         shape = np.broadcast_shapes(visible.shape, (1, 1, grid.q_idx.shape[2], grid.k_idx.shape[3]))
         return replace(grid, visible=visible.expand(shape))
+
+    @cached_property
+    def _grid_arrays(self) -> dict[str, Array]:
+        """The arrays of the grid that tiles have a part of, by name."""
+        return {name: x for name, x in grid_arrays(self.grid).items() if x.numel() > 1}
+
+    @cached_property
+    def _every_key(self) -> Tensor:
+        """What is visible where nothing is hidden: (1, 1, 1, 1)."""
+        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
+
+    def is_fully_visible(self, grid: Grid) -> bool:
+        """Whether every query of a tile's grid is known to see every key; of an accelerator it is not asked, which takes long."""
+        return not self.plan.is_masked or (self.device.type == "cpu" and bool(grid.visible.all()))
 
     def find_empty_rows(self, grid: Grid) -> Tensor | None:
         """Return which queries of a tile's grid see no key, (b, h, n); None where every query sees one."""

@@ -21,11 +21,11 @@ from attncli.core.inputs import Inputs
 from attncli.core.layers import nonfinite_mask, repeat_kv
 from attncli.core.recorder import Recorder
 from attncli.core.sdpa import try_sdpa
-from attncli.core.tiles import Slice, Tile, assemble_tiles, iter_tiles
+from attncli.core.tiles import KeysValues, Slice, Tile, assemble_tiles, iter_tiles
 from attncli.parts.projections import PROJECTION_PARAMETERS
 from attncli.plan import Plan
 from attncli.plan.schedule import MAX_SDPA_MASK_BYTES
-from attncli.types import Array, Json, NumpyArray
+from attncli.types import Json, NumpyArray
 from attncli.validation.fields import as_numpy, shape_of
 
 _MAX_SCORES_PER_TASK = 2**28  # some seconds of one core: a worker's death costs no more
@@ -47,9 +47,9 @@ class SharedTensors:
     k: NumpyArray  # (b, g, m, d)
     v: NumpyArray | None  # (b, g, m, c)
     checkpoints: dict[int, Tensor] = field(default_factory=dict)  # of the dropout stream, shared by a worker's tasks
-    _tensors: tuple[Tensor, Array, Tensor | None] | None = field(default=None, init=False)
+    _tensors: KeysValues | None = field(default=None, init=False)
 
-    def tensors(self, inputs: Inputs) -> tuple[Tensor, Array, Tensor | None]:
+    def tensors(self, inputs: Inputs) -> KeysValues:
         """Return k (b, h, m, d), v (b, h', m, c) and where v is not finite; made by a worker's first task for all.
 
         They are copies: products of the same numbers differ with how these are aligned, and what was received lies anywhere.
@@ -58,7 +58,7 @@ class SharedTensors:
             shapes, kv_map = self.plan.shapes, self.plan.variant.kv_map
             k = repeat_kv(inputs.to_tensor(self.k).clone(), shapes.heads, kv_map)
             v = None if self.v is None else repeat_kv(inputs.to_tensor(self.v).clone(), shapes.mixed_heads, kv_map)
-            self._tensors = k, v, nonfinite_mask(v)
+            self._tensors = KeysValues(k, v, nonfinite_mask(v))
         return self._tensors
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -136,7 +136,7 @@ def make_tile_blocks(plan: Plan, worker_count: int) -> Iterator[TileBlock]:
         if plan.is_masked:  # it is handed a mask, and scores may be made as well
             row_count = min(row_count, MAX_SDPA_MASK_BYTES // (key_count * (1 + plan.item_size)))
         row_count = row_count - row_count % 256 if row_count > 256 else max(1, row_count)
-        plan = replace(plan, tile_size=key_count * row_count)
+        plan = replace(plan, tile_size=key_count * row_count, keys_per_block=0)
     matrix_width = sum(key_count for _ in plan.matrix_steps)
     bytes_per_row = plan.item_size * (plan.shapes.d + (plan.shapes.c or 0) + matrix_width + plan.top)
     tiles: list[Tile] = []
@@ -204,7 +204,7 @@ def compute_block(shared_tensors: SharedTensors, task: BlockTask) -> BlockResult
     inputs = Inputs(plan)
     recorder = Recorder(plan, inputs.caller_memory, inputs.drawn_parameters)
     q = inputs.to_tensor(task.q).clone()  # (b, h, n, d)
-    k, v, nonfinite = shared_tensors.tensors(inputs)
+    keys_values = shared_tensors.tensors(inputs)
     stream = inputs.dropout_source if isinstance(inputs.dropout_source, DropoutStream) else None
     if stream:
         stream.resume_from(shared_tensors.checkpoints)
@@ -213,12 +213,12 @@ def compute_block(shared_tensors: SharedTensors, task: BlockTask) -> BlockResult
         for tile_of_plan in block.tiles:
             tile = tile_of_plan._replace(rows=_shift_rows(tile_of_plan.rows, whole.rows.start))
             recorder.begin_tile(tile)
-            if plan.schedule == "fused":
-                z = try_sdpa(plan, q[:, :, tile.rows], k, v, inputs, recorder, tile)
+            if plan.schedule == "fused" and keys_values.v is not None:
+                z = try_sdpa(plan, q[:, :, tile.rows], keys_values.k, keys_values.v, inputs, recorder, tile)
                 if z is None:
                     raise _NotFiniteError
             else:
-                z = attend_tile(plan, q[:, :, tile.rows], k, v, nonfinite, inputs, recorder, tile)
+                z = attend_tile(plan, q[:, :, tile.rows], keys_values, inputs, recorder, tile)
             yield tile, z
 
     try:

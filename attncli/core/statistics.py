@@ -184,19 +184,24 @@ def top_weights(w: Tensor, top: int, key_slices: KeySlices, key_count: int) -> t
         key_count: how many keys there are in all.
     """
     w, keys = _insert_zero_columns(w, top, key_slices, key_count)  # (b, h, n, m), (m,)
-    if w.shape[-1] <= top:
-        weights, columns = (x[..., :top] for x in w.sort(dim=-1, descending=True, stable=True))
-        return weights, keys[columns]
-    weights, columns = _blockwise_topk(w, top + 1)  # (b, h, n, top + 1)
-    is_tied = ~(weights[..., top - 1] > weights[..., top])  # (b, h, n): what is left out may be as large
-    columns = columns[..., :top].sort(-1)[0]  # (b, h, n, top)
-    weights = w.gather(-1, columns)
-    order = weights.sort(dim=-1, descending=True, stable=True)[1]
-    weights, columns = weights.gather(-1, order), columns.gather(-1, order)
-    if is_tied.any():
-        sorted_weights, sorted_columns = w[is_tied].sort(dim=-1, descending=True, stable=True)  # (·, m)
-        weights[is_tied], columns[is_tied] = sorted_weights[:, :top], sorted_columns[:, :top]
+    weights, columns = largest_columns(w, top)
     return weights, keys[columns]
+
+
+def largest_columns(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` largest of each row, or all, largest first, and their columns; ties, lower column first. (b, h, n, count)"""
+    if x.shape[-1] <= count:
+        return x.sort(dim=-1, descending=True, stable=True)
+    largest, columns = _blockwise_topk(x, count + 1)  # (b, h, n, count + 1)
+    is_tied = ~(largest[..., count - 1] > largest[..., count])  # (b, h, n): what is left out may be as large
+    columns = columns[..., :count].sort(-1)[0]  # (b, h, n, count)
+    largest = x.gather(-1, columns)
+    order = largest.sort(dim=-1, descending=True, stable=True)[1]
+    largest, columns = largest.gather(-1, order), columns.gather(-1, order)
+    if is_tied.any():
+        sorted_rows, sorted_columns = x[is_tied].sort(dim=-1, descending=True, stable=True)  # (·, m)
+        largest[is_tied], columns[is_tied] = sorted_rows[:, :count], sorted_columns[:, :count]
+    return largest, columns
 
 
 def _insert_zero_columns(w: Tensor, top: int, key_slices: KeySlices, key_count: int) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,37 @@ class Tile(NamedTuple):
         """How many keys the tile has."""
         return sum(keys.stop - keys.start for keys in self.keys)
 
+    @property
+    def row_count(self) -> int:
+        """How many query rows the tile has."""
+        return int(self.rows.stop - self.rows.start)
+
+    def split_keys(self, keys_per_block: int) -> Iterator[Tile]:
+        """Yield the tile's blocks of keys: the same rows, and at most so many of the keys, in order."""
+        block: list[Slice] = []
+        room = keys_per_block
+        for keys in self.keys:
+            start = keys.start
+            while start < keys.stop:
+                stop = min(keys.stop, start + room)
+                block.append(slice(start, stop))
+                room -= stop - start
+                start = stop
+                if not room:
+                    yield self._replace(keys=tuple(block))
+                    block, room = [], keys_per_block
+        if block:
+            yield self._replace(keys=tuple(block))
+
+    def split_rows(self, rows_per_part: int) -> Iterator[Tile]:
+        """Yield the tile's rows in parts."""
+        for start in range(self.rows.start, self.rows.stop, rows_per_part):
+            yield self._replace(rows=slice(start, min(start + rows_per_part, self.rows.stop)))
+
+    def key_indices(self, device: torch.device) -> Tensor:
+        """Return which keys the tile has, (m,)."""
+        return torch.cat([torch.arange(keys.start, keys.stop, device=device) for keys in self.keys])
+
     def select(self, x: Tensor, has_key_axis: bool = True) -> Tensor:
         """Select the tile's part of an array that broadcasts to (b, h, n, m), or to (b, h, n, ·) without a key axis."""
         if self == WHOLE_GRID:
@@ -51,6 +82,18 @@ class Tile(NamedTuple):
     def select_kv(self, x: Tensor) -> Tensor:
         """Select the tile's part of keys or values, (b, h, m, ·)."""
         return x if self == WHOLE_GRID else select_keys(x[self.batch, self.heads], self.keys, 2)
+
+
+class KeysValues(NamedTuple):
+    """Keys and values: of all tokens, or of a tile."""
+
+    k: Tensor  # (b, h, m, d)
+    v: Tensor | None  # (b, h', m, c)
+    nonfinite: Tensor | None  # where v holds NaN or ∞, (b, h', m, c); None: nowhere
+
+    def select(self, tile: Tile) -> KeysValues:
+        """Select those of a tile."""
+        return KeysValues(*(None if x is None else tile.select_kv(x) for x in self))  # type: ignore[arg-type]
 
 
 WHOLE_GRID = Tile()  # of a dense run, and of what a kernel computes
@@ -70,7 +113,8 @@ def iter_tiles(plan: Plan) -> Iterator[Tile]:
     torch.empty(_LARGEST_REUSED_BLOCK_BYTES, dtype=torch.uint8)  # once freed, tiles reuse each other's memory
     b, h, n, m = plan.size.batch or 1, plan.shapes.heads, plan.axis_length("scores", "query"), plan.size.keys
     heads_are_mixed = not plan.variant.head_mixing.is_none
-    heads_per_tile = h if heads_are_mixed else max(1, min(h, plan.tile_size // (n * m)))
+    keys_at_once = min(m, plan.keys_per_block or m)
+    heads_per_tile = h if heads_are_mixed else max(1, min(h, plan.tile_size // (n * keys_at_once)))
     max_scores, equal_blocks = plan.tile_size // heads_per_tile, plan.schedule == "fused"
     key_ranges = plan.find_key_ranges()
     for i in range(b):
@@ -78,23 +122,36 @@ def iter_tiles(plan: Plan) -> Iterator[Tile]:
         if key_ranges is not None:
             ranges = [tuple(bound[i % len(bound)] for bound in key_range) for key_range in key_ranges]
         for head in range(0, h, heads_per_tile):
-            for rows, keys in _split_rows(n, m, max_scores, ranges, equal_blocks=equal_blocks):
+            for rows, keys in _split_rows(
+                n, m, max_scores, ranges, equal_blocks=equal_blocks, keys_at_once=keys_at_once
+            ):
                 yield Tile(slice(i, i + 1), slice(head, head + heads_per_tile), rows, keys)
 
 
 def _split_rows(
-    n: int, m: int, max_scores: int, ranges: ItemKeyRanges | None, *, equal_blocks: bool
+    n: int,
+    m: int,
+    max_scores: int,
+    ranges: ItemKeyRanges | None,
+    *,
+    equal_blocks: bool,
+    keys_at_once: int | None = None,
 ) -> Iterator[tuple[Slice, KeySlices]]:
-    """Yield blocks of rows, at most `max_scores` each; unless `equal_blocks`, fewer rows where they reach different keys."""
+    """Yield blocks of rows, at most `max_scores` each; unless `equal_blocks`, fewer rows where they reach different keys.
+
+    Only `keys_at_once` of a row's scores count, where its keys come in blocks.
+    """
     adapts = ranges is not None and not equal_blocks
-    row, row_count = 0, 256 if adapts else max(1, max_scores // m)
+    keys_at_once = keys_at_once or m
+    row, row_count = 0, 256 if adapts else max(1, max_scores // min(m, keys_at_once))
     while row < n:
         rows = slice(row, min(n, row + row_count))
         keys, reachable_scores = _reachable_keys(ranges, rows) if ranges is not None else ((slice(0, m),), 0)
         key_count = Tile(keys=keys).key_count
-        scores = (rows.stop - row) * key_count
-        if adapts and row_count > 1 and scores > min(max_scores, max(2 * reachable_scores, _MIN_TILE_SCORES)):
-            row_count = max(1, min(row_count // 2, max_scores // key_count))
+        rows_here, max_rows = rows.stop - row, max(1, max_scores // min(key_count, keys_at_once))
+        is_too_much = rows_here > max_rows or rows_here * key_count > max(2 * reachable_scores, _MIN_TILE_SCORES)
+        if adapts and row_count > 1 and is_too_much:
+            row_count = max(1, min(row_count // 2, max_rows))
             continue
         yield rows, keys
         row, row_count = rows.stop, 2 * row_count if adapts else row_count

@@ -69,7 +69,8 @@ def mix(s: Tensor, grid: Grid, part: Part[MixingTraits]) -> Tensor:
 )
 def softcap(s: Tensor, grid: Grid, *, cap: Annotated[float, Range(above=0)]) -> Tensor:
     """Scores limited smoothly to ±cap."""
-    return cap * (s / cap).tanh()  # (b, h, n, m)
+    x = s / cap  # (b, h, n, m)
+    return cap * x.tanh() if x.requires_grad else x.tanh_().mul_(cap)
 
 
 @link(
@@ -100,6 +101,7 @@ def _derive_log_n(row: RowDerivation) -> Iterator[Equation]:
     why="Among many keys softmax spreads the weight thinly; larger scores make up for that.",
     source="Chiang and Cholak 2022, §5.3; Bai et al. 2023 (Qwen), §2.3",
     step="length_scaled_scores",
+    reads_whole_row=True,
     laws=_ALL_LAWS,
     derivation=_derive_log_n,
     gradient_factor=lambda row, cell: [row["factor"]],

@@ -43,8 +43,8 @@ def divide_rows(scaled: Tensor, length: Tensor) -> Tensor:
     return scaled / length.masked_fill(length == 0, 1)
 
 
-def sum_rows(x: Tensor) -> Tensor:
-    """Σ x as if it were added with twice the digits: (… m) → (… 1), so that 1e16 + 1 − 1e16 is 1.
+def sum_exactly(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ x, and what it lacks for rounding: (… m) → (… 1) each, so that 1e16 + 1 − 1e16 is 1 once they are added.
 
     Numbers are added in pairs, and what each addition rounds off is added up as well (Ogita et al. 2005, SIAM J. Sci.
     Comput. 26(6), Alg. 3.1 and 4.1).
@@ -54,8 +54,13 @@ def sum_rows(x: Tensor) -> Tensor:
     totals[..., : x.shape[-1]] = x
     rounded_off = x.new_zeros(*x.shape[:-1], 1)
     while totals.shape[-1] > 1:
-        a, b = totals.chunk(2, dim=-1)
-        totals = a + b
-        b_as_added = totals - a
-        rounded_off = rounded_off + ((a - (totals - b_as_added)) + (b - b_as_added)).sum(-1, keepdim=True)
-    return totals + rounded_off.where(rounded_off.isfinite(), 0)
+        totals, lost = add_exactly(*totals.chunk(2, dim=-1))
+        rounded_off = rounded_off + lost.sum(-1, keepdim=True)
+    return totals, rounded_off
+
+
+def add_exactly(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a + b, and what it lacks for rounding."""
+    total = a + b
+    b_as_added = total - a
+    return total, (a - (total - b_as_added)) + (b - b_as_added)

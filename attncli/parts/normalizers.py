@@ -21,9 +21,9 @@ from attncli.derivation import (
     is_recording,
     record_intermediate,
 )
-from attncli.parts.magnitudes import sum_rows
-from attncli.parts.traits import NormalizerTraits
-from attncli.registry import Family, Range
+from attncli.parts.magnitudes import add_exactly, sum_exactly
+from attncli.parts.traits import NormalizerTraits, RowMerging, RowTotals
+from attncli.registry import AnyPart, Family, Range
 from attncli.types import Tensor
 
 normalizer = Family("normalizer", "how scores become weights, row by row", NormalizerTraits)
@@ -35,6 +35,66 @@ _MINUS_INFINITY = float("-inf")
 def fill_hidden(x: Tensor, visible: Tensor | None, value: float) -> Tensor:
     """x where visible, else the value."""
     return x if visible is None else x.where(visible, value)  # (b, h, n, m)
+
+
+# ── rows whose keys come in parts ────────────────────────────────────────────────────────────────
+def _weigh_exponentials(s: Tensor, *, overwrites: bool) -> tuple[Tensor, RowTotals]:
+    """e^(s − max s), perhaps in the place of s, and what softmax keeps of a row: its largest score and the sum of these."""
+    top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
+    base = record_intermediate("top", _zero_where_empty(top), "bhn1")  # a row that sees nothing: e^(−∞ − 0) = 0
+    e = record_intermediate("s − top", s.sub_(base) if overwrites else s - base)  # (b, h, n, m)
+    e = record_intermediate("e", e.exp() if is_recording() else e.exp_())
+    return e, (top, record_intermediate("total", e.sum(-1, keepdim=True), "bhn1"))
+
+
+def _join_exponentials(a: RowTotals, b: RowTotals) -> tuple[RowTotals, Tensor, Tensor]:
+    """The larger maximum; sums and numerators of each part times e^(its own maximum − the larger)."""
+    (top_a, total_a), (top_b, total_b) = a, b
+    top = top_a.maximum(top_b)  # (b, h, n, 1)
+    base = _zero_where_empty(top)
+    factor_a, factor_b = (top_a - base).exp(), (top_b - base).exp()
+    return (top, total_a * factor_a + total_b * factor_b), factor_a, factor_b
+
+
+def _zero_where_empty(top: Tensor) -> Tensor:
+    """The largest score of each row, 0 where there is none but −∞."""
+    return top.masked_fill(top == _MINUS_INFINITY, 0)
+
+
+def _divide_by_total(x: Tensor, totals: RowTotals) -> Tensor:
+    """Numerators, or sums of them, divided by the sum of all; 0 where there are none."""
+    return x / totals[1].masked_fill(totals[1] == 0, 1)
+
+
+def _weigh_each(part: AnyPart, s: Tensor, visible: Tensor | None) -> tuple[Tensor, RowTotals]:
+    """The weights themselves: each depends on its own score alone."""
+    return part(s, visible), ()
+
+
+def _weigh_shares(s: Tensor, visible: Tensor | None) -> tuple[Tensor, RowTotals]:
+    """The scores, and their sum with what it lacks for rounding."""
+    s = fill_hidden(s, visible, 0)
+    return s, sum_exactly(s)
+
+
+def _join_shares(a: RowTotals, b: RowTotals) -> tuple[RowTotals, None, None]:
+    total, lost = add_exactly(a[0], b[0])
+    return (total, a[1] + b[1] + lost), None, None
+
+
+def _divide_by_sum(x: Tensor, totals: RowTotals) -> Tensor:
+    """Scores, or sums of them, divided by the sum of all; 0 where that is 0."""
+    total = totals[0] + totals[1].where(totals[1].isfinite(), 0)
+    record_intermediate("total", total, "bhn1")
+    return (x / total.masked_fill(total == 0, 1)).masked_fill(total == 0, 0)
+
+
+_EXPONENTIALS = RowMerging(
+    lambda part, s, visible: _weigh_exponentials(s, overwrites=True), _join_exponentials, _divide_by_total
+)
+_EACH_KEY_ALONE = RowMerging(_weigh_each, lambda a, b: ((), None, None), lambda x, totals: x)
+_SHARES_OF_SUM = RowMerging(lambda part, s, visible: _weigh_shares(s, visible), _join_shares, _divide_by_sum)
+_HAS_THRESHOLD = "the threshold τ depends on every score of the row"
 
 
 def _derive_softmax(row: RowDerivation) -> Iterator[Equation]:
@@ -82,6 +142,7 @@ def _gradient_per_key(row: RowDerivation, write: Callable[[KeyCell], EquationSid
     "e^(s − max s) / Σ e^(s − max s)",
     why="Exponentials make every weight positive, and dividing by their sum makes the weights sum to 1. Subtracting the largest score changes no weight; it only keeps e^s from becoming too large to compute.",
     source="Vaswani et al. 2017, §3.2.1; 0 for a row that sees nothing, as in PyTorch SDPA and ONNX",
+    merging=_EXPONENTIALS,
     laws=_ALL_LAWS,
     is_distribution=True,
     is_exponential=True,
@@ -94,17 +155,10 @@ def _gradient_per_key(row: RowDerivation, write: Callable[[KeyCell], EquationSid
 def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Exponentials divided by their sum; the largest score is subtracted first, which changes only rounding."""
     s = fill_hidden(scores, visible, _MINUS_INFINITY)  # (b, h, n, m)
-    top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
-    if math.isfinite(top.detach().sum().item()) and not is_recording():  # then each of them is
+    if not is_recording() and math.isfinite(s.detach().amax(-1).sum().item()):  # then each of them is
         return s.softmax(-1)  # (b, h, n, m); the same in one pass
-    top = record_intermediate(
-        "top", top.masked_fill(top == _MINUS_INFINITY, 0), "bhn1"
-    )  # a row that sees nothing: e^(−∞ − 0) = 0
-    e = record_intermediate("e", record_intermediate("s − top", s - top).exp())  # (b, h, n, m)
-    total = record_intermediate("total", e.sum(-1, keepdim=True), "bhn1")  # (b, h, n, 1)
-    return fill_hidden(
-        e / total.masked_fill(total == 0, 1), visible, 0
-    )  # (b, h, n, m); what a row does not see gets none of its NaN
+    e, totals = _weigh_exponentials(s, overwrites=False)
+    return fill_hidden(_divide_by_total(e, totals), visible, 0)  # what a row does not see gets none of its NaN
 
 
 @normalizer(
@@ -112,6 +166,7 @@ def softmax(scores: Tensor, visible: Tensor | None) -> Tensor:
     "1 / (1 + e^−(s + bias))",
     why="Each key is judged by itself, so that many keys, or none, may have a large weight.",
     source="Ramapuram et al. 2024, §3",
+    merging=_EACH_KEY_ALONE,
     laws=_ALL_LAWS,
     law_exceptions="bias=auto depends on the number of keys, so that none of this but reordering leaves it unchanged",
     is_key_count_dependent=lambda part: part.option_value("bias") == "auto",
@@ -174,6 +229,7 @@ _ENTMAX_DERIVATIONS: Mapping[str, Any] = {  # traits by name, each of its own ty
     "max(s − τ, 0) with τ such that Σ = 1",
     why="Scores below the threshold τ get no weight at all, so that the query looks at a few keys only.",
     source="Martins and Astudillo 2016, Alg. 1",
+    whole_row_reason=_HAS_THRESHOLD,
     laws=_ALL_LAWS,
     is_distribution=True,
     **_ENTMAX_DERIVATIONS,
@@ -188,6 +244,7 @@ def sparsemax(scores: Tensor, visible: Tensor | None) -> Tensor:
     "max(s/2 − τ, 0)² with τ such that Σ = 1",
     why="Scores below the threshold τ get no weight at all, but more keys keep some than with sparsemax.",
     source="Peters et al. 2019, §3 and Alg. 2",
+    whole_row_reason=_HAS_THRESHOLD,
     laws=_ALL_LAWS,
     is_distribution=True,
     **_ENTMAX_DERIVATIONS,
@@ -202,6 +259,7 @@ def entmax15(scores: Tensor, visible: Tensor | None) -> Tensor:
     "max((α − 1) s − τ, 0)^(1/(α − 1)) with τ such that Σ = 1",
     why="α chooses between softmax, which gives every key some weight, and sparsemax, which gives most keys none.",
     source="Peters et al. 2019, §3 and Alg. 1",
+    whole_row_reason=_HAS_THRESHOLD,
     laws=_ALL_LAWS,
     is_distribution=True,
     option_conflict=lambda o: (
@@ -249,6 +307,7 @@ def _entmax_by_bisection(scores: Tensor, visible: Tensor | None, alpha: float) -
     "max(s, 0)",
     why="Negative scores count as nothing, and positive ones as they are.",
     source="Shen et al. 2023, §3; Wortsman et al. 2023 divide by the number of keys (--temperature)",
+    merging=_EACH_KEY_ALONE,
     laws=_ALL_LAWS,
     derivation=derive_per_key(lambda row, cell: (["max(", cell.value_before, ", 0)"],)),
     jacobian="dsⱼ = dwⱼ where sⱼ > 0, else 0",
@@ -283,6 +342,7 @@ def _keep_top_keys(row: RowDerivation) -> RowDerivation:
     "softmax over the k largest scores",
     why="Only the k best keys share the weight, so that the others add no noise.",
     source="Gupta et al. 2021, §3",
+    whole_row_reason="which scores are the k largest is known once all of them are",
     laws=_ALL_LAWS,
     is_distribution=True,
     derivation=_derive_topk,
@@ -310,6 +370,7 @@ def _derive_hardmax(row: RowDerivation) -> Iterator[Equation]:
     "1 for the largest score, else 0",
     why="The whole weight goes to the best key.",
     source="ONNX Hardmax; Luong et al. 2015 in TensorFlow Addons",
+    whole_row_reason="of equal scores the first of the row counts",
     laws=_ALL_LAWS,
     is_distribution=True,
     derivation=_derive_hardmax,
@@ -364,6 +425,7 @@ def _derive_sum_gradient(row: RowDerivation) -> Iterator[Equation]:
     "s / Σ s, 0 where Σ s = 0",
     why="Each weight is a score's share of the sum of all scores, without exponentials.",
     source="Katharopoulos et al. 2020, §3.1; negative scores give negative weights, with a warning",
+    merging=_SHARES_OF_SUM,
     laws=_ALL_LAWS,
     derivation=_derive_sum,
     jacobian="dsⱼ = (dwⱼ − Σ w·dw) / Σ s",
@@ -372,9 +434,7 @@ def _derive_sum_gradient(row: RowDerivation) -> Iterator[Equation]:
 )
 def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
     """Each score's share of the row's sum."""
-    s = fill_hidden(scores, visible, 0)  # (b, h, n, m)
-    total = record_intermediate("total", sum_rows(s), "bhn1")  # (b, h, n, 1)
-    return fill_hidden((s / total.masked_fill(total == 0, 1)).masked_fill(total == 0, 0), visible, 0)  # (b, h, n, m)
+    return fill_hidden(_divide_by_sum(*_weigh_shares(scores, visible)), visible, 0)  # (b, h, n, m)
 
 
 @normalizer(
@@ -382,6 +442,7 @@ def sum_(scores: Tensor, visible: Tensor | None) -> Tensor:
     "s",
     why="The scores themselves are the weights.",
     source="Schlag et al. 2021, §3.2 (unnormalised linear attention)",
+    merging=_EACH_KEY_ALONE,
     laws=_ALL_LAWS,
     derivation=derive_per_key(lambda row, cell: ()),
     jacobian="dsⱼ = dwⱼ",

@@ -6,7 +6,7 @@ The plan, the core, the views and the check read these; none of them knows a par
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from attncli.registry import Traits
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from attncli.types import Array, Grid, Tensor
 
 KeyBounds: TypeAlias = "tuple[str, Array | None, Array | None]"  # a field of the keys, its lowest and highest value
+RowTotals: TypeAlias = "tuple[Tensor, ...]"  # what is kept of each row, such as its largest score: (b, h, n, 1) each
 
 
 class PartTraits(Traits):
@@ -70,8 +71,27 @@ class PositionTraits(ParameterTraits):
     has_head_slopes: bool = False  # it subtracts a slope of each head times the distance
 
 
+class RowMerging(NamedTuple):
+    """How a normaliser makes the weights of a row from parts of its keys, whatever their order.
+
+    Each key of a part has a numerator, and each row of it some totals. Where two parts are joined, the numerators of each
+    are multiplied by a factor of their row. Once the totals are those of the whole row, its weights are the numerators
+    finished by them, and so are sums of numerators times values.
+    """
+
+    # (the part, scores with −∞ where hidden: b h n m, visible; None: every key) → numerators, 0 where hidden, and totals;
+    # the scores may be overwritten
+    weigh: Callable[[AnyPart, Tensor, Tensor | None], tuple[Tensor, RowTotals]]
+    # totals of two parts → of both, and the factors (b, h, n, 1) of the numerators of each; None: 1
+    join: Callable[[RowTotals, RowTotals], tuple[RowTotals, Tensor | None, Tensor | None]]
+    finish: Callable[[Tensor, RowTotals], Tensor]  # (numerators or sums of them: b h n ·, totals) → b h n ·
+
+
 class NormalizerTraits(PartTraits):
-    """What a normaliser may declare."""
+    """What a normaliser may declare; either `merging` or `whole_row_reason`."""
+
+    merging: RowMerging | None = None  # of a softmax the totals begin with the largest score and Σ e^(s − it)
+    whole_row_reason: str = ""  # why rows cannot be merged from parts
 
     is_distribution: bool = False  # the weights of a row are not negative and sum to 1
     is_exponential: bool = False  # weights are e^s / Σ e^s over every visible key, so that a row has a log-sum-exp
@@ -92,6 +112,7 @@ class LinkTraits(PartTraits):
     default_value: str = "none"
     value_words: tuple[str, ...] = ()  # what its value may be beside none and a number
     neutral_value: float | None = None  # the value with which it does nothing
+    reads_whole_row: bool = False  # it cannot act on some keys of a row without the others
     is_scale: bool = False  # its value is what scaled_dot_product_attention calls scale
     is_mask: bool = False  # it makes −∞ of what is hidden, which stays −∞ from there on
     is_fused: bool = False  # scaled_dot_product_attention computes it

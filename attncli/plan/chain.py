@@ -33,6 +33,7 @@ class Link:
     is_scale: bool = False
     is_mask: bool = False  # hidden scores stay −∞ from there on
     is_fused: bool = False  # scaled_dot_product_attention computes it
+    reads_whole_row: bool = False  # it cannot act on some keys of a row without the others
     derivation: Derivation | None = None
     gradient_factor: Callable[[RowDerivation, KeyCell], EquationSide] | None = None
 
@@ -73,6 +74,7 @@ def _bind_link(
         is_scale=traits.is_scale,
         is_mask=traits.is_mask,
         is_fused=traits.is_fused,
+        reads_whole_row=traits.reads_whole_row,
         derivation=traits.derivation,
         gradient_factor=traits.gradient_factor,
     )

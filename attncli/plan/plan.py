@@ -66,6 +66,7 @@ class Plan:
     is_first_look: bool = False  # the user has not said which steps to keep
     schedule: Literal["", "dense", "tiled", "fused"] = ""  # "" in an outline
     tile_size: int = 0  # how many scores a tile may have; 0: one tile holds everything
+    keys_per_block: int = 0  # how many keys of a tile are computed at once, and merged with the next; 0: whole rows
     computed_queries: NumpyArray | None = None  # indices of the queries that are computed; None: all
     q_order: NumpyArray | None = None  # (n,): where queries stand in the sequence, under `mask_by=index`
     k_order: NumpyArray | None = None  # (m,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,14 +17,28 @@ from attncli.plan.visibility import mask_batch_heads
 from attncli.types import PARAMETER_STEPS
 
 MAX_DENSE_SCORES = 2**21  # scores of a run that is computed whole
-MAX_TILE_SCORES = 2**20  # scores of a tile: a few of them lie in a processor's cache
+MAX_TILE_SCORES = 2**20  # scores of a tile of whole rows: a few of them lie in a processor's cache
 MAX_FIRST_LOOK_SCORES = 2**24  # scores beyond which a first look shows no matrix
 MAX_SDPA_MASK_BYTES = 2**28  # bytes of a mask that PyTorch's kernel may be handed
+
+
+class BlockSize(NamedTuple):
+    """How many scores are computed at once where the keys of rows come in blocks."""
+
+    rows: int
+    keys: int
+
+
+CPU_BLOCK_SIZE = BlockSize(512, 1024)  # it lies in a processor's cache
+ACCELERATOR_BLOCK_SIZE = BlockSize(2048, 4096)  # each operation keeps the device busy for longer than it takes to start
 STEPS_OUTSIDE_TILES = {  # steps that no tile makes: they are learned, of tokens, or of the assembled tiles
     *PARAMETER_STEPS,
     "positioned_embeddings", "q", "k", "v", "normed_q", "normed_k", "positioned_q", "positioned_k", "present_k", "present_v",
     "head_context", "normed_context", "context", "output",
 }  # fmt: skip
+
+
+_STEPS_OF_SOFTMAX = {"log_sum_exp", "entropy", "top_keys", "top_weights"}  # which blocks of keys merge for it alone
 
 
 def choose_schedule(
@@ -61,16 +76,49 @@ def choose_schedule(
         schedule = "dense"
     else:
         schedule = "tiled" if reason else "fused"
-    tile_size = _choose_tile_size(plan) if schedule != "dense" else 0
-    scheduled = replace(plan.with_schedule(schedule), tile_size=tile_size)
+    scheduled = plan.with_schedule(schedule)
+    if schedule != "dense":
+        scheduled = with_whole_rows(scheduled) if why_whole_rows(plan) else _with_key_blocks(scheduled)
     check_memory(scheduled, streamed)
     return scheduled
 
 
-def _choose_tile_size(plan: Plan) -> int:
-    """Return how many scores a tile may have; at least a row of each head that must be computed together."""
+def with_whole_rows(plan: Plan) -> Plan:
+    """Return the plan with tiles of whole rows; at least a row of each head that must be computed together."""
     heads_together = plan.shapes.heads if not plan.variant.head_mixing.is_none else 1
-    return max(MAX_TILE_SCORES // (1 + extra_numbers_per_score(plan)), heads_together * plan.size.keys)
+    tile_size = max(MAX_TILE_SCORES // (1 + extra_numbers_per_score(plan)), heads_together * plan.size.keys)
+    return replace(plan, tile_size=tile_size, keys_per_block=0)
+
+
+def _with_key_blocks(plan: Plan) -> Plan:
+    """Return the plan with tiles whose keys come in blocks, as many at once as suits the device."""
+    rows, keys = CPU_BLOCK_SIZE if plan.variant.device.startswith("cpu") else ACCELERATOR_BLOCK_SIZE
+    rows = max(1, rows // (1 + extra_numbers_per_score(plan)))
+    return replace(plan, tile_size=rows * min(keys, plan.size.keys), keys_per_block=keys)
+
+
+def why_whole_rows(plan: Plan) -> str:
+    """Say why the rows of a tile must have all their keys at once; nothing where blocks of keys can be merged."""
+    variant, normalizer = plan.variant, plan.variant.normalizer
+    depends_on_key_count = normalizer.traits.is_key_count_dependent
+    if normalizer.traits.merging is None:
+        return f"{normalizer}: {normalizer.traits.whole_row_reason}"
+    if depends_on_key_count is not None and depends_on_key_count(normalizer):
+        return f"{normalizer}: its weights depend on the number of keys"
+    if plan.matrix_steps:
+        return f"all of {plan.matrix_steps[0]} is kept"
+    links = [link.name for link in plan.chain if link.reads_whole_row]
+    if links:
+        return f"the link {links[0]} reads whole rows"
+    if not variant.dropout.is_none:
+        return "dropout is drawn row by row"
+    if not variant.head_mixing.is_none:
+        return "heads mix their weights"
+    if variant.empty_rows == "uniform":
+        return "a query that sees no key weighs every key"
+    if not normalizer.traits.is_exponential and plan.keep & _STEPS_OF_SOFTMAX:
+        return f"{min(plan.keep & _STEPS_OF_SOFTMAX)} is merged of a softmax only"
+    return ""
 
 
 def _drop_matrix_steps(plan: Plan) -> Plan:

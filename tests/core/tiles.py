@@ -32,7 +32,8 @@ def near_ties(weights, tolerance=1e-9):
     return is_tied
 
 
-def in_tiles(problem, variant, keep=None, top=4, *, rows=1, at=None):
-    """A run in tiles of so many rows of every head."""
+def in_tiles(problem, variant, keep=None, top=4, *, rows=1, keys=5, at=None):
+    """A run in tiles of so many rows of every head, and blocks of so many keys where they can be merged."""
     made = finish_plan(outline_plan(problem, variant.replace(schedule="tiled"), keep, top=top), at)
-    return run_plan(replace(made, tile_size=rows * made.size.keys))
+    keys_per_block = keys if made.keys_per_block else 0
+    return run_plan(replace(made, tile_size=rows * (keys_per_block or made.size.keys), keys_per_block=keys_per_block))

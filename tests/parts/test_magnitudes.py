@@ -6,7 +6,7 @@ import mpmath
 import pytest
 import torch
 
-from attncli.parts.magnitudes import sum_rows
+from attncli.parts.magnitudes import sum_exactly
 from attncli.parts.norms import norm
 from attncli.parts.scores import score
 
@@ -65,4 +65,5 @@ def test_cosines_of_the_smallest_vectors_are_those_of_their_directions():
 def test_a_sum_has_the_digits_of_its_terms():
     x = torch.tensor([[1e16, 1.0, -1e16], [0.5, 0.25, 0.125]], dtype=torch.float64)
 
-    assert sum_rows(x).tolist() == [[1.0], [0.875]]
+    total, lost = sum_exactly(x)
+    assert (total + lost).tolist() == [[1.0], [0.875]]
