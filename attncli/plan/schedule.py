@@ -17,6 +17,7 @@ from attncli.plan.visibility import mask_batch_heads
 from attncli.types import PARAMETER_STEPS
 
 MAX_DENSE_SCORES = 2**21  # scores of a run that is computed whole
+MIN_SDPA_SCORES = 2**16  # scores from which PyTorch's kernel pays off where it may be called
 MAX_TILE_SCORES = 2**20  # scores of a tile of whole rows: a few of them lie in a processor's cache
 MAX_FIRST_LOOK_SCORES = 2**24  # scores beyond which a first look shows no matrix
 MAX_SDPA_MASK_BYTES = 2**28  # bytes of a mask that PyTorch's kernel may be handed
@@ -72,10 +73,12 @@ def choose_schedule(
         )
     if requested:
         schedule = requested
+    elif not (reason or requires_grad) and plan.score_count > min(MIN_SDPA_SCORES, MAX_DENSE_SCORES):
+        schedule = "fused"
     elif requires_grad or plan.score_count <= MAX_DENSE_SCORES:
         schedule = "dense"
     else:
-        schedule = "tiled" if reason else "fused"
+        schedule = "tiled"
     scheduled = plan.with_schedule(schedule)
     if schedule != "dense":
         scheduled = with_whole_rows(scheduled) if why_whole_rows(plan) else _with_key_blocks(scheduled)
@@ -152,7 +155,8 @@ def why_not_sdpa(plan: Plan, requested: bool) -> str:
     unsupported = _unsupported_by_sdpa(plan)
     if unsupported:
         return f"it does not have {unsupported[0]}"
-    inner_steps = sorted(plan.keep - STEPS_OUTSIDE_TILES)
+    returned_steps = {"log_sum_exp"} if variant.device.startswith("cpu") else set()
+    inner_steps = sorted(plan.keep - STEPS_OUTSIDE_TILES - returned_steps)
     if inner_steps:
         return f"it does not return {inner_steps[0]}"
     if shapes.c != shapes.d:

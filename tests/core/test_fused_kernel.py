@@ -39,8 +39,10 @@ def test_the_kernel_says_the_same(choices, dtype, rtol):
     )
     variant = Variant(dtype=dtype, **choices)
 
-    dense = attncli.attend(problem, variant, ["context", "output"])
-    fused = attncli.attend(problem, Variant(dtype=dtype, schedule="fused", **choices), ["context", "output"])
+    keep = ["log_sum_exp", "context", "output"]
+
+    dense = attncli.attend(problem, variant, keep)
+    fused = attncli.attend(problem, Variant(dtype=dtype, schedule="fused", **choices), keep)
 
     assert (dense.variant["schedule"], fused.variant["schedule"]) == ("dense", "fused")
     largest = np.abs(dense["output"].values[np.isfinite(dense["output"].values)]).max()
@@ -79,3 +81,36 @@ def test_values_that_a_kernel_would_let_through_go_the_long_way(monkeypatch):
     assert np.isnan(result["context"].values[4]).all()
     with pytest.raises(CannotError, match="finite values"):
         attncli.attend(problem, Variant(mask="causal", schedule="fused"), ["context"])
+
+
+# ── the log-sum-exp ──────────────────────────────────────────────────────────────────────────────
+def test_the_kernel_that_returns_log_sum_exp_is_called_as_it_declares():
+    """It is none of torch's public functions: another version may change it, or not have it."""
+    import torch
+
+    schema = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default._schema
+    q, k, v = (torch.as_tensor(draw_normal(i, 1, 2, 5, 4)) for i in range(3))
+
+    z, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, scale=0.3)
+
+    assert [(x.name, str(x.type), x.kwarg_only) for x in schema.arguments] == [
+        ("query", "Tensor", False), ("key", "Tensor", False), ("value", "Tensor", False), ("dropout_p", "float", False),
+        ("is_causal", "bool", False), ("attn_mask", "Optional[Tensor]", True), ("scale", "Optional[float]", True),
+    ]  # fmt: skip
+    torch.testing.assert_close(log_sum_exp, (0.3 * q @ k.mT).logsumexp(-1))
+    torch.testing.assert_close(z, (0.3 * q @ k.mT).softmax(-1) @ v)
+
+
+def test_without_that_kernel_tiles_make_the_log_sum_exp(monkeypatch):
+    monkeypatch.setattr(schedule, "MAX_DENSE_SCORES", 0)
+    monkeypatch.setattr("attncli.core.sdpa.has_log_sum_exp", lambda device: False)
+    x = draw_normal(1, 7, 4)
+    problem = attncli.Problem(embeddings=x)
+
+    result = attncli.attend(problem, None, ["context", "log_sum_exp"])
+
+    assert result.variant["schedule"] == "tiled"
+    s = x @ x.T / 2
+    np.testing.assert_allclose(result["log_sum_exp"].values, np.log(np.exp(s).sum(-1)), rtol=1e-12)
+    with pytest.raises(CannotError, match="does not return log_sum_exp"):
+        attncli.attend(problem, Variant(schedule="fused"), ["context", "log_sum_exp"])

@@ -26,7 +26,8 @@ LONG = 13  # queries and keys; prime, so that no tile but of one row divides the
         ({"mask": "window:left=2"}, ["context"], "tiled"),
         ({"mask": "not causal"}, ["context"], "fused"),
         ({"softcap": 5}, ["context"], "tiled"),
-        ({}, ["context", "log_sum_exp"], "tiled"),
+        ({}, ["context", "log_sum_exp"], "fused"),
+        ({}, ["context", "entropy"], "tiled"),
     ],
 )
 def test_the_schedule_is_found_and_said(choices, keep, ran, monkeypatch):
