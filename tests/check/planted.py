@@ -85,7 +85,8 @@ def online(s, v, block, *, acc="e", total="e", own_max=False, keep=(True, True),
         if divide_each:
             o = o / np.where(l == 0, 1, l)
         m = new
-    return (o if divide_each else o / np.where(l == 0, 1, l)), (m + np.log(l))[..., 0]
+    with np.errstate(divide="ignore"):  # of a sum that is overwritten by nothing
+        return (o if divide_each else o / np.where(l == 0, 1, l)), (m + np.log(l))[..., 0]
 
 
 def tiles(name, says, function, *, n=44, causal=False, **sizes):

@@ -11,7 +11,7 @@ import torch
 import attncli
 from attncli.check import index_sets
 from attncli.check.alternatives import _SMALL_INTEGERS, _other_option_values
-from attncli.check.faults.constants import _factor_names, _round_within
+from attncli.check.faults.constants import _factor_names, _Solution
 from attncli.core.inputs import require_device
 from attncli.core.remote import _shift_rows
 from attncli.errors import CannotError, InputError
@@ -62,7 +62,7 @@ def test_small_numbers_are_tried_for_what_counts_and_may_be_left_out(family, mem
 
 
 def test_a_number_is_rounded_to_the_digits_that_figures_tell():
-    assert [_round_within(0.12345, u) for u in (0.03, 0.004, 0.001, 1e-5)] == [0.1, 0.12, 0.123, 0.12345]
+    assert [_Solution(0.12345, u).plainest(()) for u in (0.03, 0.004, 0.001, 1e-5)] == [0.1, 0.12, 0.123, 0.12345]
 
 
 def test_factors_have_the_names_of_what_they_are():

@@ -151,7 +151,7 @@ PROPOSALS = [
     propose('"variant": {"mask": "causal"}', HIDDEN_LATER, LABELLED | {"is_causal": True}, LABELLED | {"variant": {"mask": "causal"}}),
     propose("or --causal", HIDDEN_LATER, LABELLED | {"causal": True}, LABELLED, _RUN, f"{_RUN} --causal"),
     propose('"variant": {"heads": …}', TWO_HEADS, LABELLED | {"n_heads": 2}, LABELLED | {"variant": {"heads": 2}}),
-    propose('"expected": {"weights": …}', PLAIN, LABELLED | {"attn_weights": PLAIN["weights"]}, LABELLED | {"expected": {"weights": PLAIN["weights"]}}),
+    propose('"expected": {"weights": …}', PLAIN, LABELLED | {"attn_probs": PLAIN["weights"]}, LABELLED | {"expected": {"weights": PLAIN["weights"]}}),
     propose("true for what may be seen, as in SDPA, are `mask`", HIDDEN_LATER, LABELLED | {"attn_mask": ~CAUSAL}, LABELLED | {"mask": CAUSAL}),
     propose("numbers that are added to the scores are `bias`", attend(X, added=ADDED[0]), LABELLED | {"attn_mask": ADDED[0]}, LABELLED | {"bias": ADDED[0]}),
     propose("append them to k and v", attend(X, np.vstack([X, W_K[:1]]), np.vstack([X, W_V[:1]])), {"q": X, "k": X, "v": X, "bias_k": W_K[0], "bias_v": W_V[0]}, {"q": X, "k": np.vstack([X, W_K[:1]]), "v": np.vstack([X, W_V[:1]])}),

@@ -65,7 +65,7 @@ _FIELDS = [
     ({"embeddings": X, "memory": {"emb": K}}, "emb", "embeddings", attend(X, K)),
     ({"embeddings": X, "variant": {"num_heads": 2}}, "num_heads", "heads", TWO_HEADS),
     ({"embeddings": X, "variant": {"mask": "tril"}}, "tril", "causal", HIDDEN_LATER),
-    ({"embeddings": X, "expected": {"attn_weights": X}}, "attn_weights", "weights", PLAIN),
+    ({"embeddings": X, "expected": {"attn_probs": X}}, "attn_probs", "weights", PLAIN),
 ]  # fmt: skip
 _FILES = FILE | {"w.csv": csv_text(W_Q), "e.csv": csv_text(X, "token,d0,d1,d2,d3,freq", TOKENS, "7")}
 
@@ -77,7 +77,7 @@ def offered(slip: str, name: str) -> str:
 PROPOSALS = [
     *(Proposal(command, offered(slip, name), gives, _FILES, slip=slip) for command, slip, name, gives in _COMMANDS),
     *(Proposal("compute p.json", offered(slip, name), gives, {"p.json": fields}, slip=slip) for fields, slip, name, gives in _FIELDS),
-    Proposal("check x.json --figures w.json", offered("attn_weights", "weights"), ("right",), FILE | {"w.json": {"attn_weights": PLAIN["weights"]}}, slip="attn_weights"),
-    Proposal("check x.json --figures w.json --step attn_weights", offered("attn_weights", "weights"), ("right",), FILE | {"w.json": PLAIN["weights"]}, slip="attn_weights"),
+    Proposal("check x.json --figures w.json", offered("attn_probs", "weights"), ("right",), FILE | {"w.json": {"attn_probs": PLAIN["weights"]}}, slip="attn_probs"),
+    Proposal("check x.json --figures w.json --step attn_probs", offered("attn_probs", "weights"), ("right",), FILE | {"w.json": PLAIN["weights"]}, slip="attn_probs"),
     Proposal("compute x.json -o o.json --ony weights", offered("--ony", "--only"), Written("o.json", {"weights": PLAIN["weights"]}), FILE, slip="--ony"),
 ]  # fmt: skip
