@@ -155,6 +155,8 @@ WRONG = {
     "heads of v split by stride": of_qkv(lambda c, q, k, v: (q, k, by_stride(merge(v), c.h))),
     "heads merged by stride": of_context(lambda z: z.transpose(1, 2, 0).reshape(z.shape[1], -1)),
     "heads merged in reverse": of_context(lambda z: merge(z[::-1])),
+    "context of the query before, 0 at the end": of_context(lambda z: merge(by_one_query(z, 1, cleared=0))),
+    "context of the query after, 0 at the end": of_context(lambda z: merge(by_one_query(z, -1, cleared=-1))),
     "W_q, W_k, W_v transposed": of_transposed("qkv"),
     "W_k transposed": of_transposed("k"),
     "W_v transposed": of_transposed("v"),
@@ -195,6 +197,13 @@ WRONG = {
 def side_by_side(*heads):
     """Heads of q, k, v (h, t, d) → (t, 3·h·d), as [3, head, d]"""
     return np.concatenate([merge(x) for x in heads], -1)
+
+
+def by_one_query(z, step, cleared):
+    """(h, n, d), each query's row in the place of the next (1) or of the one before (−1), and 0 where there is none"""
+    z = np.roll(z, step, 1)
+    z[:, cleared] = 0
+    return z
 
 
 def cut_by_head(x, heads):

@@ -20,7 +20,9 @@ from attncli.check.plain_attention_errors import PlainErrors
 from attncli.check.query_samples import choose_large_queries, choose_queries
 from attncli.check.regions import _MAX_MAP_COLUMNS, _make_bins
 from attncli.check.rules import Rule, choose_rule, compare_cells
+from attncli.check.score_rows import ScoreRows
 from attncli.check.task import prepare
+from attncli.check.tile_weights import softmax_of
 from attncli.check.wrong_answers import wrong_answers
 from attncli.errors import InputError
 from attncli.variant import Variant
@@ -127,6 +129,15 @@ def test_v_that_is_not_projected_is_tried_once_whether_its_matrix_is_given_or_dr
     assert [h.name for h in fault_hypotheses(trials)].count("v not projected") == 1
 
 
+def test_rows_of_keys_and_values_may_be_off_by_one_and_a_querys_are_those_of_its_context():
+    names = [h.name for h in fault_hypotheses(trials_of({"embeddings": draw_normal(1, 5, 4)}, heads=2)[0])]
+
+    assert [name.removesuffix(" of the token before") for name in names if name.endswith(" of the token before")] == [
+        *("k", "v", "k and v")
+    ]
+    assert "context of the query before" in names
+
+
 def test_the_options_of_a_scaled_rotation_are_left_out_together():
     trials, _ = trials_of(
         {"embeddings": draw_normal(1, 5, 8)}, position="rope:theta=500,scaling=linear,factor=2", qk_norm="rms:eps=0.1"
@@ -192,6 +203,32 @@ def test_plain_arithmetic_is_computed_once_and_drawn_only_where_it_is_asked_for(
 
     assert plain == np.abs(computed - reference["weights"]).max()
     assert errors.largest_error("weights", "float16", is_drawn=True) > plain
+
+
+# ── rows of scores ───────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("step", ["log_sum_exp", "context", "weights"])
+def test_the_rows_that_are_furthest_off_are_looked_at_and_give_the_reference(step):
+    problem, variant = attncli.Problem(embeddings=draw_normal(1, 12, 6)), Variant(heads=2, mask="causal")
+    claimed = attncli.attend(problem, variant, keep=[step])[step].values.copy()
+    wrong = [1, 3, 4, 7, 8, 11]
+    np.moveaxis(claimed, {"context": 0}.get(step, 1), 0)[wrong] += 0.5
+
+    task = prepare(problem, variant, figures_from_arrays({step: claimed}))
+    rows = ScoreRows(Comparison(task).trials)
+    figures = rows._figures((softmax_of(rows.scores), softmax_of(rows.scores)))
+
+    assert rows.queries.tolist() == wrong
+    assert np.abs(rows.claimed - figures) == pytest.approx(0.5)
+
+
+def test_a_problem_of_more_scores_is_not_looked_at_row_by_row(monkeypatch):
+    trials, _ = trials_of({"embeddings": draw_normal(1, 12, 6)}, heads=2)
+
+    monkeypatch.setattr("attncli.check.score_rows._MAX_NUMBERS", 2 * 12 * 12)
+    assert ScoreRows(trials).step == "context"
+    monkeypatch.setattr("attncli.check.score_rows._MAX_NUMBERS", 2 * 12 * 12 - 1)
+    with pytest.raises(ValueError, match="too large"):
+        ScoreRows(trials)
 
 
 # ── comparing ────────────────────────────────────────────────────────────────────────────────────

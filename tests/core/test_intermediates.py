@@ -53,3 +53,14 @@ def test_what_was_read_or_drawn_is_shown_and_nothing_else(choices, parameters, s
     found = [x for step in result.steps for x in step.intermediates.items()]
     assert {name for name, x in found if x.is_input} == shown
     assert {name for name, x in found if not x.is_input} == worked_out
+
+
+def test_of_a_row_that_sees_nothing_0_is_subtracted_and_the_sum_is_0():
+    hidden = np.array([[False, False], [True, True]])
+
+    with recording_intermediates():
+        result = attncli.attend(attncli.Problem(q=np.ones((2, 2)), k=np.ones((2, 2)), mask=hidden))
+
+    recorded = result["weights"].intermediates
+    assert np.asarray(recorded["top"].values).ravel().tolist() == [0, pytest.approx(2**0.5)]
+    assert np.asarray(recorded["total"].values).ravel().tolist() == [0, 2]

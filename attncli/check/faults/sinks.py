@@ -175,9 +175,9 @@ def _add_bias_to_weights(plan: Plan) -> Plan | None:
 def wrong_dropout(trials: Trials) -> Iterator[Hypothesis]:
     """Weights that are dropped otherwise: the others, before the softmax, with another factor."""
     plan, dropout = trials.plan, trials.plan.variant.dropout
-    if dropout.is_none:
+    p = 0 if dropout.is_none else dropout.option_value("p")
+    if not p:
         return
-    p = dropout.option_value("p")
     scores: list[Tensor] = []
 
     def remember(normalizer: AnyPart, s: Tensor, visible: Tensor) -> Tensor:
@@ -225,10 +225,9 @@ def wrong_dropout(trials: Trials) -> Iterator[Hypothesis]:
         ),
     }  # fmt: skip
     for name, (text, drop) in ways.items():
-        if p or "p" not in name:
-            base = with_normalizer(plan, remember) if name == "dropout of scores" else plan
-            is_transposed = name == "dropout transposed"
-            yield Hypothesis(name, text, partial(_with_drop, base, dropout, drop), 0, mixes_queries=is_transposed)
+        base = with_normalizer(plan, remember) if name == "dropout of scores" else plan
+        is_transposed = name == "dropout transposed"
+        yield Hypothesis(name, text, partial(_with_drop, base, dropout, drop), 0, mixes_queries=is_transposed)
 
 
 def _with_drop(plan: Plan, dropout: AnyPart, drop: Callable[[Tensor, Tensor], Tensor]) -> Plan:
