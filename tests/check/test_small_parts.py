@@ -284,7 +284,7 @@ def test_a_statistic_of_many_scores_costs_too_much(monkeypatch):
     assert comparison.row_statistic("log_sum_exp") is None
 
 
-@pytest.mark.parametrize(("values", "decimals", "has_more"), [([0.123], 2, True), ([0.12, NAN], 2, False), ([3.0], 0, False), ([2.5], 0, True)])  # fmt: skip
+@pytest.mark.parametrize(("values", "decimals", "has_more"), [([0.004], 2, True), ([0.123], 2, True), ([0.12, NAN], 2, False), ([3.0], 0, False), ([2.5], 0, True)])  # fmt: skip
 def test_decimals_are_counted_of_what_is_a_number(values, decimals, has_more):
     assert _has_more_decimals(np.array(values), decimals) is has_more
 
