@@ -12,20 +12,24 @@ import attncli
 from attncli.check import check, figure_precision
 from attncli.check.claims import Claim, largest_claimed_rank
 from attncli.check.comparison import Comparison, _is_constant
+from attncli.check.equivalents import _is_proved
 from attncli.check.evidence import Evidence, _differ_beyond_noise, _has_more_decimals
 from attncli.check.faults import fault_hypotheses
+from attncli.check.faults.rope_and_qk_norm import _rotate
 from attncli.check.faults.rounding import _dot_products_in_float16
 from attncli.check.figures import StepFigures, figures_from_arrays, figures_from_result, step_figures_from_texts
 from attncli.check.plain_attention_errors import PlainErrors
 from attncli.check.query_samples import choose_large_queries, choose_queries
 from attncli.check.regions import _MAX_MAP_COLUMNS, _make_bins
-from attncli.check.rules import Rule, choose_rule, compare_cells
+from attncli.check.rules import Rule, choose_rule, compare_cells, written_decimals
 from attncli.check.score_rows import ScoreRows
 from attncli.check.task import prepare
 from attncli.check.tile_weights import softmax_of
 from attncli.check.wrong_answers import wrong_answers
 from attncli.errors import InputError
-from attncli.variant import Variant
+from attncli.variant import FAMILIES, Variant
+from tests.check.faulty import rope
+from tests.check.gradient_kernels import Case, backward
 from tests.helpers import draw_normal
 
 NAN = float("nan")
@@ -205,6 +209,26 @@ def test_plain_arithmetic_is_computed_once_and_drawn_only_where_it_is_asked_for(
     assert errors.largest_error("weights", "float16", is_drawn=True) > plain
 
 
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+def test_a_rotation_with_nothing_wrong_turns_each_pair(layout):
+    x, positions = draw_normal(1, 1, 2, 5, 6), torch.arange(5.0).reshape(1, 1, 5, 1)
+
+    turned = _rotate(torch.tensor(x), positions, FAMILIES["position"].parse(f"rope:layout={layout}"))
+
+    np.testing.assert_allclose(turned[0].numpy(), rope(x[0], layout), atol=1e-6)
+
+
+def test_a_cache_that_was_forgotten_gives_the_figures_of_the_new_keys_alone():
+    new = {name: draw_normal(i, 1, 2, 3, 4) for i, name in enumerate("qkv")}
+    past = {name: draw_normal(i, 1, 2, 5, 4) for i, name in enumerate("kv", 3)}
+    trials, _ = trials_of({**new, "past": past}, "head_context")
+
+    [plan] = [h.compute() for h in fault_hypotheses(trials) if h.name == "past forgotten"]
+
+    alone = attncli.attend(attncli.Problem(**new), keep=["head_context"])["head_context"].values
+    np.testing.assert_allclose(trials.compute_steps(plan)["head_context"], alone, atol=1e-15)
+
+
 # ── rows of scores ───────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("step", ["log_sum_exp", "context", "weights"])
 def test_the_rows_that_are_furthest_off_are_looked_at_and_give_the_reference(step):
@@ -289,7 +313,44 @@ def test_decimals_are_counted_of_what_is_a_number(values, decimals, has_more):
     assert _has_more_decimals(np.array(values), decimals) is has_more
 
 
+@pytest.mark.parametrize(
+    ("name", "relative", "decimals"),
+    [("exact", False, None), ("close", False, None), ("close", True, 3), ("flash", False, 3), ("digits", False, 3)],
+)
+def test_decimals_count_unless_a_tolerance_or_equality_is_asked_for(name, relative, decimals):
+    figures = StepFigures("weights", np.zeros((2, 2)), "text", np.full((2, 2), 3))
+    claim = Claim("weights", ("query", "key"), figures.values, (), True, figures, figures.decimals)
+
+    written = written_decimals(claim, Rule(name, "", "float32", 0.0, 0.0, atol_is_relative=relative))
+
+    assert written is None if decimals is None else (written == decimals).all()
+
+
 # ── samples of queries ───────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(("factor", "is_proved"), [(1.0, False), (2.0, True)])
+def test_a_later_step_tells_on_a_sample_whether_it_comes_of_other_figures(factor, is_proved):
+    problem, variant = attncli.Problem(embeddings=draw_normal(1, 7, 4)), Variant(mask="causal")
+    right = attncli.attend(problem, variant)
+    claims = {step: right[step].values for step in ("scores", "weights")}
+    comparison = Comparison(prepare(problem, variant, figures_from_arrays(claims)))
+    comparison.__dict__["sample"] = comparison.at_queries(np.array([1, 4]))
+
+    assert _is_proved(comparison, 0, right["scores"].values * factor) is is_proved
+
+
+def test_gradients_that_queries_share_are_no_evidence_on_a_sample():
+    case = Case(batch=1, queries=9, keys=9)
+    figures = figures_from_arrays({**backward(case), "dk": np.zeros_like(case.k)})
+    comparison = Comparison(prepare(attncli.Problem(**case.problem_fields()), Variant(), figures))
+
+    sample = comparison.at_queries(np.array([1, 4]))
+
+    [n] = [n for n, claim in enumerate(comparison.task.claims) if claim.step == "dk"]
+    assert comparison.wrong_claims == {n}
+    assert sample.wrong_claims == set()
+    assert not np.allclose(sample.reference["dk"], comparison.reference["dk"])  # of two queries, not of nine
+
+
 def sampled_task(claims, keys=100, queries=100):
     fields = {"q": draw_normal(1, queries, 4), "k": draw_normal(2, keys, 4), "v": draw_normal(3, keys, 4)}
     return prepare(attncli.Problem(**fields), Variant(), figures_from_arrays(claims))

@@ -110,3 +110,13 @@ def test_an_output_beyond_the_dtype_is_warned_of(factor, expected):
 
     assert codes(q=q, k=q, v=q * 1e10, parameters={"w_o": np.full((2, 5), factor)}) == expected
     assert codes(keep=["context"], q=q, k=q, v=q * 1e10, parameters={"w_o": np.full((2, 5), factor)}) == []
+
+
+def test_an_output_that_is_too_large_is_warned_of_and_one_of_an_unusual_context_is_not_warned_of_twice():
+    def codes_of(values, w_o):
+        problem = attncli.Problem(q=np.ones((2, 2)), k=np.ones((2, 2)), v=values, parameters={"w_o": w_o})
+        return [warning.partition(":")[0] for warning in attncli.attend(problem, keep=["context", "output"]).warnings]
+
+    assert codes_of(np.ones((2, 2)), np.full((2, 2), 1.5e308)) == ["not-finite"]
+    assert codes_of(np.full((2, 2), np.inf), np.eye(2)) == ["not-finite"]
+    assert codes_of(np.ones((2, 2)), np.eye(2)) == []

@@ -332,6 +332,26 @@ def test_tau_goes_with_its_formula(attn):
     assert max(score / 2 - float(lines["τ"]), 0) ** 2 == pytest.approx(weight, abs=1e-11)
 
 
+def test_what_is_multiplied_by_1_is_not_written(attn):
+    record = attn("explain", CAT, "cat", "--normalizer", "sparsemax", "--json").json
+
+    weights = next(s for s in record["sections"] if s["title"] == "weights")
+    assert all("×" not in line["text"] for line in weights["lines"])
+
+
+@pytest.mark.parametrize(
+    ("layout", "pairs"), [("interleaved", [(4, 3), (4, 3), (2, 1), (2, 1)]), ("half", [(4, 2), (3, 1), (4, 2), (3, 1)])]
+)
+def test_each_column_of_a_rotation_stands_with_the_other_of_its_pair(attn, tmp_path, layout, pairs):
+    (tmp_path / "r.json").write_text('{"embeddings": [[1, 2, 3, 4], [4, 3, 2, 1]]}')
+    record = attn("explain", "r.json", "1", "--position", f"rope:layout={layout}", "--json").json
+
+    rotated = next(s for s in record["sections"] if s["title"] == "positioned_q")
+    lines = {x["label"]: x["text"] for x in rotated["lines"]}
+    starts = [re.match(r"(\d)·\S+ [−+] (\d)·", lines[f"q[{i}]"]).groups() for i in range(4)]
+    assert [tuple(map(int, pair)) for pair in starts] == pairs
+
+
 def test_heads_worked_one_after_the_other_are_told_apart(attn):
     out = attn("explain", SAMPLES / "journey_two_heads.json", "1", "--at", "head=0:2").out
 
