@@ -8,7 +8,15 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import attncli
-from attncli.check.comparison import _MAX_WHOLE_SCORES
+from attncli.check.comparison import _MAX_WHOLE_SCORES, Comparison
+from attncli.check.faults import fault_hypotheses
+from attncli.check.figures import figures_from_arrays
+from attncli.check.query_samples import restrict_step
+from attncli.check.task import prepare
+from attncli.check.trials import compute_or_none
+from attncli.plan import Plan
+from attncli.variant import Variant
+from tests.helpers import draw_normal
 
 HEADS, TOKENS, WIDTH = 3, 400, 6  # more scores than are computed whole
 assert HEADS * TOKENS**2 > _MAX_WHOLE_SCORES
@@ -119,3 +127,32 @@ def test_half_precision_is_judged_by_some_queries_first_and_by_all_where_these_d
     asked_first, of_all = (report.steps[0].rule.plain_error for report in (right, wrong))
     assert of_all / 2 < asked_first <= of_all
     assert wrong.steps[0].region.words.startswith("in queries 300 to 399")
+
+
+def test_a_fault_gives_on_a_sample_what_it_gives_on_all_queries_unless_it_mixes_them():
+    parameters = {f"w_{x}": draw_normal(i, 8, 8) for i, x in enumerate("qkvo")}
+    problem = attncli.Problem(embeddings=draw_normal(9, 9, 8), parameters=parameters)
+    variant = Variant(heads=2, mask="causal", position="rope")
+    claims = {step: attncli.attend(problem, variant)[step].values * 1.1 for step in ("weights", "context", "output")}
+    comparison = Comparison(prepare(problem, variant, figures_from_arrays(claims)))
+    queries = np.array([2, 5, 6])
+    sample = comparison.at_queries(queries)
+
+    def figures(hypothesis, trials):
+        plan = compute_or_none(hypothesis.compute)
+        return compute_or_none(lambda: trials.compute_steps(plan)) if isinstance(plan, Plan) else plan
+
+    def gives_the_same(hypothesis):
+        whole, part = figures(hypothesis, comparison.trials), figures(on_sample[hypothesis.name], sample.trials)
+        if whole is None or part is None:
+            return whole is part
+        cut = {step: restrict_step(comparison.task.plan, step, x, queries) for step, x in whole.items()}
+        return all(
+            x.shape == part[step].shape and np.allclose(x, part[step], equal_nan=True) for step, x in cut.items()
+        )
+
+    on_sample = {hypothesis.name: hypothesis for hypothesis in fault_hypotheses(sample.trials)}
+    tried = [h for h in fault_hypotheses(comparison.trials) if not (h.is_solved or h.is_rounding)]
+
+    assert len(tried) > 200
+    assert {h.name for h in tried if not gives_the_same(h)} == {h.name for h in tried if h.mixes_queries}

@@ -18,10 +18,11 @@ from attncli.check.faults import fault_hypotheses
 from attncli.check.faults.rope_and_qk_norm import _rotate
 from attncli.check.faults.rounding import _dot_products_in_float16
 from attncli.check.figures import StepFigures, figures_from_arrays, figures_from_result, step_figures_from_texts
+from attncli.check.labels import find_labelled_indices
 from attncli.check.plain_attention_errors import PlainErrors
 from attncli.check.query_samples import choose_large_queries, choose_queries
 from attncli.check.regions import _MAX_MAP_COLUMNS, _make_bins
-from attncli.check.rules import Rule, choose_rule, compare_cells, written_decimals
+from attncli.check.rules import Rule, choose_rule, compare_cells, largest_finite, written_decimals
 from attncli.check.score_rows import ScoreRows
 from attncli.check.task import prepare
 from attncli.check.tile_weights import softmax_of
@@ -104,6 +105,26 @@ def test_the_reference_itself_is_no_evidence():
     assert evidence.gained_digits == 0
 
 
+@pytest.mark.parametrize(
+    ("labels", "length", "found"),
+    [(["0", "1", "2", "3"], 2, [0, 1]), (["1", "2", "3", "4"], 2, [0, 1]), (["2", "3", "0", "1"], 2, None), (["7"], 2, None)],
+)  # fmt: skip
+def test_more_labels_than_dims_are_those_of_heads_side_by_side_if_they_count(labels, length, found):
+    if found is None:
+        with pytest.raises(InputError, match="does not say which dim"):
+            find_labelled_indices(labels, (), length, "dim", "column", "head_context")
+    else:
+        assert find_labelled_indices(labels, (), length, "dim", "column", "head_context").tolist() == found
+
+
+@pytest.mark.parametrize(
+    ("values", "largest"),
+    [([-3.0, 2.0, np.inf, NAN], 3.0), ([3, -7], 1.0), ([True], 1.0), ([NAN], 0.0)],  # what counts has no units
+)
+def test_the_largest_figure_is_a_finite_one(values, largest):
+    assert largest_finite(np.array(values)) == largest
+
+
 # ── what is tried ────────────────────────────────────────────────────────────────────────────────
 def trials_of(fields, step="context", **choices):
     """The trials of a problem whose figures are right, and the reference."""
@@ -140,6 +161,15 @@ def test_rows_of_keys_and_values_may_be_off_by_one_and_a_querys_are_those_of_its
         *("k", "v", "k and v")
     ]
     assert "context of the query before" in names
+
+
+@pytest.mark.parametrize(("queries", "rows"), [(16, "8 to 15"), (17, "16 to 16"), (9, "8 to 8")])
+def test_the_last_block_of_queries_is_left_out_whole_or_not(queries, rows):
+    trials, reference = trials_of({"embeddings": draw_normal(1, queries, 4)})
+
+    [name] = [wrong.name for wrong in wrong_answers(trials, reference) if wrong.name.endswith("not written")]
+
+    assert name == f"queries {rows} not written"
 
 
 def test_the_options_of_a_scaled_rotation_are_left_out_together():

@@ -67,6 +67,17 @@ def test_each_item_reaches_the_keys_at_its_own_positions():
     assert last.tolist() == [[sum(k <= q for k in keys) for q in q_pos] for keys in k_pos]
 
 
+def test_spans_of_several_masks_are_brought_to_one_around_those_that_hold_a_key():
+    """Four tokens that all see, and the first two keys for those beside them: no key for most queries."""
+    text = "global:tokens=3+5+7+9 or (window:left=1,right=0 and prefix:length=2)"
+    made = make_plan(attncli.Problem(embeddings=draw_normal(1, 11, 2)), Variant(mask=text), ["context"])
+
+    [(first, last)] = made.find_key_ranges()
+
+    assert first[0].tolist() == [0, 0, 1, 0, 3, 0, 3, 0, 3, 0, 3]
+    assert last[0].tolist() == [10, 10, 10, 11, 10, 11, 10, 11, 10, 11, 10]
+
+
 def test_many_spans_are_brought_to_one():
     problem = attncli.Problem(embeddings=draw_normal(1, 11, 2))
     made = make_plan(problem, Variant(mask="global:tokens=0+2+4+6+8"), ["context"])
