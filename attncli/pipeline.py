@@ -97,6 +97,11 @@ def planned_shapes(plan: Plan, selection: Selection) -> list[StepShape]:
     return [StepShape(name, axes, tuple(length(name, axis) for axis in axes)) for name, axes in kept.items()]
 
 
+def count_written_numbers(plan: Plan, selection: Selection, format: Format) -> int:
+    """Return how many numbers of a result are written as text; none in a format of bytes."""
+    return 0 if format.is_binary else sum(math.prod(shape.lengths) for shape in planned_shapes(plan, selection))
+
+
 def apply_selection(attention: Attention, plan: Plan, selection: Selection) -> Attention:
     """Select the part of a result that was asked for; of a run that computed only those queries they are selected already."""
     from attncli.select import select_indices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import os
 import shutil
 import sys
@@ -123,8 +124,21 @@ def pytest_configure_node(node):
     node.workerinput["warm_folder"] = str(node.config.stash[WARM])
 
 
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory):
+    """The variables of a user in whose cache folder stands what this machine takes, so that --dry-run need not measure it."""
+    from attncli.calibration import Calibrations
+    from attncli.plan.estimate import TYPICAL_CALIBRATION
+
+    variables = {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    path = Calibrations(variables).path
+    path.parent.mkdir()
+    path.write_text(json.dumps(vars(TYPICAL_CALIBRATION)))
+    return variables
+
+
 @pytest.fixture
-def attn(monkeypatch, capfd, tmp_path):
+def attn(monkeypatch, capfd, tmp_path, measured):
     """Run a command line in this process, from a folder of its own: attn("compute", "x.csv", stdin=b"…") → Run.
 
     Its environment is its own: standard input holds `stdin`, `variables` are the environment variables that attn heeds,
@@ -140,7 +154,7 @@ def attn(monkeypatch, capfd, tmp_path):
         capfd.readouterr()
         make_stream = MemoryStream if columns is None else MemoryTerminal
         environment = Environment(
-            make_stream(stdin), make_stream(), make_stream(), variables=variables or {}, columns=columns
+            make_stream(stdin), make_stream(), make_stream(), variables=measured | (variables or {}), columns=columns
         )
         status = main([str(word) for word in words], environment)
         assert capfd.readouterr() == ("", "")

@@ -31,7 +31,7 @@ LAYERS = (
     {"select", "readers", "writers", "views"},
     {"core"},
     {"pipeline", "output_files"},
-    {"explanation_pages"},
+    {"explanation_pages", "calibration"},
     {"api"},
     {"check", "batch", "capture"},
     {"cli"},

@@ -16,7 +16,7 @@ from attncli.batch.inputs import Input
 from attncli.batch.job import Job
 from attncli.batch.manifest import Receipt, ResultRecord
 from attncli.batch.process import MAX_INPUTS_TOGETHER, BytesWriter, LineProgressCallback, PendingInput, process_inputs
-from attncli.batch.task_pool import TaskLost, TaskPool, WorkersDied, limit_worker_to_one_thread
+from attncli.batch.task_pool import TaskLost, TaskPool, WorkersDied, limit_worker_threads
 
 _TARGET_TASK_SECONDS = 0.1  # how long a task should take, to be worth sending
 # Inputs in a task. If everything is killed, two tasks of each worker are computed again at most.
@@ -173,5 +173,5 @@ class PoolExecutor:
 
 def process_chunk(job: Job, variant_hash: str, chunk: list[PendingInput]) -> list[Receipt]:
     """Compute the inputs of one task, on a worker."""
-    limit_worker_to_one_thread()
+    limit_worker_threads(job.thread_count)
     return [receipt for _, receipt in process_inputs(job, variant_hash, deque(chunk))]

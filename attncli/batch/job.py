@@ -23,7 +23,8 @@ from attncli.batch.sources import open_source, read_source
 from attncli.errors import AttnError, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
 from attncli.package_errors import INSTALLATION_CODES
-from attncli.pipeline import plan_request, planned_shapes
+from attncli.pipeline import count_written_numbers, plan_request, planned_shapes
+from attncli.plan.estimate import Calibration, RunEstimate, estimate_run
 from attncli.readers.compression import ArrivingLines, unpack_lines
 from attncli.readers.state_dict import read_layer, split_file_and_prefix
 from attncli.readers.with_field import parse_assignment
@@ -62,6 +63,7 @@ class Job:
     drawn_seed: int | None = None  # the seed that was drawn for the folder, used or not
     run_id: str = ""  # of the run that sends this to workers on other machines (`Manifest.publish_run_id`)
     address_limits: AddressLimits = field(default_factory=AddressLimits)
+    thread_count: int = 1  # of a worker
     working_folder: str | None = None  # the folder that inputs are relative to, where workers run in another
     attn_version: str = __version__
 
@@ -248,8 +250,26 @@ def _has_figure(job: Job, input: Input, result_time: int) -> bool:
     return path.stat().st_mtime_ns >= result_time
 
 
-def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool:
-    """Whether an input is done already; if it is not, plan it, without torch.
+def estimate_input(job: Job, input: Input, data: bytes, calibration: Calibration) -> RunEstimate:
+    """Plan an input, and estimate what computing it will take.
+
+    Raises:
+        AttnError: it is refused.
+    """
+    plan, selection = plan_input(job, input, data)
+    is_text = reader_for(input.path, job.read_options.input_format).is_text
+    return estimate_run(
+        plan,
+        calibration,
+        read_bytes=len(data) if is_text else 0,
+        written_numbers=count_written_numbers(plan, selection, job.result_format),
+    )
+
+
+def dry_run_input(
+    job: Job, input: Input, recorded: ResultRecord | None, calibration: Calibration
+) -> RunEstimate | None:
+    """Plan an input, without torch, and estimate what it will take; None: it is done already.
 
     Raises:
         AttnError: it would fail.
@@ -257,15 +277,15 @@ def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool
     if not input.is_stream:
         data = read_content(job, input)
         if is_up_to_date(job, input, recorded, hashlib.sha256(data).hexdigest()):
-            return True
-        plan_input(job, input, data)
-        return False
+            return None
+        return estimate_input(job, input, data, calibration)
     if recorded is not None and is_up_to_date(job, input, recorded, hash_input(job, input)):
-        return True
+        return None
     from attncli.readers.json import read_json_lines
 
     error_counts: Counter[str] = Counter()  # by error code
     line_count = 0
+    estimates: list[RunEstimate] = []
     with open_source(job.source_path(input), input.display_name, job.address_limits) as file:
         lines = ArrivingLines(unpack_lines(file, path_part(input.path)))
         for _, problem in read_json_lines(lines, input.display_name):
@@ -273,12 +293,20 @@ def dry_run_input(job: Job, input: Input, recorded: ResultRecord | None) -> bool
             try:
                 if isinstance(problem, AttnError):
                     raise problem
-                plan_request(problem, job.variant_request, job.output_options, job.seed)
+                plan, selection = plan_request(problem, job.variant_request, job.output_options, job.seed)
+                number_count = count_written_numbers(plan, selection, job.result_format)
+                estimates.append(estimate_run(plan, calibration, written_numbers=number_count))
             except AttnError as error:
                 error_counts[error.code] += 1
+        byte_count = file.total_bytes
     if error_counts:
         raise lines_failed_error(error_counts, line_count)
-    return False
+    return RunEstimate(
+        join_names(sorted({estimate.schedule for estimate in estimates}), "and"),
+        sum(estimate.score_count for estimate in estimates),
+        max((estimate.memory_bytes for estimate in estimates), default=0),
+        sum(estimate.seconds for estimate in estimates) + byte_count * calibration.byte,
+    )
 
 
 def lines_failed_error(error_counts: Counter[str], line_count: int) -> InputError:

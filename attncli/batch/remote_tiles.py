@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from attncli import __version__
 from attncli.batch.dask_cluster import DaskTaskPool, Future, scheduler_gone_error, worker_lacks_attn_error
-from attncli.batch.task_pool import TaskLost, WorkersDied, limit_worker_to_one_thread
+from attncli.batch.task_pool import TaskLost, WorkersDied, limit_worker_threads
 from attncli.errors import CannotError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def installed_attn_version() -> str:
 
 def compute_block_on_worker(shared_tensors: SharedTensors, task: BlockTask) -> BlockResult | None:
     """Compute one task, on a worker."""
-    limit_worker_to_one_thread()
+    limit_worker_threads()
     from attncli.core.remote import compute_block
 
     return compute_block(shared_tensors, task)

@@ -23,6 +23,7 @@ from attncli.batch.address_limits import AddressLimits
 from attncli.batch.addresses import hide_secrets
 from attncli.batch.dask_cluster import DaskTaskPool, connect_to_scheduler
 from attncli.batch.executors import Executor, LocalExecutor, PoolExecutor
+from attncli.batch.expected_time import expect_seconds, share_threads
 from attncli.batch.inputs import Input, real_path
 from attncli.batch.job import Job, dry_run_input
 from attncli.batch.manifest import Manifest, Receipt
@@ -34,6 +35,7 @@ from attncli.batch.task_pool import TaskPool
 from attncli.batch.worker_processes import open_process_pool
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
 from attncli.pipeline import error_record_line, internal_error
+from attncli.plan.estimate import TYPICAL_CALIBRATION, Calibration, RunEstimate
 from attncli.request import OutputOptions, ReadOptions, VariantRequest
 from attncli.text import shorten
 from attncli.types import Json
@@ -62,6 +64,7 @@ class DryRunEntry(NamedTuple):
     input: Input
     action: Literal["compute", "skip", "fail"]
     error: AttnError | None = None  # why it would fail
+    estimate: RunEstimate | None = None  # what it would take, where it is computed
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class BatchRun:
     max_failures: str | None = None  # how many inputs may fail before the batch stops: "10", or "5%"; None: all
     address_limits: AddressLimits = field(default_factory=AddressLimits)
     callbacks: BatchCallbacks = field(default_factory=BatchCallbacks)
+    calibration: Calibration = TYPICAL_CALIBRATION  # what this machine takes, for estimates
+    expected_seconds: float = 0.0  # until the end, for whoever shows progress; 0: nobody has estimated it
 
     def run_to_folder(self, results_folder: Path, *, retry_failed: bool = False) -> BatchStats:
         """Compute the inputs into files of a folder, with a manifest and the list of what failed.
@@ -105,7 +110,7 @@ class BatchRun:
         self._refuse_other_options(results_folder, manifest, header, inputs)
         result_paths = [input.result_path for input in self.inputs]
         earlier_receipts = dict(manifest.receipts)
-        stats = _new_stats(inputs)
+        stats = self._new_stats(inputs)
 
         def record_receipt(input: Input, receipt: Receipt) -> None:
             if receipt.status != "skipped":
@@ -155,7 +160,7 @@ class BatchRun:
             AttnError: nothing can be computed, whatever the input.
         """
         inputs = [replace(input, result_path=f"{i}.ndjson") for i, input in enumerate(self.inputs)]
-        stats = _new_stats(inputs)
+        stats = self._new_stats(inputs)
         may_begin, release_in_order = order_receipts(inputs, _INPUTS_AHEAD_PER_PROCESS * self.process_count)
 
         def write_bytes(data: bytes) -> None:
@@ -207,7 +212,7 @@ class BatchRun:
             AttnError: nothing can be computed or written, whatever the input.
         """
         inputs = [replace(input, result_path=f"{i}.{ROWS_FORMAT}") for i, input in enumerate(self.inputs)]
-        stats = _new_stats(inputs)
+        stats = self._new_stats(inputs)
         with ExitStack() as stack:
             is_interrupted = stack.enter_context(_interrupts_watched(self.callbacks.on_interrupt))
             rows_folder = stack.enter_context(_temporary_folder())
@@ -229,7 +234,7 @@ class BatchRun:
         return stats, is_whole
 
     def dry_run(self, results_folder: Path, *, retry_failed: bool = False) -> Iterator[DryRunEntry]:
-        """Find out what `run_to_folder` would do with each input, without torch and without writing.
+        """Find out what `run_to_folder` would do with each input, and what it would take, without torch and without writing.
 
         Raises:
             OptionError: the choices are wrong, or results of others would be replaced.
@@ -246,7 +251,7 @@ class BatchRun:
             for input in inputs:
                 recorded = recorded_result(manifest, input, variant_hash, self.output_options.force)
                 try:
-                    is_done = dry_run_input(job, input, recorded)
+                    estimate = dry_run_input(job, input, recorded, self.calibration)
                 except AttnError as error:
                     if error.status == ExitStatus.USAGE:
                         raise
@@ -255,9 +260,18 @@ class BatchRun:
                 except Exception as error:  # a bug costs one input, here too
                     yield DryRunEntry(input, "fail", internal_error(error))
                 else:
-                    yield DryRunEntry(input, "skip" if is_done else "compute")
+                    yield DryRunEntry(input, "skip" if estimate is None else "compute", estimate=estimate)
 
         return entries()
+
+    def expect_seconds(self, results_folder: Path | None) -> float:
+        """Estimate the seconds of processor time that the inputs take which are not done, from some of them, without torch."""
+        done: set[str] = set()
+        if results_folder is not None and not self.output_options.force:
+            receipts = Manifest(results_folder).receipts
+            done = {name for name, receipt in receipts.items() if receipt.status == "done"}
+        inputs = [input for input in self.inputs if input.result_path not in done]
+        return expect_seconds(self.make_job(results_folder or "", 0), inputs, self.calibration)
 
     def make_job(self, results_folder: Path | str, drawn_seed: int | None) -> Job:
         """Make what is sent to whoever computes; `drawn_seed` is the seed that an earlier run of the folder drew."""
@@ -341,6 +355,10 @@ class BatchRun:
         failed = {result for result, receipt in manifest.receipts.items() if receipt.status == "failed"}
         return [input for input in self.inputs if input.result_path in failed]
 
+    def _new_stats(self, inputs: Sequence[Input]) -> BatchStats:
+        has_streams = any(input.is_stream for input in inputs)
+        return BatchStats(len(inputs), has_streams=has_streams, expected_seconds=self.expected_seconds)
+
     @contextmanager
     def _open_task_pool(self) -> Iterator[_InputPool | None]:
         """Make the pool of workers that compute; None: this process does."""
@@ -367,6 +385,8 @@ class BatchRun:
         write_bytes: BytesWriter | None = None,
     ) -> Executor:
         if task_pool is not None:
+            if self.scheduler is None:
+                job = replace(job, thread_count=share_threads(self.process_count))
             return PoolExecutor(task_pool, job, variant_hash)
 
         def report_lines(line_count: int, failed_count: int, fraction: float) -> None:
@@ -390,10 +410,6 @@ def _temporary_folder() -> Iterator[str]:
         raise CannotError("cannot-write", message, help="name one with TMPDIR=DIR, or leave -j out") from error
     with folder as path:
         yield path
-
-
-def _new_stats(inputs: Sequence[Input]) -> BatchStats:
-    return BatchStats(len(inputs), has_streams=any(input.is_stream for input in inputs))
 
 
 def _is_same_file(name: str, other_name: str) -> bool:

@@ -11,6 +11,7 @@ from attncli.batch.executors import Executor
 from attncli.batch.inputs import Input
 from attncli.batch.manifest import RESUME_HINT, Manifest, Receipt, ResultRecord
 from attncli.errors import AttnError, CannotError, ExitStatus, OptionError
+from attncli.plan.estimate import seconds_left
 from attncli.registry import parse_index
 from attncli.text import shorten, split_warning
 
@@ -39,6 +40,7 @@ class BatchStats:
     current_fraction: float = 0.0  # how much of that file is done, 0 … 1
     started_at: float = field(default_factory=time.monotonic)
     stop_reason: str = ""  # why the batch stopped before its end
+    expected_seconds: float = 0.0  # until the end, as estimated before the first input; 0: nobody has
 
     @property
     def finished_count(self) -> int:
@@ -55,9 +57,9 @@ class BatchStats:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the end at the speed so far; 0 while nothing is computed."""
-        computed = self.done + self.failed + self.current_fraction
-        return self._elapsed_seconds * (self.total - self.skipped - computed) / computed if computed else 0.0
+        """Seconds until the end: by the speed so far, and at first by what was expected; 0 where neither is known."""
+        computed, total = self.done + self.failed + self.current_fraction, self.total - self.skipped
+        return seconds_left(self._elapsed_seconds, computed / total if total else 1.0, self.expected_seconds)
 
     @property
     def _elapsed_seconds(self) -> float:

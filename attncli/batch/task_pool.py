@@ -8,6 +8,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
 
+from attncli.errors import CannotError
+from attncli.pipeline import load_engine
+
 Token = TypeVar("Token")  # what a caller wants back with the outcome of its task
 Returned = TypeVar("Returned")  # what a task returns
 Arguments = TypeVarTuple("Arguments")  # what a task is called with
@@ -48,10 +51,11 @@ class TaskPool(Protocol[Token, Returned]):
 
 
 @functools.cache
-def limit_worker_to_one_thread() -> None:
-    """Let torch compute with one thread in this worker: there are as many workers as cores."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with suppress(ImportError):  # the input that needs it says so
+def limit_worker_threads(count: int = 1) -> None:
+    """Load torch in this worker, and let it compute with so many threads: its share of the cores."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    with suppress(CannotError):  # the input that needs it says so
+        load_engine()
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(count)

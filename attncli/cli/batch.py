@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attncli.calibration import count_cores
 from attncli.cli.compute import note_no_workers
+from attncli.cli.dry_run import find_calibration, require_calibration, write_batch_dry_run
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages
 from attncli.cli.options import parse_whole_number
@@ -72,8 +74,15 @@ def batch(
         ),
     ] = None,
     jobs: Annotated[
-        str, typer.Option("--jobs", "-j", help="how many processes to use", metavar="N", rich_help_panel="Batch")
-    ] = "1",
+        str | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            help="how many processes to use at most; as many as cores, where there is enough to do",
+            metavar="N",
+            rich_help_panel="Batch",
+        ),
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -111,7 +120,11 @@ def batch(
     ] = "10m",
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="say what would be computed and what would be refused", rich_help_panel="Batch"),
+        typer.Option(
+            "--dry-run",
+            help="say what would be computed, in about how long, and what would be refused",
+            rich_help_panel="Batch",
+        ),
     ] = False,
     plot: Annotated[
         FigureFormat | None,
@@ -133,7 +146,7 @@ def batch(
     messages = Messages.from_options(environment, output_options)
     table_path = _parse_table_path(output, output_options)
     results_folder = _parse_results_folder(output) if table_path is None else None
-    process_count = _parse_jobs(jobs, scheduler)
+    process_limit = _parse_jobs(jobs, scheduler)
     format = _choose_format(output_options, results_folder, table_path)
     refuse_unused_shape(
         format,
@@ -170,6 +183,7 @@ def batch(
     if table_path is not None:
         found = _leave_out_table(found, inputs, table_path)
     _check_streams(found, read_options, format, table_path, plot)
+    calibration = require_calibration(environment, messages) if dry_run else find_calibration(environment)
     with _show_batch_progress(messages, output_options) as report_progress:
         batch_run = BatchRun(
             found,
@@ -177,7 +191,7 @@ def batch(
             read_options,
             output_options,
             format.name,
-            process_count=min(process_count, len(found)),
+            process_count=min(process_limit, len(found)),
             scheduler=scheduler,
             max_failures="0" if fail_fast else max_failures,
             address_limits=address_limits,
@@ -186,7 +200,10 @@ def batch(
                 on_no_workers=lambda: note_no_workers(messages),
                 on_interrupt=lambda: messages.write("finishing what is running; Ctrl-C again stops at once"),
             ),
+            calibration=calibration,
         )
+        if scheduler is None:
+            batch_run = _choose_processes(batch_run, results_folder, is_asked=jobs is not None)
         if table_path is not None:
             stats, is_written = batch_run.run_to_table(table_path, format.name)
             rest = "the table holds the others" if is_written else f"{table_path} was not written"
@@ -195,7 +212,16 @@ def batch(
             stats = batch_run.run_to_lines(standard_output_writer(environment, format.console_errors))
             failures_hint = "their places hold the errors"
         elif dry_run:
-            return _write_dry_run(environment, batch_run, results_folder, retry_failed)
+            entries = batch_run.dry_run(results_folder, retry_failed=retry_failed)
+            return write_batch_dry_run(
+                environment,
+                messages,
+                entries,
+                results_folder,
+                calibration,
+                process_count=batch_run.process_count,
+                as_json=output_options.format == "json",
+            )
         else:
             stats = batch_run.run_to_folder(results_folder, retry_failed=retry_failed)
             failures_hint = f"they are listed in {results_folder / 'failed.txt'}; the same command tries them again"
@@ -263,7 +289,10 @@ def _parse_results_folder(output: str | None) -> Path | None:
     return folder
 
 
-def _parse_jobs(text: str, scheduler: str | None) -> int:
+def _parse_jobs(text: str | None, scheduler: str | None) -> int:
+    """How many processes may be used."""
+    if text is None:
+        return 1 if scheduler is not None else count_cores()
     count = parse_whole_number("jobs", text, 1, 4096)
     if scheduler is not None and count != 1:
         raise OptionError(
@@ -272,6 +301,16 @@ def _parse_jobs(text: str, scheduler: str | None) -> int:
             help="leave --jobs out: the cluster has its own workers",
         )
     return count
+
+
+def _choose_processes(batch_run: BatchRun, results_folder: Path | None, *, is_asked: bool) -> BatchRun:
+    """Return the batch with as many processes as are worth their start, and the seconds that it is expected to take."""
+    from attncli.batch.expected_time import choose_process_count
+
+    calibration = batch_run.calibration
+    seconds = batch_run.expect_seconds(results_folder)
+    process_count = choose_process_count(batch_run.process_count, seconds, calibration, is_asked=is_asked)
+    return replace(batch_run, process_count=process_count, expected_seconds=seconds / process_count + calibration.load)
 
 
 def _choose_format(output_options: OutputOptions, results_folder: Path | None, table_path: Path | None) -> Format:
@@ -358,23 +397,6 @@ def _check_streams(
 
 
 # ── what is shown ────────────────────────────────────────────────────────────────────────────────
-def _write_dry_run(
-    environment: Environment, batch_run: BatchRun, results_folder: Path, retry_failed: bool
-) -> ExitStatus:
-    """Write a line for each input: what would be done, or why it would fail."""
-    status = ExitStatus.OK
-    entries = batch_run.dry_run(results_folder, retry_failed=retry_failed)
-    write = standard_output_writer(environment)
-    for input, action, error in entries:
-        if error is None:
-            line = f"{action:<8}{input.display_name} → {results_folder / input.result_path}"
-        else:
-            line = f"fail    {input.display_name}: {error.code}: {error.message}"
-            status = ExitStatus.NO
-        write(printable(line) + "\n")
-    return status
-
-
 def _write_summary(messages: Messages, stats: BatchStats, failures_hint: str) -> None:
     """Write what the batch came to, for people or for programs."""
     if messages.error_format == "json":

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,6 +46,7 @@ EXAMPLES = """
     attn compute tokens.csv --projection linear:dim=2 --seed 789 --json
     attn compute q.npz --mask 'causal and (window:left=2 or prefix:length=1)' -o out.npz
     attn compute x.npy --from-state-dict model.safetensors:model.layers.0.self_attn --variant llama2 --heads 32
+    attn compute long.safetensors --causal --dry-run
     attn compute long.safetensors --causal -o context.safetensors --scheduler tcp://10.0.0.1:8786
     attn compute - --input-format ndjson < problems.ndjson
     attn compute q.csv --with k=k.csv --with v=v.csv
@@ -68,13 +70,21 @@ def compute(
             rich_help_panel="Cluster",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="say how it would be computed, with how much memory and in about how long",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     environment: Environment,
     variant_request: VariantRequest,
     read_options: ReadOptions,
     output_options: OutputOptions,
 ) -> ExitStatus:
     """Compute attention: scores, softmax weights and context vectors, step by step."""
-    return run_compute(environment, input, variant_request, read_options, output_options, scheduler)
+    return run_compute(environment, input, variant_request, read_options, output_options, scheduler, dry_run=dry_run)
 
 
 def run_compute(
@@ -85,6 +95,8 @@ def run_compute(
     output_options: OutputOptions,
     scheduler: str | None = None,
     source: str | None = None,
+    *,
+    dry_run: bool = False,
 ) -> ExitStatus:
     """Compute one input, or a stream of them, and write the result.
 
@@ -96,6 +108,7 @@ def run_compute(
         output_options: which steps to show, and where and how.
         scheduler: the Dask scheduler whose workers compute the tiles of a long problem; None: this process does.
         source: the name of the input in the result, where it is not the path.
+        dry_run: say what that would take, and compute nothing.
 
     Raises:
         AttnError: anything that a user can put right.
@@ -113,6 +126,9 @@ def run_compute(
     if is_stream and scheduler:
         hint = "attn batch computes many problems on a cluster"
         raise OptionError("bad-option", "--scheduler is for one long problem, not for a stream of them", help=hint)
+    if is_stream and dry_run:
+        hint = f"attn batch {shorten(path)} -o DIR --dry-run" if path != "-" else "each line is computed as it comes in"
+        raise OptionError("bad-option", "--dry-run is for one problem, not for a stream of them", help=hint)
     if is_stream:
         if input_file.note:
             messages.note(input_file.note)
@@ -123,7 +139,42 @@ def run_compute(
     problem = read_problem(input_file, read_options, messages)
     if source is not None:
         problem = replace(problem, source=source)
+    if dry_run:
+        is_text = input_file.reader.is_text
+        return _run_dry(environment, problem, format, variant_request, output_options, path if is_text else "")
     return run_problem(environment, problem, format, variant_request, output_options, scheduler)
+
+
+def _run_dry(
+    environment: Environment,
+    problem: Problem,
+    format: Format,
+    variant_request: VariantRequest,
+    output_options: OutputOptions,
+    text_path: str,
+) -> ExitStatus:
+    """Say what computing a problem would take; `text_path` is its file, where that is text."""
+    from attncli.cli.dry_run import write_dry_run
+
+    messages = Messages.from_options(environment, output_options)
+    if not output_options.only:
+        output_options = replace(output_options, only=format.default_steps)
+    can_stream = format.stream_writer is not None
+    plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
+    refuse_too_many_numbers(plan, selection, format)
+    if format.check_shapes is not None:
+        format.check_shapes(planned_shapes(plan, selection), render_options_for(environment, output_options))
+    write_dry_run(
+        environment,
+        messages,
+        plan,
+        selection,
+        format,
+        read_bytes=Path(text_path).stat().st_size if text_path not in ("", "-") else 0,
+        streamed=can_stream and bool(plan.tile_size),
+        as_json=format.name in ("json", "ndjson") and output_options.output is None,
+    )
+    return ExitStatus.OK
 
 
 def run_problem(
@@ -185,9 +236,18 @@ def compute_plan(
         allocate: where the values of a step are written to, if not to memory (`core.attention.run_plan`).
         scheduler: as in `run_compute`.
     """
+
+    def expect_seconds() -> float:
+        from attncli.calibration import Calibrations
+        from attncli.plan.estimate import estimate_run
+
+        calibration = None if scheduler else Calibrations(messages.environment.variables).read()
+        return 0.0 if calibration is None else estimate_run(plan, calibration).seconds
+
     with _open_tile_executor(scheduler, plan, messages) as execute_tiles:
         run_plan = load_engine_with_message(messages)
-        with show_progress(output_options, messages, plan.axis_length("scores", "query")) as report_progress:
+        row_count = plan.axis_length("scores", "query")
+        with show_progress(output_options, messages, row_count, expect_seconds) as report_progress:
             attention = run_plan(plan, report_progress, allocate, execute_tiles)
     return apply_selection(attention, plan, selection)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,7 +48,10 @@ def has_progress(messages: Messages, output_options: OutputOptions) -> bool:
 
 @contextmanager
 def show_progress(
-    output_options: OutputOptions, messages: Messages, row_count: int = 0
+    output_options: OutputOptions,
+    messages: Messages,
+    row_count: int = 0,
+    expect_seconds: Callable[[], float] = lambda: 0.0,
 ) -> Iterator[ReportProgress | None]:
     """Show a bar on a terminal while the block runs; it yields the function that moves it, or None where none is shown.
 
@@ -56,6 +59,7 @@ def show_progress(
         output_options: `--no-progress`.
         messages: `--quiet`, and the terminal.
         row_count: rows that will be computed, for the rate; 0: no rate is shown.
+        expect_seconds: asked once, where a bar is shown: how long it is expected to take; 0: nobody knows.
     """
     environment = messages.environment
     if not has_progress(messages, output_options) or not environment.stderr_is_terminal:
@@ -69,7 +73,14 @@ def show_progress(
         if bar is None and time.monotonic() - started_at > SECONDS_WITHOUT_BAR and fraction < 1:
             from attncli.views.progress import open_compute_progress
 
-            bar = open_compute_progress(environment.stderr, environment.stderr_columns, row_count, color=messages.color)
+            bar = open_compute_progress(
+                environment.stderr,
+                environment.stderr_columns,
+                row_count,
+                started_at=started_at,
+                expected_seconds=expect_seconds(),
+                color=messages.color,
+            )
         if bar is not None:
             bar.update(fraction, activity)
 

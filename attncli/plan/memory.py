@@ -54,6 +54,11 @@ def check_memory(plan: Plan, streamed: bool) -> None:
     )
 
 
+def count_needed_bytes(plan: Plan, streamed: bool) -> int:
+    """Return how many bytes a plan needs beside its inputs, with its schedule; arguments are those of `check_memory`."""
+    return sum(_count_needed_bytes(plan, streamed))
+
+
 def _count_needed_bytes(plan: Plan, streamed: bool) -> _NeededBytes:
     size, shapes = plan.size, plan.shapes
     scores_at_once = {"dense": plan.score_count, "tiled": min(plan.score_count, plan.tile_size), "fused": 0}

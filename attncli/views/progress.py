@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.text import Text
+
+from attncli.plan.estimate import seconds_left
 
 _MAX_WIDTH = 80  # columns of the terminal, and what is taken for its width if it says 0
 _SPEED_PERIOD_SECONDS = 24 * 3600.0  # a tile can take minutes, so that Rich's 30 seconds would hold no two of them
@@ -43,22 +46,35 @@ class ProgressBar:
 
 
 class RateColumn(ProgressColumn):
-    """Rows a second, where a run has rows, and the seconds that are left."""
+    """Rows a second, where a run has rows, and the seconds that are left: by the speed, and at first by what was expected."""
 
-    def __init__(self, row_count: int) -> None:
+    def __init__(self, row_count: int, started_at: float, expected_seconds: float) -> None:
         super().__init__()
         self.row_count = row_count  # that the task's total stands for
+        self.started_at = started_at  # by `time.monotonic`
+        self.expected_seconds = expected_seconds  # 0: nobody knows
 
     def render(self, task: Task) -> Text:
-        if task.speed is None or task.time_remaining is None:
+        fraction = task.completed / (task.total or 1)
+        if not fraction and not self.expected_seconds:
             return Text()
-        left = f"{task.time_remaining:.0f} s left"
-        return Text(f"{task.speed * self.row_count:,.0f} rows/s, {left}" if self.row_count else left)
+        elapsed = time.monotonic() - self.started_at
+        left = f"{seconds_left(elapsed, fraction, self.expected_seconds):.0f} s left"
+        return Text(f"{self.row_count * fraction / elapsed:,.0f} rows/s, {left}" if self.row_count else left)
 
 
-def open_compute_progress(stream: TextIO, terminal_width: int, row_count: int, *, color: bool) -> ProgressBar:
+def open_compute_progress(
+    stream: TextIO,
+    terminal_width: int,
+    row_count: int,
+    *,
+    started_at: float,
+    expected_seconds: float = 0.0,
+    color: bool,
+) -> ProgressBar:
     """What is being done, and how much of it is, from 0 to 1."""
-    columns = (TextColumn("{task.fields[status]}"), BarColumn(), TaskProgressColumn(), RateColumn(row_count))
+    rate = RateColumn(row_count, started_at, expected_seconds)
+    columns = (TextColumn("{task.fields[status]}"), BarColumn(), TaskProgressColumn(), rate)
     return ProgressBar(*columns, stream=stream, terminal_width=terminal_width, total=1.0, color=color)
 
 

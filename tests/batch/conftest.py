@@ -9,6 +9,12 @@ from safetensors.numpy import save_file
 from tests.batch.helpers import LONG, Cluster, write_problems
 
 
+@pytest.fixture(autouse=True)
+def all_processes(monkeypatch):
+    """With `-j` as many processes are started as it says, however little there is to do."""
+    monkeypatch.setattr("attncli.batch.expected_time.WORTH_LOADS", 0)
+
+
 @pytest.fixture(scope="session")
 def many(warm, tmp_path_factory):
     """Two hundred and forty inputs, and what an undisturbed run leaves of them."""

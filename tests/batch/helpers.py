@@ -127,8 +127,14 @@ def running_processes(pids: set[int]) -> set[int]:
 
 
 # ── processes that run a batch ───────────────────────────────────────────────────────────────────
+# The program, in which `-j` starts as many processes as it says, however little there is to do.
+WITH_ALL_PROCESSES = (
+    "import attncli.batch.expected_time as e; e.WORTH_LOADS = 0; from attncli.__main__ import run; run()"
+)
+
+
 def started(*words: object, command: str = "batch", **more) -> subprocess.Popen:
-    line = [sys.executable, "-m", "attncli", command, *map(str, words)]
+    line = [sys.executable, "-P", "-c", WITH_ALL_PROCESSES, command, *map(str, words)]
     return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **more)
 
 

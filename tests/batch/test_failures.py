@@ -238,7 +238,7 @@ def test_a_bug_costs_one_input_of_a_dry_run(attn, tmp_path, monkeypatch):
     monkeypatch.setattr(work, "plan_input", broken)
     done = attn("batch", "in", "-o", "out", "--dry-run")
 
-    assert (done.status, done.err) == (1, "")
+    assert (done.status, done.err.startswith("would compute 1 input (dense): less than 0.1 s")) == (1, True)
     assert done.out.splitlines()[0].startswith("fail    in/a.json: bug: a bug in attn: KeyError")
     assert done.out.splitlines()[1] == "compute in/b.json → out/b.json"
 

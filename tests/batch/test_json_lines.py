@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.batch.helpers import ENVIRONMENT, GOOD, lines, names, peak_kibibytes, write
-from tests.helpers import ROOT, TIMEOUT, run_process
+from tests.batch.helpers import GOOD, lines, names, peak_kibibytes, write
+from tests.helpers import ROOT, TIMEOUT
 
 pytestmark = pytest.mark.slow
 
@@ -34,15 +34,15 @@ def test_json_lines_become_json_lines(attn, tmp_path):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_standard_output_is_json_lines_in_the_order_of_the_inputs(tmp_path, jobs):
+def test_standard_output_is_json_lines_in_the_order_of_the_inputs(attn, tmp_path, jobs):
     count = 60
     write(tmp_path, {f"in/p{i:02d}.json": GOOD.replace("0.5", f"{i}.25") for i in range(count)})
     write(tmp_path, {"in/p07.json": "[[1,", "in/p30.ndjson": f"{GOOD}\nnope\n{GOOD}\n"})
 
-    done = run_process("batch", tmp_path / "in", "-o", "-", "-j", jobs, "--only", "q", cwd=tmp_path, env=ENVIRONMENT)
+    done = attn("batch", tmp_path / "in", "-o", "-", "-j", jobs, "--only", "q")
 
-    assert done.returncode == 1
-    out = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.status == 1
+    out = [json.loads(line) for line in done.out.splitlines()]
     firsts = [line["q"][0][1] if "q" in line else line["error"]["code"] for line in out]
     wanted = [i + 0.25 if i != 7 else "bad-json" for i in range(count)]
     wanted[31:31] = [0.5, "bad-json", 0.5]

@@ -23,6 +23,7 @@ from attncli.request import VariantRequest
 from tests.batch.helpers import (
     ENVIRONMENT,
     GOOD,
+    WITH_ALL_PROCESSES,
     descendants,
     failure_codes,
     finished,
@@ -103,7 +104,7 @@ def test_a_worker_imports_nothing_from_the_folder_that_it_runs_in(tmp_path):
         "multiprocessing",
     )
     write(tmp_path, {f"{name}.py": "open('ran', 'a').write(__name__)" for name in planted})
-    command = [sys.executable, "-P", "-m", "attncli", "batch", "in", "-o", "out", "-j", "2", "-q"]
+    command = [sys.executable, "-P", "-c", WITH_ALL_PROCESSES, "batch", "in", "-o", "out", "-j", "2", "-q"]
 
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=ENVIRONMENT, timeout=TIMEOUT, check=False)
 
