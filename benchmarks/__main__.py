@@ -31,7 +31,19 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.calls import measure_calls
-from benchmarks.check import CASES, MAX_MEGABYTES, MAX_RATIO, make_reports, measure_case
+from benchmarks.check import (
+    CASES,
+    GRADIENTS,
+    MAX_MEGABYTES,
+    MAX_PYTEST_SECONDS,
+    MAX_RATIO,
+    SEARCHES,
+    make_reports,
+    measure_case,
+    measure_gradients,
+    measure_pytest_file,
+    measure_search,
+)
 from benchmarks.formats import (
     read_json_with_msgspec,
     read_with_attn,
@@ -176,7 +188,7 @@ def measure_seconds(run: Callable[[], object]) -> float:
 def run_child() -> None:
     """Measure in this process, which is one of its own, and print JSON.
 
-    `pair RUN PEER_RUN N` prints pairs of seconds, `calls N` and `reports` milliseconds, `check CASE N` a case of `benchmarks.check`, `peak RUN TOKENS` seconds and megabytes, `files FOLDER` makes the inputs
+    `pair RUN PEER_RUN N` prints pairs of seconds, `calls N` and `reports` milliseconds, `check CASE N` and `search CASE` a case of `benchmarks.check`, `pytest` seconds, `peak RUN TOKENS` seconds and megabytes, `files FOLDER` makes the inputs
     and prints their paths.
     """
     task, *arguments = sys.argv[2:]
@@ -187,7 +199,14 @@ def run_child() -> None:
         print(json.dumps(measure_calls(int(arguments[0]))))
         return
     if task == "check":
-        print(json.dumps(measure_case(arguments[0], int(arguments[1]))))
+        label, pair_count = arguments[0], int(arguments[1])
+        print(json.dumps(measure_gradients(pair_count) if label == GRADIENTS else measure_case(label, pair_count)))
+        return
+    if task == "search":
+        print(json.dumps(measure_search(arguments[0])))
+        return
+    if task == "pytest":
+        print(json.dumps(measure_pytest_file()))
         return
     if task == "reports":
         make_reports(5)
@@ -421,14 +440,25 @@ class Tables:
             "\n| check, without a search | check | float64 | ratio | at most | peak beyond 2 × inputs | at most | holds |"
             "\n|---|---:|---:|---:|---:|---:|---:|---|"
         )
-        for case in CASES:
+        for case in (*CASES, GRADIENTS):
             label, checking, computing, megabytes = ask_child("check", case, self.pair_count)
             ratio, max_ratio = checking / computing, MAX_RATIO
             holds = yes_or_no(ratio <= max_ratio and megabytes <= MAX_MEGABYTES)
             cells = f"{checking:.2f} s | {computing:.2f} s | {ratio:.2f} | {max_ratio}"
             print(f"| {label} | {cells} | {megabytes:.0f} MB | {MAX_MEGABYTES} MB | {holds} |", flush=True)
+        print(
+            "\n| check with its search | verdict and where | at most | with the cause | at most | cause | holds |"
+            "\n|---|---:|---:|---:|---:|---|---|"
+        )
+        for label, (_, max_verdict, max_cause, words) in SEARCHES.items():
+            verdict, seconds, cause = ask_child("search", label)
+            holds = yes_or_no(verdict <= max_verdict and seconds <= max_cause and words in cause)
+            cells = f"{verdict:.1f} s | {max_verdict} s | {seconds:.1f} s | {max_cause} s"
+            print(f"| {label} | {cells} | {cause.partition(':')[0]} | {holds} |", flush=True)
         milliseconds = ask_child("reports")
         print(f"\n300 small cases against a kernel in one process: {milliseconds:.1f} ms each, at most 50 ms")
+        seconds = ask_child("pytest")
+        print(f"a pytest file of 300 cases: {seconds:.1f} s beyond its imports, at most {MAX_PYTEST_SECONDS} s")
 
     def print_long_runs(self) -> None:
         """Print the table of long runs: time and peak memory."""

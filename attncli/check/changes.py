@@ -32,7 +32,7 @@ def rebuild_fault_on(name: str, base: TrialResult, trials: Trials) -> tuple[Hypo
     """Return a fault on top of another change, on other queries; None where one of them does not apply."""
     found = base.rebuild(trials) if base.rebuild else None
     plan = None if found is None else compute_or_none(found[0].compute)
-    return rebuild_fault(name, Trials(plan, trials.top, trials.claims)) if isinstance(plan, Plan) else None
+    return rebuild_fault(name, trials.confirming(plan)) if isinstance(plan, Plan) else None
 
 
 def choice_hypothesis(trials: Trials, alternative: Alternative) -> Hypothesis:

@@ -314,7 +314,9 @@ class Search:
         """Compute a match block by block of queries, and judge it by all figures; None where a block is wrong."""
         parts: list[StepArrays] = []
         for block in self.whole.iter_blocks():
-            found = match.rebuild(block.trials) if match.rebuild else None
+            trials = block.trials.confirming()
+            trials.solved_numbers = self.trials.solved_numbers
+            found = match.rebuild(trials) if match.rebuild else None
             figures = None if found is None else _compute_figures(found[0], found[1], block)
             if figures is None:
                 return None

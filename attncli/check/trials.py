@@ -44,6 +44,15 @@ class Trials:
         self.claims = claims
         self.trial_count = 0
         self.reference: StepArrays = {}  # of the claimed steps, where it has been computed
+        self.solved_numbers: dict[str, float] = {}  # by the names of the hypotheses that they are of
+        self.is_confirming = False  # what a sample has shown is computed, whether or not these queries show it
+
+    def confirming(self, plan: Plan | None = None) -> Trials:
+        """Return trials of the same queries, of this plan or another, on which what is found elsewhere is confirmed."""
+        trials = Trials(plan or self.plan, self.top, self.claims)
+        trials.reference, trials.solved_numbers = self.reference, self.solved_numbers
+        trials.is_confirming = True
+        return trials
 
     @property
     def claimed_steps(self) -> frozenset[str]:

@@ -10,13 +10,16 @@ import pytest
 import attncli
 from attncli.check import check
 from attncli.check.changes import single_changes
+from attncli.check.comparison import Comparison
+from attncli.check.faults import fault_hypotheses
 from attncli.check.figures import figures_from_arrays
 from attncli.check.query_samples import restrict_step
-from attncli.check.task import with_numpy_arrays
+from attncli.check.task import prepare, with_numpy_arrays
 from attncli.check.trials import Trials, at_queries, compute_or_none, finish_edited_plan
 from attncli.plan import Plan, outline_plan
 from attncli.validation import validate
-from tests.helpers import softmax
+from attncli.variant import Variant
+from tests.helpers import draw_normal, softmax
 
 R = np.random.default_rng(3)
 N = 9  # queries and keys
@@ -96,3 +99,33 @@ def test_dropout_with_a_seed_of_its_own_is_searched():
     report = attncli.check(x, {"context": mine}, dropout="dropout:p=0.3,seed=1")
 
     assert report.causes[0] == "your context is the reference scaled by 0.166667 instead of 0.5"
+
+
+@pytest.mark.slow
+def test_a_fault_gives_on_a_sample_what_it_gives_on_all_queries_unless_it_mixes_them():
+    parameters = {f"w_{x}": draw_normal(i, 8, 8) for i, x in enumerate("qkvo")}
+    problem = attncli.Problem(embeddings=draw_normal(9, 9, 8), parameters=parameters)
+    variant = Variant(heads=2, mask="causal", position="rope")
+    claims = {step: attncli.attend(problem, variant)[step].values * 1.1 for step in ("weights", "context", "output")}
+    comparison = Comparison(prepare(problem, variant, figures_from_arrays(claims)))
+    queries = np.array([2, 5, 6])
+    sample = comparison.at_queries(queries)
+
+    def figures(hypothesis, trials):
+        plan = compute_or_none(hypothesis.compute)
+        return compute_or_none(lambda: trials.compute_steps(plan)) if isinstance(plan, Plan) else plan
+
+    def gives_the_same(hypothesis):
+        whole, part = figures(hypothesis, comparison.trials), figures(on_sample[hypothesis.name], sample.trials)
+        if whole is None or part is None:
+            return whole is part
+        cut = {step: restrict_step(comparison.task.plan, step, x, queries) for step, x in whole.items()}
+        return all(
+            x.shape == part[step].shape and np.allclose(x, part[step], equal_nan=True) for step, x in cut.items()
+        )
+
+    on_sample = {hypothesis.name: hypothesis for hypothesis in fault_hypotheses(sample.trials)}
+    tried = [h for h in fault_hypotheses(comparison.trials) if not (h.is_solved or h.is_rounding)]
+
+    assert len(tried) > 200
+    assert {h.name for h in tried if not gives_the_same(h)} == {h.name for h in tried if h.mixes_queries}

@@ -103,8 +103,16 @@ def steps_times_a_number(trials: Trials) -> Iterator[Hypothesis]:
 
 
 def _factor_hypothesis(trials: Trials, claim: Claim) -> Hypothesis:
+    name = f"{claim.step} × a number"
+
     def compute() -> StepArrays | None:
         reference = trials.reference[claim.step]
+        if trials.is_confirming:
+            return (
+                _multiply_step(trials, claim.step, trials.solved_numbers[name])
+                if name in trials.solved_numbers
+                else None
+            )
         own, mine = (np.where(np.isfinite(x), x, 0).ravel() for x in (reference[claim.index], claim.values))
         square = float(own @ own)
         if not square > 0:
@@ -112,10 +120,10 @@ def _factor_hypothesis(trials: Trials, claim: Claim) -> Hypothesis:
         factor = float(own @ mine) / square
         off = _MAX_DEVIATIONS * float(np.linalg.norm(own * (mine - factor * own))) / square
         factor = _Solution(factor, off).plainest(_factor_names(trials.plan).values())
+        trials.solved_numbers[name] = factor
         hypothesis.description = _describe_factor(trials.plan, claim.step, factor)
         return _multiply_step(trials, claim.step, factor)
 
-    name = f"{claim.step} × a number"
     hypothesis = Hypothesis(name, name, compute, 3, evidence_cost=_COST_DIGITS, is_solved=True, is_of_reference=True)
     return hypothesis
 
@@ -214,10 +222,12 @@ def _solved_hypothesis(
     """
 
     def compute() -> Plan | None:
-        solution = _solve(trials, edit, starts)
-        if solution is None:
+        solution = None if trials.is_confirming else _solve(trials, edit, starts)
+        if solution is not None:
+            trials.solved_numbers[name] = solution.plainest(named)
+        number = trials.solved_numbers.get(name)
+        if number is None:
             return None
-        number = solution.plainest(named)
         hypothesis.description = describe(number)
         return edit(number)
 

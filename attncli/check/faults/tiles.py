@@ -52,8 +52,8 @@ def wrong_blocks_of_keys(trials: Trials) -> Iterator[Hypothesis]:
 
 def _compute_mistake(trials: Trials, weigh: Weigh) -> Plan | None:
     """Make the plan of one way; None where it comes no nearer on a few rows."""
-    rows = score_rows(trials)
-    if rows is None or not rows.is_nearer(weigh(rows.scores)):
+    rows = None if trials.is_confirming else score_rows(trials)
+    if not trials.is_confirming and (rows is None or not rows.is_nearer(weigh(rows.scores))):
         return None
     return with_weights_of_scores(trials.plan, weigh)
 
