@@ -40,7 +40,6 @@ class Evidence:
     residual_before: float = 0.0  # the same of the reference
     max_error_before: float = 0.0  # the reference's largest, as such a share
     explained_steps: list[str] = dataclasses.field(default_factory=list)
-    figures_keys: list[bytes] = dataclasses.field(default_factory=list)
     claimed_cells: list[NumpyArray] = dataclasses.field(default_factory=list)
 
     def add_claim(self, comparison: Comparison, claim_index: int, step_values: NumpyArray, *, is_sampled: bool) -> None:
@@ -54,7 +53,6 @@ class Evidence:
         cells = comparison.compare(claim_index, step_values, largest_figure=largest_figure)
         is_right = bool(cells.is_right.all())
         self.claimed_cells.append(values)
-        self.figures_keys.append(np.ascontiguousarray(_drop_last_digits(values)).tobytes())
         self.differs_from_reference |= _differ_beyond_noise(values, reference, scale)
         self.is_match &= is_right
         if claim_index in comparison.wrong_claims:
@@ -127,12 +125,22 @@ def _differ_beyond_noise(values: NumpyArray, reference: NumpyArray, scale: float
     return not is_same.all()
 
 
-def _drop_last_digits(values: NumpyArray) -> NumpyArray:
+def key_of_figures(comparison: Comparison, figures: StepArrays) -> bytes:
+    """Return what is equal of computations that give the same figures at the claimed cells."""
+    parts = []
+    for claim in comparison.task.claims:
+        if claim.step in figures:
+            scale = max(comparison.largest_figures[claim.step], _MIN_SCALE)
+            parts.append(np.ascontiguousarray(_drop_last_digits(figures[claim.step][claim.index], scale)).tobytes())
+    return b"".join(parts)
+
+
+def _drop_last_digits(values: NumpyArray, scale: float) -> NumpyArray:
     """Round figures so far that two ways of computing the same give equal figures."""
     if values.dtype.kind in "biu":
         return values
     with np.errstate(all="ignore"):
-        rounded: NumpyArray = np.round(values, 10) + 0.0
+        rounded: NumpyArray = np.round(values / scale, 11) + 0.0
     return rounded
 
 

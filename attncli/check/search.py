@@ -29,7 +29,7 @@ from attncli.check.changes import (
 )
 from attncli.check.comparison import Comparison
 from attncli.check.diagnoses import find_nearest_candidates, make_diagnoses
-from attncli.check.evidence import Evidence, is_within_own_rounding, largest_residual_of_cause
+from attncli.check.evidence import Evidence, is_within_own_rounding, key_of_figures, largest_residual_of_cause
 from attncli.check.faults import Hypothesis, fault_hypotheses
 from attncli.check.trial_results import (
     RebuildHypothesis,
@@ -87,6 +87,7 @@ class Search:
         self.trials = self.comparison.trials
         self.wrong_claims = self.comparison.wrong_claims
         self.distinct_figures_keys: set[bytes] = set()
+        self.unmatched_keys: set[bytes] = set()  # of those that are not the claimed figures
         self.nearest_residual = math.inf  # of what gives the figures, whether or not that is evidence enough
         self.left_out_count = 0
         self.numbers_left = _MAX_NUMBERS
@@ -185,13 +186,19 @@ class Search:
         trials: Trials | None = None,
         names: tuple[str, ...] = (),
         rebuild: RebuildHypothesis | None = None,
+        is_pair: bool = False,
     ) -> TrialResult | None:
-        """Compute a hypothesis and compare its figures with every claim; None where it cannot be computed."""
+        """Compute a hypothesis and compare its figures with every claim; None where it cannot be computed.
+
+        Two changes that give figures which have been compared already give no result, either, unless they match.
+        """
         if self.is_sampled and hypothesis.mixes_queries:
             return None
         self.numbers_left -= self.numbers_of_trial
         figures = self._compute_figures(hypothesis, trials or self.trials)
         if figures is None:
+            return None
+        if is_pair and key_of_figures(self.comparison, figures) in self.unmatched_keys:
             return None
         return self._judge_figures(hypothesis, figures, is_fault=is_fault, names=names, rebuild=rebuild)
 
@@ -218,8 +225,10 @@ class Search:
             evidence.takes_off_most
             and (not approximate or is_within_own_rounding(self.comparison, hypothesis, figures))
         )
-        figures_key = b"".join(evidence.figures_keys)
+        figures_key = key_of_figures(self.comparison, figures)
         self.distinct_figures_keys.add(figures_key)
+        if not is_match:
+            self.unmatched_keys.add(figures_key)
         if is_match and evidence.differs_from_reference:
             self.nearest_residual = min(self.nearest_residual, evidence.residual)
         return TrialResult(
@@ -398,7 +407,7 @@ class Search:
     def _try_two_choices(self, first: Alternative, second: Alternative) -> TrialResult | None:
         hypothesis = two_choices_hypothesis(self.trials, first, second)
         rebuild = partial(rebuild_two_choices, first, second)
-        return self._try_hypothesis(hypothesis, is_fault=False, rebuild=rebuild)
+        return self._try_hypothesis(hypothesis, is_fault=False, rebuild=rebuild, is_pair=True)
 
     def _faults_under_choice(self, alternative: Alternative) -> tuple[Trials, FaultsByName] | None:
         """Return the trials of the problem with one choice changed, and the faults on it."""
@@ -436,6 +445,7 @@ class Search:
             trials=trials,
             names=(f"{fault.name} and {base.hypothesis.name}",),
             rebuild=partial(rebuild_fault_on, fault.name, base),
+            is_pair=True,
         )
 
 

@@ -40,7 +40,6 @@ def another_step(trials: Trials) -> Iterator[Hypothesis]:
                     f"{other} for {claimed}",
                     f"at another step, the one called {other}",
                     partial(_take_other_step, trials, get_steps, claimed, other),
-                    0,
                     mixes_queries="query" not in steps[other],
                 )
         for one, two in itertools.combinations(range(len(shapes[claimed])), 2):
