@@ -143,7 +143,6 @@ def load_model(source: ModelSource, request: CaptureRequest) -> PreTrainedModel:
 
     where = loading_arguments(source, request)
     with translate_errors(source, "the model"):
-        _check_architecture(source, trusts_code=request.trusts_remote_code)
         config = transformers.AutoConfig.from_pretrained(source.path, **where)
         use_eager(config)
         loader = _name_loader_of_generators(config, source) if request.generated_count else "AutoModel"
@@ -206,27 +205,6 @@ def _check_head(model: PreTrainedModel, missing: Collection[str], source: ModelS
             location=Location(file=source.path),
             help=f"save the whole model, {type(model).__name__}; or leave --decode out",
         )
-
-
-def _check_architecture(source: ModelSource, *, trusts_code: bool) -> None:
-    if not source.model_type:
-        return
-    from transformers.models.auto import configuration_auto
-
-    if source.model_type in vars(configuration_auto)["CONFIG_MAPPING_NAMES"]:
-        return
-    has_code = bool(source.config.get("auto_map"))
-    if has_code and trusts_code:
-        return
-    raise InputError(
-        "unknown-architecture",
-        f"transformers does not know the architecture {shorten(source.model_type)}"
-        + (", and code in the folder is not run" if has_code else ""),
-        location=Location(file=f"{source.path}/config.json"),
-        help="--trust-remote-code runs the code in the folder: read it first"
-        if has_code
-        else "a newer transformers may know it: pip install --upgrade transformers",
-    )
 
 
 def use_eager(config: PreTrainedConfig) -> None:

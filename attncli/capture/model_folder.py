@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from attncli.capture.request import RANDOM_IMAGE, CaptureRequest
@@ -28,6 +29,7 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
 )
 _IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+_ARCHITECTURE_TABLES = ("auto_mappings.py", "configuration_auto.py")  # of transformers; the first since version 5
 _VISION_FIELDS = ("vision_config", "image_size", "patch_size", "num_channels", "backbone_config", "in_channels")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
 _POSITION_COUNTS = ("max_position_embeddings", "n_positions", "n_ctx")
@@ -52,6 +54,12 @@ class ModelSource:
     @property
     def model_type(self) -> str:
         return str(self.config.get("model_type", ""))
+
+    @property
+    def named_kernel(self) -> str:
+        """The attention that config.json asks for, where it is not the model's own code; empty: none."""
+        names = [self.config.get(name) for name in ("_attn_implementation", "attn_implementation")]
+        return next((name for name in names if isinstance(name, str) and name != "eager"), "")
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -178,6 +186,7 @@ def check_request(source: ModelSource, request: CaptureRequest) -> None:
         InputError: no tokenizer, for a text.
         CannotError: the model does not fit in memory.
     """
+    _check_architecture(source, trusts_code=request.trusts_remote_code)
     config = source.config
     layers = request.layers
     if source.is_encoder_decoder and layers.names_numbers and layers.tower is None:
@@ -212,6 +221,29 @@ def check_request(source: ModelSource, request: CaptureRequest) -> None:
             )
     if not source.is_on_hub:
         _check_memory(source, request.dtype)
+
+
+def _check_architecture(source: ModelSource, *, trusts_code: bool) -> None:
+    """Check that transformers knows the architecture, by the text of its tables: to import them would import torch."""
+    package = find_spec("transformers") if source.model_type else None
+    if package is None or package.origin is None:
+        return
+    tables = [Path(package.origin).parent / "models" / "auto" / name for name in _ARCHITECTURE_TABLES]
+    texts = [path.read_text(encoding="utf-8") for path in tables if path.is_file()]
+    if not texts or any(f'"{source.model_type}"' in text for text in texts):
+        return
+    has_code = bool(source.config.get("auto_map"))
+    if has_code and trusts_code:
+        return
+    raise InputError(
+        "unknown-architecture",
+        f"transformers does not know the architecture {shorten(source.model_type)}"
+        + (", and code in the folder is not run" if has_code else ""),
+        location=Location(file=f"{source.path}/config.json"),
+        help="--trust-remote-code runs the code in the folder: read it first"
+        if has_code
+        else "a newer transformers may know it: pip install --upgrade transformers",
+    )
 
 
 def _check_image(source: ModelSource, request: CaptureRequest) -> None:

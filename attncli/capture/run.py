@@ -151,7 +151,11 @@ def _translate_run_errors() -> Iterator[None]:
             raise CannotError("out-of-memory", message, help="fewer or shorter texts") from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         message = f"the model cannot be run on this input: {shorten(reason, 300)}"
-        raise InputError("no-model", message) from error
+        is_index = isinstance(error, IndexError)
+        hint = (
+            "a token is outside of its vocabulary, or there are more tokens than it has positions" if is_index else ""
+        )
+        raise InputError("no-model", message, help=hint) from error
 
 
 class _LayerReader:
@@ -226,7 +230,8 @@ class _LayerReader:
                 else:
                     self.callbacks.on_layer(layer)
         self.callbacks.on_progress(len(self.found), max(self.layer_count, len(self.found)), name)
-        if selection.high is not None and number == selection.high - 1 and not self.is_encoder_decoder and not tower:
+        is_last = selection.high is not None and number == selection.high - 1
+        if is_last and self.taken and not self.is_encoder_decoder and not tower:
             raise _Finished
 
     def _label_tokens(self, call: AttentionCall, tower: str) -> Labels:
@@ -248,7 +253,7 @@ def _no_such_layer(selection: LayerSelection, found: list[str], *, is_step: bool
     return OptionError(
         "no-such-layer",
         f"a decode step runs no layer {selection.text}" if is_step else f"the model has no layer {selection.text}",
-        help=f"it has {join_names(shown)}; --list shows them",
+        help=f"{'its layers are' if len(found) > 1 else 'its only layer is'} {join_names(shown)}; --list shows them",
     )
 
 

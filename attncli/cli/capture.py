@@ -285,6 +285,10 @@ class _Run:
 
         tokens = load_tokens(self.source, self.request) if self.request.texts or self.request.ids else None
         pixels = None if self.picture is None else prepare_image(self.source, self.request, self.picture)
+        if kernel := self.source.named_kernel:
+            self.messages.note(
+                f"the model computes eagerly: {shorten(kernel)}, which config.json names, hides its weights"
+            )
         if self.source.is_encoder_decoder and not self.request.generated_count:
             self.messages.note("the decoder reads the same tokens, behind its start token")
         is_done: Callable[[str], bool] = (lambda name: False) if target is None else self._count_done(target.is_done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,41 @@ def test_no_kernel_that_a_configuration_names_is_looked_up(attn, folder, tmp_pat
     done = attn("capture", other, "--ids", "5,6,7", "-o", "layers")
 
     assert done.status == 0, done.err
+    assert done.err.startswith(
+        "the model computes eagerly: kernels-community/flash, which config.json names, hides its weights\n"
+    )
+
+
+def test_a_model_that_does_not_fit_and_a_package_that_is_missing_are_refused(attn, tmp_path, monkeypatch):
+    good = write_folder(tmp_path / "good", CONFIG)
+    header = json.dumps({"w": {"dtype": "F16", "shape": [1000, 1000], "data_offsets": [0, 2_000_000]}}).encode()
+    (good / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2_000_000))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+
+    missing = attn("capture", good, "--ids", "5,6", "-o", "layers")
+    monkeypatch.setattr("attncli.plan.memory.available_memory_bytes", lambda: 2**20)
+    large = attn("capture", good, "--ids", "5,6", "-o", "layers")
+    larger = attn("capture", good, "--ids", "5,6", "-o", "layers", "--dtype", "float64")
+
+    assert (missing.status, missing.err.partition(":")[0]) == (4, "error[missing-extra]")
+    assert missing.err.endswith("= help: pip install 'attncli[models]'\n")
+    assert (large.status, larger.status) == (4, 4)
+    assert large.err.startswith(
+        "error[out-of-memory]: the model needs about 0.0 GiB in float32, but only 0.0 GiB are free"
+    )
+    assert larger.err.endswith("= help: --dtype float32\n")
+    assert not Path("layers").exists()
+
+
+@pytest.mark.slow
+def test_a_token_outside_the_vocabulary_is_told_where_only_the_pass_meets_it():
+    from attncli.errors import InputError
+    from tests.capture.tiny_models import capture, make_model
+
+    with pytest.raises(InputError, match="the model cannot be run on this input: index out of range") as error:
+        capture(make_model("bert"), [[3, 500]])
+
+    assert error.value.help == "a token is outside of its vocabulary, or there are more tokens than it has positions"
 
 
 # ── refused before torch ─────────────────────────────────────────────────────────────────────────
@@ -256,6 +292,8 @@ def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
     pickled = write_folder(tmp_path / "pickled", CONFIG, "pytorch_model.bin")
     bare = write_folder(tmp_path / "bare", CONFIG)
     typeless = write_folder(tmp_path / "typeless", {"hidden_size": 4}, "model.safetensors")
+    unknown = write_folder(tmp_path / "unknown", CONFIG | {"model_type": "nonesuch"}, "model.safetensors")
+    own = write_folder(tmp_path / "own", CONFIG | {"model_type": "own", "auto_map": {}}, "model.safetensors")
     quantised = write_folder(tmp_path / "quantised", CONFIG | {"quantization_config": {"a": 1}}, "model.safetensors")
     pair = write_folder(tmp_path / "pair", {"model_type": "t5", "is_encoder_decoder": True}, "model.safetensors")
     broken = write_folder(tmp_path / "broken", CONFIG)
@@ -277,6 +315,8 @@ def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
         ((pickled, "--ids", "1", *out), 3, "pickled"),
         ((typeless, "--ids", "1", *out), 3, "unknown-architecture"),
         ((quantised, "--ids", "1", *out), 3, "unknown-architecture"),
+        ((unknown, "--ids", "1", *out), 3, "unknown-architecture"),
+        ((own, "--ids", "1", "--trust-remote-code", *out), 3, "unknown-architecture"),
         ((broken, "--ids", "1", *out), 3, "bad-file"),
         ((good, "--text", "hello", *out), 3, "no-tokenizer"),
         ((good, *out), 2, "missing-option"),

@@ -49,7 +49,26 @@ READINGS = {  # model → its configuration, and the choices of each layer besid
 }
 
 
-@pytest.mark.parametrize("model_type", READINGS)
+SHOWN = {  # what each model is there for
+    "bert": "separate projections",
+    "gpt2": "packed by kind in a Conv1D",
+    "llama": "rotary halves and grouped heads",
+    "mistral": "a window",
+    "gemma2": "soft cap and windows that differ by layer",
+    "qwen3": "q and k norms before the rotation",
+    "olmo2": "q and k norms over the whole projection",
+    "hunyuan_v1_dense": "q and k norms after the rotation",
+    "gpt_neox": "partial rotation and heads packed one by one",
+    "glm4": "partial interleaved rotation",
+    "cohere": "interleaved rotation",
+    "phi3": "packed by kind",
+    "bloom": "ALiBi",
+    "mpt": "ALiBi by another way",
+    "t5": "T5 buckets in encoder and decoder, and cross-attention",
+}
+
+
+@pytest.mark.parametrize("model_type", [pytest.param(name, id=f"{SHOWN[name]} of {name}") for name in READINGS])
 def test_a_model_is_read_from_hidden_states(model_type):
     config, expected = READINGS[model_type]
 
