@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -52,6 +52,9 @@ def import_transformers() -> ModuleType:
     """
     try:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault(
+            "TQDM_DISABLE", "1"
+        )  # of GGUF files; it is heeded where torch, which loads tqdm, is not loaded yet
         import transformers
         from transformers.utils import logging
     except ImportError as error:
@@ -226,7 +229,10 @@ def find_start(model: PreTrainedModel) -> int:
 @contextmanager
 def dtype_throughout(dtype: str) -> Iterator[None]:
     """Let all that runs in the block be of a dtype, from the construction of a model to the end of its pass."""
+    if dtype != "float64":
+        yield
+        return
     from attncli.capture.float64_mode import float64_throughout
 
-    with float64_throughout() if dtype == "float64" else nullcontext():
+    with float64_throughout():
         yield

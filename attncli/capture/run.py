@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attncli.capture.images import draw_image, is_random, label_patches
-from attncli.capture.model import Tokens, dtype_throughout, find_start, load_model
+from attncli.capture.model import Tokens, dtype_throughout, find_start, import_transformers, load_model
 from attncli.capture.model_folder import ModelSource
 from attncli.capture.request import CaptureRequest, LayerSelection
 from attncli.errors import CannotError, InputError, OptionError
@@ -70,6 +70,7 @@ def capture_layers(
         OptionError: the model has no such layer.
         InputError, CannotError: as `load_model`; or the model cannot be run on this.
     """
+    import_transformers()  # before torch
     with dtype_throughout(request.dtype):
         model = load_model(source, request)
         if request.generated_count and tokens is not None:
