@@ -91,7 +91,7 @@ def own_stream():
 def small_stretches():
     """Keys that nobody reaches are left out even where that does not pay."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("attncli.core.tiles._MIN_SKIPPED_KEYS", 1)
+        patch.setattr("attncli.core.bands._MIN_SKIPPED_KEYS", 1)
         patch.setattr("attncli.core.tiles._MIN_TILE_SCORES", 1)
         yield
 

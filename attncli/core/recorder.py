@@ -9,7 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from attncli.core.tiles import Slice, Tile
+from attncli.core.bands import Slice
+from attncli.core.tiles import Tile
 from attncli.core.warnings import RunWarnings, select_rows
 from attncli.derivation import pop_intermediates
 from attncli.plan import Plan
@@ -81,10 +82,10 @@ class Recorder:
             self.tracked_steps[name] = values
             if values.is_floating_point() and not values.requires_grad:
                 values.requires_grad_()  # made without a gradient, as hardmax is, it has one of its own
-        axes, trimmed = self.trim_axes(name, values)
         if self.current_tile is not None:
-            self._store_tile(name, formula, axes, trimmed)
+            self._store_tile(name, formula, *self.trim_axes(name, self.current_tile.join_bands(values)))
             return values
+        axes, trimmed = self.trim_axes(name, values)
         lengths = self.plan.find_step_shape(name).lengths
         trimmed = trimmed if trimmed.shape == lengths else trimmed.expand(lengths)
         recorded = {key: x._replace(values=as_numpy(x.values)) for key, x in intermediates.items()}

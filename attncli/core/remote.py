@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from attncli.core.attention import TileResults, attend_tile
+from attncli.core.bands import Slice
 from attncli.core.dropout import DropoutStream
 from attncli.core.inputs import Inputs
 from attncli.core.layers import nonfinite_mask, repeat_kv
 from attncli.core.recorder import Recorder
 from attncli.core.sdpa import try_sdpa
-from attncli.core.tiles import KeysValues, Slice, Tile, assemble_tiles, iter_tiles
+from attncli.core.tiles import KeysValues, Tile, assemble_tiles, iter_tiles
 from attncli.parts.projections import PROJECTION_PARAMETERS
 from attncli.plan import Plan
 from attncli.plan.schedule import MAX_SDPA_MASK_BYTES
@@ -74,7 +75,7 @@ class TileBlock(NamedTuple):
     def combined_tile(self) -> Tile:
         """All its rows and all keys, as one tile."""
         first, last = self.tiles[0], self.tiles[-1]
-        return first._replace(rows=slice(first.rows.start, last.rows.stop), keys=Tile().keys)
+        return Tile(first.batch, first.heads, slice(first.rows.start, last.rows.stop))
 
 
 class BlockTask(NamedTuple):
@@ -218,7 +219,7 @@ def compute_block(shared_tensors: SharedTensors, task: BlockTask) -> BlockResult
                 if z is None:
                     raise _NotFiniteError
             else:
-                z = attend_tile(plan, q[:, :, tile.rows], keys_values, inputs, recorder, tile)
+                z = attend_tile(plan, tile.split_bands(q[:, :, tile.rows]), keys_values, inputs, recorder, tile)
             yield tile, z
 
     try:

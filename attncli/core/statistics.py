@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from attncli.core.tiles import KeySlices, Tile
+from attncli.core.bands import KeySlices
+from attncli.core.tiles import Tile
 from attncli.plan import Plan
 
 _STEPS_OF_CONTEXT = {"head_context", "normed_context", "context", "output"}

@@ -82,7 +82,7 @@ _SLOW = """
 import sys, time
 from attncli.plan import schedule
 import attncli.core.attention as attend
-schedule.MAX_DENSE_SCORES, schedule.MAX_TILE_SCORES = 0, 1
+schedule.MAX_DENSE_SCORES, schedule.CPU_BLOCK_SIZE = 0, schedule.BlockSize(1, 1024)
 was = attend.iter_tiles
 def slow(plan):
     for tile in was(plan):
@@ -103,7 +103,7 @@ def test_a_bar_tells_how_far_a_long_run_is_on_a_terminal(warm, tmp_path, more, s
 
     np.save(tmp_path / "x.npy", draw_normal(1, 10, 3))
     ours, theirs = pty.openpty()
-    words = [warm.bin / "python", "-c", _SLOW, "compute", "x.npy", "--only", "log_sum_exp", "--json", *more]
+    words = [warm.bin / "python", "-c", _SLOW, "compute", "x.npy", "--only", "entropy", "--json", *more]
     done = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, cwd=tmp_path)
     os.close(theirs)
     said = b""
@@ -118,6 +118,6 @@ def test_a_bar_tells_how_far_a_long_run_is_on_a_terminal(warm, tmp_path, more, s
     os.close(ours)
 
     assert done.returncode == 0, said
-    assert len(json.loads(out)["log_sum_exp"]) == 10
+    assert len(json.loads(out)["entropy"]) == 10
     assert (b"attending" in said) is seen
     assert (b"rows/s" in said) is seen

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import attncli
-from attncli.core import tiles
-from attncli.core.tiles import _reachable_keys, _split_rows
+from attncli.core import bands, tiles
+from attncli.core.bands import reachable_keys
+from attncli.core.tiles import _split_rows
 from attncli.variant import Variant
 from tests.core.tiles import assert_same_steps, in_tiles
 from tests.helpers import draw_normal
@@ -63,9 +64,9 @@ def test_rows_that_reach_far_apart_are_not_computed_together_if_that_pays(monkey
     ],
 )
 def test_keys_between_are_left_out_where_there_are_enough(hulls, reached, monkeypatch):
-    monkeypatch.setattr(tiles, "_MIN_SKIPPED_KEYS", 4)
+    monkeypatch.setattr(bands, "_MIN_SKIPPED_KEYS", 4)
 
-    keys, scores = _reachable_keys([(np.array([a]), np.array([b])) for a, b in hulls], slice(0, 1))
+    keys, scores = reachable_keys([(np.array([a]), np.array([b])) for a, b in hulls], slice(0, 1))
 
     assert [(s.start, s.stop) for s in keys] == reached
     assert scores == sum(b - a for a, b in hulls)
