@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from attncli import __version__
@@ -45,12 +43,9 @@ class Calibrations:
     @property
     def _conditions(self) -> list[object]:
         """What the measured seconds depend on."""
-        try:
-            torch_version = version("torch")
-        except PackageNotFoundError:
-            torch_version = ""
         threads = [self.variables.get(name, "") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
-        return [__version__, torch_version, platform.node(), platform.machine(), count_cores(), *threads]
+        machine = [*os.uname()] if hasattr(os, "uname") else [self.variables.get("COMPUTERNAME", "")]
+        return [__version__, sys.version, *machine, count_cores(), *threads]
 
     def read(self) -> Calibration | None:
         """Return what was measured before; None where nothing was, or what is there is damaged."""

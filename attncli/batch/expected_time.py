@@ -6,6 +6,7 @@ Entries: `expect_seconds`, `choose_process_count`.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 
 from attncli.batch.addresses import is_address
@@ -25,12 +26,12 @@ _WORTH_LOADS_UNASKED = 4.0
 def expect_seconds(job: Job, inputs: Sequence[Input], calibration: Calibration) -> float:
     """Estimate the seconds of processor time that inputs take, from some of them; whatever is wrong with one passes for nothing.
 
-    Of files of JSON lines and of large ones their size is all that counts; an address is taken for a large file.
+    Of files of JSON lines and of large ones their size is all that counts; an address or a pipe is taken for a large file.
     """
     small: list[Input] = []
     seconds = 0.0
     for input in inputs:
-        size = _MAX_SAMPLED_BYTES + 1 if is_address(input.path) else _file_size(job, input)
+        size = _readable_size(job, input)
         if input.is_stream or size > _MAX_SAMPLED_BYTES:
             seconds += size * _SECONDS_PER_LARGE_BYTE
         else:
@@ -40,11 +41,15 @@ def expect_seconds(job: Job, inputs: Sequence[Input], calibration: Calibration) 
     return seconds + sum(sample) / max(1, len(sample)) * len(small)
 
 
-def _file_size(job: Job, input: Input) -> int:
+def _readable_size(job: Job, input: Input) -> int:
+    """How many bytes an input has; of what can be read once, as a pipe, or over a network: more than are read for this."""
+    if is_address(input.path):
+        return _MAX_SAMPLED_BYTES + 1
     try:
-        return os.stat(job.source_path(input)).st_size  # noqa: PTH116  a Path takes its time to be made
+        status = os.stat(job.source_path(input))  # noqa: PTH116  a Path takes its time to be made
     except (OSError, ValueError):
         return 0  # it fails at once
+    return status.st_size if stat.S_ISREG(status.st_mode) else _MAX_SAMPLED_BYTES + 1
 
 
 def _expect_input(job: Job, input: Input, calibration: Calibration) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 
@@ -10,13 +12,20 @@ from attncli.text import escape_json_controls
 from attncli.types import Attention, Json, NumpyArray
 from attncli.writers.record import shortest_numbers, to_json_numbers, to_record
 
+_SMALL_NUMBER_COUNT = 2**10  # of a result whose text is made in one piece
 # What --bare leaves out: it is the same in every record of a command, or the arrays show it.
 FIELDS_NOT_IN_BARE = ("schema", "attn_version", "variant", "settings", "layout", "dtype", "axes", "shapes", "formulas")
 
 
 def encode_json(attention: Attention, options: RenderOptions) -> bytes:
     """Write one document on one line, as bytes. Where numbers are many, their text is made once and not looked at again."""
-    record, pieces, others = _select_fields(attention, options), [], dict[str, object]()
+    record = _select_fields(attention, options)
+    is_small = sum(math.prod(step.values.shape) for step in attention.steps) < _SMALL_NUMBER_COUNT
+    encoded = _encode_at_once(record, attention.dtype) if is_small else b""
+    if encoded:
+        return encoded
+    pieces: list[bytes] = []
+    others: Json = {}
     for name, value in record.items():
         if isinstance(value, np.ndarray):
             if others:
@@ -27,6 +36,17 @@ def encode_json(attention: Attention, options: RenderOptions) -> bytes:
             others[name] = value
     pieces.append(_encode_members(others))  # the warnings are the last
     return b"{" + b",".join(pieces) + b"}\n"
+
+
+def _encode_at_once(record: Json, dtype: str) -> bytes:
+    """Encode a record of few numbers, all finite, and of text that nothing need be escaped in; nothing where it is another."""
+    fields = dict(record)
+    for name, value in record.items():
+        if isinstance(value, np.ndarray):
+            fields[name] = (shortest_numbers(value, dtype) if value.dtype.kind == "f" else value).tolist()
+    encoded = msgspec.json.encode(fields)
+    is_plain = b"null" not in encoded and encoded.decode().isprintable()
+    return encoded + b"\n" if is_plain else b""
 
 
 def _select_fields(attention: Attention, options: RenderOptions) -> Json:
