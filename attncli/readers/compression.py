@@ -59,7 +59,7 @@ class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class _Arriving(Protocol):
+class _ReadableNow(Protocol):
     def read1(self, size: int, /) -> bytes: ...
 
 
@@ -178,7 +178,7 @@ def unpack_lines(file: Any, name: str) -> Iterator[list[bytes]]:
             return
 
 
-def _split_lines(file: _Arriving) -> Iterator[list[bytes]]:
+def _split_lines(file: _ReadableNow) -> Iterator[list[bytes]]:
     """Yield the lines of a file that is not packed: those that are there, and no byte is waited for that completes none."""
     rest: list[bytes] = []  # the pieces of a line that has not ended
     while piece := file.read1(_ARRIVING_BYTES):

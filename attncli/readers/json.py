@@ -6,7 +6,7 @@ Entries: `read_json`, `read_json_lines`; `find_line_format` tells which of the t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -272,7 +272,7 @@ def _decode_json(data: bytes, type: object = object) -> Any:
     import msgspec
 
     try:
-        return msgspec.json.decode(data) if type is object else _decoder_of(type)(data)
+        return msgspec.json.decode(data) if type is object else _decoder_of(type).decode(data)
     except msgspec.ValidationError as error:
         if type is not object:
             raise _WrongTypeError from None
@@ -282,12 +282,11 @@ def _decode_json(data: bytes, type: object = object) -> Any:
 
 
 @cache
-def _decoder_of(type: object) -> Callable[[bytes], object]:
+def _decoder_of(type: object) -> msgspec.json.Decoder[object]:
     """Return what decodes JSON as values of a type."""
     import msgspec
 
-    decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(type)
-    return decoder.decode
+    return msgspec.json.Decoder[object](type)
 
 
 def _decoding_error(error: Exception, data: bytes) -> AttnError:
