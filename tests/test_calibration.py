@@ -117,16 +117,17 @@ def test_durations_and_sizes_in_words():
 def test_a_dry_run_of_a_long_problem(attn, cache, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((5000, 4), np.float32))
 
-    done = attn("compute", "x.npy", "--causal", "--only", "log_sum_exp", "--dry-run", variables=cache)
-    told = attn("compute", "x.npy", "--causal", "--only", "log_sum_exp", "--dry-run", "--json", variables=cache)
+    words = ("compute", "x.npy", "--causal", "--softcap", "30", "--only", "log_sum_exp", "--dry-run")
+    done, told = attn(*words, variables=cache), attn(*words, "--json", variables=cache)
 
     assert (done.status, done.err) == (0, "")
     lines = dict(line.split(None, 1) for line in done.out.splitlines())
-    assert lines["schedule"] == "tiled: 12,502,500 scores, about 1,048,576 at once"
+    assert lines["schedule"].startswith("tiled: 12,502,500 scores, about ")
     assert lines["keeps"] == "log_sum_exp"
     assert lines["time"].endswith(" once torch is loaded")
     record = json.loads(told.out)
-    assert (record["schedule"], record["scores"], record["scores_at_once"]) == ("tiled", 5000 * 5001 // 2, 2**20)
+    assert (record["schedule"], record["scores"]) == ("tiled", 5000 * 5001 // 2)
+    assert lines["schedule"].endswith(f"about {record['scores_at_once']:,} at once")
     assert (record["steps"], record["load_seconds"]) == (["log_sum_exp"], 0.75)
     assert record["seconds"] > 0 < record["memory_bytes"] < record["free_bytes"]
 

@@ -17,7 +17,7 @@ _PRODUCT_SIZE = 512  # rows and columns
 _KERNEL_TOKENS, _KERNEL_WIDTH = 1024, 64
 _SCORE_ROWS = 1024  # of a tile, and its keys
 _NUMBER_COUNT = 10_000
-_MIN_RUNS, _SECONDS_OF_RUNS = 7, 0.02  # of each thing that is measured
+_MIN_RUNS, _SECONDS_OF_RUNS = 15, 0.03  # of each thing that is measured
 
 
 def measure_calibration(load_seconds: float) -> Calibration:
