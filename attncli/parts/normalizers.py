@@ -273,7 +273,9 @@ def entmax(scores: Tensor, visible: Tensor | None, *, alpha: Annotated[float, Ra
 
 
 def _entmax_by_bisection(scores: Tensor, visible: Tensor | None, alpha: float) -> Tensor:
-    """τ by halving the interval that must hold it until it can be halved no more."""
+    """τ by halving the interval that must hold it, in ratio, until it can be halved no more."""
+    import torch
+
     s = fill_hidden(scores, visible, _MINUS_INFINITY)  # (b, h, n, m)
     top = s.amax(-1, keepdim=True)  # (b, h, n, 1)
     top = top.masked_fill(top == _MINUS_INFINITY, 0)
@@ -286,11 +288,14 @@ def _entmax_by_bisection(scores: Tensor, visible: Tensor | None, alpha: float) -
         return (s - tau).clamp(min=0) ** power  # (b, h, n, m)
 
     low = top.new_full(top.shape, -1.0)  # there the largest alone has weight 1: the sum is at least 1
-    high = low + 1 - float(s.shape[-1]) ** (1 - alpha)  # there none exceeds 1/m: the sum is at most 1
+    least = max(float(s.shape[-1]) ** (1 - alpha), torch.finfo(s.dtype).tiny)
+    high = top.new_full(top.shape, -least)  # there none exceeds 1/m: the sum is at most 1
     for _ in range(64):
-        middle = (low + high) / 2  # (b, h, n, 1)
+        middle = -(low.abs().sqrt() * high.abs().sqrt())  # (b, h, n, 1): τ may be as near 0 as m^(1 − α)
         enough = weights(middle).sum(-1, keepdim=True) >= 1
         low, high = middle.where(enough, low), high.where(enough, middle)
+    if alpha > 2:
+        return _entmax_above_least(s, visible, low, alpha, top)
     z = (s.detach() - low).clamp(min=0)  # (b, h, n, m)
     slope = (power * z.where(z > 0, 1) ** (power - 1) * (z > 0)).sum(-1, keepdim=True)  # (b, h, n, 1)
     tau = low + (weights(low).sum(-1, keepdim=True) - 1) / slope.masked_fill(
@@ -299,6 +304,45 @@ def _entmax_by_bisection(scores: Tensor, visible: Tensor | None, alpha: float) -
     w = weights(tau)  # (b, h, n, m)
     total = w.detach().sum(-1, keepdim=True)  # 1 but for rounding, which a large α magnifies
     record_intermediate("τ", tau + (alpha - 1) * top, "bhn1")  # of the scores as they came
+    return fill_hidden(w / total.masked_fill(total == 0, 1), visible, 0)  # none of a visible NaN for hidden keys
+
+
+def _entmax_above_least(s: Tensor, visible: Tensor | None, tau: Tensor, alpha: float, top: Tensor) -> Tensor:
+    """The weights by that of the least score above τ: for α > 2 it may lie nearer to τ than floating point tells beside it.
+
+    Args:
+        s: (α − 1) times the scores, the largest 0: (b, h, n, m).
+        visible: which keys are.
+        tau: the largest number at which the weights sum to 1 or more: (b, h, n, 1).
+        alpha: above 2.
+        top: the largest score: (b, h, n, 1).
+    """
+    power = 1 / (alpha - 1)
+    fixed = s.detach()
+    least = fixed.masked_fill(~(fixed > tau), math.inf).amin(-1, keepdim=True)  # (b, h, n, 1)
+    above = s - least  # (b, h, n, m)
+
+    def weights(w_least: Tensor) -> Tensor:
+        w = (above.detach() + w_least ** (alpha - 1)).clamp(min=0) ** power
+        return w_least.where(above == 0, w)  # (b, h, n, m)
+
+    low, high = tau.new_zeros(tau.shape), tau.new_ones(tau.shape)
+    for _ in range(64):
+        middle = (low + high) / 2  # (b, h, n, 1)
+        enough = weights(middle).sum(-1, keepdim=True) >= 1
+        low, high = low.where(enough, middle), middle.where(enough, high)
+    w = weights(high)  # (b, h, n, m)
+    if s.requires_grad:
+        z = above + high ** (alpha - 1)  # (b, h, n, m)
+        has_weight = z > 0
+        z = z.where(has_weight, 1)
+        slope = (power * z.detach() ** (power - 1) * has_weight).sum(-1, keepdim=True)  # (b, h, n, 1)
+        excess = (z**power * has_weight).sum(-1, keepdim=True) - 1
+        moved = (z - excess / slope.masked_fill(slope == 0, 1)).where(has_weight, 1)  # Newton: τ gets its gradient
+        followed = moved**power * has_weight  # (b, h, n, m)
+        w = followed + (w - followed).detach()
+    record_intermediate("τ", least - high ** (alpha - 1) + (alpha - 1) * top, "bhn1")  # of the scores as they came
+    total = w.detach().sum(-1, keepdim=True)  # 1 but for rounding
     return fill_hidden(w / total.masked_fill(total == 0, 1), visible, 0)  # none of a visible NaN for hidden keys
 
 

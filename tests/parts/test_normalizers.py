@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
@@ -246,3 +247,36 @@ def test_scores_that_are_all_minus_infinity_weigh_nothing_though_no_mask_says_so
 
     assert_identical(w[0], np.zeros(3))
     assert_close(w[1].sum(), 1.0)
+
+
+@pytest.mark.parametrize(("alpha", "scale"), [(40, 1e-18), (40, 1.0), (8, 1e-12)])
+def test_entmax_finds_tau_however_close_to_the_largest_score_it_lies(alpha: int, scale: float) -> None:
+    """Peters et al. 2019, Alg. 1, in 60 digits."""
+    x = draw_normal(3, 1, 1, 1, 3) * scale
+    with localcontext() as context:
+        context.prec = 60
+        s = [(Decimal(score) - Decimal(x.max())) * (alpha - 1) for score in x.ravel().tolist()]
+        low, high = Decimal(-1), Decimal(0)
+        for _ in range(190):
+            tau = (low + high) / 2
+            weights = [max(score - tau, Decimal(0)) ** (1 / Decimal(alpha - 1)) for score in s]
+            low, high = (tau, high) if sum(weights) >= 1 else (low, tau)
+
+    made = normalizer.parse(f"entmax:alpha={alpha}")(torch.tensor(x), None)
+
+    assert made.ravel().tolist() == pytest.approx([float(w) for w in weights], rel=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [2.5, 8, 40])
+def test_gradients_of_a_large_alpha_are_those_of_the_paper(alpha: float) -> None:
+    """Peters et al. 2019, Prop. 2: diag g − g gᵀ / Σ g, g = w^(2 − α) where w > 0."""
+    x = torch.tensor(draw_normal(4, 1, 1, 1, 6) * 0.3 / alpha)
+    visible = torch.arange(6) < 5
+    entmax = normalizer.parse(f"entmax:alpha={alpha}")
+    w = entmax(x, visible)[0, 0, 0].numpy()
+    g = np.where(w > 0, np.where(w > 0, w, 1) ** (2 - alpha), 0)
+
+    jacobian = torch.autograd.functional.jacobian(lambda s: entmax(s, visible)[0, 0, 0], x)[:, 0, 0, 0].numpy()
+
+    assert 1 < (w > 0).sum() < 6
+    np.testing.assert_allclose(jacobian, np.diag(g) - np.outer(g, g) / g.sum(), rtol=1e-6, atol=1e-9 * g.max())
