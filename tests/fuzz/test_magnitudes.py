@@ -256,6 +256,11 @@ def entmax_exactly(s: list, alpha) -> tuple[list, list]:
         low, high = (middle, high) if total >= 1 else (low, middle)
     w = [max(a - low, mp.mpf(0)) ** power if a > low else mp.mpf(0) for a in z]
     among = [a for a in z if a > low]
+    if alpha > 2:  # a weight is far less steep than its own power, since the weights sum to 1
+        g = [weight ** (2 - mp.mpf(alpha)) if weight else mp.mpf(0) for weight in w]
+        share = [a / sum(g) for a in g]
+        moves = [sum(abs(a * ((i == j) - share[j]) * z[j]) for j in range(len(z))) for i, a in enumerate(g)]
+        return w, [weight + power * move for weight, move in zip(w, moves, strict=True)]
     slope = max((power * (a - low) ** (power - 1) for a in among), default=mp.mpf(0))
     size = 1 + max(abs(a) for a in among)
     return w, [weight + slope * size * len(among) for weight in w]
@@ -283,6 +288,7 @@ NORMALIZERS = {
     "sparsemax": lambda s: entmax_exactly(s, 2),
     "entmax15": lambda s: entmax_exactly(s, 1.5),
     "entmax:alpha=1.25": lambda s: entmax_exactly(s, 1.25),
+    "entmax:alpha=8": lambda s: entmax_exactly(s, 8),
     "relu": lambda s: ([max(a, mp.mpf(0)) for a in s], [abs(a) for a in s]),
     "topk:k=2": lambda s: topk_exactly(s, 2),
     "hardmax": lambda s: ([mp.mpf(a == max(s)) for a in s], [mp.mpf(0)] * len(s)),
