@@ -125,7 +125,8 @@ def test_a_fault_gives_on_a_sample_what_it_gives_on_all_queries_unless_it_mixes_
         )
 
     on_sample = {hypothesis.name: hypothesis for hypothesis in fault_hypotheses(sample.trials)}
-    tried = [h for h in fault_hypotheses(comparison.trials) if not (h.is_solved or h.is_rounding)]
+    found = (h for h in fault_hypotheses(comparison.trials) if h.name in on_sample)  # some are asked of figures first
+    tried = [h for h in found if not (h.is_solved or h.is_rounding)]
 
     assert len(tried) > 200
     assert {h.name for h in tried if not gives_the_same(h)} == {h.name for h in tried if h.mixes_queries}
