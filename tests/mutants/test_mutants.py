@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("cosmic_ray")
 
 from tests.helpers import ROOT
+from tests.mutants.line_map import LineMap
 from tests.mutants.places import (
     ANNOTATION,
     CACHE,
@@ -76,6 +77,16 @@ def test_only_the_functions_that_differ_are_exchanged():
     assert replaced is not None
     assert [key[:2] for key in replaced] == [(str(ROOT / MASKS), "dilated")]
     assert changed_functions(at_import) is None
+
+
+def test_what_is_declared_is_tried_with_the_tests_of_its_packages_folder():
+    line_map = LineMap.__new__(LineMap)
+    line_map.files = {
+        "tests/parts/test_a.py#0": {"tests": [["a::x", 0.1, True], ["a::fails", 0.2, False]]},
+        "tests/plan/test_b.py#0": {"tests": [["b::x", 0.3, True]]},
+    }
+
+    assert line_map.tests_in("tests/parts/") == {"a::x": 0.1}
 
 
 def test_the_first_tests_are_quick_and_of_different_files_and_all_fit_the_limit():
