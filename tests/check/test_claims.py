@@ -211,3 +211,21 @@ def test_a_cell_is_called_by_its_tokens_and_a_new_key_stands_behind_the_cached_o
     assert describe_cell(plan, {"new_key": 1, "dim": 2}) == "there, dim 2"
     assert describe_cell(plan, {"query": 1, "key": 0}) == "query 1 → the"
     assert describe_cell(plan, {"key": 4, "dim": 0}) == "there, dim 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("attn_weights", "weights"),
+        ("Attention_Weights", "weights"),
+        ("softmax_lse", "log_sum_exp"),
+        ("attn_output", "context"),
+        ("o", "context"),
+    ],
+)
+def test_figures_go_by_the_names_of_others(name, step):
+    x = draw_normal(1, 4, 3)
+
+    report = attncli.check(x, {name: attncli.attend(x, only=step)[step].values})
+
+    assert [(said.step, said.is_right) for said in report.steps] == [(step, True)]
