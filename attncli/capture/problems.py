@@ -93,23 +93,27 @@ def build_layer(
     known = None if facts.readings is None or not call.is_decode_step else facts.readings.get(name)
     if known is not None and not call.scale:
         call.scale = known.scale
-    scores = read_scores(call)
+    hidden, given = None, None
     unread = ""
     if wanted == "hidden":
         try:
-            source = read_hidden_source(call, facts, known)
+            hidden = read_hidden_source(call, facts, known)
         except NotReadError as error:
             unread = str(error)
         else:
-            layer = _first_proven(call, scores, facts, source, name, labels, "hidden", known)
+            unread = "the reading did not give the model's weights when it was computed again"
+    for is_thorough in (False, True):
+        scores = read_scores(call, is_thorough=is_thorough)
+        if hidden is not None:
+            layer = _first_proven(call, scores, facts, hidden, name, labels, "hidden", known)
             if layer is not None:
                 return layer
-            unread = "the reading did not give the model's weights when it was computed again"
-    layer = _first_proven(call, scores, facts, given_source(call), name, labels, "qkv", known)
-    if layer is None:
-        raise NotReadError("q, k and v, with all that is known to be added to their scores, do not give the weights")
-    layer.unread = unread
-    return layer
+        given = given or given_source(call)
+        layer = _first_proven(call, scores, facts, given, name, labels, "qkv", known)
+        if layer is not None:
+            layer.unread = unread
+            return layer
+    raise NotReadError("q, k and v, with all that is known to be added to their scores, do not give the weights")
 
 
 # ── proof ────────────────────────────────────────────────────────────────────────────────────────

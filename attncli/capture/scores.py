@@ -14,6 +14,7 @@ from attncli.capture.recorder import AttentionCall
 from attncli.types import Json
 
 _HIDDEN = -5000.0  # what is added to hide a key is far below, and no score or bias is
+_SAMPLED_QUERIES = 16
 _SOFTCAP_NAMES = ("softcap", "attn_logit_softcapping", "attn_logits_soft_cap", "attention_logits_soft_cap", "logit_cap")
 _SINK_NAMES = ("s_aux", "sinks", "sink", "attention_sink_bias")
 _WINDOW_NAMES = ("sliding_window", "window_size", "local_attention", "attention_window")
@@ -35,16 +36,59 @@ def repeat_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
-def read_scores(call: AttentionCall) -> ScoreReading:
-    """Read the scale, the soft cap, the sinks, the mask and the bias of a call."""
+def read_scores(call: AttentionCall, *, is_thorough: bool = True) -> ScoreReading:
+    """Read the scale, the soft cap, the sinks, the mask and the bias of a call.
+
+    Args:
+        call: the call.
+        is_thorough: look at every query; else, where nothing is added to the scores of some, believe it of all. The proof tells.
+    """
     reading = ScoreReading()
-    products = call.query @ repeat_heads(call.key, call.query.shape[1]).transpose(-1, -2)  # (B, H, Tq, Tk)
     logits = call.logits
     sinks = _find_sinks(call)
-    if logits is not None and logits.shape[-1] == products.shape[-1] + 1:
+    if logits is not None and logits.shape[-1] == call.key.shape[-2] + 1:
         sinks = logits[..., -1] if sinks is None else sinks  # (B, H, Tq), or (H)
         logits = logits[..., :-1]
     visible = _find_visible(call, logits)
+    if is_thorough or sinks is not None or not _is_plain_in_sample(call, logits, visible):
+        _read_additions(call, reading, logits, visible, sinks)
+    if visible is not None:
+        visible = _shrink(visible)
+        if bool((~visible.any(-1)).any()):
+            reading.choices["empty_rows"] = "uniform"
+    reading.visible = visible
+    scale = float(call.scale)
+    if abs(scale - call.query.shape[-1] ** -0.5) > 1e-12 * abs(scale):
+        reading.choices["scale"] = scale
+    return reading
+
+
+def _multiply(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Return q · k of every head: (B, H, Tq, Tk)."""
+    return query @ repeat_heads(key, query.shape[1]).transpose(-1, -2)
+
+
+def _is_plain_in_sample(call: AttentionCall, logits: torch.Tensor | None, visible: torch.Tensor | None) -> bool:
+    """Whether the logits of some queries are their scaled products; their number does not grow with the text."""
+    if logits is None or not call.scale:
+        return False
+    n = call.query.shape[-2]
+    rows = torch.linspace(0, n - 1, min(n, _SAMPLED_QUERIES)).long()
+    scaled = _multiply(call.query[:, :, rows], call.key) * call.scale
+    if visible is not None and visible.shape[-2] == n:
+        visible = visible[..., rows, :]
+    return _is_nothing(_where_visible(logits[:, :, rows] - scaled, visible), visible, scaled)
+
+
+def _read_additions(
+    call: AttentionCall,
+    reading: ScoreReading,
+    logits: torch.Tensor | None,
+    visible: torch.Tensor | None,
+    sinks: torch.Tensor | None,
+) -> None:
+    """Read what is done to the products: their scale where it is not known, the soft cap, the bias and the sinks."""
+    products = _multiply(call.query, call.key)
     if not call.scale:
         call.scale = _estimate_scale(products, logits, visible, call.query.shape[-1])
     scaled = products * call.scale
@@ -65,15 +109,6 @@ def read_scores(call: AttentionCall) -> ScoreReading:
             sinks = (sinks - shift)[0, :, 0]
         reading.choices["sink"] = "given"
         reading.arrays["parameters.sinks"] = sinks.reshape(-1)
-    if visible is not None:
-        visible = _shrink(visible)
-        if bool((~visible.any(-1)).any()):
-            reading.choices["empty_rows"] = "uniform"
-    reading.visible = visible
-    scale = float(call.scale)
-    if abs(scale - call.query.shape[-1] ** -0.5) > 1e-12 * abs(scale):
-        reading.choices["scale"] = scale
-    return reading
 
 
 def _read_softcap(
