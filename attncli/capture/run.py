@@ -152,10 +152,11 @@ def _translate_run_errors() -> Iterator[None]:
             raise CannotError("out-of-memory", message, help="fewer or shorter texts") from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         message = f"the model cannot be run on this input: {shorten(reason, 300)}"
-        is_index = isinstance(error, IndexError)
-        hint = (
-            "a token is outside of its vocabulary, or there are more tokens than it has positions" if is_index else ""
-        )
+        hint = ""
+        if isinstance(error, IndexError):
+            hint = "a token is outside of its vocabulary, or there are more tokens than it has positions"
+        elif "pixel_values" in reason or "input_ids" in reason:
+            hint = "a model of images and texts takes both: --image FILE --text 'Hello shiny sun!'"
         raise InputError("no-model", message, help=hint) from error
 
 

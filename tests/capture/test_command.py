@@ -274,6 +274,46 @@ def test_a_token_outside_the_vocabulary_is_told_where_only_the_pass_meets_it():
     assert error.value.help == "a token is outside of its vocabulary, or there are more tokens than it has positions"
 
 
+@pytest.mark.slow
+def test_an_image_file_is_made_ready_as_the_folder_says_and_random_numbers_stand_for_one(attn, tmp_path):
+    from PIL import Image
+    from transformers import CLIPConfig, CLIPModel, ViTImageProcessor
+
+    from tests.capture.tiny_models import SIZES, make_model
+
+    make_model("vit", image_size=32, patch_size=16).save_pretrained(tmp_path / "seeing")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "seeing")
+    text = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "vocab_size": 60, "eos_token_id": 2}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=SIZES | {"image_size": 32, "patch_size": 16})).save_pretrained(
+        tmp_path / "both"
+    )
+    Image.effect_noise((50, 40), 60).save("noise.png")
+
+    of_file = attn("capture", "seeing", "--image", "noise.png", "--layer", "1", "-o", "layer.json")
+    of_random = attn("capture", "seeing", "--image", "random", "--layer", "1", "-o", "random.json")
+    listed = attn("capture", "seeing", "--list")
+    with_text = attn("capture", "seeing", "--ids", "3,4", "-o", "layers")
+    of_both = attn("capture", "both", "--image", "random", "--ids", "5,6,7,2", "-o", "layers")
+    of_half = attn("capture", "both", "--image", "random", "-o", "halves")
+
+    problem, other = (json.loads(Path(name).read_text()) for name in ("layer.json", "random.json"))
+    assert (of_file.status, of_random.status, listed.status) == (0, 0, 0)
+    assert problem["tokens"] == ["[CLS]", "r0c0", "r0c1", "r1c0", "r1c1"]
+    assert attn("check", "layer.json").status == 0
+    assert other["embeddings"] != problem["embeddings"]
+    assert [line.split()[:4] for line in listed.out.splitlines()[1:]] == [
+        ["0", "self", "4", "4"],
+        ["1", "self", "4", "4"],
+    ]
+    assert (
+        with_text.err
+        == "error[other-input]: seeing reads images, and no text\n  = help: --image FILE, or --image random\n"
+    )
+    assert of_both.err.splitlines()[-1] == "3 layers: 3 from hidden, 0 from qkv; attn check proves them again"
+    assert of_half.status == 3
+    assert "= help: a model of images and texts takes both: --image FILE --text" in of_half.err
+
+
 # ── refused before torch ─────────────────────────────────────────────────────────────────────────
 def write_folder(path: Path, config: object = CONFIG, *files: str) -> Path:
     path.mkdir()
