@@ -291,6 +291,7 @@ def test_a_learned_array_is_sent_below_parameters_by_a_way_out_that_works(attn):
 
 @pytest.mark.parametrize("name", ["m.npy", "m.json", "words.csv", "n.npy", "n.json"])
 @pytest.mark.parametrize("ones", ["visible", "hidden"])
+@pytest.mark.usefixtures("folder")
 def test_what_1_means_in_a_mask_holds_for_every_format(name, ones):
     mask = np.array([[True, False], [True, True]])
     write("x.csv", "the,1,0\ncat,2,1\n")
@@ -306,6 +307,7 @@ def test_what_1_means_in_a_mask_holds_for_every_format(name, ones):
 
 
 @pytest.mark.parametrize("option", ["header=no", "separator=comma", "token-column=0", "columns=0,1", "drop=0"])
+@pytest.mark.usefixtures("folder")
 def test_options_of_columns_are_refused_for_arrays_which_have_none(option):
     write("x.csv", "the,1,0\ncat,2,1\n")
     np.save("b.npy", np.ones((2, 2)))
