@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attncli.calibration import count_cores
 from attncli.cli.compute import note_no_workers
-from attncli.cli.dry_run import find_calibration, require_calibration, write_batch_dry_run
 from attncli.cli.environment import Environment
 from attncli.cli.messages import Messages
 from attncli.cli.options import parse_whole_number
@@ -183,6 +181,8 @@ def batch(
     if table_path is not None:
         found = _leave_out_table(found, inputs, table_path)
     _check_streams(found, read_options, format, table_path, plot)
+    from attncli.cli.dry_run import find_calibration, require_calibration, write_batch_dry_run
+
     calibration = require_calibration(environment, messages) if dry_run else find_calibration(environment)
     with _show_batch_progress(messages, output_options) as report_progress:
         batch_run = BatchRun(
@@ -292,6 +292,8 @@ def _parse_results_folder(output: str | None) -> Path | None:
 def _parse_jobs(text: str | None, scheduler: str | None) -> int:
     """How many processes may be used."""
     if text is None:
+        from attncli.calibration import count_cores
+
         return 1 if scheduler is not None else count_cores()
     count = parse_whole_number("jobs", text, 1, 4096)
     if scheduler is not None and count != 1:
