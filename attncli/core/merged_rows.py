@@ -20,6 +20,7 @@ from attncli.core.statistics import (
     NamedStatistic,
     all_finite,
     any_true,
+    enter_largest,
     find_empty_rows,
     find_unusual_context,
     largest_columns,
@@ -46,7 +47,6 @@ class RowPart(NamedTuple):
     totals: RowTotals
     statistics: dict[str, Tensor]  # by the names of `_JOIN_STATISTICS`
     entropy: Tensor | None  # Σ e ln e over the numerators
-    top: tuple[Tensor, Tensor] | None  # the largest scores, and their keys
     z: Tensor | None  # Σ numerator · v
 
 
@@ -59,6 +59,7 @@ class MergedRows:
         self.plan, self.merging = plan, merging
         self.is_softmax = plan.variant.normalizer.traits.is_exponential
         self.keeps_top = bool(plan.keep & {"top_keys", "top_weights"})
+        self.top: tuple[Tensor, Tensor] | None = None  # the largest scores, and their keys
         self._rows: RowPart | None = None
 
     @property
@@ -81,19 +82,24 @@ class MergedRows:
             is_full: whether every query sees every key of the block.
         """
         plan, s = self.plan, upcast_half(s)
-        top = None
         if self.keeps_top:
-            scores, columns = largest_columns(s, plan.top)
-            top = scores, block.key_indices(s.device)[columns]
+            self._enter_top(s, block.key_indices(s.device))
         u, totals = self.merging.weigh(plan.variant.normalizer, s, None if is_full else grid.visible)  # (b, h, n, m)
         part = RowPart(
             totals=totals,
             statistics=self._find_statistics(s, u, totals, grid, is_full),
             entropy=torch.special.xlogy(u, u).sum(-1, keepdim=True) if "entropy" in plan.keep else None,
-            top=top,
             z=None if v is None else weighted_sum(u, v, nonfinite, grid.visible),
         )
         self._rows = part if self._rows is None else self._join(self._rows, part)
+
+    def _enter_top(self, s: Tensor, keys: Tensor) -> None:
+        """Enter the scores of a block among the largest of each row, (b, h, n, m), whose keys are these, (m,)."""
+        if self.top is None:
+            scores, columns = largest_columns(s, self.plan.top)
+            self.top = scores, keys[columns]
+        else:
+            self.top = enter_largest(self.top, s, keys, self.plan.top)
 
     def _find_statistics(self, s: Tensor, u: Tensor, totals: RowTotals, grid: Grid, is_full: bool) -> dict[str, Tensor]:
         """What is kept of a block's rows beside their totals, by name; s are the scores, u the numerators."""
@@ -113,7 +119,7 @@ class MergedRows:
     def _join(self, a: RowPart, b: RowPart) -> RowPart:
         """Join what is kept of some keys with what is kept of the keys after them; a's weighted sums are overwritten."""
         totals, factor_a, factor_b = self.merging.join(a.totals, b.totals)
-        z, entropy, top = a.z, a.entropy, a.top
+        z, entropy = a.z, a.entropy
         if z is not None and b.z is not None:
             z = z if factor_a is None else z.mul_(factor_a)
             z = z.add_(b.z) if factor_b is None else z.addcmul_(b.z, factor_b)
@@ -121,12 +127,8 @@ class MergedRows:
             entropy = _rescale_entropy(entropy, factor_a, a.totals[1]) + _rescale_entropy(
                 b.entropy, factor_b, b.totals[1]
             )
-        if top is not None and b.top is not None:
-            scores, keys = (torch.cat(pair, -1) for pair in zip(top, b.top, strict=True))
-            order = scores.sort(dim=-1, descending=True, stable=True)[1][..., : self.plan.top]
-            top = scores.gather(-1, order), keys.gather(-1, order)
         statistics = {name: _JOIN_STATISTICS[name](x, b.statistics[name]) for name, x in a.statistics.items()}
-        return RowPart(totals, statistics, entropy, top, z)
+        return RowPart(totals, statistics, entropy, z)
 
     @property
     def is_ordered(self) -> bool:
@@ -174,8 +176,8 @@ class MergedRows:
             in_nats = total.log() - rows.entropy / total  # (b, h, n, 1)
             bits = in_nats.masked_fill(total == 0, 0)[..., 0].clamp(min=0) / math.log(2)
             yield "entropy", self._fill_nan(bits, empty), "−Σ w log₂ w"
-        if rows.top is not None:
-            weights, keys = self._find_top_weights(*rows.top, totals)  # (b, h, n, top) each
+        if self.top is not None:
+            weights, keys = self._find_top_weights(*self.top, totals)  # (b, h, n, top) each
             yield "top_keys", keys, "keys of the largest weights"
             yield (
                 "top_weights",

@@ -15,6 +15,7 @@ from attncli.plan import Plan
 
 _STEPS_OF_CONTEXT = {"head_context", "normed_context", "context", "output"}
 _TOPK_BLOCK_COLUMNS = 64  # columns whose largest is found together
+_TOP_GROUP_KEYS = 32  # keys of a block whose largest score is found together
 NamedStatistic = tuple[str, Tensor, str]  # step, values, formula
 
 
@@ -204,6 +205,49 @@ def largest_columns(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
         sorted_rows, sorted_columns = x[is_tied].sort(dim=-1, descending=True, stable=True)  # (·, m)
         largest[is_tied], columns[is_tied] = sorted_rows[:, :count], sorted_columns[:, :count]
     return largest, columns
+
+
+def enter_largest(largest: tuple[Tensor, Tensor], s: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Enter the scores of more keys among the largest of each row so far: (b, h, n, count) each, and their keys.
+
+    Most of them are no larger than the last of the largest. So only groups of keys are looked at, of every row the same number,
+    whose own largest score is; what is equal to that last one does not enter, because its key is higher.
+
+    Args:
+        largest: the scores and keys so far, largest first, (b, h, n, ≤ count); ties, lower key first.
+        s: (b, h, n, m).
+        keys: of the columns of s, ascending and higher than those so far, (m,).
+        count: how many to keep.
+    """
+    scores, keys_so_far = largest
+    width = s.shape[-1] // _TOP_GROUP_KEYS  # groups; the keys of one are so far apart
+    if scores.shape[-1] < count or s.shape[-1] % _TOP_GROUP_KEYS or width < 2 * count or s.device.type != "cpu":
+        candidates, columns = largest_columns(s, count)
+        return _keep_largest(scores, keys_so_far, candidates, keys[columns], count)
+    flat_scores, flat_keys = scores.reshape(-1, count), keys_so_far.reshape(-1, count)
+    group_largest = s.reshape(-1, _TOP_GROUP_KEYS, width).amax(1)  # (rows, groups)
+    row, group = (~(group_largest <= flat_scores[:, -1:])).nonzero().unbind(-1)  # (groups that enter,); a NaN enters
+    if not len(row):
+        return largest
+    columns = group[:, None] + torch.arange(0, s.shape[-1], width)  # (groups that enter, keys of a group)
+    candidates = s.reshape(-1).index_select(0, (row[:, None] * s.shape[-1] + columns).flatten()).view(columns.shape)
+    enters = ~(candidates <= flat_scores[row, -1:])
+    cells = (row[:, None] * s.shape[-1] + columns)[enters].sort()[0]  # row by row, keys ascending
+    row, column = cells // s.shape[-1], cells % s.shape[-1]
+    rows, index, counts = row.unique_consecutive(return_inverse=True, return_counts=True)
+    rank = torch.arange(len(row)) - (counts.cumsum(0) - counts)[index]  # among those of its row
+    most = int(counts.amax())
+    own_scores = s.new_full((len(rows), most), -torch.inf).index_put((index, rank), s.reshape(-1)[cells])
+    own_keys = keys.new_zeros(len(rows), most).index_put((index, rank), keys[column])
+    new_scores, new_keys = flat_scores.clone(), flat_keys.clone()
+    new_scores[rows], new_keys[rows] = _keep_largest(flat_scores[rows], flat_keys[rows], own_scores, own_keys, count)
+    return new_scores.view(scores.shape), new_keys.view(scores.shape)
+
+
+def _keep_largest(a: Tensor, a_keys: Tensor, b: Tensor, b_keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Keep the largest of two sets of each row, whose keys are ascending where scores are equal, a's before b's."""
+    largest, columns = largest_columns(torch.cat([a, b], -1), count)
+    return largest, torch.cat([a_keys, b_keys], -1).gather(-1, columns)
 
 
 def _insert_zero_columns(w: Tensor, top: int, key_slices: KeySlices, key_count: int) -> tuple[Tensor, Tensor]:

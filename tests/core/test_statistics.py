@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import attncli
-from attncli.core.statistics import _TOPK_BLOCK_COLUMNS, _blockwise_topk, top_weights
+from attncli.core.statistics import _TOPK_BLOCK_COLUMNS, _blockwise_topk, enter_largest, largest_columns, top_weights
 from attncli.variant import Variant
 from tests.helpers import draw_normal
 
@@ -35,6 +35,25 @@ def test_equal_weights_are_named_from_the_first_key_on():
 
     assert keys.tolist() == [[[[1, 2], [0, 2], [0, 1]]]]
     assert torch.equal(weights, w.gather(-1, keys))
+
+
+@pytest.mark.parametrize("spread", [3, 1000])  # of integers: with many ties, and with few
+@pytest.mark.parametrize(("keys_per_block", "count"), [(64, 1), (128, 2), (96, 5), (50, 3)])
+def test_scores_enter_the_largest_block_by_block_as_if_all_were_sorted(spread, keys_per_block, count):
+    s = torch.as_tensor(np.random.default_rng(spread).integers(0, spread, (1, 2, 5, 500)).astype(float))
+    s[0, 1, 2, :480] = -torch.inf  # a row that sees few keys
+    largest = None
+    for keys in torch.arange(500).split(keys_per_block):
+        block = s[..., keys]
+        if largest is None:
+            scores, columns = largest_columns(block, count)
+            largest = scores, keys[columns]
+        else:
+            largest = enter_largest(largest, block, keys, count)
+
+    expected, expected_keys = (x[..., :count] for x in s.sort(dim=-1, descending=True, stable=True))
+    assert torch.equal(largest[0], expected)
+    assert torch.equal(largest[1].where(expected > -torch.inf, 0), expected_keys.where(expected > -torch.inf, 0))
 
 
 def test_there_may_be_fewer_keys_than_are_asked_for_and_more_items():

@@ -8,6 +8,7 @@ import numpy as np
 
 from attncli.core.attention import run_plan
 from attncli.plan import finish_plan, outline_plan
+from attncli.plan.schedule import why_whole_rows
 
 
 def assert_same_steps(dense, other, largest=1.0, rtol=1e-12, atol=1e-14):
@@ -35,5 +36,5 @@ def near_ties(weights, tolerance=1e-9):
 def in_tiles(problem, variant, keep=None, top=4, *, rows=1, keys=5, at=None):
     """A run in tiles of so many rows of every head, and blocks of so many keys where they can be merged."""
     made = finish_plan(outline_plan(problem, variant.replace(schedule="tiled"), keep, top=top), at)
-    keys_per_block = keys if made.keys_per_block else 0
+    keys_per_block = 0 if why_whole_rows(made) else keys
     return run_plan(replace(made, tile_size=rows * (keys_per_block or made.size.keys), keys_per_block=keys_per_block))
