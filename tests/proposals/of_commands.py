@@ -112,6 +112,7 @@ PROPOSALS = [
     Proposal("batch x.json -o out --retry-failed", "leave --retry-failed out", Written("out/x.json", PLAIN), FILE, "batch x.json -o out"),
     Proposal("compute x.ndjson --dry-run", "attn batch x.ndjson -o DIR --dry-run", ("x.ndjson",), {"x.ndjson": "[[1, 0], [0, 1]]\n"}, "batch x.ndjson -o out --dry-run"),
     Proposal("batch x.json -o - --dry-run", "-o DIR", ("x.json", "out/x.json"), FILE, "batch x.json -o out --dry-run"),
+    Proposal("compute x.ndjson --dry-run", "attn batch x.ndjson -o DIR --dry-run", ("x.ndjson", "out/x.ndjson"), {"x.ndjson": _LINE}, "batch x.ndjson -o out --dry-run"),
     Proposal("batch manifest.csv -o out --format ndjson", "--keep-suffix", Written("out/manifest.csv.ndjson", PLAIN), {"manifest.csv": csv_text(X)}, "batch manifest.csv -o out --format ndjson --keep-suffix"),
     Proposal("batch x.json x.csv -o out", "--keep-suffix tells them apart", Written("out/x.csv.json", PLAIN), FILE | {"x.csv": csv_text(X)}, "batch x.json x.csv -o out --keep-suffix"),
     Proposal("batch a/x.json b/x.json -o out", "give a folder above both", Written("out/b/x.json", HIDDEN_LATER), {"in/a/x.json": LABELLED, "in/b/x.json": LABELLED, "a/x.json": LABELLED, "b/x.json": LABELLED}, "batch in -o out --causal"),
