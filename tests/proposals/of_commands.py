@@ -110,7 +110,6 @@ PROPOSALS = [
     Proposal("batch x.json -o - --format npz", "-o DIR", Written("out/x.npz", PLAIN), FILE, "batch x.json -o out --format npz"),
     Proposal("batch x.json -o - --retry-failed", "-o DIR", "bad-option", FILE, "batch x.json -o out --retry-failed"),
     Proposal("batch x.json -o out --retry-failed", "leave --retry-failed out", Written("out/x.json", PLAIN), FILE, "batch x.json -o out"),
-    Proposal("compute x.ndjson --dry-run", "attn batch x.ndjson -o DIR --dry-run", ("x.ndjson",), {"x.ndjson": "[[1, 0], [0, 1]]\n"}, "batch x.ndjson -o out --dry-run"),
     Proposal("batch x.json -o - --dry-run", "-o DIR", ("x.json", "out/x.json"), FILE, "batch x.json -o out --dry-run"),
     Proposal("compute x.ndjson --dry-run", "attn batch x.ndjson -o DIR --dry-run", ("x.ndjson", "out/x.ndjson"), {"x.ndjson": _LINE}, "batch x.ndjson -o out --dry-run"),
     Proposal("batch manifest.csv -o out --format ndjson", "--keep-suffix", Written("out/manifest.csv.ndjson", PLAIN), {"manifest.csv": csv_text(X)}, "batch manifest.csv -o out --format ndjson --keep-suffix"),
