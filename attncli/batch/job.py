@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +20,6 @@ from attncli.batch.result_paths import figure_path
 from attncli.batch.sources import open_source, read_source
 from attncli.errors import AttnError, InputError
 from attncli.output_formats import Format, RenderOptions, choose_output_format
-from attncli.package_errors import INSTALLATION_CODES
 from attncli.pipeline import count_written_numbers, plan_request, planned_shapes
 from attncli.plan.estimate import Calibration, RunEstimate, estimate_run
 from attncli.readers.compression import ArrivingLines, unpack_lines
@@ -36,16 +33,6 @@ if TYPE_CHECKING:
     from attncli.plan import Plan
     from attncli.select import Selection
 
-BytesWriter = Callable[[bytes], None]
-# Called while a file of JSON lines is computed: how many lines are done, how many of them failed, how much of the file, 0 … 1
-LineProgressCallback = Callable[[int, int, float], None]
-_FATAL_ERRNOS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-)  # those stop the batch: every input would meet them
-_FATAL_CODES = (*INSTALLATION_CODES, "no-device", "worker-differs")  # of errors that stop the batch
 _CHUNK_BYTES = 1 << 20  # of a file, read at a time where it is hashed
 
 
