@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -113,3 +115,21 @@ def test_problems_of_different_shapes_are_answered_in_their_order():
 
     assert [result.id for result in results] == [f"problem {i}" for i in range(COUNT) for _ in range(2)]
     assert [result.variant["mask"] for result in results] == ["full", "causal"] * COUNT
+
+
+def test_a_warning_stands_at_the_lines_that_it_is_about_wherever_they_wait(attn):
+    """The lines come in together, and all have equal shapes."""
+    lines = [{"id": i, "embeddings": [[float(i), 2.0], [3.0, 4.0]]} for i in range(6)]
+    lines[3]["embeddings"] = [[1e200, 0.0], [1e200, 1e200]]  # the scores overflow
+    text = [json.dumps(line) for line in lines]
+    text.insert(2, '{"embeddings": [[1, 2], [3')
+
+    done = attn("compute", "-", "--json", stdin="\n".join(text).encode())
+
+    answers = [json.loads(line) for line in done.out.splitlines()]
+    assert done.status == 1
+    assert [(a["line"], a.get("id"), len(a.get("warnings", ())), "error" in a) for a in answers] == [
+        *((1, 0, 0, False), (2, 1, 0, False), (3, None, 0, True), (4, 2, 0, False)),
+        *((5, 3, 1, False), (6, 4, 0, False), (7, 5, 0, False)),
+    ]
+    assert answers[4]["warnings"][0].startswith("not-finite")
