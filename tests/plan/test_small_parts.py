@@ -62,7 +62,10 @@ def test_small_numbers_are_tried_for_what_counts_and_may_be_left_out(family, mem
 
 
 def test_a_number_is_rounded_to_the_digits_that_figures_tell():
-    assert [_Solution(0.12345, u).plainest(()) for u in (0.03, 0.004, 0.001, 1e-5)] == [0.1, 0.12, 0.123, 0.12345]
+    assert [_Solution(0.12345, u, 0).plainest(()) for u in (0.03, 0.004, 0.001, 1e-5)] == [0.1, 0.12, 0.123, 0.12345]
+    assert _Solution(0.2886, 1e-3, 0).plainest((0.5, 12**-0.5)) == 12**-0.5  # 1/√12, as far as the figures tell
+    assert _Solution(0.2886, 1e-5, 2.0**-11).plainest([12**-0.5]) == 12**-0.5  # as float16 rounds it, nearly
+    assert _Solution(0.2886, 1e-5, 2.0**-24).plainest([12**-0.5]) == 0.2886
 
 
 def test_factors_have_the_names_of_what_they_are():

@@ -31,6 +31,7 @@ _MAX_RELATIVE_STEP = 0.4  # of a step that does not halve the error
 _STEPS_TO_HALF = 4  # after so many the error must have halved
 _MAX_SHARE_LEFT = 0.05  # of the reference's error, for a number that is no chance
 _MAX_DEVIATIONS = 3  # standard deviations by which a number may be off
+_RELATIVE_ROUNDINGS = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _NAMED_TO = 1e-4  # relative: so near a number with a name, it is meant
 _POWERS_OF_TWO = tuple(2.0**i for i in range(-6, 7))
 _FACTORS = (*_POWERS_OF_TWO, *(-x for x in _POWERS_OF_TWO))
@@ -119,7 +120,8 @@ def _factor_hypothesis(trials: Trials, claim: Claim) -> Hypothesis:
             return None
         factor = float(own @ mine) / square
         off = _MAX_DEVIATIONS * float(np.linalg.norm(own * (mine - factor * own))) / square
-        factor = _Solution(factor, off).plainest(_factor_names(trials.plan).values())
+        rounding = _RELATIVE_ROUNDINGS.get(claim.step_figures.dtype, 1e-13)
+        factor = _Solution(factor, off, rounding).plainest(_factor_names(trials.plan).values())
         trials.solved_numbers[name] = factor
         hypothesis.description = _describe_factor(trials.plan, claim.step, factor)
         return _multiply_step(trials, claim.step, factor)
@@ -191,14 +193,16 @@ class _Solution:
 
     number: float
     uncertainty: float
+    relative_rounding: float  # of the dtype of the figures, to which a number with a name may have been rounded
 
-    def may_be(self, x: float) -> bool:
-        return abs(self.number - x) <= max(self.uncertainty, 1e-13 * abs(x))
+    def may_be(self, x: float, relative_rounding: float = 1e-13) -> bool:
+        return abs(self.number - x) <= max(self.uncertainty, relative_rounding * abs(x))
 
     def plainest(self, named: Iterable[float]) -> float:
         """Return the named number that it may be, the nearest; or else the one of the fewest digits."""
         rounded = (float(f"{self.number:.{digits}g}") for digits in range(1, 13))
-        nearest = min(filter(self.may_be, named), key=lambda x: abs(x - self.number), default=None)
+        possible = (x for x in named if self.may_be(x, self.relative_rounding))
+        nearest = min(possible, key=lambda x: abs(x - self.number), default=None)
         return next(filter(self.may_be, rounded), self.number) if nearest is None else nearest
 
 
@@ -271,7 +275,8 @@ def _solve(trials: Trials, edit: Edit, starts: Sequence[float]) -> _Solution | N
             break
     if here is None or not float(here @ here) < _MAX_SHARE_LEFT**2 * before:
         return None
-    return _Solution(number, _MAX_DEVIATIONS * float(np.linalg.norm(slope * here)) / steepness)
+    off = _MAX_DEVIATIONS * float(np.linalg.norm(slope * here)) / steepness
+    return _Solution(number, off, max(_RELATIVE_ROUNDINGS.get(c.step_figures.dtype, 1e-13) for c in trials.claims))
 
 
 def _is_much_smaller(after: NumpyArray | None, before: NumpyArray) -> bool:
