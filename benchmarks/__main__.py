@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -63,8 +64,15 @@ ATTN_RUNS = {  # name → (tokens, choices, steps, top)
     "context": (16384, {}, ["context"], None),
     "softcap": (16384, {"softcap": 30, "position": "alibi"}, ["context"], None),
     "statistics": (16384, {}, ["context", "log_sum_exp", "top_keys", "top_weights"], 8),
+    "statistics-65536": (65536, {}, ["context", "log_sum_exp", "top_keys", "top_weights"], 8),
     "window": (131072, WINDOW_CHOICES, ["context"], None),
+    "window-million": (2**20, WINDOW_CHOICES, ["context"], None),
     "causal": (16384, {"mask": "causal"}, ["context", "top_keys", "top_weights"], 8),
+    "causal-context": (16384, {"mask": "causal"}, ["context"], None),
+    "lse": (16384, {}, ["context", "log_sum_exp"], None),
+    "causal-lse": (16384, {"mask": "causal"}, ["context", "log_sum_exp"], None),
+    "sinks": (16384, {"sink": "zero"}, ["context"], None),
+    "gemma2": (16384, {"mask": "window:left=4095,right=0", "softcap": 50}, ["context"], None),
 }
 
 
@@ -132,7 +140,9 @@ def flex_attention_run(token_count: int) -> Callable[[], object]:
 
 PEER_RUNS: dict[str, Callable[[], Callable[[], object]]] = {
     "sdpa": lambda: sdpa_run(16384),
+    "sdpa-65536": lambda: sdpa_run(65536),
     "sdpa-causal": lambda: sdpa_run(16384, causal=True),
+    "window-131072": lambda: attn_run(*ATTN_RUNS["window"]),
     "naive": lambda: naive_run(16384),
     "by-hand": lambda: block_loop_run(131072),
     "flex": lambda: flex_attention_run(16384),
@@ -263,14 +273,21 @@ class RunPair:
 
 
 IN_PROCESS_ROWS = (
-    RunPair("context, T = 16 384, float32", "context", "SDPA", "sdpa", 1.10),
+    RunPair("context, T = 16 384, float32", "context", "SDPA", "sdpa", 1.05),
+    RunPair("the same, causal", "causal-context", "SDPA, is_causal", "sdpa-causal", 1.05),
+    RunPair("context and log-sum-exp", "lse", "SDPA", "sdpa", 1.05),
+    RunPair("the same, causal", "causal-lse", "SDPA, is_causal", "sdpa-causal", 1.05),
     RunPair("the same", "context", "a naive dense script", "naive", None),
-    RunPair("the same with softcap and ALiBi", "softcap", "SDPA without them", "sdpa", 4),
+    RunPair("the same with softcap and ALiBi", "softcap", "SDPA without them", "sdpa", 3),
+    RunPair("the same with a sink", "sinks", "SDPA without it", "sdpa", 2),
+    RunPair("causal window of 4096 and softcap (Gemma 2)", "gemma2", "SDPA, is_causal", "sdpa-causal", 2),
     RunPair("the same", "softcap", "flex_attention, compiled", "flex", None),
     RunPair("context, log-sum-exp, 8 largest weights", "statistics", "SDPA", "sdpa", 2.5),
-    RunPair("causal window of 256, T = 131 072", "window", "SDPA at T = 16 384, full", "sdpa", 1.0),
+    RunPair("causal window of 256, T = 131 072", "window", "SDPA at T = 16 384, full", "sdpa", 0.5),
+    RunPair("the same, T = 1 048 576", "window-million", "T = 131 072", "window-131072", 8),
     RunPair("the same", "window", "blocks written by hand", "by-hand", None),
-    RunPair("causal, context and 8 largest weights", "causal", "SDPA, is_causal", "sdpa-causal", 3),
+    RunPair("context, log-sum-exp, 8 largest weights, T = 65 536", "statistics-65536", "SDPA", "sdpa-65536", 2.2),
+    RunPair("causal, context and 8 largest weights", "causal", "SDPA, is_causal", "sdpa-causal", 2.5),
     RunPair("reading 80 MB of JSON", "read .json", "msgspec into a float array", "msgspec", 1.25),
     *(
         RunPair(
@@ -494,10 +511,20 @@ class Tables:
         if not self.is_chosen("growth"):
             return
         print("\n| T | full | causal | window of 256 |\n|---:|---:|---:|---:|")
-        for token_count in (4096, 8192, 16384, 32768, 65536):
-            measured = (ask_child("peak", run, token_count) for run in GROWTH_RUNS)
+        token_counts = (4096, 8192, 16384, 32768, 65536)
+        seconds_of_runs: list[list[float]] = []  # for each number of tokens
+        for token_count in token_counts:
+            measured = [ask_child("peak", run, token_count) for run in GROWTH_RUNS]
+            seconds_of_runs.append([seconds for seconds, _ in measured])
             cells = [f"{seconds:.2f} s, {megabytes:.0f} MB" for seconds, megabytes in measured]
             print(f"| {token_count:,} | {' | '.join(cells)} |", flush=True)
+        exponents = [fit_exponent(token_counts, seconds) for seconds in zip(*seconds_of_runs, strict=True)]
+        print(f"| time grows with T to the power | {' | '.join(f'{x:.2f}' for x in exponents)} |", flush=True)
+
+
+def fit_exponent(token_counts: Sequence[int], seconds: Sequence[float]) -> float:
+    """Fit the power of the number of tokens with which time grows, by least squares of the logarithms."""
+    return statistics.linear_regression([*map(math.log, token_counts)], [*map(math.log, seconds)]).slope
 
 
 def print_ratio_row(label: str, peer: str, pairs: list[tuple[float, float]], max_ratio: float | None) -> None:

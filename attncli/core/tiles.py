@@ -1,7 +1,7 @@
 """Which rows meet which keys: the grid of scores in tiles of query rows × the keys that those rows can reach.
 
-A tile holds every key that its rows may see, so that each normaliser works on whole rows and nothing is computed twice.
-A dense run is one tile that holds everything. Entries: `iter_tiles` and `assemble_tiles`.
+A tile holds every key that its rows may see; where the normaliser declares how rows are merged, its keys come in blocks.
+Equal bands of rows are one tile. A dense run is one tile that holds everything. Entries: `iter_tiles` and `assemble_tiles`.
 """
 
 from __future__ import annotations

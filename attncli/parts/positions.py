@@ -299,7 +299,7 @@ def alibi(s: Tensor, grid: Grid, *, max: Annotated[float, Range(above=0)] = 8.0)
     m = record_intermediate(
         "m", s.new_tensor(alibi_slopes(grid.head_count, max))[grid.head_idx], is_input=True
     )  # (1, h, 1, 1)
-    return s - m * abs(grid.q_pos - grid.k_pos)  # (b, h, n, m)
+    return s - m * (grid.q_pos - grid.k_pos).abs_()  # (b, h, n, m)
 
 
 def _add_table_bias(s: Tensor, grid: Grid, rows: Tensor) -> Tensor:
