@@ -385,10 +385,9 @@ def is_representable(right: RightSet, way_name: str) -> bool:
         inputs = right.arrays.values()
         if not all(np.array_equal(narrow(x, dtype), x) for x in inputs):
             return False
-        if way_name.endswith("JSON") and min(x.size for x in right.steps(dtype).values()) < MIN_TELLING_FIGURES:
-            return False  # four numbers with few digits do not tell a dtype
-        if way_name.startswith("round(") and any(not x.round(2).any() for x in right.steps(dtype).values()):
-            return False  # nor do zeros alone tell that they were rounded
+        is_short = way_name.endswith("JSON") or way_name.startswith("round(")
+        if is_short and min(x.size for x in right.steps(dtype).values()) < MIN_TELLING_FIGURES:
+            return False  # four numbers with few digits do not tell a dtype, nor how many digits they were rounded to
         if not all(np.isfinite(x).all() for x in right.steps(dtype).values()):
             return False
     return True
