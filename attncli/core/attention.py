@@ -150,19 +150,7 @@ def attend_tile(
         merged.merge_block(s, grid, v, nonfinite, block, is_full=is_full)
     if merged.is_ordered:
         return merged.finish_rows(recorder, plan.variant.sink(grid.parameters, s), q.dtype)  # (b, h, n, c)
-    plan = with_whole_rows(plan)
-    parts = [
-        attend_whole_rows(
-            plan,
-            q[:, :, part.rows.start - tile.rows.start :][:, :, : part.row_count],
-            keys_values,
-            inputs,
-            recorder,
-            part,
-        )
-        for part in tile.split_rows(max(1, plan.tile_size // tile.key_count))
-    ]
-    return None if keys_values.v is None else torch.cat([z for z in parts if z is not None], 2)
+    return attend_few_rows_at_a_time(with_whole_rows(plan), q, keys_values, inputs, recorder, tile)
 
 
 def score_and_chain(
@@ -178,6 +166,18 @@ def score_and_chain(
         recorder.record(link.step, s, link.formula)
         after_mask = after_mask or link.is_mask
     return s
+
+
+def attend_few_rows_at_a_time(
+    plan: Plan, q: Tensor, keys_values: KeysValues, inputs: Inputs, recorder: Recorder, tile: Tile
+) -> Tensor | None:
+    """Attend a tile, q (b, h, n, d), in parts of so few rows that these fit with all their keys in as much memory."""
+    parts = []
+    for part in tile.split_rows(max(1, plan.tile_size // tile.key_count)):
+        first = part.rows.start - tile.rows.start
+        rows = q[:, :, first : first + part.row_count]  # (b, h, n', d)
+        parts.append(attend_whole_rows(plan, rows, keys_values, inputs, recorder, part))  # (b, h', n', c)
+    return None if keys_values.v is None else torch.cat([z for z in parts if z is not None], 2)
 
 
 def attend_whole_rows(
