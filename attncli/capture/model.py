@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from attncli.capture.model_folder import ModelSource, check_length
+from attncli.capture.model_folder import ModelSource, check_length, pickled_error
 from attncli.capture.request import CaptureRequest
 from attncli.errors import CannotError, InputError, Location, OptionError
 from attncli.text import join_names, printable, shorten
@@ -134,6 +135,26 @@ def _label_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> lis
     return [str(tokenizer.decode([i])).strip() or str(name) for i, name in zip(ids, names, strict=True)]
 
 
+@contextmanager
+def _refuse_pickles(source: ModelSource) -> Iterator[None]:
+    """Let torch read no pickle in the block, whatever names it: transformers reads those that an index names.
+
+    Raises:
+        InputError: one was to be read.
+    """
+    import torch
+
+    def refuse(file: object, *_: object, **__: object) -> None:
+        raise pickled_error(source.path, Path(str(file)).name)
+
+    own = torch.load
+    torch.load = refuse  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.load = own
+
+
 def load_model(source: ModelSource, request: CaptureRequest) -> PreTrainedModel:
     """Load a model in evaluation mode, with the attention of its own code and no kernel that hides weights.
 
@@ -145,7 +166,7 @@ def load_model(source: ModelSource, request: CaptureRequest) -> PreTrainedModel:
     import torch
 
     where = loading_arguments(source, request)
-    with translate_errors(source, "the model"):
+    with translate_errors(source, "the model"), _refuse_pickles(source):
         config = transformers.AutoConfig.from_pretrained(source.path, **where)
         use_eager(config)
         loader = _name_loader_of_generators(config, source) if request.generated_count else "AutoModel"

@@ -89,7 +89,7 @@ def find_model(name: str) -> ModelSource:
         return _find_on_hub(name, path)
     config = _read_config(path)
     _check_safe(path, config)
-    _check_weights(path)
+    _check_weights(path, config)
     return ModelSource(name, config=config)
 
 
@@ -155,20 +155,42 @@ def _check_safe(folder: Path, config: Json) -> None:
         )
 
 
-def _check_weights(folder: Path) -> None:
+def pickled_error(folder: str, name: str) -> InputError:
+    """Return the error of weights that could only be loaded by running code, with the way to convert them."""
+    return InputError(
+        "pickled",
+        f"{shorten(name)} is a pickle, which runs code when it is read",
+        location=Location(file=folder),
+        help='convert it where you trust it: python -c "import sys; from transformers import AutoModel; '
+        f'AutoModel.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])" {folder}',
+    )
+
+
+def _find_named_weights(folder: Path, config: Json) -> list[str]:
+    """Return the files of weights that the configuration or an index of several files names."""
+    import msgspec
+
+    named = [config.get("transformers_weights")]
+    for path in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            index = msgspec.json.decode(read_bytes(str(path)))
+            named += index["weight_map"].values()
+        except (msgspec.DecodeError, AttributeError, KeyError, TypeError, UnicodeDecodeError):
+            raise InputError("bad-json", "it is no index of weights", location=Location(file=str(path))) from None
+    return [name for name in named if isinstance(name, str)]
+
+
+def _check_weights(folder: Path, config: Json) -> None:
     """Check that the weights are there in a format that is only data."""
     names = sorted(child.name for child in folder.iterdir() if child.is_file())
     if any(name.endswith(".safetensors") for name in names):
+        pickles = [name for name in _find_named_weights(folder, config) if name.endswith(_PICKLES)]
+        if pickles:
+            raise pickled_error(str(folder), pickles[0])
         return
     pickles = [name for name in names if name.endswith(_PICKLES)]
     if pickles:
-        raise InputError(
-            "pickled",
-            f"{pickles[0]} is a pickle, which runs code when it is read",
-            location=Location(file=str(folder)),
-            help='convert it where you trust it: python -c "import sys; from transformers import AutoModel; '
-            f'AutoModel.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])" {folder}',
-        )
+        raise pickled_error(str(folder), pickles[0])
     others = [name for name in names if name.endswith(_OTHER_WEIGHTS)]
     what = f"only {others[0]}" if others else "no weights"
     raise InputError(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from attncli.capture.sources import ModelFacts
 
 _TOWERS = ("encoder", "decoder")
+_RUN_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _SOME_TOKENS = range(3, 15)  # that are read where nothing is said
 
 
@@ -111,7 +112,7 @@ def capture_decode_step(
     base = model.base_model  # without the head
     facts = find_facts(base, name)
     facts.readings = {}
-    with _translate_run_errors():
+    with _translate_run_errors(model, {"input_ids": tokens.ids}):
         step = continue_text(model, name, tokens, request.generated_count)
     callbacks.on_generated(step.generated)
     nothing = CaptureCallbacks(_ignore)
@@ -142,11 +143,11 @@ def _run_reader(reader: _LayerReader, inputs: Json) -> int:
 
 
 @contextmanager
-def _translate_run_errors() -> Iterator[None]:
-    """Turn what a model raises while it runs into an error of the input."""
+def _translate_run_errors(model: PreTrainedModel, inputs: Json) -> Iterator[None]:
+    """Turn what a model raises while it runs on some inputs into an error of the input."""
     try:
         yield
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+    except _RUN_ERRORS as error:
         if "memory" in str(error):
             message = "the model's pass does not fit in memory"
             raise CannotError("out-of-memory", message, help="fewer or shorter texts") from error
@@ -155,9 +156,13 @@ def _translate_run_errors() -> Iterator[None]:
         hint = ""
         if isinstance(error, IndexError):
             hint = "a token is outside of its vocabulary, or there are more tokens than it has positions"
-        elif "pixel_values" in reason or "input_ids" in reason:
+        elif _reads_both(model) and not {"input_ids", "pixel_values"} <= inputs.keys():
             hint = "a model of images and texts takes both: --image FILE --text 'Hello shiny sun!'"
         raise InputError("no-model", message, help=hint) from error
+
+
+def _reads_both(model: PreTrainedModel) -> bool:
+    return {"input_ids", "pixel_values"} <= inspect.signature(model.forward).parameters.keys()
 
 
 class _LayerReader:
@@ -193,7 +198,11 @@ class _LayerReader:
         self.pixels = inputs.get("pixel_values")
         recorder = Recorder(self.recorded, self._on_call)
         try:
-            with torch.no_grad(), _translate_run_errors(), recorder.recording(batch_size=batch_size, traced=traced):
+            with (
+                torch.no_grad(),
+                _translate_run_errors(self.model, inputs),
+                recorder.recording(batch_size=batch_size, traced=traced),
+            ):
                 self.model(**inputs)
         except _Finished:
             if self._own_error is not None:

@@ -295,6 +295,7 @@ def test_an_image_file_is_made_ready_as_the_folder_says_and_random_numbers_stand
     with_text = attn("capture", "seeing", "--ids", "3,4", "-o", "layers")
     of_both = attn("capture", "both", "--image", "random", "--ids", "5,6,7,2", "-o", "layers")
     of_half = attn("capture", "both", "--image", "random", "-o", "halves")
+    of_other_half = attn("capture", "both", "--ids", "5,6,7,2", "-o", "others")
 
     problem, other = (json.loads(Path(name).read_text()) for name in ("layer.json", "random.json"))
     assert (of_file.status, of_random.status, listed.status) == (0, 0, 0)
@@ -310,8 +311,24 @@ def test_an_image_file_is_made_ready_as_the_folder_says_and_random_numbers_stand
         == "error[other-input]: seeing reads images, and no text\n  = help: --image FILE, or --image random\n"
     )
     assert of_both.err.splitlines()[-1] == "3 layers: 3 from hidden, 0 from qkv; attn check proves them again"
-    assert of_half.status == 3
-    assert "= help: a model of images and texts takes both: --image FILE --text" in of_half.err
+    for half in (of_half, of_other_half):
+        assert half.status == 3
+        assert "= help: a model of images and texts takes both: --image FILE --text" in half.err
+
+
+@pytest.mark.slow
+def test_no_pickle_is_read_whatever_names_it():
+    import torch
+
+    from attncli.capture.model import _refuse_pickles
+    from attncli.capture.model_folder import ModelSource
+    from attncli.errors import InputError
+
+    own = torch.load
+    with pytest.raises(InputError, match=r"x\.bin is a pickle"), _refuse_pickles(ModelSource("someone/model", True)):
+        torch.load("cache/x.bin", weights_only=True)
+
+    assert torch.load is own
 
 
 # ── refused before torch ─────────────────────────────────────────────────────────────────────────
@@ -330,6 +347,9 @@ def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     pickled = write_folder(tmp_path / "pickled", CONFIG, "pytorch_model.bin")
+    indexed = write_folder(tmp_path / "indexed", CONFIG, "other.safetensors")
+    (indexed / "model.safetensors.index.json").write_text('{"weight_map": {"a": "x.bin"}}')
+    named = write_folder(tmp_path / "named", CONFIG | {"transformers_weights": "x.pt"}, "model.safetensors")
     bare = write_folder(tmp_path / "bare", CONFIG)
     typeless = write_folder(tmp_path / "typeless", {"hidden_size": 4}, "model.safetensors")
     unknown = write_folder(tmp_path / "unknown", CONFIG | {"model_type": "nonesuch"}, "model.safetensors")
@@ -353,6 +373,8 @@ def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
         ((bare, "--ids", "1", *out), 3, "no-model"),
         ((good / "model.safetensors", "--ids", "1", *out), 3, "no-model"),
         ((pickled, "--ids", "1", *out), 3, "pickled"),
+        ((indexed, "--ids", "1", *out), 3, "pickled"),
+        ((named, "--ids", "1", *out), 3, "pickled"),
         ((typeless, "--ids", "1", *out), 3, "unknown-architecture"),
         ((quantised, "--ids", "1", *out), 3, "unknown-architecture"),
         ((unknown, "--ids", "1", *out), 3, "unknown-architecture"),
