@@ -53,6 +53,7 @@ def import_transformers() -> ModuleType:
     """
     try:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # of a hub that is asked again
         os.environ.setdefault(
             "TQDM_DISABLE", "1"
         )  # of GGUF files; it is heeded where torch, which loads tqdm, is not loaded yet

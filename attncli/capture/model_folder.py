@@ -236,6 +236,9 @@ def check_request(source: ModelSource, request: CaptureRequest) -> None:
     if request.texts and not source.is_on_hub and not source.gguf_file:
         folder = Path(source.path)
         if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            if "patch_size" in config and not {"vocab_size", "text_config"} & config.keys():
+                message = f"{source.model_name} reads images, and no text"
+                raise InputError("other-input", message, help="--image FILE, or --image random")
             raise InputError(
                 "no-tokenizer",
                 f"{folder} holds no tokenizer, so a text cannot be cut into tokens",

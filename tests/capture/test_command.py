@@ -359,6 +359,7 @@ def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
     broken = write_folder(tmp_path / "broken", CONFIG)
     (broken / "model.safetensors").write_bytes(b"\xff" * 20)
     vision = write_folder(tmp_path / "vision", {"model_type": "vit", "image_size": 32}, "model.safetensors")
+    seeing = write_folder(tmp_path / "seeing", {"model_type": "vit", "patch_size": 16}, "model.safetensors")
     ready = write_folder(
         tmp_path / "ready", {"model_type": "vit", "image_size": 32}, "model.safetensors", "preprocessor_config.json"
     )
@@ -409,6 +410,7 @@ def test_what_makes_no_sense_is_refused_before_torch(tmp_path):
         ((good, "--ids", "1", "--image", "random", "--decode", "2", *out), 2, "bad-option"),
         ((good, "--image", "", *out), 2, "bad-option"),
         ((good, "--image", tmp_path / "two.txt", *out), 3, "other-input"),
+        ((seeing, "--text", "hello", *out), 3, "other-input"),
         ((vision, "--image", tmp_path / "two.txt", *out), 3, "no-image-processor"),
         ((ready, "--image", tmp_path / "none.png", *out), 3, "no-such-file"),
         ((ready, "--image", tmp_path / "two.txt", *out), 3, "bad-file"),
