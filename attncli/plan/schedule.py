@@ -19,7 +19,8 @@ from attncli.types import PARAMETER_STEPS
 MAX_DENSE_SCORES = 2**21  # scores of a run that is computed whole
 MIN_SDPA_SCORES = 2**16  # scores from which PyTorch's kernel pays off where it may be called
 MAX_TILE_SCORES = 2**20  # scores of a tile of whole rows: a few of them lie in a processor's cache
-MAX_SORTED_KEYS = 2**15  # keys of a row whose largest weights are found at once
+MAX_SORTED_KEYS = 2**13  # keys of a row whose largest weights are found at once, where no mask hides any
+MAX_SORTED_MASKED_KEYS = 2**15  # the same under a mask, where rows see fewer: measured, causal
 MAX_FIRST_LOOK_SCORES = 2**24  # scores beyond which a first look shows no matrix
 MAX_SDPA_MASK_BYTES = 2**28  # bytes of a mask that PyTorch's kernel may be handed
 
@@ -90,7 +91,8 @@ def choose_schedule(
 
 def _sorts_short_rows(plan: Plan) -> bool:
     """Whether the largest weights are kept, of rows so short that finding them in whole rows takes less than in blocks."""
-    return bool(plan.keep & {"top_keys", "top_weights"}) and plan.size.keys <= MAX_SORTED_KEYS
+    most = MAX_SORTED_MASKED_KEYS if plan.is_masked else MAX_SORTED_KEYS
+    return bool(plan.keep & {"top_keys", "top_weights"}) and plan.size.keys <= most
 
 
 def with_whole_rows(plan: Plan) -> Plan:
