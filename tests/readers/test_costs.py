@@ -30,6 +30,7 @@ X = {"embeddings": [[1, 2], [3, 4]]}
 MAX_CPU_SECONDS = 2 if "coverage" not in sys.modules else 20
 MAX_BYTES = 2**26
 MAX_BYTES_PER_BYTE = 16
+POLARS_BYTES = 2**24  # that its first use may take, beside what is read
 
 
 def document(**fields: object) -> bytes:
@@ -235,7 +236,8 @@ def test_a_small_file_costs_little(tmp_path, case):
     seconds, size, characters = measure_cost(read_and_plan, str(path))
 
     assert seconds <= MAX_CPU_SECONDS
-    assert size - cost_of_first_use() <= MAX_BYTES + MAX_BYTES_PER_BYTE * len(data)
+    first = cost_of_first_use() + POLARS_BYTES * (path.suffix in (".arrow", ".parquet"))
+    assert size - first <= MAX_BYTES + MAX_BYTES_PER_BYTE * len(data)
     assert characters < 2000
 
 
