@@ -14,7 +14,7 @@ from attncli.readers.csv_table_protocol import TableReading
 from attncli.text import printable, shorten
 
 _DIMENSION_LABEL = re.compile(
-    r"(?:d|dims?|dimension|f|feat|feature|v|var|col|column|emb|embedding|component|factor|latent|pc)[ _.-]?(\d+)",
+    r"(?:d|dims?|dimension|f|feat|feature|v|var|col|column|emb|embedding|component|factor|latent|pc)[ _.-]?(\d{1,18})",
     re.IGNORECASE | re.ASCII,
 )
 _DIMENSION_NAMES = frozenset({"d", "dim", "dims", "dimension", "feature", "component", "pc"})

@@ -13,6 +13,7 @@ from attncli.readers.csv_table_protocol import TableReading
 from attncli.readers.long_tables import LongTable
 
 _FIELDS_OF_TOKENS = ("", "embeddings", "q", "k", "v", "memory")  # whose rows are tokens
+_MAX_COUNT_DIGITS = 18
 _MIN_RATIO = 10  # of the largest count to all other numbers, where these are whole as well
 
 
@@ -38,7 +39,7 @@ def check_counts(table: TableReading, tokens: int | None, dimensions: Sequence[i
     for column in dimensions if table.header else (dimensions[0], dimensions[-1]):
         cells = [row[column].strip() for row in table.body]
         others = [row[c].strip() for row in table.body for c in dimensions if c != column]
-        if not all(cell.isascii() and cell.isdigit() for cell in cells) or not all(map(table.holds_number, others)):
+        if not all(map(_may_be_count, cells)) or not all(map(table.holds_number, others)):
             continue
         are_fractions = not any(cell.lstrip("+-").isdigit() for cell in others)
         is_numbering = _counts_up(cells) and (are_fractions or (column == dimensions[0] and not table.header))
@@ -49,6 +50,11 @@ def check_counts(table: TableReading, tokens: int | None, dimensions: Sequence[i
             if is_numbering and not are_fractions:
                 reason = f"counts {cells[0]}, {cells[1]}, {cells[2]} …"
             raise _counts_error(table, column, tokens, dimensions, reason)
+
+
+def _may_be_count(cell: str) -> bool:
+    """Whether a cell is a whole number, of no more digits than a count has."""
+    return cell.isascii() and cell.isdigit() and len(cell) <= _MAX_COUNT_DIGITS
 
 
 def _counts_up(cells: Sequence[str]) -> bool:
@@ -91,7 +97,7 @@ def _check_is_not_long(table: TableReading, tokens: int | None, dimensions: Sequ
     if keys is None or len(counted) != 2:
         return
     cells = [row[counted[0]].strip() for row in table.body]
-    width = max(map(int, cells)) - int(cells[0]) + 1 if all(cell.isascii() and cell.isdigit() for cell in cells) else 0
+    width = max(map(int, cells)) - int(cells[0]) + 1 if all(map(_may_be_count, cells)) else 0
     if width < 2 or len(cells) % width or len(cells) == width or cells[0] not in ("0", "1"):
         return
     labels = [row[keys] for row in table.body]

@@ -27,7 +27,7 @@ from attncli.text import pluralize, printable, shorten
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}  # by their names in --separator
 SEPARATOR_NAMES = {character: name for name, character in SEPARATORS.items()}
 COUNT_LINE = re.compile(
-    r"[ \t]*+(\d++)[ \t]++(\d++)[ \t]*+", re.ASCII
+    r"[ \t]*+(\d{1,18}+)[ \t]++(\d{1,18}+)[ \t]*+", re.ASCII
 )  # of rows and of numbers in each: word2vec, fastText
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?(?:\r\n|\r|\n)', re.IGNORECASE)  # of Excel
 _COMMENT = re.compile(r"(?:#+|%+)[ \t]?(.*)")  # numpy.savetxt, MATLAB

@@ -171,3 +171,21 @@ def test_a_numbering_before_the_tokens_offers_them():
 
     assert problem.tokens == tuple(TOKENS)
     np.testing.assert_array_equal(problem.embeddings, VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", "a,{},0.5\nb,2,0.25\n"),
+        ("x.csv", "{},1,0.5\n{},2,0.25\n"),
+        ("x.csv", "token,x,y\nd{},1,2\nd2,3,4\n"),
+        ("x.txt", "{} 2\na 1 2\nb 3 4\n"),
+        ("x.txt", "2 {}\na 1 2\nb 3 4\n"),
+    ],
+)
+def test_whole_numbers_of_thousands_of_digits_are_no_counts(attn, tmp_path, name, text):
+    (tmp_path / name).write_text(text.format(*["9" * 5000] * 2))
+
+    run = attn("compute", name, "--json")
+
+    assert run.status in (0, 3), run.err[-300:]
