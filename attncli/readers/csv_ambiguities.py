@@ -171,7 +171,7 @@ def _check_no_decimal_commas(table: TableReading, dimensions: Sequence[int]) -> 
     if not (has_zeros or are_digits_then_decimals):
         return
     row = table.body[0]
-    pair = f"{row[dimensions[0]].strip()},{row[dimensions[1]].strip()}"
+    pair = shorten(f"{row[dimensions[0]].strip()},{row[dimensions[1]].strip()}")
     columns = table.source.spell_option("columns", table.name_columns(dimensions))
     raise table.text_rows.cell_error(
         "two-readings",

@@ -105,7 +105,7 @@ def parse_vectors(table: TableReading, column: int) -> NumpyArray:
             message = f"this vector has {pluralize(len(vectors[-1]), 'number')}, but the first has {len(vectors[0])}"
             raise table.text_rows.cell_error("ragged-row", message, i, column)
     if all(COMMA_NUMBER.fullmatch(row[column].strip()) and "," in row[column] for row in table.body):
-        cell = table.body[0][column].strip()
+        cell = shorten(table.body[0][column].strip())
         raise table.text_rows.cell_error(
             "two-readings",
             f"{cell!r} may be two numbers, or one with a decimal comma",
@@ -114,7 +114,7 @@ def parse_vectors(table: TableReading, column: int) -> NumpyArray:
             help=f"two numbers: put brackets around each vector, [{cell}]; one: write a point, {cell.replace(',', '.')}",
         )
     if all(_GROUPED_BY_BLANKS.fullmatch(row[column].strip()) for row in table.body):
-        cell = table.body[0][column].strip()
+        cell = shorten(table.body[0][column].strip())
         raise table.text_rows.cell_error(
             "two-readings",
             f"{cell!r} may be several numbers, or one with blanks between thousands",
