@@ -85,13 +85,20 @@ def measure_case(label: str, pair_count: int) -> Row:
     def compute() -> None:
         attncli.attend(problem, mask="causal", kv_heads=kv_heads, dtype="float64", only="head_context")
 
+    return label, *_measure_pair(check, compute, inputs, pair_count)
+
+
+def _measure_pair(
+    check: Callable[[], object], compute: Callable[[], object], inputs: float, pair_count: int
+) -> tuple[float, float, float]:
+    """Return the median seconds of a check and of a computation, and the check's megabytes beyond twice its inputs."""
     before = _peak_megabytes()
     check()
     megabytes = _peak_megabytes() - before - 2 * inputs
     compute()
     pairs = [(_seconds(check), _seconds(compute)) for _ in range(pair_count)]
     checking, computing = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return label, checking, computing, megabytes
+    return checking, computing, megabytes
 
 
 def measure_gradients(pair_count: int) -> Row:
@@ -113,13 +120,7 @@ def measure_gradients(pair_count: int) -> Row:
         out = torch.nn.functional.scaled_dot_product_attention(*doubles, is_causal=True)
         torch.autograd.grad(out, doubles, claims["dout"].double())
 
-    before = _peak_megabytes()
-    check()
-    megabytes = _peak_megabytes() - before - 2 * inputs
-    compute()
-    pairs = [(_seconds(check), _seconds(compute)) for _ in range(pair_count)]
-    checking, computing = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return GRADIENTS, checking, computing, megabytes
+    return GRADIENTS, *_measure_pair(check, compute, inputs, pair_count)
 
 
 def _make_gradients():

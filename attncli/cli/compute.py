@@ -145,6 +145,24 @@ def run_compute(
     return run_problem(environment, problem, format, variant_request, output_options, scheduler)
 
 
+def _with_default_steps(output_options: OutputOptions, format: Format) -> OutputOptions:
+    """Return the options with the steps that a format writes where none are named."""
+    return output_options if output_options.only else replace(output_options, only=format.default_steps)
+
+
+def _plan_for_format(
+    problem: Problem, variant_request: VariantRequest, output_options: OutputOptions, format: Format
+) -> tuple[Plan, Selection]:
+    """Plan a problem whose result is written in a format.
+
+    Raises:
+        OptionError, InputError, CannotError: what `plan_request` raises, or the format does not hold so many numbers.
+    """
+    plan, selection = plan_request(problem, variant_request, output_options, streamed=format.stream_writer is not None)
+    refuse_too_many_numbers(plan, selection, format)
+    return plan, selection
+
+
 def _run_dry(
     environment: Environment,
     problem: Problem,
@@ -157,11 +175,8 @@ def _run_dry(
     from attncli.cli.dry_run import write_dry_run
 
     messages = Messages.from_options(environment, output_options)
-    if not output_options.only:
-        output_options = replace(output_options, only=format.default_steps)
-    can_stream = format.stream_writer is not None
-    plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
-    refuse_too_many_numbers(plan, selection, format)
+    output_options = _with_default_steps(output_options, format)
+    plan, selection = _plan_for_format(problem, variant_request, output_options, format)
     if format.check_shapes is not None:
         format.check_shapes(planned_shapes(plan, selection), render_options_for(environment, output_options))
     write_dry_run(
@@ -171,7 +186,7 @@ def _run_dry(
         selection,
         format,
         read_bytes=Path(text_path).stat().st_size if text_path not in ("", "-") else 0,
-        streamed=can_stream and bool(plan.tile_size),
+        streamed=format.stream_writer is not None and bool(plan.tile_size),
         as_json=format.name in ("json", "ndjson") and output_options.output is None,
     )
     return ExitStatus.OK
@@ -189,11 +204,8 @@ def run_problem(
     from attncli.select import selects_only_queries
 
     messages = Messages.from_options(environment, output_options)
-    if not output_options.only:
-        output_options = replace(output_options, only=format.default_steps)
-    can_stream = format.stream_writer is not None
-    plan, selection = plan_request(problem, variant_request, output_options, streamed=can_stream)
-    refuse_too_many_numbers(plan, selection, format)
+    output_options = _with_default_steps(output_options, format)
+    plan, selection = _plan_for_format(problem, variant_request, output_options, format)
     if format.stream_writer and plan.tile_size and plan.matrix_steps and selects_only_queries(selection):
         if scheduler is None:
             load_engine_with_message(messages)  # what may be refused is refused before a file is begun
